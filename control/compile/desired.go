@@ -1,0 +1,38 @@
+// Package compile turns a checked configuration into what every subsystem should hold. It is pure: no kernel, no
+// network, no clock, no files.
+package compile
+
+import (
+	"sluice/bgp"
+	"sluice/control/host"
+	"sluice/crypto/wireguard"
+	"sluice/tc"
+	"sluice/xdp"
+)
+
+// Desired is the whole wanted state of the machine.
+type Desired struct {
+	Host      host.State
+	WireGuard wireguard.State
+	TC        tc.State
+	XDP       xdp.State
+	BGP       bgp.State
+
+	// RuleIDs are the stable ids given to rules, by policy/name. They are an input of the next compilation.
+	RuleIDs map[string]uint32
+	// Warnings are things that an operator should know and that are no errors.
+	Warnings []string
+}
+
+// Runtime is what the box knows beyond its file: earlier decisions that must stay stable, and objects that were made
+// through the API.
+type Runtime struct {
+	RuleIDs map[string]uint32 // as returned by the compilation before
+	Retired map[uint32]bool   // ids that must not be given out yet: their counters are still being read
+}
+
+// Facts are what the machine told, collected before compiling.
+type Facts struct {
+	Host       host.Facts
+	PublicKeys map[string]string // private key file -> base64 public key
+}

@@ -1,0 +1,304 @@
+// Package config turns the bytes of a Sluice YAML file into a checked, typed Config.
+//
+// A Config that Parse returned is complete: names resolve, ranges are the right way up, defaults are
+// filled in. Nothing here reads the kernel or the network, and the package holds no state.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is one whole configuration. Lists keep the order of the file.
+type Config struct {
+	Node       Node
+	Interfaces []Interface
+	Routes     []Route
+	Sysctls    []Sysctl
+	Management []ManagementRule
+	Forward    []Forward
+	Sets       []Set
+	Policy     Policy
+	Workloads  []Workload
+	Conntrack  Conntrack
+	BGP        *BGP // nil: no speaker
+	Tunnels    []Tunnel
+	Apply      Apply
+	Telemetry  Telemetry
+
+	// Files are the set files that were read, with their contents: they are stored with the revision.
+	Files []File
+}
+
+// Pos is a place in a file, both counted from 1. Zero means unknown.
+type Pos struct {
+	File   string
+	Line   int
+	Column int
+}
+
+// File is a file that the configuration names and whose contents belong to the revision.
+type File struct {
+	Path     string // as written in the configuration
+	Contents []byte
+}
+
+// Node describes the box itself. The process settings that may also stand here (state_dir, bpf_dir,
+// socket) are read by cmd through viper, before the configuration is parsed.
+type Node struct {
+	Name     string
+	StateDir string // "" where the file does not say
+	BPFDir   string
+	Socket   string
+}
+
+// Role says on which side of the box an interface stands (DESIGN.md section 2.3).
+type Role string
+
+// The roles. RoleNone marks an interface that only carries addresses, such as lo.
+const (
+	RoleNone       Role = ""
+	RoleUplink     Role = "uplink"
+	RoleDownstream Role = "downstream"
+	RoleWorkload   Role = "workload"
+	RoleTunnel     Role = "tunnel"
+	RoleManagement Role = "management"
+)
+
+// XDPMode says how the XDP root is attached.
+type XDPMode string
+
+// The XDP modes. Auto tries native and falls back to generic, saying so.
+const (
+	XDPAuto    XDPMode = "auto"
+	XDPNative  XDPMode = "native"
+	XDPGeneric XDPMode = "generic"
+	XDPNone    XDPMode = "none"
+)
+
+// Interface is one entry of interfaces:. A field that the file does not write is zero and stays untouched
+// on the machine.
+type Interface struct {
+	Name      string
+	Role      Role
+	MTU       int // bytes; 0: unwritten
+	Addresses []netip.Prefix
+	XDP       XDPMode // XDPNone for every role but uplink
+	FailOpen  bool    // what the root does while its slot is empty
+	Pos       Pos
+}
+
+// Route is a static route. Several Via make it multipath.
+type Route struct {
+	Prefix netip.Prefix
+	Via    []netip.Addr
+	Metric int // 0: the kernel's default
+	Pos    Pos
+}
+
+// Sysctl is one kernel setting in dotted form, such as net.ipv4.tcp_syncookies.
+type Sysctl struct {
+	Key, Value string
+	Pos        Pos
+}
+
+// ManagementRule is one line of management.accept: the failsafe. It matches only the box's own addresses.
+type ManagementRule struct {
+	Name     string // "management-1" and so on where unnamed
+	From     []Ref
+	Protocol Protocol
+	Ports    []PortRange
+	Pos      Pos
+}
+
+// Forward permits forwarding from one role to another beyond the default matrix.
+type Forward struct {
+	From, To Role
+	Transit  bool // must be true for uplink to uplink
+	Pos      Pos
+}
+
+// Set is a named list of prefixes, inline and from files, as read (not merged).
+type Set struct {
+	Name     string
+	Prefixes []netip.Prefix // masked; IPv4-mapped IPv6 is refused
+	Pos      Pos
+}
+
+// Ref is one element of from, to, not_from or not_to. Exactly one field is set.
+type Ref struct {
+	Prefix   netip.Prefix // masked
+	Set      string
+	Workload string
+	Self     bool
+}
+
+// Protocol is an IP protocol number, or AnyProtocol.
+type Protocol int
+
+// AnyProtocol matches every protocol. ProtocolICMP in a rule without addresses of one family means ICMP for IPv4
+// and ICMPv6 for IPv6: the file says "icmp" for 1 and "icmpv6" for 58.
+const AnyProtocol Protocol = -1
+
+// PortRange is inclusive on both ends, in host byte order.
+type PortRange struct{ First, Last uint16 }
+
+// Action is what a rule or a default does.
+type Action string
+
+// The actions of this version.
+const (
+	Accept Action = "accept"
+	Drop   Action = "drop"
+)
+
+// Fragments says what happens to non-first fragments that a port rule could have matched.
+type Fragments string
+
+// FragmentsDefault gives them the fate of the policy's default; FragmentsAccept passes them;
+// FragmentsDrop drops every fragment, the first included.
+const (
+	FragmentsDefault Fragments = ""
+	FragmentsAccept  Fragments = "accept"
+	FragmentsDrop    Fragments = "drop"
+)
+
+// RuleList is an ordered first-match policy.
+type RuleList struct {
+	Default   Action // Accept where unwritten
+	Fragments Fragments
+	Rules     []Rule
+	Pos       Pos
+}
+
+// Rule is one rule of a policy. Empty From and To match every address; Ports are destination ports.
+type Rule struct {
+	Name           string
+	From, To       []Ref
+	NotFrom, NotTo []Ref
+	Protocol       Protocol
+	Ports          []PortRange
+	SourcePorts    []PortRange
+	Action         Action
+	Shadow         bool // counts, does not act
+	Pos            Pos
+}
+
+// Policy holds the policies of the node itself.
+type Policy struct {
+	Ingress RuleList // what enters by uplinks, whatever its destination
+	Egress  RuleList // what the node itself originates
+}
+
+// Workload is a namespace behind a veth whose host side is Interface.
+type Workload struct {
+	Name      string
+	Interface string
+	Addresses []netip.Addr // single addresses (/32, /128 in the file)
+	Ingress   RuleList
+	Egress    RuleList
+	Pos       Pos
+}
+
+// Conntrack sizes the flow tables.
+type Conntrack struct {
+	MaxEntries uint32 // default 131072
+}
+
+// Family is a BGP address family as the file writes it.
+type Family string
+
+// The families of this version.
+const (
+	IPv4Unicast Family = "ipv4-unicast"
+	IPv6Unicast Family = "ipv6-unicast"
+)
+
+// BGP configures the speaker.
+type BGP struct {
+	ASN       uint32
+	RouterID  netip.Addr // IPv4
+	Listen    uint16     // TCP port, default 179
+	Neighbors []Neighbor
+	Advertise []Advertise
+	Learn     Learn
+	Pos       Pos
+}
+
+// Neighbor is one BGP session.
+type Neighbor struct {
+	Name         string
+	Address      netip.Addr
+	Port         uint16 // default 179
+	ASN          uint32
+	Families     []Family // default: the family of Address
+	PasswordFile string
+	HoldTime     time.Duration // default 90s
+	RestartTime  time.Duration // graceful restart; 0: off
+	MaxPrefixes  uint32        // 0: unlimited
+	Pos          Pos
+}
+
+// Advertise is one entry of advertise: either Prefixes or Workloads.
+type Advertise struct {
+	Prefixes    []netip.Prefix
+	Workloads   bool
+	Communities []uint32 // RFC 1997, ASN in the high half
+	Pos         Pos
+}
+
+// Learn says which routes of neighbors go to the kernel. No Accept entry: none.
+type Learn struct {
+	ECMP   int // paths per prefix, default 1
+	Metric int // default 20
+	Accept []PrefixMatch
+}
+
+// PrefixMatch matches prefixes inside Prefix whose length is between GE and LE. A bare prefix is exact.
+type PrefixMatch struct {
+	Prefix netip.Prefix
+	GE, LE int
+}
+
+// Tunnel is a tunnel device with its peers.
+type Tunnel struct {
+	Name           string
+	Local          netip.AddrPort
+	Addresses      []netip.Prefix
+	MTU            int // 0: auto
+	Strict         bool
+	Backend        string // auto | kernel | userspace
+	PrivateKeyFile string
+	Peers          []Peer
+	Pos            Pos
+}
+
+// Peer is one WireGuard peer.
+type Peer struct {
+	Name             string
+	Endpoints        []netip.AddrPort
+	PublicKeys       []string // base64, 32 bytes each; the first is in use
+	PresharedKeyFile string
+	Keepalive        time.Duration
+	Prefixes         []netip.Prefix
+	Routes           bool // default true
+	Metric           int
+	Pos              Pos
+}
+
+// Apply holds the checks that a pending revision must pass.
+type Apply struct {
+	Checks []Check
+}
+
+// Check is one health check: either KeepNeighbors or Reach is set.
+type Check struct {
+	KeepNeighbors bool       // every neighbor up before is up after
+	Reach         netip.Addr // answers an ICMP echo
+	Pos           Pos
+}
+
+// Telemetry says where metrics are served.
+type Telemetry struct {
+	Metrics netip.AddrPort // invalid: nowhere
+}

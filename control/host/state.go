@@ -1,0 +1,84 @@
+// Package host owns, over netlink and /proc/sys, exactly the attributes of links, addresses, routes and sysctls that
+// the configuration writes. What is not in State is never touched.
+package host
+
+import "net/netip"
+
+// RouteProtocol marks the routes and rules that this package owns (rtm_protocol).
+const RouteProtocol = 188
+
+// State is what the host subsystem should hold, or holds of ours.
+type State struct {
+	Links     []Link    // sorted by name
+	Addresses []Address // sorted by link, then prefix
+	Routes    []Route   // sorted by table, prefix, metric
+	Rules     []Rule    // sorted by priority, then family
+	Sysctls   []Sysctl  // sorted by key
+}
+
+// Link is an existing link whose attributes the file writes.
+type Link struct {
+	Name string
+	Up   bool // set up where true; never set down
+	MTU  int  // bytes; 0: untouched
+}
+
+// Address is one address on a link.
+type Address struct {
+	Link   string
+	Prefix netip.Prefix // not masked
+	// Keep leaves the address in place on down: it is how the operator reaches the box.
+	Keep bool
+}
+
+// RouteType is the kernel's kind of route.
+type RouteType string
+
+// The route types in use.
+const (
+	Unicast   RouteType = "unicast"
+	Prohibit  RouteType = "prohibit"
+	Blackhole RouteType = "blackhole"
+)
+
+// Route is one route of protocol 188. Via empty and Link set is an on-link route.
+type Route struct {
+	Prefix netip.Prefix
+	Type   RouteType
+	Via    []netip.Addr
+	Link   string
+	Metric int
+	Table  int  // 254 is main
+	Keep   bool // stays on down
+}
+
+// Rule sends packets that enter by a link to a table: the kernel's own copy of the forwarding matrix, so that an
+// empty slot is not an open forwarder.
+type Rule struct {
+	Priority int
+	IPv6     bool
+	InLink   string
+	Table    int
+}
+
+// Sysctl is one key in dotted form, without leading net if the key has another root. The value before ours is kept in
+// the ledger and restored on down.
+type Sysctl struct{ Key, Value string }
+
+// Facts are what the machine says about itself; they carry no wishes.
+type Facts struct {
+	KernelRelease string
+	Links         []LinkFact // sorted by name
+}
+
+// LinkFact is one link of the daemon's namespace.
+type LinkFact struct {
+	Name      string
+	Index     int
+	Kind      string // "veth", "bond", "" for a physical one
+	MTU       int
+	Up        bool
+	Carrier   bool
+	Addresses []netip.Prefix // not masked
+	PeerHere  bool           // a veth whose peer is in this same namespace
+}

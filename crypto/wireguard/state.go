@@ -1,0 +1,54 @@
+// Package wireguard owns WireGuard devices: their keys in the kernel, peers, addresses and routes.
+package wireguard
+
+import (
+	"net/netip"
+	"time"
+)
+
+// State is what the subsystem should hold, or holds.
+type State struct {
+	Tunnels []Tunnel // sorted by name
+}
+
+// Backend says who runs the protocol.
+type Backend string
+
+// The backends. Auto is only wanted, never observed: the kernel's module where it is there, else userspace.
+const (
+	Auto      Backend = "auto"
+	Kernel    Backend = "kernel"
+	Userspace Backend = "userspace"
+)
+
+// Tunnel is one device. Secrets are never part of State: PrivateKeyFile is a path, and the key in use is known by its
+// PublicKey.
+type Tunnel struct {
+	Name           string
+	Backend        Backend
+	PrivateKeyFile string
+	PublicKey      string // base64, of the key in PrivateKeyFile
+	ListenPort     uint16
+	Addresses      []netip.Prefix // sorted
+	MTU            int            // bytes
+	FirewallMark   uint32         // set on the encrypted packets
+	Peers          []Peer         // sorted by public key
+	Routes         []Route        // sorted by prefix
+	Blackholes     []netip.Prefix // strict: worse-metric routes that catch the prefixes while the device is gone
+}
+
+// Peer is one peer of a device.
+type Peer struct {
+	Name             string         // not known to the device: an observed Peer has it from the subsystem's own notes, or ""
+	PublicKey        string         // base64
+	Endpoint         netip.AddrPort // invalid: learned by roaming
+	PresharedKeyFile string
+	Keepalive        time.Duration
+	AllowedIPs       []netip.Prefix // sorted
+}
+
+// Route is a route into the device, protocol 187.
+type Route struct {
+	Prefix netip.Prefix
+	Metric int
+}

@@ -1,0 +1,63 @@
+// Package tc loads, attaches and feeds the tcx programs: delivery to workloads, workload and host egress
+// policy, the forwarding matrix and the flow table.
+package tc
+
+import (
+	"net/netip"
+
+	"sluice/xdp/classify"
+)
+
+// State is what the tc subsystem should hold, or holds. As with xdp.State, an observed one carries names and the
+// digest only.
+type State struct {
+	Interfaces []Interface // sorted by name
+	Generation Generation
+	Digest     string
+}
+
+// Role is the side of the box an interface stands on. The values equal enum role in abi.h.
+type Role uint8
+
+// The roles.
+const (
+	RoleNone Role = iota
+	RoleUplink
+	RoleDownstream
+	RoleWorkload
+	RoleTunnel
+	RoleManagement
+	NumRoles
+)
+
+// Interface is one interface that carries tcx roots, one at ingress and one at egress.
+type Interface struct {
+	Name string
+	Role Role
+}
+
+// Matrix says which roles may forward to which: Matrix[from][to].
+type Matrix [NumRoles][NumRoles]bool
+
+// Generation is everything that the live tcx programs are made of.
+type Generation struct {
+	Self      []netip.Addr // the box's own addresses, sorted
+	Failsafe  classify.Policy
+	System    classify.Policy
+	Ingress   classify.Policy // judges what enters by tunnels; XDP judged the uplinks' packets already
+	Egress    classify.Policy // what the node itself originates, at uplink egress
+	Workloads []Workload      // sorted by name
+	Matrix    Matrix
+	Strict    []netip.Prefix // plaintext to these is dropped at uplink egress
+	FlowSlots uint32
+}
+
+// Workload is a namespace behind a veth. Its ingress policy judges what is delivered to it, its egress policy what
+// it sends.
+type Workload struct {
+	Name      string
+	Interface string // host side of the veth
+	Addresses []netip.Addr
+	Ingress   classify.Policy
+	Egress    classify.Policy
+}

@@ -1,0 +1,90 @@
+// Package classify turns ordered first-match policies over prefixes, protocols and ports into lookup tables
+// for the XDP and tcx programs, and holds the reference model that every table is checked against.
+//
+// The door of the package is small so that what stands behind it can be replaced: Compile makes Tables,
+// Tables.Eval judges a packet as the C code does with the same tables, and Model judges it the slow, obvious way.
+package classify
+
+import "net/netip"
+
+// Action is what a rule or a default does. The values equal enum action in abi.h.
+type Action uint8
+
+// The actions. Continue, as a policy's default, means that the policy does not decide.
+const (
+	Continue Action = iota
+	Accept
+	Drop
+)
+
+// Fragments says what happens to non-first fragments that a rule with ports could have matched.
+type Fragments uint8
+
+// FragDefault: the fate of the policy's default, with a reason of its own. FragAccept: passed there.
+// FragDrop: every fragment of a packet that reaches the policy is dropped.
+const (
+	FragDefault Fragments = iota
+	FragAccept
+	FragDrop
+)
+
+// AnyProtocol in Rule.Protocol matches every protocol.
+const AnyProtocol = -1
+
+// PortRange is inclusive, host byte order.
+type PortRange struct{ First, Last uint16 }
+
+// Rule is one rule with every name resolved. A nil address list matches every address of both families; an empty
+// non-nil list (an empty set) matches nothing.
+type Rule struct {
+	ID          uint32 // stable id, index of the counters; 0 is never used
+	Name        string // "no-bogons"; shown as policy/name
+	From, To    []netip.Prefix
+	NotFrom     []netip.Prefix // nil or empty: excludes nothing
+	NotTo       []netip.Prefix
+	Protocol    int         // IP protocol number or AnyProtocol
+	Ports       []PortRange // destination; nil: any
+	SourcePorts []PortRange
+	TTL         uint8 // 0: any; else the TTL or hop limit must equal it (GTSM, RFC 5082)
+	Action      Action
+	Shadow      bool // counts and continues
+}
+
+// Policy is an ordered list of rules and what happens when none acts.
+type Policy struct {
+	Name      string // "failsafe", "system", "ingress", "egress", "workload/web-1/ingress"
+	Rules     []Rule
+	Default   Action
+	Fragments Fragments
+}
+
+// Packet is what a policy can see of a packet. Ports are zero where the protocol has none or the packet is a
+// non-first fragment; for ICMP they carry what flow.h says, and no rule with ports matches it.
+type Packet struct {
+	Src, Dst         netip.Addr // IPv4-mapped IPv6 is never used
+	Protocol         uint8
+	SrcPort, DstPort uint16 // host byte order
+	HasPorts         bool
+	TTL              uint8
+	Fragment         bool // any fragment of a larger packet
+	NonFirst         bool // a fragment whose offset is not 0
+}
+
+// Decision is the outcome of one policy for one packet.
+type Decision struct {
+	Action  Action // Continue where the policy's default is Continue and no rule acted
+	Reason  Reason
+	Rule    uint32   // stable id of the acting rule; 0: none acted
+	Shadows []uint32 // ids of the shadow rules that matched before, in order
+}
+
+// Reason says which of a policy's ways led to the decision. The caller maps it to its enum reason.
+type Reason uint8
+
+// The ways to a decision.
+const (
+	ByRule Reason = iota
+	ByDefault
+	ByFragment     // a non-first fragment that a rule with ports could have matched, given the default's fate
+	ByFragmentRule // fragments: accept or drop decided
+)

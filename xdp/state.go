@@ -1,0 +1,51 @@
+// Package xdp loads, attaches and feeds the ingress programs.
+package xdp
+
+import (
+	"net/netip"
+
+	"sluice/xdp/classify"
+)
+
+// State is what the XDP subsystem should hold, or holds. A State that Observe returned carries only names, modes
+// and the digest of the live generation: tables are never read back.
+type State struct {
+	Interfaces []Interface // sorted by name
+	Generation Generation
+	// Digest identifies the content of Generation and the object it runs (see Generation.Digest). In an observed
+	// State it is that of the generation in every slot, or "" where the slots differ or are empty.
+	Digest string
+}
+
+// Mode is how the root is attached to its interface.
+type Mode string
+
+// The modes. Auto is only wanted, never observed.
+const (
+	Auto    Mode = "auto"
+	Native  Mode = "native"
+	Generic Mode = "generic"
+)
+
+// Interface is one interface that carries the root program.
+type Interface struct {
+	Name     string
+	Mode     Mode
+	FailOpen bool
+}
+
+// Generation is everything that one live program is made of. Policies are judged in the order failsafe, system,
+// ingress; the first two continue by default.
+type Generation struct {
+	Self      []netip.Addr // the box's own addresses, sorted
+	Failsafe  classify.Policy
+	System    classify.Policy
+	Ingress   classify.Policy
+	FlowSlots uint32 // entries of each flow table, shared with tc
+}
+
+// Facts are what the machine tells about an interface's XDP abilities.
+type Facts struct {
+	KernelRelease string
+	Native        map[string]string // interface -> "" where native XDP worked, else why not
+}
