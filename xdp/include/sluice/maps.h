@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/*
+ * Maps of two kinds. State outlives generations: it is pinned, and the pin's name carries the layout version (Go:
+ * xdp/pin). Tables belong to one generation: they are filled before the program is loaded into a slot and never
+ * written after. Sizes of 1 are set by Go before loading.
+ */
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "abi.h"
+#include "reason.h"
+
+/* ---- state, shared by generations ---- */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, INTERFACE_SLOTS * REASON_SLOTS);
+	__type(key, __u32);
+	__type(value, struct counter);
+} reasons SEC(".maps"); /* one for XDP, one for tc: pins xdp-reasons, tc-reasons */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, RULE_IDS);
+	__type(key, __u32);
+	__type(value, struct counter);
+} rule_hits SEC(".maps"); /* index: stable rule id */
+
+/* Flows that something inside (the box, a workload, a downstream host) opened: replies to them may come in. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} flows_out SEC(".maps");
+
+/*
+ * Flows that the outside opened and policy accepted: replies to them may go out. Apart from flows_out, so that a
+ * flood from outside can never evict what the inside opened.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} flows_in SEC(".maps");
+
+/* ---- tables of a generation ---- */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32); /* ifindex */
+	__type(value, struct interface);
+} interfaces SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, union addr);
+	__type(value, __u8);
+} self SEC(".maps"); /* the box's own addresses */
+
+#define PREFIX_TRIE(name, key_type)                        \
+	struct {                                               \
+		__uint(type, BPF_MAP_TYPE_LPM_TRIE);               \
+		__uint(map_flags, BPF_F_NO_PREALLOC);              \
+		__uint(max_entries, 1);                            \
+		__type(key, struct key_type);                      \
+		__type(value, __u32);                              \
+	} name SEC(".maps")
+
+PREFIX_TRIE(src4, prefix4_key); /* value: index into classes */
+PREFIX_TRIE(dst4, prefix4_key);
+PREFIX_TRIE(src6, prefix6_key);
+PREFIX_TRIE(dst6, prefix6_key);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, CLASS_TABLES); /* the first four: addresses that no prefix covers, enum class_table */
+	__type(key, __u32);
+	__type(value, struct class_bits);
+} classes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32); /* entry of the rule space */
+	__type(value, struct rule);
+} rules SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32); /* enum policy_index */
+	__type(value, struct policy);
+} policies SEC(".maps");
+
+/* What the explain twin writes; a live program never does. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct explanation);
+} explained SEC(".maps");
+
+/* 1 in the explain twin: state maps are read only, nothing is counted. Set by Go before loading. */
+volatile const __u8 explain = 0;
+
+static __always_inline void count(struct counter *c, __u64 bytes)
+{
+	c->packets++; /* per CPU, and programs are not preempted by each other on one CPU at this hook */
+	c->bytes += bytes;
+}
+
+static __always_inline void count_reason(__u32 slot, enum reason reason, __u64 bytes)
+{
+	__u32 index = slot * REASON_SLOTS + reason;
+	struct counter *c;
+
+	if (explain)
+		return;
+	c = bpf_map_lookup_elem(&reasons, &index);
+	if (c)
+		count(c, bytes);
+}
+
+static __always_inline void count_rule(__u32 id, __u64 bytes)
+{
+	struct counter *c;
+
+	if (explain)
+		return;
+	c = bpf_map_lookup_elem(&rule_hits, &id);
+	if (c)
+		count(c, bytes);
+}
