@@ -19,7 +19,7 @@ const (
 	MaxPolicies     = 2052
 	FlowReplied     = 1
 	FlowClosing     = 2
-	MarkJudged      = 65536
+	MarkJudged      = 0x10000
 	MarkUnderlay    = 0x1000000
 	MaxFailsafe     = 256
 	ReasonSlots     = 128

@@ -22,8 +22,8 @@ func formatTypes(h *header, spec *btf.Spec) ([]byte, error) {
 	out.WriteString("// The numbers that the headers define.\nconst (\n")
 	for _, v := range constants.Values {
 		verb := "%s = %d\n"
-		if v.Value > 1<<16 {
-			verb = "%s = %#x\n" // a bit of the mark
+		if strings.HasPrefix(v.Name, constantPrefix+"MARK_") {
+			verb = "%s = %#x\n"
 		}
 		fmt.Fprintf(&out, verb, goName(strings.TrimPrefix(v.Name, constantPrefix)), v.Value)
 	}
