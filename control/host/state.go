@@ -21,6 +21,8 @@ type Link struct {
 	Name string
 	Up   bool // set up where true; never set down
 	MTU  int  // bytes; 0: untouched
+	// Group is the link group (IFLA_GROUP); 0: untouched. Rules suppress routes by it.
+	Group int
 }
 
 // Address is one address on a link.
@@ -52,13 +54,16 @@ type Route struct {
 	Keep   bool // stays on down
 }
 
-// Rule sends packets that enter by a link to a table: the kernel's own copy of the forwarding matrix, so that an
-// empty slot is not an open forwarder.
+// Rule is a routing rule for what enters by a link: the kernel's own copy of the forwarding matrix, so that an empty
+// slot is not an open forwarder. It either looks into Table, passing over routes that lead into SuppressGroup, or
+// prohibits.
 type Rule struct {
-	Priority int
-	IPv6     bool
-	InLink   string
-	Table    int
+	Priority      int
+	IPv6          bool
+	InLink        string
+	Table         int
+	SuppressGroup int // 0: none
+	Prohibit      bool
 }
 
 // Sysctl is one key in dotted form, without leading net if the key has another root. The value before ours is kept in
