@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,9 @@ func (e *Engine) Plan(ctx context.Context, c Candidate) (Plan, error) {
 
 // prepare compiles a candidate and plans the way to it.
 func (e *Engine) prepare(ctx context.Context, c Candidate, why string) (*target, Plan, error) {
+	if c.Config == nil {
+		return nil, Plan{}, errors.New("engine: a candidate without its parsed configuration")
+	}
 	t := &target{digest: digest(c.Bytes, c.files()), content: c}
 	t.content.Files = c.files()
 	var err error
@@ -107,11 +111,11 @@ func (e *Engine) apply(ctx context.Context, c Candidate, o ApplyOptions) (Result
 		return Result{}, fmt.Errorf("%w: revision %d has %s left; confirm it, or apply with a confirm of your own",
 			ErrPending, e.current.number, e.left(e.watch).Round(time.Second))
 	}
-	next, p, err := e.prepare(ctx, c, "apply")
+	next, p, err := e.prepare(ctx, c, cmp.Or(o.Message, "apply"))
 	if err != nil {
 		return Result{}, err
 	}
-	if len(p.Steps) == 0 && next.digest == e.current.digest {
+	if len(p.Steps) == 0 && next.digest == e.current.digest && !e.down {
 		return e.unchanged(o, p)
 	}
 	w, err := e.newWatch(ctx, next, o)
@@ -160,7 +164,8 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 	if w != nil {
 		w.Revision = next.number
 		if err := e.store.savePending(w.pendingRecord); err != nil {
-			return errors.Join(err, e.discard(next.number, before, err))
+			e.revert(next.number, before, err.Error())
+			return err
 		}
 	}
 	err := e.perform(ctx, next.desired, steps)
@@ -187,29 +192,17 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 func (e *Engine) replaced(w *watch, by int) {
 	reason := fmt.Sprintf("replaced by revision %d", by)
 	if err := e.mark(w.Revision, Reverted, reason); err != nil {
-		// The next start does it: the revision is pending, and pending.json speaks of another.
-		e.log.Warn("bookkeeping", "revision", w.Revision, "error", err)
+		e.log.Error("bookkeeping", "revision", w.Revision, "error", err)
+		e.owed[w.Revision] = reason
 	}
 	w.end(fmt.Errorf("%w: revision %d: %s", ErrReverted, w.Revision, reason))
-}
-
-// discard takes a revision out of the books that did not become the current one: the pending state is that of the
-// revision before again.
-func (e *Engine) discard(n int, before *watch, cause error) error {
-	err := e.mark(n, Reverted, cause.Error())
-	if before != nil {
-		return errors.Join(err, e.store.savePending(before.pendingRecord))
-	}
-	return errors.Join(err, e.store.clearPending())
 }
 
 // undo goes back to the current revision after a failed apply. Nobody's ctx can stop it half way.
 func (e *Engine) undo(ctx context.Context, n int, before *watch, cause error) error {
 	ctx = context.WithoutCancel(ctx)
 	e.log.Error("apply failed, going back", "revision", n, "to", e.current.number, "error", cause)
-	if err := e.discard(n, before, cause); err != nil {
-		e.log.Error("bookkeeping", "revision", n, "error", err)
-	}
+	e.revert(n, before, cause.Error())
 	cause = fmt.Errorf("revision %d: %w", n, cause)
 	why := fmt.Sprintf("revision %d failed", n)
 	if err := e.restore(ctx, why); err != nil {

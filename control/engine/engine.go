@@ -118,6 +118,7 @@ type Engine struct {
 	retryWait time.Duration
 	stale     bool // current could not be compiled with the facts of now
 	down      bool
+	owed      map[int]string // reverted revisions that the disk does not know of yet, with the reason
 }
 
 // New makes an engine; nothing happens before Start.
@@ -132,7 +133,7 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{
 		opts: o, store: o.Store, clock: o.Clock, log: o.Log,
 		busy: make(chan struct{}, 1), wake: make(chan struct{}, 1),
-		current: nothing(), revisions: o.Store.List(),
+		current: nothing(), revisions: o.Store.List(), owed: map[int]string{},
 	}
 	return e, nil
 }
@@ -149,8 +150,11 @@ func (e *Engine) lock(ctx context.Context) error {
 	}
 }
 
+// release ends an operation after which Run has nothing new to wait for.
+func (e *Engine) release() { <-e.busy }
+
 func (e *Engine) unlock() {
-	<-e.busy
+	e.release()
 	select {
 	case e.wake <- struct{}{}:
 	default:
@@ -197,6 +201,33 @@ func (e *Engine) mark(n int, s RevisionStatus, reason string) error {
 	err := e.store.mark(n, s, reason)
 	e.set(func() { e.revisions = e.store.List() })
 	return err
+}
+
+// revert marks a revision reverted and ends the pending state on the disk: before is the revision that is pending again,
+// nil for none. The machine does not wait for a full disk: what cannot be written now is owed, and Run tries again.
+func (e *Engine) revert(n int, before *watch, reason string) {
+	err := e.mark(n, Reverted, reason)
+	if err == nil && before != nil {
+		// Where this fails pending.json speaks of n, which is reverted: a restart then takes the base.
+		err = e.store.savePending(before.pendingRecord)
+	} else if err == nil {
+		err = e.store.clearPending()
+	}
+	if err == nil {
+		return
+	}
+	e.log.Error("bookkeeping", "revision", n, "error", err)
+	if e.store.metas[n].Status == Pending {
+		e.owed[n] = reason
+	}
+}
+
+func (e *Engine) payOwed() {
+	for n, reason := range e.owed {
+		if e.mark(n, Reverted, reason) == nil {
+			delete(e.owed, n)
+		}
+	}
 }
 
 // read loads a revision and parses it. What fails is kept in the target, for compile to say.

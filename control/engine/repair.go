@@ -14,6 +14,9 @@ func (e *Engine) Reconcile(ctx context.Context) error {
 		return err
 	}
 	defer e.unlock()
+	if e.current.number == 0 && e.retryAt == 0 {
+		return nil // no revision: what may be there of ours is not for us to judge
+	}
 	return e.repair(ctx, "drift")
 }
 
@@ -40,7 +43,7 @@ func (e *Engine) Recompile(ctx context.Context, why string) error {
 		return err
 	}
 	defer e.unlock()
-	if e.down {
+	if e.down || e.current.number == 0 {
 		return nil
 	}
 	return e.recompile(ctx, why)

@@ -34,7 +34,8 @@ func (e *Engine) tick(ctx context.Context) time.Duration {
 	if err := e.lock(ctx); err != nil {
 		return idle
 	}
-	defer func() { <-e.busy }() // unlock without waking the very loop that called
+	defer e.release()
+	e.payOwed()
 	// Errors are in the report already; going back and repairing end neither Run nor the daemon.
 	_ = e.expire(ctx)
 	if e.retryAt != 0 && e.clock.Boot() >= e.retryAt {
@@ -50,6 +51,9 @@ func (e *Engine) due() time.Duration {
 		if len(w.checks) > 0 {
 			wait = min(wait, w.next-now)
 		}
+	}
+	if len(e.owed) > 0 {
+		wait = min(wait, heartbeat)
 	}
 	if e.retryAt != 0 {
 		wait = min(wait, e.retryAt-now)

@@ -56,8 +56,6 @@ func (e *Engine) resume() (*pendingRecord, error) {
 		over = "the machine was rebooted while it was pending"
 	case e.clock.Boot() >= rec.Deadline:
 		over = "not confirmed in time: the daemon was down"
-	default:
-		over = ""
 	}
 	for _, m := range e.store.List() {
 		if m.Status != Pending || rec != nil && rec.Revision == m.Number && over == "" {
@@ -125,33 +123,47 @@ func (e *Engine) startPending(ctx context.Context, rec pendingRecord) error {
 }
 
 // startFile makes the first revision. There are no sessions to keep yet and nothing to go back to, so it is confirmed
-// at once, without its checks.
+// at once, without its checks. Where FILE makes none, what a reverted revision left on the machine goes.
 func (e *Engine) startFile(ctx context.Context) error {
+	c, err := e.fromFile()
+	if c != nil {
+		_, err = e.apply(ctx, *c, ApplyOptions{Message: "first start from " + c.Name, Author: "sluice", unguarded: true})
+		return err
+	}
+	if err != nil {
+		e.failed(err)
+	}
+	if len(e.revisions) > 0 {
+		return errors.Join(err, e.repair(ctx, "no confirmed revision"))
+	}
+	return err
+}
+
+// fromFile returns nil where there is no FILE, or none that may be applied unasked.
+func (e *Engine) fromFile() (*Candidate, error) {
 	if e.opts.Source == nil {
-		e.log.Warn("no revision and no file: waiting for an apply")
-		return nil
+		return nil, nil
 	}
 	src, err := e.opts.Source()
 	if errors.Is(err, fs.ErrNotExist) {
 		e.log.Warn("no revision and no file: waiting for an apply", "error", err)
-		return nil
+		return nil, nil
 	} else if err != nil {
-		return err
+		return nil, err
 	}
 	cfg, err := e.opts.Parse(src.Name, src.Bytes, src.ReadFile)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	c := Candidate{Name: src.Name, Bytes: src.Bytes, Config: cfg}
+	c := &Candidate{Name: src.Name, Bytes: src.Bytes, Config: cfg}
 	// A file that went back by itself must not come in again by a restart.
 	sum := digest(c.Bytes, c.files())
 	for _, m := range e.revisions {
 		if m.Status == Reverted && m.Guarded && m.Digest == sum {
 			e.log.Warn("not applying the file: it was reverted before", "file", src.Name, "revision", m.Number, "reason", m.Reason)
 			e.failed(fmt.Errorf("%s is revision %d, which was reverted (%s); apply it yourself", src.Name, m.Number, m.Reason))
-			return nil
+			return nil, nil
 		}
 	}
-	_, err = e.apply(ctx, c, ApplyOptions{Message: "first start from " + src.Name, Author: "sluice", unguarded: true})
-	return err
+	return c, nil
 }

@@ -126,8 +126,11 @@ func (e *Engine) healthy(ctx context.Context) {
 		e.log.Warn("the machine differs from its revision right after applying it", "drift", message)
 	}
 	e.set(func() {
-		e.report.condition(e.clock.Now(), ConditionDegraded, False, "Applied", "")
 		e.report.condition(e.clock.Now(), ConditionInSync, value, reason, message)
+		if e.stale {
+			return // still to be compiled with the facts of now
+		}
+		e.report.condition(e.clock.Now(), ConditionDegraded, False, "Applied", "")
 		e.retryAt, e.retryWait = 0, 0
 	})
 }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -102,22 +101,26 @@ func (e *Engine) goBack(ctx context.Context, reason string) error {
 	ctx = context.WithoutCancel(ctx)
 	w := e.watch
 	e.log.Warn("going back", "revision", w.Revision, "to", w.Base, "reason", reason)
-	if err := errors.Join(e.mark(w.Revision, Reverted, reason), e.store.clearPending()); err != nil {
-		e.log.Error("bookkeeping", "revision", w.Revision, "error", err)
-	}
+	e.revert(w.Revision, nil, reason)
 	cause := fmt.Errorf("%w: revision %d: %s", ErrReverted, w.Revision, reason)
-	e.set(func() { e.current, e.watch, e.stale = w.base, nil, false })
+	e.set(func() { e.current, e.watch = w.base, nil })
 	defer w.end(cause)
 	// The machine may have changed since the base was compiled; where it no longer compiles, its last form must do.
-	if d, err := e.compile(ctx, w.base); err == nil {
-		e.set(func() { e.current.desired = d })
-	} else if w.base.desired != nil {
-		e.log.Warn("the base does not compile now, taking its last form", "revision", w.Base, "error", err)
-	}
+	d, lost := e.compile(ctx, w.base)
+	e.set(func() {
+		if lost == nil {
+			e.current.desired = d
+		}
+		e.stale = lost != nil && e.current.desired != nil
+	})
 	if err := e.restore(ctx, reason); err != nil {
 		err = fmt.Errorf("going back to %s: %w", e.current, err)
 		e.degraded("RollbackFailed", cause, err)
 		return fmt.Errorf("%w: %w; and %w", ErrDegraded, cause, err)
+	}
+	if e.stale {
+		e.degraded("CompileFailed", cause, fmt.Errorf("compiling %s, whose last form is live: %w", e.current, lost))
+		return nil
 	}
 	e.healthy(ctx)
 	e.failed(cause)
@@ -167,7 +170,7 @@ func (e *Engine) check(ctx context.Context) error {
 	if due {
 		rec = w.pendingRecord
 	}
-	e.unlock()
+	e.release()
 	if !due {
 		return nil
 	}
@@ -180,7 +183,7 @@ func (e *Engine) check(ctx context.Context) error {
 	if err := e.lock(ctx); err != nil {
 		return err
 	}
-	defer e.unlock()
+	defer e.release()
 	if e.watch == w {
 		e.judge(w, now, failures)
 	}
