@@ -119,6 +119,7 @@ type Engine struct {
 	stale     bool // current could not be compiled with the facts of now
 	down      bool
 	owed      map[int]string // reverted revisions that the disk does not know of yet, with the reason
+	owesIDs   bool
 }
 
 // New makes an engine; nothing happens before Start.
@@ -188,12 +189,17 @@ func (e *Engine) keepRuleIDs(d *compile.Desired) error {
 	if maps.Equal(d.RuleIDs, e.ids.Current) {
 		return nil
 	}
-	next := e.ids.next(d.RuleIDs, e.clock.Now(), e.opts.Timing.RuleIDGrace)
+	next := e.nextRuleIDs(d)
 	if err := e.store.saveRuleIDs(next); err != nil {
 		return err
 	}
 	e.set(func() { e.ids = next })
+	e.owesIDs = false
 	return nil
+}
+
+func (e *Engine) nextRuleIDs(d *compile.Desired) ruleIDs {
+	return e.ids.next(d.RuleIDs, e.clock.Now(), e.opts.Timing.RuleIDGrace)
 }
 
 // mark ends a revision in the store and in the history that readers see.
@@ -227,6 +233,9 @@ func (e *Engine) payOwed() {
 		if e.mark(n, Reverted, reason) == nil {
 			delete(e.owed, n)
 		}
+	}
+	if e.owesIDs {
+		e.owesIDs = e.store.saveRuleIDs(e.ids) != nil
 	}
 }
 

@@ -91,7 +91,17 @@ func (e *Engine) restore(ctx context.Context, why string) error {
 		}
 		e.set(func() { e.current.desired = d })
 	}
-	return e.converge(ctx, d, why)
+	p, err := e.plan(ctx, d, why)
+	if err != nil {
+		return err
+	}
+	// A full disk must not keep the machine from its last good state. The disk still knows these ids, if only as retired.
+	if err := e.keepRuleIDs(d); err != nil {
+		e.log.Error("bookkeeping", "error", err)
+		e.set(func() { e.ids = e.nextRuleIDs(d) })
+		e.owesIDs = true
+	}
+	return e.run(ctx, p.Steps)
 }
 
 // Down takes away everything but what the subsystems keep for management. A pending revision is reverted in the books;

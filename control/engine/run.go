@@ -52,7 +52,7 @@ func (e *Engine) due() time.Duration {
 			wait = min(wait, w.next-now)
 		}
 	}
-	if len(e.owed) > 0 {
+	if len(e.owed) > 0 || e.owesIDs {
 		wait = min(wait, heartbeat)
 	}
 	if e.retryAt != 0 {
