@@ -31,7 +31,7 @@ func (b *builder) lockout(raw *rawConfig) {
 		if rules.Default.v == Drop && !failsafe {
 			b.add(rules.Default.at, bad("default: drop without a management rule would lock you out").or("write management: accept: first"))
 		}
-		if rules.written() && !uplink && !unsure {
+		if (rules.Default.v == Drop || len(rules.Rules.items) > 0) && !uplink && !unsure {
 			b.add(rules.at, bad("the policy protects nothing: no interface has role uplink").or("give an interface role: uplink"))
 		}
 	}

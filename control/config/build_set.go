@@ -3,7 +3,6 @@ package config
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/netip"
 	"slices"
@@ -134,5 +133,5 @@ func (b *builder) dangling(text string) problem {
 	if near := nearest(text, all); near != "" {
 		return p.or("did you mean %s?", near)
 	}
-	return p.or("%s", fmt.Sprintf("write a prefix, self, or the name of a set or workload"))
+	return p.or("write a prefix, self, or the name of a set or workload")
 }

@@ -20,7 +20,7 @@
 //     and do not read as an address. A tunnel's name is its device's name.
 //   - Secrets stand in files of their own, named by an absolute path, because a stored revision has no directory. No error
 //     prints the value of a key that names a secret or a key.
-//   - policy.ingress or policy.egress, where written, needs an interface of role uplink: without one it would protect
+//   - policy.ingress or policy.egress, where it has rules or default: drop, needs an interface of role uplink: without one it would protect
 //     nothing. BGP alone does not need one (a session may run over a management network).
 //   - default: drop in either policy, and xdp.fail: closed, need a management rule: both can lock the operator out.
 //   - xdp defaults to {mode: auto, fail: open} on uplinks, and is refused elsewhere.

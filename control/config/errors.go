@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -66,17 +67,36 @@ type problem struct {
 func (p problem) none() bool { return p.msg == "" }
 
 // bad makes a problem without a hint.
-func bad(format string, args ...any) problem { return problem{msg: fmt.Sprintf(format, args...)} }
+func bad(format string, args ...any) problem { return problem{msg: fmt.Sprintf(format, clip(args)...)} }
+
+// clip shortens what a file may have made endless.
+func clip(args []any) []any {
+	const most = 200
+	for i, arg := range args {
+		if s, ok := arg.(string); ok && len(s) > most {
+			args[i] = strings.ToValidUTF8(s[:most], "") + "..."
+		}
+	}
+	return args
+}
+
+// printable returns a word of the file as it is, or quoted where that would upset a terminal.
+func printable(s string) string {
+	if len(s) <= 200 && strconv.Quote(s) == `"`+s+`"` {
+		return s
+	}
+	return strconv.Quote(strings.ToValidUTF8(s[:min(len(s), 200)], ""))
+}
 
 // or adds a hint.
 func (p problem) or(format string, args ...any) problem {
-	p.hint = fmt.Sprintf(format, args...)
+	p.hint = fmt.Sprintf(format, clip(args)...)
 	return p
 }
 
 // unavailable is the one answer to every key and value of a later version.
 func unavailable(what string) problem {
-	return problem{msg: "`" + what + "` is not available in this version", unavailable: true}
+	return problem{msg: "`" + printable(what) + "` is not available in this version", unavailable: true}
 }
 
 const (
@@ -94,6 +114,9 @@ type report struct {
 func newReport(file string) *report { return &report{file: file, counts: map[string]int{}} }
 
 func (r *report) add(a at, p problem) {
+	if a.path == root {
+		a.path = ""
+	}
 	r.counts[a.pos.File]++
 	if r.counts[a.pos.File] <= maxHeld {
 		r.list = append(r.list, Error{Pos: a.pos, Path: a.path, Msg: p.msg, Hint: p.hint, Unavailable: p.unavailable})

@@ -18,7 +18,7 @@ func parseAddr(s string) (netip.Addr, problem) {
 	case err != nil:
 		return a, bad("%q is not an IP address", s)
 	case a.Zone() != "":
-		return a, bad("%s has a zone", s).or("write the address without %%%s", a.Zone())
+		return a, bad("%q has a zone", s).or("write %s", a.WithZone(""))
 	case a.Is4In6():
 		return a, bad("%s is an IPv4-mapped IPv6 address", s).or("write %s", a.Unmap())
 	}

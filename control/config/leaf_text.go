@@ -91,7 +91,7 @@ var durationRegexp = regexp.MustCompile(durationPattern)
 func (d *duration) takes() takes     { return text }
 func (d *duration) describe() schema { return schema{"pattern": durationPattern} }
 func (d *duration) parse(s string) problem {
-	if s != "" && strings.Trim(s, "0123456789") == "" {
+	if s != "" && digits(s) {
 		return bad("%s has no unit", s).or("write %ss", s)
 	}
 	v, err := time.ParseDuration(s)
@@ -188,7 +188,7 @@ func (m *tunnelMTU) parse(s string) problem {
 	if s == "auto" {
 		return problem{}
 	}
-	if strings.Trim(s, "0123456789") != "" || s == "" {
+	if s == "" || !digits(s) {
 		return bad("%q is not an MTU", s).or("write auto or bytes, such as 1420")
 	}
 	i, p := decimal(s, minMTU, maxMTU)

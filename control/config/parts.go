@@ -196,15 +196,17 @@ func decimal(s string, low, high int64) (int64, problem) {
 	i, err := strconv.ParseInt(s, 10, 64)
 	canonical := err == nil && strconv.FormatInt(i, 10) == s
 	switch {
-	case !canonical && strings.Trim(s, "0123456789") == "" && strings.TrimLeft(s, "0") != s:
+	case !canonical && s != "" && digits(s) && s[0] == '0':
 		return 0, bad("%s begins with a zero", s).or("write %s", cmp.Or(strings.TrimLeft(s, "0"), "0"))
-	case !canonical && strings.Trim(s, "0123456789") != "":
+	case !canonical && (s == "" || !digits(s)):
 		return 0, bad("%q is not a decimal whole number", s)
 	case !canonical || i < low || i > high:
 		return 0, bad("%s is outside %d-%d", s, low, high)
 	}
 	return i, problem{}
 }
+
+func digits(s string) bool { return strings.Trim(s, "0123456789") == "" }
 
 // flag is true or false.
 type flag bool

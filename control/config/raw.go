@@ -186,7 +186,7 @@ type rawTunnel struct {
 	Addresses list[val[addressPrefix]] `key:"addresses"`
 	MTU       val[tunnelMTU]           `key:"mtu"`
 	Strict    val[flag]                `key:"strict"`
-	WireGuard rawWireGuard             `key:"wireguard,required"`
+	WireGuard rawWireGuard             `key:"wireguard"`
 	Peers     list[rawPeer]            `key:"peers"`
 }
 

@@ -97,10 +97,10 @@ func (r *reader) object(v reflect.Value, n *yaml.Node, a at) {
 }
 
 func join(path, key string) string {
-	if path == "" || path == root {
-		return key
+	if path == root {
+		return printable(key)
 	}
-	return path + "." + key
+	return path + "." + printable(key)
 }
 
 func (r *reader) plainKey(n *yaml.Node, a at) bool {
@@ -130,10 +130,10 @@ func unknownKey(t reflect.Type, name string, keys []key) problem {
 		names[i] = k.name
 	}
 	if near := nearest(name, names); near != "" {
-		return bad("unknown key `%s`", name).or("did you mean %s?", near)
+		return bad("unknown key `%s`", printable(name)).or("did you mean %s?", near)
 	}
 	slices.Sort(names)
-	return bad("unknown key `%s`", name).or("the keys here are %s", strings.Join(names, ", "))
+	return bad("unknown key `%s`", printable(name)).or("the keys here are %s", strings.Join(names, ", "))
 }
 
 // kind checks that a node is a list or a mapping.
