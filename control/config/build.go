@@ -56,7 +56,11 @@ func (b *builder) unique(seen map[string]at, value string, ok bool, a at, what s
 		return
 	}
 	if first, taken := seen[value]; taken {
-		b.add(a, bad("%s %q is taken", what, value).or("it stands at %s", place(first)))
+		p := bad("duplicate %s %q", what, value).or("the first stands at %s", place(first))
+		if !first.written() {
+			p = bad("the name %q is reserved", value).or("it means the box itself")
+		}
+		b.add(a, p)
 		return
 	}
 	seen[value] = a
@@ -64,9 +68,6 @@ func (b *builder) unique(seen map[string]at, value string, ok bool, a at, what s
 
 // place tells where something stands, within the same file.
 func place(a at) string {
-	if a.pos.Line == 0 {
-		return a.path
-	}
 	return fmt.Sprintf("%s, line %d", a.path, a.pos.Line)
 }
 

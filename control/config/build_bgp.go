@@ -61,7 +61,7 @@ func (b *builder) neighbor(r *rawNeighbor) Neighbor {
 		out.Families = append(out.Families, f.v)
 	}
 	switch {
-	case r.Families.items != nil && len(r.Families.items) == 0:
+	case r.Families.empty():
 		b.add(r.Families.at, bad("the session would carry no family").or("remove the key for the family of the address"))
 	case !r.Families.written() && r.Address.v.Is4():
 		out.Families = []Family{IPv4Unicast}
@@ -94,7 +94,7 @@ func (b *builder) advertise(r *rawAdvertise, seen map[string]at) Advertise {
 		b.add(r.at, bad("an entry advertises either prefixes or workloads"))
 	case r.Workloads.ok && !bool(r.Workloads.v):
 		b.add(r.Workloads.at, bad("workloads: false advertises nothing").or("remove the entry"))
-	case r.Prefixes.items != nil && len(r.Prefixes.items) == 0:
+	case r.Prefixes.empty():
 		b.add(r.Prefixes.at, bad("the entry advertises nothing").or("remove it"))
 	}
 	for _, p := range r.Prefixes.items {

@@ -49,7 +49,7 @@ func (b *builder) addresses(raw list[val[addressPrefix]]) {
 	seen := map[netip.Addr]at{}
 	for _, a := range raw.items {
 		if first, twice := seen[a.v.Addr()]; a.ok && twice {
-			b.add(a.at, bad("address %s stands twice", a.v.Addr()).or("it stands at %s", place(first)))
+			b.add(a.at, bad("duplicate address %s", a.v.Addr()).or("the first stands at %s", place(first)))
 		}
 		seen[a.v.Addr()] = a.at
 	}
@@ -68,7 +68,7 @@ func (b *builder) routes(raw []rawRoute) {
 	for i := range raw {
 		r := &raw[i]
 		b.unique(seen, fmt.Sprintf("%s metric %d", r.Prefix.v.Prefix, r.Metric.v), r.Prefix.ok, r.Prefix.at, "route")
-		if r.Via.written() && len(r.Via.items) == 0 {
+		if r.Via.empty() {
 			b.add(r.Via.at, bad("the route has no next hop").or("write at least one address"))
 		}
 		out := Route{Prefix: r.Prefix.v.Prefix, Metric: int(r.Metric.v), Pos: r.pos}
@@ -109,6 +109,7 @@ func (b *builder) management(raw []rawManagementRule) {
 			label = fmt.Sprintf("management-%d", i+1)
 		}
 		b.unique(seen, label, r.Name.ok || !r.Name.written(), r.at, "rule")
+		// Without ports the rule would open the box's every port, by an omission.
 		if r.Protocol.v.hasPorts() && !r.Ports.written() {
 			b.add(r.at, bad("the rule opens every port").or("write ports: [22], or whatever you manage the box by"))
 		}
@@ -125,13 +126,13 @@ func (b *builder) forward(raw []rawForward) {
 	for i := range raw {
 		r := &raw[i]
 		both := r.From.ok && r.To.ok
-		b.unique(seen, string(r.From.v+" to "+r.To.v), both, r.at, "forwarding from")
+		b.unique(seen, string(r.From.v+" to "+r.To.v), both, r.at, "forwarding")
 		transit := r.From.v == RoleUplink && r.To.v == RoleUplink
 		switch {
 		case !both:
-		case transit && !bool(r.Transit.v):
+		case transit && !bool(r.Transit.v) && (r.Transit.ok || !r.Transit.written()):
 			b.add(r.at, bad("uplink to uplink makes this box a transit router").or("write transit: true if you mean it"))
-		case !transit && r.Transit.written():
+		case !transit && r.Transit.ok:
 			b.add(r.Transit.at, bad("transit is for uplink to uplink").or("remove it"))
 		}
 		b.cfg.Forward = append(b.cfg.Forward, Forward{From: r.From.v, To: r.To.v, Transit: bool(r.Transit.v), Pos: r.pos})

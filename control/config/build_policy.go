@@ -18,8 +18,8 @@ func (b *builder) policies(raw *rawConfig) {
 
 // lockout reports policies that protect nothing, and those that would lock the operator out.
 func (b *builder) lockout(raw *rawConfig) {
-	uplink, unsure := false, false
-	failsafe := raw.Management.written() && len(raw.Management.Accept.items) > 0
+	uplink, unsure := false, raw.Interfaces.unsure()
+	failsafe := raw.Management.written() && !raw.Management.Accept.empty()
 	for _, i := range raw.Interfaces.items {
 		uplink = uplink || i.Role.v == RoleUplink
 		unsure = unsure || i.Role.written() && !i.Role.ok
@@ -85,12 +85,17 @@ func (b *builder) portsOf(p val[protocol], l list[val[ports]]) {
 	if !l.written() {
 		return
 	}
-	if l.items != nil && len(l.items) == 0 {
-		b.add(l.at, bad("an empty list would match every port").or("remove the key if that is meant"))
+	if l.empty() {
+		b.add(l.at, emptyMatch())
 	}
 	if (p.ok && !p.v.hasPorts()) || !p.written() {
 		b.add(l.at, bad("ports need a protocol that has them").or("write protocol: tcp, udp or sctp"))
 	}
+}
+
+// emptyMatch is about a list that would match everything, which is never what emptying it was for.
+func emptyMatch() problem {
+	return bad("the list is empty").or("write what it should match, or remove the key")
 }
 
 func portRanges(l list[val[ports]]) []PortRange {
@@ -117,11 +122,11 @@ func (b *builder) refs(l list[val[ref]]) resolved {
 		}
 		out.families |= have
 	}
-	if len(l.items) == 0 {
+	if len(l.items) == 0 || l.unsure() {
 		out.families = bothFamilies
 	}
-	if l.items != nil && len(l.items) == 0 {
-		b.add(l.at, bad("an empty list would match every address").or("remove the key if that is meant"))
+	if l.empty() {
+		b.add(l.at, emptyMatch())
 	}
 	return out
 }

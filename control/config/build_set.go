@@ -15,7 +15,7 @@ type setFile struct {
 }
 
 func (b *builder) sets(raw []rawSet) {
-	b.names["self"] = at{path: "the box itself"}
+	b.names["self"] = at{}
 	for i := range raw {
 		r := &raw[i]
 		b.unique(b.names, string(r.Name.v), r.Name.ok, r.Name.at, "name")
@@ -104,7 +104,7 @@ func (b *builder) workloads(raw []rawWorkload) {
 		r := &raw[i]
 		b.unique(b.names, string(r.Name.v), r.Name.ok, r.Name.at, "name")
 		b.unique(b.links, string(r.Interface.v), r.Interface.ok, r.Interface.at, "interface")
-		if r.Addresses.written() && len(r.Addresses.items) == 0 {
+		if r.Addresses.empty() {
 			b.add(r.Addresses.at, bad("the workload has no address"))
 		}
 		out := Workload{Name: string(r.Name.v), Interface: string(r.Interface.v), Pos: r.pos}
@@ -114,7 +114,7 @@ func (b *builder) workloads(raw []rawWorkload) {
 			out.Addresses = append(out.Addresses, a.v.Addr)
 			have |= familyOf(a.v.Addr)
 		}
-		if slices.ContainsFunc(r.Addresses.items, func(a val[singleAddress]) bool { return !a.ok }) {
+		if r.Addresses.unsure() || slices.ContainsFunc(r.Addresses.items, func(a val[singleAddress]) bool { return !a.ok }) {
 			have = bothFamilies
 		}
 		b.families[out.Name] = have

@@ -18,7 +18,7 @@ func (b *builder) tunnels(raw []rawTunnel) {
 		if r.Local.Port.ok {
 			// WireGuard binds its port on every address.
 			if first, taken := listeners[uint16(r.Local.Port.v)]; taken {
-				b.add(r.Local.Port.at, bad("port %d is taken", r.Local.Port.v).or("it stands at %s", place(first)))
+				b.add(r.Local.Port.at, bad("duplicate listen port %d", r.Local.Port.v).or("the first stands at %s", place(first)))
 			}
 			listeners[uint16(r.Local.Port.v)] = r.Local.Port.at
 		}
@@ -48,16 +48,16 @@ func (b *builder) tunnel(r *rawTunnel) Tunnel {
 		b.unique(names, string(p.Name.v), p.Name.ok, p.Name.at, "peer")
 		for _, k := range p.PublicKeys.items {
 			if first, taken := keys[k.v]; k.ok && taken {
-				b.add(k.at, bad("the public key stands twice").or("it stands at %s", place(first)))
+				b.add(k.at, bad("duplicate public key").or("the first stands at %s", place(first)))
 			}
 			keys[k.v] = k.at
 		}
 		out.Peers = append(out.Peers, b.peer(r, p))
 		carried = append(carried[:len(carried):len(carried)], prefixes(p.Prefixes)...)
-		strictOver = strictOver || len(p.Prefixes.items) > 0
+		strictOver = strictOver || len(p.Prefixes.items) > 0 || p.Prefixes.unsure()
 	}
 	b.mtuForIPv6(r.MTU.at, int(r.MTU.v), r.MTU.ok, carried)
-	if bool(r.Strict.v) && !strictOver {
+	if bool(r.Strict.v) && !strictOver && !r.Peers.unsure() {
 		b.add(r.Strict.at, bad("strict guards the prefixes of peers, and no peer has any").or("write prefixes, or remove strict"))
 	}
 	b.overlaps(r)
@@ -70,14 +70,14 @@ func (b *builder) peer(t *rawTunnel, r *rawPeer) Peer {
 	for _, k := range good(r.PublicKeys) {
 		out.PublicKeys = append(out.PublicKeys, string(k))
 	}
-	if keys := r.PublicKeys; keys.items != nil && (len(keys.items) == 0 || len(keys.items) > 2) {
+	if keys := r.PublicKeys; keys.empty() || len(keys.items) > 2 {
 		b.add(keys.at, bad("a peer has one public key, or two while one is pre-staged"))
 	}
 	if r.Keepalive.ok && !wholeSeconds(out.Keepalive, maxKeepalive) {
 		b.add(r.Keepalive.at, bad("keepalive %s is not allowed", out.Keepalive).or("write whole seconds up to 65535s"))
 	}
 	if len(r.Endpoints.items) > 1 {
-		b.add(r.Endpoints.items[1].at, unavailable("several endpoints"))
+		b.add(r.Endpoints.items[1].at, unavailable("a second endpoint"))
 	}
 	for _, e := range r.Endpoints.items {
 		local := t.Local.Address

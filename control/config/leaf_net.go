@@ -38,6 +38,9 @@ func parsePrefix(s string) (netip.Prefix, problem) {
 	if err == nil {
 		return p, problem{}
 	}
+	if s == "default" {
+		return p, bad("default is not a prefix").or("write 0.0.0.0/0 or \"::/0\"")
+	}
 	if a, bare := parseAddr(s); bare.none() {
 		return p, bad("%s has no prefix length", s).or("write %s", netip.PrefixFrom(a, a.BitLen()))
 	} else if a.IsValid() {

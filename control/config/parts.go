@@ -64,7 +64,6 @@ type val[T any] struct {
 }
 
 func (v *val[T]) read(r *reader, n *yaml.Node, a at) {
-	v.at = a
 	l := any(&v.v).(leaf)
 	v.ok = r.scalar(n, a, l.takes(), l.parse)
 }
@@ -74,21 +73,31 @@ func (v *val[T]) schema(*schemas) schema {
 	return l.describe().typed(l.takes())
 }
 
-// list is a sequence of parts or structs.
+// list is a sequence of parts or structs. Items of the wrong shape are left out; whole says that there are none.
 type list[T any] struct {
 	at
 	items []T
+	whole bool
 }
 
+// empty says that the file writes [].
+func (l *list[T]) empty() bool { return l.whole && len(l.items) == 0 }
+
+// unsure says that the list is written, but not all of it could be read.
+func (l *list[T]) unsure() bool { return l.written() && !l.whole }
+
 func (l *list[T]) read(r *reader, n *yaml.Node, a at) {
-	l.at = a
 	if !r.kind(n, yaml.SequenceNode, "a list", a) {
 		return
 	}
-	l.items = make([]T, len(n.Content))
-	for i, item := range n.Content {
-		r.into(&l.items[i], item, r.at(item, a.path+"["+strconv.Itoa(i)+"]"))
+	l.items = make([]T, 0, len(n.Content))
+	for i, node := range n.Content {
+		var item T
+		if r.into(&item, node, r.at(node, a.path+"["+strconv.Itoa(i)+"]")) {
+			l.items = append(l.items, item)
+		}
 	}
+	l.whole = len(l.items) == len(n.Content)
 }
 
 func (l *list[T]) schema(s *schemas) schema {
@@ -116,7 +125,6 @@ type pick[E enum] struct {
 }
 
 func (p *pick[E]) read(r *reader, n *yaml.Node, a at) {
-	p.at = a
 	p.ok = r.scalar(n, a, text, func(s string) problem {
 		p.v = E(s)
 		return p.v.words().judge(s)
@@ -169,7 +177,6 @@ type num[N number] struct {
 }
 
 func (v *num[N]) read(r *reader, n *yaml.Node, a at) {
-	v.at = a
 	v.ok = r.scalar(n, a, integer, func(s string) problem {
 		low, high := v.v.bounds()
 		i, p := decimal(s, low, high)
@@ -208,12 +215,12 @@ func decimal(s string, low, high int64) (int64, problem) {
 
 func digits(s string) bool { return strings.Trim(s, "0123456789") == "" }
 
-// flag is true or false.
-type flag bool
+// truth is true or false.
+type truth bool
 
-func (f *flag) takes() takes     { return boolean }
-func (f *flag) describe() schema { return schema{} }
-func (f *flag) parse(s string) problem {
+func (f *truth) takes() takes     { return boolean }
+func (f *truth) describe() schema { return schema{} }
+func (f *truth) parse(s string) problem {
 	switch s {
 	case "true", "false":
 		*f = s == "true"

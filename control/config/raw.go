@@ -76,7 +76,7 @@ type rawForward struct {
 	at
 	From    pick[Role] `key:"from,required"`
 	To      pick[Role] `key:"to,required"`
-	Transit val[flag]  `key:"transit"`
+	Transit val[truth] `key:"transit"`
 }
 
 type rawSet struct {
@@ -159,7 +159,7 @@ type rawGracefulRestart struct {
 type rawAdvertise struct {
 	at
 	Prefixes    list[val[network]]   `key:"prefixes"`
-	Workloads   val[flag]            `key:"workloads"`
+	Workloads   val[truth]           `key:"workloads"`
 	Communities list[val[community]] `key:"communities"`
 }
 
@@ -185,7 +185,7 @@ type rawTunnel struct {
 	Local     rawLocal                 `key:"local,required"`
 	Addresses list[val[addressPrefix]] `key:"addresses"`
 	MTU       val[tunnelMTU]           `key:"mtu"`
-	Strict    val[flag]                `key:"strict"`
+	Strict    val[truth]               `key:"strict"`
 	WireGuard rawWireGuard             `key:"wireguard"`
 	Peers     list[rawPeer]            `key:"peers"`
 }
@@ -210,7 +210,7 @@ type rawPeer struct {
 	PresharedKeyFile val[absPath]         `key:"preshared_key_file"`
 	Keepalive        val[duration]        `key:"keepalive"`
 	Prefixes         list[val[network]]   `key:"prefixes"`
-	Routes           val[flag]            `key:"routes"`
+	Routes           val[truth]           `key:"routes"`
 	Metric           num[metric]          `key:"metric"`
 }
 

@@ -46,28 +46,29 @@ func (r *reader) at(n *yaml.Node, path string) at {
 	return at{Pos{r.file, n.Line, n.Column}, path}
 }
 
-// into reads a node into a part or a raw struct.
-func (r *reader) into(target any, n *yaml.Node, a at) {
+// into reads a node into a part or a raw struct, both of which embed at. False says that the node has the wrong shape, so
+// that nothing more can be said of it.
+func (r *reader) into(target any, n *yaml.Node, a at) bool {
+	target.(interface{ place(at) }).place(a)
 	if n.Anchor != "" || n.Kind == yaml.AliasNode {
 		r.add(a, bad("anchors and aliases are not supported").or("write the value out"))
-		return
+		return false
 	}
 	if n.Style&yaml.TaggedStyle != 0 {
 		r.add(a, bad("YAML tags are not supported").or("remove the tag"))
-		return
+		return false
 	}
 	if p, ok := target.(part); ok {
 		p.read(r, n, a)
-		return
+		return true
 	}
-	r.object(reflect.ValueOf(target).Elem(), n, a)
+	return r.object(reflect.ValueOf(target).Elem(), n, a)
 }
 
-// object reads a mapping into a raw struct, which embeds at.
-func (r *reader) object(v reflect.Value, n *yaml.Node, a at) {
-	v.Addr().Interface().(interface{ place(at) }).place(a)
+// object reads a mapping into a raw struct.
+func (r *reader) object(v reflect.Value, n *yaml.Node, a at) bool {
 	if !r.kind(n, yaml.MappingNode, "a mapping", a) {
-		return
+		return false
 	}
 	keys := r.keysOf(v.Type())
 	seen := map[string]at{}
@@ -78,7 +79,7 @@ func (r *reader) object(v reflect.Value, n *yaml.Node, a at) {
 			continue
 		}
 		if first, twice := seen[name.Value]; twice {
-			r.add(here, bad("the key stands twice, first in line %d", first.pos.Line).or("keep one"))
+			r.add(here, bad("duplicate key").or("the first stands in line %d", first.pos.Line))
 			continue
 		}
 		seen[name.Value] = here
@@ -94,6 +95,7 @@ func (r *reader) object(v reflect.Value, n *yaml.Node, a at) {
 			r.add(a, bad("`%s` is missing", k.name))
 		}
 	}
+	return true
 }
 
 func join(path, key string) string {
