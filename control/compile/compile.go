@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"sluice/control/config"
+	"sluice/control/host"
 	"sluice/tc"
 	"sluice/xdp"
 	"sluice/xdp/abi"
