@@ -71,8 +71,8 @@ func (s *Subsystem) setNeighbor(ctx context.Context, n Neighbor) error {
 	return err
 }
 
-// relaxNeighbor changes what does not touch the session. In GoBGP a new limit forgets that the peer offered graceful
-// restart, until the session comes up next.
+// relaxNeighbor changes what does not touch the session, and gives a session that was over its limit another try. In
+// GoBGP a new limit forgets that the peer offered graceful restart, until the session comes up next.
 func (s *Subsystem) relaxNeighbor(ctx context.Context, n Neighbor) error {
 	old, exists := s.neighbor(n.Address)
 	if !exists || old.session() != n.session() {
@@ -83,7 +83,15 @@ func (s *Subsystem) relaxNeighbor(ctx context.Context, n Neighbor) error {
 		return nil
 	}
 	_, err := s.speaker.bgp.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: n.peer(s.speaker.passwords[n.Address], false)})
-	return err
+	if err != nil {
+		return err
+	}
+	shut := false
+	err = s.speaker.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: n.Address.String()}, func(p *api.Peer) { shut = overLimit(p) })
+	if err != nil || !shut {
+		return err
+	}
+	return s.speaker.bgp.EnablePeer(ctx, &api.EnablePeerRequest{Address: n.Address.String()})
 }
 
 func (s *Subsystem) removeNeighbor(ctx context.Context, addr netip.Addr) error {

@@ -84,6 +84,9 @@ func (s *Subsystem) Status(ctx context.Context) ([]NeighborStatus, error) {
 func (st *NeighborStatus) fill(n Neighbor, p *api.Peer, announced map[bgp.Family]uint64) {
 	st.State = strings.ToLower(strings.TrimPrefix(p.GetState().GetSessionState().String(), "SESSION_STATE_"))
 	up := p.GetState().GetSessionState() == api.PeerState_SESSION_STATE_ESTABLISHED
+	if overLimit(p) {
+		st.LastError = fmt.Sprintf("more than %d prefixes of one family: the session is shut down", n.MaxPrefixes)
+	}
 	if since := p.GetTimers().GetState().GetUptime(); up && since != nil {
 		st.UptimeSeconds = int64(time.Since(since.AsTime()) / time.Second)
 	}
@@ -96,6 +99,11 @@ func (st *NeighborStatus) fill(n Neighbor, p *api.Peer, announced map[bgp.Family
 		}
 		st.Families = append(st.Families, fs)
 	}
+}
+
+// overLimit reports whether GoBGP shut the session down for good because of max_prefixes.
+func overLimit(p *api.Peer) bool {
+	return p.GetState().GetAdminState() == api.PeerState_ADMIN_STATE_PFX_CT
 }
 
 // Routes returns the learned routes in the kernel, sorted by prefix.

@@ -70,10 +70,13 @@ func within(ns netns.NsHandle, f func() error) error {
 	return <-done
 }
 
-// Do runs f on a thread in the namespace.
+// Try runs f on a thread in the namespace and returns its error.
+func (ns *NS) Try(f func() error) error { return within(ns.fd, f) }
+
+// Do is Try for what has to succeed.
 func (ns *NS) Do(t testing.TB, f func() error) {
 	t.Helper()
-	if err := within(ns.fd, f); err != nil {
+	if err := ns.Try(f); err != nil {
 		t.Fatal(err)
 	}
 }
