@@ -118,7 +118,7 @@ func TestManagementStaysOnDown(t *testing.T) {
 	has(t, after, "198.18.1.2/24")
 	has(t, after, "192.0.2.0/24 via 198.18.1.1 dev eth1 proto 188")
 	hasNot(t, after, "198.18.0.2/30")
-	hasNot(t, after, "blackhole")
+	hasNot(t, after, "blackhole 10.9")
 
 	// What stayed is still known as ours, and goes when it is no longer wanted.
 	next := open(t, dir)

@@ -12,10 +12,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 )
 
@@ -198,7 +198,17 @@ func twoVeths(t *testing.T) {
 		ip(t, "link set eth"+n+" up")
 		ip(t, "link set tor"+n+" up")
 	}
-	if _, err := netlink.LinkByName("eth1"); err != nil {
-		t.Fatal(err)
+	settled(t)
+}
+
+// settled waits until the kernel's link watch has told every peer that its other end is up.
+func settled(t *testing.T) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for strings.Contains(ip(t, "link"), "LOWERLAYERDOWN") {
+		if time.Now().After(deadline) {
+			t.Fatal("the links have no carrier after 10 s")
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
