@@ -47,6 +47,25 @@ func inNamespace(t *testing.T) {
 	ip(t, "link set lo up")
 }
 
+// anotherNamespace makes an empty namespace without entering it.
+func anotherNamespace(t *testing.T) netns.NsHandle {
+	t.Helper()
+	here, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	there, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { there.Close() })
+	if err := netns.Set(here); err != nil {
+		t.Fatal(err)
+	}
+	return there
+}
+
 // ip runs one command of ip(8) in the thread's namespace.
 func ip(t *testing.T, args string) string {
 	t.Helper()
