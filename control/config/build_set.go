@@ -27,7 +27,7 @@ func (b *builder) sets(raw []rawSet) {
 		for _, f := range r.Files.items {
 			b.unique(once, string(f.v), f.ok, f.at, "file")
 			if f.ok {
-				out.Prefixes = append(out.Prefixes, b.file(f).prefixes...)
+				out.Prefixes = append(out.Prefixes, b.readSet(f).prefixes...)
 			}
 		}
 		var have families
@@ -42,8 +42,8 @@ func (b *builder) sets(raw []rawSet) {
 	}
 }
 
-// file reads a set file, once however many sets name it.
-func (b *builder) file(f val[setPath]) *setFile {
+// readSet reads a set file, once however many sets name it.
+func (b *builder) readSet(f val[setPath]) *setFile {
 	path := string(f.v)
 	if known := b.files[path]; known != nil {
 		return known
