@@ -54,6 +54,11 @@ func TestBadFiles(t *testing.T) {
 			t.Errorf("%s: got %v, want Errors", title, err)
 			continue
 		}
+		for _, secret := range []string{"hunter2", "c2VjcmV0"} {
+			if strings.Contains(err.Error(), secret) {
+				t.Errorf("%s: an error prints a secret: %v", title, err)
+			}
+		}
 		fmt.Fprintf(&renewed, "=== %s\n%s----\n%s\n", title, yaml, err)
 		if !*update {
 			t.Run(title, func(t *testing.T) {

@@ -16,12 +16,14 @@ type builder struct {
 	links map[string]at // interfaces that something of the file makes or claims: workloads and tunnels
 	// families of every set and workload, for rules that can never match.
 	families map[string]families
+	owners   map[string]bool     // true for workloads, false for sets
 	files    map[string]*setFile // by path, so that two sets may share one
 }
 
 func newBuilder(r *report, src Source) *builder {
 	return &builder{report: r, src: src, cfg: &Config{}, names: map[string]at{}, links: map[string]at{},
-		families: map[string]families{}, files: map[string]*setFile{}}
+		families: map[string]families{}, owners: map[string]bool{},
+		files: map[string]*setFile{}}
 }
 
 // build needs the order of its calls: names before the rules that use them.

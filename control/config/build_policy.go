@@ -2,7 +2,6 @@ package config
 
 import (
 	"net/netip"
-	"slices"
 )
 
 // policies fills the rule lists of the node and of the workloads, which stand in Config already.
@@ -134,16 +133,17 @@ func (b *builder) refs(l list[val[ref]]) resolved {
 // resolve finds whose a name is and tells its families.
 func (b *builder) resolve(r *val[ref]) families {
 	text := r.v.Set
+	workload, known := b.owners[text]
 	switch {
 	case r.v.Prefix != netip.Prefix{}:
 		return familyOf(r.v.Prefix.Addr())
 	case text == "": // self
 		return bothFamilies
-	case slices.ContainsFunc(b.cfg.Workloads, func(w Workload) bool { return w.Name == text }):
-		r.v.Set, r.v.Workload = "", text
-	case b.cfg.SetByName(text) == nil:
+	case !known:
 		b.add(r.at, b.dangling(text))
 		return bothFamilies
+	case workload:
+		r.v.Set, r.v.Workload = "", text
 	}
 	return b.families[text]
 }

@@ -27,7 +27,7 @@ func (b *builder) sets(raw []rawSet) {
 		for _, f := range r.Files.items {
 			b.unique(once, string(f.v), f.ok, f.at, "file")
 			if f.ok {
-				out.Prefixes = append(out.Prefixes, b.file(f).prefixes...)
+				out.Prefixes = append(out.Prefixes, b.readSet(f).prefixes...)
 			}
 		}
 		var have families
@@ -37,13 +37,13 @@ func (b *builder) sets(raw []rawSet) {
 		if have == 0 {
 			have = bothFamilies // empty today: nothing can be said of it
 		}
-		b.families[out.Name] = have
+		b.families[out.Name], b.owners[out.Name] = have, false
 		b.cfg.Sets = append(b.cfg.Sets, out)
 	}
 }
 
-// file reads a set file, once however many sets name it.
-func (b *builder) file(f val[setPath]) *setFile {
+// readSet reads a set file, once however many sets name it.
+func (b *builder) readSet(f val[setPath]) *setFile {
 	path := string(f.v)
 	if known := b.files[path]; known != nil {
 		return known
@@ -117,19 +117,22 @@ func (b *builder) workloads(raw []rawWorkload) {
 		if r.Addresses.unsure() || slices.ContainsFunc(r.Addresses.items, func(a val[singleAddress]) bool { return !a.ok }) {
 			have = bothFamilies
 		}
-		b.families[out.Name] = have
+		b.families[out.Name], b.owners[out.Name] = have, true
 		b.cfg.Workloads = append(b.cfg.Workloads, out)
 	}
 }
 
 // dangling says that a name is nobody's.
 func (b *builder) dangling(text string) problem {
+	p := bad("no set or workload is named %q", text)
+	if b.counts[b.file] > 10*maxShown {
+		return p // nobody will read the hint, and each costs a comparison with every name
+	}
 	var all []string
 	for known := range b.names {
 		all = append(all, known)
 	}
 	slices.Sort(all)
-	p := bad("no set or workload is named %q", text)
 	if near := nearest(text, all); near != "" {
 		return p.or("did you mean %s?", near)
 	}
