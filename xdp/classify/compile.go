@@ -3,6 +3,7 @@ package classify
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"sluice/xdp/abi"
@@ -56,7 +57,7 @@ func Compile(policies []Policy) (*Tables, error) {
 	of := [abi.ClassTables]*lists{source, destination, source, destination}
 	c := newClasses()
 	for table := range abi.ClassTables { // all defaults before any other class: their indexes are fixed
-		c.setDefault(table, of[table].uncovered(isV6(table)))
+		c.setDefault(table, of[table].anyIn)
 	}
 	for table := range abi.ClassTables {
 		if t.Prefixes[table], err = of[table].sweep(isV6(table), c); err != nil {
@@ -211,7 +212,7 @@ func problems(r *Rule) []string {
 			}
 		}
 	}
-	for _, prefixes := range prefixLists(r) {
+	for _, prefixes := range [][]netip.Prefix{r.From, r.NotFrom, r.To, r.NotTo} {
 		for _, p := range prefixes {
 			if !p.IsValid() {
 				out = append(out, "a prefix is invalid (the zero netip.Prefix, or too long for its family)")
