@@ -34,6 +34,8 @@ const (
 type Interface struct {
 	Name string
 	Role Role
+	// Judge makes the ingress hook judge policy.ingress: for tunnels, and for uplinks that XDP does not guard.
+	Judge bool
 }
 
 // Matrix says which roles may forward to which: Matrix[from][to].

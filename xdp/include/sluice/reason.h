@@ -58,7 +58,9 @@
 	X(STACK_L3, stack, "no Ethernet header to redirect with: the kernel forwards")               \
 	X(STACK_UNMANAGED, stack, "to an interface that the file does not name: the kernel forwards") \
 	X(STACK_FRAGMENTED, stack, "headers are not in linear memory: the kernel forwards")          \
-	X(INTERNAL, drop, "an internal table is missing an entry; report this as a bug")
+	X(INTERNAL, drop, "an internal table is missing an entry; report this as a bug")             \
+	X(VLAN_CHILD, pass, "tagged: judged at its VLAN interface")                                  \
+	X(STACK_FORWARD, stack, "the kernel forwards, and the next interface judges it")
 
 #define SLUICE_REASON_ENUM(name, fate, text) REASON_##name,
 enum reason { SLUICE_REASONS(SLUICE_REASON_ENUM) REASON_MAX };

@@ -1,0 +1,118 @@
+package compile
+
+import (
+	"net/netip"
+	"slices"
+
+	"sluice/bgp"
+	"sluice/control/config"
+)
+
+func (c *compiler) bgp() bgp.State {
+	b := c.cfg.BGP
+	if b == nil {
+		return bgp.State{}
+	}
+	s := bgp.State{ASN: b.ASN, RouterID: b.RouterID, Port: b.Listen, Paths: c.paths(b.Advertise)}
+	for _, n := range b.Neighbors {
+		s.Neighbors = append(s.Neighbors, c.neighbor(n))
+	}
+	slices.SortFunc(s.Neighbors, func(a, b bgp.Neighbor) int { return compareNames(a.Name, b.Name) })
+	s.Learn = bgp.Learn{ECMP: b.Learn.ECMP, Metric: b.Learn.Metric}
+	for _, m := range b.Learn.Accept {
+		s.Learn.Accept = append(s.Learn.Accept, bgp.PrefixMatch(m))
+	}
+	for _, t := range c.cfg.Tunnels {
+		if t.Strict {
+			for _, p := range t.Peers {
+				s.Learn.Deny = append(s.Learn.Deny, p.Prefixes...)
+			}
+		}
+	}
+	s.Learn.Deny = sortedPrefixes(s.Learn.Deny)
+	return s
+}
+
+// neighbor fills in the next hops. NLRI of the session's own family take its local address; the other family's needs an
+// address of that family, first on the interface that reaches the neighbor, then on any uplink.
+func (c *compiler) neighbor(n config.Neighbor) bgp.Neighbor {
+	out := bgp.Neighbor{
+		Name: n.Name, Address: n.Address, Port: n.Port, ASN: n.ASN, PasswordFile: n.PasswordFile,
+		IPv4: slices.Contains(n.Families, config.IPv4Unicast), IPv6: slices.Contains(n.Families, config.IPv6Unicast),
+		HoldTime: n.HoldTime, RestartTime: n.RestartTime, MaxPrefixes: n.MaxPrefixes,
+	}
+	switch {
+	case n.Address.Is4() && out.IPv6:
+		out.NextHop6 = c.nextHop(n, false)
+	case n.Address.Is6() && out.IPv4:
+		out.NextHop4 = c.nextHop(n, true)
+	}
+	return out
+}
+
+func (c *compiler) nextHop(n config.Neighbor, ipv4 bool) netip.Addr {
+	var near, any netip.Addr
+	for _, i := range c.cfg.Interfaces {
+		if i.Role != config.RoleUplink {
+			continue
+		}
+		var candidate netip.Addr
+		reaches := false
+		for _, a := range c.addresses(i) {
+			if a.Addr().Is4() == ipv4 && !a.Addr().IsLinkLocalUnicast() && !candidate.IsValid() {
+				candidate = a.Addr()
+			}
+			reaches = reaches || a.Contains(n.Address)
+		}
+		if reaches && !near.IsValid() {
+			near = candidate
+		}
+		if !any.IsValid() {
+			any = candidate
+		}
+	}
+	if near.IsValid() {
+		return near
+	}
+	if !any.IsValid() {
+		family, other := "ipv6-unicast", "IPv6"
+		if ipv4 {
+			family, other = "ipv4-unicast", "IPv4"
+		}
+		c.fail(n.Pos, "bgp.neighbors."+n.Name+".families", family+" over this session needs an "+other+" next hop",
+			"give an uplink an "+other+" address, or leave the family out")
+	}
+	return any
+}
+
+// addresses are those of an interface, the file's first.
+func (c *compiler) addresses(i config.Interface) []netip.Prefix {
+	out := slices.Clone(i.Addresses)
+	if link := c.link(i.Name); link != nil {
+		out = append(out, link.Addresses...)
+	}
+	return out
+}
+
+// paths are what the node originates: one path per prefix, with the communities of every entry that names it.
+func (c *compiler) paths(entries []config.Advertise) []bgp.Path {
+	communities := map[netip.Prefix][]uint32{}
+	for _, e := range entries {
+		prefixes := e.Prefixes
+		if e.Workloads {
+			for _, w := range c.present {
+				prefixes = append(slices.Clone(prefixes), hostPrefixes(w.Addresses)...)
+			}
+		}
+		for _, p := range prefixes {
+			communities[p] = append(communities[p], e.Communities...)
+		}
+	}
+	paths := make([]bgp.Path, 0, len(communities))
+	for prefix, list := range communities {
+		slices.Sort(list)
+		paths = append(paths, bgp.Path{Prefix: prefix, Communities: slices.Compact(list)})
+	}
+	slices.SortFunc(paths, func(a, b bgp.Path) int { return comparePrefixes(a.Prefix, b.Prefix) })
+	return paths
+}

@@ -1,0 +1,144 @@
+package compile
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"sluice/control/config"
+	"sluice/tc"
+	"sluice/xdp/abi"
+	"sluice/xdp/classify"
+)
+
+// policy resolves a rule list. name is the policy's own, path its place in the file.
+func (c *compiler) policy(name, path string, list config.RuleList) classify.Policy {
+	p := classify.Policy{Name: name, Default: action(list.Default), Fragments: fragments(list.Fragments)}
+	for _, r := range list.Rules {
+		rule := classify.Rule{
+			ID: c.ids.id(name + "/" + r.Name), Name: r.Name,
+			From: c.resolve(r.From), To: c.resolve(r.To),
+			NotFrom: c.resolve(r.NotFrom), NotTo: c.resolve(r.NotTo),
+			Protocol: int(r.Protocol),
+			Ports:    ports(r.Ports), SourcePorts: ports(r.SourcePorts),
+			Action: action(r.Action), Shadow: r.Shadow,
+		}
+		if rule.ID >= abi.RuleIDs {
+			c.fail(r.Pos, path, "no rule id is left", "remove rules, or wait until the counters of removed ones are released")
+		}
+		p.Rules = append(p.Rules, rule)
+	}
+	return p
+}
+
+// failsafe is management: as a policy. It matches only the box's own addresses and never denies.
+func (c *compiler) failsafe() classify.Policy {
+	p := classify.Policy{Name: "failsafe", Default: classify.Continue}
+	for _, m := range c.cfg.Management {
+		p.Rules = append(p.Rules, classify.Rule{
+			ID: c.ids.id("failsafe/" + m.Name), Name: m.Name,
+			From: c.resolve(m.From), To: c.selfPrefixes(),
+			Protocol: int(m.Protocol), Ports: ports(m.Ports), Action: classify.Accept,
+		})
+	}
+	return p
+}
+
+// resolve turns references into prefixes. No reference at all is nil: every address. References that name nothing but
+// empty sets give an empty list: no address.
+func (c *compiler) resolve(refs []config.Ref) []netip.Prefix {
+	if len(refs) == 0 {
+		return nil
+	}
+	out := []netip.Prefix{}
+	for _, r := range refs {
+		switch {
+		case r.Set != "":
+			out = append(out, c.cfg.SetByName(r.Set).Prefixes...)
+		case r.Workload != "":
+			out = append(out, hostPrefixes(c.cfg.WorkloadByName(r.Workload).Addresses)...)
+		case r.Self:
+			out = append(out, c.selfPrefixes()...)
+		default:
+			out = append(out, r.Prefix)
+		}
+	}
+	return sortedPrefixes(out)
+}
+
+func (c *compiler) selfPrefixes() []netip.Prefix { return hostPrefixes(c.self) }
+
+// matrix is the forwarding matrix: what DESIGN.md permits by default, and forward:. Interfaces that the file does not
+// name (RoleNone) keep what the kernel does between them and the physical sides, and reach no workload and no tunnel.
+func (c *compiler) matrix() tc.Matrix {
+	var m tc.Matrix
+	for _, pair := range [][2]tc.Role{
+		{tc.RoleUplink, tc.RoleWorkload}, {tc.RoleWorkload, tc.RoleUplink},
+		{tc.RoleUplink, tc.RoleDownstream}, {tc.RoleDownstream, tc.RoleUplink},
+		{tc.RoleWorkload, tc.RoleTunnel}, {tc.RoleDownstream, tc.RoleTunnel},
+		{tc.RoleNone, tc.RoleNone},
+		{tc.RoleNone, tc.RoleUplink}, {tc.RoleUplink, tc.RoleNone},
+		{tc.RoleNone, tc.RoleDownstream}, {tc.RoleDownstream, tc.RoleNone},
+	} {
+		m[pair[0]][pair[1]] = true
+	}
+	for _, f := range c.cfg.Forward {
+		m[tcRole(f.From)][tcRole(f.To)] = true
+	}
+	return m
+}
+
+func action(a config.Action) classify.Action {
+	if a == config.Drop {
+		return classify.Drop
+	}
+	return classify.Accept
+}
+
+func fragments(f config.Fragments) classify.Fragments {
+	switch f {
+	case config.FragmentsAccept:
+		return classify.FragAccept
+	case config.FragmentsDrop:
+		return classify.FragDrop
+	default:
+		return classify.FragDefault
+	}
+}
+
+func ports(in []config.PortRange) []classify.PortRange {
+	var out []classify.PortRange
+	for _, r := range in {
+		out = append(out, classify.PortRange(r))
+	}
+	return out
+}
+
+func hostPrefixes(addrs []netip.Addr) []netip.Prefix {
+	out := make([]netip.Prefix, 0, len(addrs))
+	for _, a := range addrs {
+		out = append(out, netip.PrefixFrom(a.WithZone(""), a.BitLen()))
+	}
+	return out
+}
+
+func sortedPrefixes(p []netip.Prefix) []netip.Prefix {
+	out := slices.Clone(p)
+	slices.SortFunc(out, comparePrefixes)
+	return slices.Compact(out)
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	if n := a.Addr().Compare(b.Addr()); n != 0 {
+		return n
+	}
+	return a.Bits() - b.Bits()
+}
+
+func sortedAddrs(a []netip.Addr) []netip.Addr {
+	out := slices.Clone(a)
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}
+
+func compareNames(a, b string) int { return strings.Compare(a, b) }

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/* One packet at a tcx hook: what every stage needs, and the one way out, where reasons are counted. */
+
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+
+#define PARSE_CTX struct __sk_buff
+#define load_bytes bpf_skb_load_bytes
+
+#include <sluice/classify.h>
+#include <sluice/flow.h>
+#include <sluice/tcx.h>
+
+/* The longest chain of headers that is brought into linear memory; longer ones are left to the kernel. */
+#define PULL_LEN 192
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, union addr);
+	__type(value, struct workload);
+} workloads SEC(".maps");
+
+/* Prefixes of strict tunnels. */
+PREFIX_TRIE(strict4, prefix4_key);
+PREFIX_TRIE(strict6, prefix6_key);
+
+/* matrix[from][to]: which roles may forward to which. Set by Go before loading. */
+volatile const __u8 matrix[ROLE_MAX][ROLE_MAX] = {};
+
+/* One packet on its way through one hook. */
+struct view {
+	struct packet p;
+	struct classes c;
+	struct decision d;
+	struct flow_key key;
+	struct flow_key reversed;
+	__u32 slot;    /* of the reason counters */
+	__u32 ifindex; /* redirected to; 0: not */
+	bool reply;    /* to a flow that passed before */
+};
+
+static __always_inline int fate_of(enum reason reason)
+{
+#define FATE_pass TCX_NEXT
+#define FATE_stack TCX_NEXT
+#define FATE_drop TCX_DROP
+#define FATE_CASE(name, fate, text) \
+	case REASON_##name:         \
+		return FATE_##fate;
+	switch (reason) {
+		SLUICE_REASONS(FATE_CASE)
+	default:
+		return TCX_DROP;
+	}
+}
+
+/* The one way out: counts, or in the twin explains. fate is what the hook returns. */
+static __always_inline int leave(const struct view *v, enum reason reason, int fate)
+{
+	__u32 zero = 0;
+	struct explanation *e;
+
+	if (!explain) {
+		count_reason(v->slot, reason, v->p.len);
+		return fate;
+	}
+	e = bpf_map_lookup_elem(&explained, &zero);
+	if (e) {
+		e->reason = reason;
+		e->rule = v->d.rule;
+		e->policy = v->d.policy;
+		e->decided = v->d.reason != REASON_NONE;
+		e->ifindex = v->ifindex;
+		e->fate = fate;
+	}
+	return fate;
+}
+
+static __always_inline int leave_with(const struct view *v, enum reason reason)
+{
+	return leave(v, reason, fate_of(reason));
+}
+
+static __always_inline void cursor_of(struct cursor *c, struct __sk_buff *skb)
+{
+	c->start = (void *)(long)skb->data;
+	c->pos = c->start;
+	c->end = (void *)(long)skb->data_end;
+}
+
+/* Parses a frame, or with l3 a bare packet. */
+static __always_inline enum reason parse(struct __sk_buff *skb, struct packet *p, bool l3)
+{
+	struct cursor c;
+	enum reason reason;
+	__u32 want = skb->len < PULL_LEN ? skb->len : PULL_LEN;
+
+	p->len = skb->len;
+	if (skb->data_end - skb->data < want)
+		bpf_skb_pull_data(skb, want); /* a failure shows as a truncated packet */
+	cursor_of(&c, skb);
+	if (l3) {
+		p->ethertype = skb->protocol;
+	} else {
+		reason = parse_ethernet(&c, p);
+		if (reason != REASON_NONE)
+			return reason;
+	}
+	return parse_l3(skb, &c, p);
+}
+
+/* IPv6 neighbour discovery (RFC 4861 section 7.1: hop limit 255) and MLD keep the link alive; never judged. */
+static __always_inline bool is_link_control(const struct packet *p)
+{
+	if (p->family != 6 || p->protocol != IPPROTO_ICMPV6 || (p->flags & PACKET_NON_FIRST))
+		return false;
+	if (p->icmp_type >= 133 && p->icmp_type <= 137)
+		return p->ttl == 255;
+	return (p->icmp_type >= 130 && p->icmp_type <= 132) || p->icmp_type == 143;
+}
+
+static __always_inline bool is_multicast(const struct packet *p)
+{
+	if (p->family == 4)
+		return p->dst.byte[12] >= 224; /* 224.0.0.0/4, and class E with the broadcast */
+	return p->dst.byte[0] == 0xff;
+}
+
+static __always_inline bool is_link_local6(const union addr *a)
+{
+	return a->byte[0] == 0xfe && (a->byte[1] & 0xc0) == 0x80;
+}
+
+static __always_inline bool is_strict(const struct packet *p)
+{
+	if (p->family == 4) {
+		struct prefix4_key key = {.prefixlen = 32, .addr = p->dst.word[3]};
+
+		return bpf_map_lookup_elem(&strict4, &key);
+	}
+	struct prefix6_key key = {.prefixlen = 128};
+
+	__builtin_memcpy(key.addr, &p->dst, sizeof(key.addr));
+	return bpf_map_lookup_elem(&strict6, &key);
+}
+
+static __always_inline bool may_forward(__u32 from, __u32 to)
+{
+	return from < ROLE_MAX && to < ROLE_MAX && matrix[from][to];
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/* Flows as tcx writes them, and what they excuse: replies, and ICMP errors about them. */
+
+#include "packet.h"
+
+/* Fills in the keys. An untracked packet gets keys that are never in a table: protocol 255 is reserved (IANA). */
+static __always_inline void view_keys(struct view *v)
+{
+	flow_key(&v->p, &v->key);
+	if (!flow_tracked(&v->p))
+		v->key.protocol = 255;
+	flow_reverse(&v->key, &v->reversed);
+}
+
+/*
+ * Notes a packet of the flow in its table; a missing entry is made only where create says so. The time is written at
+ * most once a second, so that CPUs do not fight for the line.
+ */
+static __always_inline void flow_touch(void *table, const struct flow_key *key, const struct packet *p, __u32 flags,
+				       bool create)
+{
+	struct flow *flow, fresh = {};
+	__u64 now;
+
+	if (explain || key->protocol == 255)
+		return;
+	now = bpf_ktime_get_ns();
+	if (key->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_FIN | TCP_RST)))
+		flags |= FLOW_CLOSING;
+	flow = bpf_map_lookup_elem(table, key);
+	if (flow) {
+		if (key->protocol == IPPROTO_TCP && (p->tcp_flags & TCP_SYN) && (flow->flags & FLOW_CLOSING))
+			flow->flags = 0; /* the tuple is used anew */
+		if ((flow->flags | flags) != flow->flags)
+			flow->flags |= flags;
+		if (now - flow->last_ns > SECOND)
+			flow->last_ns = now;
+		return;
+	}
+	if (!create)
+		return;
+	fresh.last_ns = now;
+	fresh.flags = flags;
+	bpf_map_update_elem(table, key, &fresh, BPF_ANY);
+}
+
+/* The packet passed: remember it. out and in say which tables its first direction belongs to. */
+static __always_inline void track(const struct view *v, bool out, bool in)
+{
+	if (out)
+		flow_touch(&flows_out, &v->key, &v->p, 0, true);
+	if (in)
+		flow_touch(&flows_in, &v->key, &v->p, 0, true);
+}
+
+/* Whether a table holds the flow that the packet replies to; the entry is refreshed when the reply is let through. */
+static __always_inline bool replies_to(void *table, const struct view *v)
+{
+	return v->key.protocol != 255 && flow_find(table, &v->reversed);
+}
+
+static __always_inline void track_reply(void *table, const struct view *v)
+{
+	flow_touch(table, &v->reversed, &v->p, FLOW_REPLIED, false);
+}
+
+/* Whether an ICMP error quotes a packet of a tracked flow, of either direction. Global: verified once. */
+__noinline int quotes_tracked_flow(struct __sk_buff *skb, const struct packet *p)
+{
+	struct flow_key key, reversed;
+	struct cursor c;
+
+	if (!p || !(p->flags & PACKET_ICMP_ERROR) || p->l4 > MAX_L4_OFFSET)
+		return 0;
+	cursor_of(&c, skb);
+	c.pos += (p->l4 & MAX_L4_OFFSET) + sizeof(struct icmp_header);
+	if (c.pos > c.end || !flow_quoted(&c, p, &key))
+		return 0;
+	flow_reverse(&key, &reversed);
+	return flow_find(&flows_out, &key) || flow_find(&flows_out, &reversed) || flow_find(&flows_in, &key) ||
+	       flow_find(&flows_in, &reversed);
+}
+
+/* Judges by one policy; where its default would drop, tracked flows are asked. Leaves the decision in v->d. */
+static __always_inline enum reason judge_flow(struct __sk_buff *skb, struct view *v, __u32 policy)
+{
+	judge(&v->p, &v->c, policy, &v->d);
+	if (v->d.reason != REASON_DEFAULT_DROP && v->d.reason != REASON_FRAGMENT_DEFAULT_DROP)
+		return v->d.reason;
+	if (v->reply)
+		return REASON_ESTABLISHED;
+	if (quotes_tracked_flow(skb, &v->p))
+		return REASON_ICMP_ERROR;
+	return v->d.reason;
+}
+
+static __always_inline bool drops(enum reason reason)
+{
+	return fate_of(reason) == TCX_DROP;
+}
