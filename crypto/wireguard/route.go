@@ -30,10 +30,11 @@ func (d *Driver) addAddress(link netlink.Link, p netip.Prefix) error {
 	return nil
 }
 
-// removeAddress puts back the other addresses: with a primary IPv4 address the kernel removes the secondaries of the
-// same subnet, unless promote_secondaries is set.
+// removeAddress puts back what else goes with the address. With a primary IPv4 address the kernel removes the
+// secondaries of the same subnet (unless promote_secondaries is set), and with the last one every IPv4 route of the
+// device.
 func (d *Driver) removeAddress(link netlink.Link, p netip.Prefix) error {
-	before, err := d.addresses(link)
+	addresses, routes, err := d.attached(link)
 	if err != nil {
 		return err
 	}
@@ -42,16 +43,28 @@ func (d *Driver) removeAddress(link netlink.Link, p netip.Prefix) error {
 	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return err
 	}
-	after, err := d.addresses(link)
+	addressesNow, routesNow, err := d.attached(link)
 	if err != nil {
 		return err
 	}
-	for _, lost := range without(before, after) {
+	for _, lost := range without(addresses, addressesNow) {
 		if lost != p {
 			err = errors.Join(err, d.addAddress(link, lost))
 		}
 	}
+	for _, lost := range without(routes, routesNow) {
+		err = errors.Join(err, d.addRoute(link, lost))
+	}
 	return err
+}
+
+func (d *Driver) attached(link netlink.Link) ([]netip.Prefix, []Route, error) {
+	addresses, err := d.addresses(link)
+	if err != nil {
+		return nil, nil, err
+	}
+	routes, _, err := d.ownRoutes()
+	return addresses, routes[link.Attrs().Index], err
 }
 
 // addresses returns the addresses of link, sorted.
