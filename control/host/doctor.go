@@ -114,21 +114,6 @@ func checkKernel() []Finding {
 	return one(ok("kernel", release))
 }
 
-func checkJIT() []Finding {
-	value, err := readSysctl("net/core/bpf_jit_enable")
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return one(Finding{"bpf-jit", StatusMissing, "this kernel has no BPF JIT", "programs are interpreted, several times slower",
-			"use a kernel with CONFIG_BPF_JIT"})
-	case err != nil:
-		return one(Finding{"bpf-jit", StatusWarn, "cannot tell: " + err.Error(), "unknown", "run as root"})
-	case value == "0":
-		return one(Finding{"bpf-jit", StatusWarn, "switched off", "programs are interpreted, several times slower",
-			"sysctl -w net.core.bpf_jit_enable=1"})
-	}
-	return one(ok("bpf-jit", "on"))
-}
-
 func checkBTF() []Finding {
 	const path = "/sys/kernel/btf/vmlinux"
 	if _, err := os.Stat(path); err != nil {

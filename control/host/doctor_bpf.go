@@ -38,11 +38,41 @@ func probed(f Finding, has string, probes map[string]error) Finding {
 	return f
 }
 
-func checkXDP() []Finding {
-	frags, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+// passing is a program that passes every packet.
+func passing() *ebpf.ProgramSpec {
+	const xdpPass = 2
+	return &ebpf.ProgramSpec{
 		Type: ebpf.XDP, License: "GPL", Flags: unix.BPF_F_XDP_HAS_FRAGS,
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}, // XDP_PASS
-	})
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, xdpPass), asm.Return()},
+	}
+}
+
+// checkJIT looks at what became of a program: the sysctl is there in the initial network namespace alone.
+func checkJIT() []Finding {
+	f := Finding{Name: "bpf-jit", Status: StatusMissing, Cost: "programs are interpreted, several times slower",
+		Fix: "sysctl -w net.core.bpf_jit_enable=1, or a kernel with CONFIG_BPF_JIT"}
+	size, err := jitedSize()
+	if err == nil && size == 0 {
+		err = ebpf.ErrNotSupported
+	}
+	return one(probed(f, "programs are compiled", map[string]error{"the BPF JIT": err}))
+}
+
+func jitedSize() (uint32, error) {
+	p, err := ebpf.NewProgram(passing())
+	if err != nil {
+		return 0, err
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil {
+		return 0, err
+	}
+	return info.JitedSize()
+}
+
+func checkXDP() []Finding {
+	frags, err := ebpf.NewProgram(passing())
 	if err == nil {
 		frags.Close()
 	} else if errors.Is(err, unix.EINVAL) {
