@@ -60,7 +60,7 @@ func TestWatchTellsOfLinksAndAddresses(t *testing.T) {
 	ip(t, "addr add 2001:db8::2/64 dev eth0")
 	until(t, events, func(e Event) bool { return e.Link == "eth0" && e.Addresses })
 	ip(t, "link del eth0")
-	seen := until(t, events, func(e Event) bool { return e.Link == "eth0" && !e.Exists })
+	until(t, events, func(e Event) bool { return e.Link == "eth0" && !e.Exists })
 
 	// Nobody reads while a link changes often: what comes then is short, and ends with how things are.
 	ip(t, "link add eth1 type veth peer name tor1")
@@ -69,7 +69,7 @@ func TestWatchTellsOfLinksAndAddresses(t *testing.T) {
 		ip(t, "link set eth1 down")
 	}
 	ip(t, "link set eth1 mtu 1333")
-	seen = until(t, events, func(e Event) bool { return e.Link == "eth1" && e.MTU == 1333 && !e.Up })
+	seen := until(t, events, func(e Event) bool { return e.Link == "eth1" && e.MTU == 1333 && !e.Up })
 	if n := len(slices.DeleteFunc(seen, func(e Event) bool { return e.Link != "eth1" })); n > 4 {
 		t.Errorf("%d events of eth1 were not merged", n)
 	}
