@@ -245,6 +245,23 @@ func TestAFirstStartThatIsKilledIsMadeAgain(t *testing.T) {
 	}
 }
 
+func TestAFirstStartThatIsKilledAndThenCannotCompileLeavesNothing(t *testing.T) {
+	s := newSite(t)
+	s.file = confA + "\nhost.kernel=$fact"
+	var c crasher
+	c.use(s)
+	if !c.run(30, func() { s.start() }) || s.m.String() == "" {
+		t.Fatal("the first start was not killed in its middle")
+	}
+	s.fact = ""
+	e := s.engine()
+	if err := e.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "host.kernel has no value") {
+		t.Errorf("start: %v", err)
+	}
+	s.holds("")
+	s.live(e, 0, 0)
+}
+
 func TestARebootWhilePendingWithoutABaseLeavesNothingAndDoesNotTakeTheFileAgain(t *testing.T) {
 	for _, how := range []string{"reboot", "deadline while the daemon was down"} {
 		t.Run(how, func(t *testing.T) {

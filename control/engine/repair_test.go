@@ -262,8 +262,22 @@ func TestStatusAndHistoryDoNotWaitForAnApply(t *testing.T) {
 }
 
 func TestAnEngineWithoutItsPartsIsRefused(t *testing.T) {
-	if _, err := New(Options{}); err == nil {
-		t.Error("made an engine of nothing")
+	s := newSite(t)
+	for name, spoil := range map[string]func(*Options){
+		"nothing at all":       func(o *Options) { *o = Options{} },
+		"no checker":           func(o *Options) { o.Checker = nil },
+		"an unknown announcer": func(o *Options) { o.Announcer = "isis" },
+		"a subsystem twice":    func(o *Options) { o.Subsystems = append(o.Subsystems, o.Subsystems[0]) },
+	} {
+		store, err := OpenStore(s.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := s.options(store)
+		spoil(&o)
+		if _, err := New(o); err == nil {
+			t.Errorf("%s: made an engine", name)
+		}
 	}
 }
 
