@@ -194,6 +194,35 @@ func TestAKillWhileGoingBackAfterAKill(t *testing.T) {
 	}
 }
 
+func TestAGoingBackThatBeganIsNotForgottenByAKill(t *testing.T) {
+	t.Parallel()
+	n, moved := 1, 0
+	for ; ; n++ {
+		s, e := running(t, confA)
+		var c crasher
+		c.use(s)
+		e = s.start()
+		s.apply(e, confChecked, ApplyOptions{Confirm: time.Hour})
+		s.check.set("tor-a is down")
+		e.tick(t.Context())
+		s.clock.advance(10 * time.Second)
+		s.m.take()
+		if !c.run(n, func() { e.tick(t.Context()) }) {
+			break
+		}
+		began := len(s.m.take()) > 0
+		e = s.start()
+		if began {
+			moved++
+			s.holds(confA)
+			s.live(e, 1, 0)
+		}
+	}
+	if moved < 20 {
+		t.Errorf("only %d points were tried after the first step back", moved)
+	}
+}
+
 func TestARebootAtAnyPointBringsTheConfirmedRevisionBackFirst(t *testing.T) {
 	t.Parallel()
 	for _, l := range lives(t) {
@@ -243,6 +272,23 @@ func TestAFirstStartThatIsKilledIsMadeAgain(t *testing.T) {
 	if n < 30 {
 		t.Errorf("only %d points were tried", n)
 	}
+}
+
+func TestAFirstStartThatIsKilledAndThenCannotCompileLeavesNothing(t *testing.T) {
+	s := newSite(t)
+	s.file = confA + "\nhost.kernel=$fact"
+	var c crasher
+	c.use(s)
+	if !c.run(30, func() { s.start() }) || s.m.String() == "" {
+		t.Fatal("the first start was not killed in its middle")
+	}
+	s.fact = ""
+	e := s.engine()
+	if err := e.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "host.kernel has no value") {
+		t.Errorf("start: %v", err)
+	}
+	s.holds("")
+	s.live(e, 0, 0)
 }
 
 func TestARebootWhilePendingWithoutABaseLeavesNothingAndDoesNotTakeTheFileAgain(t *testing.T) {

@@ -127,6 +127,16 @@ func New(o Options) (*Engine, error) {
 	if o.Parse == nil || o.Compile == nil || o.Facts == nil || o.Store == nil || o.Clock == nil || o.Checker == nil {
 		return nil, errors.New("engine: Parse, Compile, Facts, Store, Clock and Checker are all needed")
 	}
+	names := map[string]bool{"": true} // nobody announces
+	for _, s := range o.Subsystems {
+		if names[s.Name()] {
+			return nil, fmt.Errorf("engine: two subsystems are called %q, or one has no name", s.Name())
+		}
+		names[s.Name()] = true
+	}
+	if !names[o.Announcer] {
+		return nil, fmt.Errorf("engine: the announcer %q is no subsystem", o.Announcer)
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

@@ -127,8 +127,10 @@ func (e *Engine) startPending(ctx context.Context, rec pendingRecord) error {
 func (e *Engine) startFile(ctx context.Context) error {
 	c, err := e.fromFile()
 	if c != nil {
-		_, err = e.apply(ctx, *c, ApplyOptions{Message: "first start from " + c.Name, Author: "sluice", unguarded: true})
-		return err
+		o := ApplyOptions{Message: "first start from " + c.Name, Author: "sluice", unguarded: true}
+		if _, err = e.apply(ctx, *c, o); err == nil {
+			return nil
+		}
 	}
 	if err != nil {
 		e.failed(err)
