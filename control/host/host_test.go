@@ -256,3 +256,16 @@ var _ interface {
 	Diff(have, want State) []Op
 	Apply(context.Context, Op) error
 } = (*Host)(nil)
+
+func TestForeignRuleThatIsEqualStays(t *testing.T) {
+	inNamespace(t)
+	ip(t, "rule add pref 900 iif eth0 lookup 100 protocol 4")
+	ip(t, "-6 rule add pref 900 iif eth0 lookup 100 protocol 4")
+	before := machine(t)
+	h := open(t, t.TempDir())
+	apply(t, h, State{Rules: []Rule{{900, false, "eth0", 100}, {900, true, "eth0", 100}}})
+	has(t, ip(t, "rule"), "lookup 100 proto ospf") // iproute2's name of 188
+	has(t, ip(t, "rule"), "lookup 100 proto static")
+	down(t, h)
+	same(t, "the machine", before, machine(t))
+}
