@@ -189,26 +189,25 @@ func set(prefixes ...string) string {
 	return strings.Join(prefixes, " ")
 }
 
-// learned is the set of what BIRD has from its session.
-func learned(t *testing.T, b *nstest.Bird) string {
-	t.Helper()
+// heard is the set of what BIRD has from its session.
+func heard(b *nstest.Bird) (string, error) {
+	answer, err := b.Ask("show route protocol sluice")
 	var out []string
-	for _, line := range strings.Split(b.Do(t, "show route protocol sluice"), "\n") {
+	for _, line := range strings.Split(answer, "\n") {
 		if f := strings.Fields(line); len(f) > 1 && strings.Contains(f[0], "/") {
 			out = append(out, f[0])
 		}
 	}
-	return set(out...)
+	return set(out...), err
 }
 
 // kernel prints our routes in the gateway's main table.
-func (s *site) kernel(t *testing.T) string {
-	t.Helper()
+func (s *site) kernel() (string, error) {
 	out := ""
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		routes, err := s.gw.RouteListFiltered(family, &netlink.Route{Protocol: 186}, netlink.RT_FILTER_PROTOCOL)
 		if err != nil {
-			t.Fatal(err)
+			return "", err
 		}
 		for _, r := range routes {
 			out += r.Dst.String()
@@ -221,15 +220,29 @@ func (s *site) kernel(t *testing.T) string {
 			out += "\n"
 		}
 	}
-	return out
+	return out, nil
 }
 
+// installs waits until the kernel has these routes, one a line, and no others.
 func (s *site) installs(t *testing.T, want string) {
 	t.Helper()
-	nstest.Eventually(t, 15*time.Second, func() string { return nstest.Want("kernel", s.kernel(t), want) })
+	nstest.Eventually(t, 15*time.Second, func() string {
+		got, err := s.kernel()
+		if err != nil {
+			return err.Error()
+		}
+		return nstest.Want("kernel", got, want)
+	})
 }
 
+// hears waits until BIRD has these prefixes from us and no others.
 func hears(t *testing.T, b *nstest.Bird, prefixes ...string) {
 	t.Helper()
-	nstest.Eventually(t, 15*time.Second, func() string { return nstest.Want("BIRD's table", learned(t, b), set(prefixes...)) })
+	nstest.Eventually(t, 15*time.Second, func() string {
+		got, err := heard(b)
+		if err != nil {
+			return err.Error()
+		}
+		return nstest.Want("BIRD's table", got, set(prefixes...))
+	})
 }

@@ -9,38 +9,41 @@ import (
 	"sluice/bgp/internal/nstest"
 )
 
-// watcher asks BIRD and the gateway's kernel over and over whether their lists of routes begin as they should.
+// watcher asks BIRD and the gateway's kernel over and over whether their lists of routes begin as they should. No
+// answer counts as no routes.
 type watcher struct {
-	stop                chan struct{}
-	done                sync.WaitGroup
-	polls, bird, kernel int // how often asked, and how often each was found wanting
+	stop                func() // and wait
+	polls, bird, kernel int    // how often asked, and how often each was found wanting
 }
 
-func (s *site) watch(t *testing.T, b *nstest.Bird, learnedWant, kernelWant string) *watcher {
-	w := &watcher{stop: make(chan struct{})}
-	w.done.Go(func() {
+func (s *site) watch(t *testing.T, b *nstest.Bird, heardWant, kernelWant string) *watcher {
+	w := &watcher{}
+	end, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
 		for {
 			select {
-			case <-w.stop:
+			case <-end:
 				return
 			default:
 			}
 			w.polls++
-			if !strings.HasPrefix(learned(t, b), learnedWant) {
+			if got, err := heard(b); err != nil || !strings.HasPrefix(got, heardWant) {
 				w.bird++
 			}
-			if !strings.HasPrefix(s.kernel(t), kernelWant) {
+			if got, err := s.kernel(); err != nil || !strings.HasPrefix(got, kernelWant) {
 				w.kernel++
 			}
 		}
-	})
+	}()
+	w.stop = sync.OnceFunc(func() { close(end); <-done })
+	t.Cleanup(w.stop)
 	return w
 }
 
 func (w *watcher) end(t *testing.T) {
 	t.Helper()
-	close(w.stop)
-	w.done.Wait()
+	w.stop()
 	t.Logf("%d polls, %d without the routes in BIRD, %d without the learned route in the kernel", w.polls, w.bird, w.kernel)
 	if w.bird+w.kernel > 0 || w.polls < 100 {
 		t.Errorf("the routes were not there all the time")

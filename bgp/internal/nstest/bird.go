@@ -39,7 +39,7 @@ func StartBird(t testing.TB, ns *NS, config string) *Bird {
 	b.cmd.Stderr = os.Stderr
 	ns.Start(t, b.cmd)
 	Eventually(t, 10*time.Second, func() string {
-		if _, err := b.ask("show status"); err != nil {
+		if _, err := b.Ask("show status"); err != nil {
 			return err.Error()
 		}
 		return ""
@@ -54,19 +54,19 @@ func (b *Bird) write(t testing.TB, config string) {
 	}
 }
 
-// Do sends a command of birdc and returns the text of the answer without its codes.
+// Do is Ask with a format, for commands that have to succeed.
 func (b *Bird) Do(t testing.TB, format string, args ...any) string {
 	t.Helper()
-	out, err := b.ask(fmt.Sprintf(format, args...))
+	out, err := b.Ask(fmt.Sprintf(format, args...))
 	if err != nil {
 		t.Fatalf("birdc "+format+": %v", append(args, err)...)
 	}
 	return out
 }
 
-// ask speaks BIRD's control protocol: lines with a four-digit code, followed by "-" or, in the last one, by a space;
-// continued lines begin with a space. Codes 8xxx and 9xxx are errors, but for 8001, an empty answer.
-func (b *Bird) ask(command string) (string, error) {
+// Ask sends a command of birdc and returns the text of the answer without its codes. BIRD's control protocol: lines
+// with a four-digit code, followed by "-" or, in the last one, by a space; continued lines begin with a space. Codes 8xxx and 9xxx are errors, but for 8001, an empty answer.
+func (b *Bird) Ask(command string) (string, error) {
 	conn, err := net.Dial("unix", b.socket)
 	if err != nil {
 		return "", err
