@@ -25,7 +25,7 @@ import (
 )
 
 // enter moves the goroutine into a new namespace until the test ends. Its thread dies with it when that fails.
-func enter(t testing.TB) {
+func enter(t testing.TB) netns.NsHandle {
 	t.Helper()
 	runtime.LockOSThread()
 	home, err := netns.Get()
@@ -49,6 +49,7 @@ func enter(t testing.TB) {
 			t.Fatal(err)
 		}
 	}
+	return ns
 }
 
 // addVeth makes two ends in the current namespace and returns the first one's ifindex.
@@ -126,6 +127,7 @@ func state(g xdp.Generation, interfaces ...xdp.Interface) xdp.State {
 // site is a namespace with an uplink whose programs the test runs.
 type site struct {
 	*xdp.Subsystem
+	ns     netns.NsHandle
 	dir    string
 	uplink int // ifindex of "uplink", whose other end is "tor"
 	hook   pin.Hook
@@ -139,8 +141,7 @@ type site struct {
 
 func newSite(t testing.TB, g xdp.Generation) *site {
 	t.Helper()
-	enter(t)
-	s := &site{dir: bpfDir(t), hook: pin.Hook{Kind: "xdp", Interface: "uplink"}}
+	s := &site{ns: enter(t), dir: bpfDir(t), hook: pin.Hook{Kind: "xdp", Interface: "uplink"}}
 	s.uplink = addVeth(t, "uplink", "tor")
 	s.Subsystem = xdp.New(quiet(), xdp.Options{BPFDir: s.dir})
 	s.load(t, g)
@@ -317,4 +318,17 @@ func generation(def classify.Action, rules ...classify.Rule) xdp.Generation {
 		Ingress:   classify.Policy{Name: "ingress", Rules: rules, Default: def},
 		FlowSlots: 1024,
 	}
+}
+
+// inSameNamespace runs f in the test's network namespace on a thread of its own and sends its error.
+func inSameNamespace(t testing.TB, ns netns.NsHandle, done chan<- error, f func() error) {
+	t.Helper()
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if err := netns.Set(ns); err != nil {
+			done <- err
+			return
+		}
+		done <- f()
+	}()
 }
