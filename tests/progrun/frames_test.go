@@ -3,6 +3,8 @@ package progrun_test
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"golang.org/x/sys/unix"
 )
 
 // Frames made byte by byte, independent of the package that makes them for `sluice explain`. Checksums are zero: nobody
@@ -86,4 +88,14 @@ func authentication(next int, rest []byte) []byte {
 
 func ip6Frag(next, offsetFlags int, rest []byte) []byte {
 	return join([]byte{byte(next), 0}, be16(offsetFlags), make([]byte, 4), rest)
+}
+
+// sendPacket puts one frame on the wire through a packet socket.
+func sendPacket(ifindex int, frame []byte) error {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: ifindex, Halen: 6})
 }
