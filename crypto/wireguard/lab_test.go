@@ -35,7 +35,7 @@ func newSpace(t *testing.T) *space {
 		t.Fatalf("new network namespace (root is needed): %v", err)
 	}
 	t.Cleanup(func() { s.ns.Close() })
-	if s.nl, err = netlink.NewHandleAt(s.ns); err != nil {
+	if s.nl, err = netlink.NewHandleAt(s.ns, unix.NETLINK_ROUTE); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.nl.Close)
