@@ -4,25 +4,27 @@ package abi
 
 // The numbers that the headers define.
 const (
-	InterfaceSlots  = 256
-	InterfaceJudge  = 1
-	InterfaceL3     = 2
-	MaxRules        = 4096
-	RuleWords       = 64
-	MaxPortRanges   = 4
-	RuleIDs         = 65536
-	RuleShadow      = 1
-	RuleAnyProtocol = 2
-	RulePorts       = 4
-	RuleSourcePorts = 8
-	MaxWorkloads    = 1024
-	MaxPolicies     = 2052
-	FlowReplied     = 1
-	FlowClosing     = 2
-	MarkJudged      = 0x10000
-	MarkUnderlay    = 0x1000000
-	MaxFailsafe     = 256
-	ReasonSlots     = 128
+	InterfaceSlots    = 256
+	InterfaceJudge    = 1
+	InterfaceL3       = 2
+	InterfaceFailOpen = 4
+	MaxRules          = 4096
+	RuleWords         = 64
+	MaxPortRanges     = 4
+	RuleIDs           = 65536
+	RuleShadow        = 1
+	RuleAnyProtocol   = 2
+	RulePorts         = 4
+	RuleSourcePorts   = 8
+	MaxWorkloads      = 1024
+	MaxPolicies       = 2052
+	FlowReplied       = 1
+	FlowClosing       = 2
+	MarkJudged        = 0x10000
+	MarkUnderlay      = 0x1000000
+	MaxFailsafe       = 256
+	MaxSelf           = 1024
+	ReasonSlots       = 128
 )
 
 // Addr is union addr by its member byte, in the order of memory.

@@ -51,7 +51,9 @@ const (
 	ReasonStackUnmanaged        Reason = 44 // to an interface that the file does not name: the kernel forwards
 	ReasonStackFragmented       Reason = 45 // headers are not in linear memory: the kernel forwards
 	ReasonInternal              Reason = 46 // an internal table is missing an entry; report this as a bug
-	ReasonMax                   Reason = 47
+	ReasonVLANChild             Reason = 47 // tagged: judged at its VLAN interface
+	ReasonStackForward          Reason = 48 // the kernel forwards, and the next interface judges it
+	ReasonMax                   Reason = 49
 )
 
 var reasonTable = [ReasonMax]reasonInfo{
@@ -102,4 +104,6 @@ var reasonTable = [ReasonMax]reasonInfo{
 	ReasonStackUnmanaged:        {"stack-unmanaged", "to an interface that the file does not name: the kernel forwards", FateStack},
 	ReasonStackFragmented:       {"stack-fragmented", "headers are not in linear memory: the kernel forwards", FateStack},
 	ReasonInternal:              {"internal", "an internal table is missing an entry; report this as a bug", FateDrop},
+	ReasonVLANChild:             {"vlan-child", "tagged: judged at its VLAN interface", FatePass},
+	ReasonStackForward:          {"stack-forward", "the kernel forwards, and the next interface judges it", FateStack},
 }

@@ -3,6 +3,7 @@ package classify
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"sluice/xdp/abi"
@@ -211,7 +212,7 @@ func problems(r *Rule) []string {
 			}
 		}
 	}
-	for _, prefixes := range prefixLists(r) {
+	for _, prefixes := range [][]netip.Prefix{r.From, r.NotFrom, r.To, r.NotTo} {
 		for _, p := range prefixes {
 			if !p.IsValid() {
 				out = append(out, "a prefix is invalid (the zero netip.Prefix, or too long for its family)")

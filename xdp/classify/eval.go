@@ -46,22 +46,23 @@ func (t *Tables) classify(p Packet) (src, dst uint32) {
 // in common: so the search goes on there.
 func (t *Tables) lookup(table abi.ClassTable, addr netip.Addr) uint32 {
 	prefixes := t.Prefixes[table]
-	length := addr.BitLen()
-	for {
+	addr = addr.WithZone("")
+	for length := addr.BitLen(); length >= 0; {
 		limit, err := addr.Prefix(length)
 		if err != nil {
-			return uint32(table) // the zero Addr
+			break // the zero Addr
 		}
 		n := sort.Search(len(prefixes), func(i int) bool { return prefixes[i].Prefix.Compare(limit) > 0 })
 		if n == 0 {
-			return uint32(table)
+			break
 		}
 		found := prefixes[n-1]
 		if found.Prefix.Contains(addr) {
 			return found.Class
 		}
-		length = commonBits(found.Prefix.Addr(), addr)
+		length = min(length-1, commonBits(found.Prefix.Addr(), addr))
 	}
+	return uint32(table)
 }
 
 // commonBits counts the leading bits that two addresses of one family share.

@@ -1,9 +1,49 @@
 package classify
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sort"
+)
 
-func prefixLists(r *Rule) [][]netip.Prefix {
-	return [][]netip.Prefix{r.From, r.NotFrom, r.To, r.NotTo}
+// Finding is a rule that an operator probably did not mean: it can be left out without changing any verdict.
+type Finding struct {
+	Policy string
+	Rule   string // its name
+	ID     uint32
+	Text   string // "from is an empty set: it never matches"
+}
+
+// Lint finds rules that can never match, and rules that an earlier one of the same policy covers alone. Rules that
+// only several earlier ones cover together are not found.
+func Lint(policies []Policy) []Finding {
+	var out []Finding
+	for i := range policies {
+		p := &policies[i]
+		var earlier []*extent
+		for j := range p.Rules {
+			r := &p.Rules[j]
+			if why := neverMatches(r); why != "" {
+				out = append(out, Finding{p.Name, r.Name, r.ID, why + ": it never matches"})
+				continue
+			}
+			e := newExtent(r)
+			if n := slices.IndexFunc(earlier, func(by *extent) bool { return by.covers(e) }); n >= 0 {
+				out = append(out, Finding{p.Name, r.Name, r.ID, coverText(earlier[n], e)})
+			} else if !r.Shadow {
+				earlier = append(earlier, e)
+			}
+		}
+	}
+	return out
+}
+
+func coverText(by, e *extent) string {
+	if e.covers(by) {
+		return fmt.Sprintf("rule %s before it matches the same packets: it is never reached", by.rule.Name)
+	}
+	return fmt.Sprintf("rule %s before it matches all that it could: it is never reached", by.rule.Name)
 }
 
 // neverMatches says why a rule matches no packet at all, or "".
@@ -36,4 +76,73 @@ func families(prefixes []netip.Prefix) (v4, v6 bool) {
 		v6 = v6 || p.Addr().Is6()
 	}
 	return v4, v6
+}
+
+// extent is what a rule matches, in a form that compares fast.
+type extent struct {
+	rule                     *Rule
+	from, notFrom, to, notTo []netip.Prefix // outermost
+	ports, sources           []PortRange    // merged
+}
+
+func newExtent(r *Rule) *extent {
+	return &extent{r, outermost(r.From), outermost(r.NotFrom), outermost(r.To), outermost(r.NotTo),
+		mergePorts(r.Ports), mergePorts(r.SourcePorts)}
+}
+
+// outermost returns the masked prefixes that no other one of the list contains, sorted.
+func outermost(prefixes []netip.Prefix) []netip.Prefix {
+	var out []netip.Prefix
+	sorted := slices.Clone(prefixes)
+	for i, p := range sorted {
+		sorted[i] = p.Masked()
+	}
+	slices.SortFunc(sorted, netip.Prefix.Compare)
+	for _, p := range sorted {
+		if n := len(out); n == 0 || !out[n-1].Contains(p.Addr()) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// covers says whether every packet that other matches, e matches too. Where it says no, it may still be so.
+func (e *extent) covers(other *extent) bool {
+	a, b := e.rule, other.rule
+	return (a.Protocol == AnyProtocol || a.Protocol == b.Protocol) &&
+		(a.TTL == 0 || a.TTL == b.TTL) &&
+		(a.Ports == nil || b.Ports != nil && portsWithin(other.ports, e.ports)) &&
+		(a.SourcePorts == nil || b.SourcePorts != nil && portsWithin(other.sources, e.sources)) &&
+		(a.From == nil || prefixesWithin(orEverywhere(b.From, other.from), e.from)) &&
+		(a.To == nil || prefixesWithin(orEverywhere(b.To, other.to), e.to)) &&
+		prefixesWithin(e.notFrom, other.notFrom) && prefixesWithin(e.notTo, other.notTo)
+}
+
+// orEverywhere returns the outermost prefixes of a list; nil stands for both families as a whole.
+func orEverywhere(list, outer []netip.Prefix) []netip.Prefix {
+	if list == nil {
+		return []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+	}
+	return outer
+}
+
+// prefixesWithin says whether each of inner lies in one of outer, which outermost made.
+func prefixesWithin(inner, outer []netip.Prefix) bool {
+	for _, p := range inner {
+		n := sort.Search(len(outer), func(i int) bool { return outer[i].Compare(p) > 0 })
+		if n == 0 || outer[n-1].Bits() > p.Bits() || !outer[n-1].Contains(p.Addr()) {
+			return false
+		}
+	}
+	return true
+}
+
+// portsWithin says whether each range of inner lies in one of outer, both merged.
+func portsWithin(inner, outer []PortRange) bool {
+	for _, r := range inner {
+		if !slices.ContainsFunc(outer, func(o PortRange) bool { return o.First <= r.First && r.Last <= o.Last }) {
+			return false
+		}
+	}
+	return true
 }

@@ -47,6 +47,7 @@ struct interface {
 };
 #define INTERFACE_JUDGE 1 /* tcx judges policy.ingress here: tunnels, and uplinks with xdp.mode none */
 #define INTERFACE_L3 2    /* packets have no Ethernet header */
+#define INTERFACE_FAIL_OPEN 4 /* what the XDP root does while its slot is empty */
 
 /* ---- classifier: one rule space per object, policies are ranges of it ---- */
 
@@ -163,6 +164,7 @@ struct explanation {
  * table of a generation is there. The destination must also be in the pinned map of the box's own addresses.
  */
 #define MAX_FAILSAFE 256
+#define MAX_SELF 1024 /* own addresses that the root knows */
 struct failsafe {
 	union addr from; /* network, IPv4 mapped */
 	union addr mask;

@@ -7,16 +7,9 @@
  * be replaced. The order and the meaning are those of the Go model (xdp/classify).
  */
 
+#include "iter.h"
 #include "maps.h"
 #include "parse.h"
-
-/* Open-coded number iterator, kernel 6.4: bounds that the verifier need not unroll. */
-struct bpf_iter_num {
-	__u64 opaque;
-} __attribute__((aligned(8)));
-extern int bpf_iter_num_new(struct bpf_iter_num *it, int start, int end) __ksym;
-extern int *bpf_iter_num_next(struct bpf_iter_num *it) __ksym;
-extern void bpf_iter_num_destroy(struct bpf_iter_num *it) __ksym;
 
 struct classes {
 	__u32 src; /* indexes into the classes map */

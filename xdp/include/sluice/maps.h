@@ -11,16 +11,10 @@
 #include <bpf/bpf_helpers.h>
 
 #include "abi.h"
+#include "count.h"
 #include "reason.h"
 
 /* ---- state, shared by generations ---- */
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, INTERFACE_SLOTS * REASON_SLOTS);
-	__type(key, __u32);
-	__type(value, struct counter);
-} reasons SEC(".maps"); /* one for XDP, one for tc: pins xdp-reasons, tc-reasons */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -49,13 +43,6 @@ struct {
 } flows_in SEC(".maps");
 
 /* ---- tables of a generation ---- */
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__type(key, __u32); /* ifindex */
-	__type(value, struct interface);
-} interfaces SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -106,27 +93,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct explanation);
 } explained SEC(".maps");
-
-/* 1 in the explain twin: state maps are read only, nothing is counted. Set by Go before loading. */
-volatile const __u8 explain = 0;
-
-static __always_inline void count(struct counter *c, __u64 bytes)
-{
-	c->packets++; /* per CPU, and programs are not preempted by each other on one CPU at this hook */
-	c->bytes += bytes;
-}
-
-static __always_inline void count_reason(__u32 slot, enum reason reason, __u64 bytes)
-{
-	__u32 index = slot * REASON_SLOTS + reason;
-	struct counter *c;
-
-	if (explain)
-		return;
-	c = bpf_map_lookup_elem(&reasons, &index);
-	if (c)
-		count(c, bytes);
-}
 
 static __always_inline void count_rule(__u32 id, __u64 bytes)
 {

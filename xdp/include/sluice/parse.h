@@ -47,11 +47,11 @@ struct packet {
 	__be16 sport; /* TCP, UDP, SCTP; ICMP echo: see struct flow_key */
 	__be16 dport;
 	__u32 len;        /* bytes of the whole frame, as counters have them */
+	__u32 l3_len;     /* IPv4 total length, or IPv6 payload length + 40, which 16 bits do not hold */
 	__be16 ethertype; /* of the innermost header after VLAN tags */
 	__u16 vlan;       /* outermost tag's VLAN id; 0: none */
 	__u16 l3;         /* offset of the IP header */
 	__u16 l4;         /* offset of the transport header; 0: none to be seen */
-	__u16 l3_len;     /* IPv4 total length, or IPv6 payload length + 40 */
 	__u8 protocol;    /* last header of the chain */
 	__u8 family;      /* 4, 6, or 0: not IP */
 	__u8 ttl;         /* or hop limit */
@@ -242,13 +242,24 @@ static __always_inline void *take_l4(struct cursor *c, const struct packet *p, _
 	return take(c, size);
 }
 
+/* Whether length bytes from the transport header on are more than the IP packet holds. A fragment holds a part only. */
+static __always_inline bool overruns(const struct packet *p, __u32 length)
+{
+	return !(p->flags & PACKET_FRAGMENT) && (__u32)p->l4 - p->l3 + length > p->l3_len;
+}
+
+static __always_inline enum reason truncated_l4(const struct packet *p)
+{
+	return p->flags & PACKET_FRAGMENT ? REASON_FRAGMENT_TINY : REASON_L4_TRUNCATED;
+}
+
 static __always_inline enum reason parse_icmp(struct cursor *c, struct packet *p)
 {
 	struct icmp_header *icmp = take_l4(c, p, sizeof(*icmp));
 	bool request, reply;
 
 	if (!icmp)
-		return REASON_L4_TRUNCATED;
+		return truncated_l4(p);
 	p->icmp_type = icmp->type;
 	if (p->protocol == IPPROTO_ICMP) {
 		request = icmp->type == 8;
@@ -270,49 +281,68 @@ static __always_inline enum reason parse_icmp(struct cursor *c, struct packet *p
 	return REASON_NONE;
 }
 
+static __always_inline enum reason parse_tcp(struct cursor *c, struct packet *p)
+{
+	__u8 *tcp = take_l4(c, p, 20);
+	struct ports *ports = (void *)tcp;
+	__u32 header;
+
+	if (!tcp)
+		return truncated_l4(p);
+	header = (tcp[12] >> 4) * 4;
+	if (header < 20 || overruns(p, header))
+		return REASON_L4_MALFORMED;
+	p->tcp_flags = tcp[13];
+	p->sport = ports->source;
+	p->dport = ports->dest;
+	p->flags |= PACKET_PORTS;
+	return REASON_NONE;
+}
+
+/* UDP and SCTP: size is that of the header. */
+static __always_inline enum reason parse_ports(struct cursor *c, struct packet *p, __u32 size)
+{
+	__be16 *header = take_l4(c, p, size);
+	__u32 length;
+
+	if (!header)
+		return truncated_l4(p);
+	if (p->protocol == IPPROTO_UDP) {
+		length = bpf_ntohs(header[2]);
+		if (length < size || overruns(p, length))
+			return REASON_L4_MALFORMED;
+	}
+	p->sport = header[0];
+	p->dport = header[1];
+	p->flags |= PACKET_PORTS;
+	return REASON_NONE;
+}
+
 static __always_inline enum reason parse_l4(struct cursor *c, struct packet *p)
 {
-	struct ports *ports;
-	__u8 *offset_flags;
-
 	if (p->flags & PACKET_NON_FIRST) {
 		p->l4 = 0;
 		return REASON_NONE;
 	}
 	switch (p->protocol) {
 	case IPPROTO_TCP:
-		ports = take_l4(c, p, 20);
-		if (!ports)
-			return p->flags & PACKET_FRAGMENT ? REASON_FRAGMENT_TINY : REASON_L4_TRUNCATED;
-		offset_flags = (void *)ports + 12;
-		if ((offset_flags[0] >> 4) < 5)
-			return REASON_L4_MALFORMED;
-		p->tcp_flags = offset_flags[1];
-		break;
+		return parse_tcp(c, p);
 	case IPPROTO_UDP:
 	case IPPROTO_UDPLITE:
-		ports = take_l4(c, p, 8);
-		break;
+		return parse_ports(c, p, 8);
 	case IPPROTO_SCTP:
-		ports = take_l4(c, p, 12);
-		break;
+		return parse_ports(c, p, 12);
 	case IPPROTO_ICMP:
 		return p->family == 4 ? parse_icmp(c, p) : REASON_NONE;
 	case IPPROTO_ICMPV6:
 		return p->family == 6 ? parse_icmp(c, p) : REASON_NONE;
 	case IPPROTO_GRE:
-		return take_l4(c, p, 4) ? REASON_NONE : REASON_L4_TRUNCATED;
+		return take_l4(c, p, 4) ? REASON_NONE : truncated_l4(p);
 	case IPPROTO_ESP:
-		return take_l4(c, p, 8) ? REASON_NONE : REASON_L4_TRUNCATED;
+		return take_l4(c, p, 8) ? REASON_NONE : truncated_l4(p);
 	default:
 		return REASON_NONE;
 	}
-	if (!ports)
-		return p->flags & PACKET_FRAGMENT ? REASON_FRAGMENT_TINY : REASON_L4_TRUNCATED;
-	p->sport = ports->source;
-	p->dport = ports->dest;
-	p->flags |= PACKET_PORTS;
-	return REASON_NONE;
 }
 
 /*
@@ -339,6 +369,8 @@ static __always_inline enum reason parse_l3(PARSE_CTX *ctx, struct cursor *c, st
 			return reason;
 		if (p->l4 > MAX_L4_OFFSET)
 			return REASON_IP6_EXT_TOO_MANY;
+		if ((__u32)p->l4 - p->l3 > p->l3_len) /* headers in what is padding to every router */
+			return REASON_IP6_EXT_TRUNCATED;
 		c->pos = c->start + (p->l4 & MAX_L4_OFFSET); /* the mask tells the verifier what the test told us */
 		if (c->pos > c->end)
 			return REASON_IP6_EXT_TRUNCATED;

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+
+/*
+ * A generation of XDP: judges what enters by an uplink, whatever its destination. The order of the stages is the
+ * contract (DESIGN.md section 2): parse, link control, failsafe, system, bans, FlowSpec, rules, established, default.
+ * Each stage returns a reason, and REASON_NONE where the next one is to decide.
+ */
+
+#include "stages.h"
+#include "sluice/classify.h"
+#include "sluice/flow.h"
+
+/* management: matches only what is for the box itself, so no rule of it ever opens the way to a workload. */
+static __always_inline enum reason failsafe_stage(const struct packet *p, const struct classes *c, struct decision *d)
+{
+	if (!bpf_map_lookup_elem(&self, &p->dst))
+		return REASON_NONE;
+	judge(p, c, POLICY_FAILSAFE, d);
+	return reason_accepts(d->reason) ? REASON_FAILSAFE : d->reason;
+}
+
+/*
+ * An ICMP error passes where the packet that it quotes is one that we let out: the first direction of a flow from
+ * inside, or a reply to a flow from outside. Path MTU discovery of both depends on it.
+ */
+static __always_inline bool quotes_flow(struct cursor *cursor, const struct packet *p)
+{
+	struct flow_key key, reversed;
+
+	if (!(p->flags & PACKET_ICMP_ERROR) || !flow_quoted(cursor, p, &key))
+		return false;
+	/* The error goes to who sent the quoted packet; anything else is forged. */
+	if (key.src.half[0] != p->dst.half[0] || key.src.half[1] != p->dst.half[1])
+		return false;
+	flow_reverse(&key, &reversed);
+	return flow_find(&flows_out, &key) || flow_find(&flows_in, &reversed);
+}
+
+static __always_inline enum reason system_stage(struct cursor *cursor, const struct packet *p,
+						const struct classes *c, struct decision *d)
+{
+	judge(p, c, POLICY_SYSTEM, d);
+	if (d->reason != REASON_NONE)
+		return reason_accepts(d->reason) ? REASON_SYSTEM : d->reason;
+	return quotes_flow(cursor, p) ? REASON_ICMP_ERROR : REASON_NONE;
+}
+
+/*
+ * policy.ingress, and the established flows where its default would drop. The lookup costs what a rule does not, and
+ * an explicit drop is to beat it: so it comes last.
+ */
+static __always_inline enum reason rules_stage(const struct packet *p, const struct classes *c, struct decision *d)
+{
+	struct flow_key key, reversed;
+
+	judge(p, c, POLICY_INGRESS, d);
+	if (d->reason != REASON_DEFAULT_DROP && d->reason != REASON_FRAGMENT_DEFAULT_DROP)
+		return d->reason;
+	if (!flow_tracked(p))
+		return d->reason;
+	flow_key(p, &key);
+	flow_reverse(&key, &reversed);
+	return flow_find(&flows_out, &reversed) ? REASON_ESTABLISHED : d->reason;
+}
+
+static __always_inline enum reason stages(struct xdp_md *ctx, struct packet *p, struct decision *d)
+{
+	struct cursor cursor = {};
+	struct classes c = {};
+	enum reason reason;
+
+	reason = parse_frame(ctx, &cursor, p);
+	if (reason != REASON_NONE)
+		return reason;
+	reason = link_control(p);
+	if (reason != REASON_NONE)
+		return reason;
+	classify(p, &c);
+	reason = failsafe_stage(p, &c, d);
+	if (reason != REASON_NONE)
+		return reason;
+	reason = system_stage(&cursor, p, &c, d);
+	if (reason != REASON_NONE)
+		return reason;
+	/* Bans stand here, then FlowSpec and RTBH: below what keeps the box reachable, above the operator's rules. */
+	return rules_stage(p, &c, d);
+}
+
+/* Whether the decision, and not a stage around it, is what gave the reason: then its policy and rule are shown. */
+static __always_inline bool policy_decided(enum reason reason)
+{
+	switch (reason) {
+	case REASON_FAILSAFE:
+	case REASON_SYSTEM:
+	case REASON_RULE_ACCEPT:
+	case REASON_RULE_DROP:
+	case REASON_DEFAULT_ACCEPT:
+	case REASON_DEFAULT_DROP:
+	case REASON_FRAGMENT_DEFAULT_ACCEPT:
+	case REASON_FRAGMENT_DEFAULT_DROP:
+	case REASON_FRAGMENT_ACCEPT:
+	case REASON_FRAGMENT_DROP:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static __always_inline void explain_verdict(const struct decision *d, enum reason reason, int verdict)
+{
+	__u32 zero = 0;
+	struct explanation *e = bpf_map_lookup_elem(&explained, &zero);
+
+	if (!e)
+		return;
+	__builtin_memset(e, 0, sizeof(*e));
+	e->reason = reason;
+	e->fate = verdict;
+	if (policy_decided(reason)) {
+		e->rule = d->rule;
+		e->policy = d->policy;
+		e->decided = 1;
+	}
+}
+
+SEC("xdp.frags")
+int ingress(struct xdp_md *ctx)
+{
+	__u32 ifindex = ctx->ingress_ifindex;
+	struct interface *interface;
+	struct decision d = {};
+	struct packet p = {};
+	enum reason reason;
+	int verdict;
+
+	reason = stages(ctx, &p, &d);
+	verdict = verdict_of(reason);
+	if (explain) {
+		explain_verdict(&d, reason, verdict);
+		return verdict;
+	}
+	interface = bpf_map_lookup_elem(&interfaces, &ifindex);
+	count_reason(interface ? interface->slot : 0, reason, p.len);
+	return verdict;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

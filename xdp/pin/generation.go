@@ -1,0 +1,187 @@
+package pin
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+)
+
+// Generation is what one load brought: the programs by name, and the maps that somebody reads later (what the explain
+// twin writes, for one). Tables that nobody reads live as long as the programs do, without a pin.
+type Generation struct {
+	Programs map[string]*ebpf.Program
+	Maps     map[string]*ebpf.Map
+}
+
+// Close closes the descriptors. Pins and slots keep what they hold.
+func (g *Generation) Close() error {
+	var errs []error
+	for _, p := range g.Programs {
+		errs = append(errs, p.Close())
+	}
+	for _, m := range g.Maps {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// A staged generation is not complete yet. Digests are hexadecimal, so no digest looks like one.
+const stagedSuffix = "-staged"
+
+func (d *Dir) genPath(owner, digest string) string {
+	return filepath.Join(d.path, gensDir, owner+"-"+digest)
+}
+
+// SaveGeneration pins g under its digest, all of it or nothing. One that is there already is replaced.
+func (d *Dir) SaveGeneration(owner, digest string, g *Generation) error {
+	path := d.genPath(owner, digest)
+	staged := path + stagedSuffix
+	if err := os.RemoveAll(staged); err != nil {
+		return fmt.Errorf("pin generation %s: %w", digest, err)
+	}
+	if err := g.pinTo(staged); err != nil {
+		return errors.Join(fmt.Errorf("pin generation %s: %w", digest, err), os.RemoveAll(staged))
+	}
+	if err := os.RemoveAll(path); err != nil {
+		return fmt.Errorf("pin generation %s: %w", digest, err)
+	}
+	if err := os.Rename(staged, path); err != nil {
+		return fmt.Errorf("pin generation %s: %w", digest, err)
+	}
+	return nil
+}
+
+// pinTo pins clones: an object remembers where it is pinned, and the directory is about to be renamed.
+func (g *Generation) pinTo(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	for name, p := range g.Programs {
+		clone, err := p.Clone()
+		if err != nil {
+			return err
+		}
+		err = clone.Pin(filepath.Join(dir, "prog-"+name))
+		if err = errors.Join(err, clone.Close()); err != nil {
+			return err
+		}
+	}
+	for name, m := range g.Maps {
+		clone, err := m.Clone()
+		if err != nil {
+			return err
+		}
+		err = clone.Pin(filepath.Join(dir, "map-"+name))
+		if err = errors.Join(err, clone.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LoadGeneration opens a pinned generation: fs.ErrNotExist where there is none of this digest.
+func (d *Dir) LoadGeneration(owner, digest string) (*Generation, error) {
+	path := d.genPath(owner, digest)
+	pins, err := os.ReadDir(path)
+	if err != nil {
+		return nil, fmt.Errorf("generation %s: %w", digest, err)
+	}
+	g := &Generation{Programs: map[string]*ebpf.Program{}, Maps: map[string]*ebpf.Map{}}
+	for _, pin := range pins {
+		if err := g.open(path, pin.Name()); err != nil {
+			return nil, errors.Join(fmt.Errorf("generation %s: %w", digest, err), g.Close())
+		}
+	}
+	return g, nil
+}
+
+func (g *Generation) open(dir, pin string) error {
+	path := filepath.Join(dir, pin)
+	if name, ok := strings.CutPrefix(pin, "prog-"); ok {
+		p, err := ebpf.LoadPinnedProgram(path, nil)
+		if err != nil {
+			return err
+		}
+		g.Programs[name] = p
+	} else if name, ok := strings.CutPrefix(pin, "map-"); ok {
+		m, err := ebpf.LoadPinnedMap(path, nil)
+		if err != nil {
+			return err
+		}
+		g.Maps[name] = m
+	}
+	return nil
+}
+
+// Generations lists the digests of an owner's complete generations, sorted.
+func (d *Dir) Generations(owner string) ([]string, error) {
+	pins, err := names(filepath.Join(d.path, gensDir))
+	if err != nil {
+		return nil, err
+	}
+	var digests []string
+	for _, pin := range pins {
+		digest, ok := strings.CutPrefix(pin, owner+"-")
+		if ok && !strings.HasSuffix(digest, stagedSuffix) {
+			digests = append(digests, digest)
+		}
+	}
+	return digests, nil
+}
+
+// FindGeneration opens the generation that has a program of this id, and says its digest and the program's name:
+// fs.ErrNotExist where none has. It is how the live generation is known again after a restart.
+func (d *Dir) FindGeneration(owner string, id ebpf.ProgramID) (g *Generation, digest, program string, err error) {
+	digests, err := d.Generations(owner)
+	if err != nil {
+		return nil, "", "", err
+	}
+	for _, digest := range digests {
+		g, err := d.LoadGeneration(owner, digest)
+		if err != nil {
+			return nil, "", "", err
+		}
+		for name, p := range g.Programs {
+			if got, err := programID(p); err == nil && got == id {
+				return g, digest, name, nil
+			}
+		}
+		g.Close()
+	}
+	return nil, "", "", fmt.Errorf("generation with program %d: %w", id, fs.ErrNotExist)
+}
+
+func programID(p *ebpf.Program) (ebpf.ProgramID, error) {
+	info, err := p.Info()
+	if err != nil {
+		return 0, err
+	}
+	id, ok := info.ID()
+	if !ok {
+		return 0, errors.New("the kernel tells no program id")
+	}
+	return id, nil
+}
+
+// SweepGenerations removes an owner's generations but those to keep, and what crashes left half made. A program that
+// a slot still holds goes on running.
+func (d *Dir) SweepGenerations(owner string, keep ...string) error {
+	pins, err := names(filepath.Join(d.path, gensDir))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, pin := range pins {
+		digest, ok := strings.CutPrefix(pin, owner+"-")
+		if ok && !slices.Contains(keep, digest) {
+			errs = append(errs, os.RemoveAll(filepath.Join(d.path, gensDir, pin)))
+		}
+	}
+	return errors.Join(errs...)
+}
