@@ -55,6 +55,9 @@ func Open(path string) (*Dir, error) {
 	return d, nil
 }
 
+// At names a directory of pins without making or checking it, for who only reads: where nothing is, nothing is found.
+func At(path string) *Dir { return &Dir{path: filepath.Clean(path)} }
+
 // requireBPFFS looks at the nearest ancestor that exists.
 func requireBPFFS(path string) error {
 	var stat unix.Statfs_t

@@ -10,7 +10,8 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-func (d *Dir) mapPath(name string, version int) string {
+// StateMapPath is where a state map is pinned.
+func (d *Dir) StateMapPath(name string, version int) string {
 	return filepath.Join(d.path, mapsDir, fmt.Sprintf("%s-v%d", name, version))
 }
 
@@ -19,7 +20,7 @@ func (d *Dir) mapPath(name string, version int) string {
 // keep the old one, so whoever calls this loads a generation next; entries that are written meanwhile are lost. A map
 // of another type, key or value is an error: a new layout needs a new version.
 func (d *Dir) StateMap(spec *ebpf.MapSpec, name string, version int) (*ebpf.Map, error) {
-	path := d.mapPath(name, version)
+	path := d.StateMapPath(name, version)
 	m, err := ebpf.LoadPinnedMap(path, nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return newStateMap(spec, path)
@@ -45,7 +46,7 @@ func (d *Dir) StateMap(spec *ebpf.MapSpec, name string, version int) (*ebpf.Map,
 
 // RemoveStateMap removes the pin. Programs that use the map keep it.
 func (d *Dir) RemoveStateMap(name string, version int) error {
-	return removePin(d.mapPath(name, version))
+	return removePin(d.StateMapPath(name, version))
 }
 
 func newStateMap(spec *ebpf.MapSpec, path string) (*ebpf.Map, error) {

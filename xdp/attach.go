@@ -1,0 +1,178 @@
+package xdp
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"sluice/xdp/pin"
+)
+
+// ErrNoInterface says that an interface is not there.
+var ErrNoInterface = errors.New("no interface")
+
+// xdpAttachedSKB is the kernel's enum value for generic mode in IFLA_XDP_ATTACHED.
+const xdpAttachedSKB = 2
+
+// attach puts the root on an interface, replacing one that is there in another mode: a device cannot run native and
+// generic XDP at once, so that interface is unfiltered in between. A failure puts the former mode back.
+func (s *Subsystem) attach(dir *pin.Dir, want Interface) error {
+	device, err := interfaceByName(want.Name)
+	if err != nil {
+		return err
+	}
+	hook := pin.Hook{Kind: hookKind, Interface: want.Name}
+	maps, err := openState(s.dir)
+	if err != nil {
+		return err
+	}
+	defer maps.Close()
+	ifindex, was, err := attachedTo(dir, hook)
+	if err != nil {
+		return err
+	}
+	// The entry stands before the root does: its first packet must know its slot and its failure mode.
+	if err := maps.setInterface(device.Index, want.FailOpen); err != nil {
+		return err
+	}
+	if ifindex == device.Index && satisfies(was, want.Mode) {
+		return nil
+	}
+	if err := dir.RemoveLink(hook); err != nil {
+		return err
+	}
+	root, err := loadRootProgram(dir, maps, hook)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	err = s.attachRoot(dir, hook, root, device.Index, want.Mode)
+	if err != nil && was != "" {
+		return errors.Join(err, s.attachRoot(dir, hook, root, device.Index, was))
+	}
+	if err != nil {
+		return errors.Join(err, maps.removeInterface(device.Index))
+	}
+	return nil
+}
+
+func loadRootProgram(dir *pin.Dir, maps *stateMaps, hook pin.Hook) (*ebpf.Program, error) {
+	slot, err := dir.Slot(hook)
+	if err != nil {
+		return nil, err
+	}
+	defer slot.Close()
+	spec, err := loadRoot()
+	if err != nil {
+		return nil, err
+	}
+	spec.Maps[rootMapInterfaces].MaxEntries = maps.interfaces.MaxEntries()
+	root, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+		rootMapSlot: slot, rootMapInterfaces: maps.interfaces, rootMapReasons: maps.reasons,
+		rootMapFailsafe: maps.failsafe, rootMapSelfRoot: maps.self,
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("XDP root: %w", loadError(err))
+	}
+	defer root.Close()
+	return root.DetachProgram(rootProgRoot), nil
+}
+
+// attachRoot attaches in the wanted mode. Under auto it tries native first; a refusal that generic mode would share is
+// returned as it is.
+func (s *Subsystem) attachRoot(dir *pin.Dir, hook pin.Hook, root *ebpf.Program, ifindex int, mode Mode) error {
+	delete(s.reason, hook.Interface)
+	if mode != Generic {
+		native := attachLink(dir, hook, root, ifindex, link.XDPDriverMode)
+		if native == nil {
+			s.log.Info("XDP attached in native mode", "interface", hook.Interface)
+			return nil
+		}
+		if mode == Native || occupied(native) || errors.Is(native, unix.ENODEV) {
+			return fmt.Errorf("native XDP on %s: %w: %s", hook.Interface, native, advice(native, hook.Interface))
+		}
+		s.reason[hook.Interface] = fmt.Sprintf("native XDP was refused: %v: %s", native, advice(native, hook.Interface))
+		s.log.Warn("XDP falls back to generic mode, which costs several times as much per packet",
+			"interface", hook.Interface, "why", s.reason[hook.Interface])
+	}
+	if err := attachLink(dir, hook, root, ifindex, link.XDPGenericMode); err != nil {
+		return fmt.Errorf("generic XDP on %s: %w: %s", hook.Interface, err, advice(err, hook.Interface))
+	}
+	s.log.Info("XDP attached in generic mode", "interface", hook.Interface)
+	return nil
+}
+
+func attachLink(dir *pin.Dir, hook pin.Hook, root *ebpf.Program, ifindex int, flags link.XDPAttachFlags) error {
+	l, err := link.AttachXDP(link.XDPOptions{Program: root, Interface: ifindex, Flags: flags})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return dir.PinLink(hook, l)
+}
+
+func occupied(err error) bool { return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) }
+
+// advice turns what drivers answer into what to do. They share few errnos for many causes: the usual ones are named.
+func advice(err error, name string) string {
+	switch {
+	case occupied(err):
+		return "another XDP program is on it; look with `ip link show " + name + "`, and take it off with its own tool"
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return "its driver has no native XDP, or not in this setup; xdp.mode: generic works everywhere"
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE):
+		return "usual causes are an MTU that is too large and LRO: try `ethtool -K " + name + " lro off gro-hw off`, or a smaller mtu:"
+	case errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EBADRQC):
+		return "usual cause is too few queues for one transmit queue per CPU: see `ethtool -l " + name + "`"
+	case errors.Is(err, unix.ENODEV):
+		return "it has gone in this moment; it is attached when it is back"
+	}
+	return "the kernel log may say more; xdp.mode: generic is the way around"
+}
+
+func (s *Subsystem) setFail(dir *pin.Dir, want Interface) error {
+	ifindex, _, err := attachedTo(dir, pin.Hook{Kind: hookKind, Interface: want.Name})
+	if err != nil {
+		return err
+	}
+	if ifindex == 0 {
+		return fmt.Errorf("the XDP root is not on %s any more", want.Name)
+	}
+	maps, err := openState(s.dir)
+	if err != nil {
+		return err
+	}
+	defer maps.Close()
+	return maps.setInterface(ifindex, want.FailOpen)
+}
+
+// detach takes the root off, and with the last one every generation.
+func (s *Subsystem) detach(dir *pin.Dir, name string) error {
+	hook := pin.Hook{Kind: hookKind, Interface: name}
+	ifindex, _, err := attachedTo(dir, hook)
+	if err != nil {
+		return err
+	}
+	if err := dir.RemoveHook(hook); err != nil {
+		return err
+	}
+	delete(s.reason, name)
+	if ifindex != 0 {
+		maps, err := openState(s.dir)
+		if err != nil {
+			return err
+		}
+		defer maps.Close()
+		if err := maps.removeInterface(ifindex); err != nil {
+			return err
+		}
+	}
+	hooks, err := dir.Hooks(hookKind)
+	if err != nil || len(hooks) > 0 {
+		return err
+	}
+	return dir.SweepGenerations(owner)
+}

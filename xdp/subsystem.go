@@ -1,0 +1,221 @@
+package xdp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+
+	"sluice/xdp/pin"
+)
+
+const (
+	hookKind = "xdp" // of pin.Hook
+	owner    = "xdp" // of generations
+)
+
+// Options are the settings of the process that concern this subsystem.
+type Options struct {
+	BPFDir string // absolute, on a bpffs: /sys/fs/bpf/sluice
+}
+
+// Subsystem drives XDP in the network namespace of the calling thread. It keeps nothing that the kernel does not hold
+// too, but for why an interface runs in generic mode.
+type Subsystem struct {
+	log *slog.Logger
+	dir string
+
+	mu     sync.Mutex // one operation at a time: explain and apply share pins
+	reason map[string]string
+}
+
+// New touches nothing. The directory of pins is made by the first operation that needs it.
+func New(log *slog.Logger, opts Options) *Subsystem {
+	return &Subsystem{log: log, dir: opts.BPFDir, reason: map[string]string{}}
+}
+
+// hookState is what the kernel tells about one hook of ours.
+type hookState struct {
+	hook     pin.Hook
+	ifindex  int  // 0: the link is missing, its interface has gone, or has another name now
+	mode     Mode // "" where ifindex is 0
+	slot     uint32
+	failOpen bool
+	live     ebpf.ProgramID // in the slot; 0: empty
+	digest   string         // of the generation that live belongs to; "": of none that is pinned
+}
+
+// Observe reads the kernel only, so that a daemon that was killed is succeeded by one that knows as much. An interface
+// whose root is not attached any more is listed with Mode "".
+func (s *Subsystem) Observe(ctx context.Context) (State, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	hooks, err := s.observeHooks(ctx)
+	if err != nil {
+		return State{}, err
+	}
+	var state State
+	digests := map[string]bool{}
+	for _, h := range hooks {
+		state.Interfaces = append(state.Interfaces, Interface{Name: h.hook.Interface, Mode: h.mode, FailOpen: h.failOpen})
+		if h.ifindex != 0 {
+			digests[h.digest] = true
+			state.Digest = h.digest
+		}
+	}
+	if len(digests) > 1 {
+		state.Digest = ""
+	}
+	return state, nil
+}
+
+func (s *Subsystem) observeHooks(ctx context.Context) ([]hookState, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	dir := pin.At(s.dir)
+	hooks, err := dir.Hooks(hookKind)
+	if err != nil || len(hooks) == 0 {
+		return nil, err
+	}
+	maps, err := openState(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer maps.Close()
+	var states []hookState
+	for _, hook := range hooks {
+		h, err := observeHook(dir, maps, hook)
+		if err != nil {
+			return nil, err
+		}
+		states = append(states, h)
+	}
+	return states, nil
+}
+
+func observeHook(dir *pin.Dir, maps *stateMaps, hook pin.Hook) (hookState, error) {
+	h := hookState{hook: hook}
+	var err error
+	if h.live, err = dir.Live(hook); err != nil {
+		return h, err
+	}
+	if h.live != 0 {
+		g, digest, program, err := dir.FindGeneration(owner, h.live)
+		if err == nil {
+			g.Close()
+			if program == liveProgram {
+				h.digest = digest
+			}
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return h, err
+		}
+	}
+	if h.ifindex, h.mode, err = attachedTo(dir, hook); err != nil || h.ifindex == 0 {
+		return h, err
+	}
+	entry, err := maps.interfaceEntry(h.ifindex)
+	if err != nil {
+		return h, err
+	}
+	h.slot, h.failOpen = entry.Slot, entry.Flags&failOpenFlag != 0
+	return h, nil
+}
+
+// attachedTo asks the link for its interface, and the interface for the link's program and mode. All zero where the
+// hook's root is not on the interface of that name.
+func attachedTo(dir *pin.Dir, hook pin.Hook) (ifindex int, mode Mode, err error) {
+	l, err := dir.Link(hook)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, "", nil
+	}
+	if err != nil {
+		return 0, "", err
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return 0, "", fmt.Errorf("link of %s: %w", hook, err)
+	}
+	on := info.XDP()
+	if on == nil || on.Ifindex == 0 {
+		return 0, "", nil // the interface has gone
+	}
+	device, err := netlink.LinkByIndex(int(on.Ifindex))
+	var missing netlink.LinkNotFoundError
+	if errors.As(err, &missing) {
+		return 0, "", nil
+	}
+	if err != nil {
+		return 0, "", fmt.Errorf("interface %s: %w", hook.Interface, err)
+	}
+	attrs := device.Attrs()
+	if attrs.Name != hook.Interface || attrs.Xdp == nil || attrs.Xdp.ProgId != uint32(info.Program) {
+		return 0, "", nil
+	}
+	if attrs.Xdp.AttachMode == xdpAttachedSKB {
+		return attrs.Index, Generic, nil
+	}
+	return attrs.Index, Native, nil
+}
+
+// Apply does one operation of Diff. Each may come again after a crash.
+func (s *Subsystem) Apply(ctx context.Context, op Op) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dir, err := pin.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	switch op.Kind {
+	case Load:
+		err = s.load(dir, op.State)
+	case SetFail:
+		err = s.setFail(dir, op.Interface)
+	case Attach:
+		err = s.attach(dir, op.Interface)
+	case Detach:
+		err = s.detach(dir, op.Interface.Name)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	return nil
+}
+
+// Down takes away everything of ours: roots, slots, generations and maps. Maps that tc shares go with the last of both.
+func (s *Subsystem) Down(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dir := pin.At(s.dir)
+	hooks, err := dir.Hooks(hookKind)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, h := range hooks {
+		errs = append(errs, dir.RemoveHook(h))
+	}
+	errs = append(errs, dir.SweepGenerations(owner), removeOwnState(dir), dir.RemoveIfUnused())
+	return errors.Join(errs...)
+}
+
+func interfaceByName(name string) (*net.Interface, error) {
+	device, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("%w %s in this network namespace: create it, or take it out of the file", ErrNoInterface, name)
+	}
+	return device, nil
+}
