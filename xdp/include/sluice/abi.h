@@ -137,8 +137,6 @@ struct flow {
 struct workload {
 	__u32 ifindex; /* host side of the veth */
 	__u32 index;   /* its policies are POLICY_WORKLOADS + 2 * index (ingress) and + 1 (egress) */
-	__u16 mtu;
-	__u16 pad;
 };
 
 /* ---- explain: what the twin writes instead of counting ---- */
@@ -147,7 +145,7 @@ struct explanation {
 	__u32 reason; /* enum reason */
 	__u32 rule;   /* stable id; 0: none */
 	__u32 policy; /* index of the policy that decided; valid where rule or a default decided */
-	__u32 decided; /* 1: policy is valid */
+	__u32 decided; /* 1: policy is valid; with tc: the last one that was asked */
 	__u32 ifindex; /* of the redirect, 0: none */
 	__u32 fate;    /* XDP_* or TC_ACT_* as returned */
 };
