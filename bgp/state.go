@@ -1,4 +1,3 @@
-// Package bgp is the speaker: GoBGP behind our own interface.
 package bgp
 
 import (
@@ -43,6 +42,8 @@ type Learn struct {
 	ECMP   int
 	Metric int
 	Accept []PrefixMatch
+	// Deny are prefixes inside which nothing learned is installed, whatever Accept says: those of strict tunnels.
+	Deny []netip.Prefix
 }
 
 // PrefixMatch matches prefixes inside Prefix whose length is between GE and LE, both inclusive.

@@ -3,6 +3,8 @@
 package compile
 
 import (
+	"net/netip"
+
 	"sluice/bgp"
 	"sluice/control/host"
 	"sluice/crypto/wireguard"
@@ -17,11 +19,17 @@ type Desired struct {
 	TC        tc.State
 	XDP       xdp.State
 	BGP       bgp.State
+	Telemetry Telemetry
 
 	// RuleIDs are the stable ids given to rules, by policy/name. They are an input of the next compilation.
 	RuleIDs map[string]uint32
 	// Warnings are things that an operator should know and that are no errors.
 	Warnings []string
+}
+
+// Telemetry says where the daemon serves its metrics.
+type Telemetry struct {
+	Metrics netip.AddrPort // invalid: nowhere
 }
 
 // Runtime is what the box knows beyond its file: earlier decisions that must stay stable, and objects that were made

@@ -31,6 +31,9 @@ type Address struct {
 	Prefix netip.Prefix // not masked
 	// Keep leaves the address in place on down: it is how the operator reaches the box.
 	Keep bool
+	// Adopted is set by Observe alone: the address was there before it was wanted, so it is never removed. Diff
+	// ignores it.
+	Adopted bool
 }
 
 // RouteType is the kernel's kind of route.
@@ -52,6 +55,8 @@ type Route struct {
 	Metric int
 	Table  int  // 254 is main
 	Keep   bool // stays on down
+	// Adopted is set by Observe alone: an equal route of another protocol was there before. Diff ignores it.
+	Adopted bool
 }
 
 // Rule is a routing rule for what enters by a link: the kernel's own copy of the forwarding matrix, so that an empty
