@@ -72,7 +72,7 @@ type Interface struct {
 	Slot     uint32 // of the reason counters, 1 to INTERFACE_SLOTS - 1
 	Role     uint8  // enum role
 	Flags    uint8  // INTERFACE_*
-	MTU      uint16 // bytes of L3; 0: unknown
+	_        uint16
 	Workload uint32 // index into workloads + 1; 0: none
 }
 

@@ -42,7 +42,7 @@ struct interface {
 	__u32 slot; /* of the reason counters, 1 to INTERFACE_SLOTS - 1 */
 	__u8 role;  /* enum role */
 	__u8 flags; /* INTERFACE_* */
-	__u16 mtu;  /* bytes of L3; 0: unknown */
+	__u16 pad;
 	__u32 workload; /* index into workloads + 1; 0: none */
 };
 #define INTERFACE_JUDGE 1 /* tcx judges policy.ingress here: tunnels, and uplinks with xdp.mode none */
