@@ -52,7 +52,8 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 
 // build loads the live program and its explain twin, which share every map.
 func build(dir *pin.Dir, state *stateMaps, g Generation) (*pin.Generation, error) {
-	tables, err := classify.Compile(g.Policies())
+	// The order is that of enum policy_index.
+	tables, err := classify.Compile([]classify.Policy{g.Failsafe, g.System, g.Ingress})
 	if err != nil {
 		return nil, err
 	}
