@@ -1,4 +1,3 @@
-// Package bgp is the speaker: GoBGP behind our own interface.
 package bgp
 
 import (
@@ -16,7 +15,7 @@ type State struct {
 	Learn     Learn
 }
 
-// Neighbor is one session. A change of any field but MaxPrefixes needs a new session.
+// Neighbor is one session, known by its address. A change of any field but Name and MaxPrefixes needs a new session.
 type Neighbor struct {
 	Name         string
 	Address      netip.Addr
@@ -43,6 +42,8 @@ type Learn struct {
 	ECMP   int
 	Metric int
 	Accept []PrefixMatch
+	// Deny are prefixes inside which nothing learned is installed, whatever Accept says: those of strict tunnels.
+	Deny []netip.Prefix
 }
 
 // PrefixMatch matches prefixes inside Prefix whose length is between GE and LE, both inclusive.

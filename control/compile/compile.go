@@ -1,10 +1,13 @@
 package compile
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"sluice/control/config"
+	"sluice/control/host"
 	"sluice/tc"
 	"sluice/xdp"
 	"sluice/xdp/abi"
@@ -24,7 +27,8 @@ type compiler struct {
 	facts   Facts
 	ids     *idAllocator
 	self    []netip.Addr
-	present []config.Workload // those whose interface is there
+	present []config.Workload         // those whose interface is there
+	sets    map[string][]netip.Prefix // sorted, by name
 	errs    config.Errors
 	warn    []string
 }
@@ -32,7 +36,8 @@ type compiler struct {
 // Compile makes the wanted state of every subsystem. Errors are config.Errors: what the parser cannot see, because it
 // takes the facts or the compiled tables to know. rt and facts are not changed.
 func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
-	c := &compiler{cfg: cfg, facts: facts, ids: newIDAllocator(rt)}
+	c := &compiler{cfg: cfg, facts: facts, ids: newIDAllocator(rt), sets: map[string][]netip.Prefix{}}
+	c.findInterfaces()
 	c.findWorkloads()
 	c.self = c.selfAddresses()
 
@@ -42,6 +47,7 @@ func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
 		TC:        c.tc(),
 		XDP:       c.xdp(),
 		BGP:       c.bgp(),
+		Telemetry: Telemetry{Metrics: c.cfg.Telemetry.Metrics},
 	}
 	c.budget(d)
 	if len(c.errs) > 0 {
@@ -54,6 +60,21 @@ func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
 
 func (c *compiler) fail(pos config.Pos, path, msg, hint string) {
 	c.errs = append(c.errs, config.Error{Pos: pos, Path: path, Msg: msg, Hint: hint})
+}
+
+// findInterfaces wants every interface of the file to be there; tunnels' are made.
+func (c *compiler) findInterfaces() {
+	for n, i := range c.cfg.Interfaces {
+		if c.link(i.Name) != nil {
+			continue
+		}
+		var there []string
+		for _, l := range c.facts.Host.Links {
+			there = append(there, l.Name)
+		}
+		c.fail(i.Pos, fmt.Sprintf("interfaces[%d].name", n), "there is no interface "+i.Name,
+			"interfaces here are "+strings.Join(there, ", "))
+	}
 }
 
 // findWorkloads keeps the workloads whose veth is there. A missing one is no error: orchestrators make veths when they

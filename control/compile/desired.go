@@ -3,6 +3,8 @@
 package compile
 
 import (
+	"net/netip"
+
 	"sluice/bgp"
 	"sluice/control/host"
 	"sluice/crypto/wireguard"
@@ -17,11 +19,17 @@ type Desired struct {
 	TC        tc.State
 	XDP       xdp.State
 	BGP       bgp.State
+	Telemetry Telemetry
 
 	// RuleIDs are the stable ids given to rules, by policy/name. They are an input of the next compilation.
 	RuleIDs map[string]uint32
 	// Warnings are things that an operator should know and that are no errors.
 	Warnings []string
+}
+
+// Telemetry says where the daemon serves its metrics.
+type Telemetry struct {
+	Metrics netip.AddrPort // invalid: nowhere
 }
 
 // Runtime is what the box knows beyond its file: earlier decisions that must stay stable, and objects that were made
@@ -36,3 +44,6 @@ type Facts struct {
 	Host       host.Facts
 	PublicKeys map[string]string // private key file -> base64 public key
 }
+
+// Remains is what stays of d when the machine is given back: the addresses and routes by which it is managed.
+func (d *Desired) Remains() *Desired { return &Desired{Host: d.Host.Kept()} }

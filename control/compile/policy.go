@@ -45,16 +45,20 @@ func (c *compiler) failsafe() classify.Policy {
 }
 
 // resolve turns references into prefixes. No reference at all is nil: every address. References that name nothing but
-// empty sets give an empty list: no address.
+// empty sets give an empty list: no address. A set by itself is always the same slice: the classifier sweeps a list
+// once, however many rules share it.
 func (c *compiler) resolve(refs []config.Ref) []netip.Prefix {
 	if len(refs) == 0 {
 		return nil
+	}
+	if len(refs) == 1 && refs[0].Set != "" {
+		return c.set(refs[0].Set)
 	}
 	out := []netip.Prefix{}
 	for _, r := range refs {
 		switch {
 		case r.Set != "":
-			out = append(out, c.cfg.SetByName(r.Set).Prefixes...)
+			out = append(out, c.set(r.Set)...)
 		case r.Workload != "":
 			out = append(out, hostPrefixes(c.cfg.WorkloadByName(r.Workload).Addresses)...)
 		case r.Self:
@@ -64,6 +68,15 @@ func (c *compiler) resolve(refs []config.Ref) []netip.Prefix {
 		}
 	}
 	return sortedPrefixes(out)
+}
+
+func (c *compiler) set(name string) []netip.Prefix {
+	sorted, ok := c.sets[name]
+	if !ok {
+		sorted = sortedPrefixes(c.cfg.SetByName(name).Prefixes)
+		c.sets[name] = sorted
+	}
+	return sorted
 }
 
 func (c *compiler) selfPrefixes() []netip.Prefix { return hostPrefixes(c.self) }
@@ -123,7 +136,7 @@ func hostPrefixes(addrs []netip.Addr) []netip.Prefix {
 }
 
 func sortedPrefixes(p []netip.Prefix) []netip.Prefix {
-	out := slices.Clone(p)
+	out := append([]netip.Prefix{}, p...) // never nil
 	slices.SortFunc(out, comparePrefixes)
 	return slices.Compact(out)
 }

@@ -1,11 +1,8 @@
-// Package config turns the bytes of a Sluice YAML file into a checked, typed Config.
-//
-// A Config that Parse returned is complete: names resolve, ranges are the right way up, defaults are
-// filled in. Nothing here reads the kernel or the network, and the package holds no state.
 package config
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -301,4 +298,22 @@ type Check struct {
 // Telemetry says where metrics are served.
 type Telemetry struct {
 	Metrics netip.AddrPort // invalid: nowhere
+}
+
+// SetByName returns the set of that name, or nil.
+func (c *Config) SetByName(name string) *Set {
+	i := slices.IndexFunc(c.Sets, func(s Set) bool { return s.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &c.Sets[i]
+}
+
+// WorkloadByName returns the workload of that name, or nil.
+func (c *Config) WorkloadByName(name string) *Workload {
+	i := slices.IndexFunc(c.Workloads, func(w Workload) bool { return w.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &c.Workloads[i]
 }

@@ -21,6 +21,8 @@ type Link struct {
 	Name string
 	Up   bool // set up where true; never set down
 	MTU  int  // bytes; 0: untouched
+	// Group is the link group (IFLA_GROUP); 0: untouched. Rules suppress routes by it.
+	Group int
 }
 
 // Address is one address on a link.
@@ -29,6 +31,9 @@ type Address struct {
 	Prefix netip.Prefix // not masked
 	// Keep leaves the address in place on down: it is how the operator reaches the box.
 	Keep bool
+	// Adopted is set by Observe alone: the address was there before it was wanted, so it is never removed. Diff
+	// ignores it.
+	Adopted bool
 }
 
 // RouteType is the kernel's kind of route.
@@ -50,15 +55,20 @@ type Route struct {
 	Metric int
 	Table  int  // 254 is main
 	Keep   bool // stays on down
+	// Adopted is set by Observe alone: an equal route of another protocol was there before. Diff ignores it.
+	Adopted bool
 }
 
-// Rule sends packets that enter by a link to a table: the kernel's own copy of the forwarding matrix, so that an
-// empty slot is not an open forwarder.
+// Rule is a routing rule for what enters by a link: the kernel's own copy of the forwarding matrix, so that an empty
+// slot is not an open forwarder. It either looks into Table, passing over routes that lead into SuppressGroup, or
+// prohibits.
 type Rule struct {
-	Priority int
-	IPv6     bool
-	InLink   string
-	Table    int
+	Priority      int
+	IPv6          bool
+	InLink        string
+	Table         int
+	SuppressGroup int // 0: none
+	Prohibit      bool
 }
 
 // Sysctl is one key in dotted form, without leading net if the key has another root. The value before ours is kept in

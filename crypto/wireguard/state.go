@@ -24,11 +24,13 @@ const (
 // Tunnel is one device. Secrets are never part of State: PrivateKeyFile is a path, and the key in use is known by its
 // PublicKey.
 type Tunnel struct {
+	// Name is the interface's. A nameless Tunnel is only observed: it holds blackholes that belong to no tunnel of ours.
 	Name           string
+	Down           bool // only observed: the link is there, but is set down or has nothing that runs it; never wanted
 	Backend        Backend
 	PrivateKeyFile string
-	PublicKey      string // base64, of the key in PrivateKeyFile
-	ListenPort     uint16
+	PublicKey      string         // base64, of the key in PrivateKeyFile
+	ListenPort     uint16         // 0: any
 	Addresses      []netip.Prefix // sorted
 	MTU            int            // bytes
 	FirewallMark   uint32         // set on the encrypted packets
@@ -42,10 +44,13 @@ type Peer struct {
 	Name             string         // not known to the device: an observed Peer has it from the subsystem's own notes, or ""
 	PublicKey        string         // base64
 	Endpoint         netip.AddrPort // invalid: learned by roaming
-	PresharedKeyFile string
-	Keepalive        time.Duration
+	PresharedKeyFile string         // observed: UnknownKey where the device's key is not the one in a file that we know
+	Keepalive        time.Duration  // whole seconds count
 	AllowedIPs       []netip.Prefix // sorted
 }
+
+// UnknownKey stands for a preshared key that is in the device and whose file is not known. No file has this name.
+const UnknownKey = "\x00unknown"
 
 // Route is a route into the device, protocol 187.
 type Route struct {

@@ -123,21 +123,6 @@ func gather(spans []span, of func(*Rule) direction) *lists {
 	return out
 }
 
-// uncovered returns the entries for addresses of a family that no prefix longer than 0 covers.
-func (l *lists) uncovered(v6 bool) entrySet {
-	include := l.anyIn
-	var exclude entrySet
-	for _, list := range l.all {
-		for _, p := range list.prefixes {
-			if p.Bits() == 0 && p.Addr().Is6() == v6 {
-				include.add(&list.include)
-				exclude.add(&list.exclude)
-			}
-		}
-	}
-	return include.without(&exclude)
-}
-
 type member struct {
 	prefix netip.Prefix // masked
 	list   *list
@@ -173,8 +158,8 @@ func (l *lists) sweep(v6 bool, c *classes) ([]PrefixClass, error) {
 		root = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 	}
 	stack := []covering{{prefix: root, include: l.anyIn}}
+	stack[0].class, _ = c.number(l.anyIn) // known: setDefault came before
 	var table []PrefixClass
-	stack[0].class, _ = c.number(l.uncovered(v6)) // known: setDefault came before
 	for i := 0; i < len(members); {
 		prefix := members[i].prefix
 		for !stack[len(stack)-1].prefix.Contains(prefix.Addr()) {

@@ -57,7 +57,7 @@ func Compile(policies []Policy) (*Tables, error) {
 	of := [abi.ClassTables]*lists{source, destination, source, destination}
 	c := newClasses()
 	for table := range abi.ClassTables { // all defaults before any other class: their indexes are fixed
-		c.setDefault(table, of[table].uncovered(isV6(table)))
+		c.setDefault(table, of[table].anyIn)
 	}
 	for table := range abi.ClassTables {
 		if t.Prefixes[table], err = of[table].sweep(isV6(table), c); err != nil {

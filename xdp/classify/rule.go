@@ -2,7 +2,7 @@
 // for the XDP and tcx programs, and holds the reference model that every table is checked against.
 //
 // The door of the package is small so that what stands behind it can be replaced: Compile makes Tables,
-// Tables.Eval judges a packet as the C code does with the same tables, and Model judges it the slow, obvious way.
+// Tables.Eval judges a packet as the C code does with the same tables, and Judge judges it the slow, obvious way.
 package classify
 
 import "net/netip"
@@ -61,7 +61,7 @@ type Policy struct {
 // Packet is what a policy can see of a packet. Ports are zero where the protocol has none or the packet is a
 // non-first fragment; for ICMP they carry what flow.h says, and no rule with ports matches it.
 type Packet struct {
-	Src, Dst         netip.Addr // IPv4-mapped IPv6 is never used
+	Src, Dst         netip.Addr // of one family, without zone; an IPv4-mapped IPv6 address is an IPv6 address
 	Protocol         uint8
 	SrcPort, DstPort uint16 // host byte order
 	HasPorts         bool

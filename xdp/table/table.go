@@ -20,8 +20,10 @@ const (
 	Policies = "policies"
 )
 
-// PrefixMaps are the names of the longest-prefix maps by enum class_table.
-var PrefixMaps = [abi.ClassTables]string{"src4", "dst4", "src6", "dst6"}
+// PrefixMap returns the name of the longest-prefix map of a class table.
+func PrefixMap(table abi.ClassTable) string {
+	return [abi.ClassTables]string{"src4", "dst4", "src6", "dst6"}[table]
+}
 
 // chunk bounds what one batch copies: 2 MB of classes, and well within what the kernel allocates at once.
 const chunk = 4096
@@ -29,8 +31,8 @@ const chunk = 4096
 // Resize sets the sizes of the table maps to what t needs, at least 1. It fails where spec lacks one of the maps.
 func Resize(spec *ebpf.CollectionSpec, t *classify.Tables) error {
 	sizes := map[string]int{Classes: len(t.Classes), Rules: len(t.Rules), Policies: len(t.Policies)}
-	for table, name := range PrefixMaps {
-		sizes[name] = len(t.Prefixes[table])
+	for table := range abi.ClassTables {
+		sizes[PrefixMap(table)] = len(t.Prefixes[table])
 	}
 	for name, size := range sizes {
 		m, ok := spec.Maps[name]
@@ -44,13 +46,13 @@ func Resize(spec *ebpf.CollectionSpec, t *classify.Tables) error {
 
 // Fill writes t into maps that Resize has sized. The maps must be fresh: what they hold already stays.
 func Fill(maps map[string]*ebpf.Map, t *classify.Tables) error {
-	for table, name := range PrefixMaps {
-		m, ok := maps[name]
+	for table := range abi.ClassTables {
+		m, ok := maps[PrefixMap(table)]
 		if !ok {
-			return missing(name)
+			return missing(PrefixMap(table))
 		}
-		if err := fillPrefixes(m, t.Prefixes[table], abi.ClassTable(table)); err != nil {
-			return fmt.Errorf("map %s: %w", name, err)
+		if err := fillPrefixes(m, t.Prefixes[table], table); err != nil {
+			return fmt.Errorf("map %s: %w", PrefixMap(table), err)
 		}
 	}
 	return errors.Join(

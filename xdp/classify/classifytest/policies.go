@@ -31,7 +31,8 @@ func Policies(rng *rand.Rand) []classify.Policy {
 type generator struct {
 	rng    *rand.Rand
 	lastID uint32
-	pool   []netip.Prefix // to nest new prefixes in
+	pool   []netip.Prefix   // to nest new prefixes in
+	sets   [][]netip.Prefix // lists that several rules share, as named sets do
 }
 
 func (g *generator) chance(percent int) bool { return g.rng.IntN(100) < percent }
@@ -84,9 +85,13 @@ func (g *generator) prefixes() []netip.Prefix {
 	if g.chance(3) {
 		return out
 	}
+	if len(g.sets) > 0 && g.chance(20) {
+		return g.sets[g.rng.IntN(len(g.sets))]
+	}
 	for range 1 + g.rng.IntN(7) {
 		out = append(out, g.prefix())
 	}
+	g.sets = append(g.sets, out)
 	return out
 }
 

@@ -1,0 +1,83 @@
+# Sluice. `make` alone lists what there is to make.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# The checks read the tree that `generate` writes, and two cores are busy with one target anyway.
+.NOTPARALLEL:
+
+PKGS         ?= ./...
+FUZZTIME     ?= 10s
+TEST_TIMEOUT ?= 10m
+# Control is where goroutines meet; the gate is here because there is always something of it to run.
+RACE_PKGS    ?= ./control/... ./tests/gate
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# The version comes from git describe. Go's own stamp would refuse a clone that belongs to another user.
+export GOFLAGS := -buildvcs=false
+# For go:generate lines that do not name their compiler.
+export BPF2GO_CC    := clang-19
+export BPF2GO_STRIP := llvm-strip-19
+
+ROOT_ONLY = @[[ $$(id -u) == 0 ]] || { echo "make $@: needs root (network namespaces and BPF): run it as root" >&2; exit 1; }
+
+help: ## list the targets
+	@echo "Sluice $(VERSION)"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+build: ## build bin/sluice; needs Go alone, the compiled BPF objects are committed
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sluice ./cmd/sluice
+
+demo: build ## build, then run the virtual site and prove each claim (root)
+	$(ROOT_ONLY)
+	bin/sluice lab run
+
+generate: ## compile the BPF programs and write the Go code made from them
+	go generate ./...
+
+deps: ## install what tests and checks need with apt-get; does only what is missing
+	@tests/tools/deps.sh
+
+bin/gate: FORCE
+	@CGO_ENABLED=0 go build -o $@ ./tests/gate
+
+test: deps bin/gate ## run every test (root); a skip is a failure. PKGS=./xdp/... for a part
+	$(ROOT_ONLY)
+	@mkdir -p .cache && rm -f .cache/test-summary
+	CGO_ENABLED=0 bin/gate -summary .cache/test-summary -- -p 2 -timeout $(TEST_TIMEOUT) $(PKGS)
+
+race: deps bin/gate ## run the tests of control/ under the race detector (root)
+	$(ROOT_ONLY)
+	CGO_ENABLED=1 bin/gate -- -race -p 2 -timeout $(TEST_TIMEOUT) $(RACE_PKGS)
+
+fuzz: ## run every fuzz target for FUZZTIME each
+	tests/tools/fuzz.sh $(FUZZTIME)
+
+check: deps lint lint-c arch fresh mod race ## everything that CI checks besides the tests (root)
+	@echo "check: all good"
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l .); [[ -z $$unformatted ]] || { echo "gofmt -w these: $$unformatted" >&2; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+
+lint-c: ## all warnings of clang on the BPF programs, and clang-format
+	@tests/tools/lint-c.sh
+
+arch: ## import directions, file sizes, no machine paths, and the tests of these checks
+	go test -count=1 ./tests/arch ./tests/tools
+
+fresh: ## make generate must change nothing
+	tests/tools/unchanged.sh go generate ./...
+
+# Until there is a command, nothing imports the pinned modules yet, and tidy would throw the pins away.
+mod: ## modules are what go.sum says, and go.mod is tidy
+	go mod verify
+	$(if $(wildcard cmd/sluice/*.go),go mod tidy -diff,@echo "mod: no cmd/sluice yet, so tidiness is not judged")
+
+clean: ## remove what was built
+	rm -rf bin .cache
+	find . -path ./.git -prune -o -type f \( -name '*.test' -o -name '*.prof' \) -exec rm -f {} +
+
+FORCE:
+.PHONY: help build demo generate deps test race fuzz check lint lint-c arch fresh mod clean FORCE

@@ -1,0 +1,200 @@
+package bgp
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// kind is what an Op does.
+type kind uint8
+
+const (
+	start kind = iota // (re)start the speaker: nothing else of the State survives
+	learn
+	originate
+	setNeighbor    // a new session at this address, whatever was there
+	relaxNeighbor  // name and prefix limit: the session stays
+	withdraw       // from here on: Teardown
+	removeNeighbor // Cease
+	stop           // Cease to all, and no speaker
+)
+
+// Op is one step. Ops are pure data and carry no secret. Only the fields of its kind are set.
+type Op struct {
+	kind     kind
+	speaker  State // start: ASN, RouterID, Port
+	learn    Learn
+	path     Path     // withdraw: the prefix alone
+	neighbor Neighbor // removeNeighbor: name and address
+	why      string
+}
+
+// Teardown reports whether the step takes something away.
+func (o Op) Teardown() bool { return o.kind >= withdraw }
+
+// String is the line that a plan prints.
+func (o Op) String() string {
+	switch o.kind {
+	case start:
+		return fmt.Sprintf("start bgp speaker as %d id %s port %d", o.speaker.ASN, o.speaker.RouterID, o.speaker.Port)
+	case learn:
+		return fmt.Sprintf("learn %d prefix matches, deny %d, ecmp %d, metric %d",
+			len(o.learn.Accept), len(o.learn.Deny), o.learn.ECMP, o.learn.Metric)
+	case originate:
+		return fmt.Sprintf("announce %s%s", o.path.Prefix, communityList(o.path.Communities))
+	case setNeighbor:
+		return fmt.Sprintf("%s neighbor %s (%s as %d)", o.why, o.neighbor.Name, o.neighbor.Address, o.neighbor.ASN)
+	case relaxNeighbor:
+		return fmt.Sprintf("change neighbor %s (%s): max prefixes %d",
+			o.neighbor.Name, o.neighbor.Address, o.neighbor.MaxPrefixes)
+	case withdraw:
+		return fmt.Sprintf("withdraw %s", o.path.Prefix)
+	case removeNeighbor:
+		return fmt.Sprintf("remove neighbor %s (%s)", o.neighbor.Name, o.neighbor.Address)
+	}
+	return "stop bgp speaker"
+}
+
+// communityList prints RFC 1997 communities as ASN:value.
+func communityList(communities []uint32) string {
+	out := ""
+	for _, c := range communities {
+		out += fmt.Sprintf(" %d:%d", c>>16, c&0xffff)
+	}
+	return out
+}
+
+// Diff returns the steps from have to want, in order: paths before the neighbors that hear them, teardown last. It is
+// also right when the engine runs withdrawals first or all teardown at the very end. Diff(x, x) is empty. Addresses
+// of neighbors and prefixes of paths must be unique.
+func Diff(have, want State) []Op {
+	have, want = have.normal(), want.normal()
+	if !want.running() {
+		if have.running() {
+			return []Op{{kind: stop}}
+		}
+		return nil
+	}
+	var ops []Op
+	if have.identity() != want.identity() {
+		ops = append(ops, Op{kind: start, speaker: State{ASN: want.ASN, RouterID: want.RouterID, Port: want.Port}})
+		have = ops[0].on(have)
+	}
+	if !have.Learn.equal(want.Learn) {
+		ops = append(ops, Op{kind: learn, learn: want.Learn})
+	}
+	ops = append(ops, diffPaths(have.Paths, want.Paths)...)
+	return append(ops, diffNeighbors(have.Neighbors, want.Neighbors)...)
+}
+
+func diffPaths(have, want []Path) (ops []Op) {
+	old := make(map[netip.Prefix]Path, len(have))
+	for _, p := range have {
+		old[p.Prefix] = p
+	}
+	for _, p := range want {
+		if o, ok := old[p.Prefix]; !ok || !slices.Equal(o.Communities, p.Communities) {
+			ops = append(ops, Op{kind: originate, path: p})
+		}
+		delete(old, p.Prefix)
+	}
+	for _, p := range have {
+		if _, gone := old[p.Prefix]; gone {
+			ops = append(ops, Op{kind: withdraw, path: Path{Prefix: p.Prefix}})
+		}
+	}
+	return ops
+}
+
+func diffNeighbors(have, want []Neighbor) (ops []Op) {
+	old := make(map[netip.Addr]Neighbor, len(have))
+	for _, n := range have {
+		old[n.Address] = n
+	}
+	for _, n := range want {
+		o, ok := old[n.Address]
+		switch {
+		case !ok:
+			ops = append(ops, Op{kind: setNeighbor, neighbor: n, why: "add"})
+		case o == n:
+		case o.session() == n.session():
+			ops = append(ops, Op{kind: relaxNeighbor, neighbor: n})
+		default:
+			ops = append(ops, Op{kind: setNeighbor, neighbor: n, why: "reset"})
+		}
+		delete(old, n.Address)
+	}
+	for _, n := range have {
+		if _, gone := old[n.Address]; gone {
+			ops = append(ops, Op{kind: removeNeighbor, neighbor: Neighbor{Name: n.Name, Address: n.Address}})
+		}
+	}
+	return ops
+}
+
+// on returns the State after the step: the model that the properties of Diff are proved on, and the mirror that
+// Observe answers from.
+func (o Op) on(s State) State {
+	switch o.kind {
+	case start:
+		return o.speaker
+	case learn:
+		s.Learn = o.learn
+	case originate, withdraw:
+		s.Paths = slices.DeleteFunc(slices.Clone(s.Paths), func(p Path) bool { return p.Prefix == o.path.Prefix })
+		if o.kind == originate {
+			s.Paths = append(s.Paths, o.path)
+		}
+	case setNeighbor, relaxNeighbor, removeNeighbor:
+		s.Neighbors = slices.DeleteFunc(slices.Clone(s.Neighbors),
+			func(n Neighbor) bool { return n.Address == o.neighbor.Address })
+		if o.kind != removeNeighbor {
+			s.Neighbors = append(s.Neighbors, o.neighbor)
+		}
+	case stop:
+		return State{}
+	}
+	return s.normal()
+}
+
+func (s State) running() bool { return s.RouterID.IsValid() }
+
+// identity is what a running speaker cannot change.
+func (s State) identity() [3]any { return [3]any{s.ASN, s.RouterID, s.Port} }
+
+// session is n without what may change while it is up.
+func (n Neighbor) session() Neighbor {
+	n.Name, n.MaxPrefixes = "", 0
+	return n
+}
+
+// normal returns s sorted, with empty lists nil. Without a speaker nothing is held.
+func (s State) normal() State {
+	if !s.running() {
+		return State{}
+	}
+	s.Neighbors = sorted(s.Neighbors, func(a, b Neighbor) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), a.Address.Compare(b.Address))
+	})
+	s.Paths = sorted(s.Paths, func(a, b Path) int { return a.Prefix.Compare(b.Prefix) })
+	for i := range s.Paths {
+		s.Paths[i].Prefix = s.Paths[i].Prefix.Masked()
+		s.Paths[i].Communities = sorted(s.Paths[i].Communities, cmp.Compare[uint32])
+	}
+	return s
+}
+
+func sorted[T any](in []T, by func(a, b T) int) []T {
+	if len(in) == 0 {
+		return nil
+	}
+	out := slices.Clone(in)
+	slices.SortFunc(out, by)
+	return out
+}
+
+func (l Learn) equal(m Learn) bool {
+	return l.ECMP == m.ECMP && l.Metric == m.Metric && slices.Equal(l.Accept, m.Accept) && slices.Equal(l.Deny, m.Deny)
+}

@@ -1,0 +1,217 @@
+package fib
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Open takes over the routes of protocol 186 that the handle's namespace holds and starts the writer. It installs
+// nothing before SetPolicy. The handle must stay open until Close returned.
+func Open(log *slog.Logger, h *netlink.Handle) (*Table, error) {
+	k := kernel{h}
+	kept, err := k.list()
+	if err != nil {
+		return nil, fmt.Errorf("list the kernel's routes of protocol %d: %w", Protocol, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	t := &Table{
+		log: log, kernel: k, cancel: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
+		learned: map[netip.Prefix]map[Source]netip.Addr{}, dirty: map[netip.Prefix]struct{}{},
+		waiting: map[netip.Prefix]struct{}{}, installed: map[netip.Prefix]map[int]Route{},
+	}
+	for _, r := range kept {
+		r.Stale = true
+		t.note(r)
+	}
+	go t.run(ctx)
+	return t, nil
+}
+
+// Flush removes every route of protocol 186 from the handle's namespace.
+func Flush(h *netlink.Handle) error {
+	k := kernel{h}
+	routes, err := k.list()
+	if err != nil {
+		return fmt.Errorf("list the kernel's routes of protocol %d: %w", Protocol, err)
+	}
+	var failed error
+	for _, r := range routes {
+		failed = errors.Join(failed, k.remove(r))
+	}
+	return failed
+}
+
+func (t *Table) run(ctx context.Context) {
+	defer close(t.done)
+	retry := time.NewTicker(retryAfter)
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.wake:
+		case <-retry.C:
+			t.mu.Lock()
+			for prefix := range t.waiting {
+				t.dirty[prefix] = struct{}{}
+			}
+			t.mu.Unlock()
+		}
+		t.write(ctx)
+	}
+}
+
+// write brings the dirty prefixes to the kernel, then sweeps if asked to.
+func (t *Table) write(ctx context.Context) {
+	t.mu.Lock()
+	dirty, sweep := t.dirty, t.sweep
+	t.dirty, t.sweep = map[netip.Prefix]struct{}{}, false
+	t.mu.Unlock()
+	for prefix := range dirty {
+		if ctx.Err() != nil {
+			return
+		}
+		err := t.sync(prefix)
+		t.mu.Lock()
+		if delete(t.waiting, prefix); err != nil {
+			t.waiting[prefix] = struct{}{}
+		}
+		t.mu.Unlock()
+	}
+	if !sweep {
+		return
+	}
+	for _, r := range t.Routes() {
+		if r.Stale && ctx.Err() == nil {
+			t.log.Info("stale route swept", "prefix", r.Prefix)
+			t.drop(r)
+		}
+	}
+}
+
+// sync makes the kernel agree for one prefix: the wanted route first, then away with what is at other metrics. A
+// returned error means: try again later.
+func (t *Table) sync(prefix netip.Prefix) error {
+	t.mu.Lock()
+	allowed := t.policy.Allows(prefix)
+	want := Route{Prefix: prefix, Metric: t.policy.Metric}
+	if allowed {
+		want.NextHops = nextHops(t.learned[prefix])
+	}
+	ecmp, known := max(t.policy.ECMP, 1), len(want.NextHops) > 0
+	var have []Route
+	for _, r := range t.installed[prefix] {
+		have = append(have, r)
+	}
+	t.mu.Unlock()
+
+	var hops []hop
+	var failed error
+	for _, addr := range want.NextHops {
+		h, err := t.kernel.resolve(addr)
+		if err != nil {
+			failed = t.refused(prefix, err)
+			continue
+		}
+		if hops = append(hops, h); len(hops) == ecmp {
+			break
+		}
+	}
+	want.NextHops = addresses(hops)
+	if len(hops) > 0 {
+		if err := t.install(want, hops, have); err != nil {
+			return t.refused(prefix, err)
+		}
+	}
+	for _, r := range have {
+		// What is stale waits for the sweep, unless it is no longer allowed or has just been learned at our metric.
+		if keep := len(hops) > 0 && r.Metric == want.Metric; !keep && (!r.Stale || !allowed || known) {
+			t.drop(r)
+		}
+	}
+	return failed
+}
+
+// install writes the route unless the kernel has it. Only a route known as ours is replaced.
+func (t *Table) install(want Route, hops []hop, have []Route) error {
+	i := slices.IndexFunc(have, func(r Route) bool { return r.Metric == want.Metric })
+	switch {
+	case i < 0:
+		if err := t.kernel.add(want, hops); err != nil {
+			return err
+		}
+	case !slices.Equal(have[i].NextHops, want.NextHops):
+		if err := t.kernel.replace(want, hops); err != nil {
+			return err
+		}
+	}
+	t.mu.Lock()
+	t.note(want)
+	t.mu.Unlock()
+	return nil
+}
+
+// drop removes a route; that it is gone already is as good.
+func (t *Table) drop(r Route) {
+	if err := t.kernel.remove(r); err != nil {
+		_ = t.refused(r.Prefix, err)
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if delete(t.installed[r.Prefix], r.Metric); len(t.installed[r.Prefix]) == 0 {
+		delete(t.installed, r.Prefix)
+	}
+}
+
+// note records what the kernel holds. t.mu is held, or t is not shared yet.
+func (t *Table) note(r Route) {
+	if t.installed[r.Prefix] == nil {
+		t.installed[r.Prefix] = make(map[int]Route, 1)
+	}
+	t.installed[r.Prefix][r.Metric] = r
+}
+
+// refused counts a failure, and logs it unless the prefix is being tried again.
+func (t *Table) refused(prefix netip.Prefix, err error) error {
+	t.mu.Lock()
+	switch {
+	case errors.Is(err, errUnresolved):
+		t.counters.Unresolved++
+	case errors.Is(err, errConflict):
+		t.counters.Conflicts++
+	default:
+		t.counters.Failures++
+	}
+	_, again := t.waiting[prefix]
+	t.mu.Unlock()
+	if !again {
+		t.log.Warn("learned route not installed", "prefix", prefix, "error", err)
+	}
+	return err
+}
+
+// nextHops returns the distinct next hops in order, so that the same paths give the same route.
+func nextHops(paths map[Source]netip.Addr) []netip.Addr {
+	out := make([]netip.Addr, 0, len(paths))
+	for _, addr := range paths {
+		out = append(out, addr)
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}
+
+func addresses(hops []hop) []netip.Addr {
+	out := make([]netip.Addr, len(hops))
+	for i, h := range hops {
+		out[i] = h.addr
+	}
+	return out
+}

@@ -1,0 +1,99 @@
+package nstest
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Bird is a BIRD 2 of its own in a namespace.
+type Bird struct {
+	cmd    *exec.Cmd
+	config string
+	socket string
+}
+
+// StartBird starts BIRD with the configuration, to which log and device protocol are added.
+func StartBird(t testing.TB, ns *NS, config string) *Bird {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "bird") // not t.TempDir: a socket's path holds 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	b := &Bird{config: filepath.Join(dir, "bird.conf"), socket: filepath.Join(dir, "bird.ctl")}
+	log := filepath.Join(dir, "bird.log")
+	t.Cleanup(func() {
+		if said, _ := os.ReadFile(log); t.Failed() {
+			t.Logf("BIRD said:\n%s", said)
+		}
+	})
+	b.write(t, fmt.Sprintf("log %q all;\nprotocol device {}\n%s", log, config))
+	b.cmd = exec.Command("/usr/sbin/bird", "-f", "-c", b.config, "-s", b.socket, "-P", filepath.Join(dir, "bird.pid"))
+	b.cmd.Stderr = os.Stderr
+	ns.Start(t, b.cmd)
+	Eventually(t, 10*time.Second, func() string {
+		if _, err := b.Ask("show status"); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	return b
+}
+
+func (b *Bird) write(t testing.TB, config string) {
+	t.Helper()
+	if err := os.WriteFile(b.config, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Do is Ask with a format, for commands that have to succeed.
+func (b *Bird) Do(t testing.TB, format string, args ...any) string {
+	t.Helper()
+	out, err := b.Ask(fmt.Sprintf(format, args...))
+	if err != nil {
+		t.Fatalf("birdc "+format+": %v", append(args, err)...)
+	}
+	return out
+}
+
+// Ask sends a command of birdc and returns the text of the answer without its codes. BIRD's control protocol: lines
+// with a four-digit code, followed by "-" or, in the last one, by a space; continued lines begin with a space. Codes 8xxx and 9xxx are errors, but for 8001, an empty answer.
+func (b *Bird) Ask(command string) (string, error) {
+	conn, err := net.Dial("unix", b.socket)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return "", err
+	}
+	if _, err := fmt.Fprintln(conn, command); err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	lines := bufio.NewScanner(conn)
+	for lines.Scan() {
+		line := lines.Text()
+		switch {
+		case strings.HasPrefix(line, "0001 "): // the greeting
+		case strings.HasPrefix(line, " "):
+			out.WriteString(line[1:] + "\n")
+		case len(line) > 4 && line[4] == ' ' && line[0] >= '8' && !strings.HasPrefix(line, "8001"):
+			return "", fmt.Errorf("BIRD answers %s", line)
+		case len(line) > 4:
+			out.WriteString(line[5:] + "\n")
+			if line[4] == ' ' {
+				return out.String(), nil
+			}
+		}
+	}
+	return "", fmt.Errorf("BIRD hung up: %w", lines.Err())
+}

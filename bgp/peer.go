@@ -1,0 +1,115 @@
+package bgp
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+const (
+	connectRetry    = 2 // seconds; GoBGP's least, its default is 120
+	deferral        = 1 // seconds after Established; see the package comment
+	defaultHoldTime = 90 * time.Second
+	maxPassword     = 80 // TCP_MD5SIG_MAXKEYLEN
+)
+
+// check refuses what GoBGP would take and get wrong on the wire.
+func (n Neighbor) check() error {
+	switch {
+	case !n.Address.IsValid() || n.Address.Is4In6():
+		return fmt.Errorf("neighbor %s: address %s: want an IPv4 or IPv6 address", n.Name, n.Address)
+	case n.ASN == 0:
+		return fmt.Errorf("neighbor %s: its asn is missing", n.Name)
+	case !n.IPv4 && !n.IPv6:
+		return fmt.Errorf("neighbor %s: no address family", n.Name)
+	case n.IPv6 && n.Address.Is4() && !n.NextHop6.Is6():
+		return fmt.Errorf("neighbor %s: ipv6-unicast in a session over IPv4 (%s) needs an IPv6 next hop: "+
+			"give the interface towards it an IPv6 address", n.Name, n.Address)
+	case n.HoldTime != 0 && (n.HoldTime < 3*time.Second || n.HoldTime > 65535*time.Second):
+		return fmt.Errorf("neighbor %s: hold time %v: want 3s to 65535s (RFC 4271)", n.Name, n.HoldTime)
+	case n.RestartTime < 0 || n.RestartTime > 4095*time.Second:
+		return fmt.Errorf("neighbor %s: restart time %v: want at most 4095s (RFC 4724)", n.Name, n.RestartTime)
+	}
+	return nil
+}
+
+// families are the negotiated unicast families.
+func (n Neighbor) families() []bgp.Family {
+	var out []bgp.Family
+	if n.IPv4 {
+		out = append(out, bgp.RF_IPv4_UC)
+	}
+	if n.IPv6 {
+		out = append(out, bgp.RF_IPv6_UC)
+	}
+	return out
+}
+
+// peer is n in GoBGP's terms. restarting sets the R bit and the forwarding bits of RFC 4724 in the first OPEN.
+func (n Neighbor) peer(password string, restarting bool) *api.Peer {
+	graceful := n.RestartTime > 0
+	p := &api.Peer{
+		Conf:      &api.PeerConf{NeighborAddress: n.Address.String(), PeerAsn: n.ASN, AuthPassword: password},
+		Transport: &api.Transport{RemotePort: uint32(n.Port)},
+		Timers: &api.Timers{Config: &api.TimersConfig{
+			ConnectRetry: connectRetry, HoldTime: uint64(cmp.Or(n.HoldTime, defaultHoldTime) / time.Second),
+		}},
+		GracefulRestart: &api.GracefulRestart{
+			Enabled: graceful, RestartTime: uint32(n.RestartTime / time.Second), DeferralTime: deferral,
+			LocalRestarting: graceful && restarting,
+		},
+	}
+	if n.LocalAddress.IsValid() {
+		p.Transport.LocalAddress = n.LocalAddress.String()
+	}
+	for _, f := range n.families() {
+		p.AfiSafis = append(p.AfiSafis, &api.AfiSafi{
+			Config:            &api.AfiSafiConfig{Family: apiFamily(f), Enabled: true},
+			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: graceful}},
+			PrefixLimits:      &api.PrefixLimit{Family: apiFamily(f), MaxPrefixes: n.MaxPrefixes},
+		})
+	}
+	return p
+}
+
+func apiFamily(f bgp.Family) *api.Family {
+	return &api.Family{Afi: api.Family_Afi(f.Afi()), Safi: api.Family_Safi(f.Safi())}
+}
+
+// readPassword reads an MD5 key. The error never holds the contents. A trailing line end is not part of the key.
+func readPassword(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("password file: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return "", fmt.Errorf("password file: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("password file %s is no regular file", path)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return "", fmt.Errorf("password file %s has mode %04o, so others can read it: chmod 600 it", path, mode)
+	}
+	// A few bytes more than the longest key, so that a longer one is seen.
+	b, err := io.ReadAll(io.LimitReader(f, maxPassword+3))
+	if err != nil {
+		return "", fmt.Errorf("password file: %w", err)
+	}
+	key := strings.TrimRight(string(b), "\r\n")
+	if key == "" || len(key) > maxPassword {
+		return "", fmt.Errorf("password file %s: want a key of 1 to %d bytes (RFC 2385)", path, maxPassword)
+	}
+	return key, nil
+}

@@ -1,0 +1,132 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/server"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"sluice/bgp/fib"
+)
+
+// speaker is what lives from a start to a stop.
+type speaker struct {
+	bgp    *server.BgpServer
+	handle *netlink.Handle
+	fib    *fib.Table
+	sweep  *sweeper
+	cancel context.CancelFunc // ends the watcher
+	// passwords by neighbor address. GoBGP wants the same one again with every update, or it resets the session.
+	passwords map[netip.Addr]string
+}
+
+// start ends the speaker that runs, if any, and starts one with this identity. On an error none is left.
+func (s *Subsystem) start(ctx context.Context, identity State) error {
+	if s.speaker != nil {
+		s.speaker.cease()
+		s.gone("restarted with another identity")
+	}
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	sp := &speaker{handle: handle, passwords: map[netip.Addr]string{}, cancel: func() {}}
+	if sp.fib, err = fib.Open(s.log, handle); err != nil {
+		handle.Close()
+		return err
+	}
+	sp.sweep = newSweeper(sp.fib.Sweep)
+	sp.bgp = server.NewBgpServer(server.LoggerOption(slog.New(quiet{s.log.With("from", "gobgp").Handler()}), nil))
+	go sp.bgp.Serve()
+	if err := s.configure(ctx, sp, identity); err != nil {
+		sp.cease()
+		return err
+	}
+	s.speaker = sp
+	return nil
+}
+
+// configure opens the listeners and binds policy and watcher.
+func (s *Subsystem) configure(ctx context.Context, sp *speaker, identity State) error {
+	err := sp.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
+		Asn: identity.ASN, RouterId: identity.RouterID.String(), ListenPort: int32(identity.Port),
+		UseMultiplePaths: true,
+	}})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("TCP port %d is in use: stop the other BGP daemon on this machine, or set another port: %w",
+			identity.Port, err)
+	}
+	if err != nil {
+		return fmt.Errorf("listen on TCP port %d: %w", identity.Port, err)
+	}
+	if err := sp.bgp.SetPolicies(ctx, exportPolicies(nil)); err != nil {
+		return fmt.Errorf("export policy: %w", err)
+	}
+	if err := sp.bgp.SetPolicyAssignment(ctx, exportAssignment()); err != nil {
+		return fmt.Errorf("export policy: %w", err)
+	}
+	var watching context.Context
+	watching, sp.cancel = context.WithCancel(context.Background())
+	return sp.watch(watching, s.sessions)
+}
+
+// cease stops with a notification to every neighbor. The writer goes first: the kernel keeps its routes.
+func (sp *speaker) cease() {
+	sp.sweep.stop()
+	sp.fib.Close()
+	sp.cancel()
+	sp.bgp.Stop()
+	sp.handle.Close()
+}
+
+// leave stops without a notification where graceful restart was negotiated.
+func (sp *speaker) leave(ctx context.Context) error {
+	sp.sweep.stop()
+	sp.fib.Close()
+	sp.cancel()
+	done := make(chan error, 1)
+	go func() { done <- sp.bgp.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: true}) }()
+	defer sp.handle.Close()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("bgp: stop: %w", ctx.Err())
+	}
+}
+
+// down ends the speaker, if any, and empties the kernel of our routes.
+func (s *Subsystem) down() error {
+	if s.speaker != nil {
+		s.speaker.cease()
+		s.gone("stopped")
+	}
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer handle.Close()
+	return fib.Flush(handle)
+}
+
+// fibPolicy is l in the terms of fib.
+func fibPolicy(l Learn) fib.Policy {
+	p := fib.Policy{ECMP: l.ECMP, Metric: l.Metric, Deny: l.Deny}
+	for _, m := range l.Accept {
+		p.Accept = append(p.Accept, fib.Match(m))
+	}
+	return p
+}
+
+// restarting reports whether a session made now is the one that a restart interrupted.
+func (s *Subsystem) restarting(n Neighbor) bool {
+	return s.options.Restarting && time.Since(s.born) < n.RestartTime
+}

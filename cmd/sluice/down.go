@@ -1,0 +1,21 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func (c *cli) downCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "down",
+		Short: "Give the machine back: remove everything but management addresses and routes, and end the daemon",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.client().Down(cmd.Context()); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(c.out, "everything of Sluice's is gone; revisions and keys stay in the state directory")
+			return err
+		},
+	}
+}

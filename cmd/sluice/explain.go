@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"sluice/control/api"
+)
+
+func (c *cli) explainCmd() *cobra.Command {
+	var request api.ExplainRequest
+	cmd := &cobra.Command{
+		Use:   "explain --in IFACE --packet SPEC",
+		Short: "Ask the live programs what they do with a packet, and why",
+		Example: `  sluice explain --in eth0 --packet 'tcp 192.0.2.7:1234 > 203.0.113.9:443 flags=S'
+  sluice explain --in web-1 --packet 'udp [2001:db8::10]:5353 > [2001:db8::53]:53'
+  sluice explain --out eth0 --packet 'icmp 198.18.0.2 > 198.18.0.1 type=8'`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			out, _ := cmd.Flags().GetString("out")
+			if (request.Interface == "") == (out == "") || request.Packet == "" {
+				return usageError{fmt.Errorf("give --packet and one of --in and --out; see `%s --help`", cmd.CommandPath())}
+			}
+			if out != "" {
+				request.Interface, request.Egress = out, true
+			}
+			answer, err := c.client().Explain(cmd.Context(), request)
+			if err != nil {
+				return err
+			}
+			if c.json() {
+				return c.printJSON(answer)
+			}
+			return c.printExplanation(answer)
+		},
+	}
+	cmd.Flags().StringVar(&request.Interface, "in", "", "the `INTERFACE` that the packet enters by")
+	cmd.Flags().String("out", "", "the `INTERFACE` that a packet of the box itself leaves by")
+	cmd.Flags().StringVar(&request.Packet, "packet", "", "the packet, as in the examples")
+	return cmd
+}
+
+func (c *cli) printExplanation(e api.Explanation) error {
+	fmt.Fprintln(c.out, e.Packet)
+	for _, h := range e.Hooks {
+		fmt.Fprintf(c.out, "%s on %s: %s, %s: %s\n", h.Hook, h.Interface, h.Verdict, h.Reason, h.Text)
+		for _, p := range h.PassedOver {
+			fmt.Fprintf(c.out, "  passed over %s%s: %s\n", p.Rule, lineText("", p.Line), p.Why)
+		}
+		if h.Rule != "" {
+			fmt.Fprintf(c.out, "  by rule %s%s\n", h.Rule, lineText(h.File, h.Line))
+		} else if h.Policy != "" {
+			fmt.Fprintf(c.out, "  by the default of %s\n", h.Policy)
+		}
+		if h.RedirectTo != "" {
+			fmt.Fprintf(c.out, "  to %s\n", h.RedirectTo)
+		}
+	}
+	if e.Bug != "" {
+		fmt.Fprintf(c.out, "BUG, please report: %s\n", e.Bug)
+	}
+	return nil
+}
+
+func lineText(file string, line int) string {
+	switch {
+	case line == 0:
+		return ""
+	case file == "":
+		return fmt.Sprintf(" (line %d)", line)
+	default:
+		return fmt.Sprintf(" (%s:%d)", file, line)
+	}
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"sluice/control/daemon"
+)
+
+func (c *cli) planCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Show what apply would do, step by step",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			candidate, err := daemon.Load(c.file)
+			if err != nil {
+				return err
+			}
+			plan, err := c.client().Plan(cmd.Context(), candidate)
+			if err != nil {
+				return err
+			}
+			if c.json() {
+				return c.printJSON(plan)
+			}
+			_, err = fmt.Fprintln(c.out, plan)
+			return err
+		},
+	}
+	c.fileFlag(cmd)
+	return cmd
+}

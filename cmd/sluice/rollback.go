@@ -1,0 +1,37 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/control/api"
+)
+
+func (c *cli) rollbackCmd() *cobra.Command {
+	var confirm time.Duration
+	var message string
+	cmd := &cobra.Command{
+		Use:   "rollback N",
+		Short: "Apply the content of revision N as a new revision",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := strconv.Atoi(args[0])
+			if err != nil || n < 1 {
+				return usageError{fmt.Errorf("%q is no revision; `sluice history` lists them", args[0])}
+			}
+			result, err := c.client().Rollback(cmd.Context(), api.RollbackRequest{
+				Revision: n, ConfirmSeconds: confirm.Seconds(), Message: message, Author: author(),
+			})
+			if err != nil {
+				return err
+			}
+			return c.printResult(result)
+		},
+	}
+	cmd.Flags().DurationVar(&confirm, "confirm", 0, "go back after this `TIME` unless confirmed")
+	cmd.Flags().StringVarP(&message, "message", "m", "", "`WHY`, for the history")
+	return cmd
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/viper"
+
+	"sluice/control/api"
+	"sluice/control/daemon"
+)
+
+// cli is what every verb shares: where it prints, and the process settings.
+type cli struct {
+	out, err io.Writer
+	settings *viper.Viper
+	file     string // -c
+	output   string // -o
+}
+
+func newCLI(out, err io.Writer) *cli { return &cli{out: out, err: err, settings: viper.New()} }
+
+// The process settings: flag, else SLUICE_*, else node: of the file, else the default. They never alter policy.
+var settings = []struct{ flag, key, value, help string }{
+	{"state-dir", "node.state_dir", daemon.DefaultStateDir, "where revisions and keys are kept"},
+	{"bpf-dir", "node.bpf_dir", daemon.DefaultBPFDir, "where the data path is pinned, on a bpffs"},
+	{"socket", "node.socket", daemon.DefaultSocket, "the API's unix socket"},
+	{"log-level", "log_level", "info", "debug, info, warn or error"},
+}
+
+func (c *cli) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "sluice",
+		Short:         "An XDP gateway: one binary, one YAML file",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
+	})
+	flags := root.PersistentFlags()
+	flags.StringVarP(&c.output, "output", "o", "text", "text or json")
+	for _, s := range settings {
+		flags.String(s.flag, s.value, s.help)
+		_ = c.settings.BindPFlag(s.key, flags.Lookup(s.flag))
+		_ = c.settings.BindEnv(s.key, "SLUICE_"+strings.ToUpper(strings.ReplaceAll(s.flag, "-", "_")))
+	}
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if c.output != "text" && c.output != "json" {
+			return usageError{fmt.Errorf("-o %s: say text or json", c.output)}
+		}
+		return c.readSettings()
+	}
+	root.AddCommand(
+		c.runCmd(), c.checkCmd(), c.planCmd(), c.diffCmd(), c.applyCmd(), c.confirmCmd(), c.rollbackCmd(), c.historyCmd(),
+		c.showCmd(), c.explainCmd(), c.keyCmd(), c.doctorCmd(), c.labCmd(), c.downCmd(), c.versionCmd(),
+	)
+	forEach(root, func(cmd *cobra.Command) { cmd.Args = usage(cmd.Args) })
+	return root
+}
+
+// forEach visits a command and all below it.
+func forEach(cmd *cobra.Command, visit func(*cobra.Command)) {
+	visit(cmd)
+	for _, child := range cmd.Commands() {
+		forEach(child, visit)
+	}
+}
+
+// usage makes a failed test of the arguments a usage error.
+func usage(args cobra.PositionalArgs) cobra.PositionalArgs {
+	if args == nil {
+		args = cobra.NoArgs
+	}
+	return func(cmd *cobra.Command, given []string) error {
+		if err := args(cmd, given); err != nil {
+			return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
+		}
+		return nil
+	}
+}
+
+// readSettings takes node: from the file where one is given and readable. A bad file is not this place's to judge.
+func (c *cli) readSettings() error {
+	if c.file == "" {
+		return nil
+	}
+	c.settings.SetConfigFile(c.file)
+	c.settings.SetConfigType("yaml")
+	_ = c.settings.ReadInConfig()
+	return nil
+}
+
+func (c *cli) fileFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&c.file, "config", "c", daemon.DefaultFile, "the configuration `FILE`")
+}
+
+func (c *cli) socket() string { return c.settings.GetString("node.socket") }
+
+func (c *cli) client() *api.Client { return api.NewClient(c.socket()) }
+
+func (c *cli) logger() (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.settings.GetString("log_level"))); err != nil {
+		return nil, usageError{fmt.Errorf("--log-level %s: say debug, info, warn or error", c.settings.GetString("log_level"))}
+	}
+	return slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: level})), nil
+}
+
+func (c *cli) json() bool { return c.output == "json" }
+
+// printJSON prints v as `-o json` does: indented, with the names of the API.
+func (c *cli) printJSON(v any) error {
+	e := json.NewEncoder(c.out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}

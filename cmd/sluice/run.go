@@ -1,0 +1,28 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"sluice/control/daemon"
+)
+
+func (c *cli) runCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon",
+		Long: `Run the daemon in the foreground. The last confirmed revision is the truth; the file is read only when there
+is none yet. On SIGTERM the data path, the tunnels and, with graceful restart, the routes stay in place.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := c.logger()
+			if err != nil {
+				return err
+			}
+			return daemon.Run(cmd.Context(), daemon.Options{
+				File: c.file, StateDir: c.settings.GetString("node.state_dir"), BPFDir: c.settings.GetString("node.bpf_dir"),
+				Socket: c.socket(), Version: version, Log: log,
+			})
+		},
+	}
+	c.fileFlag(cmd)
+	return cmd
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"sluice/control/api"
+)
+
+// printers turn the JSON of a noun into text.
+var printers = map[string]func(*cli, json.RawMessage) error{
+	"status":     printer(printStatus),
+	"interfaces": printer(printInterfaces),
+	"policy":     printer(printPolicy),
+	"drops":      printer(printReasons),
+	"reasons":    printer(printReasons),
+	"sets":       printer(printSets),
+	"workloads":  printer(printWorkloads),
+	"flows":      printer(printFlows),
+	"bgp":        printer(printBGP),
+	"routes":     printer(printRoutes),
+	"tunnels":    printer(printTunnels),
+}
+
+func printer[T any](print func(*cli, T) error) func(*cli, json.RawMessage) error {
+	return func(c *cli, raw json.RawMessage) error {
+		var v T
+		if err := json.Unmarshal(raw, &v); err != nil {
+			return fmt.Errorf("the daemon's answer is not understood (is it of another version?): %w", err)
+		}
+		return print(c, v)
+	}
+}
+
+func printStatus(c *cli, s api.Status) error {
+	e := s.Engine
+	fmt.Fprintf(c.out, "node        %s, sluice %s, pid %d, up %s\n", orDash(s.Node), s.Version, s.PID, since(s.Started))
+	state := "applied"
+	if !e.Applied {
+		state = "NOT fully applied"
+	}
+	fmt.Fprintf(c.out, "revision    %d, %s\n", e.Revision, state)
+	if p := e.Pending; p != nil {
+		left := time.Duration(p.Remaining * float64(time.Second)).Round(time.Second)
+		fmt.Fprintf(c.out, "pending     goes back to %s in %s\n", revisionText(p.Base), left)
+		for _, f := range p.Failing {
+			fmt.Fprintf(c.out, "  failing   %s: %s\n", f.Check, f.Message)
+		}
+	}
+	if e.FileDiffers {
+		fmt.Fprintf(c.out, "file        %s differs from revision %d\n", e.File, e.Revision)
+	}
+	fmt.Fprintf(c.out, "generation  xdp %s, tc %s\n", short(s.XDPGeneration), short(s.TCGeneration))
+	fmt.Fprintf(c.out, "bgp         %d of %d neighbors established\n", s.Established, s.Neighbors)
+	for _, condition := range e.Conditions {
+		fmt.Fprintf(c.out, "condition   %s=%s %s %s\n", condition.Type, condition.Status, condition.Reason, condition.Message)
+	}
+	for _, w := range e.Warnings {
+		fmt.Fprintf(c.out, "warning     %s\n", w)
+	}
+	if e.LastError != "" {
+		fmt.Fprintf(c.out, "last error  %s (%s ago)\n", e.LastError, since(e.LastErrorAt))
+	}
+	return nil
+}
+
+func printInterfaces(c *cli, list []api.Interface) error {
+	t := c.table("INTERFACE", "ROLE", "STATE", "MTU", "XDP", "TCX", "RX PACKETS", "TX PACKETS", "ADDRESSES")
+	for _, i := range list {
+		state := "down"
+		switch {
+		case i.Index == 0:
+			state = "missing"
+		case i.Up && i.Carrier:
+			state = "up"
+		case i.Up:
+			state = "no carrier"
+		}
+		t.row(i.Name, i.Role, state, i.MTU, i.XDPMode, yesNo(i.TCX), i.RxPackets, i.TxPackets, joined(i.Addresses))
+	}
+	if err := t.print(); err != nil {
+		return err
+	}
+	for _, i := range list {
+		if i.XDPWhy != "" {
+			fmt.Fprintf(c.out, "%s: XDP is %s, not native: %s\n", i.Name, orDash(i.XDPMode), i.XDPWhy)
+		}
+	}
+	return nil
+}
+
+func printPolicy(c *cli, list []api.Policy) error {
+	for _, p := range list {
+		fmt.Fprintf(c.out, "%s (default %s)\n", p.Name, p.Default)
+		if len(p.Rules) == 0 {
+			continue
+		}
+		t := c.table("  RULE", "ACTION", "MATCH", "PACKETS", "BYTES")
+		for _, r := range p.Rules {
+			action := r.Action
+			if r.Shadow {
+				action += " (shadow)"
+			}
+			t.row("  "+r.Name, action, r.Match, r.Packets, r.Bytes)
+		}
+		if err := t.print(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func printReasons(c *cli, list []api.Reason) error {
+	t := c.table("INTERFACE", "HOOK", "REASON", "FATE", "PACKETS", "BYTES", "MEANING")
+	for _, r := range list {
+		t.row(r.Interface, r.Hook, r.Reason, r.Fate, r.Packets, r.Bytes, r.Text)
+	}
+	return t.print()
+}
+
+func printSets(c *cli, list []api.Set) error {
+	t := c.table("SET", "PREFIXES", "IPV4", "IPV6")
+	for _, s := range list {
+		t.row(s.Name, s.Prefixes, s.IPv4, s.IPv6)
+	}
+	return t.print()
+}
+
+func printWorkloads(c *cli, list []api.Workload) error {
+	t := c.table("WORKLOAD", "INTERFACE", "STATE", "INGRESS", "EGRESS", "ADDRESSES")
+	for _, w := range list {
+		state := "present"
+		if !w.Present {
+			state = "missing"
+		}
+		t.row(w.Name, w.Interface, state, w.Ingress, w.Egress, joined(w.Addresses))
+	}
+	return t.print()
+}
+
+func printFlows(c *cli, list []api.Flow) error {
+	t := c.table("ORIGIN", "PROTOCOL", "SOURCE", "DESTINATION", "STATE", "IDLE")
+	for _, f := range list {
+		idle := time.Duration(f.IdleSeconds * float64(time.Second)).Round(time.Second)
+		t.row(f.Origin, f.Protocol, f.Source, f.Destination, f.State, idle)
+	}
+	return t.print()
+}
+
+func since(t time.Time) string { return time.Since(t).Round(time.Second).String() }
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// short cuts a digest to what tells two apart.
+func short(digest string) string {
+	if digest == "" {
+		return "none"
+	}
+	return digest[:min(12, len(digest))]
+}

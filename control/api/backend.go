@@ -1,0 +1,48 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"sluice/control/engine"
+)
+
+// Backend is what the API speaks for. The daemon implements it.
+type Backend interface {
+	Plan(ctx context.Context, c Candidate) (engine.Plan, error)
+	Apply(ctx context.Context, r ApplyRequest) (engine.Result, error)
+	Confirm(ctx context.Context) (Confirmed, error)
+	Rollback(ctx context.Context, r RollbackRequest) (engine.Result, error)
+	History(ctx context.Context) ([]engine.Meta, error)
+	Config(ctx context.Context, revision int) (StoredConfig, error) // 0: the live one
+	Show(ctx context.Context, noun string) (any, error)             // ErrNoSuchNoun
+	Explain(ctx context.Context, r ExplainRequest) (Explanation, error)
+	Down(ctx context.Context) error
+}
+
+// ErrNoSuchNoun: show knows no such thing.
+var ErrNoSuchNoun = errors.New("nothing of that name to show")
+
+// Nouns are what show knows, with what each is for.
+var Nouns = []struct{ Name, Help string }{
+	{"status", "revision, pending confirmation, conditions"},
+	{"interfaces", "links, roles and how XDP is attached"},
+	{"policy", "rules in order with their hits"},
+	{"drops", "what was dropped where, and why"},
+	{"reasons", "every verdict by reason, passes included"},
+	{"sets", "named sets and their sizes"},
+	{"workloads", "workloads and their addresses"},
+	{"flows", "tracked flows"},
+	{"bgp", "sessions"},
+	{"routes", "routes learned from neighbors"},
+	{"tunnels", "tunnels and their peers"},
+}
+
+// Failure is the body of an answer that is not 200.
+type Failure struct {
+	Message string `json:"error"`
+	// Refused: the request was understood and the answer is no (exit code 1). Otherwise the fault is inside.
+	Refused bool `json:"refused"`
+}
+
+func (f *Failure) Error() string { return f.Message }

@@ -1,0 +1,122 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+
+	"sluice/control/engine"
+)
+
+// ErrUnreachable: no daemon answers on the socket (exit code 3).
+var ErrUnreachable = errors.New("could not reach the daemon")
+
+// Client speaks to a daemon. It has no state but its connections.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// NewClient makes a client for the socket at path.
+func NewClient(path string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}
+	return &Client{socket: path, http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// Close ends idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Plan asks what an apply would do.
+func (c *Client) Plan(ctx context.Context, in Candidate) (engine.Plan, error) {
+	return post[engine.Plan](ctx, c, "plan", in)
+}
+
+// Apply makes a candidate the revision of the machine.
+func (c *Client) Apply(ctx context.Context, in ApplyRequest) (engine.Result, error) {
+	return post[engine.Result](ctx, c, "apply", in)
+}
+
+// Confirm keeps the pending revision.
+func (c *Client) Confirm(ctx context.Context) (Confirmed, error) {
+	return post[Confirmed](ctx, c, "confirm", struct{}{})
+}
+
+// Rollback goes back to an earlier revision.
+func (c *Client) Rollback(ctx context.Context, in RollbackRequest) (engine.Result, error) {
+	return post[engine.Result](ctx, c, "rollback", in)
+}
+
+// History lists the revisions, oldest first.
+func (c *Client) History(ctx context.Context) ([]engine.Meta, error) {
+	return get[[]engine.Meta](ctx, c, "history")
+}
+
+// Config returns a revision's files; 0 is the live one.
+func (c *Client) Config(ctx context.Context, revision int) (StoredConfig, error) {
+	return get[StoredConfig](ctx, c, fmt.Sprintf("config/%d", revision))
+}
+
+// Show reads a noun; T fits the noun or is json.RawMessage.
+func Show[T any](ctx context.Context, c *Client, noun string) (T, error) {
+	return get[T](ctx, c, "show/"+noun)
+}
+
+// Explain asks what the live programs do with a packet.
+func (c *Client) Explain(ctx context.Context, in ExplainRequest) (Explanation, error) {
+	return post[Explanation](ctx, c, "explain", in)
+}
+
+// Down gives the machine back and ends the daemon.
+func (c *Client) Down(ctx context.Context) error { return order(ctx, c, "down") }
+
+func post[T any](ctx context.Context, c *Client, path string, in any) (T, error) {
+	var out T
+	body, err := json.Marshal(in)
+	if err != nil {
+		return out, err
+	}
+	err = c.do(ctx, http.MethodPost, path, bytes.NewReader(body), &out)
+	return out, err
+}
+
+func get[T any](ctx context.Context, c *Client, path string) (T, error) {
+	var out T
+	err := c.do(ctx, http.MethodGet, path, nil, &out)
+	return out, err
+}
+
+// order is a request without words and an answer without content.
+func order(ctx context.Context, c *Client, path string) error {
+	_, err := post[struct{}](ctx, c, path, struct{}{})
+	return err
+}
+
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader, out any) error {
+	request, err := http.NewRequestWithContext(ctx, method, "http://sluice/v1/"+path, body)
+	if err != nil {
+		return err
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("%w on %s: %w", ErrUnreachable, c.socket, errors.Unwrap(err))
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		f := &Failure{}
+		if err := json.NewDecoder(response.Body).Decode(f); err != nil || f.Message == "" {
+			return fmt.Errorf("the daemon answered %s", response.Status)
+		}
+		return f
+	}
+	return json.NewDecoder(response.Body).Decode(out)
+}

@@ -1,0 +1,158 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// maxBody bounds a request: a file of 16 MiB and its set files, in base64.
+const maxBody = 512 << 20
+
+// Server serves a Backend on a unix socket. It is a Task: Run, Ready, String.
+type Server struct {
+	path    string
+	backend Backend
+	log     *slog.Logger
+	ready   chan struct{}
+}
+
+// NewServer makes a server for the socket at path; nothing happens before Run.
+func NewServer(path string, b Backend, log *slog.Logger) *Server {
+	return &Server{path: path, backend: b, log: log, ready: make(chan struct{})}
+}
+
+func (s *Server) String() string { return "api" }
+
+// Ready is closed once the socket answers.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Run serves until ctx ends. The socket is 0600: who may open it may do everything.
+func (s *Server) Run(ctx context.Context) error {
+	l, err := s.listen()
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	close(s.ready)
+	select {
+	case err := <-ended:
+		return fmt.Errorf("api: %w", err)
+	case <-ctx.Done():
+	}
+	// An answer under way, such as that of `sluice down`, is still given.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if err := server.Shutdown(last); err != nil {
+		return errors.Join(server.Close(), os.RemoveAll(s.path))
+	}
+	return nil
+}
+
+// listen makes the socket. A leftover of a daemon that was killed is removed: the lock on the state directory says
+// that no other daemon is alive.
+func (s *Server) listen() (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(s.path), 0o755); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	if info, err := os.Lstat(s.path); err == nil && info.Mode()&os.ModeSocket == 0 {
+		return nil, fmt.Errorf("api: %s is there and is no socket: give another --socket", s.path)
+	}
+	if c, err := net.Dial("unix", s.path); err == nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("api: another process answers on %s: give this instance a --socket of its own", s.path)
+	}
+	if err := os.Remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	// Bound inside a directory that others cannot enter, then moved: there is no moment with wider permissions.
+	private, err := os.MkdirTemp(filepath.Dir(s.path), ".sluice-")
+	if err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	defer os.RemoveAll(private)
+	staged := filepath.Join(private, "s")
+	l, err := net.Listen("unix", staged)
+	if err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(staged, 0o600), os.Rename(staged, s.path)); err != nil {
+		return nil, errors.Join(fmt.Errorf("api: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	b := s.backend
+	mux.Handle("POST /v1/plan", answer(s, func(ctx context.Context, c Candidate) (any, error) { return b.Plan(ctx, c) }))
+	mux.Handle("POST /v1/apply", answer(s, func(ctx context.Context, r ApplyRequest) (any, error) { return b.Apply(ctx, r) }))
+	mux.Handle("POST /v1/confirm", answer(s, func(ctx context.Context, _ struct{}) (any, error) { return b.Confirm(ctx) }))
+	mux.Handle("POST /v1/rollback", answer(s, func(ctx context.Context, r RollbackRequest) (any, error) { return b.Rollback(ctx, r) }))
+	mux.Handle("POST /v1/explain", answer(s, func(ctx context.Context, r ExplainRequest) (any, error) { return b.Explain(ctx, r) }))
+	mux.Handle("POST /v1/down", answer(s, func(ctx context.Context, _ struct{}) (any, error) { return struct{}{}, b.Down(ctx) }))
+	mux.HandleFunc("GET /v1/history", func(w http.ResponseWriter, r *http.Request) {
+		v, err := b.History(r.Context())
+		s.write(w, v, err)
+	})
+	mux.HandleFunc("GET /v1/config/{revision}", func(w http.ResponseWriter, r *http.Request) {
+		n, err := strconv.Atoi(r.PathValue("revision"))
+		if err != nil {
+			s.write(w, nil, &Failure{Message: "a revision is a number", Refused: true})
+			return
+		}
+		v, err := b.Config(r.Context(), n)
+		s.write(w, v, err)
+	})
+	mux.HandleFunc("GET /v1/show/{noun}", func(w http.ResponseWriter, r *http.Request) {
+		v, err := b.Show(r.Context(), r.PathValue("noun"))
+		s.write(w, v, err)
+	})
+	return mux
+}
+
+// answer decodes a request strictly, asks, and writes what came back.
+func answer[T any](s *Server, ask func(context.Context, T) (any, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var in T
+		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&in); err != nil {
+			s.write(w, nil, &Failure{Message: "the request is not understood: " + err.Error(), Refused: true})
+			return
+		}
+		v, err := ask(r.Context(), in)
+		s.write(w, v, err)
+	})
+}
+
+func (s *Server) write(w http.ResponseWriter, v any, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		var f *Failure
+		if !errors.As(err, &f) {
+			f = &Failure{Message: err.Error()}
+		}
+		status := http.StatusInternalServerError
+		if f.Refused {
+			status = http.StatusUnprocessableEntity
+		}
+		w.WriteHeader(status)
+		v = f
+	}
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		s.log.Warn("an answer was not delivered", "error", err)
+	}
+}

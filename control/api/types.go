@@ -1,0 +1,186 @@
+// Package api is the local API: HTTP with JSON on a unix socket that only root may open, its client, and the metrics.
+// The JSON names are stable: `-o json` prints these types as they are.
+package api
+
+import (
+	"net/netip"
+	"time"
+
+	"sluice/bgp"
+	"sluice/control/engine"
+	"sluice/crypto/wireguard"
+)
+
+// Candidate is a file on its way to becoming a revision, with the set files that it names.
+type Candidate struct {
+	Name  string `json:"name"`
+	Bytes []byte `json:"bytes"`
+	Files []File `json:"files"`
+}
+
+// File is a set file; Path is as the configuration writes it.
+type File struct {
+	Path     string `json:"path"`
+	Contents []byte `json:"contents"`
+}
+
+// ApplyRequest asks for a revision. Zero ConfirmSeconds asks for no confirmation.
+type ApplyRequest struct {
+	Candidate      Candidate `json:"candidate"`
+	ConfirmSeconds float64   `json:"confirm_seconds,omitempty"`
+	Message        string    `json:"message,omitempty"`
+	Author         string    `json:"author,omitempty"`
+}
+
+// RollbackRequest asks for the content of an earlier revision as a new one.
+type RollbackRequest struct {
+	Revision       int     `json:"revision"`
+	ConfirmSeconds float64 `json:"confirm_seconds,omitempty"`
+	Message        string  `json:"message,omitempty"`
+	Author         string  `json:"author,omitempty"`
+}
+
+// Confirmed is the revision that confirm kept.
+type Confirmed struct {
+	Revision int `json:"revision"`
+}
+
+// StoredConfig is a revision as it was applied.
+type StoredConfig struct {
+	Meta  engine.Meta `json:"meta"`
+	Bytes []byte      `json:"bytes"`
+	Files []File      `json:"files"`
+}
+
+// ExplainRequest asks what the live programs do with a frame that enters, or with Egress leaves, by an interface.
+type ExplainRequest struct {
+	Interface string `json:"interface"`
+	Packet    string `json:"packet"` // the syntax of package xdp/packet
+	Egress    bool   `json:"egress,omitempty"`
+}
+
+// Explanation is what became of the packet, hook by hook in the order that it meets them.
+type Explanation struct {
+	Packet string       `json:"packet"`
+	Hooks  []HookAnswer `json:"hooks"`
+	Bug    string       `json:"bug,omitempty"` // program and reference model disagree: to be reported
+}
+
+// HookAnswer is the verdict of one program.
+type HookAnswer struct {
+	Hook       string       `json:"hook"` // xdp, tcx-ingress, tcx-egress
+	Interface  string       `json:"interface"`
+	Verdict    string       `json:"verdict"` // drop, pass, redirect
+	Reason     string       `json:"reason"`
+	Text       string       `json:"text"`
+	Policy     string       `json:"policy,omitempty"`
+	Rule       string       `json:"rule,omitempty"` // policy/name
+	File       string       `json:"file,omitempty"` // where the rule stands, as stored with the revision
+	Line       int          `json:"line,omitempty"`
+	RedirectTo string       `json:"redirect_to,omitempty"`
+	PassedOver []PassedOver `json:"passed_over,omitempty"`
+}
+
+// PassedOver is a rule that came before the one that acted, and why it did not match.
+type PassedOver struct {
+	Rule string `json:"rule"`
+	Line int    `json:"line,omitempty"`
+	Why  string `json:"why"`
+}
+
+// Status is the answer of `show status`.
+type Status struct {
+	Node          string        `json:"node"`
+	Version       string        `json:"version"`
+	PID           int           `json:"pid"`
+	Started       time.Time     `json:"started"`
+	Engine        engine.Status `json:"engine"`
+	XDPGeneration string        `json:"xdp_generation"` // digest; "" when the slots differ or are empty
+	TCGeneration  string        `json:"tc_generation"`
+	Neighbors     int           `json:"bgp_neighbors"`
+	Established   int           `json:"bgp_established"`
+}
+
+// Interface is one line of `show interfaces`.
+type Interface struct {
+	Name      string         `json:"name"`
+	Role      string         `json:"role"`
+	Index     int            `json:"index"` // 0: the interface is not there
+	Up        bool           `json:"up"`
+	Carrier   bool           `json:"carrier"`
+	MTU       int            `json:"mtu"`
+	Driver    string         `json:"driver,omitempty"`
+	Addresses []netip.Prefix `json:"addresses"`
+	XDPWanted string         `json:"xdp_wanted,omitempty"`
+	XDPMode   string         `json:"xdp_mode,omitempty"`
+	XDPWhy    string         `json:"xdp_why,omitempty"` // why it is not native
+	TCX       bool           `json:"tcx"`
+	RxPackets uint64         `json:"rx_packets"`
+	RxBytes   uint64         `json:"rx_bytes"`
+	TxPackets uint64         `json:"tx_packets"`
+	TxBytes   uint64         `json:"tx_bytes"`
+}
+
+// Policy is one policy with the hits of its rules.
+type Policy struct {
+	Name    string `json:"name"`
+	Default string `json:"default"` // accept, drop, continue
+	Rules   []Rule `json:"rules"`
+}
+
+// Rule is one rule with its counters. Both hooks count into them.
+type Rule struct {
+	ID      uint32 `json:"id"`
+	Name    string `json:"name"`
+	Action  string `json:"action"`
+	Shadow  bool   `json:"shadow,omitempty"`
+	Match   string `json:"match"`
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// Reason is one counter: what happened at a hook of an interface, and why.
+type Reason struct {
+	Hook      string `json:"hook"` // xdp, tc
+	Interface string `json:"interface"`
+	Reason    string `json:"reason"`
+	Fate      string `json:"fate"` // pass, drop, stack
+	Text      string `json:"text"`
+	Packets   uint64 `json:"packets"`
+	Bytes     uint64 `json:"bytes"`
+}
+
+// Set is one named set.
+type Set struct {
+	Name     string `json:"name"`
+	Prefixes int    `json:"prefixes"`
+	IPv4     int    `json:"ipv4"`
+	IPv6     int    `json:"ipv6"`
+}
+
+// Workload is one workload.
+type Workload struct {
+	Name      string       `json:"name"`
+	Interface string       `json:"interface"`
+	Present   bool         `json:"present"`
+	Addresses []netip.Addr `json:"addresses"`
+	Ingress   string       `json:"ingress_default"`
+	Egress    string       `json:"egress_default"`
+}
+
+// Flow is one tracked flow, in the direction of its first packet.
+type Flow struct {
+	Origin      string  `json:"origin"` // inside, outside: who opened it
+	Protocol    string  `json:"protocol"`
+	Source      string  `json:"source"` // address:port
+	Destination string  `json:"destination"`
+	State       string  `json:"state"` // new, replied, closing
+	IdleSeconds float64 `json:"idle_seconds"`
+}
+
+// What the subsystems themselves say, for `show bgp`, `show routes` and `show tunnels`.
+type (
+	Neighbor = bgp.NeighborStatus
+	Route    = bgp.RouteStatus
+	Tunnel   = wireguard.TunnelStatus
+)

@@ -1,0 +1,209 @@
+package compile
+
+import (
+	"net/netip"
+	"slices"
+
+	"sluice/control/config"
+	"sluice/control/host"
+)
+
+// The link group that holds every interface behind which strangers are: a packet that enters by one of them must not
+// leave by another. The kernel's routing rules say so by suppressing routes that lead into the group.
+const outsideGroup = 18800
+
+// Priorities of our routing rules, all between local (0) and main (32766).
+const (
+	ruleSuppress = 18800 // look in main, but not for routes that lead outside
+	ruleProhibit = 18801 // and nothing else
+)
+
+const mainTable = 254
+
+// host is what links, addresses, routes and sysctls should be.
+func (c *compiler) host() host.State {
+	var s host.State
+	for _, i := range c.cfg.Interfaces {
+		link := host.Link{Name: i.Name, Up: true, MTU: i.MTU}
+		if c.outside(i.Role) {
+			link.Group = outsideGroup
+		}
+		s.Links = append(s.Links, link)
+		for _, a := range i.Addresses {
+			s.Addresses = append(s.Addresses, host.Address{Link: i.Name, Prefix: a, Keep: c.keeps(i)})
+		}
+	}
+	for _, t := range c.cfg.Tunnels {
+		s.Links = append(s.Links, host.Link{Name: t.Name, Up: true, Group: outsideGroup})
+	}
+	for _, w := range c.present {
+		c.workloadHost(&s, w)
+	}
+	for _, r := range c.cfg.Routes {
+		s.Routes = append(s.Routes, host.Route{
+			Prefix: r.Prefix, Type: host.Unicast, Via: r.Via, Metric: r.Metric, Table: mainTable, Keep: c.keepsRoute(r),
+		})
+	}
+	s.Rules = c.kernelMatrix()
+	s.Sysctls = c.sysctls()
+
+	slices.SortFunc(s.Links, func(a, b host.Link) int { return compareNames(a.Name, b.Name) })
+	slices.SortFunc(s.Addresses, func(a, b host.Address) int {
+		if n := compareNames(a.Link, b.Link); n != 0 {
+			return n
+		}
+		return comparePrefixes(a.Prefix, b.Prefix)
+	})
+	slices.SortFunc(s.Routes, func(a, b host.Route) int {
+		if n := comparePrefixes(a.Prefix, b.Prefix); n != 0 {
+			return n
+		}
+		return a.Metric - b.Metric
+	})
+	return s
+}
+
+// workloadHost is the host side of a workload's veth: the gateway addresses, and the routes to the workload.
+func (c *compiler) workloadHost(s *host.State, w config.Workload) {
+	s.Links = append(s.Links, host.Link{Name: w.Interface, Up: true})
+	var has4, has6 bool
+	for _, a := range w.Addresses {
+		has4, has6 = has4 || a.Is4(), has6 || a.Is6()
+		s.Routes = append(s.Routes, host.Route{
+			Prefix: netip.PrefixFrom(a, a.BitLen()), Type: host.Unicast, Link: w.Interface, Table: mainTable,
+		})
+	}
+	if has4 {
+		s.Addresses = append(s.Addresses, host.Address{Link: w.Interface, Prefix: netip.PrefixFrom(GatewayIPv4, 32)})
+	}
+	if has6 {
+		s.Addresses = append(s.Addresses, host.Address{Link: w.Interface, Prefix: netip.PrefixFrom(GatewayIPv6, 64)})
+	}
+}
+
+// keeps says whether an interface's addresses stay on `sluice down`: those of the management interfaces, and where
+// there is none, those of the uplinks, because that is how the operator reaches the box.
+func (c *compiler) keeps(i config.Interface) bool {
+	dedicated := slices.ContainsFunc(c.cfg.Interfaces, func(i config.Interface) bool { return i.Role == config.RoleManagement })
+	if dedicated {
+		return i.Role == config.RoleManagement
+	}
+	return i.Role == config.RoleUplink
+}
+
+// keepsRoute keeps the routes whose next hop is reached by an address that stays.
+func (c *compiler) keepsRoute(r config.Route) bool {
+	for _, i := range c.cfg.Interfaces {
+		for _, a := range i.Addresses {
+			if c.keeps(i) && slices.ContainsFunc(r.Via, a.Contains) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (c *compiler) outside(r config.Role) bool {
+	return r == config.RoleUplink || r == config.RoleManagement || r == config.RoleTunnel
+}
+
+// kernelMatrix is the coarse forwarding matrix in the kernel's own routing rules: what enters from outside does not
+// leave outside, though every slot be empty. A forward: entry from a role to an outside one lifts it for that role,
+// and the finer matrix of the tcx programs remains.
+func (c *compiler) kernelMatrix() []host.Rule {
+	lifted := map[config.Role]bool{}
+	for _, f := range c.cfg.Forward {
+		if c.outside(f.To) {
+			lifted[f.From] = true
+		}
+	}
+	var rules []host.Rule
+	guard := func(link string) {
+		for _, ipv6 := range []bool{false, true} {
+			rules = append(rules,
+				host.Rule{Priority: ruleSuppress, IPv6: ipv6, InLink: link, Table: mainTable, SuppressGroup: outsideGroup},
+				host.Rule{Priority: ruleProhibit, IPv6: ipv6, InLink: link, Prohibit: true})
+		}
+	}
+	for _, i := range c.cfg.Interfaces {
+		if c.outside(i.Role) && !lifted[i.Role] {
+			guard(i.Name)
+		}
+	}
+	if !lifted[config.RoleTunnel] {
+		for _, t := range c.cfg.Tunnels {
+			guard(t.Name)
+		}
+	}
+	slices.SortFunc(rules, compareRules)
+	return rules
+}
+
+func compareRules(a, b host.Rule) int {
+	if a.Priority != b.Priority {
+		return a.Priority - b.Priority
+	}
+	if a.IPv6 != b.IPv6 {
+		if b.IPv6 {
+			return -1
+		}
+		return 1
+	}
+	return compareNames(a.InLink, b.InLink)
+}
+
+// sysctls are those of the file, and the forwarding that its roles imply: the FIB lookup of the tcx programs and the
+// kernel's own path both need it. IPv6 has one more switch for the whole namespace.
+func (c *compiler) sysctls() []host.Sysctl {
+	want := map[string]string{}
+	var forwards, forwards6 bool
+	for _, w := range c.present {
+		forwards = true
+		forwards6 = forwards6 || slices.ContainsFunc(w.Addresses, netip.Addr.Is6)
+	}
+	for _, i := range c.cfg.Interfaces {
+		if i.Role == config.RoleDownstream {
+			forwards = true
+			forwards6 = forwards6 || slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() })
+		}
+	}
+	for _, f := range c.cfg.Forward {
+		forwards = forwards || f.From != ""
+	}
+	if forwards {
+		for _, name := range c.forwardingLinks() {
+			want["net.ipv4.conf."+name+".forwarding"] = "1"
+			if forwards6 {
+				want["net.ipv6.conf."+name+".forwarding"] = "1"
+			}
+		}
+		if forwards6 {
+			want["net.ipv6.conf.all.forwarding"] = "1"
+		}
+	}
+	for _, s := range c.cfg.Sysctls {
+		want[s.Key] = s.Value // the file has the last word
+	}
+	out := make([]host.Sysctl, 0, len(want))
+	for key, value := range want {
+		out = append(out, host.Sysctl{Key: key, Value: value})
+	}
+	slices.SortFunc(out, func(a, b host.Sysctl) int { return compareNames(a.Key, b.Key) })
+	return out
+}
+
+func (c *compiler) forwardingLinks() []string {
+	var names []string
+	for _, i := range c.cfg.Interfaces {
+		if i.Role == config.RoleUplink || i.Role == config.RoleDownstream {
+			names = append(names, i.Name)
+		}
+	}
+	for _, t := range c.cfg.Tunnels {
+		names = append(names, t.Name)
+	}
+	for _, w := range c.present {
+		names = append(names, w.Interface)
+	}
+	return names
+}

@@ -1,0 +1,159 @@
+package config
+
+import (
+	"net/netip"
+)
+
+// policies fills the rule lists of the node and of the workloads, which stand in Config already.
+func (b *builder) policies(raw *rawConfig) {
+	b.cfg.Policy.Ingress = b.rules(&raw.Policy.Ingress)
+	b.cfg.Policy.Egress = b.rules(&raw.Policy.Egress)
+	for i := range raw.Workloads.items {
+		r, w := &raw.Workloads.items[i], &b.cfg.Workloads[i]
+		w.Ingress = b.rules(&r.Ingress)
+		w.Egress = b.rules(&r.Egress)
+	}
+}
+
+// lockout reports policies that protect nothing, and those that would lock the operator out.
+func (b *builder) lockout(raw *rawConfig) {
+	uplink, unsure := false, raw.Interfaces.unsure()
+	failsafe := raw.Management.written() && !raw.Management.Accept.empty()
+	for _, i := range raw.Interfaces.items {
+		uplink = uplink || i.Role.v == RoleUplink
+		unsure = unsure || i.Role.written() && !i.Role.ok
+		if i.XDP.Fail.v == "closed" && i.Role.v == RoleUplink && !failsafe {
+			b.add(i.XDP.Fail.at, bad("fail: closed without a management rule would lock you out").or("write management: accept: first"))
+		}
+	}
+	for _, rules := range []*rawRules{&raw.Policy.Ingress, &raw.Policy.Egress} {
+		if rules.Default.v == Drop && !failsafe {
+			b.add(rules.Default.at, bad("default: drop without a management rule would lock you out").or("write management: accept: first"))
+		}
+		if (rules.Default.v == Drop || len(rules.Rules.items) > 0) && !uplink && !unsure {
+			b.add(rules.at, bad("the policy protects nothing: no interface has role uplink").or("give an interface role: uplink"))
+		}
+	}
+}
+
+func (b *builder) rules(raw *rawRules) RuleList {
+	out := RuleList{Default: raw.Default.or(Accept), Fragments: raw.Fragments.v, Pos: raw.pos}
+	seen := map[string]at{}
+	for i := range raw.Rules.items {
+		r := &raw.Rules.items[i]
+		b.unique(seen, string(r.Name.v), r.Name.ok, r.Name.at, "rule")
+		out.Rules = append(out.Rules, b.rule(r))
+	}
+	return out
+}
+
+func (b *builder) rule(r *rawRule) Rule {
+	from, to := b.refs(r.From), b.refs(r.To)
+	b.portsOf(r.Protocol, r.Ports)
+	b.portsOf(r.Protocol, r.SourcePorts)
+	matches := from.families & to.families
+	if matches == 0 {
+		b.add(r.at, bad("the rule can never match: from is %s and to is %s", from.families, to.families))
+	} else {
+		b.protocolFamily(r.at, r.Protocol, matches)
+	}
+	return Rule{Name: string(r.Name.v), From: from.refs, To: to.refs, NotFrom: b.except(r.NotFrom, matches),
+		NotTo: b.except(r.NotTo, matches), Protocol: protocolOf(r.Protocol), Ports: portRanges(r.Ports),
+		SourcePorts: portRanges(r.SourcePorts), Action: r.Action.v, Shadow: r.Mode.v == shadow, Pos: r.pos}
+}
+
+func protocolOf(p val[protocol]) Protocol {
+	if p.written() {
+		return p.v.Protocol
+	}
+	return AnyProtocol
+}
+
+// protocolFamily reports ICMP of the one family with addresses of the other.
+func (b *builder) protocolFamily(a at, p val[protocol], addresses families) {
+	switch {
+	case p.ok && p.v.Protocol == protocolICMP && addresses == ipv6:
+		b.add(a, bad("the rule can never match: its addresses are IPv6 and icmp is IPv4").or("write protocol: icmpv6"))
+	case p.ok && p.v.Protocol == protocolICMPv6 && addresses == ipv4:
+		b.add(a, bad("the rule can never match: its addresses are IPv4 and icmpv6 is IPv6").or("write protocol: icmp"))
+	}
+}
+
+// portsOf reports ports of a protocol that has none, and empty lists.
+func (b *builder) portsOf(p val[protocol], l list[val[ports]]) {
+	if !l.written() {
+		return
+	}
+	if l.empty() {
+		b.add(l.at, emptyMatch())
+	}
+	if (p.ok && !p.v.hasPorts()) || !p.written() {
+		b.add(l.at, bad("ports need a protocol that has them").or("write protocol: tcp, udp or sctp"))
+	}
+}
+
+// emptyMatch is about a list that would match everything, which is never what emptying it was for.
+func emptyMatch() problem {
+	return bad("the list is empty").or("write what it should match, or remove the key")
+}
+
+func portRanges(l list[val[ports]]) []PortRange {
+	var out []PortRange
+	for _, p := range good(l) {
+		out = append(out, p.PortRange)
+	}
+	return out
+}
+
+// resolved is a list of references whose names are known, and the families that it can match.
+type resolved struct {
+	refs     []Ref
+	families families
+}
+
+func (b *builder) refs(l list[val[ref]]) resolved {
+	var out resolved
+	for _, r := range l.items {
+		have := bothFamilies
+		if r.ok {
+			have = b.resolve(&r)
+			out.refs = append(out.refs, r.v.Ref)
+		}
+		out.families |= have
+	}
+	if len(l.items) == 0 || l.unsure() {
+		out.families = bothFamilies
+	}
+	if l.empty() {
+		b.add(l.at, emptyMatch())
+	}
+	return out
+}
+
+// resolve finds whose a name is and tells its families.
+func (b *builder) resolve(r *val[ref]) families {
+	text := r.v.Set
+	workload, known := b.owners[text]
+	switch {
+	case r.v.Prefix != netip.Prefix{}:
+		return familyOf(r.v.Prefix.Addr())
+	case text == "": // self
+		return bothFamilies
+	case !known:
+		b.add(r.at, b.dangling(text))
+		return bothFamilies
+	case workload:
+		r.v.Set, r.v.Workload = "", text
+	}
+	return b.families[text]
+}
+
+// except resolves not_from or not_to: an exception outside of what the rule matches is a mistake.
+func (b *builder) except(l list[val[ref]], matches families) []Ref {
+	for _, r := range l.items {
+		if r.ok && r.v.Prefix.IsValid() && matches != 0 && familyOf(r.v.Prefix.Addr())&matches == 0 {
+			b.add(r.at, bad("the exception never applies: the rule matches %s only", matches))
+		}
+	}
+	return b.refs(l).refs
+}

@@ -1,0 +1,161 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Error is one thing that is wrong with a file.
+type Error struct {
+	Pos  Pos
+	Path string // YAML path, such as policy.ingress.rules[2].ports[0]; "" for the file as a whole
+	Msg  string
+	Hint string // what would be right; "" where that is plain
+
+	// Unavailable marks a key or value that is known, but whose feature this version does not have.
+	Unavailable bool
+}
+
+// Error gives "edge.yaml:12:5: path: message; hint".
+func (e Error) Error() string {
+	var b strings.Builder
+	for _, part := range []string{e.Pos.String(), e.Path} {
+		if part != "" {
+			b.WriteString(part + ": ")
+		}
+	}
+	b.WriteString(e.Msg)
+	if e.Hint != "" {
+		b.WriteString("; " + e.Hint)
+	}
+	return b.String()
+}
+
+// Errors is everything that is wrong with a file and its set files, sorted by place. Of one file it holds at most 100
+// errors and a last one that counts the others.
+type Errors []Error
+
+// Error gives one error per line.
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i := range e {
+		lines[i] = e[i].Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// String gives "file:line:column", without the parts that are unknown.
+func (p Pos) String() string {
+	switch {
+	case p.Line == 0:
+		return p.File
+	case p.Column == 0:
+		return fmt.Sprintf("%s:%d", p.File, p.Line)
+	}
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
+// problem is what is wrong with one value, before anybody knows where it stands. The zero problem is none.
+type problem struct {
+	msg, hint   string
+	unavailable bool
+}
+
+func (p problem) none() bool { return p.msg == "" }
+
+// bad makes a problem without a hint.
+func bad(format string, args ...any) problem { return problem{msg: fmt.Sprintf(format, clip(args)...)} }
+
+// clip shortens what a file may have made endless.
+func clip(args []any) []any {
+	const most = 200
+	for i, arg := range args {
+		if s, ok := arg.(string); ok && len(s) > most {
+			args[i] = strings.ToValidUTF8(s[:most], "") + "..."
+		}
+	}
+	return args
+}
+
+// printable returns a word of the file as it is, or quoted where that would upset a terminal.
+func printable(s string) string {
+	if len(s) <= 200 && strconv.Quote(s) == `"`+s+`"` {
+		return s
+	}
+	return strconv.Quote(strings.ToValidUTF8(s[:min(len(s), 200)], ""))
+}
+
+// or adds a hint.
+func (p problem) or(format string, args ...any) problem {
+	p.hint = fmt.Sprintf(format, clip(args)...)
+	return p
+}
+
+// unavailable is the one answer to every key and value of a later version.
+func unavailable(what string) problem {
+	return problem{msg: "`" + printable(what) + "` is not available in this version", unavailable: true}
+}
+
+const (
+	maxShown = 100    // errors kept of one file
+	maxHeld  = 10_000 // errors remembered of one file before sorting: bounds the memory that a wrong file costs
+)
+
+// report collects errors.
+type report struct {
+	file   string // the main file: its errors come first
+	list   Errors
+	counts map[string]int
+}
+
+func newReport(file string) *report { return &report{file: file, counts: map[string]int{}} }
+
+func (r *report) add(a at, p problem) {
+	if a.path == root {
+		a.path = ""
+	}
+	r.counts[a.pos.File]++
+	if r.counts[a.pos.File] <= maxHeld {
+		r.list = append(r.list, Error{Pos: a.pos, Path: a.path, Msg: p.msg, Hint: p.hint, Unavailable: p.unavailable})
+	}
+}
+
+// err returns nil or Errors.
+func (r *report) err() error {
+	if len(r.list) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(r.list, func(a, b Error) int {
+		return cmp.Or(r.order(a.Pos.File, b.Pos.File), cmp.Compare(a.Pos.Line, b.Pos.Line),
+			cmp.Compare(a.Pos.Column, b.Pos.Column))
+	})
+	var out Errors
+	for start := 0; start < len(r.list); {
+		file := r.list[start].Pos.File
+		end := start
+		for end < len(r.list) && r.list[end].Pos.File == file {
+			end++
+		}
+		out = append(out, r.list[start:min(end, start+maxShown)]...)
+		if more := r.counts[file] - maxShown; more > 0 {
+			out = append(out, Error{Pos: Pos{File: file}, Msg: fmt.Sprintf("and %d more", more)})
+		}
+		start = end
+	}
+	return out
+}
+
+func (r *report) order(a, b string) int {
+	switch {
+	case a == b:
+		return 0
+	case a == r.file:
+		return -1
+	case b == r.file:
+		return 1
+	}
+	return cmp.Compare(a, b)
+}

@@ -1,0 +1,32 @@
+package config
+
+import "reflect"
+
+// laterKeys are the keys that DESIGN.md section 5 names and whose feature comes in a later version. Values of later
+// versions stand with their enumerations (words.later).
+func laterKeys() map[reflect.Type][]string {
+	return map[reflect.Type][]string{
+		reflect.TypeFor[rawConfig]():    {"sockets"},
+		reflect.TypeFor[rawNode]():      {"dns", "ntp"},
+		reflect.TypeFor[rawInterface](): {"parent", "vlan", "members", "lacp"},
+		reflect.TypeFor[rawRule]():      {"limit", "socket", "log"},
+		reflect.TypeFor[rawWorkload]():  {"bandwidth"},
+		reflect.TypeFor[rawBGP]():       {"flowspec", "blackhole"},
+		reflect.TypeFor[rawNeighbor]():  {"bfd"},
+		reflect.TypeFor[rawAdvertise](): {"when"},
+		reflect.TypeFor[rawTunnel]():    {"clamp_mss", "health", "ipsec"},
+	}
+}
+
+// secretKeys are keys that would hold a secret in the open, and the key that names its file. Their values are never
+// printed.
+func secretKeys() map[string]string {
+	return map[string]string{
+		"password":      "password_file",
+		"md5":           "password_file",
+		"private_key":   "wireguard.private_key_file",
+		"privatekey":    "wireguard.private_key_file",
+		"preshared_key": "preshared_key_file",
+		"psk":           "preshared_key_file",
+	}
+}

@@ -1,0 +1,272 @@
+package config
+
+import (
+	"encoding/base64"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// name is the name of anything that the file names itself.
+type name string
+
+const namePattern = `^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$`
+
+var nameRegexp = regexp.MustCompile(namePattern)
+
+func (n *name) takes() takes     { return text }
+func (n *name) describe() schema { return schema{"pattern": namePattern} }
+func (n *name) parse(s string) problem {
+	*n = name(s)
+	switch {
+	case len(s) > 63:
+		return bad("the name is %d characters long", len(s)).or("63 is the most")
+	case !nameRegexp.MatchString(s):
+		return bad("%q is not a name", s).or("use letters, digits, dot, underscore and hyphen, and do not begin with dot or hyphen")
+	case looksLikeAddress(s):
+		return bad("the name %q reads as an address", s).or("put a letter in")
+	}
+	return problem{}
+}
+
+// linkName is the name of a network device. The kernel's limit is IFNAMSIZ, 16 with the final NUL.
+type linkName string
+
+const linkPattern = `^[A-Za-z0-9_][A-Za-z0-9._-]{0,14}$`
+
+var linkRegexp = regexp.MustCompile(linkPattern)
+
+func (n *linkName) takes() takes     { return text }
+func (n *linkName) describe() schema { return schema{"pattern": linkPattern} }
+func (n *linkName) parse(s string) problem {
+	*n = linkName(s)
+	switch {
+	case len(s) > 15:
+		return bad("interface name %q is %d bytes long", s, len(s)).or("the kernel allows 15")
+	case !linkRegexp.MatchString(s):
+		return bad("%q is not an interface name", s).or("use letters, digits, dot, underscore and hyphen, and do not begin with dot or hyphen")
+	case s == "all" || s == "default":
+		// net.ipv4.conf has entries of these names that are no interfaces.
+		return bad("%q cannot name an interface", s)
+	}
+	return problem{}
+}
+
+// absPath names a file of the machine, often one with a secret: its value is never printed, because somebody may have
+// put the secret itself there.
+type absPath string
+
+func (p *absPath) takes() takes     { return text }
+func (p *absPath) describe() schema { return schema{"pattern": "^/"} }
+func (p *absPath) parse(s string) problem {
+	*p = absPath(s)
+	if !filepath.IsAbs(s) || strings.ContainsAny(s, "\x00\n") {
+		return bad("not an absolute path").or("write the whole path of the file, beginning with /")
+	}
+	return problem{}
+}
+
+// setPath names a set file, relative to FILE's directory or absolute.
+type setPath string
+
+func (p *setPath) takes() takes     { return text }
+func (p *setPath) describe() schema { return schema{"minLength": 1} }
+func (p *setPath) parse(s string) problem {
+	*p = setPath(s)
+	if s == "" || strings.ContainsAny(s, "\x00\n") {
+		return bad("not a path")
+	}
+	return problem{}
+}
+
+// duration always has a unit.
+type duration time.Duration
+
+const durationPattern = `^([0-9]+(ms|s|m|h))+$`
+
+var durationRegexp = regexp.MustCompile(durationPattern)
+
+func (d *duration) takes() takes     { return text }
+func (d *duration) describe() schema { return schema{"pattern": durationPattern} }
+func (d *duration) parse(s string) problem {
+	if s != "" && digits(s) {
+		return bad("%s has no unit", s).or("write %ss", s)
+	}
+	v, err := time.ParseDuration(s)
+	if err != nil || !durationRegexp.MatchString(s) {
+		return bad("%q is not a duration", s).or("write a number and a unit (ms, s, m, h), such as 90s")
+	}
+	*d = duration(v)
+	return problem{}
+}
+
+// community is an RFC 1997 community, ASN in the high half.
+type community uint32
+
+func (c *community) takes() takes     { return text }
+func (c *community) describe() schema { return schema{"pattern": `^[0-9]{1,5}:[0-9]{1,5}$`} }
+func (c *community) parse(s string) problem {
+	high, low, ok := strings.Cut(s, ":")
+	h, badHigh := decimal(high, 0, 65535)
+	l, badLow := decimal(low, 0, 65535)
+	if !ok || !badHigh.none() || !badLow.none() {
+		return bad("%q is not a community", s).or("write two numbers up to 65535, such as \"65010:100\"")
+	}
+	*c = community(h<<16 | l)
+	return problem{}
+}
+
+// publicKey is a Curve25519 public key. Its value is never printed: a private key looks the same.
+type publicKey string
+
+func (k *publicKey) takes() takes     { return text }
+func (k *publicKey) describe() schema { return schema{"pattern": "^[A-Za-z0-9+/]{43}=$"} }
+func (k *publicKey) parse(s string) problem {
+	*k = publicKey(s)
+	raw, err := base64.StdEncoding.Strict().DecodeString(s)
+	switch {
+	case err != nil || strings.ContainsAny(s, "\r\n"):
+		return bad("not a public key").or("write the 44 characters of base64 that `wg pubkey` prints")
+	case len(raw) != 32:
+		return bad("the public key is %d bytes long", len(raw)).or("a WireGuard key has 32 bytes, which is 44 characters of base64")
+	}
+	return problem{}
+}
+
+// sysctlKey is a dotted key under net. Slashes would leave the tree that the dots stand for.
+type sysctlKey string
+
+const sysctlPattern = `^net(\.[A-Za-z0-9_-]+)+$`
+
+var sysctlRegexp = regexp.MustCompile(sysctlPattern)
+
+func (k *sysctlKey) takes() takes     { return text }
+func (k *sysctlKey) describe() schema { return schema{"pattern": sysctlPattern} }
+func (k *sysctlKey) parse(s string) problem {
+	*k = sysctlKey(s)
+	if !sysctlRegexp.MatchString(s) {
+		return bad("%q is not a sysctl under net", s).or("write a dotted key, such as net.ipv4.tcp_syncookies")
+	}
+	return problem{}
+}
+
+// sysctlValue is one line, as it is written to /proc/sys.
+type sysctlValue string
+
+func (v *sysctlValue) takes() takes     { return text | integer }
+func (v *sysctlValue) describe() schema { return schema{"pattern": `^[^\n]+$`} }
+func (v *sysctlValue) parse(s string) problem {
+	*v = sysctlValue(s)
+	if strings.TrimSpace(s) == "" || strings.ContainsAny(s, "\x00\n") {
+		return bad("a sysctl's value is one line of text")
+	}
+	return problem{}
+}
+
+// snat is how a workload's source is translated.
+type snat string
+
+func (v *snat) takes() takes     { return text }
+func (v *snat) describe() schema { return schema{"enum": []string{"none"}} }
+func (v *snat) parse(s string) problem {
+	if s == "auto" || looksLikeAddress(s) {
+		return unavailable("snat: " + s)
+	}
+	return words{now: []string{"none"}, mean: map[string]string{"off": "none", "no": "none", "false": "none"}}.judge(s)
+}
+
+// tunnelMTU is bytes, or 0 for auto.
+type tunnelMTU int
+
+func (m *tunnelMTU) takes() takes { return text | integer }
+func (m *tunnelMTU) describe() schema {
+	return schema{"pattern": "^auto$", "minimum": minMTU, "maximum": maxMTU}
+}
+func (m *tunnelMTU) parse(s string) problem {
+	if s == "auto" {
+		return problem{}
+	}
+	if s == "" || !digits(s) {
+		return bad("%q is not an MTU", s).or("write auto or bytes, such as 1420")
+	}
+	i, p := decimal(s, minMTU, maxMTU)
+	*m = tunnelMTU(i)
+	return p
+}
+
+// protocol is an IP protocol by name or number.
+type protocol struct{ Protocol }
+
+const (
+	protocolICMP   Protocol = 1
+	protocolTCP    Protocol = 6
+	protocolUDP    Protocol = 17
+	protocolICMPv6 Protocol = 58
+	protocolSCTP   Protocol = 132
+)
+
+func protocolNames() map[string]Protocol {
+	return map[string]Protocol{"any": AnyProtocol, "icmp": protocolICMP, "tcp": protocolTCP, "udp": protocolUDP, "gre": 47,
+		"esp": 50, "icmpv6": protocolICMPv6, "sctp": protocolSCTP}
+}
+
+func (p *protocol) takes() takes { return text | integer }
+func (p *protocol) describe() schema {
+	return schema{"pattern": "^(any|icmp|tcp|udp|gre|esp|icmpv6|sctp)$", "minimum": 0, "maximum": 255}
+}
+func (p *protocol) parse(s string) problem {
+	if known, ok := protocolNames()[s]; ok {
+		p.Protocol = known
+		return problem{}
+	}
+	if _, err := strconv.Atoi(s); err != nil {
+		hint := "write tcp, udp, sctp, icmp, icmpv6, gre, esp, any or a number"
+		if strings.EqualFold(s, "icmp6") || strings.EqualFold(s, "ipv6-icmp") {
+			hint = "write icmpv6"
+		}
+		return bad("%q is not a protocol", s).or("%s", hint)
+	}
+	i, bad := decimal(s, 0, 255)
+	p.Protocol = Protocol(i)
+	return bad
+}
+
+func (p Protocol) hasPorts() bool {
+	return p == protocolTCP || p == protocolUDP || p == protocolSCTP
+}
+
+// ports is one port or an inclusive range of them.
+type ports struct{ PortRange }
+
+func (r *ports) takes() takes { return text | integer }
+func (r *ports) describe() schema {
+	return schema{"pattern": "^[0-9]{1,5}-[0-9]{1,5}$", "minimum": 1, "maximum": 65535}
+}
+func (r *ports) parse(s string) problem {
+	low, high, isRange := strings.Cut(s, "-")
+	if !isRange {
+		high = low
+	}
+	first, p := decimal(strings.TrimSpace(low), 1, 65535)
+	if !p.none() {
+		return bad("%s is not a port", quoteIfNotNumber(s)).or("ports are 1-65535")
+	}
+	last, p := decimal(strings.TrimSpace(high), 1, 65535)
+	if !p.none() {
+		return bad("%s is not a port range", quoteIfNotNumber(s)).or("ports are 1-65535")
+	}
+	if first > last {
+		return bad("port range %d-%d is upside down", first, last).or("write %d-%d", last, first)
+	}
+	r.PortRange = PortRange{uint16(first), uint16(last)}
+	return problem{}
+}
+
+func quoteIfNotNumber(s string) string {
+	if s != "" && strings.Trim(s, "0123456789-") == "" {
+		return s
+	}
+	return strconv.Quote(s)
+}

@@ -1,0 +1,93 @@
+package config
+
+// The enumerations of the file, and the bounds of its numbers.
+
+type (
+	failMode   string
+	ruleMode   string
+	routeTable string
+	tunnelType string
+	backend    string
+	keep       string
+)
+
+const shadow ruleMode = "shadow"
+
+func (Role) words() words {
+	return words{
+		now:  []string{"uplink", "downstream", "workload", "tunnel", "management"},
+		mean: map[string]string{"wan": "uplink", "external": "uplink", "lan": "downstream", "internal": "downstream", "mgmt": "management", "oob": "management"},
+	}
+}
+
+func (XDPMode) words() words {
+	return words{
+		now: []string{"auto", "native", "generic", "none"},
+		// off is a boolean to YAML 1.1, which is why the file says none.
+		mean: map[string]string{"off": "none", "no": "none", "false": "none", "disabled": "none", "on": "auto", "yes": "auto",
+			"true": "auto", "driver": "native", "drv": "native", "skb": "generic"},
+	}
+}
+
+func (failMode) words() words {
+	return words{now: []string{"open", "closed"}, mean: map[string]string{"close": "closed", "drop": "closed", "pass": "open"}}
+}
+
+func (Action) words() words {
+	return words{
+		now:   []string{"accept", "drop"},
+		later: []string{"limit", "bypass", "syn_cookie"},
+		mean: map[string]string{"allow": "accept", "permit": "accept", "pass": "accept", "deny": "drop", "block": "drop",
+			"discard": "drop", "reject": "drop"},
+	}
+}
+
+func (Fragments) words() words {
+	return words{now: []string{"accept", "drop"}, later: []string{"track"}}
+}
+
+func (ruleMode) words() words { return words{now: []string{"shadow"}} }
+
+func (Family) words() words {
+	return words{
+		now:   []string{"ipv4-unicast", "ipv6-unicast"},
+		later: []string{"ipv4-flowspec", "ipv6-flowspec"},
+		mean:  map[string]string{"ipv4": "ipv4-unicast", "inet": "ipv4-unicast", "ipv6": "ipv6-unicast", "inet6": "ipv6-unicast"},
+	}
+}
+
+func (routeTable) words() words { return words{now: []string{"main"}} }
+
+func (tunnelType) words() words {
+	return words{now: []string{"wireguard"}, later: []string{"ipsec"}, mean: map[string]string{"wg": "wireguard"}}
+}
+
+func (backend) words() words { return words{now: []string{"auto", "kernel", "userspace"}} }
+
+func (keep) words() words { return words{now: []string{"keep"}} }
+
+type (
+	mtu          int
+	metric       int
+	port         uint16
+	asn          uint32
+	flowCount    uint32
+	prefixCount  uint32
+	pathCount    int
+	prefixLength int
+)
+
+const (
+	minMTU  = 68   // RFC 791
+	minMTU6 = 1280 // RFC 8200 section 5
+	maxMTU  = 65535
+)
+
+func (mtu) bounds() (int64, int64)          { return minMTU, maxMTU }
+func (metric) bounds() (int64, int64)       { return 0, 1<<31 - 1 }
+func (port) bounds() (int64, int64)         { return 1, 65535 }
+func (asn) bounds() (int64, int64)          { return 1, 1<<32 - 1 } // 0: RFC 7607
+func (flowCount) bounds() (int64, int64)    { return 1024, 1 << 24 }
+func (prefixCount) bounds() (int64, int64)  { return 1, 1<<32 - 1 }
+func (pathCount) bounds() (int64, int64)    { return 1, 128 }
+func (prefixLength) bounds() (int64, int64) { return 0, 128 }

@@ -1,0 +1,251 @@
+package config
+
+import "net/netip"
+
+// The shape of the file. A key's Go type says what it may hold. Field tags name the key and whether it is required;
+// keys of later versions stand in later.go.
+
+type rawConfig struct {
+	at
+	Node       rawNode            `key:"node"`
+	Interfaces list[rawInterface] `key:"interfaces"`
+	Routes     list[rawRoute]     `key:"routes"`
+	Sysctls    list[rawSysctl]    `key:"sysctls"`
+	Management rawManagement      `key:"management"`
+	Forward    list[rawForward]   `key:"forward"`
+	Sets       list[rawSet]       `key:"sets"`
+	Policy     rawPolicy          `key:"policy"`
+	Workloads  list[rawWorkload]  `key:"workloads"`
+	Conntrack  rawConntrack       `key:"conntrack"`
+	BGP        rawBGP             `key:"bgp"`
+	Tunnels    list[rawTunnel]    `key:"tunnels"`
+	Apply      rawApply           `key:"apply"`
+	Telemetry  rawTelemetry       `key:"telemetry"`
+}
+
+type rawNode struct {
+	at
+	Name     val[name]    `key:"name"`
+	StateDir val[absPath] `key:"state_dir"`
+	BPFDir   val[absPath] `key:"bpf_dir"`
+	Socket   val[absPath] `key:"socket"`
+}
+
+type rawInterface struct {
+	at
+	Name      val[linkName]            `key:"name,required"`
+	Role      pick[Role]               `key:"role"`
+	MTU       num[mtu]                 `key:"mtu"`
+	Addresses list[val[addressPrefix]] `key:"addresses"`
+	XDP       rawXDP                   `key:"xdp"`
+}
+
+type rawXDP struct {
+	at
+	Mode pick[XDPMode]  `key:"mode"`
+	Fail pick[failMode] `key:"fail"`
+}
+
+type rawRoute struct {
+	at
+	Prefix val[network]       `key:"prefix,required"`
+	Via    list[val[unicast]] `key:"via,required"`
+	Metric num[metric]        `key:"metric"`
+}
+
+type rawSysctl struct {
+	at
+	Key   val[sysctlKey]   `key:"key,required"`
+	Value val[sysctlValue] `key:"value,required"`
+}
+
+type rawManagement struct {
+	at
+	Accept list[rawManagementRule] `key:"accept,required"`
+}
+
+type rawManagementRule struct {
+	at
+	Name     val[name]        `key:"name"`
+	From     list[val[ref]]   `key:"from"`
+	Protocol val[protocol]    `key:"protocol,required"`
+	Ports    list[val[ports]] `key:"ports"`
+}
+
+type rawForward struct {
+	at
+	From    pick[Role] `key:"from,required"`
+	To      pick[Role] `key:"to,required"`
+	Transit val[truth] `key:"transit"`
+}
+
+type rawSet struct {
+	at
+	Name     val[name]          `key:"name,required"`
+	Prefixes list[val[target]]  `key:"prefixes"`
+	Files    list[val[setPath]] `key:"files"`
+}
+
+type rawPolicy struct {
+	at
+	Ingress rawRules `key:"ingress"`
+	Egress  rawRules `key:"egress"`
+}
+
+type rawRules struct {
+	at
+	Default   pick[Action]    `key:"default"`
+	Fragments pick[Fragments] `key:"fragments"`
+	Rules     list[rawRule]   `key:"rules"`
+}
+
+type rawRule struct {
+	at
+	Name        val[name]        `key:"name,required"`
+	From        list[val[ref]]   `key:"from"`
+	To          list[val[ref]]   `key:"to"`
+	NotFrom     list[val[ref]]   `key:"not_from"`
+	NotTo       list[val[ref]]   `key:"not_to"`
+	Protocol    val[protocol]    `key:"protocol"`
+	Ports       list[val[ports]] `key:"ports"`
+	SourcePorts list[val[ports]] `key:"source_ports"`
+	Action      pick[Action]     `key:"action,required"`
+	Mode        pick[ruleMode]   `key:"mode"`
+}
+
+type rawWorkload struct {
+	at
+	Name      val[name]                `key:"name,required"`
+	Interface val[linkName]            `key:"interface,required"`
+	Addresses list[val[singleAddress]] `key:"addresses,required"`
+	Ingress   rawRules                 `key:"ingress"`
+	Egress    rawRules                 `key:"egress"`
+	SNAT      val[snat]                `key:"snat"`
+}
+
+type rawConntrack struct {
+	at
+	MaxEntries num[flowCount] `key:"max_entries"`
+}
+
+type rawBGP struct {
+	at
+	ASN       num[asn]           `key:"asn,required"`
+	RouterID  val[routerID]      `key:"router_id,required"`
+	Listen    num[port]          `key:"listen"`
+	Neighbors list[rawNeighbor]  `key:"neighbors"`
+	Advertise list[rawAdvertise] `key:"advertise"`
+	Learn     rawLearn           `key:"learn"`
+}
+
+type rawNeighbor struct {
+	at
+	Name            val[name]          `key:"name,required"`
+	Address         val[unicast]       `key:"address,required"`
+	Port            num[port]          `key:"port"`
+	ASN             num[asn]           `key:"asn,required"`
+	Families        list[pick[Family]] `key:"families"`
+	PasswordFile    val[absPath]       `key:"password_file"`
+	HoldTime        val[duration]      `key:"hold_time"`
+	GracefulRestart rawGracefulRestart `key:"graceful_restart"`
+	MaxPrefixes     num[prefixCount]   `key:"max_prefixes"`
+}
+
+type rawGracefulRestart struct {
+	at
+	RestartTime val[duration] `key:"restart_time"`
+}
+
+type rawAdvertise struct {
+	at
+	Prefixes    list[val[network]]   `key:"prefixes"`
+	Workloads   val[truth]           `key:"workloads"`
+	Communities list[val[community]] `key:"communities"`
+}
+
+type rawLearn struct {
+	at
+	ECMP   num[pathCount]       `key:"ecmp"`
+	Table  pick[routeTable]     `key:"table"`
+	Metric num[metric]          `key:"metric"`
+	Accept list[rawPrefixMatch] `key:"accept"`
+}
+
+type rawPrefixMatch struct {
+	at
+	Prefix val[network]      `key:"prefix,required"`
+	GE     num[prefixLength] `key:"ge"`
+	LE     num[prefixLength] `key:"le"`
+}
+
+type rawTunnel struct {
+	at
+	Name      val[linkName]            `key:"name,required"`
+	Type      pick[tunnelType]         `key:"type,required"`
+	Local     rawLocal                 `key:"local,required"`
+	Addresses list[val[addressPrefix]] `key:"addresses"`
+	MTU       val[tunnelMTU]           `key:"mtu"`
+	Strict    val[truth]               `key:"strict"`
+	WireGuard rawWireGuard             `key:"wireguard"`
+	Peers     list[rawPeer]            `key:"peers"`
+}
+
+type rawLocal struct {
+	at
+	Address val[unicast] `key:"address,required"`
+	Port    num[port]    `key:"port,required"`
+}
+
+type rawWireGuard struct {
+	at
+	Backend        pick[backend] `key:"backend"`
+	PrivateKeyFile val[absPath]  `key:"private_key_file,required"`
+}
+
+type rawPeer struct {
+	at
+	Name             val[name]            `key:"name,required"`
+	Endpoints        list[val[endpoint]]  `key:"endpoints"`
+	PublicKeys       list[val[publicKey]] `key:"public_keys,required"`
+	PresharedKeyFile val[absPath]         `key:"preshared_key_file"`
+	Keepalive        val[duration]        `key:"keepalive"`
+	Prefixes         list[val[network]]   `key:"prefixes"`
+	Routes           val[truth]           `key:"routes"`
+	Metric           num[metric]          `key:"metric"`
+}
+
+type rawApply struct {
+	at
+	Checks list[rawCheck] `key:"checks"`
+}
+
+type rawCheck struct {
+	at
+	Neighbors pick[keep]   `key:"neighbors"`
+	Reach     val[unicast] `key:"reach"`
+}
+
+type rawTelemetry struct {
+	at
+	Metrics val[endpoint] `key:"metrics"`
+}
+
+// good returns the values of a list that could be read.
+func good[T any](l list[val[T]]) []T {
+	var out []T
+	for _, v := range l.items {
+		if v.ok {
+			out = append(out, v.v)
+		}
+	}
+	return out
+}
+
+// prefixes returns the values of a list of prefixes that could be read.
+func prefixes[T interface{ prefix() netip.Prefix }](l list[val[T]]) []netip.Prefix {
+	var out []netip.Prefix
+	for _, v := range good(l) {
+		out = append(out, v.prefix())
+	}
+	return out
+}

@@ -1,0 +1,231 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// reader walks YAML nodes into the raw structs.
+type reader struct {
+	*report
+	keys map[reflect.Type][]key // cache of keysOf
+}
+
+// key is one key of a raw struct, from its tag `key:"name,required"`.
+type key struct {
+	name     string
+	required bool
+	field    int
+}
+
+// keysOf lists the keys of a raw struct: the reader and the schema both ask here and nowhere else.
+func keysOf(t reflect.Type) []key {
+	var out []key
+	for i := range t.NumField() {
+		tag, ok := t.Field(i).Tag.Lookup("key")
+		if !ok {
+			continue
+		}
+		name, option, _ := strings.Cut(tag, ",")
+		out = append(out, key{name: name, required: option == "required", field: i})
+	}
+	return out
+}
+
+func (r *reader) keysOf(t reflect.Type) []key {
+	if r.keys[t] == nil {
+		r.keys[t] = keysOf(t)
+	}
+	return r.keys[t]
+}
+
+func (r *reader) at(n *yaml.Node, path string) at {
+	return at{Pos{r.file, n.Line, n.Column}, path}
+}
+
+// into reads a node into a part or a raw struct, both of which embed at. False says that the node has the wrong shape, so
+// that nothing more can be said of it.
+func (r *reader) into(target any, n *yaml.Node, a at) bool {
+	target.(interface{ place(at) }).place(a)
+	if n.Anchor != "" || n.Kind == yaml.AliasNode {
+		r.add(a, bad("anchors and aliases are not supported").or("write the value out"))
+		return false
+	}
+	if n.Style&yaml.TaggedStyle != 0 {
+		r.add(a, bad("YAML tags are not supported").or("remove the tag"))
+		return false
+	}
+	if p, ok := target.(part); ok {
+		p.read(r, n, a)
+		return true
+	}
+	return r.object(reflect.ValueOf(target).Elem(), n, a)
+}
+
+// object reads a mapping into a raw struct.
+func (r *reader) object(v reflect.Value, n *yaml.Node, a at) bool {
+	if !r.kind(n, yaml.MappingNode, "a mapping", a) {
+		return false
+	}
+	keys := r.keysOf(v.Type())
+	seen := map[string]at{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name, value := n.Content[i], n.Content[i+1]
+		here := r.at(name, join(a.path, name.Value))
+		if !r.plainKey(name, r.at(name, a.path)) {
+			continue
+		}
+		if first, twice := seen[name.Value]; twice {
+			r.add(here, bad("duplicate key").or("the first stands in line %d", first.pos.Line))
+			continue
+		}
+		seen[name.Value] = here
+		j := slices.IndexFunc(keys, func(k key) bool { return k.name == name.Value })
+		if j < 0 {
+			r.add(here, unknownKey(v.Type(), name.Value, keys))
+			continue
+		}
+		r.into(v.Field(keys[j].field).Addr().Interface(), value, r.at(value, here.path))
+	}
+	for _, k := range keys {
+		if _, ok := seen[k.name]; k.required && !ok {
+			r.add(a, bad("`%s` is missing", k.name))
+		}
+	}
+	return true
+}
+
+func join(path, key string) string {
+	if path == root {
+		return printable(key)
+	}
+	return path + "." + printable(key)
+}
+
+func (r *reader) plainKey(n *yaml.Node, a at) bool {
+	switch {
+	case n.Anchor != "" || n.Kind == yaml.AliasNode:
+		r.add(a, bad("anchors and aliases are not supported").or("write the key out"))
+	case n.ShortTag() == "!!merge":
+		r.add(a, bad("merge keys (<<) are not supported").or("write the keys out"))
+	case n.Kind != yaml.ScalarNode || n.Style&yaml.TaggedStyle != 0:
+		r.add(a, bad("a key must be a plain word"))
+	default:
+		return true
+	}
+	return false
+}
+
+// unknownKey tells apart a secret, a key of a later version, and a key that never was.
+func unknownKey(t reflect.Type, name string, keys []key) problem {
+	if instead := secretKeys()[name]; instead != "" {
+		return bad("a secret does not belong in this file").or("write its path as %s", instead)
+	}
+	if slices.Contains(laterKeys()[t], name) {
+		return unavailable(name)
+	}
+	names := make([]string, len(keys))
+	for i, k := range keys {
+		names[i] = k.name
+	}
+	if near := nearest(name, names); near != "" {
+		return bad("unknown key `%s`", printable(name)).or("did you mean %s?", near)
+	}
+	slices.Sort(names)
+	return bad("unknown key `%s`", printable(name)).or("the keys here are %s", strings.Join(names, ", "))
+}
+
+// kind checks that a node is a list or a mapping.
+func (r *reader) kind(n *yaml.Node, want yaml.Kind, what string, a at) bool {
+	switch {
+	case n.Kind == want:
+		return true
+	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
+		r.add(a, bad("the key has no value").or("write %s, or remove the key", what))
+	case want == yaml.SequenceNode && n.Kind == yaml.ScalarNode:
+		r.add(a, bad("expected %s, found %s", what, describeNode(n)).or("put it in [brackets]"))
+	default:
+		r.add(a, bad("expected %s, found %s", what, describeNode(n)))
+	}
+	return false
+}
+
+// scalar hands the text of a scalar to parse and reports whether the value is good. Where both the text and the YAML type
+// are wrong, the text's problem is told: "90 has no unit" says more than "expected text".
+func (r *reader) scalar(n *yaml.Node, a at, want takes, parse func(string) problem) bool {
+	if n.Kind != yaml.ScalarNode {
+		r.add(a, bad("expected %s, found %s", want, describeNode(n)))
+		return false
+	}
+	if n.ShortTag() == "!!null" {
+		r.add(a, bad("the key has no value").or("write %s, or remove the key", want))
+		return false
+	}
+	if p := parse(n.Value); !p.none() {
+		r.add(a, p)
+		return false
+	}
+	have := map[string]takes{"!!str": text, "!!int": integer, "!!bool": boolean}[n.ShortTag()]
+	quoted := n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0
+	switch {
+	case want&text != 0 && !quoted && yamlBoolean(n.Value):
+		r.add(a, bad("%s is a boolean to many YAML readers", n.Value).or("put it in quotes"))
+	case want&have != 0:
+		return true
+	case want&text != 0:
+		r.add(a, bad("expected %s, found %s", want, describeNode(n)).or("put it in quotes"))
+	default:
+		r.add(a, bad("expected %s, found %s", want, describeNode(n)).or("remove the quotes"))
+	}
+	return false
+}
+
+// yamlBoolean knows the booleans of YAML 1.1, which readers still differ on.
+func yamlBoolean(s string) bool {
+	switch strings.ToLower(s) {
+	case "y", "n", "yes", "no", "on", "off", "true", "false":
+		return true
+	}
+	return false
+}
+
+// nearest finds the word that a typing mistake was meant to be, or "".
+func nearest(s string, words []string) string {
+	fold := strings.NewReplacer("-", "", "_", "", ".", "")
+	best, least := "", 1+min(2, len(s)/3)
+	for _, w := range words {
+		if strings.EqualFold(fold.Replace(s), fold.Replace(w)) {
+			return w
+		}
+		if d := distance(s, w, least); d < least {
+			best, least = w, d
+		}
+	}
+	return best
+}
+
+// distance is Levenshtein's, given up at limit.
+func distance(a, b string, limit int) int {
+	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
+		return limit
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}

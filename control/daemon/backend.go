@@ -1,0 +1,111 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"sluice/control/api"
+	"sluice/control/config"
+	"sluice/control/engine"
+)
+
+// The Daemon is the api.Backend.
+
+// Plan says what applying c would do.
+func (d *Daemon) Plan(ctx context.Context, c api.Candidate) (engine.Plan, error) {
+	candidate, err := parseCandidate(c)
+	if err != nil {
+		return engine.Plan{}, refused(err)
+	}
+	p, err := d.engine.Plan(ctx, candidate)
+	return p, refused(err)
+}
+
+// Apply makes a candidate the revision of the machine.
+func (d *Daemon) Apply(ctx context.Context, r api.ApplyRequest) (engine.Result, error) {
+	candidate, err := parseCandidate(r.Candidate)
+	if err != nil {
+		return engine.Result{}, refused(err)
+	}
+	result, err := d.engine.Apply(ctx, candidate, engine.ApplyOptions{
+		Confirm: seconds(r.ConfirmSeconds), Message: r.Message, Author: r.Author,
+	})
+	return result, refused(err)
+}
+
+// Confirm keeps the pending revision.
+func (d *Daemon) Confirm(ctx context.Context) (api.Confirmed, error) {
+	n, err := d.engine.Confirm(ctx)
+	return api.Confirmed{Revision: n}, refused(err)
+}
+
+// Rollback applies an earlier revision again.
+func (d *Daemon) Rollback(ctx context.Context, r api.RollbackRequest) (engine.Result, error) {
+	result, err := d.engine.Rollback(ctx, r.Revision, engine.ApplyOptions{
+		Confirm: seconds(r.ConfirmSeconds), Message: r.Message, Author: r.Author,
+	})
+	return result, refused(err)
+}
+
+// History lists the revisions, oldest first.
+func (d *Daemon) History(context.Context) ([]engine.Meta, error) { return d.engine.History(), nil }
+
+// Config returns the files of a revision; 0 is the live one.
+func (d *Daemon) Config(ctx context.Context, revision int) (api.StoredConfig, error) {
+	if revision == 0 {
+		if revision = d.engine.Status().Revision; revision == 0 {
+			return api.StoredConfig{}, refused(errors.New("no revision is live yet"))
+		}
+	}
+	c, meta, err := d.engine.Revision(ctx, revision)
+	if err != nil {
+		return api.StoredConfig{}, refused(err)
+	}
+	out := api.StoredConfig{Meta: meta, Bytes: c.Bytes, Files: []api.File{}}
+	for _, f := range c.Files {
+		out.Files = append(out.Files, api.File(f))
+	}
+	return out, nil
+}
+
+// Down gives the machine back, and ends the daemon once the answer is given.
+func (d *Daemon) Down(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx) // half a down helps nobody
+	// The engine takes away what the revision made; each subsystem then what no revision knows, such as empty pins.
+	err := d.engine.Down(ctx)
+	err = errors.Join(err, d.bgp.Down(ctx), d.xdp.Down(ctx), d.tc.Down(ctx), d.host.Down(ctx), d.wireguard.Down(ctx))
+	if err == nil {
+		d.stop()
+	}
+	return err
+}
+
+func parseCandidate(c api.Candidate) (engine.Candidate, error) {
+	files := make([]config.File, 0, len(c.Files))
+	contents := map[string][]byte{}
+	for _, f := range c.Files {
+		files = append(files, config.File(f))
+		contents[f.Path] = f.Contents
+	}
+	read := func(path string) ([]byte, error) {
+		if b, ok := contents[path]; ok {
+			return b, nil
+		}
+		return nil, fmt.Errorf("%s was not sent along: %w", path, fs.ErrNotExist)
+	}
+	cfg, err := parse(c.Name, c.Bytes, read)
+	return engine.Candidate{Name: c.Name, Bytes: c.Bytes, Files: files, Config: cfg}, err
+}
+
+// refused marks an error as the answer to the request rather than a fault of the API.
+func refused(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &api.Failure{Message: err.Error(), Refused: true}
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

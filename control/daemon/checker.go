@@ -1,0 +1,72 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"sluice/control/config"
+	"sluice/control/engine"
+)
+
+// established is GoBGP's and the RFC's word for a session that is up.
+const established = "established"
+
+// checker judges apply.checks with what the daemon sees.
+type checker struct{ d *Daemon }
+
+// Baseline is the names of the neighbors that are up.
+func (c checker) Baseline(ctx context.Context) (json.RawMessage, error) {
+	up, err := c.neighborsUp(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(up)
+}
+
+func (c checker) neighborsUp(ctx context.Context) ([]string, error) {
+	up := []string{}
+	neighbors, err := c.d.bgp.Status(ctx)
+	for _, n := range neighbors {
+		if n.State == established {
+			up = append(up, n.Name)
+		}
+	}
+	return up, err
+}
+
+// Check asks each check now. A neighbor that the new file does not name is not missed.
+func (c checker) Check(ctx context.Context, baseline json.RawMessage, checks []config.Check) []engine.Failure {
+	var failures []engine.Failure
+	for _, check := range checks {
+		switch {
+		case check.KeepNeighbors:
+			failures = append(failures, c.keepNeighbors(ctx, baseline)...)
+		case check.Reach.IsValid():
+			if _, err := c.d.prober.Reach(ctx, check.Reach); err != nil {
+				failures = append(failures, engine.Failure{Check: "reach " + check.Reach.String(), Message: err.Error()})
+			}
+		}
+	}
+	return failures
+}
+
+func (c checker) keepNeighbors(ctx context.Context, baseline json.RawMessage) []engine.Failure {
+	const name = "neighbors: keep"
+	var before []string
+	if err := json.Unmarshal(baseline, &before); err != nil {
+		return []engine.Failure{{Check: name, Message: err.Error()}}
+	}
+	neighbors, err := c.d.bgp.Status(ctx)
+	if err != nil {
+		return []engine.Failure{{Check: name, Message: err.Error()}}
+	}
+	var failures []engine.Failure
+	for _, n := range neighbors {
+		if n.State != established && slices.Contains(before, n.Name) {
+			failures = append(failures, engine.Failure{Check: name, Message: fmt.Sprintf("%s was up and is %s", n.Name, n.State)})
+		}
+	}
+	return failures
+}

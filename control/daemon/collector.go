@@ -1,0 +1,127 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// The metrics. Reasons, rules and interfaces are labels, never parts of names.
+var (
+	descPackets   = desc("packets_total", "Packets by hook, interface and reason; fate is pass, drop or stack.", "hook", "interface", "reason", "fate")
+	descBytes     = desc("bytes_total", "Bytes by hook, interface and reason.", "hook", "interface", "reason", "fate")
+	descRule      = desc("rule_packets_total", "Packets that matched a rule, shadow rules included.", "policy", "rule", "action")
+	descRuleBytes = desc("rule_bytes_total", "Bytes that matched a rule, shadow rules included.", "policy", "rule", "action")
+	descRevision  = desc("revision", "Number of the live revision.")
+	descPending   = desc("pending_seconds", "Time until the pending revision goes back; absent where none is pending.")
+	descCondition = desc("condition", "1 where a condition of the engine is True.", "type", "reason")
+	descSession   = desc("bgp_session_up", "1 where the BGP session is established.", "neighbor")
+	descPrefixes  = desc("bgp_prefixes", "Prefixes of a session by family; direction is received, accepted or advertised.", "neighbor", "family", "direction")
+	descPeerBytes = desc("tunnel_bytes_total", "Encrypted bytes of a tunnel's peer.", "tunnel", "peer", "direction")
+	descHandshake = desc("tunnel_last_handshake_seconds", "Unix time of the last handshake; 0: never.", "tunnel", "peer")
+	descUp        = desc("up", "1 where every part could be read.")
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("sluice_"+name, help, labels, nil)
+}
+
+// collector reads everything anew at each scrape.
+type collector struct{ d *Daemon }
+
+// Describe sends nothing: the set of labels is not known beforehand.
+func (collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect reads the kernel. A part that cannot be read is left out, and sluice_up is 0.
+func (c collector) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	up := 1.0
+	for _, part := range []func(context.Context, chan<- prometheus.Metric) error{
+		c.reasons, c.rules, c.engine, c.bgp, c.tunnels,
+	} {
+		if err := part(ctx, out); err != nil {
+			c.d.opts.Log.Warn("metrics", "error", err)
+			up = 0
+		}
+	}
+	gauge(out, descUp, up)
+}
+
+func gauge(out chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
+	out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func counter(out chan<- prometheus.Metric, d *prometheus.Desc, v uint64, labels ...string) {
+	out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+}
+
+func (c collector) reasons(ctx context.Context, out chan<- prometheus.Metric) error {
+	reasons, err := c.d.reasons(ctx)
+	for _, r := range reasons {
+		counter(out, descPackets, r.Packets, r.Hook, r.Interface, r.Reason, r.Fate)
+		counter(out, descBytes, r.Bytes, r.Hook, r.Interface, r.Reason, r.Fate)
+	}
+	return err
+}
+
+func (c collector) rules(ctx context.Context, out chan<- prometheus.Metric) error {
+	policies, err := c.d.showPolicy(ctx)
+	for _, p := range policies {
+		for _, r := range p.Rules {
+			counter(out, descRule, r.Packets, p.Name, r.Name, r.Action)
+			counter(out, descRuleBytes, r.Bytes, p.Name, r.Name, r.Action)
+		}
+	}
+	return err
+}
+
+func (c collector) engine(_ context.Context, out chan<- prometheus.Metric) error {
+	s := c.d.engine.Status()
+	gauge(out, descRevision, float64(s.Revision))
+	if s.Pending != nil {
+		gauge(out, descPending, s.Pending.Remaining)
+	}
+	for _, condition := range s.Conditions {
+		value := 0.0
+		if condition.Status == "True" {
+			value = 1
+		}
+		gauge(out, descCondition, value, condition.Type, condition.Reason)
+	}
+	return nil
+}
+
+func (c collector) bgp(ctx context.Context, out chan<- prometheus.Metric) error {
+	neighbors, err := c.d.bgp.Status(ctx)
+	for _, n := range neighbors {
+		up := 0.0
+		if n.State == established {
+			up = 1
+		}
+		gauge(out, descSession, up, n.Name)
+		for _, f := range n.Families {
+			gauge(out, descPrefixes, float64(f.Received), n.Name, f.Family, "received")
+			gauge(out, descPrefixes, float64(f.Accepted), n.Name, f.Family, "accepted")
+			gauge(out, descPrefixes, float64(f.Advertised), n.Name, f.Family, "advertised")
+		}
+	}
+	return err
+}
+
+func (c collector) tunnels(ctx context.Context, out chan<- prometheus.Metric) error {
+	tunnels, err := c.d.wireguard.Status(ctx)
+	for _, t := range tunnels {
+		for _, p := range t.Peers {
+			counter(out, descPeerBytes, uint64(p.RxBytes), t.Name, p.Name, "received")
+			counter(out, descPeerBytes, uint64(p.TxBytes), t.Name, p.Name, "sent")
+			handshake := 0.0
+			if !p.LastHandshake.IsZero() {
+				handshake = float64(p.LastHandshake.Unix())
+			}
+			gauge(out, descHandshake, handshake, t.Name, p.Name)
+		}
+	}
+	return err
+}

@@ -1,0 +1,212 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"sluice/bgp"
+	"sluice/control/api"
+	"sluice/control/compile"
+	"sluice/control/config"
+	"sluice/control/engine"
+	"sluice/control/host"
+	"sluice/control/probe"
+	"sluice/crypto/wireguard"
+	"sluice/tc"
+	"sluice/xdp"
+)
+
+// Daemon is one running gateway.
+type Daemon struct {
+	opts    Options
+	started time.Time
+
+	host      *host.Host
+	wireguard *wireguard.Driver
+	tc        *tc.Subsystem
+	xdp       *xdp.Subsystem
+	bgp       *bgp.Subsystem
+	metrics   *metrics
+	prober    *probe.Prober
+	engine    *engine.Engine
+
+	stop context.CancelFunc // ends Run, after a down
+}
+
+// Run is the whole life of a daemon: it takes the lock, adopts what an earlier process left in the kernel, and serves
+// until ctx ends. Then it leaves the data path, the tunnels' links and the routes where they are.
+func Run(ctx context.Context, o Options) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("the daemon needs root (CAP_NET_ADMIN, CAP_BPF, CAP_SYS_ADMIN): run it by sudo or as a service")
+	}
+	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
+		return fmt.Errorf("state directory: %w; give another --state-dir", err)
+	}
+	unlock, err := engine.Lock(o.StateDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := mountBPFFS(o.BPFDir, o.Log); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	d, err := build(ctx, o)
+	if err != nil {
+		return err
+	}
+	d.stop = stop
+	defer func() { err = errors.Join(err, d.leave(context.WithoutCancel(ctx))) }()
+	return d.run(ctx)
+}
+
+// build makes the subsystems and the engine. Nothing is touched yet.
+func build(ctx context.Context, o Options) (*Daemon, error) {
+	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{})}
+	var err error
+	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir}); err != nil {
+		return nil, err
+	}
+	if d.wireguard, err = wireguard.New(o.Log); err != nil {
+		return nil, err
+	}
+	d.xdp = xdp.New(o.Log, xdp.Options{BPFDir: o.BPFDir})
+	d.tc = tc.New(o.Log, tc.Options{BPFDir: o.BPFDir})
+	d.bgp = bgp.New(o.Log, bgp.Options{Restarting: d.adopts(ctx)})
+	d.metrics = newMetrics(d, o.Log)
+
+	store, err := engine.OpenStore(o.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	clock, err := engine.SystemClock()
+	if err != nil {
+		return nil, err
+	}
+	d.engine, err = engine.New(engine.Options{
+		Subsystems: d.subsystems(), Announcer: "bgp",
+		Parse: parse, Compile: compile.Compile, Facts: d.facts, Source: d.source,
+		Store: store, Clock: clock, Checker: checker{d}, Log: o.Log,
+	})
+	return d, err
+}
+
+// subsystems are in the order of the data path: tunnels make links that the host's settings and the programs need;
+// delivery to workloads stands before XDP lets packets through; announcements come last.
+func (d *Daemon) subsystems() []engine.Subsystem {
+	return []engine.Subsystem{
+		engine.Bind("wireguard", d.wireguard, func(w *compile.Desired) wireguard.State { return w.WireGuard }),
+		engine.Bind("host", d.host, func(w *compile.Desired) host.State { return w.Host }),
+		engine.Bind("tc", d.tc, func(w *compile.Desired) tc.State { return w.TC }),
+		engine.Bind("xdp", d.xdp, func(w *compile.Desired) xdp.State { return w.XDP }),
+		engine.Bind("metrics", d.metrics, func(w *compile.Desired) compile.Telemetry { return w.Telemetry }),
+		engine.Bind("bgp", d.bgp, func(w *compile.Desired) bgp.State { return w.BGP }),
+	}
+}
+
+// adopts says whether an earlier process left a data path that went on forwarding: then BGP restarts gracefully.
+func (d *Daemon) adopts(ctx context.Context) bool {
+	s, err := d.xdp.Observe(ctx)
+	if err == nil && s.Digest != "" {
+		return true
+	}
+	t, err := d.tc.Observe(ctx)
+	return err == nil && t.Digest != ""
+}
+
+func (d *Daemon) run(ctx context.Context) error {
+	events, err := d.host.Watch(ctx)
+	if err != nil {
+		return err
+	}
+	if err := d.engine.Start(ctx); err != nil {
+		d.diagnose(ctx)
+		if !errors.Is(err, engine.ErrDegraded) {
+			return err
+		}
+	}
+	if err := d.adopted(ctx); err != nil {
+		return err
+	}
+	return runTasks(ctx,
+		api.NewServer(d.opts.Socket, d, d.opts.Log),
+		funcTask{"engine", d.engine.Run},
+		funcTask{"link events", func(ctx context.Context) error { return d.follow(ctx, events) }},
+	)
+}
+
+// diagnose adds to a failed start what the machine lacks: a kernel that is too old shows in strange ways.
+func (d *Daemon) diagnose(ctx context.Context) {
+	for _, f := range host.Doctor(ctx, host.DoctorOptions{BPFDir: d.opts.BPFDir}) {
+		if f.Status == host.StatusMissing {
+			d.opts.Log.Error("this machine lacks "+f.Name, "detail", f.Detail, "cost", f.Cost, "fix", f.Fix)
+		}
+	}
+}
+
+// adopted settles what an earlier process left and no step of the start touched: tunnels that fit already do not know
+// their peers' names, and routes of a speaker that the revision does not have any more are nobody's.
+func (d *Daemon) adopted(ctx context.Context) error {
+	want := d.liveDesired()
+	d.wireguard.Remember(want.WireGuard)
+	if want.BGP.ASN == 0 {
+		return d.bgp.Down(ctx)
+	}
+	return nil
+}
+
+// settle is how long a burst of link events is gathered before the configuration is compiled again.
+const settle = 100 * time.Millisecond
+
+// follow compiles again when links or addresses changed: `self` and the workloads that are there may differ. Where
+// nothing does, the plan is empty.
+func (d *Daemon) follow(ctx context.Context, events <-chan host.Event) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, open := <-events:
+			if !open {
+				return nil
+			}
+			d.opts.Log.Debug("link event", "link", e.Link, "exists", e.Exists, "carrier", e.Carrier)
+		}
+		quiet := time.NewTimer(settle)
+	gather:
+		for {
+			select {
+			case <-events:
+			case <-quiet.C:
+				break gather
+			}
+		}
+		if err := d.engine.Recompile(ctx, "links or addresses changed"); err != nil && ctx.Err() == nil {
+			d.opts.Log.Error("compile again", "error", err)
+		}
+	}
+}
+
+// leave ends the process's part and nothing else: what forwards goes on, and peers see a graceful restart. After a
+// down there is nothing left to leave.
+func (d *Daemon) leave(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	err := d.bgp.Stop(ctx)
+	d.wireguard.Stop()
+	d.metrics.close()
+	d.host.Close()
+	return err
+}
+
+func (d *Daemon) source() (engine.Source, error) {
+	s, err := config.LoadFile(d.opts.File)
+	return engine.Source{Name: s.Name, Bytes: s.Bytes, ReadFile: s.ReadFile}, err
+}
+
+func parse(name string, data []byte, read func(string) ([]byte, error)) (*config.Config, error) {
+	return config.Parse(config.Source{Name: name, Bytes: data, ReadFile: read})
+}

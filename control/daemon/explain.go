@@ -1,0 +1,142 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"sluice/control/api"
+	"sluice/control/config"
+	"sluice/tc"
+	"sluice/xdp"
+	"sluice/xdp/abi"
+	"sluice/xdp/classify"
+	"sluice/xdp/packet"
+)
+
+// Explain runs the twins of the live programs on a packet, hook by hook for as long as it passes, and says which rules
+// were passed over and where the one that acted stands.
+func (d *Daemon) Explain(ctx context.Context, r api.ExplainRequest) (api.Explanation, error) {
+	spec, err := packet.Parse(r.Packet)
+	if err != nil {
+		return api.Explanation{}, refused(err)
+	}
+	frame, err := spec.Frame()
+	if err != nil {
+		return api.Explanation{}, refused(err)
+	}
+	e := &explainer{d: d, seen: spec.Seen(), out: api.Explanation{Packet: spec.String(), Hooks: []api.HookAnswer{}}}
+	want := d.liveDesired()
+	guarded := slices.ContainsFunc(want.XDP.Interfaces, func(i xdp.Interface) bool { return i.Name == r.Interface })
+	hooked := slices.ContainsFunc(want.TC.Interfaces, func(i tc.Interface) bool { return i.Name == r.Interface })
+	if !guarded && !hooked {
+		return api.Explanation{}, refused(fmt.Errorf("no program of Sluice's is on %q; `sluice show interfaces` lists those that have one",
+			r.Interface))
+	}
+	if guarded && !r.Egress {
+		if passed, err := e.xdp(ctx, r.Interface, frame); err != nil || !passed {
+			return e.out, refused(err)
+		}
+	}
+	if hooked {
+		err = e.tc(ctx, r.Interface, r.Egress, frame)
+	}
+	return e.out, refused(err)
+}
+
+type explainer struct {
+	d    *Daemon
+	seen classify.Packet
+	out  api.Explanation
+}
+
+func (e *explainer) xdp(ctx context.Context, name string, frame []byte) (passed bool, err error) {
+	x, err := e.d.xdp.Explain(ctx, name, frame)
+	if err != nil {
+		return false, err
+	}
+	answer := api.HookAnswer{
+		Hook: "xdp", Interface: name, Verdict: x.Verdict.String(), Reason: x.Reason.String(), Text: x.Reason.Text(),
+	}
+	e.decided(&answer, x.Reason, x.Rule, x.Policy, e.d.liveDesired().XDP.Generation.Policies())
+	e.out.Hooks = append(e.out.Hooks, answer)
+	return x.Verdict != abi.FateDrop, nil
+}
+
+func (e *explainer) tc(ctx context.Context, name string, egress bool, frame []byte) error {
+	x, err := e.d.tc.Explain(ctx, name, egress, frame)
+	if err != nil {
+		return err
+	}
+	answer := api.HookAnswer{
+		Hook: "tcx-ingress", Interface: name, Verdict: x.Verdict.String(), Reason: x.Reason.String(), Text: x.Reason.Text(),
+		RedirectTo: x.RedirectTo,
+	}
+	if egress {
+		answer.Hook = "tcx-egress"
+	}
+	if x.RedirectTo != "" {
+		answer.Verdict = "redirect"
+	}
+	e.decided(&answer, x.Reason, x.Rule, x.Policy, e.d.liveDesired().TC.Generation.Policies())
+	e.out.Hooks = append(e.out.Hooks, answer)
+	return nil
+}
+
+// decided fills in the policy's part of an answer, and asks the reference model whether it agrees.
+func (e *explainer) decided(a *api.HookAnswer, reason abi.Reason, rule uint32, index int, policies []classify.Policy) {
+	if index < 0 || index >= len(policies) {
+		return
+	}
+	p := policies[index]
+	a.Policy = p.Name
+	cfg := e.d.liveConfig()
+	for _, r := range p.Rules {
+		if r.ID == rule && rule != 0 {
+			a.Rule = p.Name + "/" + r.Name
+			pos := ruleAt(cfg, p.Name, r.Name)
+			a.File, a.Line = pos.File, pos.Line
+		}
+	}
+	for _, over := range classify.PassedOver(p, e.seen) {
+		a.PassedOver = append(a.PassedOver, api.PassedOver{
+			Rule: p.Name + "/" + over.Rule, Line: ruleAt(cfg, p.Name, over.Rule).Line, Why: over.Why,
+		})
+	}
+	if model := classify.Judge(p, e.seen); model.Rule != rule {
+		e.out.Bug = fmt.Sprintf("policy %s: the live program says %s by rule %d, the reference model rule %d", p.Name, reason, rule, model.Rule)
+	}
+}
+
+// ruleAt finds where a rule of a policy stands in the file. System rules stand nowhere: they follow from the file.
+func ruleAt(cfg *config.Config, policy, name string) config.Pos {
+	find := func(rules []config.Rule) config.Pos {
+		for _, r := range rules {
+			if r.Name == name {
+				return r.Pos
+			}
+		}
+		return config.Pos{}
+	}
+	switch policy {
+	case "failsafe":
+		for _, m := range cfg.Management {
+			if m.Name == name {
+				return m.Pos
+			}
+		}
+	case "ingress":
+		return find(cfg.Policy.Ingress.Rules)
+	case "egress":
+		return find(cfg.Policy.Egress.Rules)
+	}
+	for _, w := range cfg.Workloads {
+		switch policy {
+		case "workload/" + w.Name + "/ingress":
+			return find(w.Ingress.Rules)
+		case "workload/" + w.Name + "/egress":
+			return find(w.Egress.Rules)
+		}
+	}
+	return config.Pos{}
+}

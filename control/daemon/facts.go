@@ -1,0 +1,40 @@
+package daemon
+
+import (
+	"context"
+
+	"sluice/control/compile"
+	"sluice/control/config"
+	"sluice/crypto/keys"
+)
+
+// facts are what the compiler wants to know of the machine: its links, and the public halves of the tunnels' keys.
+func (d *Daemon) facts(ctx context.Context, cfg *config.Config) (compile.Facts, error) {
+	h, err := d.host.GatherFacts(ctx)
+	if err != nil {
+		return compile.Facts{}, err
+	}
+	public, err := publicKeys(cfg)
+	return compile.Facts{Host: h, PublicKeys: public}, err
+}
+
+// publicKeys reads every key file that cfg names. Errors are config.Errors: they stand at the tunnel that names it.
+func publicKeys(cfg *config.Config) (map[string]string, error) {
+	public := map[string]string{}
+	var errs config.Errors
+	for _, t := range cfg.Tunnels {
+		key, err := keys.PublicKey(t.PrivateKeyFile)
+		if err != nil {
+			errs = append(errs, config.Error{
+				Pos: t.Pos, Path: "tunnels." + t.Name + ".wireguard.private_key_file", Msg: err.Error(),
+				Hint: "`sluice key gen " + t.PrivateKeyFile + "` makes one",
+			})
+			continue
+		}
+		public[t.PrivateKeyFile] = key
+	}
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	return public, nil
+}

@@ -1,0 +1,25 @@
+// Package daemon is the composition root: it builds the subsystems, binds them to the engine, adapts their events, and
+// serves the API. It alone knows every room of the house by name.
+package daemon
+
+import (
+	"log/slog"
+)
+
+// The defaults of the process settings.
+const (
+	DefaultFile     = "/etc/sluice/sluice.yaml"
+	DefaultStateDir = "/var/lib/sluice"
+	DefaultBPFDir   = "/sys/fs/bpf/sluice"
+	DefaultSocket   = "/run/sluice/sluice.sock"
+)
+
+// Options are the process settings. They make instances independent of each other.
+type Options struct {
+	File     string // the candidate on first start; see engine.Start
+	StateDir string
+	BPFDir   string // on a bpffs
+	Socket   string
+	Version  string
+	Log      *slog.Logger
+}

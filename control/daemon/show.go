@@ -1,0 +1,243 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+
+	"sluice/control/api"
+	"sluice/control/compile"
+	"sluice/control/config"
+	"sluice/xdp"
+	"sluice/xdp/classify"
+)
+
+// Show answers a noun with one of the types of package api.
+func (d *Daemon) Show(ctx context.Context, noun string) (any, error) {
+	switch noun {
+	case "status":
+		return d.showStatus(ctx)
+	case "interfaces":
+		return d.showInterfaces(ctx)
+	case "policy":
+		return d.showPolicy(ctx)
+	case "drops":
+		reasons, err := d.reasons(ctx)
+		return slices.DeleteFunc(reasons, func(r api.Reason) bool { return r.Fate != "drop" }), err
+	case "reasons":
+		return d.reasons(ctx)
+	case "sets":
+		return d.showSets(), nil
+	case "workloads":
+		return d.showWorkloads(ctx)
+	case "flows":
+		return d.showFlows(ctx)
+	case "bgp":
+		neighbors, err := d.bgp.Status(ctx)
+		return listed(neighbors), err
+	case "routes":
+		return listed(d.bgp.Routes()), nil
+	case "tunnels":
+		tunnels, err := d.wireguard.Status(ctx)
+		return listed(tunnels), err
+	default:
+		return nil, refused(fmt.Errorf("%w: %s", api.ErrNoSuchNoun, noun))
+	}
+}
+
+// listed makes a JSON list of nothing: [] rather than null.
+func listed[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+func (d *Daemon) showStatus(ctx context.Context) (api.Status, error) {
+	_, live, _ := d.engine.Current()
+	s := api.Status{Version: d.opts.Version, PID: os.Getpid(), Started: d.started, Engine: d.engine.Status()}
+	if live.Config != nil {
+		s.Node = live.Config.Node.Name
+	}
+	x, err := d.xdp.Observe(ctx)
+	if err != nil {
+		return s, err
+	}
+	t, err := d.tc.Observe(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.XDPGeneration, s.TCGeneration = x.Digest, t.Digest
+	neighbors, err := d.bgp.Status(ctx)
+	for _, n := range neighbors {
+		s.Neighbors++
+		if n.State == established {
+			s.Established++
+		}
+	}
+	return s, err
+}
+
+// showInterfaces lists what the file names: interfaces, workloads' veths and tunnels.
+func (d *Daemon) showInterfaces(ctx context.Context) ([]api.Interface, error) {
+	links, err := d.host.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := d.xdp.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	hooks, err := d.tc.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := []api.Interface{}
+	for _, i := range namedInterfaces(d.liveConfig()) {
+		for _, l := range links {
+			if l.Name != i.Name {
+				continue
+			}
+			i.Index, i.Up, i.Carrier, i.MTU, i.Driver = l.Index, l.Up, l.Carrier, l.MTU, l.Driver
+			i.Addresses = listed(l.Addresses)
+			i.RxPackets, i.RxBytes, i.TxPackets, i.TxBytes = l.RX.Packets, l.RX.Bytes, l.TX.Packets, l.TX.Bytes
+		}
+		for _, r := range roots {
+			if r.Interface == i.Name {
+				i.XDPMode, i.XDPWhy = string(cmp.Or(r.Mode, xdp.Mode(config.XDPNone))), r.Why
+			}
+		}
+		for _, h := range hooks.Interfaces {
+			i.TCX = i.TCX || h.Name == i.Name
+		}
+		out = append(out, i)
+	}
+	return out, nil
+}
+
+// liveConfig is never nil.
+func (d *Daemon) liveConfig() *config.Config {
+	if _, live, _ := d.engine.Current(); live.Config != nil {
+		return live.Config
+	}
+	return &config.Config{}
+}
+
+// liveDesired is never nil.
+func (d *Daemon) liveDesired() *compile.Desired {
+	if _, _, desired := d.engine.Current(); desired != nil {
+		return desired
+	}
+	return &compile.Desired{}
+}
+
+func namedInterfaces(cfg *config.Config) []api.Interface {
+	var out []api.Interface
+	add := func(name string, role config.Role, mode config.XDPMode) {
+		if !slices.ContainsFunc(out, func(i api.Interface) bool { return i.Name == name }) {
+			out = append(out, api.Interface{Name: name, Role: string(role), XDPWanted: string(mode), Addresses: []netip.Prefix{}})
+		}
+	}
+	for _, i := range cfg.Interfaces {
+		add(i.Name, i.Role, i.XDP)
+	}
+	for _, w := range cfg.Workloads {
+		add(w.Interface, config.RoleWorkload, config.XDPNone)
+	}
+	for _, t := range cfg.Tunnels {
+		add(t.Name, config.RoleTunnel, config.XDPNone)
+	}
+	return out
+}
+
+// policies are those of the live revision, each once, in the order in which packets meet them.
+func (d *Daemon) policies() []classify.Policy {
+	g := d.liveDesired().TC.Generation // holds all that XDP's does, and the rest
+	return g.Policies()
+}
+
+func (d *Daemon) showPolicy(ctx context.Context) ([]api.Policy, error) {
+	hits, err := d.ruleHits(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := []api.Policy{}
+	for _, p := range d.policies() {
+		if p.Name == "" {
+			continue
+		}
+		shown := api.Policy{Name: p.Name, Default: actionName(p.Default), Rules: []api.Rule{}}
+		for _, r := range p.Rules {
+			shown.Rules = append(shown.Rules, api.Rule{
+				ID: r.ID, Name: r.Name, Action: actionName(r.Action), Shadow: r.Shadow, Match: r.Match(),
+				Packets: hits[r.ID].Packets, Bytes: hits[r.ID].Bytes,
+			})
+		}
+		out = append(out, shown)
+	}
+	return out, nil
+}
+
+func actionName(a classify.Action) string {
+	switch a {
+	case classify.Accept:
+		return "accept"
+	case classify.Drop:
+		return "drop"
+	default:
+		return "continue"
+	}
+}
+
+func (d *Daemon) showSets() []api.Set {
+	out := []api.Set{}
+	for _, s := range d.liveConfig().Sets {
+		set := api.Set{Name: s.Name, Prefixes: len(s.Prefixes)}
+		for _, p := range s.Prefixes {
+			if p.Addr().Is4() {
+				set.IPv4++
+			} else {
+				set.IPv6++
+			}
+		}
+		out = append(out, set)
+	}
+	return out
+}
+
+func (d *Daemon) showWorkloads(ctx context.Context) ([]api.Workload, error) {
+	links, err := d.host.GatherFacts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := []api.Workload{}
+	for _, w := range d.liveConfig().Workloads {
+		shown := api.Workload{
+			Name: w.Name, Interface: w.Interface, Addresses: listed(w.Addresses),
+			Ingress: string(w.Ingress.Default), Egress: string(w.Egress.Default),
+		}
+		for _, l := range links.Links {
+			shown.Present = shown.Present || l.Name == w.Interface
+		}
+		out = append(out, shown)
+	}
+	return out, nil
+}
+
+func (d *Daemon) showFlows(ctx context.Context) ([]api.Flow, error) {
+	flows, err := d.tc.Flows(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := []api.Flow{}
+	for _, f := range flows {
+		out = append(out, api.Flow{
+			Origin: f.Origin, Protocol: f.ProtocolName(), Source: f.Source(), Destination: f.Destination(),
+			State: f.State(), IdleSeconds: f.Idle.Seconds(),
+		})
+	}
+	return out, nil
+}

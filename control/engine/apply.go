@@ -1,0 +1,223 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// ApplyOptions say how an apply is guarded and remembered.
+type ApplyOptions struct {
+	Confirm time.Duration // goes back after so long unless Confirm is called; 0: no confirmation asked
+	Message string
+	Author  string
+	UID     int
+
+	unguarded bool // the first start: there are no sessions to keep and nothing to go back to
+}
+
+// Result is what an apply did.
+type Result struct {
+	Revision  int            `json:"revision"`
+	Unchanged bool           `json:"unchanged"` // nothing to do; no revision was made
+	Plan      Plan           `json:"plan"`
+	Pending   *PendingStatus `json:"pending,omitempty"` // waits for Confirm
+}
+
+// Plan says what Apply would do now. It changes nothing.
+func (e *Engine) Plan(ctx context.Context, c Candidate) (Plan, error) {
+	if err := e.lock(ctx); err != nil {
+		return Plan{}, err
+	}
+	defer e.unlock()
+	_, p, err := e.prepare(ctx, c, "apply")
+	return p, err
+}
+
+// prepare compiles a candidate and plans the way to it.
+func (e *Engine) prepare(ctx context.Context, c Candidate, why string) (*target, Plan, error) {
+	if c.Config == nil {
+		return nil, Plan{}, errors.New("engine: a candidate without its parsed configuration")
+	}
+	t := &target{digest: digest(c.Bytes, c.files()), content: c}
+	t.content.Files = c.files()
+	var err error
+	if t.desired, err = e.compile(ctx, t); err != nil {
+		return nil, Plan{}, err
+	}
+	p, err := e.plan(ctx, t.desired, why)
+	return t, p, err
+}
+
+// Apply makes c the revision of the machine. Without Confirm it returns when the revision is confirmed: at once, or,
+// where the configuration has checks, after Timing.CheckWindow under them, which needs Run to be running. A ctx that
+// ends meanwhile ends the waiting, not the watching. With Confirm it returns after the last step.
+//
+// After any error the machine is as it was, unless the error is ErrDegraded. ErrPending: another revision waits, and
+// Confirm was not asked for; with it the clock starts again and the base stays. ErrReverted: the checks failed.
+func (e *Engine) Apply(ctx context.Context, c Candidate, o ApplyOptions) (Result, error) {
+	if err := e.lock(ctx); err != nil {
+		return Result{}, err
+	}
+	r, err := e.apply(ctx, c, o)
+	w := e.watch
+	wait := err == nil && !r.Unchanged && w != nil && !w.Confirm
+	e.unlock()
+	if !wait {
+		return r, err
+	}
+	select {
+	case <-w.done:
+		r.Pending = nil
+		return r, w.outcome
+	case <-ctx.Done():
+		return r, fmt.Errorf("revision %d is live and stays under its checks: %w", r.Revision, ctx.Err())
+	}
+}
+
+// Rollback applies the content of revision n as a new revision.
+func (e *Engine) Rollback(ctx context.Context, n int, o ApplyOptions) (Result, error) {
+	c, _, err := e.Revision(ctx, n)
+	if err != nil {
+		return Result{}, err
+	}
+	if o.Message == "" {
+		o.Message = fmt.Sprintf("rollback to %d", n)
+	}
+	return e.Apply(ctx, c, o)
+}
+
+// Revision returns a stored revision, parsed. ErrNoRevision.
+func (e *Engine) Revision(ctx context.Context, n int) (Candidate, Meta, error) {
+	// The store is not safe for concurrent use.
+	if err := e.lock(ctx); err != nil {
+		return Candidate{}, Meta{}, err
+	}
+	defer e.unlock()
+	t := e.read(n)
+	return t.content, e.store.metas[n], t.broken
+}
+
+func (e *Engine) apply(ctx context.Context, c Candidate, o ApplyOptions) (Result, error) {
+	if o.Confirm < 0 {
+		return Result{}, fmt.Errorf("confirm within %s: must be positive", o.Confirm)
+	}
+	if err := e.expire(ctx); err != nil {
+		return Result{}, err
+	}
+	if e.watch != nil && o.Confirm == 0 {
+		return Result{}, fmt.Errorf("%w: revision %d has %s left; confirm it, or apply with a confirm of your own",
+			ErrPending, e.current.number, e.left(e.watch).Round(time.Second))
+	}
+	next, p, err := e.prepare(ctx, c, cmp.Or(o.Message, "apply"))
+	if err != nil {
+		return Result{}, err
+	}
+	if len(p.Steps) == 0 && next.digest == e.current.digest && !e.down {
+		return e.unchanged(o, p)
+	}
+	w, err := e.newWatch(ctx, next, o)
+	if err != nil {
+		return Result{}, err
+	}
+	meta, err := e.store.put(c, Meta{
+		Time: e.clock.Now(), Author: o.Author, UID: o.UID, Message: o.Message,
+		Base: e.confirmed(), Status: Pending, Guarded: w != nil,
+	})
+	if err != nil {
+		return Result{}, fmt.Errorf("storing revision %d: %w", meta.Number, err)
+	}
+	next.number = meta.Number
+	if err := e.commit(ctx, next, w, p.Steps); err != nil {
+		return Result{}, err
+	}
+	return Result{Revision: next.number, Plan: p, Pending: e.pendingStatus()}, nil
+}
+
+// unchanged answers an apply that has nothing to do. While pending it still restarts the clock.
+func (e *Engine) unchanged(o ApplyOptions, p Plan) (Result, error) {
+	if e.watch != nil {
+		rec := e.watch.pendingRecord
+		rec.Deadline, rec.Confirm = e.clock.Boot()+o.Confirm, true
+		if err := e.store.savePending(rec); err != nil {
+			return Result{}, err
+		}
+		e.set(func() { e.watch.pendingRecord = rec })
+	}
+	return Result{Revision: e.current.number, Unchanged: true, Plan: p, Pending: e.pendingStatus()}, nil
+}
+
+// confirmed is the revision that a reboot would come back to.
+func (e *Engine) confirmed() int {
+	if e.watch != nil {
+		return e.watch.Base
+	}
+	return e.current.number
+}
+
+// commit makes a stored revision live. The order is what makes a crash harmless: the pending state, then the rule ids,
+// then the steps, then the revision's end in its metadata.
+func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Step) error {
+	before := e.watch
+	if w != nil {
+		w.Revision = next.number
+		if err := e.store.savePending(w.pendingRecord); err != nil {
+			e.revert(next.number, before, err.Error())
+			return err
+		}
+	}
+	err := e.perform(ctx, next.desired, steps)
+	if err == nil && w == nil {
+		err = e.store.mark(next.number, Confirmed, "")
+	}
+	if err != nil {
+		return e.undo(ctx, next.number, before, err)
+	}
+	e.set(func() {
+		e.current, e.watch, e.down, e.stale = next, w, false, false
+		e.revisions = e.store.List()
+		e.report.appliedAt = e.clock.Now()
+	})
+	if before != nil {
+		e.replaced(before, next.number)
+	}
+	e.healthy(ctx)
+	e.log.Info("applied", "revision", next.number, "steps", len(steps), "pending", w != nil)
+	return nil
+}
+
+// replaced ends a pending revision in whose place another one is pending now.
+func (e *Engine) replaced(w *watch, by int) {
+	reason := fmt.Sprintf("replaced by revision %d", by)
+	if err := e.mark(w.Revision, Reverted, reason); err != nil {
+		e.log.Error("bookkeeping", "revision", w.Revision, "error", err)
+		e.owed[w.Revision] = reason
+	}
+	w.end(fmt.Errorf("%w: revision %d: %s", ErrReverted, w.Revision, reason))
+}
+
+// undo goes back to the current revision after a failed apply. Nobody's ctx can stop it half way.
+func (e *Engine) undo(ctx context.Context, n int, before *watch, cause error) error {
+	ctx = context.WithoutCancel(ctx)
+	e.log.Error("apply failed, going back", "revision", n, "to", e.current.number, "error", cause)
+	e.revert(n, before, cause.Error())
+	cause = fmt.Errorf("revision %d: %w", n, cause)
+	why := fmt.Sprintf("revision %d failed", n)
+	if err := e.restore(ctx, why); err != nil {
+		err = fmt.Errorf("going back to %s: %w", e.current, err)
+		e.degraded("RollbackFailed", cause, err)
+		return fmt.Errorf("%w: %w; and %w", ErrDegraded, cause, err)
+	}
+	e.healthy(ctx)
+	e.failed(cause)
+	return fmt.Errorf("%w; the machine is back at %s", cause, e.current)
+}
+
+func (t *target) String() string {
+	if t.number == 0 {
+		return "no revision"
+	}
+	return fmt.Sprintf("revision %d", t.number)
+}

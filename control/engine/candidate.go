@@ -1,0 +1,67 @@
+package engine
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+
+	"sluice/control/config"
+)
+
+// Candidate is a configuration that parsed and asks to be planned or applied.
+type Candidate struct {
+	Name   string        // of FILE, for messages and positions
+	Bytes  []byte        // FILE as written
+	Files  []config.File // set files; nil: those of Config
+	Config *config.Config
+}
+
+func (c Candidate) files() []config.File {
+	if c.Files == nil && c.Config != nil {
+		return c.Config.Files
+	}
+	return c.Files
+}
+
+// Source is FILE as it lies on the disk now, parsed or not.
+type Source struct {
+	Name     string
+	Bytes    []byte
+	ReadFile func(path string) ([]byte, error) // set files, by the path that FILE writes
+}
+
+// ParseFunc checks the bytes of a configuration; config.Parse behind a small adapter.
+type ParseFunc func(name string, data []byte, read func(string) ([]byte, error)) (*config.Config, error)
+
+// digest identifies what was applied: FILE's bytes and every set file by its written path, each with its length in
+// front so that no two inputs run together. FILE's own name is not part of it.
+func digest(data []byte, files []config.File) string {
+	h := sha256.New()
+	put := func(b []byte) {
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(len(b)))
+		h.Write(n[:])
+		h.Write(b)
+	}
+	put(data)
+	for _, f := range files {
+		put([]byte(f.Path))
+		put(f.Contents)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// readFrom answers a parser's wish for set files from contents in memory.
+func readFrom(files []config.File) func(string) ([]byte, error) {
+	return func(path string) ([]byte, error) {
+		for _, f := range files {
+			if f.Path == path {
+				return bytes.Clone(f.Contents), nil
+			}
+		}
+		return nil, fmt.Errorf("%s: not stored with the revision: %w", path, fs.ErrNotExist)
+	}
+}

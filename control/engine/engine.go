@@ -1,0 +1,267 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"sluice/control/compile"
+	"sluice/control/config"
+)
+
+// What a caller branches on.
+var (
+	// ErrPending: a revision waits for its confirmation, or for its checks.
+	ErrPending = errors.New("a revision is pending")
+	// ErrNotPending: nothing waits for a confirmation, perhaps not any more.
+	ErrNotPending = errors.New("no revision is pending")
+	// ErrReverted: the apply went well at first, and its revision was taken back since.
+	ErrReverted = errors.New("reverted")
+	// ErrDegraded: the machine holds neither the old nor the new; the engine goes on trying.
+	ErrDegraded = errors.New("degraded")
+)
+
+// CompileFunc is compile.Compile.
+type CompileFunc func(*config.Config, compile.Runtime, compile.Facts) (*compile.Desired, error)
+
+// Checker judges apply.checks. The engine decides when, and what a failure means.
+type Checker interface {
+	// Baseline is what the checks compare with, taken before step one. It is kept on the disk: a check goes on after a
+	// crash of the daemon.
+	Baseline(ctx context.Context) (json.RawMessage, error)
+	// Check returns the checks that do not hold now. It ends with ctx.
+	Check(ctx context.Context, baseline json.RawMessage, checks []config.Check) []Failure
+}
+
+// Failure is one check that did not hold.
+type Failure struct {
+	Check   string `json:"check"` // "reach 198.18.0.1"
+	Message string `json:"message"`
+}
+
+// Timing holds the engine's durations; zero ones get the default.
+type Timing struct {
+	CheckInterval time.Duration // between two runs of the checks; 1 s
+	CheckTimeout  time.Duration // for one run; 5 s
+	CheckGrace    time.Duration // failing on end for so long is a failure: sessions may need to come back; 10 s
+	CheckWindow   time.Duration // an apply without confirm stays under its checks for so long; 30 s
+	StepTimeout   time.Duration // for one step; 60 s
+	RetryMin      time.Duration // first pause before a degraded machine is repaired, then doubled; 1 s
+	RetryMax      time.Duration // 60 s
+	RuleIDGrace   time.Duration // the id of a rule that is gone is not given out again for so long; 10 min
+}
+
+func (t Timing) withDefaults() Timing {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	set(&t.CheckInterval, time.Second)
+	set(&t.CheckTimeout, 5*time.Second)
+	set(&t.CheckGrace, 10*time.Second)
+	set(&t.CheckWindow, 30*time.Second)
+	set(&t.StepTimeout, time.Minute)
+	set(&t.RetryMin, time.Second)
+	set(&t.RetryMax, time.Minute)
+	set(&t.RuleIDGrace, 10*time.Minute)
+	return t
+}
+
+// Options are what an engine is made of. All are needed but for Source, Timing, Log and Announcer.
+type Options struct {
+	Subsystems []Subsystem // in the order of the data path, what it builds on first
+	Announcer  string      // name of the subsystem that announces
+	Parse      ParseFunc
+	Compile    CompileFunc
+	Facts      func(context.Context, *config.Config) (compile.Facts, error)
+	Source     func() (Source, error) // FILE; nil: there is none
+	Store      *Store
+	Clock      Clock
+	Checker    Checker
+	Timing     Timing
+	Log        *slog.Logger
+}
+
+// target is a configuration that the machine is brought to. Number 0 without a Config is nothing at all: what the
+// machine goes back to when there was no revision before.
+type target struct {
+	number  int
+	digest  string
+	content Candidate
+	desired *compile.Desired // as last compiled; nil: not yet
+	broken  error            // why its content could not be read back
+}
+
+// Engine plans and applies. One operation runs at a time; the reading methods do not wait for it, but for Plan.
+type Engine struct {
+	opts  Options
+	store *Store
+	clock Clock
+	log   *slog.Logger
+	busy  chan struct{} // holds one token while an operation runs
+	wake  chan struct{} // tells Run that there is something new to wait for
+
+	// Written by the operation that runs, and only with mu held; so that operation reads them without.
+	mu        sync.Mutex
+	current   *target // what the machine should hold
+	watch     *watch  // nil: nothing pending
+	ids       ruleIDs
+	revisions []Meta
+	report    report
+	retryAt   time.Duration // on Clock.Boot; 0: nothing to retry
+	retryWait time.Duration
+	stale     bool // current could not be compiled with the facts of now
+	down      bool
+	remains   *compile.Desired // while down
+	owed      map[int]string   // reverted revisions that the disk does not know of yet, with the reason
+	owesIDs   bool
+}
+
+// New makes an engine; nothing happens before Start.
+func New(o Options) (*Engine, error) {
+	if o.Parse == nil || o.Compile == nil || o.Facts == nil || o.Store == nil || o.Clock == nil || o.Checker == nil {
+		return nil, errors.New("engine: Parse, Compile, Facts, Store, Clock and Checker are all needed")
+	}
+	names := map[string]bool{"": true} // nobody announces
+	for _, s := range o.Subsystems {
+		if names[s.Name()] {
+			return nil, fmt.Errorf("engine: two subsystems are called %q, or one has no name", s.Name())
+		}
+		names[s.Name()] = true
+	}
+	if !names[o.Announcer] {
+		return nil, fmt.Errorf("engine: the announcer %q is no subsystem", o.Announcer)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	o.Timing = o.Timing.withDefaults()
+	e := &Engine{
+		opts: o, store: o.Store, clock: o.Clock, log: o.Log,
+		busy: make(chan struct{}, 1), wake: make(chan struct{}, 1),
+		current: nothing(), revisions: o.Store.List(), owed: map[int]string{},
+	}
+	return e, nil
+}
+
+func nothing() *target { return &target{desired: &compile.Desired{}} }
+
+// lock waits for the running operation to end, or for ctx.
+func (e *Engine) lock(ctx context.Context) error {
+	select {
+	case e.busy <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for another operation of the engine: %w", ctx.Err())
+	}
+}
+
+// release ends an operation after which Run has nothing new to wait for.
+func (e *Engine) release() { <-e.busy }
+
+func (e *Engine) unlock() {
+	e.release()
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// set changes what readers see.
+func (e *Engine) set(change func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	change()
+}
+
+// compile compiles a target with the ids and facts of now. It does not change the target.
+func (e *Engine) compile(ctx context.Context, t *target) (*compile.Desired, error) {
+	if t.broken != nil {
+		return nil, t.broken
+	}
+	if t.content.Config == nil {
+		return &compile.Desired{}, nil
+	}
+	facts, err := e.opts.Facts(ctx, t.content.Config)
+	if err != nil {
+		return nil, fmt.Errorf("collecting facts: %w", err)
+	}
+	return e.opts.Compile(t.content.Config, e.ids.runtime(e.clock.Now()), facts)
+}
+
+// keepRuleIDs makes the ids of d the current ones, on the disk first.
+func (e *Engine) keepRuleIDs(d *compile.Desired) error {
+	if maps.Equal(d.RuleIDs, e.ids.Current) {
+		return nil
+	}
+	next := e.nextRuleIDs(d)
+	if err := e.store.saveRuleIDs(next); err != nil {
+		return err
+	}
+	e.set(func() { e.ids = next })
+	e.owesIDs = false
+	return nil
+}
+
+func (e *Engine) nextRuleIDs(d *compile.Desired) ruleIDs {
+	return e.ids.next(d.RuleIDs, e.clock.Now(), e.opts.Timing.RuleIDGrace)
+}
+
+// mark ends a revision in the store and in the history that readers see.
+func (e *Engine) mark(n int, s RevisionStatus, reason string) error {
+	err := e.store.mark(n, s, reason)
+	e.set(func() { e.revisions = e.store.List() })
+	return err
+}
+
+// revert marks a revision reverted and ends the pending state on the disk: before is the revision that is pending again,
+// nil for none. The machine does not wait for a full disk: what cannot be written now is owed, and Run tries again.
+func (e *Engine) revert(n int, before *watch, reason string) {
+	err := e.mark(n, Reverted, reason)
+	if err == nil && before != nil {
+		// Where this fails pending.json speaks of n, which is reverted: a restart then takes the base.
+		err = e.store.savePending(before.pendingRecord)
+	} else if err == nil {
+		err = e.store.clearPending()
+	}
+	if err == nil {
+		return
+	}
+	e.log.Error("bookkeeping", "revision", n, "error", err)
+	if e.store.metas[n].Status == Pending {
+		e.owed[n] = reason
+	}
+}
+
+func (e *Engine) payOwed() {
+	for n, reason := range e.owed {
+		if e.mark(n, Reverted, reason) == nil {
+			delete(e.owed, n)
+		}
+	}
+	if e.owesIDs {
+		e.owesIDs = e.store.saveRuleIDs(e.ids) != nil
+	}
+}
+
+// read loads a revision and parses it. What fails is kept in the target, for compile to say.
+func (e *Engine) read(n int) *target {
+	t := &target{number: n}
+	c, m, err := e.store.load(n)
+	if err != nil {
+		t.broken = err
+		return t
+	}
+	t.digest, t.content = m.Digest, c
+	t.content.Config, err = e.opts.Parse(c.Name, c.Bytes, readFrom(c.Files))
+	if err != nil {
+		t.broken = fmt.Errorf("revision %d does not parse with this version of sluice: %w", n, err)
+	}
+	return t
+}

@@ -1,0 +1,54 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrLocked says that another daemon works on the state directory.
+var ErrLocked = errors.New("state directory in use")
+
+// Lock takes stateDir for this process, until unlock or the end of the process. The lock is the kernel's flock; the pid
+// in the file is for people. The file stays: removing it would let two processes hold locks on two files of one name.
+func Lock(stateDir string) (unlock func(), err error) {
+	if err := os.MkdirAll(stateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("state_dir %s: %w", stateDir, err)
+	}
+	path := filepath.Join(stateDir, "lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("locking %s: %w", path, err)
+		}
+		// The holder may not have written its pid yet.
+		pid, _ := io.ReadAll(io.LimitReader(f, 20))
+		who := "another sluice"
+		if p := strings.TrimSpace(string(pid)); p != "" {
+			who += " (pid " + p + ")"
+		}
+		return nil, fmt.Errorf("%w: %s holds %s; stop it, or give this one another state_dir", ErrLocked, who, path)
+	}
+	if err := writePID(f); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+func writePID(f *os.File) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	return err
+}

@@ -1,0 +1,162 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"sluice/control/compile"
+)
+
+// Step is one op of one subsystem.
+type Step struct {
+	Subsystem string `json:"subsystem"`
+	Op        string `json:"op"`
+	Teardown  bool   `json:"teardown"`
+	Why       string `json:"why"`
+
+	sub Subsystem
+	op  Op
+}
+
+// Plan is what an apply would do now, in order.
+type Plan struct {
+	Revision int      `json:"revision"` // the one that the machine leaves; 0: none
+	Steps    []Step   `json:"steps"`
+	Warnings []string `json:"warnings,omitempty"` // of the compiler
+}
+
+// String prints a plan for people: one step a line, "-" where something is taken away.
+func (p Plan) String() string {
+	var b strings.Builder
+	from := "nothing"
+	if p.Revision != 0 {
+		from = fmt.Sprintf("revision %d", p.Revision)
+	}
+	if len(p.Steps) == 0 {
+		fmt.Fprintf(&b, "from %s: nothing to do\n", from)
+	} else {
+		fmt.Fprintf(&b, "from %s: %d steps\n", from, len(p.Steps))
+	}
+	width := 0
+	for _, s := range p.Steps {
+		width = max(width, len(s.Subsystem))
+	}
+	for _, s := range p.Steps {
+		sign := "+"
+		if s.Teardown {
+			sign = "-"
+		}
+		fmt.Fprintf(&b, "  %s %-*s  %s\n", sign, width, s.Subsystem, s.Op)
+	}
+	for _, w := range p.Warnings {
+		fmt.Fprintf(&b, "warning: %s\n", w)
+	}
+	return b.String()
+}
+
+// difference is what one subsystem lacks.
+type difference struct {
+	sub Subsystem
+	ops []Op
+}
+
+// order merges the ops of all subsystems, which come in the order of the data path, into one sequence:
+//
+//  1. the announcer's teardowns: withdraw before anything is torn down
+//  2. everything else that is no teardown, subsystem by subsystem: the data path before the announcement
+//  3. the other teardowns, the subsystems reversed
+//
+// Inside each part a subsystem's own order stays. So a replacement that must delete before it adds is one op, no teardown.
+func order(diffs []difference, announcer string, why string) []Step {
+	var withdraw, build, tear []Step
+	for _, d := range diffs {
+		var own []Step
+		for _, op := range d.ops {
+			s := Step{Subsystem: d.sub.Name(), Op: op.String(), Teardown: op.Teardown(), Why: why, sub: d.sub, op: op}
+			switch {
+			case !s.Teardown:
+				build = append(build, s)
+			case s.Subsystem == announcer:
+				withdraw = append(withdraw, s)
+			default:
+				own = append(own, s)
+			}
+		}
+		tear = append(own, tear...)
+	}
+	return slices.Concat(withdraw, build, tear)
+}
+
+// differences observes every subsystem and compares it with what d wants. It changes nothing.
+func (e *Engine) differences(ctx context.Context, d *compile.Desired) ([]difference, error) {
+	var out []difference
+	for _, sub := range e.opts.Subsystems {
+		have, err := sub.Observe(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("observing %s: %w", sub.Name(), err)
+		}
+		out = append(out, difference{sub, sub.Diff(have, sub.Want(d))})
+	}
+	return out, nil
+}
+
+func (e *Engine) plan(ctx context.Context, d *compile.Desired, why string) (Plan, error) {
+	diffs, err := e.differences(ctx, d)
+	if err != nil {
+		return Plan{}, err
+	}
+	return Plan{Revision: e.current.number, Steps: order(diffs, e.opts.Announcer, why), Warnings: d.Warnings}, nil
+}
+
+// StepError says which step of how many failed.
+type StepError struct {
+	Step  Step
+	N, Of int // N counts from 1
+	Err   error
+}
+
+func (s *StepError) Error() string {
+	return fmt.Sprintf("step %d of %d, %s: %s: %v", s.N, s.Of, s.Step.Subsystem, s.Step.Op, s.Err)
+}
+
+func (s *StepError) Unwrap() error { return s.Err }
+
+// run does the steps until one fails.
+func (e *Engine) run(ctx context.Context, steps []Step) error {
+	for i, s := range steps {
+		e.log.Debug("step", "subsystem", s.Subsystem, "op", s.Op, "why", s.Why)
+		if err := e.step(ctx, s); err != nil {
+			return &StepError{Step: s, N: i + 1, Of: len(steps), Err: err}
+		}
+	}
+	return nil
+}
+
+func (e *Engine) step(ctx context.Context, s Step) error {
+	ctx, cancel := context.WithTimeout(ctx, e.opts.Timing.StepTimeout)
+	defer cancel()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.sub.Apply(ctx, s.op)
+}
+
+// converge brings the machine from wherever it is to d.
+func (e *Engine) converge(ctx context.Context, d *compile.Desired, why string) error {
+	p, err := e.plan(ctx, d, why)
+	if err != nil {
+		return err
+	}
+	return e.perform(ctx, d, p.Steps)
+}
+
+// perform does steps that lead to d. The ids of d's rules are on the disk before the first of them, so that no id in
+// the data path is ever forgotten.
+func (e *Engine) perform(ctx context.Context, d *compile.Desired, steps []Step) error {
+	if err := e.keepRuleIDs(d); err != nil {
+		return err
+	}
+	return e.run(ctx, steps)
+}

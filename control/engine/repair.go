@@ -1,0 +1,140 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+
+	"sluice/control/compile"
+)
+
+// Reconcile looks whether the machine holds what the current revision wants, and repairs what it does not. It makes no
+// revision. After a failure it is tried again, with growing pauses, by Run.
+func (e *Engine) Reconcile(ctx context.Context) error {
+	if err := e.lock(ctx); err != nil {
+		return err
+	}
+	defer e.unlock()
+	if e.current.number == 0 && e.retryAt == 0 {
+		return nil // no revision: what may be there of ours is not for us to judge
+	}
+	return e.repair(ctx, "drift")
+}
+
+func (e *Engine) repair(ctx context.Context, why string) error {
+	if e.down {
+		return nil
+	}
+	if e.stale {
+		return e.recompile(ctx, why)
+	}
+	if err := e.restore(ctx, why); err != nil {
+		err = fmt.Errorf("bringing the machine to %s: %w", e.current, err)
+		e.degraded("RepairFailed", err)
+		return fmt.Errorf("%w: %w", ErrDegraded, err)
+	}
+	e.healthy(ctx)
+	return nil
+}
+
+// Recompile compiles the current revision again, with the facts and the runtime of now, and applies it. It makes no
+// revision. Where it fails the machine goes back to the compilation before, and Run tries again.
+func (e *Engine) Recompile(ctx context.Context, why string) error {
+	if err := e.lock(ctx); err != nil {
+		return err
+	}
+	defer e.unlock()
+	if e.down || e.current.number == 0 {
+		return nil
+	}
+	return e.recompile(ctx, why)
+}
+
+func (e *Engine) recompile(ctx context.Context, why string) error {
+	d, err := e.compile(ctx, e.current)
+	if err != nil {
+		err = fmt.Errorf("compiling %s (%s): %w", e.current, why, err)
+		e.set(func() { e.stale = true })
+		e.degraded("CompileFailed", err)
+		return fmt.Errorf("%w: %w", ErrDegraded, err)
+	}
+	cause := e.converge(ctx, d, why)
+	if cause == nil {
+		e.set(func() { e.current.desired, e.stale = d, false })
+		e.healthy(ctx)
+		return nil
+	}
+	cause = fmt.Errorf("applying %s (%s): %w", e.current, why, cause)
+	e.set(func() { e.stale = true })
+	if e.current.desired == nil {
+		// There is nothing to go back to: this is the first compilation since the start.
+		e.degraded("ApplyFailed", cause)
+		return fmt.Errorf("%w: %w", ErrDegraded, cause)
+	}
+	if err := e.restore(context.WithoutCancel(ctx), why+" failed"); err != nil {
+		e.degraded("RollbackFailed", cause, err)
+		return fmt.Errorf("%w: %w; and going back: %w", ErrDegraded, cause, err)
+	}
+	e.degraded("RecompileFailed", cause)
+	return fmt.Errorf("%w: %w", ErrDegraded, cause)
+}
+
+// restore brings the machine to what it should hold: the last good form of the current revision, after Down what remains of it.
+func (e *Engine) restore(ctx context.Context, why string) error {
+	d := e.current.desired
+	if e.down {
+		d = e.remains
+	}
+	if d == nil {
+		var err error
+		if d, err = e.compile(ctx, e.current); err != nil {
+			return fmt.Errorf("compiling %s: %w", e.current, err)
+		}
+		e.set(func() { e.current.desired = d })
+	}
+	p, err := e.plan(ctx, d, why)
+	if err != nil {
+		return err
+	}
+	// A full disk must not keep the machine from its last good state. The disk still knows these ids, if only as retired.
+	if err := e.keepRuleIDs(d); err != nil {
+		e.log.Error("bookkeeping", "error", err)
+		e.set(func() { e.ids = e.nextRuleIDs(d) })
+		e.owesIDs = true
+	}
+	return e.run(ctx, p.Steps)
+}
+
+// Down takes away everything but what the live revision keeps for management (compile.Desired.Remains). A pending revision is reverted in the books;
+// the next Start brings the last confirmed one back. Until the next Apply the engine leaves the machine alone.
+func (e *Engine) Down(ctx context.Context) error {
+	if err := e.lock(ctx); err != nil {
+		return err
+	}
+	defer e.unlock()
+	remains := &compile.Desired{}
+	if e.current.desired != nil {
+		remains = e.current.desired.Remains()
+	}
+	if w := e.watch; w != nil {
+		if err := e.mark(w.Revision, Reverted, "taken down while pending"); err != nil {
+			return err
+		}
+		if err := e.store.clearPending(); err != nil {
+			return err
+		}
+		e.set(func() { e.current, e.watch = w.base, nil })
+		w.end(fmt.Errorf("%w: revision %d: taken down", ErrReverted, w.Revision))
+	}
+	e.set(func() { e.down, e.remains, e.retryAt = true, remains, 0 })
+	p, err := e.plan(ctx, remains, "down")
+	if err != nil {
+		return err
+	}
+	// The rule ids stay: the same rules count on after the next start.
+	if err := e.run(ctx, p.Steps); err != nil {
+		e.failed(err)
+		return fmt.Errorf("taking down: %w; what is left stays, run it again", err)
+	}
+	e.log.Info("down", "steps", len(p.Steps))
+	return nil
+}

@@ -1,0 +1,261 @@
+package engine
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sluice/control/config"
+)
+
+func TestApplyingTwiceChangesNothing(t *testing.T) {
+	s, e := running(t, confA)
+	s.apply(e, confB, ApplyOptions{})
+	s.m.take()
+	books := tree(t, s.dir)
+	r := s.apply(e, confB, ApplyOptions{Confirm: minute})
+	if !r.Unchanged || r.Revision != 2 || r.Pending != nil || len(r.Plan.Steps) != 0 {
+		t.Errorf("result %+v", r)
+	}
+	if ops := s.m.take(); ops != nil {
+		t.Errorf("did %q", ops)
+	}
+	if tree(t, s.dir) != books {
+		t.Error("the state directory changed")
+	}
+}
+
+func TestTheSameFileOnADriftedMachineIsARevisionThatRepairs(t *testing.T) {
+	s, e := running(t, confA)
+	s.m.state["xdp"]["gen"] = "99"
+	if r := s.apply(e, confA, ApplyOptions{}); r.Unchanged || r.Revision != 2 || len(r.Plan.Steps) != 1 {
+		t.Errorf("result %+v", r)
+	}
+	s.holds(confA)
+}
+
+func TestANewCommentIsARevisionWithoutSteps(t *testing.T) {
+	s, e := running(t, confA)
+	if r := s.apply(e, confA+"\n# why", ApplyOptions{}); r.Unchanged || r.Revision != 2 || len(r.Plan.Steps) != 0 {
+		t.Errorf("result %+v", r)
+	}
+}
+
+func TestAnEditedFileThatWasNeverAppliedChangesNothing(t *testing.T) {
+	for _, edit := range []string{confB, "this does not parse", ""} {
+		s, e := running(t, confA)
+		if st := e.Status(); st.File != "sluice.yaml" || st.FileDiffers {
+			t.Errorf("status %+v", st)
+		}
+		s.file = edit
+		e = s.start()
+		s.holds(confA)
+		s.live(e, 1, 0)
+		s.clock.reboot()
+		s.m.state = map[string]map[string]string{}
+		e = s.start()
+		s.holds(confA)
+		s.live(e, 1, 0)
+		if st := e.Status(); !st.FileDiffers || st.Revision != 1 {
+			t.Errorf("with the file %q: status %+v", edit, st)
+		}
+	}
+}
+
+func TestARollbackOfARollback(t *testing.T) {
+	s, e := running(t, confA)
+	s.apply(e, confB, ApplyOptions{Message: "to b"})
+	for _, step := range []struct {
+		to   int
+		text string
+	}{{1, confA}, {3, ""}, {2, confB}, {4, ""}, {3, confA}} {
+		n := len(e.History())
+		r, err := e.Rollback(t.Context(), step.to, ApplyOptions{Author: "root"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if step.text == "" {
+			if !r.Unchanged {
+				t.Errorf("rollback to the live revision: %+v", r)
+			}
+			continue
+		}
+		if r.Revision != n+1 {
+			t.Errorf("rollback made revision %d after %d", r.Revision, n)
+		}
+		s.holds(step.text)
+	}
+	want := "confirmed first start from sluice.yaml\nconfirmed to b\nconfirmed rollback to 1\nconfirmed rollback to 2\nconfirmed rollback to 3\n"
+	if h := history(e); !strings.HasPrefix(h, want) {
+		t.Errorf("history\n%s", h)
+	}
+	r, err := e.Rollback(t.Context(), 2, ApplyOptions{Confirm: minute})
+	if err != nil || r.Pending == nil {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	s.holds(confB)
+	s.clock.advance(minute)
+	e.tick(t.Context())
+	s.holds(confA)
+	if _, err := e.Rollback(t.Context(), 99, ApplyOptions{}); !errors.Is(err, ErrNoRevision) {
+		t.Errorf("rollback to 99: %v", err)
+	}
+}
+
+func TestARevisionKeepsTheContentsOfItsSetFiles(t *testing.T) {
+	s := newSite(t)
+	s.sets["../lists/bogons set.txt"] = "xdp.b1=1\nxdp.b2=1"
+	s.sets["other/bogons set.txt"] = "tc.o=1"
+	s.file = "host.a=1\nfile ../lists/bogons set.txt\nfile other/bogons set.txt"
+	first := s.file
+	e := s.start()
+	all := "host.a=1\nxdp.b1=1\nxdp.b2=1\ntc.o=1"
+	s.holds(all)
+	if e.Status().FileDiffers {
+		t.Error("the file differs right after its apply")
+	}
+	s.sets["../lists/bogons set.txt"] = "xdp.b3=1"
+	if !e.Status().FileDiffers {
+		t.Error("an edited set file does not differ")
+	}
+	s.apply(e, s.file, ApplyOptions{})
+	s.holds("host.a=1\nxdp.b3=1\ntc.o=1")
+	if _, err := e.Rollback(t.Context(), 1, ApplyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.holds(all)
+	delete(s.sets, "../lists/bogons set.txt")
+	s.clock.reboot()
+	s.m.state = map[string]map[string]string{}
+	e = s.start()
+	s.holds(all)
+	c, m, err := e.Revision(t.Context(), 1)
+	if err != nil || string(c.Bytes) != first || len(c.Files) != 2 || m.Number != 1 {
+		t.Errorf("revision 1: %+v, %+v, %v", c, m, err)
+	}
+	entries, err := os.ReadDir(filepath.Join(s.dir, "revisions", "1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, x := range entries {
+		names = append(names, x.Name())
+	}
+	want := "config.yaml manifest.json meta.json set-001-bogons_set.txt set-002-bogons_set.txt"
+	if have := strings.Join(names, " "); have != want {
+		t.Errorf("stored as %s, want %s", have, want)
+	}
+}
+
+func TestDigestsKeepInputsApart(t *testing.T) {
+	f := func(path, contents string) config.File { return config.File{Path: path, Contents: []byte(contents)} }
+	seen := map[string]int{}
+	for i, d := range []string{
+		digest(nil, nil), digest([]byte("a"), nil), digest(nil, []config.File{f("a", "")}), digest(nil, []config.File{f("", "a")}),
+		digest([]byte("a"), []config.File{f("b", "c")}), digest([]byte("ab"), []config.File{f("", "c")}),
+		digest([]byte("a"), []config.File{f("bc", "")}), digest([]byte("a"), []config.File{f("b", ""), f("c", "")}),
+	} {
+		if j, ok := seen[d]; ok {
+			t.Errorf("inputs %d and %d have one digest", j, i)
+		}
+		seen[d] = i
+	}
+}
+
+func TestADamagedRevisionIsSetAsideAndTheOneBeforeIsTaken(t *testing.T) {
+	damage := func(file, contents string) func(dir string) error {
+		return func(dir string) error { return os.WriteFile(filepath.Join(dir, file), []byte(contents), 0o600) }
+	}
+	for _, c := range []struct {
+		name  string
+		spoil func(dir string) error
+	}{
+		{"empty metadata", damage("meta.json", "")},
+		{"half of the metadata", damage("meta.json", `{"schema": 1, "number": 2, "sta`)},
+		{"metadata of another revision", damage("meta.json", `{"schema": 1, "number": 7}`)},
+		{"no metadata", func(dir string) error { return os.Remove(filepath.Join(dir, "meta.json")) }},
+		{"half of the manifest", damage("manifest.json", `{"schema": 1,`)},
+		{"other contents", damage("config.yaml", "host.evil=1")},
+		{"no contents", func(dir string) error { return os.Remove(filepath.Join(dir, "config.yaml")) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, e := running(t, confA)
+			s.apply(e, confB, ApplyOptions{})
+			if err := c.spoil(filepath.Join(s.dir, "revisions", "2")); err != nil {
+				t.Fatal(err)
+			}
+			e = s.start()
+			s.holds(confA)
+			if r := s.apply(e, confC, ApplyOptions{}); r.Revision != 3 {
+				t.Errorf("the number of a damaged revision was used again: %+v", r)
+			}
+			s.live(s.start(), 3, 0)
+		})
+	}
+}
+
+func TestATornPendingStateGoesBack(t *testing.T) {
+	s, e := running(t, confA)
+	s.apply(e, confB, ApplyOptions{Confirm: minute})
+	if err := os.WriteFile(filepath.Join(s.dir, pendingFile), []byte(`{"schema`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.live(s.start(), 1, 0)
+	s.holds(confA)
+}
+
+func TestLeftoversOfACrashAreRemoved(t *testing.T) {
+	s, _ := running(t, confA)
+	for _, path := range []string{"revisions/.2.new", "revisions/.9.new/x"} {
+		if err := os.MkdirAll(filepath.Join(s.dir, path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := s.start()
+	s.survivors(e, []string{confA})
+	s.apply(e, confB, ApplyOptions{})
+	s.live(e, 2, 0)
+}
+
+func TestANewerSchemaIsRefusedAndNothingIsTouched(t *testing.T) {
+	for _, file := range []string{"revisions/2/meta.json", pendingFile, ruleIDFile} {
+		t.Run(file, func(t *testing.T) {
+			s, e := running(t, confA)
+			s.apply(e, confB, ApplyOptions{})
+			for path, text := range map[string]string{file: `{"schema": 2, "number": {"new": "form"}}`, "revisions/.3.new": "x"} {
+				if err := os.WriteFile(filepath.Join(s.dir, path), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			books := tree(t, s.dir)
+			_, err := OpenStore(s.dir)
+			want := filepath.Join(s.dir, file) + ": written by a newer sluice (schema 2, this one knows 1): " +
+				"start that version again, or give this one another state_dir"
+			if !errors.Is(err, ErrNewerSchema) || err.Error() != want {
+				t.Errorf("opened: %v\nwant: %s", err, want)
+			}
+			if tree(t, s.dir) != books {
+				t.Error("the state directory changed")
+			}
+		})
+	}
+}
+
+func TestALockEndsWithUnlock(t *testing.T) {
+	dir := t.TempDir()
+	unlock, err := Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Lock(dir); !errors.Is(err, ErrLocked) {
+		t.Errorf("locked twice: %v", err)
+	}
+	unlock()
+	unlock, err = Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}

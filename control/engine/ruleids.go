@@ -1,0 +1,58 @@
+package engine
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"sluice/control/compile"
+)
+
+// ruleIDs are the ids that compilations gave to rules. An id outlives its rule by a grace: its counters are still being
+// read, and a rule that comes back with a rollback counts on.
+type ruleIDs struct {
+	Schema  int               `json:"schema"`
+	Current map[string]uint32 `json:"current"` // by policy/name
+	Retired []retiredID       `json:"retired,omitempty"`
+}
+
+type retiredID struct {
+	Name  string    `json:"name"`
+	ID    uint32    `json:"id"`
+	Until time.Time `json:"until"` // wall clock: it must mean something after a reboot
+}
+
+// runtime is what the next compilation is given. A retired name keeps its claim to its id, and nobody else gets it.
+func (r ruleIDs) runtime(now time.Time) compile.Runtime {
+	rt := compile.Runtime{RuleIDs: map[string]uint32{}, Retired: map[uint32]bool{}}
+	for _, old := range r.Retired {
+		if old.Until.After(now) {
+			rt.RuleIDs[old.Name] = old.ID
+			rt.Retired[old.ID] = true
+		}
+	}
+	for name, id := range r.Current {
+		rt.RuleIDs[name] = id
+	}
+	return rt
+}
+
+// next makes given the current ids; those that are gone retire until now + grace.
+func (r ruleIDs) next(given map[string]uint32, now time.Time, grace time.Duration) ruleIDs {
+	used := make(map[uint32]bool, len(given))
+	for _, id := range given {
+		used[id] = true
+	}
+	out := ruleIDs{Current: given}
+	for _, old := range r.Retired {
+		if !used[old.ID] && old.Until.After(now) {
+			out.Retired = append(out.Retired, old)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Current)) {
+		if id := r.Current[name]; !used[id] {
+			out.Retired = append(out.Retired, retiredID{Name: name, ID: id, Until: now.Add(grace)})
+		}
+	}
+	return out
+}

@@ -1,0 +1,207 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/control/compile"
+	"sluice/control/config"
+)
+
+// Status is what the engine knows about the machine.
+type Status struct {
+	Revision    int            `json:"revision"` // live, or being brought up; 0: none
+	Applied     bool           `json:"applied"`  // every step to it was done
+	AppliedAt   time.Time      `json:"applied_at"`
+	Down        bool           `json:"down"`
+	Pending     *PendingStatus `json:"pending,omitempty"`
+	Conditions  []Condition    `json:"conditions"` // sorted by type
+	LastError   string         `json:"last_error,omitempty"`
+	LastErrorAt time.Time      `json:"last_error_at"`
+	File        string         `json:"file,omitempty"`
+	FileDiffers bool           `json:"file_differs"` // from the live revision, set files included
+	Warnings    []string       `json:"warnings,omitempty"`
+}
+
+// PendingStatus is a revision that is not confirmed yet.
+type PendingStatus struct {
+	Revision  int       `json:"revision"`
+	Base      int       `json:"base"` // 0: goes back to nothing
+	Remaining float64   `json:"remaining_seconds"`
+	Confirm   bool      `json:"confirm"` // waits for Confirm; else its checks alone decide
+	Failing   []Failure `json:"failing,omitempty"`
+}
+
+// Condition is one thing that is so or is not.
+type Condition struct {
+	Type    string         `json:"type"`
+	Status  ConditionValue `json:"status"`
+	Reason  string         `json:"reason"` // one word, stable
+	Message string         `json:"message,omitempty"`
+	Since   time.Time      `json:"since"` // of Status, not of Message
+}
+
+// ConditionValue is True, False or Unknown.
+type ConditionValue string
+
+// The values of a condition.
+const (
+	True    ConditionValue = "True"
+	False   ConditionValue = "False"
+	Unknown ConditionValue = "Unknown"
+)
+
+// The types of conditions.
+const (
+	ConditionDegraded = "Degraded"     // the machine does not hold what it should, or not the newest form of it
+	ConditionInSync   = "InSync"       // looked at after the last change: every Diff was empty
+	ConditionChecks   = "ChecksPassed" // of the pending revision, or of the last one
+)
+
+// report is the part of Status that operations write, with Engine.mu held.
+type report struct {
+	conditions []Condition
+	appliedAt  time.Time
+	lastErr    error
+	lastErrAt  time.Time
+}
+
+func (r *report) condition(now time.Time, kind string, v ConditionValue, reason, message string) {
+	fresh := Condition{Type: kind, Status: v, Reason: reason, Message: message, Since: now}
+	i, found := slices.BinarySearchFunc(r.conditions, kind, func(c Condition, k string) int { return strings.Compare(c.Type, k) })
+	if !found {
+		r.conditions = slices.Insert(r.conditions, i, fresh)
+		return
+	}
+	if r.conditions[i].Status == v {
+		fresh.Since = r.conditions[i].Since
+	}
+	r.conditions[i] = fresh
+}
+
+// failed keeps an error for Status.
+func (e *Engine) failed(err error) {
+	e.set(func() { e.report.lastErr, e.report.lastErrAt = err, e.clock.Now() })
+}
+
+// degraded says that the machine does not hold what it should, and arranges the next try.
+func (e *Engine) degraded(reason string, errs ...error) {
+	var text []string
+	for _, err := range errs {
+		text = append(text, err.Error())
+	}
+	message := strings.Join(text, "; and ")
+	e.log.Error("degraded", "reason", reason, "error", message)
+	e.failed(errors.Join(errs...))
+	e.set(func() {
+		e.report.condition(e.clock.Now(), ConditionDegraded, True, reason, message)
+		e.retryWait = min(max(2*e.retryWait, e.opts.Timing.RetryMin), e.opts.Timing.RetryMax)
+		e.retryAt = e.clock.Boot() + e.retryWait
+	})
+}
+
+// healthy follows a success: it looks once more whether anything is left to do, and says so rather than looping.
+func (e *Engine) healthy(ctx context.Context) {
+	value, reason, message := True, "Verified", ""
+	d := e.current.desired
+	if e.down {
+		d = e.remains
+	}
+	diffs, err := e.differences(context.WithoutCancel(ctx), d)
+	if err != nil {
+		value, reason, message = Unknown, "ObserveFailed", err.Error()
+	}
+	var drift []string
+	for _, x := range diffs {
+		if len(x.ops) > 0 {
+			drift = append(drift, fmt.Sprintf("%s: %d steps left, the first: %s", x.sub.Name(), len(x.ops), x.ops[0]))
+		}
+	}
+	if len(drift) > 0 {
+		value, reason, message = False, "Drift", strings.Join(drift, "; ")
+		e.log.Warn("the machine differs from its revision right after applying it", "drift", message)
+	}
+	e.set(func() {
+		e.report.condition(e.clock.Now(), ConditionInSync, value, reason, message)
+		if e.stale {
+			return // still to be compiled with the facts of now
+		}
+		e.report.condition(e.clock.Now(), ConditionDegraded, False, "Applied", "")
+		e.retryAt, e.retryWait = 0, 0
+	})
+}
+
+// Status never waits for an operation that runs. It reads FILE, to tell whether it differs.
+func (e *Engine) Status() Status {
+	e.mu.Lock()
+	r, t := e.report, e.current
+	s := Status{
+		Revision: t.number, AppliedAt: r.appliedAt, Down: e.down, LastErrorAt: r.lastErrAt,
+		Conditions: slices.Clone(r.conditions), Pending: e.pendingStatus(),
+	}
+	s.Applied = t.number != 0 && !e.down && t.desired != nil && !r.is(ConditionDegraded)
+	if t.desired != nil {
+		s.Warnings = slices.Clone(t.desired.Warnings)
+	}
+	if r.lastErr != nil {
+		s.LastError = r.lastErr.Error()
+	}
+	e.mu.Unlock()
+	s.File, s.FileDiffers = e.file(t)
+	return s
+}
+
+func (r *report) is(kind string) bool {
+	return slices.ContainsFunc(r.conditions, func(c Condition) bool { return c.Type == kind && c.Status == True })
+}
+
+// pendingStatus is called by the operation that runs, or with mu held.
+func (e *Engine) pendingStatus() *PendingStatus {
+	w := e.watch
+	if w == nil {
+		return nil
+	}
+	return &PendingStatus{
+		Revision: w.Revision, Base: w.Base, Remaining: e.left(w).Seconds(), Confirm: w.Confirm, Failing: slices.Clone(w.failures),
+	}
+}
+
+// file compares FILE with a target. A set file that cannot be read differs.
+func (e *Engine) file(t *target) (name string, differs bool) {
+	if e.opts.Source == nil {
+		return "", false
+	}
+	src, err := e.opts.Source()
+	if err != nil {
+		return src.Name, t.number != 0
+	}
+	var files []config.File
+	for _, f := range t.content.Files {
+		data, err := src.ReadFile(f.Path)
+		if err != nil {
+			return src.Name, true
+		}
+		files = append(files, config.File{Path: f.Path, Contents: data})
+	}
+	// FILE's bytes name the set files, so equal bytes name the same ones.
+	return src.Name, digest(src.Bytes, files) != t.digest
+}
+
+// History returns all revisions, the oldest first.
+func (e *Engine) History() []Meta {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.revisions)
+}
+
+// Current returns the live revision: its number, its content, and what it was compiled to (nil: it does not compile).
+// Number 0 is no revision. None of it may be changed.
+func (e *Engine) Current() (int, Candidate, *compile.Desired) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.current.number, e.current.content, e.current.desired
+}

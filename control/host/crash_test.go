@@ -1,0 +1,87 @@
+package host
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestCrashBetweenLedgerAndChange(t *testing.T) {
+	inNamespace(t)
+	twoVeths(t)
+	before := machine(t)
+	want := gateway()
+	dir := t.TempDir()
+	first := open(t, dir)
+	ops := Diff(State{}, want)
+	// After every step, which comes twice, the daemon dies: once with all done, once with claims written and nothing done.
+	for i, op := range ops {
+		for range 2 {
+			if err := first.Apply(t.Context(), op); err != nil {
+				t.Fatal(err)
+			}
+		}
+		claims, _ := os.ReadFile(filepath.Join(dir, "host.json"))
+		down(t, open(t, dir))
+		same(t, "down after "+op.String(), before, machine(t))
+
+		if err := os.WriteFile(filepath.Join(dir, "host.json"), claims, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if len(claims) == 0 {
+			os.Remove(filepath.Join(dir, "host.json"))
+		}
+		down(t, open(t, dir))
+		same(t, "down with nothing but the claim of "+op.String(), before, machine(t))
+		first = open(t, dir)
+		for _, op := range ops[:i+1] {
+			if err := first.Apply(t.Context(), op); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// From the claims alone apply goes on as if nothing had happened.
+	claims, _ := os.ReadFile(filepath.Join(dir, "host.json"))
+	down(t, open(t, dir))
+	if err := os.WriteFile(filepath.Join(dir, "host.json"), claims, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	last := open(t, dir)
+	apply(t, last, want)
+	down(t, last)
+	same(t, "down at last", before, machine(t))
+}
+
+func TestLedgerOfAnotherNamespaceOrBootIsVoid(t *testing.T) {
+	dir := t.TempDir()
+	inNamespace(t)
+	twoVeths(t)
+	apply(t, open(t, dir), gateway())
+	inNamespace(t)
+	twoVeths(t)
+	ip(t, "addr add 198.18.0.2/30 dev eth0") // the new namespace's own
+	before := machine(t)
+	h := open(t, dir)
+	if got := observe(t, h); !cmp.Equal(got, State{}) {
+		t.Errorf("observed %+v", got)
+	}
+	apply(t, h, gateway())
+	down(t, h)
+	same(t, "the machine", before, machine(t))
+}
+
+func TestDamagedLedgerIsAnError(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "host.json")
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := New(nil, Options{StateDir: dir})
+	if !errors.Is(err, ErrLedger) || !strings.Contains(err.Error(), path) {
+		t.Errorf("got %v", err)
+	}
+}

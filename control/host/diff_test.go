@@ -1,0 +1,224 @@
+package host
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"slices"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// pick returns some of the choices, in their order, at most one of each identity.
+func pick[T any, K comparable](r *rand.Rand, choices []T, key func(T) K) []T {
+	seen := make(map[K]bool)
+	var out []T
+	for _, i := range r.Perm(len(choices)) {
+		if c := choices[i]; r.IntN(2) == 0 && !seen[key(c)] {
+			seen[key(c)] = true
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func lookup(priority int, ipv6 bool, in string, table int) Rule {
+	return Rule{Priority: priority, IPv6: ipv6, InLink: in, Table: table}
+}
+
+func generated(r *rand.Rand) State {
+	links := []Link{
+		{"eth0", true, 1400, 0}, {"eth0", false, 1500, 7}, {"eth0", true, 0, 8}, {"eth1", true, 9000, 7}, {"lo", true, 0, 0},
+	}
+	a, b := pfx("198.18.0.2/30"), pfx("2001:db8::2/64")
+	addresses := []Address{
+		{Link: "eth0", Prefix: a}, {Link: "eth0", Prefix: a, Keep: true}, {Link: "eth1", Prefix: a},
+		{Link: "eth0", Prefix: b}, {Link: "eth0", Prefix: b, Keep: true}, {Link: "lo", Prefix: pfx("203.0.113.1/32")},
+	}
+	x, y := pfx("192.0.2.0/24"), pfx("2001:db8:1::/48")
+	routes := []Route{
+		{Prefix: x, Type: Unicast, Via: hops("198.18.0.1"), Link: "eth0", Table: 254},
+		{Prefix: x, Type: Unicast, Via: hops("198.18.0.1", "198.18.0.9"), Table: 254},
+		{Prefix: x, Type: Blackhole, Table: 254}, {Prefix: x, Type: Unicast, Link: "eth1", Table: 254, Keep: true},
+		{Prefix: x, Type: Prohibit, Metric: 10, Table: 254}, {Prefix: x, Type: Prohibit, Table: 100},
+		{Prefix: y, Type: Unicast, Via: hops("2001:db8::1"), Link: "eth0", Metric: 1024, Table: 254},
+		{Prefix: y, Type: Unicast, Link: "eth1", Metric: 1024, Table: 254},
+	}
+	rules := []Rule{
+		lookup(900, false, "eth0", 100), lookup(900, true, "eth0", 100), lookup(901, false, "eth0", 100), lookup(900, false, "eth1", 100),
+		{Priority: 900, InLink: "eth0", Table: 100, SuppressGroup: 7}, {Priority: 901, InLink: "eth0", Prohibit: true},
+	}
+	sysctls := []Sysctl{
+		{"net.ipv4.ip_forward", "1"}, {"net.ipv4.ip_forward", "0"}, {"net.ipv6.conf.all.forwarding", "1"},
+		{"net.ipv6.conf.default.accept_ra", "0"}, {"net.ipv6.conf.eth0.accept_ra", "2"}, {"net.ipv6.conf.all.accept_ra", "0"},
+	}
+	return State{
+		Links:     pick(r, links, func(l Link) string { return l.Name }),
+		Addresses: pick(r, addresses, addressKey),
+		Routes:    pick(r, routes, Route.key),
+		Rules:     pick(r, rules, func(r Rule) Rule { return r }),
+		Sysctls:   pick(r, sysctls, func(s Sysctl) string { return s.Key }),
+	}
+}
+
+// model is the pure machine: what each step does to a State.
+func model(t *testing.T, s State, op Op) State {
+	t.Helper()
+	link := func(name string, change func(*Link)) {
+		i := slices.IndexFunc(s.Links, func(l Link) bool { return l.Name == name })
+		if i < 0 {
+			s.Links = append(slices.Clone(s.Links), Link{Name: name})
+			i = len(s.Links) - 1
+		}
+		s.Links = slices.Clone(s.Links)
+		change(&s.Links[i])
+		s.Links = filter(s.Links, func(l Link) bool { return l.Up || l.MTU != 0 || l.Group != 0 })
+	}
+	switch o := op.(type) {
+	case setUp:
+		link(o.link, func(l *Link) { l.Up = true })
+	case dropUp:
+		link(o.link, func(l *Link) { l.Up = false })
+	case setMTU:
+		link(o.link, func(l *Link) { l.MTU = o.mtu })
+	case dropMTU:
+		link(o.link, func(l *Link) { l.MTU = 0 })
+	case setGroup:
+		link(o.link, func(l *Link) { l.Group = o.group })
+	case dropGroup:
+		link(o.link, func(l *Link) { l.Group = 0 })
+	case setAddress:
+		s.Addresses = append(filter(s.Addresses, func(a Address) bool { return addressKey(a) != addressKey(o.Address) }), o.Address)
+	case dropAddress:
+		s.Addresses = filter(s.Addresses, func(a Address) bool { return a != o.Address })
+	case setRoute:
+		s.Routes = append(filter(s.Routes, func(r Route) bool { return r.key() != o.key() }), o.Route)
+	case dropRoute:
+		s.Routes = filter(s.Routes, func(r Route) bool { return r.key() != o.key() })
+	case setRule:
+		s.Rules = append(slices.Clone(s.Rules), o.Rule)
+	case dropRule:
+		s.Rules = filter(s.Rules, func(r Rule) bool { return r != o.Rule })
+	case setSysctl:
+		s.Sysctls = append(filter(s.Sysctls, func(v Sysctl) bool { return v.Key != o.Key }), o.Sysctl)
+	case dropSysctl:
+		s.Sysctls = filter(s.Sysctls, func(v Sysctl) bool { return v.Key != o.Key })
+	default:
+		t.Fatalf("a step that the model does not know: %T", op)
+	}
+	return s
+}
+
+func sorted(s State) State {
+	s.Links, s.Addresses, s.Routes = slices.Clone(s.Links), slices.Clone(s.Addresses), slices.Clone(s.Routes)
+	s.Rules, s.Sysctls = slices.Clone(s.Rules), slices.Clone(s.Sysctls)
+	slices.SortFunc(s.Links, func(a, b Link) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.Addresses, func(a, b Address) int { return cmp.Compare(a.String(), b.String()) })
+	slices.SortFunc(s.Routes, func(a, b Route) int { return cmp.Compare(a.String(), b.String()) })
+	slices.SortFunc(s.Rules, func(a, b Rule) int { return cmp.Compare(a.String(), b.String()) })
+	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Key, b.Key) })
+	return s
+}
+
+func TestReplayingDiffOfAAndBOnAGivesB(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		a, b := generated(r), generated(r)
+		if ops := Diff(a, a); len(ops) > 0 {
+			t.Fatalf("Diff(x, x) is %v for %+v", ops, a)
+		}
+		ops := Diff(a, b)
+		got := a
+		teardown := false
+		for _, op := range ops {
+			if teardown && !op.Teardown() {
+				t.Fatalf("%q comes after a step of teardown in %v", op, ops)
+			}
+			teardown = op.Teardown()
+			got = model(t, got, op)
+		}
+		if d := gocmp.Diff(sorted(b), sorted(got), cmpopts.EquateEmpty(), netipEqual); d != "" {
+			t.Fatalf("replayed %v\n(- wanted, + got):\n%s", ops, d)
+		}
+	}
+}
+
+func TestOrderOfSteps(t *testing.T) {
+	all := State{
+		Links:     []Link{{"eth0", true, 1400, 7}},
+		Addresses: []Address{{Link: "eth0", Prefix: pfx("198.18.0.2/30")}},
+		Routes: []Route{
+			{Prefix: pfx("0.0.0.0/0"), Type: Unicast, Via: hops("198.51.100.1"), Table: 254},
+			{Prefix: pfx("198.51.100.0/24"), Type: Unicast, Link: "eth0", Table: 254},
+		},
+		Rules: []Rule{lookup(900, false, "eth0", 100)},
+		Sysctls: []Sysctl{
+			{"net.ipv4.conf.eth0.rp_filter", "2"}, {"net.ipv4.conf.default.rp_filter", "1"},
+			{"net.ipv4.ip_forward", "1"}, {"net.ipv6.conf.all.disable_ipv6", "0"},
+		},
+	}
+	texts := func(ops []Op) (out []string) {
+		for _, op := range ops {
+			out = append(out, op.String())
+		}
+		return out
+	}
+	set := []string{
+		"set sysctl net.ipv6.conf.all.disable_ipv6 = 0", "set sysctl net.ipv4.conf.default.rp_filter = 1",
+		"set sysctl net.ipv4.conf.eth0.rp_filter = 2", "set link eth0 mtu 1400", "set link eth0 group 7", "set link eth0 up",
+		"set address 198.18.0.2/30 dev eth0", "set route 198.51.100.0/24 dev eth0", "set route 0.0.0.0/0 via 198.51.100.1",
+		"add IPv4 rule 900 iif eth0 lookup 100", "set sysctl net.ipv4.ip_forward = 1",
+	}
+	drop := []string{
+		"restore sysctl net.ipv4.ip_forward", "delete IPv4 rule 900 iif eth0 lookup 100", "delete route 0.0.0.0/0 via 198.51.100.1",
+		"delete route 198.51.100.0/24 dev eth0", "delete address 198.18.0.2/30 dev eth0", "give back link eth0",
+		"restore link eth0 group", "restore link eth0 mtu", "restore sysctl net.ipv4.conf.eth0.rp_filter", "restore sysctl net.ipv4.conf.default.rp_filter",
+		"restore sysctl net.ipv6.conf.all.disable_ipv6",
+	}
+	if d := gocmp.Diff(set, texts(Diff(State{}, all))); d != "" {
+		t.Errorf("setting (- wanted, + got):\n%s", d)
+	}
+	if d := gocmp.Diff(drop, texts(Diff(all, State{}))); d != "" {
+		t.Errorf("giving up (- wanted, + got):\n%s", d)
+	}
+}
+
+// A field that is new in a State type must be thought of in Diff: this test is told when it was.
+func TestEveryFieldIsKnownToDiff(t *testing.T) {
+	known := map[reflect.Type][]string{
+		reflect.TypeFor[State]():   {"Links", "Addresses", "Routes", "Rules", "Sysctls"},
+		reflect.TypeFor[Link]():    {"Name", "Up", "MTU", "Group"},
+		reflect.TypeFor[Address](): {"Link", "Prefix", "Keep", "Adopted"},
+		reflect.TypeFor[Route]():   {"Prefix", "Type", "Via", "Link", "Metric", "Table", "Keep", "Adopted"},
+		reflect.TypeFor[Rule]():    {"Priority", "IPv6", "InLink", "Table", "SuppressGroup", "Prohibit"},
+		reflect.TypeFor[Sysctl]():  {"Key", "Value"},
+	}
+	for typ, fields := range known {
+		var got []string
+		for i := range typ.NumField() {
+			got = append(got, typ.Field(i).Name)
+		}
+		if !slices.Equal(got, fields) {
+			t.Errorf("%s has fields %v, Diff knows %v", typ, got, fields)
+		}
+	}
+}
+
+func TestUnspokenDefaultsAreNoDifference(t *testing.T) {
+	have := State{Routes: []Route{
+		{Prefix: pfx("::/0"), Type: Unicast, Via: hops("2001:db8::1", "2001:db8::3"), Link: "eth0", Metric: 1024, Table: 254},
+	}, Sysctls: []Sysctl{{"net.ipv4.tcp_rmem", "4096\t131072\t6000000"}, {"net.ipv4.conf.all.forwarding", "1"}}}
+	want := State{Routes: []Route{
+		{Prefix: pfx("::/0"), Type: Unicast, Via: hops("2001:db8::3", "2001:db8::1"), Table: 254},
+	}, Sysctls: []Sysctl{{"net/ipv4/tcp_rmem", "4096 131072 6000000"}, {"net.ipv4.ip_forward", "1"}}}
+	if ops := Diff(have, want); len(ops) > 0 {
+		t.Errorf("got %v", ops)
+	}
+	want.Routes[0].Prefix = netip.MustParsePrefix("0.0.0.0/0")
+	if ops := Diff(have, want); len(ops) != 2 {
+		t.Errorf("got %v", ops)
+	}
+}

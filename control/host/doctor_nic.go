@@ -1,0 +1,135 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+)
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// nativeXDP are drivers of Linux 6.12 with ndo_bpf and an XDP receive path. What a NIC takes still depends on its MTU,
+// queues and offloads, which only attaching would tell.
+var nativeXDP = map[string]string{
+	"veth": "", "tun": "", "bonding": "if every member has it",
+	"virtio_net": "with guest offloads off and a spare queue per CPU",
+	"mlx5_core":  "with LRO off; large MTU without striding RQ", "mlx4_en": "up to one page of MTU",
+	"i40e": "", "ice": "with its DDP firmware", "ixgbe": "", "ixgbevf": "up to one buffer of MTU", "igb": "", "igc": "",
+	"bnxt_en": "", "ena": "with half of the queues", "nfp": "", "qede": "", "sfc": "", "sfc_siena": "", "gve": "", "mana": "",
+	"hv_netvsc": "", "nicvf": "", "fsl_dpaa2_eth": "", "fsl_dpa": "", "fsl_enetc": "", "mvneta": "", "mvpp2": "",
+	"st_gmac": "", "netsec": "", "cpsw": "", "am65-cpsw-nuss": "", "lan966x-switch": "", "atlantic": "", "tsnep": "", "fec": "",
+	"vif": "", "vmxnet3": "", "mtk_soc_eth": "", "octeontx2-nicpf": "", "rvu_nicpf": "", "rvu_nicvf": "",
+}
+
+// xdpModes are the values of IFLA_XDP_ATTACHED (linux/if_link.h).
+var xdpModes = map[uint32]string{1: "native", 2: "generic", 3: "offloaded", 4: "several modes"}
+
+// checkInterfaces judges every veth and every link with a driver of its own.
+func checkInterfaces() []Finding {
+	links, err := dump(netlink.LinkList)
+	if err != nil {
+		return one(Finding{"interfaces", StatusWarn, "cannot list interfaces: " + err.Error(), "unknown", "run as root"})
+	}
+	slices.SortFunc(links, func(a, b netlink.Link) int { return a.Attrs().Index - b.Attrs().Index })
+	var out []Finding
+	for _, l := range links {
+		name := driver(l.Attrs().Name)
+		if kind := kindOf(l); name == "" || kind != "" && kind != "veth" && kind != "bond" {
+			continue
+		}
+		out = append(out, judgeDriver(l.Attrs().Name, name))
+		out = append(out, attached(l.Attrs())...)
+	}
+	return out
+}
+
+func judgeDriver(iface, driver string) Finding {
+	condition, known := nativeXDP[driver]
+	switch {
+	case !known:
+		return Finding{"xdp-native/" + iface, StatusWarn, fmt.Sprintf("driver %s is not known to have native XDP", driver),
+			"XDP runs in generic mode, after the kernel has made an skb: a flood costs several times more per packet",
+			"try xdp: {mode: native} (it fails cleanly), or use another NIC"}
+	case condition != "":
+		return ok("xdp-native/"+iface, fmt.Sprintf("driver %s has it, %s", driver, condition))
+	}
+	return ok("xdp-native/"+iface, fmt.Sprintf("driver %s has it", driver))
+}
+
+// attached tells of programs that are there. They may be our own: their ids let an operator see.
+func attached(a *netlink.LinkAttrs) []Finding {
+	var out []Finding
+	if a.Xdp != nil && a.Xdp.Attached {
+		out = append(out, Finding{"xdp-attached/" + a.Name, StatusWarn,
+			fmt.Sprintf("XDP program %d is attached (%s)", a.Xdp.ProgId, xdpModes[a.Xdp.AttachMode]),
+			"an interface takes one XDP program: unless it is Sluice's own, attaching fails as busy",
+			fmt.Sprintf("bpftool prog show id %d says whose it is", a.Xdp.ProgId)})
+	}
+	for name, at := range map[string]ebpf.AttachType{"ingress": ebpf.AttachTCXIngress, "egress": ebpf.AttachTCXEgress} {
+		found, err := link.QueryPrograms(link.QueryOptions{Target: a.Index, Attach: at})
+		if err == nil && len(found.Programs) > 0 {
+			out = append(out, Finding{"tcx-attached/" + a.Name + "/" + name, StatusWarn,
+				fmt.Sprintf("%d tcx programs are attached, the first of id %d", len(found.Programs), found.Programs[0].ID),
+				"programs that are not Sluice's may decide on a packet before it", "bpftool net show dev " + a.Name})
+		}
+	}
+	slices.SortFunc(out, func(a, b Finding) int {
+		switch {
+		case a.Name < b.Name:
+			return -1
+		case a.Name > b.Name:
+			return 1
+		}
+		return 0
+	})
+	return out
+}
+
+// checkModules tells of what Sluice uses and can do without. A module that is not loaded yet is as good as one that is.
+func checkModules() []Finding {
+	var out []Finding
+	for _, m := range []struct{ finding, module, option, cost, fix string }{
+		{"wireguard", "wireguard", "CONFIG_WIREGUARD", "tunnels run in the embedded userspace device: less throughput, more CPU",
+			"install the kernel's wireguard module"},
+		{"fq", "sch_fq", "CONFIG_NET_SCH_FQ", "egress bandwidth of workloads is not paced: departure times need fq on the uplink",
+			"install the kernel's sch_fq module"},
+	} {
+		switch state, err := moduleState(m.module, m.option); {
+		case err != nil:
+			out = append(out, Finding{m.finding, StatusWarn, "cannot tell: " + err.Error(), "unknown; if it lacks: " + m.cost, m.fix})
+		case state == moduleAbsent:
+			out = append(out, Finding{m.finding, StatusWarn, "this kernel has no " + m.module, m.cost, m.fix})
+		default:
+			out = append(out, ok(m.finding, string(state)))
+		}
+	}
+	return out
+}
+
+func checkNetfilter() []Finding {
+	var out []Finding
+	for _, c := range []struct {
+		name  string
+		count func() (int, error)
+	}{{"nftables", countNFTables}, {"iptables-legacy", countIPTables}} {
+		n, err := c.count()
+		switch {
+		case errors.Is(err, errNoNetfilter):
+			out = append(out, ok(c.name, "not in use"))
+		case err != nil:
+			out = append(out, Finding{c.name, StatusWarn, "cannot tell: " + err.Error(), "unknown", "run as root"})
+		case n > 0:
+			out = append(out, Finding{c.name, StatusWarn, fmt.Sprintf("%d rules", n),
+				"traffic that Sluice redirects to and from workloads does not pass them",
+				"nothing, if they are about the box itself; else write them as policy. Sluice never touches them"})
+		default:
+			out = append(out, ok(c.name, "no rules"))
+		}
+	}
+	return out
+}

@@ -1,0 +1,84 @@
+package host
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// GatherFacts reads what the compiler needs to know of the machine.
+func (h *Host) GatherFacts(ctx context.Context) (Facts, error) {
+	if err := ctx.Err(); err != nil {
+		return Facts{}, err
+	}
+	release, err := kernelRelease()
+	if err != nil {
+		return Facts{}, err
+	}
+	links, addresses, err := h.linksAndAddresses()
+	if err != nil {
+		return Facts{}, err
+	}
+	f := Facts{KernelRelease: release}
+	for _, l := range links {
+		a := l.Attrs()
+		f.Links = append(f.Links, LinkFact{
+			Name: a.Name, Index: a.Index, Kind: kindOf(l), MTU: a.MTU,
+			Up: a.Flags&net.FlagUp != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
+			Addresses: addresses[a.Index], PeerHere: peerHere(l, links),
+		})
+	}
+	return f, nil
+}
+
+// linksAndAddresses lists links by name, and addresses, sorted, by link index.
+func (h *Host) linksAndAddresses() ([]netlink.Link, map[int][]netip.Prefix, error) {
+	links, err := h.links()
+	if err != nil {
+		return nil, nil, err
+	}
+	slices.SortFunc(links, func(a, b netlink.Link) int { return cmp.Compare(a.Attrs().Name, b.Attrs().Name) })
+	addrs, err := dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, nil, fmt.Errorf("list addresses: %w", err)
+	}
+	byLink := make(map[int][]netip.Prefix)
+	for _, a := range addrs {
+		byLink[a.LinkIndex] = append(byLink[a.LinkIndex], prefixOf(a.IPNet))
+	}
+	for _, list := range byLink {
+		slices.SortFunc(list, comparePrefix)
+	}
+	return links, byLink, nil
+}
+
+func kernelRelease() (string, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", fmt.Errorf("read the kernel release: %w", err)
+	}
+	return unix.ByteSliceToString(u.Release[:]), nil
+}
+
+// kindOf is rtnetlink's kind, "" for a physical link and lo.
+func kindOf(l netlink.Link) string {
+	if l.Type() == "device" {
+		return ""
+	}
+	return l.Type()
+}
+
+// peerHere says that l is a veth whose other end is in this namespace too: the kernel gives the peer's index, and the
+// peer's namespace only where it is another one.
+func peerHere(l netlink.Link, links []netlink.Link) bool {
+	a := l.Attrs()
+	return l.Type() == "veth" && a.NetNsID < 0 && slices.ContainsFunc(links, func(p netlink.Link) bool {
+		return p.Attrs().Index == a.ParentIndex && p.Attrs().ParentIndex == a.Index
+	})
+}

@@ -1,0 +1,271 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// ErrNoLink says that a link is named that the namespace does not have.
+var ErrNoLink = errors.New("interface does not exist")
+
+// Options are what a Host needs beside its logger.
+type Options struct {
+	// StateDir holds host.json, the ledger. It is made (0700) where it is missing.
+	StateDir string
+}
+
+// Host applies State in one network namespace. It is safe for concurrent use, but sysctls are read and written through
+// the namespace of the calling thread: the process must live in the namespace it was made in.
+type Host struct {
+	log    *slog.Logger
+	path   string // of the ledger
+	nl     *netlink.Handle
+	strict *netlink.Handle // dumps that the kernel filters; not every request of the library is valid on it
+
+	mu     sync.Mutex
+	ledger *ledger
+}
+
+// New opens netlink in the calling thread's network namespace and reads the ledger of StateDir. A ledger of another
+// boot or namespace is void. Errors wrap ErrLedger where the file is damaged.
+func New(log *slog.Logger, o Options) (*Host, error) {
+	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state directory: %w", err)
+	}
+	ns, err := namespaceID()
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(o.StateDir, "host.json")
+	l, err := loadLedger(path, ns)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	strict, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		plain.Close()
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	if err := strict.SetStrictCheck(true); err != nil {
+		plain.Close()
+		strict.Close()
+		return nil, fmt.Errorf("switch netlink to strict dumps (Linux 4.20): %w", err)
+	}
+	return &Host{log: log, path: path, nl: plain, strict: strict, ledger: l}, nil
+}
+
+// Close gives the netlink sockets back. The machine stays as it is.
+func (h *Host) Close() {
+	h.nl.Close()
+	h.strict.Close()
+}
+
+// Diff is the package's Diff: a Host is a driver of the engine.
+func (h *Host) Diff(have, want State) []Op { return Diff(have, want) }
+
+// Observe returns what is ours and there: claims of the ledger that the kernel confirms, with the kernel's values, and
+// the routes and rules of RouteProtocol.
+func (h *Host) Observe(ctx context.Context) (State, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.observe(ctx)
+}
+
+func (h *Host) observe(ctx context.Context) (State, error) {
+	if err := ctx.Err(); err != nil {
+		return State{}, err
+	}
+	links, err := h.links()
+	if err != nil {
+		return State{}, err
+	}
+	var s State
+	s.Links = h.observeLinks(links)
+	if s.Addresses, err = h.observeAddresses(links); err != nil {
+		return State{}, err
+	}
+	if s.Routes, err = h.observeRoutes(links); err != nil {
+		return State{}, err
+	}
+	if s.Rules, err = h.observeRules(); err != nil {
+		return State{}, err
+	}
+	s.Sysctls, err = h.observeSysctls(links)
+	return s, err
+}
+
+// Apply does one step. An error leaves kernel and ledger as they were before the step.
+func (h *Host) Apply(ctx context.Context, op Op) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.applyOne(ctx, op)
+}
+
+func (h *Host) applyOne(ctx context.Context, op Op) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := op.apply(ctx, h); err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	h.log.Debug("host step done", "step", op.String())
+	return nil
+}
+
+// Down gives the machine back: everything of ours goes but the addresses and routes with Keep, and what was changed
+// gets the value it had. It goes on after an error, to give back as much as it can, and returns all errors. Doing it
+// twice is doing it once.
+func (h *Host) Down(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	have, err := h.observe(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, op := range Diff(have, have.Kept()) {
+		if err := h.applyOne(ctx, op); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == 0 {
+		errs = append(errs, h.prune(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// prune forgets claims that the kernel does not confirm: their objects went without us.
+func (h *Host) prune(ctx context.Context) error {
+	have, err := h.observe(ctx)
+	if err != nil {
+		return err
+	}
+	l := h.ledger
+	l.Links, l.Sysctls = nil, nil
+	l.Addresses = filter(l.Addresses, func(c addressClaim) bool {
+		return slices.ContainsFunc(have.Addresses, func(a Address) bool { return a.Link == c.Link && a.Prefix == c.Prefix })
+	})
+	l.Routes = filter(l.Routes, func(c routeClaim) bool {
+		return slices.ContainsFunc(have.Routes, func(r Route) bool { return r.key() == c.key() })
+	})
+	return l.save(h.path)
+}
+
+// Check says before the first step what Apply could not do: links that are missing (but for those in coming, which
+// other subsystems will make) and sysctls that the kernel does not know. It returns all such errors, joined.
+func (h *Host) Check(ctx context.Context, want State, coming []string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	names := slices.Clone(coming)
+	var errs []error
+	need := func(name string) {
+		if name == "" || slices.Contains(names, name) {
+			return
+		}
+		names = append(names, name)
+		_, err := h.link(name)
+		errs = append(errs, err)
+	}
+	for _, l := range want.Links {
+		need(l.Name)
+	}
+	for _, a := range want.Addresses {
+		need(a.Link)
+	}
+	for _, r := range want.Routes {
+		need(r.Link)
+	}
+	for _, s := range want.Sysctls {
+		path, err := sysctlPath(s.Key)
+		if err == nil && !slices.Contains(coming, sysctlLink(path)) {
+			_, err = h.readKey(s.Key, path)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// link finds a link by its name; the error wraps ErrNoLink and lists what is there.
+func (h *Host) link(name string) (netlink.Link, error) {
+	link, err := h.nl.LinkByName(name)
+	if err == nil && link.Attrs().Name == name { // the kernel also finds alternative names
+		return link, nil
+	}
+	var missing netlink.LinkNotFoundError
+	if err != nil && !errors.As(err, &missing) {
+		return nil, fmt.Errorf("look up interface %s: %w", name, err)
+	}
+	links, err := h.links()
+	if err != nil {
+		return nil, err
+	}
+	return nil, noLink(name, links)
+}
+
+func noLink(name string, links []netlink.Link) error {
+	var here []string
+	for _, l := range links {
+		here = append(here, l.Attrs().Name)
+	}
+	slices.Sort(here)
+	return &missingLink{name, here}
+}
+
+type missingLink struct {
+	name string
+	here []string
+}
+
+func (e *missingLink) Error() string {
+	return fmt.Sprintf("interface %s does not exist; interfaces here: %s", e.name, strings.Join(e.here, ", "))
+}
+
+func (e *missingLink) Is(target error) bool { return target == ErrNoLink }
+
+func (h *Host) links() ([]netlink.Link, error) {
+	links, err := dump(h.nl.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	return links, nil
+}
+
+// dump repeats a dump that a concurrent change made inconsistent (NLM_F_DUMP_INTR). On a machine that never rests the
+// last answer has to do.
+func dump[T any](list func() ([]T, error)) ([]T, error) {
+	for range 10 {
+		if out, err := list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return out, err
+		}
+	}
+	out, err := list()
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		err = nil
+	}
+	return out, err
+}
+
+func linkNames(links []netlink.Link) map[int]string {
+	names := make(map[int]string, len(links))
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	return names
+}

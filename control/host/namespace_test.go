@@ -1,0 +1,233 @@
+package host
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/vishvananda/netns"
+)
+
+// inNamespace moves the test's goroutine, on a thread of its own, into a new network namespace with lo up. /proc/sys/net
+// and child processes follow the thread. Such a test must do its work in its own goroutine.
+func inNamespace(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	before, err := netns.Get()
+	if err != nil {
+		t.Fatalf("open the test's network namespace: %v", err)
+	}
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatalf("make a network namespace (needs root): %v", err)
+	}
+	t.Cleanup(func() {
+		ns.Close()
+		if err := netns.Set(before); err != nil {
+			t.Errorf("go back to the test's namespace: %v", err)
+			return // the thread stays locked and ends with the goroutine
+		}
+		before.Close()
+		runtime.UnlockOSThread()
+	})
+	// Detection of duplicate addresses would make states depend on time.
+	sysctl(t, "net/ipv6/conf/default/accept_dad", "0")
+	sysctl(t, "net/ipv6/conf/all/accept_dad", "0")
+	ip(t, "link set lo up")
+}
+
+// anotherNamespace makes an empty namespace without entering it.
+func anotherNamespace(t *testing.T) netns.NsHandle {
+	t.Helper()
+	here, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	there, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { there.Close() })
+	if err := netns.Set(here); err != nil {
+		t.Fatal(err)
+	}
+	return there
+}
+
+// ip runs one command of ip(8) in the thread's namespace.
+func ip(t *testing.T, args string) string {
+	t.Helper()
+	return run(t, "ip", strings.Fields(args)...)
+}
+
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func sysctl(t *testing.T, path, value string) {
+	t.Helper()
+	if err := writeSysctl(path, value); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// machine prints the whole state of the namespace that somebody could miss: links, addresses, routes of all tables,
+// rules, the sysctls of both families, nftables and iptables.
+func machine(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	for _, args := range []string{
+		"-d link", "addr", "-4 route show table all", "-6 route show table all", "-4 rule", "-6 rule",
+	} {
+		fmt.Fprintf(&b, "# ip %s\n%s", args, ip(t, args))
+	}
+	// iproute2 knows 188 by the name of another owner.
+	named := strings.ReplaceAll(b.String(), "proto ospf", "proto 188")
+	b.Reset()
+	b.WriteString(named + "# sysctls\n")
+	for _, root := range []string{"net/ipv4", "net/ipv6"} {
+		err := filepath.WalkDir(procSys+root, func(path string, d os.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			value, err := os.ReadFile(path)
+			if err != nil {
+				value = []byte("unreadable\n")
+			}
+			fmt.Fprintf(&b, "%s = %s", strings.TrimPrefix(path, procSys), value)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	fmt.Fprintf(&b, "# nft\n%s", run(t, "nft", "list", "ruleset"))
+	for _, save := range []string{"iptables-save", "ip6tables-save"} {
+		lines := strings.Split(run(t, save), "\n")
+		lines = slices.DeleteFunc(lines, func(l string) bool { return strings.HasPrefix(l, "#") }) // the time of day
+		fmt.Fprintf(&b, "# %s\n%s", save, strings.Join(lines, "\n"))
+	}
+	return b.String()
+}
+
+func same(t *testing.T, what, before, after string) {
+	t.Helper()
+	if d := cmp.Diff(strings.Split(before, "\n"), strings.Split(after, "\n")); d != "" {
+		t.Errorf("%s (- before, + after):\n%s", what, d)
+	}
+}
+
+// open starts a Host on the directory, as a daemon that starts would.
+func open(t *testing.T, dir string) *Host {
+	t.Helper()
+	h, err := New(slog.New(slog.NewTextHandler(io.Discard, nil)), Options{StateDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Close)
+	return h
+}
+
+func observe(t *testing.T, h *Host) State {
+	t.Helper()
+	s, err := h.Observe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// apply brings the machine to want and checks that doing it again would do nothing.
+func apply(t *testing.T, h *Host, want State) []string {
+	t.Helper()
+	var done []string
+	for _, op := range Diff(observe(t, h), want) {
+		if err := h.Apply(t.Context(), op); err != nil {
+			t.Fatal(err)
+		}
+		done = append(done, op.String())
+	}
+	if again := Diff(observe(t, h), want); len(again) > 0 {
+		t.Fatalf("a second apply would do %v", again)
+	}
+	return done
+}
+
+func down(t *testing.T, h *Host) {
+	t.Helper()
+	if err := h.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := observe(t, h); !cmp.Equal(left, left.Kept(), cmpopts.EquateEmpty(), netipEqual) {
+		t.Fatalf("after down there is still %+v", left)
+	}
+}
+
+var netipEqual = cmp.Options{
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+}
+
+func has(t *testing.T, text, part string) {
+	t.Helper()
+	if !strings.Contains(text, part) {
+		t.Errorf("want %q in:\n%s", part, text)
+	}
+}
+
+func hasNot(t *testing.T, text, part string) {
+	t.Helper()
+	if strings.Contains(text, part) {
+		t.Errorf("do not want %q in:\n%s", part, text)
+	}
+}
+
+func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func hops(list ...string) []netip.Addr {
+	var out []netip.Addr
+	for _, s := range list {
+		out = append(out, netip.MustParseAddr(s))
+	}
+	return out
+}
+
+// twoVeths makes eth0 and eth1, up, with their peers tor0 and tor1 in the same namespace.
+func twoVeths(t *testing.T) {
+	t.Helper()
+	for _, n := range []string{"0", "1"} {
+		ip(t, "link add eth"+n+" type veth peer name tor"+n)
+		ip(t, "link set eth"+n+" up")
+		ip(t, "link set tor"+n+" up")
+	}
+	settled(t)
+}
+
+// settled waits until the kernel's link watch has told every peer that its other end is up.
+func settled(t *testing.T) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for strings.Contains(ip(t, "link"), "LOWERLAYERDOWN") {
+		if time.Now().After(deadline) {
+			t.Fatal("the links have no carrier after 10 s")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}

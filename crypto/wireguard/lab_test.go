@@ -1,0 +1,303 @@
+package wireguard
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os/exec"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// space is a network namespace without a name. It ends with the test and the processes in it.
+type space struct {
+	ns netns.NsHandle
+	nl *netlink.Handle
+}
+
+func newSpace(t *testing.T) *space {
+	t.Helper()
+	s := &space{}
+	err := onThread(func() (err error) {
+		s.ns, err = netns.New()
+		return err
+	})
+	if err != nil {
+		t.Fatalf("new network namespace (root is needed): %v", err)
+	}
+	t.Cleanup(func() { s.ns.Close() })
+	if s.nl, err = netlink.NewHandleAt(s.ns, unix.NETLINK_ROUTE); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.nl.Close)
+	s.setUp(t, "lo")
+	return s
+}
+
+// onThread runs f on a thread that ends afterwards, so that it may change its namespace.
+func onThread(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		done <- f()
+	}()
+	return <-done
+}
+
+func (s *space) do(t *testing.T, f func() error) {
+	t.Helper()
+	err := onThread(func() error {
+		if err := netns.Set(s.ns); err != nil {
+			return err
+		}
+		return f()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *space) link(t *testing.T, name string) netlink.Link {
+	t.Helper()
+	l, err := s.nl.LinkByName(name)
+	if err != nil {
+		t.Fatalf("interface %s: %v", name, err)
+	}
+	return l
+}
+
+func (s *space) setUp(t *testing.T, name string, addresses ...string) {
+	t.Helper()
+	l := s.link(t, name)
+	for _, a := range addresses {
+		addr, err := netlink.ParseAddr(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if addr.IP.To4() == nil {
+			addr.Flags = unix.IFA_F_NODAD
+		}
+		if err := s.nl.AddrAdd(l, addr); err != nil {
+			t.Fatalf("%s on %s: %v", a, name, err)
+		}
+	}
+	if err := s.nl.LinkSetUp(l); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// connect makes a veth between s and other, with an address on either side.
+func (s *space) connect(t *testing.T, other *space, name, address, peerName, peerAddress string) {
+	t.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: peerName, PeerNamespace: netlink.NsFd(other.ns)}
+	if err := s.nl.LinkAdd(veth); err != nil {
+		t.Fatal(err)
+	}
+	s.setUp(t, name, address)
+	other.setUp(t, peerName, peerAddress)
+}
+
+func (s *space) run(t *testing.T, name string, args ...string) (string, error) {
+	t.Helper()
+	var out []byte
+	var err error
+	s.do(t, func() error {
+		out, err = exec.Command(name, args...).CombinedOutput()
+		return nil
+	})
+	return string(out), err
+}
+
+// serveEcho answers UDP and TCP on port 7 of the addresses, each by a socket of its own: a reply from a socket bound to
+// no address would come from another than was asked.
+func (s *space) serveEcho(t *testing.T, addresses ...string) {
+	t.Helper()
+	for _, a := range addresses {
+		var udp net.PacketConn
+		var tcp net.Listener
+		s.do(t, func() (err error) {
+			if udp, err = net.ListenPacket("udp", net.JoinHostPort(a, "7")); err != nil {
+				return err
+			}
+			tcp, err = net.Listen("tcp", net.JoinHostPort(a, "7"))
+			return err
+		})
+		t.Cleanup(func() { udp.Close(); tcp.Close() })
+		go echoDatagrams(udp)
+		go func() {
+			for {
+				c, err := tcp.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer c.Close()
+					io.Copy(c, c)
+				}()
+			}
+		}()
+	}
+}
+
+func echoDatagrams(c net.PacketConn) {
+	buf := make([]byte, 4096)
+	for {
+		n, from, err := c.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		c.WriteTo(buf[:n], from)
+	}
+}
+
+func (s *space) dial(t *testing.T, network, address string) net.Conn {
+	t.Helper()
+	var c net.Conn
+	s.do(t, func() (err error) {
+		d := net.Dialer{Timeout: 10 * time.Second}
+		c, err = d.Dial(network, net.JoinHostPort(address, "7"))
+		return err
+	})
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// answers sends payload over UDP until it comes back, for at most 15 seconds.
+func (s *space) answers(t *testing.T, address string, payload []byte) {
+	t.Helper()
+	c := s.dial(t, "udp", address)
+	defer c.Close()
+	buf := make([]byte, 4096)
+	deadline := time.Now().Add(15 * time.Second)
+	for time.Now().Before(deadline) {
+		c.Write(payload)
+		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if n, err := c.Read(buf); err == nil && bytes.Equal(buf[:n], payload) {
+			return
+		}
+	}
+	t.Fatalf("no answer from %s in 15 s", address)
+}
+
+// capture counts what crosses an interface, in both directions, from Ethernet up.
+type capture struct {
+	mu     sync.Mutex
+	marked int            // frames that hold the marker in clear
+	fences int            // frames that hold the fence
+	udp    map[uint16]int // bytes of IPv4 UDP by destination port; segmentation offload makes frames no measure
+}
+
+// fence is sent in clear after what is to be judged: a capture that has it has all that went before.
+var fence = []byte("sluice-fence-9876543210")
+
+// marker is the payload whose bytes must never be seen outside the tunnel.
+var marker = []byte("sluice-plaintext-marker-0123456789")
+
+func (s *space) capture(t *testing.T, name string) *capture {
+	t.Helper()
+	index := s.link(t, name).Attrs().Index
+	var fd int
+	s.do(t, func() (err error) {
+		// ETH_P_ALL in network byte order; outgoing frames are seen as well.
+		all := int(binary.BigEndian.Uint16([]byte{unix.ETH_P_ALL & 0xff, unix.ETH_P_ALL >> 8}))
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all)
+		if err != nil {
+			return err
+		}
+		if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: uint16(all), Ifindex: index}); err != nil {
+			return err
+		}
+		return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50000})
+	})
+	c := &capture{udp: map[uint16]int{}}
+	quit, done := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { close(quit); <-done; unix.Close(fd) })
+	go func() {
+		defer close(done)
+		buf := make([]byte, 1<<16)
+		for {
+			select {
+			case <-quit:
+				return
+			default:
+			}
+			if n, _, err := unix.Recvfrom(fd, buf, 0); err == nil {
+				c.count(buf[:n])
+			}
+		}
+	}()
+	return c
+}
+
+func (c *capture) count(frame []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if bytes.Contains(frame, marker) {
+		c.marked++
+	}
+	if bytes.Contains(frame, fence) {
+		c.fences++
+	}
+	// Ethernet 14, IPv4 without options 20, then the UDP ports.
+	if len(frame) >= 38 && frame[12] == 8 && frame[13] == 0 && frame[14] == 0x45 && frame[23] == unix.IPPROTO_UDP {
+		c.udp[binary.BigEndian.Uint16(frame[36:38])] += len(frame)
+	}
+}
+
+func (c *capture) seen() (marked int, udp func(uint16) int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	copied := map[uint16]int{}
+	for port, n := range c.udp {
+		copied[port] = n
+	}
+	return c.marked, func(port uint16) int { return copied[port] }
+}
+
+// until polls for at most ten seconds.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("after 10 s still not: %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// routes returns the routes of protocol 187 as text.
+func (s *space) routes(t *testing.T) []string {
+	t.Helper()
+	list, err := s.nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, r := range list {
+		p, _ := prefixOf(r.Dst)
+		dev := "blackhole"
+		if r.Type != unix.RTN_BLACKHOLE {
+			l, err := s.nl.LinkByIndex(r.LinkIndex)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dev = l.Attrs().Name
+		}
+		out = append(out, fmt.Sprintf("%s %s %d", p, dev, r.Priority))
+	}
+	return out
+}
+
+func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }

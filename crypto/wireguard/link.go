@@ -1,0 +1,285 @@
+package wireguard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"sluice/crypto/keys"
+)
+
+// defaultMTU holds WireGuard's overhead over IPv6 on an underlay of 1500 bytes.
+const defaultMTU = 1420
+
+// addrGenModeNone is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h.
+const addrGenModeNone = 1
+
+// alias marks a link as ours. It lives in the kernel, so ownership survives any end of the daemon.
+func alias(name string) string { return "sluice:" + name }
+
+// isOurs looks at the type as well: other owners of links may use the same form of alias.
+func isOurs(link netlink.Link) bool {
+	a := link.Attrs()
+	return a.Alias == alias(a.Name) && backendOf(link) != ""
+}
+
+func backendOf(link netlink.Link) Backend {
+	switch link.Type() {
+	case "wireguard":
+		return Kernel
+	case "tuntap":
+		return Userspace
+	}
+	return ""
+}
+
+// lookup returns the link called name, or nil when there is none.
+func (d *Driver) lookup(name string) (netlink.Link, error) {
+	link, err := d.nl.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up interface %s: %w", name, err)
+	}
+	return link, nil
+}
+
+// ours returns the link called name, and an error when it is missing or foreign.
+func (d *Driver) ours(name string) (netlink.Link, error) {
+	link, err := d.lookup(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case link == nil:
+		return nil, fmt.Errorf("interface %s is gone: %w", name, unix.ENODEV)
+	case !isOurs(link):
+		return nil, foreign(name)
+	}
+	return link, nil
+}
+
+func foreign(name string) error {
+	return fmt.Errorf("interface %s %w: rename the tunnel or remove it", name, ErrForeign)
+}
+
+// ensure makes the tunnel's device run on a link of ours, adopting the link that is there. When it fails on a link that
+// it made itself, that link goes again; an adopted one stays, because its routes keep traffic from leaking.
+func (d *Driver) ensure(t Tunnel) error {
+	key, err := check(t)
+	if err != nil {
+		return err
+	}
+	link, err := d.lookup(t.Name)
+	if err != nil {
+		return err
+	}
+	if link != nil && !isOurs(link) {
+		return foreign(t.Name)
+	}
+	if link != nil && needsReplacing(Tunnel{Backend: backendOf(link)}, t) {
+		if err := d.remove(t.Name); err != nil {
+			return err
+		}
+		link = nil
+	}
+	made := link == nil
+	if made {
+		if link, err = d.create(t); err != nil {
+			return err
+		}
+	}
+	if err := d.start(link, t, key); err != nil {
+		if made {
+			err = errors.Join(err, d.remove(t.Name))
+		}
+		return err
+	}
+	d.notes.tunnel(t)
+	return nil
+}
+
+// check finds what would make a device useless or its errors obscure, before anything is touched. It returns the key.
+func check(t Tunnel) (keys.Key, error) {
+	if len(t.Name) >= unix.IFNAMSIZ || t.Name == "" {
+		return keys.Key{}, fmt.Errorf("name %q: an interface name has 1 to %d bytes", t.Name, unix.IFNAMSIZ-1)
+	}
+	key, err := keys.Load(t.PrivateKeyFile)
+	if err != nil {
+		return keys.Key{}, err
+	}
+	pub, err := key.PublicKey()
+	if err != nil {
+		return keys.Key{}, err
+	}
+	if pub != t.PublicKey {
+		return keys.Key{}, fmt.Errorf("%s holds the key of %s, but %q was planned: the file changed meanwhile, apply again",
+			t.PrivateKeyFile, pub, t.PublicKey)
+	}
+	for _, p := range t.Peers {
+		if err := checkPeer(t, p); err != nil {
+			return keys.Key{}, err
+		}
+	}
+	return key, nil
+}
+
+// checkPeer refuses a peer with the tunnel's own key: both backends would ignore it without a word.
+func checkPeer(t Tunnel, p Peer) error {
+	if p.PublicKey == t.PublicKey {
+		return fmt.Errorf("peer %s has the public key of tunnel %s itself: use the peer's own key", p.Name, t.Name)
+	}
+	return nil
+}
+
+// create makes the link and marks it as ours. Backend Auto takes the kernel's module where there is one.
+func (d *Driver) create(t Tunnel) (netlink.Link, error) {
+	d.drop(t.Name)
+	if t.Backend == Userspace {
+		return d.createTUN(t, "the configuration asks for it")
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = t.Name, mtuOf(t)
+	err := d.nl.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		if t.Backend == Kernel {
+			return nil, fmt.Errorf("%w: load it, or set wireguard.backend to auto or userspace", ErrNoModule)
+		}
+		return d.createTUN(t, ErrNoModule.Error())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create interface %s: %w", t.Name, err)
+	}
+	return d.mark(t, Kernel, "the kernel's module is there")
+}
+
+// mark sets what makes a new link ours. No link-local IPv6 address is generated: nobody asked for one.
+func (d *Driver) mark(t Tunnel, b Backend, why string) (netlink.Link, error) {
+	link, err := d.lookup(t.Name)
+	if err != nil || link == nil {
+		return nil, errors.Join(fmt.Errorf("interface %s went away while it was made", t.Name), err)
+	}
+	err = d.nl.LinkSetIP6AddrGenMode(link, addrGenModeNone)
+	if errors.Is(err, unix.EAFNOSUPPORT) { // a machine without IPv6
+		err = nil
+	}
+	err = errors.Join(err, d.nl.LinkSetMTU(link, mtuOf(t)), d.nl.LinkSetAlias(link, alias(t.Name)))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("set up interface %s: %w", t.Name, err), d.nl.LinkDel(link))
+	}
+	d.log.Info("tunnel interface made", "tunnel", t.Name, "backend", string(b), "why", why)
+	return d.ours(t.Name)
+}
+
+// start brings the link up and writes the device's attributes, each only where it differs.
+func (d *Driver) start(link netlink.Link, t Tunnel, key keys.Key) error {
+	if t.MTU != 0 && link.Attrs().MTU != t.MTU {
+		if err := d.nl.LinkSetMTU(link, t.MTU); err != nil {
+			return fmt.Errorf("set MTU %d: %w", t.MTU, err)
+		}
+	}
+	if backendOf(link) == Userspace {
+		return d.startUserspace(link, t, key)
+	}
+	if err := d.writeDevice(kernelDevice{t.Name}, t, key); err != nil {
+		return err
+	}
+	// The kernel binds the port when the link comes up.
+	if err := d.nl.LinkSetUp(link); err != nil {
+		return portError(t.ListenPort, err)
+	}
+	return nil
+}
+
+// remove ends the device and deletes its link, and with it its peers, addresses and routes.
+func (d *Driver) remove(name string) error {
+	link, err := d.lookup(name)
+	if err != nil {
+		return err
+	}
+	if link != nil && !isOurs(link) {
+		return foreign(name)
+	}
+	d.drop(name)
+	delete(d.notes, name)
+	if link == nil {
+		return nil
+	}
+	if err := d.nl.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("delete interface %s: %w", name, err)
+	}
+	return nil
+}
+
+// drop ends the embedded device of name, if there is one.
+func (d *Driver) drop(name string) {
+	if dev := d.running[name]; dev != nil {
+		dev.close()
+		delete(d.running, name)
+	}
+}
+
+func mtuOf(t Tunnel) int {
+	if t.MTU == 0 {
+		return defaultMTU
+	}
+	return t.MTU
+}
+
+func portError(port uint16, err error) error {
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("%w: %d; change local.port of the tunnel, or stop the program that listens there", ErrPortInUse, port)
+	}
+	return err
+}
+
+// KernelSupported says whether the kernel can make links of type wireguard, by making one in a network namespace of
+// its own, where nobody sees it. The module is loaded by that.
+func KernelSupported(ctx context.Context) (bool, error) {
+	type answer struct {
+		yes bool
+		err error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		// Never unlocked: the thread, and with it the namespace, ends with this goroutine.
+		runtime.LockOSThread()
+		yes, err := probe()
+		done <- answer{yes, err}
+	}()
+	select {
+	case a := <-done:
+		return a.yes, a.err
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
+func probe() (bool, error) {
+	ns, err := netns.New()
+	if err != nil {
+		return false, fmt.Errorf("probe for WireGuard: new network namespace: %w", os.NewSyscallError("unshare", err))
+	}
+	defer ns.Close()
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return false, fmt.Errorf("probe for WireGuard: %w", err)
+	}
+	defer nl.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "probe"
+	err = nl.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("probe for WireGuard: %w", err)
+	}
+	return true, nil
+}

@@ -1,0 +1,148 @@
+package wireguard
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Op is one step from one State towards another. It names key files and never holds a secret.
+type Op struct {
+	kind   kind
+	tunnel Tunnel // as wanted; of a removed one, as observed
+	fields fields // what a set changes
+	peer   Peer   // of peer ops
+	change peerChange
+	prefix netip.Prefix // of address and blackhole ops
+	route  Route
+	early  bool // a remove that must come before something else can be built
+}
+
+type kind int
+
+const (
+	addBlackhole  kind = iota
+	createTunnel       // make the link, start it
+	startTunnel        // the link is there and ours, but not running: adopt it, routes untouched
+	replaceTunnel      // the wanted backend needs another link
+	setDevice
+	setMTU
+	addPeer
+	updatePeer
+	addAddress
+	addRoute
+
+	// From here on ops take something away.
+	dropAllowed
+	removePeer
+	removeAddress
+	removeRoute
+	removeTunnel
+	removeBlackhole
+)
+
+// fields says which attributes of a device a setDevice writes.
+type fields struct{ key, port, mark bool }
+
+// peerChange says what of a peer is written; allowed are prefixes that it gains, or loses in a dropAllowed.
+type peerChange struct {
+	endpoint, keepalive, preshared bool
+	allowed                        []netip.Prefix
+}
+
+// Teardown says whether the op takes something away.
+func (o Op) Teardown() bool { return o.kind >= dropAllowed && !o.early }
+
+// String says what the op does, in one line.
+func (o Op) String() string {
+	name := o.tunnel.Name
+	switch o.kind {
+	case addBlackhole:
+		return fmt.Sprintf("add blackhole route %s", o.prefix)
+	case createTunnel:
+		return fmt.Sprintf("create tunnel %s (wireguard, backend %s, port %d)", name, o.tunnel.Backend, o.tunnel.ListenPort)
+	case startTunnel:
+		return fmt.Sprintf("start tunnel %s on its existing interface", name)
+	case replaceTunnel:
+		return fmt.Sprintf("replace tunnel %s by one of backend %s", name, o.tunnel.Backend)
+	case setDevice:
+		return fmt.Sprintf("set tunnel %s: %s", name, o.describeFields())
+	case setMTU:
+		return fmt.Sprintf("set MTU of %s to %d", name, o.tunnel.MTU)
+	case addPeer:
+		return fmt.Sprintf("add peer %s to %s (%s)", o.peerName(), name, prefixes(o.peer.AllowedIPs))
+	case updatePeer:
+		return fmt.Sprintf("update peer %s of %s: %s", o.peerName(), name, o.describeChange())
+	case addAddress:
+		return fmt.Sprintf("add address %s to %s", o.prefix, name)
+	case addRoute:
+		return fmt.Sprintf("add route %s dev %s metric %d", o.route.Prefix, name, o.route.Metric)
+	case dropAllowed:
+		return fmt.Sprintf("take %s from peer %s of %s", prefixes(o.change.allowed), o.peerName(), name)
+	case removePeer:
+		return fmt.Sprintf("remove peer %s from %s", o.peerName(), name)
+	case removeAddress:
+		return fmt.Sprintf("remove address %s from %s", o.prefix, name)
+	case removeRoute:
+		return fmt.Sprintf("remove route %s dev %s metric %d", o.route.Prefix, name, o.route.Metric)
+	case removeTunnel:
+		return fmt.Sprintf("remove tunnel %s", name)
+	case removeBlackhole:
+		return fmt.Sprintf("remove blackhole route %s", o.prefix)
+	}
+	return fmt.Sprintf("unknown op %d", int(o.kind))
+}
+
+func (o Op) describeFields() string {
+	var parts []string
+	if o.fields.key {
+		parts = append(parts, "private key of "+o.tunnel.PrivateKeyFile)
+	}
+	if o.fields.port {
+		parts = append(parts, fmt.Sprintf("port %d", o.tunnel.ListenPort))
+	}
+	if o.fields.mark {
+		parts = append(parts, fmt.Sprintf("fwmark %#x", o.tunnel.FirewallMark))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (o Op) describeChange() string {
+	var parts []string
+	if o.change.endpoint {
+		parts = append(parts, "endpoint "+o.peer.Endpoint.String())
+	}
+	if o.change.keepalive {
+		parts = append(parts, "keepalive "+o.peer.Keepalive.String())
+	}
+	if o.change.preshared {
+		file := o.peer.PresharedKeyFile
+		if file == "" {
+			file = "none"
+		}
+		parts = append(parts, "preshared key "+file)
+	}
+	if len(o.change.allowed) > 0 {
+		parts = append(parts, "add "+prefixes(o.change.allowed))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// peerName falls back to the public key where nobody told a name.
+func (o Op) peerName() string {
+	if o.peer.Name != "" {
+		return o.peer.Name
+	}
+	return o.peer.PublicKey
+}
+
+func prefixes(list []netip.Prefix) string {
+	if len(list) == 0 {
+		return "no prefixes"
+	}
+	parts := make([]string, len(list))
+	for i, p := range list {
+		parts[i] = p.String()
+	}
+	return strings.Join(parts, " ")
+}

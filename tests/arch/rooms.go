@@ -1,0 +1,61 @@
+// Package arch keeps the house of DESIGN.md section 1: which package may import which, and the habits of the tree that
+// a tool can see.
+package arch
+
+// Rooms is the one table of allowed imports, by package without the module's name. A package may import what its line
+// names and itself (an external test does); "x/..." is x and all below it, "..." is everything. A package that no line
+// names fails the test: put it in with the arrows it needs, and let them run downhill (cmd > control > tc > xdp; bgp and
+// crypto stand on the ground beside xdp).
+var Rooms = map[string][]string{
+	// Key files and the doctor need no daemon, and so no way through it.
+	"cmd/sluice": {"cmd/lab", "control/daemon", "control/api", "control/engine", "control/host", "crypto/keys"},
+	// The lab treats the daemon as a box of its own: a binary that it starts and an API that it calls.
+	"cmd/lab": {"control/api", "bgp/torsim", "crypto/keys"},
+
+	// The composition root, which alone knows every subsystem by name.
+	"control/daemon": {
+		"control/api", "control/engine", "control/compile", "control/config", "control/probe", "control/host",
+		"xdp/...", "tc/...", "bgp/...", "crypto/...",
+	},
+	// The status types of the subsystems are the API's own answers.
+	"control/api": {"control/engine", "control/compile", "control/config", "bgp", "crypto/wireguard"},
+	// Subsystems are interfaces here, so none is imported.
+	"control/engine": {"control/compile", "control/config"},
+	"control/compile": {
+		"control/config", "control/host", "xdp", "xdp/abi", "xdp/classify", "tc",
+		"bgp", "bgp/flowspec", "crypto/wireguard", "crypto/ipsec",
+	},
+	"control/config": {},
+	"control/probe":  {},
+	"control/host":   {}, // a subsystem, though its folder is control's
+
+	"tc": {"xdp/abi", "xdp/classify", "xdp/pin"},
+
+	"xdp":          {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/xsk"},
+	"xdp/abi":      {},
+	"xdp/classify": {"xdp/abi"},
+	"xdp/pin":      {"xdp/abi"},
+	"xdp/xsk":      {},
+
+	"bgp":          {"bgp/flowspec", "bgp/fib", "bgp/bfd"},
+	"bgp/flowspec": {},
+	"bgp/fib":      {},
+	"bgp/bfd":      {},
+	"bgp/torsim":   {},
+
+	"crypto/wireguard": {"crypto/keys"},
+	"crypto/ipsec":     {"crypto/keys"},
+	"crypto/keys":      {},
+
+	// Tests look at every room, and nothing but a test may look back.
+	"tests/...": {"..."},
+}
+
+// Impure are imports from outside the module that a package may not name, in its own files (its tests may): compile is a
+// function of its arguments, with no kernel, network, clock or file. net/netip and the like are types only.
+var Impure = map[string][]string{
+	"control/compile": {
+		"os", "os/...", "io/ioutil", "net", "net/http", "syscall", "time", "math/rand", "math/rand/v2", "crypto/rand",
+		"github.com/cilium/ebpf/...", "github.com/vishvananda/...", "golang.org/x/sys/...",
+	},
+}
