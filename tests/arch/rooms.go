@@ -20,7 +20,8 @@ var Rooms = map[string][]string{
 	// The status types of the subsystems are the API's own answers.
 	"control/api": {"control/engine", "control/compile", "control/config", "bgp", "crypto/wireguard"},
 	// Subsystems are interfaces here, so none is imported.
-	"control/engine": {"control/compile", "control/config"},
+	// host's State only, as what a Desired of the tests is made of.
+	"control/engine": {"control/compile", "control/config", "control/host"},
 	"control/compile": {
 		"control/config", "control/host", "xdp", "xdp/abi", "xdp/classify", "tc",
 		"bgp", "bgp/flowspec", "crypto/wireguard", "crypto/ipsec",
@@ -29,19 +30,25 @@ var Rooms = map[string][]string{
 	"control/probe":  {},
 	"control/host":   {}, // a subsystem, though its folder is control's
 
-	"tc": {"xdp/abi", "xdp/classify", "xdp/pin"},
+	// What XDP and tc share stands in xdp/table (tables and programs into the kernel) and xdp/pin (their pins).
+	"tc": {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/table"},
 
-	"xdp":          {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/xsk"},
-	"xdp/abi":      {},
-	"xdp/classify": {"xdp/abi"},
-	"xdp/pin":      {"xdp/abi"},
-	"xdp/xsk":      {},
+	"xdp":                       {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/table", "xdp/xsk"},
+	"xdp/abi":                   {},
+	"xdp/abi/gen":               {"xdp/abi"},
+	"xdp/classify":              {"xdp/abi", "xdp/classify/classifytest"},
+	"xdp/classify/classifytest": {"xdp/classify"},
+	"xdp/packet":                {"xdp/classify"},
+	"xdp/pin":                   {"xdp/abi"},
+	"xdp/table":                 {"xdp/abi", "xdp/classify", "xdp/pin"},
+	"xdp/xsk":                   {},
 
-	"bgp":          {"bgp/flowspec", "bgp/fib", "bgp/bfd"},
-	"bgp/flowspec": {},
-	"bgp/fib":      {},
-	"bgp/bfd":      {},
-	"bgp/torsim":   {},
+	"bgp":                 {"bgp/flowspec", "bgp/fib", "bgp/bfd", "bgp/internal/nstest"},
+	"bgp/flowspec":        {},
+	"bgp/fib":             {"bgp/internal/nstest"},
+	"bgp/bfd":             {},
+	"bgp/torsim":          {"bgp", "bgp/fib", "bgp/internal/nstest"},
+	"bgp/internal/nstest": {},
 
 	"crypto/wireguard": {"crypto/keys"},
 	"crypto/ipsec":     {"crypto/keys"},
