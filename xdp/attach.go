@@ -41,7 +41,7 @@ func (s *Subsystem) attach(dir *pin.Dir, want Interface) error {
 	if ifindex == device.Index && satisfies(was, want.Mode) {
 		return nil
 	}
-	if err := dir.RemoveLink(hook); err != nil {
+	if err := removeLinks(dir, hook, device.Index); err != nil {
 		return err
 	}
 	root, err := loadRootProgram(dir, maps, hook)
@@ -55,6 +55,26 @@ func (s *Subsystem) attach(dir *pin.Dir, want Interface) error {
 	}
 	if err != nil {
 		return errors.Join(err, maps.removeInterface(device.Index))
+	}
+	return nil
+}
+
+// removeLinks takes off the hook's own link, and that of a former name of the same interface, which would keep it busy.
+func removeLinks(dir *pin.Dir, hook pin.Hook, ifindex int) error {
+	hooks, err := dir.Hooks(hookKind)
+	if err != nil {
+		return err
+	}
+	for _, h := range hooks {
+		on, _, err := linkOf(dir, h)
+		if err != nil {
+			return err
+		}
+		if h == hook || on == ifindex {
+			if err := dir.RemoveLink(h); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

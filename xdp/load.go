@@ -53,8 +53,7 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 
 // build loads the live program and its explain twin, which share every map.
 func build(dir *pin.Dir, state *stateMaps, g Generation) (*pin.Generation, error) {
-	// The order is that of enum policy_index.
-	tables, err := classify.Compile([]classify.Policy{g.Failsafe, g.System, g.Ingress})
+	tables, err := classify.Compile(g.Policies())
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +131,10 @@ func fill(maps map[string]*ebpf.Map, t *classify.Tables, g Generation) error {
 	if err := table.FillSelf(maps[ingressMapSelf], g.Self); err != nil {
 		return err
 	}
-	frozen := append([]string{table.Classes, table.Rules, table.Policies, ingressMapSelf}, table.PrefixMaps[:]...)
+	frozen := []string{table.Classes, table.Rules, table.Policies, ingressMapSelf}
+	for class := range abi.ClassTables {
+		frozen = append(frozen, table.PrefixMap(abi.ClassTable(class)))
+	}
 	for _, name := range frozen {
 		if err := maps[name].Freeze(); err != nil {
 			return fmt.Errorf("freeze map %s: %w", name, err)

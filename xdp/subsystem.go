@@ -128,26 +128,33 @@ func observeHook(dir *pin.Dir, maps *stateMaps, hook pin.Hook) (hookState, error
 	return h, nil
 }
 
-// attachedTo asks the link for its interface, and the interface for the link's program and mode. All zero where the
-// hook's root is not on the interface of that name.
-func attachedTo(dir *pin.Dir, hook pin.Hook) (ifindex int, mode Mode, err error) {
+// linkOf asks a hook's link for its interface and program: both 0 where there is no link or the interface has gone.
+func linkOf(dir *pin.Dir, hook pin.Hook) (ifindex int, root ebpf.ProgramID, err error) {
 	l, err := dir.Link(hook)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, "", nil
+		return 0, 0, nil
 	}
 	if err != nil {
-		return 0, "", err
+		return 0, 0, err
 	}
 	defer l.Close()
 	info, err := l.Info()
 	if err != nil {
-		return 0, "", fmt.Errorf("link of %s: %w", hook, err)
+		return 0, 0, fmt.Errorf("link of %s: %w", hook, err)
 	}
-	on := info.XDP()
-	if on == nil || on.Ifindex == 0 {
-		return 0, "", nil // the interface has gone
+	if on := info.XDP(); on != nil && on.Ifindex != 0 {
+		return int(on.Ifindex), info.Program, nil
 	}
-	device, err := netlink.LinkByIndex(int(on.Ifindex))
+	return 0, 0, nil
+}
+
+// attachedTo says where the root of a hook is, and how. Zero where it is not on the interface of that name.
+func attachedTo(dir *pin.Dir, hook pin.Hook) (ifindex int, mode Mode, err error) {
+	on, root, err := linkOf(dir, hook)
+	if err != nil || on == 0 {
+		return 0, "", err
+	}
+	device, err := netlink.LinkByIndex(on)
 	var missing netlink.LinkNotFoundError
 	if errors.As(err, &missing) {
 		return 0, "", nil
@@ -156,7 +163,7 @@ func attachedTo(dir *pin.Dir, hook pin.Hook) (ifindex int, mode Mode, err error)
 		return 0, "", fmt.Errorf("interface %s: %w", hook.Interface, err)
 	}
 	attrs := device.Attrs()
-	if attrs.Name != hook.Interface || attrs.Xdp == nil || attrs.Xdp.ProgId != uint32(info.Program) {
+	if attrs.Name != hook.Interface || attrs.Xdp == nil || attrs.Xdp.ProgId != uint32(root) {
 		return 0, "", nil
 	}
 	if attrs.Xdp.AttachMode == xdpAttachedSKB {

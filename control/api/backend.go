@@ -17,7 +17,6 @@ type Backend interface {
 	Config(ctx context.Context, revision int) (StoredConfig, error) // 0: the live one
 	Show(ctx context.Context, noun string) (any, error)             // ErrNoSuchNoun
 	Explain(ctx context.Context, r ExplainRequest) (Explanation, error)
-	Clear(ctx context.Context, what string) error
 	Down(ctx context.Context) error
 }
 

@@ -73,9 +73,6 @@ func (c *Client) Explain(ctx context.Context, in ExplainRequest) (Explanation, e
 	return post[Explanation](ctx, c, "explain", in)
 }
 
-// Clear sets counters to zero, or ends what is named.
-func (c *Client) Clear(ctx context.Context, what string) error { return order(ctx, c, "clear/"+what) }
-
 // Down gives the machine back and ends the daemon.
 func (c *Client) Down(ctx context.Context) error { return order(ctx, c, "down") }
 

@@ -181,8 +181,8 @@ func sameValue(a, b string) bool {
 	return slices.Equal(strings.Fields(a), strings.Fields(b))
 }
 
-// kept is the part of a state that outlives down.
-func kept(s State) State {
+// Kept is the part of a state that outlives down.
+func (s State) Kept() State {
 	return State{
 		Addresses: filter(s.Addresses, func(a Address) bool { return a.Keep }),
 		Routes:    filter(s.Routes, func(r Route) bool { return r.Keep }),

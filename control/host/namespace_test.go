@@ -175,7 +175,7 @@ func down(t *testing.T, h *Host) {
 	if err := h.Down(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if left := observe(t, h); !cmp.Equal(left, kept(left), cmpopts.EquateEmpty(), netipEqual) {
+	if left := observe(t, h); !cmp.Equal(left, left.Kept(), cmpopts.EquateEmpty(), netipEqual) {
 		t.Fatalf("after down there is still %+v", left)
 	}
 }

@@ -194,8 +194,12 @@ func (s *space) answers(t *testing.T, address string, payload []byte) {
 type capture struct {
 	mu     sync.Mutex
 	marked int            // frames that hold the marker in clear
+	fences int            // frames that hold the fence
 	udp    map[uint16]int // bytes of IPv4 UDP by destination port; segmentation offload makes frames no measure
 }
+
+// fence is sent in clear after what is to be judged: a capture that has it has all that went before.
+var fence = []byte("sluice-fence-9876543210")
 
 // marker is the payload whose bytes must never be seen outside the tunnel.
 var marker = []byte("sluice-plaintext-marker-0123456789")
@@ -241,6 +245,9 @@ func (c *capture) count(frame []byte) {
 	defer c.mu.Unlock()
 	if bytes.Contains(frame, marker) {
 		c.marked++
+	}
+	if bytes.Contains(frame, fence) {
+		c.fences++
 	}
 	// Ethernet 14, IPv4 without options 20, then the UDP ports.
 	if len(frame) >= 38 && frame[12] == 8 && frame[13] == 0 && frame[14] == 0x45 && frame[23] == unix.IPPROTO_UDP {

@@ -42,6 +42,9 @@ type node struct {
 
 var marker = []byte("sluice-plaintext-marker-0123456789")
 
+// fence is sent in clear after what is to be judged: a capture that has it has all that went before.
+var fence = []byte("sluice-fence-9876543210")
+
 func newSite(t *testing.T, backendA, backendB wireguard.Backend) *site {
 	t.Helper()
 	s := &site{a: newNode(t, netns.New), b: newNode(t, netns.Get)}
@@ -246,15 +249,20 @@ func (n *node) dial(t *testing.T, address string) net.Conn {
 	return c
 }
 
-// answers sends the marker until it comes back.
 func (n *node) answers(t *testing.T, address string) {
+	t.Helper()
+	n.answersTo(t, address, marker)
+}
+
+// answersTo sends payload until it comes back.
+func (n *node) answersTo(t *testing.T, address string, payload []byte) {
 	t.Helper()
 	c := n.dial(t, address)
 	buf := make([]byte, 4096)
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		c.Write(marker)
+		c.Write(payload)
 		c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
-		if m, err := c.Read(buf); err == nil && bytes.Equal(buf[:m], marker) {
+		if m, err := c.Read(buf); err == nil && bytes.Equal(buf[:m], payload) {
 			return
 		}
 	}
@@ -316,8 +324,8 @@ func (e *echoes) finish(t *testing.T, n int64) {
 
 // capture counts frames that hold the marker in clear, and IPv4 UDP frames to the tunnel's port.
 type capture struct {
-	mu               sync.Mutex
-	clear, encrypted int
+	mu                       sync.Mutex
+	clear, encrypted, fences int
 }
 
 func (n *node) capture(t *testing.T, name string) *capture {
@@ -363,14 +371,30 @@ func (c *capture) count(frame []byte) {
 	if bytes.Contains(frame, marker) {
 		c.clear++
 	}
+	if bytes.Contains(frame, fence) {
+		c.fences++
+	}
 	if len(frame) >= 38 && frame[12] == 8 && frame[13] == 0 && frame[23] == unix.IPPROTO_UDP && binary.BigEndian.Uint16(frame[36:]) == 51820 {
 		c.encrypted++
 	}
 }
 
-func (c *capture) seen() (clear, encrypted int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// seen counts what has crossed the wire until now.
+func (s *site) seen(t *testing.T) (clear, encrypted int) {
+	t.Helper()
+	now := func() capture {
+		s.wire.mu.Lock()
+		defer s.wire.mu.Unlock()
+		return capture{clear: s.wire.clear, encrypted: s.wire.encrypted, fences: s.wire.fences}
+	}
+	before := now().fences
+	s.a.answersTo(t, "198.18.0.2", fence)
+	for deadline := time.Now().Add(patience); now().fences == before; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the capture has not seen the fence")
+		}
+	}
+	c := now()
 	return c.clear, c.encrypted
 }
 

@@ -32,12 +32,12 @@ func TestAKernelTunnelCarriesTrafficAndOnlyEncrypted(t *testing.T) {
 	for _, address := range []string{"10.20.0.1", "fd00:20::1"} {
 		s.a.answers(t, address)
 	}
-	clear, encrypted := s.wire.seen()
+	clear, encrypted := s.seen(t)
 	if clear != 0 || encrypted == 0 {
 		t.Errorf("on the wire: %d frames in clear, %d to the tunnel's port", clear, encrypted)
 	}
-	s.a.answers(t, "198.18.0.2")
-	if clear, _ := s.wire.seen(); clear == 0 {
+	s.a.answersTo(t, "198.18.0.2", marker)
+	if clear, _ := s.seen(t); clear == 0 {
 		t.Error("the capture is blind: it has not seen what was sent in clear")
 	}
 	want := wireguard.State{Tunnels: slices.Clone(s.wantA.Tunnels)}
@@ -181,7 +181,7 @@ func TestDownRemovesAKernelTunnel(t *testing.T) {
 	if _, err := os.Stat(s.wantA.Tunnels[0].PrivateKeyFile); err != nil {
 		t.Errorf("the key file is gone: %v", err)
 	}
-	if clear, _ := s.wire.seen(); clear != 0 {
+	if clear, _ := s.seen(t); clear != 0 {
 		t.Errorf("%d frames in clear", clear)
 	}
 }

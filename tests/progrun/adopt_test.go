@@ -1,0 +1,120 @@
+package progrun_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sluice/xdp"
+	"sluice/xdp/abi"
+	"sluice/xdp/classify"
+	"sluice/xdp/pin"
+)
+
+const childEnv = "SLUICE_PROGRUN_CHILD" // the bpf_dir of a child that stands for the daemon
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		standIn(dir)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func adopted() xdp.State {
+	return state(strict(), xdp.Interface{Name: "uplink", Mode: xdp.Native, FailOpen: true})
+}
+
+// standIn applies, says so, and waits to be killed. It inherits the namespace of the thread that started it.
+func standIn(dir string) {
+	s := xdp.New(quiet(), xdp.Options{BPFDir: dir})
+	for _, op := range s.Diff(xdp.State{}, adopted()) {
+		if err := s.Apply(context.Background(), op); err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin) // which ends when the parent does, should it never come to kill us
+}
+
+func TestTheDataPathOutlivesAKilledDaemonAndIsAdopted(t *testing.T) {
+	enter(t)
+	dir := bpfDir(t)
+	addVeth(t, "uplink", "tor")
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := exec.CommandContext(t.Context(), exe)
+	child.Env = append(os.Environ(), childEnv+"="+dir)
+	if _, err := child.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil || strings.TrimSpace(line) != "ready" {
+		t.Fatalf("the child said %q: %v", line, err)
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait() // "signal: killed" is what we asked for
+
+	s := xdp.New(quiet(), xdp.Options{BPFDir: dir})
+	have, err := s.Observe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := adopted()
+	if diff := cmp.Diff(xdp.State{Interfaces: want.Interfaces, Digest: want.Digest}, have); diff != "" {
+		t.Errorf("what the next daemon finds:\n%s", diff)
+	}
+	if ops := s.Diff(have, want); len(ops) != 0 {
+		t.Errorf("the next daemon would do %v", ops)
+	}
+
+	// It still filters: a packet on the wire is dropped by its rule.
+	frame := frame4(17, udp(1, 2))
+	if err := sendFrames(ifindex(t, "tor"), frame, 10); err != nil {
+		t.Fatal(err)
+	}
+	site := &site{Subsystem: s, dir: dir}
+	counters := site.awaitCounters(t, 10)
+	wantReasons := map[abi.Reason]xdp.Count{abi.ReasonRuleDrop: {Packets: 10, Bytes: uint64(10 * len(frame))}}
+	if diff := cmp.Diff([]xdp.InterfaceCounters{{Name: "uplink", Reasons: wantReasons}}, counters.Interfaces); diff != "" {
+		t.Errorf("counters:\n%s", diff)
+	}
+	if diff := cmp.Diff(map[uint32]xdp.Count{dropID: wantReasons[abi.ReasonRuleDrop]}, counters.Rules); diff != "" {
+		t.Errorf("rule counters:\n%s", diff)
+	}
+}
+
+func TestADetachedOrEmptiedHookIsRepaired(t *testing.T) {
+	s := newSite(t, generation(classify.Accept))
+	want := state(generation(classify.Accept), xdp.Interface{Name: "uplink", Mode: xdp.Native})
+
+	s.emptySlot(t)
+	if done := converge(t, s.Subsystem, want); len(done) != 1 || !strings.HasPrefix(done[0], "load") {
+		t.Errorf("an emptied slot: %q", done)
+	}
+	if err := pin.At(s.dir).RemoveLink(s.hook); err != nil {
+		t.Fatal(err)
+	}
+	if done := converge(t, s.Subsystem, want); len(done) != 2 || !strings.HasPrefix(done[1], "attach") {
+		t.Errorf("a removed link: %q", done)
+	}
+}
