@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,11 +16,9 @@ type Capture struct {
 	fd      int
 	markers [][]byte
 	stop    chan struct{}
-	done    chan struct{}
-
-	mu   sync.Mutex
-	seen Seen
-	err  error
+	done    chan struct{} // closed when the reader has ended; what follows is the reader's until then
+	seen    Seen
+	err     error
 }
 
 // Seen is what a capture saw.
@@ -32,7 +29,8 @@ type Seen struct {
 	Missed  int   // frames that the kernel had no room for: then nothing is proved
 }
 
-// captureBuffer is the kernel's queue for the capture, in bytes; captureWait is how long Stop may take.
+// captureBuffer is the kernel's queue for the capture, in bytes; captureWait is how often a silent link is left to see
+// whether the capture is to stop.
 const (
 	captureBuffer = 32 << 20
 	captureWait   = 50 * time.Millisecond
@@ -79,31 +77,29 @@ func networkOrder(v uint16) uint16 {
 func (c *Capture) run() {
 	defer close(c.done)
 	frame := make([]byte, 1<<17) // with segmentation offload a veth carries up to 64 KB in a frame
+	flags := 0
 	for {
-		n, err := unix.Read(c.fd, frame)
+		select {
+		case <-c.stop:
+			// The link never falls silent: from here on the queue need only be empty for a moment.
+			flags = unix.MSG_DONTWAIT
+		default:
+		}
+		n, _, err := unix.Recvfrom(c.fd, frame, flags)
 		switch {
 		case err == nil:
 			c.look(frame[:n])
-			continue
-		case errors.Is(err, unix.EINTR):
-			continue
-		case !errors.Is(err, unix.EAGAIN):
-			c.mu.Lock()
-			c.err = err
-			c.mu.Unlock()
-			return
-		}
-		select { // the queue is empty
-		case <-c.stop:
+		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) && flags == 0:
+		case errors.Is(err, unix.EAGAIN):
 			return
 		default:
+			c.err = err
+			return
 		}
 	}
 }
 
 func (c *Capture) look(frame []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.seen.Frames++
 	if toTunnel(frame) {
 		c.seen.Tunnel++
