@@ -10,7 +10,8 @@ var Rooms = map[string][]string{
 	// Key files and the doctor need no daemon, and so no way through it.
 	"cmd/sluice": {"cmd/lab", "control/daemon", "control/api", "control/host", "crypto/keys"},
 	// The lab treats the daemon as a box of its own: a binary that it starts and an API that it calls.
-	"cmd/lab": {"control/api", "bgp/torsim", "crypto/keys"},
+	"cmd/lab": {"control/api", "bgp", "bgp/torsim", "crypto/keys", "configs"},
+	"configs": {}, // the files themselves, embedded
 
 	// The composition root, which alone knows every subsystem by name.
 	"control/daemon": {
