@@ -43,7 +43,7 @@ static __always_inline bool is_neighbour_control(const struct packet *p)
 	case 133 ... 137: /* ND: solicitations, advertisements, redirect */
 		return p->ttl == 255;
 	case 130 ... 132: /* MLDv1 */
-	case 143: /* MLDv2 report */
+	case 143:	  /* MLDv2 report */
 		return p->ttl == 1 && ((p->src.word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000) ||
 				       !(p->src.half[0] | p->src.half[1]));
 	default:
