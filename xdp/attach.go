@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/xdp/pin"
+	"sluice/xdp/table"
 )
 
 // ErrNoInterface says that an interface is not there.
@@ -134,7 +135,7 @@ func loadRootProgram(dir *pin.Dir, maps *stateMaps, hook pin.Hook) (*ebpf.Progra
 		rootMapFailsafe: maps.failsafe, rootMapSelfRoot: maps.self,
 	}})
 	if err != nil {
-		return nil, fmt.Errorf("XDP root: %w", loadError(err))
+		return nil, fmt.Errorf("XDP root: %w", table.LoadError(err))
 	}
 	defer root.Close()
 	return root.DetachProgram(rootProgRoot), nil

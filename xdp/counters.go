@@ -2,19 +2,18 @@ package xdp
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"sluice/xdp/abi"
 	"sluice/xdp/pin"
+	"sluice/xdp/table"
 )
 
 // Count is a number of packets and of their bytes, Ethernet headers included.
-type Count struct{ Packets, Bytes uint64 }
+type Count = table.Count
 
 // Counters are sums over all CPUs since the interface was first attached, or the rule's id was first used. What is zero
 // is left out.
@@ -51,7 +50,7 @@ func (s *Subsystem) Counters(ctx context.Context) (Counters, error) {
 		if i > 0 && h.slot == 0 {
 			continue // not attached
 		}
-		reasons, err := readReasons(maps.reasons, h.slot)
+		reasons, err := table.Reasons(maps.reasons, h.slot)
 		if err != nil {
 			return Counters{}, err
 		}
@@ -62,28 +61,11 @@ func (s *Subsystem) Counters(ctx context.Context) (Counters, error) {
 	return out, s.readRules(hooks, out.Rules)
 }
 
-func readReasons(m *ebpf.Map, slot uint32) (map[abi.Reason]Count, error) {
-	reasons := map[abi.Reason]Count{}
-	for reason := range abi.ReasonMax {
-		c, err := sum(m, slot*abi.ReasonSlots+uint32(reason))
-		if err != nil {
-			return nil, err
-		}
-		if c != (Count{}) {
-			reasons[reason] = c
-		}
-	}
-	return reasons, nil
-}
-
 // readRules reads the counters of the rules that the live generations have.
 func (s *Subsystem) readRules(hooks []hookState, out map[uint32]Count) error {
-	hits, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath("rule-hits", ruleHitsVersion), nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("rule counters: %w", err)
+	hits, err := table.ReadShared(pin.At(s.dir), table.RuleHits)
+	if err != nil || hits == nil {
+		return err
 	}
 	defer hits.Close()
 	seen := map[string]bool{"": true}
@@ -97,7 +79,7 @@ func (s *Subsystem) readRules(hooks []hookState, out map[uint32]Count) error {
 			return err
 		}
 		for _, id := range ids {
-			c, err := sum(hits, id)
+			c, err := table.Sum(hits, id)
 			if err != nil {
 				return err
 			}
@@ -109,45 +91,16 @@ func (s *Subsystem) readRules(hooks []hookState, out map[uint32]Count) error {
 	return nil
 }
 
-// ruleIDs reads the ids from the rule table itself: after a restart nobody else knows them.
 func ruleIDs(dir *pin.Dir, digest string) ([]uint32, error) {
 	g, err := dir.LoadGeneration(owner, digest)
 	if err != nil {
 		return nil, err
 	}
 	defer g.Close()
-	m := g.Maps[rulesMap]
-	if m == nil {
+	if g.Maps[rulesMap] == nil {
 		return nil, nil
 	}
-	keys, rules := make([]uint32, m.MaxEntries()), make([]abi.Rule, m.MaxEntries())
-	var cursor ebpf.MapBatchCursor
-	n, err := m.BatchLookup(&cursor, keys, rules, nil)
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) { // which says that these were all
-		return nil, fmt.Errorf("rule table: %w", err)
-	}
-	var ids []uint32
-	for _, r := range rules[:n] {
-		if r.ID != 0 {
-			ids = append(ids, r.ID)
-		}
-	}
-	return ids, nil
-}
-
-func sum(m *ebpf.Map, index uint32) (Count, error) {
-	var (
-		perCPU []abi.Counter
-		total  Count
-	)
-	if err := m.Lookup(index, &perCPU); err != nil {
-		return total, fmt.Errorf("counter %d: %w", index, err)
-	}
-	for _, c := range perCPU {
-		total.Packets += c.Packets
-		total.Bytes += c.Bytes
-	}
-	return total, nil
+	return table.RuleIDs(g.Maps[rulesMap])
 }
 
 // Status is what `show interfaces` tells about XDP.

@@ -9,6 +9,7 @@ import (
 
 	"sluice/xdp/abi"
 	"sluice/xdp/pin"
+	"sluice/xdp/table"
 )
 
 // Layout versions of the state maps. Change one with the struct that stands in it.
@@ -17,8 +18,6 @@ const (
 	interfacesVersion = 1
 	failsafeVersion   = 1
 	selfVersion       = 1
-	ruleHitsVersion   = 1
-	flowsVersion      = 1
 )
 
 const failOpenFlag = abi.InterfaceFailOpen
@@ -97,7 +96,7 @@ func (m *stateMaps) setInterface(ifindex int, failOpen bool) error {
 		if entry.Slot, err = m.freeSlot(); err != nil {
 			return err
 		}
-		if err := m.clearSlot(entry.Slot); err != nil {
+		if err := table.ClearSlot(m.reasons, entry.Slot); err != nil {
 			return err
 		}
 	}
@@ -150,14 +149,4 @@ func (m *stateMaps) freeSlot() (uint32, error) {
 		}
 	}
 	return 0, fmt.Errorf("more than %d interfaces with XDP", abi.InterfaceSlots-1)
-}
-
-func (m *stateMaps) clearSlot(slot uint32) error {
-	zero := make([]abi.Counter, ebpf.MustPossibleCPU())
-	for reason := range uint32(abi.ReasonSlots) {
-		if err := m.reasons.Put(slot*abi.ReasonSlots+reason, zero); err != nil {
-			return fmt.Errorf("clear the counters of slot %d: %w", slot, err)
-		}
-	}
-	return nil
 }

@@ -8,7 +8,7 @@
 #include "track.h"
 
 #ifndef AF_INET
-#define AF_INET 2
+#define AF_INET	 2
 #define AF_INET6 10
 #endif
 
@@ -24,50 +24,74 @@ static __always_inline bool decrement_ttl(struct __sk_buff *skb, const struct pa
 		if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)))
 			return false;
 		new = old - bpf_htons(0x0100);
-		bpf_l3_csum_replace(skb, (p->l3 & 0xff) + offsetof(struct iphdr, check), old, new, sizeof(new));
+		bpf_l3_csum_replace(skb, (p->l3 & 0xff) + offsetof(struct iphdr, check), old, new,
+				    sizeof(new));
 		return !bpf_skb_store_bytes(skb, at, &new, sizeof(new), 0);
 	}
 	__u8 hop_limit = p->ttl - 1;
 
-	return !bpf_skb_store_bytes(skb, at + offsetof(struct ipv6hdr, hop_limit), &hop_limit, 1, 0);
+	/* No header checksum hides the change from one that the NIC took over the whole packet (CHECKSUM_COMPLETE). */
+	return !bpf_skb_store_bytes(skb, at + offsetof(struct ipv6hdr, hop_limit), &hop_limit, 1,
+				    BPF_F_RECOMPUTE_CSUM);
 }
 
-/* Whether every packet that this skb will become fits. A GSO skb is judged by its segments. */
-static __always_inline bool fits(const struct __sk_buff *skb, const struct packet *p, __u16 mtu)
+/* Whether every packet that this skb will become fits an interface. A GSO skb is judged by its segments. */
+static __always_inline bool fits(struct __sk_buff *skb, const struct packet *p, __u32 ifindex)
 {
-	if (!mtu)
-		return true;
-	if (skb->gso_size)
-		return skb->gso_size + (p->l4 - p->l3) + 60 <= mtu || p->l3_len <= mtu;
-	return p->l3_len <= mtu;
+	__u32 len = skb->gso_size
+			    ? 0
+			    : p->l3_len; /* 0: the kernel looks for itself, the only way it takes segments */
+
+	return !bpf_check_mtu(skb, ifindex, &len, 0, skb->gso_size ? BPF_MTU_CHK_SEGS : 0);
+}
+
+/* Left to the kernel, after our judgement: its egress hook need not judge again. */
+static __always_inline int leave_judged(struct __sk_buff *skb, struct view *v, enum reason reason)
+{
+	skb->mark |= MARK_JUDGED;
+	return leave_with(v, reason);
 }
 
 /*
- * Into the workload's namespace. The MAC addresses stay as they came: redirect_peer scrubs the skb and marks it as
- * for this host, so that the workload's stack takes it whatever its destination MAC is.
+ * Into the workload's namespace. The MAC addresses stay as they came: the frame was for this host, so the workload's
+ * stack takes it whatever its destination MAC is. The mark must not go along: it means nothing in there.
  */
 static __always_inline int deliver(struct __sk_buff *skb, struct view *v, const struct workload *to, bool l3)
 {
-	skb->mark |= MARK_JUDGED; /* for the ways that lead through the kernel, and its egress hook */
 	if (v->p.ttl <= 1)
-		return leave_with(v, REASON_STACK_TTL);
-	if (!fits(skb, &v->p, to->mtu))
-		return leave_with(v, REASON_STACK_MTU);
+		return leave_judged(skb, v, REASON_STACK_TTL);
+	if (!fits(skb, &v->p, to->ifindex))
+		return leave_judged(skb, v, REASON_STACK_MTU);
 	if (l3)
-		return leave_with(v, REASON_STACK_L3);
+		return leave_judged(skb, v, REASON_STACK_L3);
 	if (!decrement_ttl(skb, &v->p))
-		return leave_with(v, REASON_STACK_FRAGMENTED);
+		return leave_judged(skb, v, REASON_STACK_FRAGMENTED);
 	v->ifindex = to->ifindex;
 	return leave(v, REASON_DELIVERED, bpf_redirect_peer(to->ifindex, 0));
 }
 
-static __always_inline void fib_question(struct __sk_buff *skb, const struct packet *p, struct bpf_fib_lookup *fib)
+/* The length of the largest packet that this skb becomes, as routes count it: without the link's header. */
+static __always_inline __u32 segment_len(struct __sk_buff *skb, const struct packet *p)
+{
+	__u32 header = 8; /* UDP */
+	__u8 offset;
+
+	if (!skb->gso_size)
+		return p->l3_len;
+	if (p->protocol == IPPROTO_TCP && !bpf_skb_load_bytes(skb, p->l4 + 12, &offset, 1))
+		header = (offset >> 4) * 4;
+	return p->l4 - p->l3 + header + skb->gso_size;
+}
+
+static __always_inline void fib_question(struct __sk_buff *skb, const struct packet *p,
+					 struct bpf_fib_lookup *fib)
 {
 	fib->ifindex = skb->ifindex;
 	fib->l4_protocol = p->protocol;
 	fib->sport = p->sport;
 	fib->dport = p->dport;
-	fib->tot_len = skb->gso_size ? 0 : p->l3_len;
+	fib->tot_len = segment_len(
+		skb, p); /* compared with the route's MTU, what path MTU discovery learned included */
 	if (p->family == 4) {
 		fib->family = AF_INET;
 		fib->ipv4_src = p->src.word[3];
@@ -83,40 +107,57 @@ static __always_inline long redirect_to_next_hop(const struct bpf_fib_lookup *fi
 {
 	struct bpf_redir_neigh hop = {.nh_family = fib->family};
 
-	__builtin_memcpy(hop.ipv6_nh, fib->ipv6_dst, sizeof(hop.ipv6_nh)); /* a union with ipv4_nh, as is ipv4_dst */
+	__builtin_memcpy(hop.ipv6_nh, fib->ipv6_dst,
+			 sizeof(hop.ipv6_nh)); /* a union with ipv4_nh, as is ipv4_dst */
 	return bpf_redirect_neigh(fib->ifindex, &hop, sizeof(hop), 0);
 }
 
+/* Asks the routing table. Returns REASON_NONE with the next hop in fib, or why the packet leaves. */
+static __always_inline enum reason find_route(struct __sk_buff *skb, const struct packet *p,
+					      struct bpf_fib_lookup *fib)
+{
+	fib_question(skb, p, fib);
+	switch (bpf_fib_lookup(skb, fib, sizeof(*fib), BPF_FIB_LOOKUP_SKIP_NEIGH)) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+		return REASON_NONE;
+	case BPF_FIB_LKUP_RET_BLACKHOLE:
+		return REASON_NO_ROUTE;
+	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
+		return REASON_STACK_MTU;
+	default:
+		return REASON_STACK_NO_ROUTE;
+	}
+}
+
 /*
- * By the routing table to the next hop; what it cannot do is the kernel's, and then the egress hook's to judge. The
- * mark excuses what is redirected. A flow is tracked only once the matrix has let it pass, or its replies would slip by.
+ * By the routing table to the next hop. What this cannot do is the kernel's, and then the egress hook's to judge: so
+ * the mark, which excuses from that, is set only on what is redirected. A flow is tracked only once the matrix has let
+ * it pass, or its replies would slip by.
  */
 static __always_inline int forward(struct __sk_buff *skb, struct view *v, enum role from)
 {
 	struct bpf_fib_lookup fib = {};
 	struct interface *out;
+	enum reason reason;
 	__u32 ifindex;
 
-	fib_question(skb, &v->p, &fib);
-	switch (bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_SKIP_NEIGH)) {
-	case BPF_FIB_LKUP_RET_SUCCESS:
-	case BPF_FIB_LKUP_RET_NO_NEIGH:
-		break;
-	case BPF_FIB_LKUP_RET_BLACKHOLE:
-		return leave_with(v, REASON_NO_ROUTE);
-	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
-		return leave_with(v, REASON_STACK_MTU);
-	default:
-		return leave_with(v, REASON_STACK_NO_ROUTE);
-	}
+	reason = find_route(skb, &v->p, &fib);
+	if (reason != REASON_NONE)
+		return leave_with(v, reason);
 	ifindex = fib.ifindex;
 	out = bpf_map_lookup_elem(&interfaces, &ifindex);
-	if (!v->reply && !may_forward(from, out ? out->role : ROLE_NONE))
+	if (!excused(v) && !may_forward(from, out ? out->role : ROLE_NONE))
 		return leave_with(v, REASON_FORWARD_DENIED);
 	if (!out)
 		return leave_with(v, REASON_STACK_UNMANAGED);
+	if (out->role ==
+	    ROLE_WORKLOAD) /* by a route, not by its address: its own policy is judged at its egress hook */
+		return leave_with(v, REASON_STACK_FORWARD);
 	if (v->p.ttl <= 1)
 		return leave_with(v, REASON_STACK_TTL);
+	if (!fits(skb, &v->p, ifindex))
+		return leave_with(v, REASON_STACK_MTU);
 	if (!decrement_ttl(skb, &v->p))
 		return leave_with(v, REASON_STACK_FRAGMENTED);
 	skb->mark |= MARK_JUDGED;

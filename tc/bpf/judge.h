@@ -13,32 +13,53 @@ static __always_inline __u32 workload_policy(const struct interface *in, bool eg
 }
 
 /*
- * What every hook does first. Returns REASON_NONE to go on; else the packet leaves with that reason. A tagged frame is
- * judged at its VLAN interface; the tag stands beside the packet (skb->vlan_present), not in it.
+ * Whether the frame belongs to a VLAN interface, where it is judged. The tag stands beside the packet, not in it. The
+ * kernel takes a tag that says only a priority (VID 0, 802.1Q section 6.9) for none, and so must we.
  */
-static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, const struct interface *in, bool l3)
+static __always_inline bool is_vlan_child(const struct __sk_buff *skb)
+{
+	return skb->vlan_present && (skb->vlan_tci & 0xfff);
+}
+
+/*
+ * Link control is for this link. What claims to be and goes elsewhere is judged as any packet: the kernel would forward
+ * it, and a workload could send what it likes to anyone.
+ */
+static __always_inline bool is_off_link(const struct packet *p)
+{
+	return p->family == 6 && !is_multicast(p) && !is_link_local6(&p->dst) &&
+	       !bpf_map_lookup_elem(&self, &p->dst);
+}
+
+/* What every hook does first. Returns REASON_NONE to go on; else the packet leaves with that reason. */
+static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, const struct interface *on,
+					 bool at_ingress)
 {
 	enum reason reason;
 
-	v->slot = in ? in->slot : 0;
-	reason = parse(skb, &v->p, l3);
+	v->p.len = skb->len;
+	if (!on)
+		return REASON_INTERNAL;
+	v->slot = on->slot;
+	if (is_vlan_child(skb))
+		return REASON_VLAN_CHILD;
+	if (at_ingress &&
+	    skb->pkt_type == PACKET_OTHERHOST) /* a bridge would forward these: so not at egress */
+		return REASON_OTHER_HOST;
+	reason = parse(skb, &v->p, is_l3(on));
 	if (reason != REASON_NONE)
 		return reason;
-	if (!v->p.family) /* ARP and the link's own protocols among them */
-		return REASON_LINK_CONTROL;
-	if (is_link_control(&v->p))
-		return REASON_LINK_CONTROL;
-	if (!in)
-		return REASON_INTERNAL;
-	if (skb->vlan_present)
-		return REASON_VLAN_CHILD;
+	reason = link_control(&v->p);
+	if (reason != REASON_NONE && !(at_ingress && is_off_link(&v->p)))
+		return reason;
 	view_keys(v);
 	classify(&v->p, &v->c);
+	v->related = (v->p.flags & PACKET_ICMP_ERROR) && quotes_tracked_flow(skb, &v->p);
 	return REASON_NONE;
 }
 
 /* policy.ingress, where XDP does not judge it: the same order, but for what only XDP sees. */
-static __always_inline enum reason judge_inbound(struct __sk_buff *skb, struct view *v, bool local)
+static __always_inline enum reason judge_inbound(struct view *v, bool local)
 {
 	if (local) {
 		judge(&v->p, &v->c, POLICY_FAILSAFE, &v->d);
@@ -48,17 +69,28 @@ static __always_inline enum reason judge_inbound(struct __sk_buff *skb, struct v
 	judge(&v->p, &v->c, POLICY_SYSTEM, &v->d);
 	if (v->d.reason == REASON_RULE_ACCEPT)
 		return REASON_SYSTEM;
-	return judge_flow(skb, v, POLICY_INGRESS);
+	if (v->related)
+		return REASON_ICMP_ERROR;
+	return judge_flow(v, POLICY_INGRESS);
 }
 
-/* A workload may send only from its own addresses; link-local ones reach no further than the box. */
-static __always_inline bool spoofed(struct __sk_buff *skb, const struct packet *p, bool local)
+/* A workload may send only from its own addresses; link-local ones reach no further than the link. */
+static __always_inline bool spoofed(const struct __sk_buff *skb, const struct packet *p, bool local)
 {
 	struct workload *from = bpf_map_lookup_elem(&workloads, &p->src);
 
 	if (from && from->ifindex == skb->ifindex)
 		return false;
-	return !(p->family == 6 && is_link_local6(&p->src) && local);
+	return !(p->family == 6 && is_link_local6(&p->src) && (local || is_multicast(p)));
+}
+
+/*
+ * Whether a packet from outside claims to come from inside: it would pass for the reply of a neighbour workload, or of
+ * the box. The kernel drops what is martian, but what goes into a workload never meets that part of it.
+ */
+static __always_inline bool is_martian(const struct packet *p)
+{
+	return bpf_map_lookup_elem(&self, &p->src) || bpf_map_lookup_elem(&workloads, &p->src);
 }
 
 /* To a workload of this box, at the ingress hook of any role. */
@@ -67,11 +99,14 @@ static __always_inline int to_workload(struct __sk_buff *skb, struct view *v, co
 {
 	enum reason reason;
 
-	if (!v->reply && !may_forward(role, ROLE_WORKLOAD))
+	if (role != ROLE_WORKLOAD && is_martian(&v->p))
+		return leave_with(v, REASON_MARTIAN_SOURCE);
+	if (!excused(v) && !may_forward(role, ROLE_WORKLOAD))
 		return leave_with(v, REASON_FORWARD_DENIED);
-	if (role == ROLE_WORKLOAD) /* for the receiver it comes from outside, and may answer what it asked for */
+	if (role ==
+	    ROLE_WORKLOAD) /* for the receiver it comes from outside, and may answer what it asked for */
 		v->reply = replies_to(&flows_out, v);
-	reason = judge_flow(skb, v, POLICY_WORKLOADS + 2 * to->index);
+	reason = judge_flow(v, POLICY_WORKLOADS + 2 * to->index);
 	if (drops(reason))
 		return leave_with(v, reason);
 	if (v->reply) {
@@ -84,34 +119,51 @@ static __always_inline int to_workload(struct __sk_buff *skb, struct view *v, co
 	return deliver(skb, v, to, l3);
 }
 
-/*
- * Ingress. From a workload: its own address, its egress policy. From elsewhere: policy.ingress where XDP did not
- * judge it. Then into a workload, to the box, or onward.
- */
-static __always_inline int ingress(struct __sk_buff *skb, enum role role, bool l3)
+/* To the box itself. What a workload asks is a flow from inside, whoever else asks comes from outside. */
+static __always_inline int to_self(struct view *v, enum role role)
+{
+	bool workload = role == ROLE_WORKLOAD;
+
+	if (v->reply)
+		track_reply(workload ? (void *)&flows_in : (void *)&flows_out, v);
+	else
+		track(v, workload, !workload);
+	return leave_with(v, REASON_LOCAL);
+}
+
+/* From a workload: its own address, its egress policy. */
+static __always_inline enum reason judge_workload(const struct __sk_buff *skb, struct view *v,
+						  const struct interface *in, bool local)
+{
+	if (!in->workload)
+		return REASON_WORKLOAD_UNKNOWN;
+	if (spoofed(skb, &v->p, local))
+		return REASON_WORKLOAD_SPOOFED;
+	v->reply = replies_to(&flows_in, v);
+	return judge_flow(v, workload_policy(in, true));
+}
+
+/* From elsewhere: policy.ingress where XDP did not judge it already. */
+static __always_inline enum reason judge_outside(struct view *v, const struct interface *in, bool local)
+{
+	v->reply = replies_to(&flows_out, v);
+	return in->flags & INTERFACE_JUDGE ? judge_inbound(v, local) : REASON_NONE;
+}
+
+/* Ingress: judged, then into a workload, to the box, or onward. */
+static __always_inline int ingress(struct __sk_buff *skb, enum role role)
 {
 	__u32 ifindex = skb->ifindex;
 	struct interface *in = bpf_map_lookup_elem(&interfaces, &ifindex);
 	struct view v = {};
-	enum reason reason = enter(skb, &v, in, l3);
+	enum reason reason = enter(skb, &v, in, true);
 	struct workload *to;
 	bool local;
 
 	if (reason != REASON_NONE || !in)
 		return leave_with(&v, reason);
 	local = bpf_map_lookup_elem(&self, &v.p.dst) || (v.p.family == 6 && is_link_local6(&v.p.dst));
-	if (role == ROLE_WORKLOAD) {
-		if (!in->workload)
-			return leave_with(&v, REASON_WORKLOAD_UNKNOWN);
-		if (spoofed(skb, &v.p, local))
-			return leave_with(&v, REASON_WORKLOAD_SPOOFED);
-		v.reply = replies_to(&flows_in, &v);
-		reason = judge_flow(skb, &v, workload_policy(in, true));
-	} else {
-		v.reply = replies_to(&flows_out, &v);
-		if (in->flags & INTERFACE_JUDGE)
-			reason = judge_inbound(skb, &v, local);
-	}
+	reason = role == ROLE_WORKLOAD ? judge_workload(skb, &v, in, local) : judge_outside(&v, in, local);
 	if (drops(reason))
 		return leave_with(&v, reason);
 	if (is_multicast(&v.p))
@@ -119,14 +171,9 @@ static __always_inline int ingress(struct __sk_buff *skb, enum role role, bool l
 
 	to = bpf_map_lookup_elem(&workloads, &v.p.dst);
 	if (to)
-		return to_workload(skb, &v, to, role, l3);
-	if (local) {
-		if (v.reply)
-			track_reply(role == ROLE_WORKLOAD ? (void *)&flows_in : (void *)&flows_out, &v);
-		else
-			track(&v, role == ROLE_WORKLOAD, role != ROLE_WORKLOAD);
-		return leave_with(&v, REASON_LOCAL);
-	}
+		return to_workload(skb, &v, to, role, in->flags & INTERFACE_L3);
+	if (local)
+		return to_self(&v, role);
 	if (role == ROLE_WORKLOAD)
 		return forward(skb, &v, role);
 	return leave_with(&v, REASON_STACK_FORWARD); /* the egress hook of the next interface judges it */
@@ -151,32 +198,38 @@ static __always_inline bool answers_failsafe(struct view *v)
 }
 
 /* policy.egress, for what the node itself originates. */
-static __always_inline enum reason judge_outbound(struct __sk_buff *skb, struct view *v)
+static __always_inline enum reason judge_outbound(struct view *v)
 {
 	enum reason reason;
 
 	judge(&v->p, &v->c, POLICY_SYSTEM, &v->d);
 	if (v->d.reason == REASON_RULE_ACCEPT)
 		return REASON_SYSTEM;
-	reason = judge_flow(skb, v, POLICY_EGRESS);
+	if (v->related)
+		return REASON_ICMP_ERROR;
+	reason = judge_flow(v, POLICY_EGRESS);
 	if (drops(reason) && answers_failsafe(v))
 		return REASON_FAILSAFE;
 	return reason;
 }
 
-/* What the node itself sends: by policy.egress, or toward a workload by the workload's ingress policy. */
-static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, const struct interface *out,
-					enum role role)
+/*
+ * What the node itself sends: by policy.egress, or toward a workload by the workload's ingress policy. Its own ICMP
+ * errors need no flow: what could not be forwarded was never tracked, and path MTU discovery depends on the answer.
+ */
+static __always_inline int egress_local(struct view *v, const struct interface *out, enum role role)
 {
 	bool to_workload = role == ROLE_WORKLOAD;
-	void *asked = to_workload ? (void *)&flows_out : (void *)&flows_in; /* where the flow it may answer stands */
+	void *asked = to_workload ? (void *)&flows_out
+				  : (void *)&flows_in; /* where the flow it may answer stands */
 	enum reason reason;
 
 	v->reply = replies_to(asked, v);
+	v->related = v->p.flags & PACKET_ICMP_ERROR;
 	if (to_workload)
-		reason = judge_flow(skb, v, workload_policy(out, false));
+		reason = judge_flow(v, workload_policy(out, false));
 	else
-		reason = judge_outbound(skb, v);
+		reason = judge_outbound(v);
 	if (drops(reason))
 		return leave_with(v, reason);
 	if (v->reply)
@@ -186,9 +239,12 @@ static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, c
 	return leave_with(v, reason);
 }
 
-/* What the kernel forwards: by the matrix, toward a workload by its ingress policy as well. */
-static __always_inline int egress_forwarded(struct __sk_buff *skb, struct view *v, const struct interface *out,
-					    enum role role, __u32 from_index)
+/*
+ * What the kernel forwards: by the matrix, toward a workload by its ingress policy as well. From a workload it passed
+ * the ingress hook, which judged its egress policy.
+ */
+static __always_inline int egress_forwarded(struct view *v, const struct interface *out, enum role role,
+					    __u32 from_index)
 {
 	struct interface *from = bpf_map_lookup_elem(&interfaces, &from_index);
 	__u32 from_role = from ? from->role : ROLE_NONE;
@@ -197,10 +253,10 @@ static __always_inline int egress_forwarded(struct __sk_buff *skb, struct view *
 	enum reason reason = REASON_FORWARDED;
 
 	v->reply = answers_out || answers_in;
-	if (!v->reply && !may_forward(from_role, role))
+	if (!excused(v) && !may_forward(from_role, role))
 		return leave_with(v, REASON_FORWARD_DENIED);
 	if (role == ROLE_WORKLOAD)
-		reason = judge_flow(skb, v, workload_policy(out, false));
+		reason = judge_flow(v, workload_policy(out, false));
 	if (drops(reason))
 		return leave_with(v, reason);
 	if (answers_out)
@@ -215,12 +271,12 @@ static __always_inline int egress_forwarded(struct __sk_buff *skb, struct view *
 }
 
 /* Egress. What our ingress judged already passes; the guard of the strict tunnels sees that too. */
-static __always_inline int egress(struct __sk_buff *skb, enum role role, bool l3)
+static __always_inline int egress(struct __sk_buff *skb, enum role role)
 {
-	__u32 ifindex = skb->ifindex, from_index = skb->ingress_ifindex;
+	__u32 ifindex = skb->ifindex, from_index = skb->ingress_ifindex; /* 0: made here */
 	struct interface *out = bpf_map_lookup_elem(&interfaces, &ifindex);
 	struct view v = {};
-	enum reason reason = enter(skb, &v, out, l3);
+	enum reason reason = enter(skb, &v, out, false);
 
 	if (reason != REASON_NONE || !out)
 		return leave_with(&v, reason);
@@ -231,6 +287,6 @@ static __always_inline int egress(struct __sk_buff *skb, enum role role, bool l3
 	if (role == ROLE_WORKLOAD && !out->workload)
 		return leave_with(&v, REASON_WORKLOAD_UNKNOWN);
 	if (from_index)
-		return egress_forwarded(skb, &v, out, role, from_index);
-	return egress_local(skb, &v, out, role);
+		return egress_forwarded(&v, out, role, from_index);
+	return egress_local(&v, out, role);
 }

@@ -4,14 +4,16 @@
 /* One packet at a tcx hook: what every stage needs, and the one way out, where reasons are counted. */
 
 #include <linux/bpf.h>
+#include <linux/if_packet.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
 
-#define PARSE_CTX struct __sk_buff
+#define PARSE_CTX  struct __sk_buff
 #define load_bytes bpf_skb_load_bytes
 
 #include <sluice/classify.h>
 #include <sluice/flow.h>
+#include <sluice/link.h>
 #include <sluice/tcx.h>
 
 /* The longest chain of headers that is brought into linear memory; longer ones are left to the kernel. */
@@ -41,13 +43,20 @@ struct view {
 	__u32 slot;    /* of the reason counters */
 	__u32 ifindex; /* redirected to; 0: not */
 	bool reply;    /* to a flow that passed before */
+	bool related;  /* an ICMP error about one */
 };
+
+/* A bare IP packet, without an Ethernet header. Test runs always supply one, and so the twin always expects it. */
+static __always_inline bool is_l3(const struct interface *i)
+{
+	return !explain && (i->flags & INTERFACE_L3);
+}
 
 static __always_inline int fate_of(enum reason reason)
 {
-#define FATE_pass TCX_NEXT
+#define FATE_pass  TCX_NEXT
 #define FATE_stack TCX_NEXT
-#define FATE_drop TCX_DROP
+#define FATE_drop  TCX_DROP
 #define FATE_CASE(name, fate, text) \
 	case REASON_##name:         \
 		return FATE_##fate;
@@ -99,7 +108,6 @@ static __always_inline enum reason parse(struct __sk_buff *skb, struct packet *p
 	enum reason reason;
 	__u32 want = skb->len < PULL_LEN ? skb->len : PULL_LEN;
 
-	p->len = skb->len;
 	if (skb->data_end - skb->data < want)
 		bpf_skb_pull_data(skb, want); /* a failure shows as a truncated packet */
 	cursor_of(&c, skb);
@@ -111,16 +119,6 @@ static __always_inline enum reason parse(struct __sk_buff *skb, struct packet *p
 			return reason;
 	}
 	return parse_l3(skb, &c, p);
-}
-
-/* IPv6 neighbour discovery (RFC 4861 section 7.1: hop limit 255) and MLD keep the link alive; never judged. */
-static __always_inline bool is_link_control(const struct packet *p)
-{
-	if (p->family != 6 || p->protocol != IPPROTO_ICMPV6 || (p->flags & PACKET_NON_FIRST))
-		return false;
-	if (p->icmp_type >= 133 && p->icmp_type <= 137)
-		return p->ttl == 255;
-	return (p->icmp_type >= 130 && p->icmp_type <= 132) || p->icmp_type == 143;
 }
 
 static __always_inline bool is_multicast(const struct packet *p)

@@ -10,61 +10,61 @@
 SEC("tcx/ingress")
 int uplink_ingress(struct __sk_buff *skb)
 {
-	return ingress(skb, ROLE_UPLINK, false);
+	return ingress(skb, ROLE_UPLINK);
 }
 
 SEC("tcx/egress")
 int uplink_egress(struct __sk_buff *skb)
 {
-	return egress(skb, ROLE_UPLINK, false);
+	return egress(skb, ROLE_UPLINK);
 }
 
 SEC("tcx/ingress")
 int downstream_ingress(struct __sk_buff *skb)
 {
-	return ingress(skb, ROLE_DOWNSTREAM, false);
+	return ingress(skb, ROLE_DOWNSTREAM);
 }
 
 SEC("tcx/egress")
 int downstream_egress(struct __sk_buff *skb)
 {
-	return egress(skb, ROLE_DOWNSTREAM, false);
+	return egress(skb, ROLE_DOWNSTREAM);
 }
 
 SEC("tcx/ingress")
 int workload_ingress(struct __sk_buff *skb)
 {
-	return ingress(skb, ROLE_WORKLOAD, false);
+	return ingress(skb, ROLE_WORKLOAD);
 }
 
 SEC("tcx/egress")
 int workload_egress(struct __sk_buff *skb)
 {
-	return egress(skb, ROLE_WORKLOAD, false);
+	return egress(skb, ROLE_WORKLOAD);
 }
 
 SEC("tcx/ingress")
 int tunnel_ingress(struct __sk_buff *skb)
 {
-	return ingress(skb, ROLE_TUNNEL, true);
+	return ingress(skb, ROLE_TUNNEL);
 }
 
 SEC("tcx/egress")
 int tunnel_egress(struct __sk_buff *skb)
 {
-	return egress(skb, ROLE_TUNNEL, true);
+	return egress(skb, ROLE_TUNNEL);
 }
 
 SEC("tcx/ingress")
 int management_ingress(struct __sk_buff *skb)
 {
-	return ingress(skb, ROLE_MANAGEMENT, false);
+	return ingress(skb, ROLE_MANAGEMENT);
 }
 
 SEC("tcx/egress")
 int management_egress(struct __sk_buff *skb)
 {
-	return egress(skb, ROLE_MANAGEMENT, false);
+	return egress(skb, ROLE_MANAGEMENT);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -15,11 +15,12 @@ static __always_inline void view_keys(struct view *v)
 }
 
 /*
- * Notes a packet of the flow in its table; a missing entry is made only where create says so. The time is written at
- * most once a second, so that CPUs do not fight for the line.
+ * Notes a packet of the flow in its table; a missing entry is made only where create says so. One that has timed out
+ * begins anew, or it would inherit the long idle time of its former life. The time is written at most once a second,
+ * so that CPUs do not fight for the line.
  */
-static __always_inline void flow_touch(void *table, const struct flow_key *key, const struct packet *p, __u32 flags,
-				       bool create)
+static __always_inline void flow_touch(void *table, const struct flow_key *key, const struct packet *p,
+				       __u32 flags, bool create)
 {
 	struct flow *flow, fresh = {};
 	__u64 now;
@@ -31,8 +32,11 @@ static __always_inline void flow_touch(void *table, const struct flow_key *key, 
 		flags |= FLOW_CLOSING;
 	flow = bpf_map_lookup_elem(table, key);
 	if (flow) {
-		if (key->protocol == IPPROTO_TCP && (p->tcp_flags & TCP_SYN) && (flow->flags & FLOW_CLOSING))
-			flow->flags = 0; /* the tuple is used anew */
+		bool reused = key->protocol == IPPROTO_TCP && (p->tcp_flags & TCP_SYN) &&
+			      (flow->flags & FLOW_CLOSING);
+
+		if (reused || now - flow->last_ns > flow_timeout(key, flow->flags))
+			flow->flags = 0;
 		if ((flow->flags | flags) != flow->flags)
 			flow->flags |= flags;
 		if (now - flow->last_ns > SECOND)
@@ -66,7 +70,10 @@ static __always_inline void track_reply(void *table, const struct view *v)
 	flow_touch(table, &v->reversed, &v->p, FLOW_REPLIED, false);
 }
 
-/* Whether an ICMP error quotes a packet of a tracked flow, of either direction. Global: verified once. */
+/*
+ * Whether an ICMP error quotes a packet of a tracked flow, of either direction. It goes to who sent that packet;
+ * anything else is forged. Global: verified once.
+ */
 __noinline int quotes_tracked_flow(struct __sk_buff *skb, const struct packet *p)
 {
 	struct flow_key key, reversed;
@@ -78,22 +85,28 @@ __noinline int quotes_tracked_flow(struct __sk_buff *skb, const struct packet *p
 	c.pos += (p->l4 & MAX_L4_OFFSET) + sizeof(struct icmp_header);
 	if (c.pos > c.end || !flow_quoted(&c, p, &key))
 		return 0;
+	if (key.src.half[0] != p->dst.half[0] || key.src.half[1] != p->dst.half[1])
+		return 0;
 	flow_reverse(&key, &reversed);
-	return flow_find(&flows_out, &key) || flow_find(&flows_out, &reversed) || flow_find(&flows_in, &key) ||
-	       flow_find(&flows_in, &reversed);
+	return flow_find(&flows_out, &key) || flow_find(&flows_out, &reversed) ||
+	       flow_find(&flows_in, &key) || flow_find(&flows_in, &reversed);
 }
 
-/* Judges by one policy; where its default would drop, tracked flows are asked. Leaves the decision in v->d. */
-static __always_inline enum reason judge_flow(struct __sk_buff *skb, struct view *v, __u32 policy)
+/* Whether what passed before excuses the packet from the matrix and from a default. */
+static __always_inline bool excused(const struct view *v)
+{
+	return v->reply || v->related;
+}
+
+/* Judges by one policy; where its default would drop, tracked flows excuse. Leaves the decision in v->d. */
+static __always_inline enum reason judge_flow(struct view *v, __u32 policy)
 {
 	judge(&v->p, &v->c, policy, &v->d);
 	if (v->d.reason != REASON_DEFAULT_DROP && v->d.reason != REASON_FRAGMENT_DEFAULT_DROP)
 		return v->d.reason;
 	if (v->reply)
 		return REASON_ESTABLISHED;
-	if (quotes_tracked_flow(skb, &v->p))
-		return REASON_ICMP_ERROR;
-	return v->d.reason;
+	return v->related ? REASON_ICMP_ERROR : v->d.reason;
 }
 
 static __always_inline bool drops(enum reason reason)

@@ -72,7 +72,7 @@ type Interface struct {
 	Slot     uint32 // of the reason counters, 1 to INTERFACE_SLOTS - 1
 	Role     uint8  // enum role
 	Flags    uint8  // INTERFACE_*
-	MTU      uint16 // bytes of L3; 0: unknown
+	_        uint16
 	Workload uint32 // index into workloads + 1; 0: none
 }
 
@@ -158,12 +158,10 @@ type Flow struct {
 	_      uint32
 }
 
-// Workload is struct workload, 12 bytes.
+// Workload is struct workload, 8 bytes.
 type Workload struct {
 	Ifindex uint32 // host side of the veth
 	Index   uint32 // its policies are POLICY_WORKLOADS + 2 * index (ingress) and + 1 (egress)
-	MTU     uint16
-	_       uint16
 }
 
 // Explanation is struct explanation, 24 bytes.
@@ -171,7 +169,7 @@ type Explanation struct {
 	Reason  uint32 // enum reason
 	Rule    uint32 // stable id; 0: none
 	Policy  uint32 // index of the policy that decided; valid where rule or a default decided
-	Decided uint32 // 1: policy is valid
+	Decided uint32 // 1: policy is valid; with tc: the last one that was asked
 	Ifindex uint32 // of the redirect, 0: none
 	Fate    uint32 // XDP_* or TC_ACT_* as returned
 }

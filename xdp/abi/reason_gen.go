@@ -53,7 +53,9 @@ const (
 	ReasonInternal              Reason = 46 // an internal table is missing an entry; report this as a bug
 	ReasonVLANChild             Reason = 47 // tagged: judged at its VLAN interface
 	ReasonStackForward          Reason = 48 // the kernel forwards, and the next interface judges it
-	ReasonMax                   Reason = 49
+	ReasonOtherHost             Reason = 49 // to another host's MAC address: the kernel drops it
+	ReasonMartianSource         Reason = 50 // from outside, with an address of the box or of a workload as its source
+	ReasonMax                   Reason = 51
 )
 
 var reasonTable = [ReasonMax]reasonInfo{
@@ -106,4 +108,6 @@ var reasonTable = [ReasonMax]reasonInfo{
 	ReasonInternal:              {"internal", "an internal table is missing an entry; report this as a bug", FateDrop},
 	ReasonVLANChild:             {"vlan-child", "tagged: judged at its VLAN interface", FatePass},
 	ReasonStackForward:          {"stack-forward", "the kernel forwards, and the next interface judges it", FateStack},
+	ReasonOtherHost:             {"other-host", "to another host's MAC address: the kernel drops it", FatePass},
+	ReasonMartianSource:         {"martian-source", "from outside, with an address of the box or of a workload as its source", FateDrop},
 }

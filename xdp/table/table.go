@@ -25,6 +25,15 @@ func PrefixMap(table abi.ClassTable) string {
 	return [abi.ClassTables]string{"src4", "dst4", "src6", "dst6"}[table]
 }
 
+// Names are those of every map that Fill writes.
+func Names() []string {
+	names := []string{Classes, Rules, Policies}
+	for t := range abi.ClassTables {
+		names = append(names, PrefixMap(t))
+	}
+	return names
+}
+
 // chunk bounds what one batch copies: 2 MB of classes, and well within what the kernel allocates at once.
 const chunk = 4096
 

@@ -42,7 +42,7 @@ struct interface {
 	__u32 slot; /* of the reason counters, 1 to INTERFACE_SLOTS - 1 */
 	__u8 role;  /* enum role */
 	__u8 flags; /* INTERFACE_* */
-	__u16 mtu;  /* bytes of L3; 0: unknown */
+	__u16 pad;
 	__u32 workload; /* index into workloads + 1; 0: none */
 };
 #define INTERFACE_JUDGE 1 /* tcx judges policy.ingress here: tunnels, and uplinks with xdp.mode none */
@@ -137,8 +137,6 @@ struct flow {
 struct workload {
 	__u32 ifindex; /* host side of the veth */
 	__u32 index;   /* its policies are POLICY_WORKLOADS + 2 * index (ingress) and + 1 (egress) */
-	__u16 mtu;
-	__u16 pad;
 };
 
 /* ---- explain: what the twin writes instead of counting ---- */
@@ -147,7 +145,7 @@ struct explanation {
 	__u32 reason; /* enum reason */
 	__u32 rule;   /* stable id; 0: none */
 	__u32 policy; /* index of the policy that decided; valid where rule or a default decided */
-	__u32 decided; /* 1: policy is valid */
+	__u32 decided; /* 1: policy is valid; with tc: the last one that was asked */
 	__u32 ifindex; /* of the redirect, 0: none */
 	__u32 fate;    /* XDP_* or TC_ACT_* as returned */
 };

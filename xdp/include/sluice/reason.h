@@ -60,7 +60,9 @@
 	X(STACK_FRAGMENTED, stack, "headers are not in linear memory: the kernel forwards")          \
 	X(INTERNAL, drop, "an internal table is missing an entry; report this as a bug")             \
 	X(VLAN_CHILD, pass, "tagged: judged at its VLAN interface")                                  \
-	X(STACK_FORWARD, stack, "the kernel forwards, and the next interface judges it")
+	X(STACK_FORWARD, stack, "the kernel forwards, and the next interface judges it")             \
+	X(OTHER_HOST, pass, "to another host's MAC address: the kernel drops it")                    \
+	X(MARTIAN_SOURCE, drop, "from outside, with an address of the box or of a workload as its source")
 
 #define SLUICE_REASON_ENUM(name, fate, text) REASON_##name,
 enum reason { SLUICE_REASONS(SLUICE_REASON_ENUM) REASON_MAX };

@@ -1,0 +1,123 @@
+package tc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"structs"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+
+	"sluice/xdp/abi"
+	"sluice/xdp/pin"
+)
+
+// ErrNoGeneration says that an interface has no live generation, so that the kernel alone decides.
+var ErrNoGeneration = errors.New("no tc generation is live")
+
+// Explanation is what the live generation of an interface would do with a frame.
+type Explanation struct {
+	Verdict    abi.Fate // stack: passed, to the kernel's own path
+	Reason     abi.Reason
+	Rule       uint32 // stable id of the acting rule; 0: none acted
+	Policy     int    // index into Generation.Policies() of the policy that was asked last, or -1 where none was
+	RedirectTo string // interface; "": not redirected
+}
+
+// skBuff is the beginning of the kernel's struct __sk_buff, all in host order. What a test run may set are mark and
+// both interfaces.
+type skBuff struct {
+	_              structs.HostLayout
+	_              [2]uint32 // len, pkt_type
+	Mark           uint32
+	_              [5]uint32 // queue_mapping, protocol, vlan_present, vlan_tci, vlan_proto
+	Priority       uint32
+	IngressIfindex uint32
+	Ifindex        uint32
+}
+
+// Explain runs the twin of the live generation on a frame, as if it came in by an interface, or with egress as if the
+// box itself sent it. Nothing is counted and no state changes. The frame begins with an Ethernet header, even where the
+// interface has none; a unicast destination in it is replaced by the interface's own.
+func (s *Subsystem) Explain(ctx context.Context, iface string, egress bool, frame []byte) (Explanation, error) {
+	if err := ctx.Err(); err != nil {
+		return Explanation{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	device, err := deviceByName(iface)
+	if err != nil {
+		return Explanation{}, err
+	}
+	dir := pin.At(s.dir)
+	hook := pin.Hook{Kind: ingressKind, Interface: iface}
+	if egress {
+		hook.Kind = egressKind
+	}
+	live, err := dir.Live(hook)
+	if err != nil {
+		return Explanation{}, err
+	}
+	if live == 0 {
+		return Explanation{}, fmt.Errorf("%w at %s: its packets are left to the kernel", ErrNoGeneration, hook)
+	}
+	g, _, name, err := dir.FindGeneration(owner, live)
+	if err != nil {
+		return Explanation{}, err
+	}
+	defer g.Close()
+	return runTwin(g, name, device, frame)
+}
+
+func runTwin(g *pin.Generation, name string, device *netlink.LinkAttrs, frame []byte) (Explanation, error) {
+	twin, explained := g.Programs[twinPrefix+name], g.Maps[tcMapExplained]
+	if twin == nil || explained == nil {
+		return Explanation{}, errors.New("the live generation has no explain twin: load it again with `sluice apply`")
+	}
+	const ethernet = 14 // the kernel runs nothing shorter
+	if len(frame) < ethernet {
+		return Explanation{}, fmt.Errorf("a frame of %d bytes has no Ethernet header", len(frame))
+	}
+	_, err := twin.Run(&ebpf.RunOptions{
+		Data:    addressed(frame, device.HardwareAddr),
+		Context: skBuff{Ifindex: uint32(device.Index)},
+	})
+	if err != nil {
+		return Explanation{}, fmt.Errorf("run the explain twin: %w", err)
+	}
+	var said abi.Explanation
+	if err := explained.Lookup(uint32(0), &said); err != nil {
+		return Explanation{}, fmt.Errorf("read the explanation: %w", err)
+	}
+	e := Explanation{Reason: abi.Reason(said.Reason), Rule: said.Rule, Policy: -1}
+	e.Verdict = e.Reason.Fate()
+	if said.Decided != 0 {
+		e.Policy = int(said.Policy)
+	}
+	if said.Ifindex != 0 {
+		e.RedirectTo = interfaceName(int(said.Ifindex))
+	}
+	return e, nil
+}
+
+// addressed sends a unicast frame to the interface: the kernel would take another's for what it only overhears.
+func addressed(frame []byte, mac net.HardwareAddr) []byte {
+	out := slices.Clone(frame)
+	if out[0]&1 == 0 {
+		var to [6]byte
+		copy(to[:], mac)
+		copy(out, to[:])
+	}
+	return out
+}
+
+func interfaceName(index int) string {
+	device, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return fmt.Sprintf("interface %d", index)
+	}
+	return device.Attrs().Name
+}

@@ -1,0 +1,64 @@
+package tc
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"sluice/xdp/abi"
+	"sluice/xdp/classify"
+	"sluice/xdp/table"
+)
+
+// fill writes the tables of a generation and freezes them: from here on not even we can change them.
+func fill(m map[string]*ebpf.Map, t *classify.Tables, on *links, g Generation) error {
+	if err := table.Fill(m, t); err != nil {
+		return err
+	}
+	if err := table.FillSelf(m[tcMapSelf], g.Self); err != nil {
+		return err
+	}
+	for ifindex, entry := range on.entries {
+		if err := m[tcMapInterfaces].Put(uint32(ifindex), entry); err != nil {
+			return fmt.Errorf("map of interfaces: %w", err)
+		}
+	}
+	if err := fillWorkloads(m[tcMapWorkloads], on, g.Workloads); err != nil {
+		return err
+	}
+	if err := fillStrict(m, g); err != nil {
+		return err
+	}
+	return table.Freeze(m, append(table.Names(),
+		tcMapSelf, tcMapInterfaces, tcMapWorkloads, tcMapStrict4, tcMapStrict6)...)
+}
+
+func fillWorkloads(m *ebpf.Map, on *links, workloads []Workload) error {
+	for i, w := range workloads {
+		entry := abi.Workload{Ifindex: uint32(on.index[w.Interface]), Index: uint32(i)}
+		for _, a := range w.Addresses {
+			// Two workloads with one address would be a hole in the check for spoofed sources.
+			if err := m.Update(table.SelfKey(a), entry, ebpf.UpdateNoExist); err != nil {
+				return fmt.Errorf("workload %s: address %s: %w", w.Name, a, err)
+			}
+		}
+	}
+	return nil
+}
+
+func fillStrict(m map[string]*ebpf.Map, g Generation) error {
+	v4, v6 := splitFamilies(g.Strict)
+	for _, p := range v4 {
+		key := abi.Prefix4Key{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As4()}
+		if err := m[tcMapStrict4].Put(key, uint32(1)); err != nil {
+			return fmt.Errorf("strict prefix %s: %w", p, err)
+		}
+	}
+	for _, p := range v6 {
+		key := abi.Prefix6Key{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As16()}
+		if err := m[tcMapStrict6].Put(key, uint32(1)); err != nil {
+			return fmt.Errorf("strict prefix %s: %w", p, err)
+		}
+	}
+	return nil
+}

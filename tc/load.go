@@ -1,0 +1,244 @@
+package tc
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+
+	"sluice/xdp/abi"
+	"sluice/xdp/classify"
+	"sluice/xdp/pin"
+	"sluice/xdp/table"
+)
+
+const (
+	reasonsPin     = "tc-reasons"
+	reasonsVersion = 1
+)
+
+// links are what a generation knows about interfaces: by index, and the index by name.
+type links struct {
+	entries map[int]abi.Interface
+	index   map[string]int
+}
+
+// load brings a generation into the kernel, whole, and only then switches slot after slot to it. Each packet is judged
+// at one hook alone (what ingress judged is marked, and egress passes it), so the order of the slots changes nothing.
+// The generations before are swept last, so that going back after an error finds the former one still there.
+func (s *Subsystem) load(dir *pin.Dir, want State) error {
+	spec, err := loadTc()
+	if err != nil {
+		return err
+	}
+	reasons, err := dir.StateMap(spec.Maps[tcMapReasons], reasonsPin, reasonsVersion)
+	if err != nil {
+		return err
+	}
+	defer reasons.Close()
+	on, err := resolve(dir, reasons, want)
+	if err != nil {
+		return err
+	}
+	key := want.Digest + "-" + on.hash()
+	g, err := dir.LoadGeneration(owner, key)
+	if errors.Is(err, fs.ErrNotExist) {
+		g, err = build(dir, spec, reasons, on, want.Generation)
+		if err == nil {
+			err = dir.SaveGeneration(owner, key, g)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	for _, i := range want.Interfaces {
+		if err := switchInterface(dir, g, i); err != nil {
+			return err
+		}
+	}
+	return dir.SweepGenerations(owner, key)
+}
+
+func switchInterface(dir *pin.Dir, g *pin.Generation, i Interface) error {
+	for _, kind := range kinds {
+		name := programName(i.Role, kind == egressKind)
+		program, ok := g.Programs[name]
+		if !ok {
+			return fmt.Errorf("interface %s: no program for role %s", i.Name, i.Role)
+		}
+		if err := dir.Switch(pin.Hook{Kind: kind, Interface: i.Name}, program); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resolve finds the wanted interfaces, and gives each the counter slot that it had, or a free one.
+func resolve(dir *pin.Dir, reasons *ebpf.Map, want State) (*links, error) {
+	workload := map[string]uint32{} // by interface: index + 1
+	for i, w := range want.Generation.Workloads {
+		workload[w.Interface] = uint32(i + 1)
+	}
+	had, err := slotsInUse(dir)
+	if err != nil {
+		return nil, err
+	}
+	on := &links{map[int]abi.Interface{}, map[string]int{}}
+	for _, i := range want.Interfaces {
+		device, err := deviceByName(i.Name)
+		if err != nil {
+			return nil, err
+		}
+		entry := abi.Interface{Role: uint8(i.Role), Slot: had[device.Index]}
+		if entry.Slot == 0 {
+			if entry.Slot, err = newSlot(reasons, had, device.Index); err != nil {
+				return nil, err
+			}
+		}
+		if i.Judge {
+			entry.Flags |= abi.InterfaceJudge
+		}
+		if device.EncapType != "ether" {
+			entry.Flags |= abi.InterfaceL3
+		}
+		if i.Role == RoleWorkload {
+			entry.Workload = workload[i.Name]
+		}
+		on.entries[device.Index], on.index[i.Name] = entry, device.Index
+	}
+	for _, w := range want.Generation.Workloads {
+		if _, ok := on.index[w.Interface]; !ok {
+			return nil, fmt.Errorf("workload %s: its interface %s is not among those with tcx programs", w.Name, w.Interface)
+		}
+	}
+	return on, nil
+}
+
+// slotsInUse are the counter slots that pinned generations know, by interface index. An index is never used again for
+// another interface, unless billions were made.
+func slotsInUse(dir *pin.Dir) (map[int]uint32, error) {
+	all, err := openGenerations(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer all.Close()
+	slots := map[int]uint32{}
+	for _, p := range all {
+		entries, err := p.generation.entries()
+		if err != nil {
+			return nil, err
+		}
+		for ifindex, e := range entries {
+			slots[ifindex] = e.Slot
+		}
+	}
+	return slots, nil
+}
+
+// newSlot takes the lowest free slot and clears its counters. Where none is left the interface shares slot 0 with all
+// that are unknown: its packets are judged all the same.
+func newSlot(reasons *ebpf.Map, had map[int]uint32, ifindex int) (uint32, error) {
+	var used [abi.InterfaceSlots]bool
+	for _, slot := range had {
+		used[slot%abi.InterfaceSlots] = true
+	}
+	for slot := uint32(1); slot < abi.InterfaceSlots; slot++ {
+		if !used[slot] {
+			had[ifindex] = slot
+			return slot, table.ClearSlot(reasons, slot)
+		}
+	}
+	return 0, nil
+}
+
+func (l *links) hash() string {
+	text, _ := json.Marshal(l.entries) // sorted by key; plain values, so it cannot fail
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8])
+}
+
+// build loads the live programs and their explain twins, which share every map but .rodata.
+func build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links, g Generation) (*pin.Generation, error) {
+	tables, err := classify.Compile(g.Policies())
+	if err != nil {
+		return nil, err
+	}
+	if err := size(spec, tables, on, g); err != nil {
+		return nil, err
+	}
+	replace, err := table.OpenShared(dir, spec, g.FlowSlots)
+	if err != nil {
+		return nil, err
+	}
+	defer table.CloseAll(maps.Clone(replace))
+	replace[tcMapReasons] = reasons
+	live, err := ebpf.NewCollectionWithOptions(spec.Copy(), ebpf.CollectionOptions{MapReplacements: replace})
+	if err != nil {
+		return nil, table.LoadError(err)
+	}
+	defer live.Close()
+	if err := fill(live.Maps, tables, on, g); err != nil {
+		return nil, err
+	}
+	twin, err := table.LoadTwin(spec, live.Maps)
+	if err != nil {
+		return nil, err
+	}
+	defer twin.Close()
+	out := &pin.Generation{Programs: map[string]*ebpf.Program{}, Maps: map[string]*ebpf.Map{}}
+	for name := range spec.Programs {
+		out.Programs[name], out.Programs[twinPrefix+name] = live.DetachProgram(name), twin.DetachProgram(name)
+	}
+	for _, name := range []string{tcMapInterfaces, tcMapExplained, tcMapRules} {
+		out.Maps[name] = live.DetachMap(name)
+	}
+	return out, nil
+}
+
+// size sets what must be known before loading: the sizes of the tables, and the matrix, which is a constant.
+func size(spec *ebpf.CollectionSpec, t *classify.Tables, on *links, g Generation) error {
+	if err := table.Resize(spec, t); err != nil {
+		return err
+	}
+	v4, v6 := splitFamilies(g.Strict)
+	addresses := 0
+	for _, w := range g.Workloads {
+		addresses += len(w.Addresses)
+	}
+	for name, n := range map[string]int{
+		tcMapSelf: len(g.Self), tcMapInterfaces: len(on.entries), tcMapWorkloads: addresses,
+		tcMapStrict4: len(v4), tcMapStrict6: len(v6),
+	} {
+		spec.Maps[name].MaxEntries = uint32(max(n, 1))
+	}
+	var matrix [NumRoles][NumRoles]uint8
+	for from := range g.Matrix {
+		for to, may := range g.Matrix[from] {
+			if may {
+				matrix[from][to] = 1
+			}
+		}
+	}
+	if err := spec.Variables[tcVarMatrix].Set(matrix); err != nil {
+		return fmt.Errorf("forwarding matrix: %w", err)
+	}
+	return nil
+}
+
+func splitFamilies(prefixes []netip.Prefix) (v4, v6 []netip.Prefix) {
+	for _, p := range prefixes {
+		if p.Addr().Is4() {
+			v4 = append(v4, p.Masked())
+		} else {
+			v6 = append(v6, p.Masked())
+		}
+	}
+	return v4, v6
+}
