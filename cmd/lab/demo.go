@@ -13,6 +13,8 @@ import (
 // ErrDoesNotHold: at least one line of the demo has a cross.
 var ErrDoesNotHold = errors.New("not every line of the demo holds")
 
+var errInterrupted = errors.New("interrupted: the lab is taken down")
+
 // stepTimeout bounds each step: long enough for BGP's slowest retry on a busy machine.
 const stepTimeout = 30 * time.Second
 
@@ -51,6 +53,9 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	o.Detached = false
 	site, err := New(ctx, o)
 	if err != nil {
+		if ctx.Err() != nil {
+			return errInterrupted
+		}
 		return err
 	}
 	defer func() { err = errors.Join(err, site.Close()) }()
@@ -83,7 +88,7 @@ func (d *demo) step(ctx context.Context, s step) error {
 	defer cancel()
 	figures, err := s.run(d, limited)
 	if ctx.Err() != nil {
-		return errors.New("interrupted: the lab is taken down")
+		return errInterrupted
 	}
 	d.line(s.name, figures, err)
 	d.detail(d.noted)

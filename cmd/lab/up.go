@@ -33,6 +33,9 @@ func Up(ctx context.Context, o Options, out io.Writer) (err error) {
 			return err
 		}
 	}
+	if _, err := site.WaitRoutes(ctx); err != nil {
+		return err
+	}
 	if _, err := fmt.Fprint(out, site.hints()); err != nil {
 		return err
 	}
