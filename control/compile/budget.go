@@ -20,6 +20,9 @@ func (c *compiler) budget(d *Desired) {
 		c.fail(c.cfg.Policy.Ingress.Pos, "interfaces", fmt.Sprintf("the box has %d own addresses, %d fit", n, abi.MaxSelf),
 			"announce a prefix and give its addresses to workloads, rather than adding them to interfaces")
 	}
+	if c.ids.next > abi.RuleIDs {
+		return // said already; the tables would say it again in other words
+	}
 	c.failsafeBudget(d.XDP.Generation.Failsafe)
 	for _, policies := range [][]classify.Policy{d.XDP.Generation.Policies(), d.TC.Generation.Policies()} {
 		_, err := classify.Compile(policies)
