@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,7 +11,7 @@ import (
 
 // Down removes labs below dir ("" is DefaultDir) that nobody takes care of: those that were left up, and those whose
 // process died before it could clean up. No ids are all of them. It returns a line for each, which says what became of it.
-func Down(dir string, ids ...string) (said []string, err error) {
+func Down(ctx context.Context, dir string, ids ...string) (said []string, err error) {
 	if dir == "" {
 		dir = DefaultDir
 	}
@@ -26,7 +27,7 @@ func Down(dir string, ids ...string) (said []string, err error) {
 		if !e.IsDir() || len(ids) > 0 && !slices.Contains(ids, e.Name()) {
 			continue
 		}
-		line, err := down(e.Name(), dir)
+		line, err := down(ctx, e.Name(), dir)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -36,7 +37,7 @@ func Down(dir string, ids ...string) (said []string, err error) {
 	return said, errors.Join(errs...)
 }
 
-func down(id, dir string) (string, error) {
+func down(ctx context.Context, id, dir string) (string, error) {
 	var r record
 	// Without a record it died before it had anything, or while it was being removed.
 	if err := readJSON(filepath.Join(dir, id, recordFile), &r); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -54,7 +55,7 @@ func down(id, dir string) (string, error) {
 		if err := readJSON(path, &p); err != nil {
 			return "", err
 		}
-		if err := p.kill(); err != nil {
+		if err := p.kill(ctx); err != nil {
 			return "", err
 		}
 	}

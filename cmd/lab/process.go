@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -102,15 +103,23 @@ func (id identity) alive() bool {
 	return err == nil && id.PID > 0 && started == id.Started
 }
 
-// kill ends a process of a dead lab, and its group, which it leads.
-func (id identity) kill() error {
+// kill ends a process of a dead lab, and its group, which it leads, and waits until it is gone: a daemon that dies could
+// make one more pin.
+func (id identity) kill(ctx context.Context) error {
 	if !id.alive() {
 		return nil
 	}
 	if err := syscall.Kill(-id.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("kill process %d: %w", id.PID, err)
 	}
-	return nil
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	return poll(ctx, func() error {
+		if id.alive() {
+			return fmt.Errorf("process %d does not end", id.PID)
+		}
+		return nil
+	})
 }
 
 // self is this process.
