@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,7 +10,7 @@ import (
 
 // Down removes labs below dir ("" is DefaultDir) that nobody takes care of: those that were left up, and those whose
 // process died before it could clean up. No ids are all of them. It returns a line for each, which says what became of it.
-func Down(ctx context.Context, dir string, ids ...string) (said []string, err error) {
+func Down(dir string, ids ...string) (said []string, err error) {
 	if dir == "" {
 		dir = DefaultDir
 	}
@@ -27,7 +26,7 @@ func Down(ctx context.Context, dir string, ids ...string) (said []string, err er
 		if !e.IsDir() || len(ids) > 0 && !slices.Contains(ids, e.Name()) {
 			continue
 		}
-		line, err := down(ctx, e.Name(), dir)
+		line, err := down(e.Name(), dir)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -37,7 +36,7 @@ func Down(ctx context.Context, dir string, ids ...string) (said []string, err er
 	return said, errors.Join(errs...)
 }
 
-func down(ctx context.Context, id, dir string) (string, error) {
+func down(id, dir string) (string, error) {
 	var r record
 	// Without a record it died before it had anything, or while it was being removed.
 	if err := readJSON(filepath.Join(dir, id, recordFile), &r); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -55,7 +54,7 @@ func down(ctx context.Context, id, dir string) (string, error) {
 		if err := readJSON(path, &p); err != nil {
 			return "", err
 		}
-		if err := p.kill(ctx); err != nil {
+		if err := p.kill(); err != nil {
 			return "", err
 		}
 	}

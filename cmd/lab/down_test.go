@@ -61,7 +61,7 @@ func TestDownRemovesWhatADeadLabLeft(t *testing.T) {
 	// An owner whose pid somebody else has now.
 	id, process := deadLab(t, dir, record{Owner: &identity{PID: os.Getpid(), Started: 1}})
 	other, _ := deadLab(t, dir, record{})
-	said, err := Down(t.Context(), dir, id)
+	said, err := Down(dir, id)
 	if err != nil || len(said) != 1 || said[0] != "lab "+id+" is gone" {
 		t.Errorf("%v, %v", said, err)
 	}
@@ -74,10 +74,10 @@ func TestDownRemovesWhatADeadLabLeft(t *testing.T) {
 	if l := left(other, dir); strings.Count(l, other) != 3 {
 		t.Errorf("of the lab that was not named there is only %q", l)
 	}
-	if said, err := Down(t.Context(), dir); err != nil || len(said) != 1 || left(other, dir) != "" {
+	if said, err := Down(dir); err != nil || len(said) != 1 || left(other, dir) != "" {
 		t.Errorf("without a name: %v, %v, left: %s", said, err, left(other, dir))
 	}
-	if said, err := Down(t.Context(), dir); err != nil || len(said) != 0 {
+	if said, err := Down(dir); err != nil || len(said) != 0 {
 		t.Errorf("of nothing: %v, %v", said, err)
 	}
 }
@@ -87,7 +87,7 @@ func TestDownLeavesALabAloneWhoseOwnerLives(t *testing.T) {
 	must(t, err)
 	dir := t.TempDir()
 	id, process := deadLab(t, dir, record{Owner: &owner})
-	said, err := Down(t.Context(), dir)
+	said, err := Down(dir)
 	if err != nil || len(said) != 1 || !strings.Contains(said[0], "is at work") {
 		t.Errorf("%v, %v", said, err)
 	}
@@ -100,7 +100,7 @@ func TestDownKillsNobodyWhoHasAPidThatWasFreed(t *testing.T) {
 	dir := t.TempDir()
 	id, process := deadLab(t, dir, record{})
 	must(t, writeJSON(filepath.Join(dir, id, "serve.1.process"), identity{process.Process.Pid, 1}))
-	if _, err := Down(t.Context(), dir); err != nil || left(id, dir) != "" {
+	if _, err := Down(dir); err != nil || left(id, dir) != "" {
 		t.Errorf("%v, left: %s", err, left(id, dir))
 	}
 	if err := process.Process.Signal(syscall.Signal(0)); err != nil {

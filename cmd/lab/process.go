@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Process is a child that runs in a namespace, in a session and process group of its own, so that Ctrl-C at the
@@ -103,16 +104,19 @@ func (id identity) alive() bool {
 	return err == nil && id.PID > 0 && started == id.Started
 }
 
+// endTimeout is far more than a killed process needs to go.
+const endTimeout = 10 * time.Second
+
 // kill ends a process of a dead lab, and its group, which it leads, and waits until it is gone: a daemon that dies could
 // make one more pin.
-func (id identity) kill(ctx context.Context) error {
+func (id identity) kill() error {
 	if !id.alive() {
 		return nil
 	}
 	if err := syscall.Kill(-id.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("kill process %d: %w", id.PID, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
 	return poll(ctx, func() error {
 		if id.alive() {

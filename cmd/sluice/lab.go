@@ -63,8 +63,8 @@ func (c *cli) labDownCmd() *cobra.Command {
 		Use:   "down [ID...]",
 		Short: "Remove the sites that were left up, and what crashed ones left behind",
 		Args:  cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, ids []string) error {
-			said, err := lab.Down(cmd.Context(), "", ids...)
+		RunE: func(_ *cobra.Command, ids []string) error {
+			said, err := lab.Down("", ids...)
 			for _, line := range said {
 				fmt.Fprintln(c.out, line)
 			}
