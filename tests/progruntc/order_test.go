@@ -67,6 +67,7 @@ func TestEveryStageHasItsReason(t *testing.T) {
 		}},
 		{"a route's end: blackhole is ours, unreachable is the kernel's", []step{
 			{at: "wl1 ingress", line: "udp 10.0.1.10:4000 > 203.0.113.9:53", reason: abi.ReasonStackNoRoute, rule: w1Out},
+			{at: "wl1 ingress", line: "udp 10.0.1.10:4000 > 203.0.113.129:53", reason: abi.ReasonNoRoute, rule: w1Out},
 		}},
 		{"a spent TTL is the kernel's to answer", []step{
 			{at: "uplink ingress", line: "tcp 198.51.100.7:9999 > 10.0.1.10:80 ttl=1", reason: abi.ReasonStackTTL},
