@@ -80,6 +80,9 @@ func TestARestartKeepsTheRoutesOnBothSides(t *testing.T) {
 			apply(t, again, want)
 			t.Logf("established again after %v", established(t, again, "tor-a").Round(10*time.Millisecond))
 			s.installs(t, "192.0.2.0/24 198.18.0.1\n") // swept after End-of-RIB
+			if got := bird.Do(t, "show protocols all sluice"); !strings.Contains(got, "AF preserved: ipv4 ipv6\n") {
+				t.Errorf("the first OPEN after the restart lacks the forwarding bits:\n%s", got)
+			}
 			nstest.Eventually(t, 15*time.Second, func() string {
 				if got := bird.Do(t, "show protocols all sluice"); strings.Contains(got, "graceful restart active") {
 					return got

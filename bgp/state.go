@@ -15,7 +15,7 @@ type State struct {
 	Learn     Learn
 }
 
-// Neighbor is one session. A change of any field but MaxPrefixes needs a new session.
+// Neighbor is one session, known by its address. A change of any field but Name and MaxPrefixes needs a new session.
 type Neighbor struct {
 	Name         string
 	Address      netip.Addr

@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sluice/control/daemon"
+	"sluice/control/host"
 )
 
 func (c *cli) doctorCmd() *cobra.Command {
@@ -15,7 +15,7 @@ func (c *cli) doctorCmd() *cobra.Command {
 		Long: `Say what this machine and its NICs can do, what is missing, and what that costs. Changes nothing. Exit code 1
 when something is missing that Sluice cannot do without.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			findings := daemon.Doctor(cmd.Context(), c.settings.GetString("node.bpf_dir"))
+			findings := host.Doctor(cmd.Context(), host.DoctorOptions{BPFDir: c.settings.GetString("node.bpf_dir")})
 			if c.json() {
 				if err := c.printJSON(findings); err != nil {
 					return err
@@ -24,7 +24,7 @@ when something is missing that Sluice cannot do without.`,
 				return err
 			}
 			for _, f := range findings {
-				if f.Status == daemon.Missing {
+				if f.Status == host.StatusMissing {
 					return errSilent
 				}
 			}
@@ -33,11 +33,13 @@ when something is missing that Sluice cannot do without.`,
 	}
 }
 
-func (c *cli) printFindings(findings []daemon.Finding) error {
+func (c *cli) printFindings(findings []host.Finding) error {
 	for _, f := range findings {
 		fmt.Fprintf(c.out, "%-8s %-18s %s\n", f.Status, f.Name, f.Detail)
-		if f.Cost != "" {
-			fmt.Fprintf(c.out, "%-8s %-18s %s\n", "", "", f.Cost)
+		for _, more := range []string{f.Cost, f.Fix} {
+			if more != "" {
+				fmt.Fprintf(c.out, "%-8s %-18s %s\n", "", "", more)
+			}
 		}
 	}
 	return nil

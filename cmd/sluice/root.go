@@ -61,7 +61,7 @@ func (c *cli) root() *cobra.Command {
 	}
 	root.AddCommand(
 		c.runCmd(), c.checkCmd(), c.planCmd(), c.diffCmd(), c.applyCmd(), c.confirmCmd(), c.rollbackCmd(), c.historyCmd(),
-		c.showCmd(), c.explainCmd(), c.clearCmd(), c.keyCmd(), c.doctorCmd(), c.labCmd(), c.downCmd(), c.versionCmd(),
+		c.showCmd(), c.explainCmd(), c.keyCmd(), c.doctorCmd(), c.labCmd(), c.downCmd(), c.versionCmd(),
 	)
 	forEach(root, func(cmd *cobra.Command) { cmd.Args = usage(cmd.Args) })
 	return root

@@ -9,8 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-
-	"sluice/control/engine"
 )
 
 // ErrUnreachable: no daemon answers on the socket (exit code 3).
@@ -34,13 +32,13 @@ func NewClient(path string) *Client {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Plan asks what an apply would do.
-func (c *Client) Plan(ctx context.Context, in Candidate) (engine.Plan, error) {
-	return post[engine.Plan](ctx, c, "plan", in)
+func (c *Client) Plan(ctx context.Context, in Candidate) (Plan, error) {
+	return post[Plan](ctx, c, "plan", in)
 }
 
 // Apply makes a candidate the revision of the machine.
-func (c *Client) Apply(ctx context.Context, in ApplyRequest) (engine.Result, error) {
-	return post[engine.Result](ctx, c, "apply", in)
+func (c *Client) Apply(ctx context.Context, in ApplyRequest) (Result, error) {
+	return post[Result](ctx, c, "apply", in)
 }
 
 // Confirm keeps the pending revision.
@@ -49,13 +47,13 @@ func (c *Client) Confirm(ctx context.Context) (Confirmed, error) {
 }
 
 // Rollback goes back to an earlier revision.
-func (c *Client) Rollback(ctx context.Context, in RollbackRequest) (engine.Result, error) {
-	return post[engine.Result](ctx, c, "rollback", in)
+func (c *Client) Rollback(ctx context.Context, in RollbackRequest) (Result, error) {
+	return post[Result](ctx, c, "rollback", in)
 }
 
 // History lists the revisions, oldest first.
-func (c *Client) History(ctx context.Context) ([]engine.Meta, error) {
-	return get[[]engine.Meta](ctx, c, "history")
+func (c *Client) History(ctx context.Context) ([]Revision, error) {
+	return get[[]Revision](ctx, c, "history")
 }
 
 // Config returns a revision's files; 0 is the live one.
@@ -72,9 +70,6 @@ func Show[T any](ctx context.Context, c *Client, noun string) (T, error) {
 func (c *Client) Explain(ctx context.Context, in ExplainRequest) (Explanation, error) {
 	return post[Explanation](ctx, c, "explain", in)
 }
-
-// Clear sets counters to zero, or ends what is named.
-func (c *Client) Clear(ctx context.Context, what string) error { return order(ctx, c, "clear/"+what) }
 
 // Down gives the machine back and ends the daemon.
 func (c *Client) Down(ctx context.Context) error { return order(ctx, c, "down") }

@@ -102,9 +102,6 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("POST /v1/confirm", answer(s, func(ctx context.Context, _ struct{}) (any, error) { return b.Confirm(ctx) }))
 	mux.Handle("POST /v1/rollback", answer(s, func(ctx context.Context, r RollbackRequest) (any, error) { return b.Rollback(ctx, r) }))
 	mux.Handle("POST /v1/explain", answer(s, func(ctx context.Context, r ExplainRequest) (any, error) { return b.Explain(ctx, r) }))
-	mux.HandleFunc("POST /v1/clear/{what}", func(w http.ResponseWriter, r *http.Request) {
-		s.write(w, struct{}{}, b.Clear(r.Context(), r.PathValue("what")))
-	})
 	mux.Handle("POST /v1/down", answer(s, func(ctx context.Context, _ struct{}) (any, error) { return struct{}{}, b.Down(ctx) }))
 	mux.HandleFunc("GET /v1/history", func(w http.ResponseWriter, r *http.Request) {
 		v, err := b.History(r.Context())

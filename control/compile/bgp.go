@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -14,8 +15,8 @@ func (c *compiler) bgp() bgp.State {
 		return bgp.State{}
 	}
 	s := bgp.State{ASN: b.ASN, RouterID: b.RouterID, Port: b.Listen, Paths: c.paths(b.Advertise)}
-	for _, n := range b.Neighbors {
-		s.Neighbors = append(s.Neighbors, c.neighbor(n))
+	for i, n := range b.Neighbors {
+		s.Neighbors = append(s.Neighbors, c.neighbor(i, n))
 	}
 	slices.SortFunc(s.Neighbors, func(a, b bgp.Neighbor) int { return compareNames(a.Name, b.Name) })
 	s.Learn = bgp.Learn{ECMP: b.Learn.ECMP, Metric: b.Learn.Metric}
@@ -35,7 +36,7 @@ func (c *compiler) bgp() bgp.State {
 
 // neighbor fills in the next hops. NLRI of the session's own family take its local address; the other family's needs an
 // address of that family, first on the interface that reaches the neighbor, then on any uplink.
-func (c *compiler) neighbor(n config.Neighbor) bgp.Neighbor {
+func (c *compiler) neighbor(index int, n config.Neighbor) bgp.Neighbor {
 	out := bgp.Neighbor{
 		Name: n.Name, Address: n.Address, Port: n.Port, ASN: n.ASN, PasswordFile: n.PasswordFile,
 		IPv4: slices.Contains(n.Families, config.IPv4Unicast), IPv6: slices.Contains(n.Families, config.IPv6Unicast),
@@ -43,14 +44,14 @@ func (c *compiler) neighbor(n config.Neighbor) bgp.Neighbor {
 	}
 	switch {
 	case n.Address.Is4() && out.IPv6:
-		out.NextHop6 = c.nextHop(n, false)
+		out.NextHop6 = c.nextHop(index, n, false)
 	case n.Address.Is6() && out.IPv4:
-		out.NextHop4 = c.nextHop(n, true)
+		out.NextHop4 = c.nextHop(index, n, true)
 	}
 	return out
 }
 
-func (c *compiler) nextHop(n config.Neighbor, ipv4 bool) netip.Addr {
+func (c *compiler) nextHop(index int, n config.Neighbor, ipv4 bool) netip.Addr {
 	var near, any netip.Addr
 	for _, i := range c.cfg.Interfaces {
 		if i.Role != config.RoleUplink {
@@ -79,7 +80,7 @@ func (c *compiler) nextHop(n config.Neighbor, ipv4 bool) netip.Addr {
 		if ipv4 {
 			family, other = "ipv4-unicast", "IPv4"
 		}
-		c.fail(n.Pos, "bgp.neighbors."+n.Name+".families", family+" over this session needs an "+other+" next hop",
+		c.fail(n.Pos, fmt.Sprintf("bgp.neighbors[%d].families", index), family+" over this session needs an "+other+" next hop",
 			"give an uplink an "+other+" address, or leave the family out")
 	}
 	return any

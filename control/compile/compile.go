@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -10,7 +11,6 @@ import (
 	"sluice/control/host"
 	"sluice/tc"
 	"sluice/xdp"
-	"sluice/xdp/abi"
 	"sluice/xdp/classify"
 )
 
@@ -29,17 +29,29 @@ type compiler struct {
 	self    []netip.Addr
 	present []config.Workload         // those whose interface is there
 	sets    map[string][]netip.Prefix // sorted, by name
+	places  map[string]place          // of rules, by policy/name
+	shared  shared
 	errs    config.Errors
 	warn    []string
+}
+
+// shared are the policies that both objects judge.
+type shared struct{ failsafe, system, ingress classify.Policy }
+
+// place is where something stands in the file.
+type place struct {
+	pos  config.Pos
+	path string
 }
 
 // Compile makes the wanted state of every subsystem. Errors are config.Errors: what the parser cannot see, because it
 // takes the facts or the compiled tables to know. rt and facts are not changed.
 func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
-	c := &compiler{cfg: cfg, facts: facts, ids: newIDAllocator(rt), sets: map[string][]netip.Prefix{}}
+	c := &compiler{cfg: cfg, facts: facts, ids: newIDAllocator(rt), sets: map[string][]netip.Prefix{}, places: map[string]place{}}
 	c.findInterfaces()
 	c.findWorkloads()
 	c.self = c.selfAddresses()
+	c.shared = shared{c.failsafe(), c.system(), c.policy("ingress", "policy.ingress", cfg.Policy.Ingress)}
 
 	d := &Desired{
 		Host:      c.host(),
@@ -51,6 +63,9 @@ func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
 	}
 	c.budget(d)
 	if len(c.errs) > 0 {
+		slices.SortStableFunc(c.errs, func(a, b config.Error) int {
+			return cmp.Or(cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Column, b.Pos.Column))
+		})
 		return nil, c.errs
 	}
 	d.RuleIDs = c.ids.used
@@ -62,35 +77,56 @@ func (c *compiler) fail(pos config.Pos, path, msg, hint string) {
 	c.errs = append(c.errs, config.Error{Pos: pos, Path: path, Msg: msg, Hint: hint})
 }
 
-// findInterfaces wants every interface of the file to be there; tunnels' are made.
+// findInterfaces wants every interface of the file to be there, but for those of workloads, which come and go.
 func (c *compiler) findInterfaces() {
 	for n, i := range c.cfg.Interfaces {
-		if c.link(i.Name) != nil {
+		if c.link(i.Name) != nil || c.workloadOf(i.Name) != nil {
 			continue
 		}
-		var there []string
-		for _, l := range c.facts.Host.Links {
-			there = append(there, l.Name)
-		}
-		c.fail(i.Pos, fmt.Sprintf("interfaces[%d].name", n), "there is no interface "+i.Name,
-			"interfaces here are "+strings.Join(there, ", "))
+		c.fail(i.Pos, fmt.Sprintf("interfaces[%d].name", n), "there is no interface "+i.Name, c.linksHint())
+	}
+}
+
+// linksHint names the interfaces that are there, but for the many host sides that a box of containers has.
+func (c *compiler) linksHint() string {
+	const most = 20
+	var there []string
+	for _, l := range c.facts.Host.Links {
+		there = append(there, l.Name)
+	}
+	switch more := len(there) - most; {
+	case len(there) == 0:
+		return "no interface is here at all"
+	case more > 0:
+		return fmt.Sprintf("interfaces here are %s and %d more", strings.Join(there[:most], ", "), more)
+	default:
+		return "interfaces here are " + strings.Join(there, ", ")
 	}
 }
 
 // findWorkloads keeps the workloads whose veth is there. A missing one is no error: orchestrators make veths when they
 // please, and the link's arrival compiles again.
 func (c *compiler) findWorkloads() {
-	for _, w := range c.cfg.Workloads {
+	for n, w := range c.cfg.Workloads {
 		switch link := c.link(w.Interface); {
 		case link == nil:
 			c.warn = append(c.warn, "workload "+w.Name+": interface "+w.Interface+" is not there yet; it is attached when it appears")
 		case link.PeerHere:
-			c.fail(w.Pos, "workloads", "both ends of the veth "+w.Interface+" are in this namespace",
+			c.fail(w.Pos, fmt.Sprintf("workloads[%d].interface", n), "both ends of the veth "+w.Interface+" are in this namespace",
 				"move the other end into the workload's own namespace")
 		default:
 			c.present = append(c.present, w)
 		}
 	}
+}
+
+// workloadOf returns the workload behind an interface, or nil.
+func (c *compiler) workloadOf(link string) *config.Workload {
+	n := slices.IndexFunc(c.cfg.Workloads, func(w config.Workload) bool { return w.Interface == link })
+	if n < 0 {
+		return nil
+	}
+	return &c.cfg.Workloads[n]
 }
 
 func (c *compiler) link(name string) *host.LinkFact {
@@ -102,23 +138,29 @@ func (c *compiler) link(name string) *host.LinkFact {
 	return nil
 }
 
-// selfAddresses are the box's own: those the file writes, those that its interfaces have otherwise (from DHCP or by
-// hand), and the gateways that workloads see. Sorted, without doubles.
+// selfAddresses are the box's own, which the kernel takes as its own whatever interface they come in by: those the file
+// writes, those that interfaces have otherwise (from DHCP or by hand), and the gateways that workloads see. Link-local
+// ones count where the file names the interface: a container's veth that comes and goes is no reason for a new
+// generation. Loopback ones never do: nothing from outside has a right to them. Sorted, without doubles.
 func (c *compiler) selfAddresses() []netip.Addr {
 	var self []netip.Addr
-	add := func(prefixes []netip.Prefix) {
+	add := func(prefixes []netip.Prefix, linkLocal bool) {
 		for _, p := range prefixes {
-			self = append(self, p.Addr().Unmap())
+			if a := p.Addr().Unmap(); !a.IsLoopback() && (linkLocal || !a.IsLinkLocalUnicast()) {
+				self = append(self, a)
+			}
 		}
 	}
+	named := map[string]bool{}
 	for _, i := range c.cfg.Interfaces {
-		add(i.Addresses)
-		if link := c.link(i.Name); link != nil {
-			add(link.Addresses)
-		}
+		named[i.Name] = c.workloadOf(i.Name) == nil
+		add(i.Addresses, true)
 	}
 	for _, t := range c.cfg.Tunnels {
-		add(t.Addresses)
+		add(t.Addresses, true)
+	}
+	for _, l := range c.facts.Host.Links {
+		add(l.Addresses, named[l.Name])
 	}
 	if len(c.cfg.Workloads) > 0 {
 		self = append(self, GatewayIPv4, GatewayIPv6)
@@ -130,9 +172,9 @@ func (c *compiler) selfAddresses() []netip.Addr {
 func (c *compiler) xdp() xdp.State {
 	s := xdp.State{Generation: xdp.Generation{
 		Self:      c.self,
-		Failsafe:  c.failsafe(),
-		System:    c.system(),
-		Ingress:   c.policy("ingress", "policy.ingress", c.cfg.Policy.Ingress),
+		Failsafe:  c.shared.failsafe,
+		System:    c.shared.system,
+		Ingress:   c.shared.ingress,
 		FlowSlots: c.cfg.Conntrack.MaxEntries,
 	}}
 	for _, i := range c.cfg.Interfaces {
@@ -146,34 +188,20 @@ func (c *compiler) xdp() xdp.State {
 	return s
 }
 
-// budget asks the classifier whether the policies of each object fit, so that `sluice check` says it and apply never
-// finds out half-way.
-func (c *compiler) budget(d *Desired) {
-	for _, policies := range [][]classify.Policy{d.XDP.Generation.Policies(), d.TC.Generation.Policies()} {
-		if _, err := classify.Compile(policies); err != nil {
-			c.fail(c.cfg.Policy.Ingress.Pos, "policy", err.Error(), "")
-			return
-		}
-	}
-	if n := len(c.present); n > abi.MaxWorkloads {
-		c.fail(c.cfg.Workloads[abi.MaxWorkloads].Pos, "workloads", "more workloads than one box holds", "")
-	}
-}
-
 func (c *compiler) tc() tc.State {
 	g := tc.Generation{
 		Self:      c.self,
-		Failsafe:  c.failsafe(),
-		System:    c.system(),
-		Ingress:   c.policy("ingress", "policy.ingress", c.cfg.Policy.Ingress),
+		Failsafe:  c.shared.failsafe,
+		System:    c.shared.system,
+		Ingress:   c.shared.ingress,
 		Egress:    c.policy("egress", "policy.egress", c.cfg.Policy.Egress),
 		Matrix:    c.matrix(),
 		FlowSlots: c.cfg.Conntrack.MaxEntries,
 	}
 	var s tc.State
 	for _, i := range c.cfg.Interfaces {
-		if role := tcRole(i.Role); role != tc.RoleNone {
-			judge := i.Role == config.RoleUplink && i.XDP == config.XDPNone
+		if role := tcRole(i.Role); role != tc.RoleNone && c.workloadOf(i.Name) == nil {
+			judge := i.Role == config.RoleTunnel || i.Role == config.RoleUplink && i.XDP == config.XDPNone
 			s.Interfaces = append(s.Interfaces, tc.Interface{Name: i.Name, Role: role, Judge: judge})
 		}
 	}
@@ -185,12 +213,17 @@ func (c *compiler) tc() tc.State {
 			}
 		}
 	}
-	for _, w := range c.present {
+	for n, w := range c.cfg.Workloads {
+		// Those that are away are compiled too, for the ids of their rules: a container that restarts counts on.
+		path := fmt.Sprintf("workloads[%d].", n)
+		ingress := c.policy("workload/"+w.Name+"/ingress", path+"ingress", w.Ingress)
+		egress := c.policy("workload/"+w.Name+"/egress", path+"egress", w.Egress)
+		if link := c.link(w.Interface); link == nil || link.PeerHere {
+			continue
+		}
 		s.Interfaces = append(s.Interfaces, tc.Interface{Name: w.Interface, Role: tc.RoleWorkload})
 		g.Workloads = append(g.Workloads, tc.Workload{
-			Name: w.Name, Interface: w.Interface, Addresses: sortedAddrs(w.Addresses),
-			Ingress: c.policy("workload/"+w.Name+"/ingress", "workloads."+w.Name+".ingress", w.Ingress),
-			Egress:  c.policy("workload/"+w.Name+"/egress", "workloads."+w.Name+".egress", w.Egress),
+			Name: w.Name, Interface: w.Interface, Addresses: sortedAddrs(w.Addresses), Ingress: ingress, Egress: egress,
 		})
 	}
 	slices.SortFunc(s.Interfaces, func(a, b tc.Interface) int { return compareNames(a.Name, b.Name) })

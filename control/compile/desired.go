@@ -44,3 +44,6 @@ type Facts struct {
 	Host       host.Facts
 	PublicKeys map[string]string // private key file -> base64 public key
 }
+
+// Remains is what stays of d when the machine is given back: the addresses and routes by which it is managed.
+func (d *Desired) Remains() *Desired { return &Desired{Host: d.Host.Kept()} }

@@ -24,6 +24,9 @@ const mainTable = 254
 func (c *compiler) host() host.State {
 	var s host.State
 	for _, i := range c.cfg.Interfaces {
+		if c.link(i.Name) == nil {
+			continue // a workload's: it comes and goes
+		}
 		link := host.Link{Name: i.Name, Up: true, MTU: i.MTU}
 		if c.outside(i.Role) {
 			link.Group = outsideGroup
@@ -65,7 +68,9 @@ func (c *compiler) host() host.State {
 
 // workloadHost is the host side of a workload's veth: the gateway addresses, and the routes to the workload.
 func (c *compiler) workloadHost(s *host.State, w config.Workload) {
-	s.Links = append(s.Links, host.Link{Name: w.Interface, Up: true})
+	if !slices.ContainsFunc(s.Links, func(l host.Link) bool { return l.Name == w.Interface }) { // else interfaces: names it too
+		s.Links = append(s.Links, host.Link{Name: w.Interface, Up: true})
+	}
 	var has4, has6 bool
 	for _, a := range w.Addresses {
 		has4, has6 = has4 || a.Is4(), has6 || a.Is6()
@@ -94,7 +99,7 @@ func (c *compiler) keeps(i config.Interface) bool {
 // keepsRoute keeps the routes whose next hop is reached by an address that stays.
 func (c *compiler) keepsRoute(r config.Route) bool {
 	for _, i := range c.cfg.Interfaces {
-		for _, a := range i.Addresses {
+		for _, a := range c.addresses(i) { // those from DHCP too: they stay anyway
 			if c.keeps(i) && slices.ContainsFunc(r.Via, a.Contains) {
 				return true
 			}
@@ -108,13 +113,13 @@ func (c *compiler) outside(r config.Role) bool {
 }
 
 // kernelMatrix is the coarse forwarding matrix in the kernel's own routing rules: what enters from outside does not
-// leave outside, though every slot be empty. A forward: entry from a role to an outside one lifts it for that role,
-// and the finer matrix of the tcx programs remains.
+// leave outside, though every slot be empty. A forward: entry from one outside role to another lifts it for both, because
+// routing rules know no flows and the replies come the other way; the finer matrix of the tcx programs remains.
 func (c *compiler) kernelMatrix() []host.Rule {
 	lifted := map[config.Role]bool{}
 	for _, f := range c.cfg.Forward {
-		if c.outside(f.To) {
-			lifted[f.From] = true
+		if c.outside(f.From) && c.outside(f.To) {
+			lifted[f.From], lifted[f.To] = true, true
 		}
 	}
 	var rules []host.Rule
@@ -150,60 +155,4 @@ func compareRules(a, b host.Rule) int {
 		return 1
 	}
 	return compareNames(a.InLink, b.InLink)
-}
-
-// sysctls are those of the file, and the forwarding that its roles imply: the FIB lookup of the tcx programs and the
-// kernel's own path both need it. IPv6 has one more switch for the whole namespace.
-func (c *compiler) sysctls() []host.Sysctl {
-	want := map[string]string{}
-	var forwards, forwards6 bool
-	for _, w := range c.present {
-		forwards = true
-		forwards6 = forwards6 || slices.ContainsFunc(w.Addresses, netip.Addr.Is6)
-	}
-	for _, i := range c.cfg.Interfaces {
-		if i.Role == config.RoleDownstream {
-			forwards = true
-			forwards6 = forwards6 || slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() })
-		}
-	}
-	for _, f := range c.cfg.Forward {
-		forwards = forwards || f.From != ""
-	}
-	if forwards {
-		for _, name := range c.forwardingLinks() {
-			want["net.ipv4.conf."+name+".forwarding"] = "1"
-			if forwards6 {
-				want["net.ipv6.conf."+name+".forwarding"] = "1"
-			}
-		}
-		if forwards6 {
-			want["net.ipv6.conf.all.forwarding"] = "1"
-		}
-	}
-	for _, s := range c.cfg.Sysctls {
-		want[s.Key] = s.Value // the file has the last word
-	}
-	out := make([]host.Sysctl, 0, len(want))
-	for key, value := range want {
-		out = append(out, host.Sysctl{Key: key, Value: value})
-	}
-	slices.SortFunc(out, func(a, b host.Sysctl) int { return compareNames(a.Key, b.Key) })
-	return out
-}
-
-func (c *compiler) forwardingLinks() []string {
-	var names []string
-	for _, i := range c.cfg.Interfaces {
-		if i.Role == config.RoleUplink || i.Role == config.RoleDownstream {
-			names = append(names, i.Name)
-		}
-	}
-	for _, t := range c.cfg.Tunnels {
-		names = append(names, t.Name)
-	}
-	for _, w := range c.present {
-		names = append(names, w.Interface)
-	}
-	return names
 }

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,9 +15,11 @@ import (
 // policy resolves a rule list. name is the policy's own, path its place in the file.
 func (c *compiler) policy(name, path string, list config.RuleList) classify.Policy {
 	p := classify.Policy{Name: name, Default: action(list.Default), Fragments: fragments(list.Fragments)}
-	for _, r := range list.Rules {
+	for n, r := range list.Rules {
+		key, at := name+"/"+r.Name, fmt.Sprintf("%s.rules[%d]", path, n)
+		c.places[key] = place{r.Pos, at}
 		rule := classify.Rule{
-			ID: c.ids.id(name + "/" + r.Name), Name: r.Name,
+			ID: c.ids.id(key), Name: r.Name,
 			From: c.resolve(r.From), To: c.resolve(r.To),
 			NotFrom: c.resolve(r.NotFrom), NotTo: c.resolve(r.NotTo),
 			Protocol: int(r.Protocol),
@@ -24,7 +27,7 @@ func (c *compiler) policy(name, path string, list config.RuleList) classify.Poli
 			Action: action(r.Action), Shadow: r.Shadow,
 		}
 		if rule.ID >= abi.RuleIDs {
-			c.fail(r.Pos, path, "no rule id is left", "remove rules, or wait until the counters of removed ones are released")
+			c.fail(r.Pos, at, "no rule id is left", "remove rules, or wait until the counters of removed ones are released")
 		}
 		p.Rules = append(p.Rules, rule)
 	}
@@ -34,7 +37,8 @@ func (c *compiler) policy(name, path string, list config.RuleList) classify.Poli
 // failsafe is management: as a policy. It matches only the box's own addresses and never denies.
 func (c *compiler) failsafe() classify.Policy {
 	p := classify.Policy{Name: "failsafe", Default: classify.Continue}
-	for _, m := range c.cfg.Management {
+	for n, m := range c.cfg.Management {
+		c.places["failsafe/"+m.Name] = place{m.Pos, fmt.Sprintf("management.accept[%d]", n)}
 		p.Rules = append(p.Rules, classify.Rule{
 			ID: c.ids.id("failsafe/" + m.Name), Name: m.Name,
 			From: c.resolve(m.From), To: c.selfPrefixes(),

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"slices"
 
 	"sluice/control/config"
@@ -18,7 +19,7 @@ const defaultMTU = 1500
 
 func (c *compiler) wireguard() wireguard.State {
 	var s wireguard.State
-	for _, t := range c.cfg.Tunnels {
+	for at, t := range c.cfg.Tunnels {
 		public := c.facts.PublicKeys[t.PrivateKeyFile]
 		tun := wireguard.Tunnel{
 			Name: t.Name, Backend: wireguard.Backend(t.Backend),
@@ -26,8 +27,12 @@ func (c *compiler) wireguard() wireguard.State {
 			ListenPort: t.Local.Port(), Addresses: sortedPrefixes(t.Addresses),
 			MTU: c.tunnelMTU(t), FirewallMark: abi.MarkUnderlay,
 		}
-		for _, p := range t.Peers {
-			c.peer(&tun, t, p)
+		for n, p := range t.Peers {
+			if public != "" && slices.Contains(p.PublicKeys, public) {
+				c.fail(p.Pos, fmt.Sprintf("tunnels[%d].peers[%d].public_keys", at, n), "this is the node's own key",
+					"give the peer's public key: `sluice key show` on the peer prints it")
+			}
+			addPeer(&tun, t, p)
 		}
 		slices.SortFunc(tun.Peers, func(a, b wireguard.Peer) int { return compareNames(a.PublicKey, b.PublicKey) })
 		slices.SortFunc(tun.Routes, func(a, b wireguard.Route) int { return comparePrefixes(a.Prefix, b.Prefix) })
@@ -38,11 +43,7 @@ func (c *compiler) wireguard() wireguard.State {
 	return s
 }
 
-func (c *compiler) peer(tun *wireguard.Tunnel, t config.Tunnel, p config.Peer) {
-	if tun.PublicKey != "" && slices.Contains(p.PublicKeys, tun.PublicKey) {
-		c.fail(p.Pos, "tunnels."+t.Name+".peers."+p.Name+".public_keys", "this is the node's own key",
-			"give the peer's public key: `sluice key show` on the peer prints it")
-	}
+func addPeer(tun *wireguard.Tunnel, t config.Tunnel, p config.Peer) {
 	peer := wireguard.Peer{
 		Name: p.Name, PublicKey: p.PublicKeys[0], PresharedKeyFile: p.PresharedKeyFile,
 		Keepalive: p.Keepalive, AllowedIPs: sortedPrefixes(p.Prefixes),

@@ -71,18 +71,6 @@ func (d *Daemon) Config(ctx context.Context, revision int) (api.StoredConfig, er
 	return out, nil
 }
 
-// Clear forgets tracked flows or sets the counters to zero.
-func (d *Daemon) Clear(ctx context.Context, what string) error {
-	switch what {
-	case "flows":
-		return d.tc.ClearFlows(ctx)
-	case "counters":
-		return errors.Join(d.xdp.ClearCounters(ctx), d.tc.ClearCounters(ctx))
-	default:
-		return refused(fmt.Errorf("%q cannot be cleared: counters or flows can", what))
-	}
-}
-
 // Down gives the machine back, and ends the daemon once the answer is given.
 func (d *Daemon) Down(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx) // half a down helps nobody

@@ -123,7 +123,13 @@ func (d *Daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.engine.Start(ctx); err != nil && !errors.Is(err, engine.ErrDegraded) {
+	if err := d.engine.Start(ctx); err != nil {
+		d.diagnose(ctx)
+		if !errors.Is(err, engine.ErrDegraded) {
+			return err
+		}
+	}
+	if err := d.adopted(ctx); err != nil {
 		return err
 	}
 	return runTasks(ctx,
@@ -131,6 +137,26 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"engine", d.engine.Run},
 		funcTask{"link events", func(ctx context.Context) error { return d.follow(ctx, events) }},
 	)
+}
+
+// diagnose adds to a failed start what the machine lacks: a kernel that is too old shows in strange ways.
+func (d *Daemon) diagnose(ctx context.Context) {
+	for _, f := range host.Doctor(ctx, host.DoctorOptions{BPFDir: d.opts.BPFDir}) {
+		if f.Status == host.StatusMissing {
+			d.opts.Log.Error("this machine lacks "+f.Name, "detail", f.Detail, "cost", f.Cost, "fix", f.Fix)
+		}
+	}
+}
+
+// adopted settles what an earlier process left and no step of the start touched: tunnels that fit already do not know
+// their peers' names, and routes of a speaker that the revision does not have any more are nobody's.
+func (d *Daemon) adopted(ctx context.Context) error {
+	want := d.liveDesired()
+	d.wireguard.Remember(want.WireGuard)
+	if want.BGP.ASN == 0 {
+		return d.bgp.Down(ctx)
+	}
+	return nil
 }
 
 // settle is how long a burst of link events is gathered before the configuration is compiled again.

@@ -41,8 +41,15 @@ type funcTask struct {
 	run  func(context.Context) error
 }
 
-func (t funcTask) Run(ctx context.Context) error { return t.run(ctx) }
-func (t funcTask) String() string                { return t.name }
+func (t funcTask) String() string { return t.name }
+
+// Run takes an error that only says that ctx ended for a good end.
+func (t funcTask) Run(ctx context.Context) error {
+	if err := t.run(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
 
 func (funcTask) Ready() <-chan struct{} {
 	ready := make(chan struct{})

@@ -118,7 +118,8 @@ type Engine struct {
 	retryWait time.Duration
 	stale     bool // current could not be compiled with the facts of now
 	down      bool
-	owed      map[int]string // reverted revisions that the disk does not know of yet, with the reason
+	remains   *compile.Desired // while down
+	owed      map[int]string   // reverted revisions that the disk does not know of yet, with the reason
 	owesIDs   bool
 }
 

@@ -78,11 +78,11 @@ func (e *Engine) recompile(ctx context.Context, why string) error {
 	return fmt.Errorf("%w: %w", ErrDegraded, cause)
 }
 
-// restore brings the machine to what it should hold: the last good form of the current revision, nothing after Down.
+// restore brings the machine to what it should hold: the last good form of the current revision, after Down what remains of it.
 func (e *Engine) restore(ctx context.Context, why string) error {
 	d := e.current.desired
 	if e.down {
-		d = &compile.Desired{}
+		d = e.remains
 	}
 	if d == nil {
 		var err error
@@ -104,13 +104,17 @@ func (e *Engine) restore(ctx context.Context, why string) error {
 	return e.run(ctx, p.Steps)
 }
 
-// Down takes away everything but what the subsystems keep for management. A pending revision is reverted in the books;
+// Down takes away everything but what the live revision keeps for management (compile.Desired.Remains). A pending revision is reverted in the books;
 // the next Start brings the last confirmed one back. Until the next Apply the engine leaves the machine alone.
 func (e *Engine) Down(ctx context.Context) error {
 	if err := e.lock(ctx); err != nil {
 		return err
 	}
 	defer e.unlock()
+	remains := &compile.Desired{}
+	if e.current.desired != nil {
+		remains = e.current.desired.Remains()
+	}
 	if w := e.watch; w != nil {
 		if err := e.mark(w.Revision, Reverted, "taken down while pending"); err != nil {
 			return err
@@ -121,8 +125,8 @@ func (e *Engine) Down(ctx context.Context) error {
 		e.set(func() { e.current, e.watch = w.base, nil })
 		w.end(fmt.Errorf("%w: revision %d: taken down", ErrReverted, w.Revision))
 	}
-	e.set(func() { e.down, e.retryAt = true, 0 })
-	p, err := e.plan(ctx, &compile.Desired{}, "down")
+	e.set(func() { e.down, e.remains, e.retryAt = true, remains, 0 })
+	p, err := e.plan(ctx, remains, "down")
 	if err != nil {
 		return err
 	}

@@ -109,7 +109,7 @@ func (e *Engine) healthy(ctx context.Context) {
 	value, reason, message := True, "Verified", ""
 	d := e.current.desired
 	if e.down {
-		d = &compile.Desired{}
+		d = e.remains
 	}
 	diffs, err := e.differences(context.WithoutCancel(ctx), d)
 	if err != nil {

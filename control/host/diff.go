@@ -127,6 +127,9 @@ func diffLinks(have, want []Link) (set, drop []Op) {
 		if w.MTU != 0 && w.MTU != h.MTU {
 			before = append(before, setMTU{w.Name, w.MTU})
 		}
+		if w.Group != 0 && w.Group != h.Group {
+			before = append(before, setGroup{w.Name, w.Group})
+		}
 		if w.Up && !h.Up {
 			after = append(after, setUp{w.Name})
 		}
@@ -135,6 +138,9 @@ func diffLinks(have, want []Link) (set, drop []Op) {
 		w, ok := wanted[h.Name]
 		if h.MTU != 0 && w.MTU == 0 {
 			drop = append(drop, dropMTU{h.Name})
+		}
+		if h.Group != 0 && w.Group == 0 {
+			drop = append(drop, dropGroup{h.Name})
 		}
 		// An entry that is not up was taken down by hand: its claim is given up with the entry.
 		if (h.Up || !ok) && !w.Up {
@@ -175,8 +181,8 @@ func sameValue(a, b string) bool {
 	return slices.Equal(strings.Fields(a), strings.Fields(b))
 }
 
-// kept is the part of a state that outlives down.
-func kept(s State) State {
+// Kept is the part of a state that outlives down.
+func (s State) Kept() State {
 	return State{
 		Addresses: filter(s.Addresses, func(a Address) bool { return a.Keep }),
 		Routes:    filter(s.Routes, func(r Route) bool { return r.Keep }),

@@ -25,8 +25,14 @@ func pick[T any, K comparable](r *rand.Rand, choices []T, key func(T) K) []T {
 	return out
 }
 
+func lookup(priority int, ipv6 bool, in string, table int) Rule {
+	return Rule{Priority: priority, IPv6: ipv6, InLink: in, Table: table}
+}
+
 func generated(r *rand.Rand) State {
-	links := []Link{{"eth0", true, 1400}, {"eth0", false, 1500}, {"eth0", true, 0}, {"eth1", true, 9000}, {"lo", true, 0}}
+	links := []Link{
+		{"eth0", true, 1400, 0}, {"eth0", false, 1500, 7}, {"eth0", true, 0, 8}, {"eth1", true, 9000, 7}, {"lo", true, 0, 0},
+	}
 	a, b := pfx("198.18.0.2/30"), pfx("2001:db8::2/64")
 	addresses := []Address{
 		{Link: "eth0", Prefix: a}, {Link: "eth0", Prefix: a, Keep: true}, {Link: "eth1", Prefix: a},
@@ -41,7 +47,10 @@ func generated(r *rand.Rand) State {
 		{Prefix: y, Type: Unicast, Via: hops("2001:db8::1"), Link: "eth0", Metric: 1024, Table: 254},
 		{Prefix: y, Type: Unicast, Link: "eth1", Metric: 1024, Table: 254},
 	}
-	rules := []Rule{{900, false, "eth0", 100}, {900, true, "eth0", 100}, {901, false, "eth0", 100}, {900, false, "eth1", 100}}
+	rules := []Rule{
+		lookup(900, false, "eth0", 100), lookup(900, true, "eth0", 100), lookup(901, false, "eth0", 100), lookup(900, false, "eth1", 100),
+		{Priority: 900, InLink: "eth0", Table: 100, SuppressGroup: 7}, {Priority: 901, InLink: "eth0", Prohibit: true},
+	}
 	sysctls := []Sysctl{
 		{"net.ipv4.ip_forward", "1"}, {"net.ipv4.ip_forward", "0"}, {"net.ipv6.conf.all.forwarding", "1"},
 		{"net.ipv6.conf.default.accept_ra", "0"}, {"net.ipv6.conf.eth0.accept_ra", "2"}, {"net.ipv6.conf.all.accept_ra", "0"},
@@ -66,7 +75,7 @@ func model(t *testing.T, s State, op Op) State {
 		}
 		s.Links = slices.Clone(s.Links)
 		change(&s.Links[i])
-		s.Links = filter(s.Links, func(l Link) bool { return l.Up || l.MTU != 0 })
+		s.Links = filter(s.Links, func(l Link) bool { return l.Up || l.MTU != 0 || l.Group != 0 })
 	}
 	switch o := op.(type) {
 	case setUp:
@@ -77,6 +86,10 @@ func model(t *testing.T, s State, op Op) State {
 		link(o.link, func(l *Link) { l.MTU = o.mtu })
 	case dropMTU:
 		link(o.link, func(l *Link) { l.MTU = 0 })
+	case setGroup:
+		link(o.link, func(l *Link) { l.Group = o.group })
+	case dropGroup:
+		link(o.link, func(l *Link) { l.Group = 0 })
 	case setAddress:
 		s.Addresses = append(filter(s.Addresses, func(a Address) bool { return addressKey(a) != addressKey(o.Address) }), o.Address)
 	case dropAddress:
@@ -135,13 +148,13 @@ func TestReplayingDiffOfAAndBOnAGivesB(t *testing.T) {
 
 func TestOrderOfSteps(t *testing.T) {
 	all := State{
-		Links:     []Link{{"eth0", true, 1400}},
+		Links:     []Link{{"eth0", true, 1400, 7}},
 		Addresses: []Address{{Link: "eth0", Prefix: pfx("198.18.0.2/30")}},
 		Routes: []Route{
 			{Prefix: pfx("0.0.0.0/0"), Type: Unicast, Via: hops("198.51.100.1"), Table: 254},
 			{Prefix: pfx("198.51.100.0/24"), Type: Unicast, Link: "eth0", Table: 254},
 		},
-		Rules: []Rule{{900, false, "eth0", 100}},
+		Rules: []Rule{lookup(900, false, "eth0", 100)},
 		Sysctls: []Sysctl{
 			{"net.ipv4.conf.eth0.rp_filter", "2"}, {"net.ipv4.conf.default.rp_filter", "1"},
 			{"net.ipv4.ip_forward", "1"}, {"net.ipv6.conf.all.disable_ipv6", "0"},
@@ -155,14 +168,14 @@ func TestOrderOfSteps(t *testing.T) {
 	}
 	set := []string{
 		"set sysctl net.ipv6.conf.all.disable_ipv6 = 0", "set sysctl net.ipv4.conf.default.rp_filter = 1",
-		"set sysctl net.ipv4.conf.eth0.rp_filter = 2", "set link eth0 mtu 1400", "set link eth0 up",
+		"set sysctl net.ipv4.conf.eth0.rp_filter = 2", "set link eth0 mtu 1400", "set link eth0 group 7", "set link eth0 up",
 		"set address 198.18.0.2/30 dev eth0", "set route 198.51.100.0/24 dev eth0", "set route 0.0.0.0/0 via 198.51.100.1",
 		"add IPv4 rule 900 iif eth0 lookup 100", "set sysctl net.ipv4.ip_forward = 1",
 	}
 	drop := []string{
 		"restore sysctl net.ipv4.ip_forward", "delete IPv4 rule 900 iif eth0 lookup 100", "delete route 0.0.0.0/0 via 198.51.100.1",
 		"delete route 198.51.100.0/24 dev eth0", "delete address 198.18.0.2/30 dev eth0", "give back link eth0",
-		"restore link eth0 mtu", "restore sysctl net.ipv4.conf.eth0.rp_filter", "restore sysctl net.ipv4.conf.default.rp_filter",
+		"restore link eth0 group", "restore link eth0 mtu", "restore sysctl net.ipv4.conf.eth0.rp_filter", "restore sysctl net.ipv4.conf.default.rp_filter",
 		"restore sysctl net.ipv6.conf.all.disable_ipv6",
 	}
 	if d := gocmp.Diff(set, texts(Diff(State{}, all))); d != "" {
@@ -177,10 +190,10 @@ func TestOrderOfSteps(t *testing.T) {
 func TestEveryFieldIsKnownToDiff(t *testing.T) {
 	known := map[reflect.Type][]string{
 		reflect.TypeFor[State]():   {"Links", "Addresses", "Routes", "Rules", "Sysctls"},
-		reflect.TypeFor[Link]():    {"Name", "Up", "MTU"},
+		reflect.TypeFor[Link]():    {"Name", "Up", "MTU", "Group"},
 		reflect.TypeFor[Address](): {"Link", "Prefix", "Keep", "Adopted"},
 		reflect.TypeFor[Route]():   {"Prefix", "Type", "Via", "Link", "Metric", "Table", "Keep", "Adopted"},
-		reflect.TypeFor[Rule]():    {"Priority", "IPv6", "InLink", "Table"},
+		reflect.TypeFor[Rule]():    {"Priority", "IPv6", "InLink", "Table", "SuppressGroup", "Prohibit"},
 		reflect.TypeFor[Sysctl]():  {"Key", "Value"},
 	}
 	for typ, fields := range known {

@@ -137,7 +137,7 @@ func (h *Host) Down(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	for _, op := range Diff(have, kept(have)) {
+	for _, op := range Diff(have, have.Kept()) {
 		if err := h.applyOne(ctx, op); err != nil {
 			errs = append(errs, err)
 		}

@@ -12,7 +12,7 @@ import (
 // gateway is a state that uses everything.
 func gateway() State {
 	return State{
-		Links: []Link{{Name: "eth0", Up: true, MTU: 1400}, {Name: "eth1", Up: true}},
+		Links: []Link{{Name: "eth0", Up: true, MTU: 1400, Group: 18800}, {Name: "eth1", Up: true}},
 		Addresses: []Address{
 			{Link: "eth0", Prefix: pfx("198.18.0.2/30")},
 			{Link: "eth0", Prefix: pfx("2001:db8::2/64")},
@@ -38,6 +38,9 @@ func gateway() State {
 			{Priority: 900, InLink: "eth0", Table: 4711},
 			{Priority: 900, IPv6: true, InLink: "eth0", Table: 4711},
 			{Priority: 901, InLink: "eth1", Table: 200},
+			{Priority: 902, InLink: "eth0", Table: 254, SuppressGroup: 18800},
+			{Priority: 903, InLink: "eth0", Prohibit: true},
+			{Priority: 903, IPv6: true, InLink: "eth0", Prohibit: true},
 		},
 		Sysctls: []Sysctl{
 			{Key: "net.ipv4.conf.eth0.rp_filter", Value: "2"},
@@ -263,7 +266,7 @@ func TestForeignRuleThatIsEqualStays(t *testing.T) {
 	ip(t, "-6 rule add pref 900 iif eth0 lookup 100 protocol 4")
 	before := machine(t)
 	h := open(t, t.TempDir())
-	apply(t, h, State{Rules: []Rule{{900, false, "eth0", 100}, {900, true, "eth0", 100}}})
+	apply(t, h, State{Rules: []Rule{lookup(900, false, "eth0", 100), lookup(900, true, "eth0", 100)}})
 	has(t, ip(t, "rule"), "lookup 100 proto ospf") // iproute2's name of 188
 	has(t, ip(t, "rule"), "lookup 100 proto static")
 	down(t, h)

@@ -38,6 +38,9 @@ type linkClaim struct {
 	WasUp  bool   `json:"was_up,omitempty"`  // before
 	MTU    int    `json:"mtu,omitempty"`     // wanted; 0: not ours
 	WasMTU int    `json:"was_mtu,omitempty"` // before
+
+	Group    int `json:"group,omitempty"` // wanted; 0: not ours
+	WasGroup int `json:"was_group,omitempty"`
 }
 
 type addressClaim struct {

@@ -26,6 +26,9 @@ func (h *Host) observeLinks(links []netlink.Link) []Link {
 		if c.MTU != 0 {
 			link.MTU = a.MTU
 		}
+		if c.Group != 0 {
+			link.Group = int(a.Group)
+		}
 		out = append(out, link)
 	}
 	slices.SortFunc(out, func(a, b Link) int { return cmp.Compare(a.Name, b.Name) })
@@ -41,7 +44,7 @@ func (h *Host) claimLink(a *netlink.LinkAttrs, change func(*linkClaim)) (undo fu
 		c = &h.ledger.Links[len(h.ledger.Links)-1]
 	}
 	change(c)
-	h.ledger.Links = filter(h.ledger.Links, func(c linkClaim) bool { return c.Up || c.MTU != 0 })
+	h.ledger.Links = filter(h.ledger.Links, func(c linkClaim) bool { return c.Up || c.MTU != 0 || c.Group != 0 })
 	undo = func() error {
 		h.ledger.Links = before
 		return h.ledger.save(h.path)
@@ -168,5 +171,42 @@ func (o dropMTU) apply(_ context.Context, h *Host) error {
 		}
 	}
 	_, err = h.claimLink(a, func(c *linkClaim) { c.MTU, c.WasMTU = 0, 0 })
+	return err
+}
+
+func (o setGroup) apply(_ context.Context, h *Host) error {
+	link, err := h.link(o.link)
+	if err != nil {
+		return err
+	}
+	a := link.Attrs()
+	undo, err := h.claimLink(a, func(c *linkClaim) {
+		if c.Group == 0 {
+			c.WasGroup = int(a.Group)
+		}
+		c.Group = o.group
+	})
+	if err != nil || int(a.Group) == o.group {
+		return err
+	}
+	return unless(h.nl.LinkSetGroup(link, o.group), undo)
+}
+
+func (o dropGroup) apply(_ context.Context, h *Host) error {
+	link, err := h.link(o.link)
+	if err != nil {
+		return h.gone(err)
+	}
+	a := link.Attrs()
+	c := h.ledger.link(a.Index)
+	if c == nil || c.Group == 0 {
+		return nil
+	}
+	if int(a.Group) != c.WasGroup {
+		if err := h.nl.LinkSetGroup(link, c.WasGroup); err != nil {
+			return fmt.Errorf("back to group %d: %w", c.WasGroup, err)
+		}
+	}
+	_, err = h.claimLink(a, func(c *linkClaim) { c.Group, c.WasGroup = 0, 0 })
 	return err
 }

@@ -22,7 +22,12 @@ type (
 		link string
 		mtu  int
 	}
-	dropMTU     struct{ link string }
+	dropMTU  struct{ link string }
+	setGroup struct {
+		link  string
+		group int
+	}
+	dropGroup   struct{ link string }
 	setUp       struct{ link string }
 	dropUp      struct{ link string }
 	setAddress  struct{ Address }
@@ -35,12 +40,14 @@ type (
 
 func (setSysctl) Teardown() bool   { return false }
 func (setMTU) Teardown() bool      { return false }
+func (setGroup) Teardown() bool    { return false }
 func (setUp) Teardown() bool       { return false }
 func (setAddress) Teardown() bool  { return false }
 func (setRoute) Teardown() bool    { return false }
 func (setRule) Teardown() bool     { return false }
 func (dropSysctl) Teardown() bool  { return true }
 func (dropMTU) Teardown() bool     { return true }
+func (dropGroup) Teardown() bool   { return true }
 func (dropUp) Teardown() bool      { return true }
 func (dropAddress) Teardown() bool { return true }
 func (dropRoute) Teardown() bool   { return true }
@@ -50,6 +57,8 @@ func (o setSysctl) String() string  { return fmt.Sprintf("set sysctl %s = %s", o
 func (o dropSysctl) String() string { return fmt.Sprintf("restore sysctl %s", o.Key) }
 func (o setMTU) String() string     { return fmt.Sprintf("set link %s mtu %d", o.link, o.mtu) }
 func (o dropMTU) String() string    { return fmt.Sprintf("restore link %s mtu", o.link) }
+func (o setGroup) String() string   { return fmt.Sprintf("set link %s group %d", o.link, o.group) }
+func (o dropGroup) String() string  { return fmt.Sprintf("restore link %s group", o.link) }
 func (o setUp) String() string      { return fmt.Sprintf("set link %s up", o.link) }
 func (o dropUp) String() string     { return fmt.Sprintf("give back link %s", o.link) }
 func (o setAddress) String() string { return "set " + o.Address.String() }
@@ -103,5 +112,13 @@ func (r Rule) String() string {
 	if r.IPv6 {
 		family = "IPv6"
 	}
-	return fmt.Sprintf("%s rule %d iif %s lookup %d", family, r.Priority, r.InLink, r.Table)
+	text := fmt.Sprintf("%s rule %d iif %s", family, r.Priority, r.InLink)
+	if r.Prohibit {
+		return text + " prohibit"
+	}
+	text += fmt.Sprintf(" lookup %d", r.Table)
+	if r.SuppressGroup != 0 {
+		text += fmt.Sprintf(" suppress_ifgroup %d", r.SuppressGroup)
+	}
+	return text
 }

@@ -15,6 +15,12 @@ import (
 func ruleOf(r Rule) *netlink.Rule {
 	out := netlink.NewRule()
 	out.Priority, out.Table, out.IifName, out.Protocol = r.Priority, r.Table, r.InLink, RouteProtocol
+	if r.SuppressGroup != 0 {
+		out.SuppressIfgroup = r.SuppressGroup
+	}
+	if r.Prohibit {
+		out.Type = unix.RTN_PROHIBIT
+	}
 	out.Family = netlink.FAMILY_V4
 	if r.IPv6 {
 		out.Family = netlink.FAMILY_V6
@@ -31,7 +37,11 @@ func (h *Host) observeRules() ([]Rule, error) {
 		}
 		for _, r := range rules {
 			if r.Protocol == RouteProtocol {
-				out = append(out, Rule{r.Priority, fam == netlink.FAMILY_V6, r.IifName, r.Table})
+				// The library does not read the action back, but of ours only a prohibition looks into no table.
+				out = append(out, Rule{
+					Priority: r.Priority, IPv6: fam == netlink.FAMILY_V6, InLink: r.IifName, Table: r.Table,
+					SuppressGroup: max(r.SuppressIfgroup, 0), Prohibit: r.Table == unix.RT_TABLE_UNSPEC,
+				})
 			}
 		}
 	}

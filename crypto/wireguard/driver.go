@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Errors that a caller may branch on.
@@ -33,7 +34,7 @@ type Driver struct {
 
 // New returns a Driver that has touched nothing yet.
 func New(log *slog.Logger) (*Driver, error) {
-	nl, err := netlink.NewHandle()
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE) // other families may be missing
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}

@@ -146,3 +146,6 @@ func portsWithin(inner, outer []PortRange) bool {
 	}
 	return true
 }
+
+// String is the finding as `sluice check` prints it.
+func (f Finding) String() string { return f.Policy + "/" + f.Rule + ": " + f.Text }

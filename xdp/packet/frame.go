@@ -68,10 +68,7 @@ func (s Spec) link() []byte {
 }
 
 func (s Spec) ip(payload []byte) []gopacket.SerializableLayer {
-	ttl := s.TTL
-	if ttl == 0 {
-		ttl = 64
-	}
+	ttl := s.ttl()
 	if s.Src.Is4() {
 		ip := &layers.IPv4{Version: 4, TTL: ttl, Protocol: layers.IPProtocol(s.Protocol), FragOffset: s.Offset / 8,
 			SrcIP: s.Src.AsSlice(), DstIP: s.Dst.AsSlice()}

@@ -1,0 +1,60 @@
+package compile
+
+import (
+	"errors"
+	"fmt"
+
+	"sluice/xdp/abi"
+	"sluice/xdp/classify"
+)
+
+// budget asks whether everything fits into the maps and tables, so that `sluice check` says it and apply never finds
+// out half-way.
+func (c *compiler) budget(d *Desired) {
+	if len(c.present) > abi.MaxWorkloads {
+		w := c.present[abi.MaxWorkloads]
+		c.fail(w.Pos, "workloads", fmt.Sprintf("%d workloads are here, one box holds %d", len(c.present), abi.MaxWorkloads), "")
+		return // their policies do not fit either
+	}
+	if n := len(c.self); n > abi.MaxSelf {
+		c.fail(c.cfg.Policy.Ingress.Pos, "interfaces", fmt.Sprintf("the box has %d own addresses, %d fit", n, abi.MaxSelf),
+			"announce a prefix and give its addresses to workloads, rather than adding them to interfaces")
+	}
+	if c.ids.next > abi.RuleIDs {
+		return // said already; the tables would say it again in other words
+	}
+	c.failsafeBudget(d.XDP.Generation.Failsafe)
+	for _, policies := range [][]classify.Policy{d.XDP.Generation.Policies(), d.TC.Generation.Policies()} {
+		_, err := classify.Compile(policies)
+		if err == nil {
+			continue
+		}
+		at := place{c.cfg.Policy.Ingress.Pos, "policy"}
+		var over *classify.BudgetError
+		if errors.As(err, &over) {
+			if of, known := c.places[over.Rule]; known {
+				at = of
+			}
+		}
+		c.fail(at.pos, at.path, err.Error(), "")
+		return // the other object most likely fails for the same rule
+	}
+}
+
+// failsafeBudget counts what the root, which has no classifier, compares one by one: pairs of prefix and port range.
+func (c *compiler) failsafeBudget(p classify.Policy) {
+	entries := 0
+	for n, r := range p.Rules {
+		prefixes := len(r.From)
+		if r.From == nil {
+			prefixes = 1
+		}
+		own := prefixes * max(len(r.Ports), 1)
+		if entries += own; entries > abi.MaxFailsafe {
+			c.fail(c.cfg.Management[n].Pos, fmt.Sprintf("management.accept[%d]", n),
+				fmt.Sprintf("the rule needs %d entries of prefix and port range, %d of %d are left", own, abi.MaxFailsafe-entries+own, abi.MaxFailsafe),
+				"merge prefixes or ports: management: is for the few who run the box")
+			return
+		}
+	}
+}

@@ -1,0 +1,155 @@
+// Package vm runs an ordinary Go test binary on another kernel: Debian's 6.12 in QEMU without KVM, booted into an
+// initramfs that is made for the run, with a Go program as PID 1. Nothing is installed on the host.
+package vm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Guest says what to run.
+type Guest struct {
+	// Package is the import path of a test package. It is built with the tag vmguest, which keeps its tests off the host.
+	Package string
+	// Modules are kernel modules by name. What they depend on is loaded before them; built-in ones are fine.
+	Modules []string
+	// Files are put into the guest: its absolute path -> the host's path.
+	Files map[string]string
+	// Args follow -test.v, such as "-test.run=WireGuard".
+	Args []string
+	// Timeout bounds the VM, not the builds. Zero: 120 s.
+	Timeout time.Duration
+	// Memory is in MiB. Zero: 1024.
+	Memory int
+}
+
+// Result is what a guest said.
+type Result struct {
+	Kernel string // release of the kernel that ran
+	Passed int    // top-level tests
+	Output string // the whole console
+}
+
+// Run runs g, logs the guest's output, and fails t unless at least one test ran in the guest and every one passed.
+// A skipped test is a failure.
+func Run(t testing.TB, g Guest) Result {
+	t.Helper()
+	started := time.Now()
+	r, err := run(t.Context(), t.TempDir(), g)
+	t.Logf("guest output:\n%s", r.Output)
+	if err != nil {
+		t.Fatalf("%s in the VM: %v", g.Package, err)
+	}
+	t.Logf("%d tests of %s passed on Linux %s in %.1f s", r.Passed, g.Package, r.Kernel, time.Since(started).Seconds())
+	return r
+}
+
+func run(ctx context.Context, dir string, g Guest) (Result, error) {
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	k, err := obtainKernel(ctx, filepath.Join(root, ".cache", "vm"))
+	if err != nil {
+		return Result{}, err
+	}
+	initrd, err := buildInitramfs(ctx, root, dir, k, g)
+	if err != nil {
+		return Result{}, err
+	}
+	out, err := boot(ctx, k.image, initrd, g)
+	if err != nil {
+		return Result{Output: out}, err
+	}
+	return judge(out)
+}
+
+// boot returns the console's output, of a guest that did not end in time as well.
+func boot(ctx context.Context, image, initrd string, g Guest) (string, error) {
+	timeout, memory := g.Timeout, g.Memory
+	if timeout == 0 {
+		timeout = 2 * time.Minute
+	}
+	if memory == 0 {
+		memory = 1024
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	// One CPU: QEMU 7.2's emulation with a thread per CPU loses the kernel's text patching at times, and the guest dies
+	// of an int3 in the middle of a jump label. CommandContext kills exactly this process when the time is up.
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "1",
+		"-m", strconv.Itoa(memory), "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
+		"-kernel", image, "-initrd", initrd,
+		"-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	text := strings.ReplaceAll(out.String(), "\r", "")
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return text, fmt.Errorf("%w: install the package qemu-system-x86", err)
+	case ctx.Err() != nil:
+		return text, fmt.Errorf("the guest did not end within %s and was killed: %w", timeout, ctx.Err())
+	case err != nil:
+		return text, fmt.Errorf("qemu-system-x86_64: %w", err)
+	}
+	return text, nil
+}
+
+var (
+	kernelLine = regexp.MustCompile(`(?m)^VMTEST-KERNEL=(\S+)$`)
+	codeLine   = regexp.MustCompile(`(?m)^VMTEST-RC=(-?\d+)$`)
+	passLine   = regexp.MustCompile(`(?m)^--- PASS: `)
+	skipLine   = regexp.MustCompile(`(?m)^\s*--- SKIP: (\S+)`)
+)
+
+// judge reads the console. Each way in which a run could seem good without having tested anything is an error.
+func judge(out string) (Result, error) {
+	r := Result{Output: out, Passed: len(passLine.FindAllString(out, -1))}
+	if m := kernelLine.FindStringSubmatch(out); m != nil {
+		r.Kernel = m[1]
+	}
+	code := codeLine.FindStringSubmatch(out)
+	skipped := skipLine.FindStringSubmatch(out)
+	switch {
+	case code == nil:
+		return r, errors.New("the guest ended without a result: it crashed, or its init failed")
+	case code[1] != "0":
+		return r, fmt.Errorf("the guest's tests failed with code %s", code[1])
+	case skipped != nil:
+		return r, fmt.Errorf("test %s was skipped in the guest, which counts as a failure", skipped[1])
+	case r.Passed == 0:
+		return r, errors.New("no test ran in the guest")
+	}
+	return r, nil
+}
+
+// moduleRoot is the directory of go.mod.
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", fmt.Errorf("go list -m: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// goTool runs the go command for a static binary: the guest has no libc.
+func goTool(ctx context.Context, root string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}

@@ -1,0 +1,95 @@
+package vm
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const guestPackage = "sluice/tests/vm/guest"
+
+func TestKernelWireGuard(t *testing.T) {
+	t.Parallel()
+	Run(t, Guest{
+		Package: guestPackage,
+		Modules: []string{"veth", "tun", "wireguard"},
+		Args:    []string{"-test.skip=Object"},
+	})
+}
+
+// TestEveryObjectLoadsOnTheReferenceKernel takes the committed objects of the repository.
+func TestEveryObjectLoadsOnTheReferenceKernel(t *testing.T) {
+	t.Parallel()
+	root, err := moduleRoot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for _, dir := range []string{"xdp", "tc"} {
+		objects, err := filepath.Glob(filepath.Join(root, dir, "*.o"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(objects) == 0 {
+			t.Errorf("there are no BPF objects in %s/: run make generate and commit them", dir)
+		}
+		for _, o := range objects {
+			files["/objects/"+dir+"/"+filepath.Base(o)] = o
+		}
+	}
+	if t.Failed() {
+		return
+	}
+	r := Run(t, Guest{Package: guestPackage, Modules: []string{"veth"}, Files: files, Args: []string{"-test.run=Object"}})
+	for guest := range files {
+		if !strings.Contains(r.Output, "--- PASS: TestEveryObjectLoads/"+strings.TrimPrefix(guest, "/objects/")) {
+			t.Errorf("%s was not loaded", guest)
+		}
+	}
+}
+
+func TestAGuestThatDoesNotEndInTimeIsKilled(t *testing.T) {
+	root, err := moduleRoot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := obtainKernel(t.Context(), filepath.Join(root, ".cache", "vm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// No kernel is done in this time, whatever its initramfs holds.
+	initrd := filepath.Join(t.TempDir(), "initramfs")
+	if err := os.WriteFile(initrd, make([]byte, 512), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = boot(t.Context(), k.image, initrd, Guest{Timeout: 200 * time.Millisecond})
+	if err == nil || !strings.Contains(err.Error(), "was killed") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestARunIsGoodOnlyIfTestsRanAndPassed(t *testing.T) {
+	const kernel = "VMTEST-KERNEL=6.12.0\n"
+	cases := map[string]struct{ output, says string }{
+		"passed":          {kernel + "--- PASS: TestA (0.00s)\nPASS\n\nVMTEST-RC=0\n", ""},
+		"failed":          {kernel + "--- PASS: TestA (0.00s)\n--- FAIL: TestB (0.00s)\n\nVMTEST-RC=1\n", "code 1"},
+		"no test":         {kernel + "testing: warning: no tests to run\nPASS\n\nVMTEST-RC=0\n", "no test ran"},
+		"subtests only":   {kernel + "    --- PASS: TestA/b (0.00s)\n\nVMTEST-RC=0\n", "no test ran"},
+		"skipped":         {kernel + "--- PASS: TestA (0.00s)\n--- SKIP: TestB (0.00s)\n\nVMTEST-RC=0\n", "TestB was skipped"},
+		"skipped subtest": {kernel + "--- PASS: TestA (0.00s)\n    --- SKIP: TestA/b (0.00s)\n\nVMTEST-RC=0\n", "skipped"},
+		"panic":           {kernel + "--- PASS: TestA (0.00s)\nKernel panic - not syncing\n", "without a result"},
+		"nothing":         {"", "without a result"},
+	}
+	for name, c := range cases {
+		r, err := judge(c.output)
+		if c.says == "" {
+			if err != nil || r.Passed != 1 || r.Kernel != "6.12.0" {
+				t.Errorf("%s: %+v, %v", name, r, err)
+			}
+		} else if err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, want %q", name, err, c.says)
+		}
+	}
+}
