@@ -10,7 +10,6 @@ import (
 
 	"sluice/control/api"
 	"sluice/control/daemon"
-	"sluice/control/engine"
 )
 
 func (c *cli) applyCmd() *cobra.Command {
@@ -55,7 +54,7 @@ func author() string {
 	return fmt.Sprintf("uid %d", os.Getuid())
 }
 
-func (c *cli) printResult(r engine.Result) error {
+func (c *cli) printResult(r api.Result) error {
 	if c.json() {
 		return c.printJSON(r)
 	}

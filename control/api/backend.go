@@ -3,17 +3,15 @@ package api
 import (
 	"context"
 	"errors"
-
-	"sluice/control/engine"
 )
 
 // Backend is what the API speaks for. The daemon implements it.
 type Backend interface {
-	Plan(ctx context.Context, c Candidate) (engine.Plan, error)
-	Apply(ctx context.Context, r ApplyRequest) (engine.Result, error)
+	Plan(ctx context.Context, c Candidate) (Plan, error)
+	Apply(ctx context.Context, r ApplyRequest) (Result, error)
 	Confirm(ctx context.Context) (Confirmed, error)
-	Rollback(ctx context.Context, r RollbackRequest) (engine.Result, error)
-	History(ctx context.Context) ([]engine.Meta, error)
+	Rollback(ctx context.Context, r RollbackRequest) (Result, error)
+	History(ctx context.Context) ([]Revision, error)
 	Config(ctx context.Context, revision int) (StoredConfig, error) // 0: the live one
 	Show(ctx context.Context, noun string) (any, error)             // ErrNoSuchNoun
 	Explain(ctx context.Context, r ExplainRequest) (Explanation, error)

@@ -11,8 +11,6 @@ import (
 	"net"
 	"net/http"
 	"syscall"
-
-	"sluice/control/engine"
 )
 
 // ErrUnreachable: no daemon answers on the socket (exit code 3).
@@ -36,13 +34,13 @@ func NewClient(path string) *Client {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Plan asks what an apply would do.
-func (c *Client) Plan(ctx context.Context, in Candidate) (engine.Plan, error) {
-	return post[engine.Plan](ctx, c, "plan", in)
+func (c *Client) Plan(ctx context.Context, in Candidate) (Plan, error) {
+	return post[Plan](ctx, c, "plan", in)
 }
 
 // Apply makes a candidate the revision of the machine.
-func (c *Client) Apply(ctx context.Context, in ApplyRequest) (engine.Result, error) {
-	return post[engine.Result](ctx, c, "apply", in)
+func (c *Client) Apply(ctx context.Context, in ApplyRequest) (Result, error) {
+	return post[Result](ctx, c, "apply", in)
 }
 
 // Confirm keeps the pending revision.
@@ -51,13 +49,13 @@ func (c *Client) Confirm(ctx context.Context) (Confirmed, error) {
 }
 
 // Rollback goes back to an earlier revision.
-func (c *Client) Rollback(ctx context.Context, in RollbackRequest) (engine.Result, error) {
-	return post[engine.Result](ctx, c, "rollback", in)
+func (c *Client) Rollback(ctx context.Context, in RollbackRequest) (Result, error) {
+	return post[Result](ctx, c, "rollback", in)
 }
 
 // History lists the revisions, oldest first.
-func (c *Client) History(ctx context.Context) ([]engine.Meta, error) {
-	return get[[]engine.Meta](ctx, c, "history")
+func (c *Client) History(ctx context.Context) ([]Revision, error) {
+	return get[[]Revision](ctx, c, "history")
 }
 
 // Config returns a revision's files; 0 is the live one.

@@ -47,9 +47,9 @@ type Confirmed struct {
 
 // StoredConfig is a revision as it was applied.
 type StoredConfig struct {
-	Meta  engine.Meta `json:"meta"`
-	Bytes []byte      `json:"bytes"`
-	Files []File      `json:"files"`
+	Meta  Revision `json:"meta"`
+	Bytes []byte   `json:"bytes"`
+	Files []File   `json:"files"`
 }
 
 // ExplainRequest asks what the live programs do with a frame that enters, or with Egress leaves, by an interface.
@@ -177,6 +177,13 @@ type Flow struct {
 	State       string  `json:"state"` // new, replied, closing
 	IdleSeconds float64 `json:"idle_seconds"`
 }
+
+// What the engine itself says.
+type (
+	Plan     = engine.Plan
+	Result   = engine.Result
+	Revision = engine.Meta
+)
 
 // What the subsystems themselves say, for `show bgp`, `show routes` and `show tunnels`.
 type (

@@ -171,7 +171,7 @@ static __always_inline int ingress(struct __sk_buff *skb, enum role role)
 
 	to = bpf_map_lookup_elem(&workloads, &v.p.dst);
 	if (to)
-		return to_workload(skb, &v, to, role, is_l3(in));
+		return to_workload(skb, &v, to, role, in->flags & INTERFACE_L3);
 	if (local)
 		return to_self(&v, role);
 	if (role == ROLE_WORKLOAD)

@@ -8,9 +8,10 @@ package arch
 // crypto stand on the ground beside xdp).
 var Rooms = map[string][]string{
 	// Key files and the doctor need no daemon, and so no way through it.
-	"cmd/sluice": {"cmd/lab", "control/daemon", "control/api", "control/engine", "control/host", "crypto/keys"},
+	"cmd/sluice": {"cmd/lab", "control/daemon", "control/api", "control/host", "crypto/keys"},
 	// The lab treats the daemon as a box of its own: a binary that it starts and an API that it calls.
-	"cmd/lab": {"control/api", "bgp/torsim", "crypto/keys"},
+	"cmd/lab": {"control/api", "bgp", "bgp/torsim", "crypto/keys", "configs"},
+	"configs": {}, // the files themselves, embedded
 
 	// The composition root, which alone knows every subsystem by name.
 	"control/daemon": {
@@ -29,19 +30,25 @@ var Rooms = map[string][]string{
 	"control/probe":  {},
 	"control/host":   {}, // a subsystem, though its folder is control's
 
-	"tc": {"xdp/abi", "xdp/classify", "xdp/pin"},
+	// What XDP and tc share stands in xdp/table (tables and programs into the kernel) and xdp/pin (their pins).
+	"tc": {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/table"},
 
-	"xdp":          {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/xsk"},
-	"xdp/abi":      {},
-	"xdp/classify": {"xdp/abi"},
-	"xdp/pin":      {"xdp/abi"},
-	"xdp/xsk":      {},
+	"xdp":                       {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/table", "xdp/xsk"},
+	"xdp/abi":                   {},
+	"xdp/abi/gen":               {"xdp/abi"},
+	"xdp/classify":              {"xdp/abi"},
+	"xdp/classify/classifytest": {"xdp/classify"},
+	"xdp/packet":                {"xdp/classify"},
+	"xdp/pin":                   {"xdp/abi"},
+	"xdp/table":                 {"xdp/abi", "xdp/classify", "xdp/pin"},
+	"xdp/xsk":                   {},
 
-	"bgp":          {"bgp/flowspec", "bgp/fib", "bgp/bfd"},
-	"bgp/flowspec": {},
-	"bgp/fib":      {},
-	"bgp/bfd":      {},
-	"bgp/torsim":   {},
+	"bgp":                 {"bgp/flowspec", "bgp/fib", "bgp/bfd"},
+	"bgp/flowspec":        {},
+	"bgp/fib":             {},
+	"bgp/bfd":             {},
+	"bgp/torsim":          {"bgp", "bgp/fib"},
+	"bgp/internal/nstest": {},
 
 	"crypto/wireguard": {"crypto/keys"},
 	"crypto/ipsec":     {"crypto/keys"},
@@ -49,6 +56,17 @@ var Rooms = map[string][]string{
 
 	// Tests look at every room, and nothing but a test may look back.
 	"tests/...": {"..."},
+}
+
+// TestRooms are the imports that the tests of a package have beyond those of Rooms: harnesses, and the plain State types
+// that a made-up Desired is of.
+var TestRooms = map[string][]string{
+	"control/engine": {"control/host"},
+	"xdp/classify":   {"xdp/classify/classifytest"},
+	"xdp/table":      {"xdp/classify/classifytest"},
+	"bgp":            {"bgp/internal/nstest"},
+	"bgp/fib":        {"bgp/internal/nstest"},
+	"bgp/torsim":     {"bgp/internal/nstest"},
 }
 
 // Impure are imports from outside the module that a package may not name, in its own files (its tests may): compile is a

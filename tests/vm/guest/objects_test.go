@@ -3,11 +3,14 @@
 package guest
 
 import (
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 )
 
 // TestEveryObjectLoads offers each compiled object below /objects to this kernel's verifier.
@@ -28,6 +31,8 @@ func TestEveryObjectLoads(t *testing.T) {
 	}
 }
 
+// load loads the programs of an object hook by hook: a program array that one hook's program uses is refused to
+// another's.
 func load(t *testing.T, path string) {
 	spec, err := ebpf.LoadCollectionSpec(path)
 	if err != nil {
@@ -37,13 +42,38 @@ func load(t *testing.T, path string) {
 		t.Fatal("the object holds no program")
 	}
 	for _, m := range spec.Maps {
-		// Nothing else lives here that a pin could be shared with.
-		m.Pinning = ebpf.PinNone
+		m.Pinning = ebpf.PinNone // nothing else lives here that a pin could be shared with
 	}
-	c, err := ebpf.NewCollection(spec)
-	if err != nil {
-		t.Fatalf("%+v", err)
+	hooks := map[ebpf.AttachType]bool{}
+	for _, p := range spec.Programs {
+		hooks[p.AttachType] = true
 	}
-	t.Logf("%d programs, %d maps", len(c.Programs), len(c.Maps))
-	c.Close()
+	for hook := range hooks {
+		one := spec.Copy()
+		maps.DeleteFunc(one.Programs, func(_ string, p *ebpf.ProgramSpec) bool { return p.AttachType != hook })
+		c, err := ebpf.NewCollection(one)
+		if err != nil {
+			t.Errorf("%+v", err)
+			continue
+		}
+		t.Logf("%s: loaded %v, %d maps", hook, slices.Sorted(maps.Keys(c.Programs)), len(c.Maps))
+		c.Close()
+	}
+}
+
+// The verifier is at work: it refuses a read of the packet that looks at no bound.
+func TestABadObjectIsRefused(t *testing.T) {
+	bad := &ebpf.ProgramSpec{Type: ebpf.XDP, License: "GPL", Instructions: asm.Instructions{
+		asm.LoadMem(asm.R2, asm.R1, 0, asm.Word), // xdp_md.data
+		asm.LoadMem(asm.R0, asm.R2, 0, asm.Byte),
+		asm.Return(),
+	}}
+	p, err := ebpf.NewProgram(bad)
+	if err == nil {
+		p.Close()
+		t.Fatal("it was loaded")
+	}
+	if !strings.Contains(err.Error(), "invalid access to packet") {
+		t.Errorf("refused for another reason: %v", err)
+	}
 }
