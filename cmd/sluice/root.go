@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/viper"
@@ -17,12 +18,15 @@ import (
 // cli is what every verb shares: where it prints, and the process settings.
 type cli struct {
 	out, err io.Writer
+	now      func() time.Time
 	settings *viper.Viper
 	file     string // -c
 	output   string // -o
 }
 
-func newCLI(out, err io.Writer) *cli { return &cli{out: out, err: err, settings: viper.New()} }
+func newCLI(out, err io.Writer) *cli {
+	return &cli{out: out, err: err, now: time.Now, settings: viper.New()}
+}
 
 // The process settings: flag, else SLUICE_*, else node: of the file, else the default. They never alter policy.
 var settings = []struct{ flag, key, value, help string }{
@@ -38,8 +42,6 @@ func (c *cli) root() *cobra.Command {
 		Short:         "An XDP gateway: one binary, one YAML file",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetOut(c.out)
 	root.SetErr(c.err)
@@ -63,8 +65,32 @@ func (c *cli) root() *cobra.Command {
 		c.runCmd(), c.checkCmd(), c.planCmd(), c.diffCmd(), c.applyCmd(), c.confirmCmd(), c.rollbackCmd(), c.historyCmd(),
 		c.showCmd(), c.explainCmd(), c.keyCmd(), c.doctorCmd(), c.labCmd(), c.downCmd(), c.versionCmd(),
 	)
-	forEach(root, func(cmd *cobra.Command) { cmd.Args = usage(cmd.Args) })
+	root.SetHelpCommand(helpCmd())
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	forEach(root, func(cmd *cobra.Command) {
+		cmd.Args = usage(cmd.Args)
+		if !cmd.Runnable() { // it has verbs below it; cobra itself would take any word for a cry for help
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	})
 	return root
+}
+
+// helpCmd is cobra's own but for one thing: a verb that there is not is wrong usage.
+func helpCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [VERB]",
+		Short: "Help about any verb",
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return usageError{fmt.Errorf("there is no verb %q; `%s --help` lists them", strings.Join(args, " "), cmd.Root().Name())}
+			}
+			return about.Help()
+		},
+	}
 }
 
 // forEach visits a command and all below it.

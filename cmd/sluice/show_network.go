@@ -65,7 +65,7 @@ func printTunnels(c *cli, list []api.Tunnel) error {
 			}
 			handshake := "never"
 			if !p.LastHandshake.IsZero() {
-				handshake = since(p.LastHandshake) + " ago"
+				handshake = c.since(p.LastHandshake) + " ago"
 			}
 			t.row(append(head, p.Name, p.Endpoint, handshake, bytesText(p.RxBytes), bytesText(p.TxBytes), joined(p.AllowedIPs))...)
 		}
