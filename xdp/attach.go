@@ -1,6 +1,8 @@
 package xdp
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -31,7 +33,7 @@ func (s *Subsystem) attach(dir *pin.Dir, want Interface) error {
 		return err
 	}
 	defer maps.Close()
-	ifindex, was, err := attachedTo(dir, hook)
+	was, err := attachedTo(dir, hook)
 	if err != nil {
 		return err
 	}
@@ -39,25 +41,61 @@ func (s *Subsystem) attach(dir *pin.Dir, want Interface) error {
 	if err := maps.setInterface(device.Index, want.FailOpen); err != nil {
 		return err
 	}
-	if ifindex == device.Index && satisfies(was, want.Mode) {
+	stays := was.ifindex == device.Index && satisfies(was.mode, want.Mode)
+	if stays && was.current {
 		return nil
-	}
-	if err := removeLinks(dir, hook, device.Index); err != nil {
-		return err
 	}
 	root, err := loadRootProgram(dir, maps, hook)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+	if stays {
+		return updateLink(dir, hook, root)
+	}
+	if err := removeLinks(dir, hook, device.Index); err != nil {
+		return err
+	}
 	err = s.attachRoot(dir, hook, root, device.Index, want.Mode)
-	if err != nil && was != "" {
-		return errors.Join(err, s.attachRoot(dir, hook, root, device.Index, was))
+	if err != nil && was.mode != "" {
+		return errors.Join(err, s.attachRoot(dir, hook, root, device.Index, was.mode))
 	}
 	if err != nil {
 		return errors.Join(err, maps.removeInterface(device.Index))
 	}
 	return nil
+}
+
+// updateLink exchanges the root of another version for this one's, between two packets.
+func updateLink(dir *pin.Dir, hook pin.Hook, root *ebpf.Program) error {
+	l, err := dir.Link(hook)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := l.Update(root); err != nil {
+		return fmt.Errorf("exchange the root of %s: %w", hook, err)
+	}
+	return nil
+}
+
+// rootName tells versions of the root apart once they are in the kernel, which keeps 15 bytes of a program's name.
+func rootName() string {
+	sum := sha256.Sum256(_RootBytes)
+	return "root_" + hex.EncodeToString(sum[:4])
+}
+
+func isCurrentRoot(id ebpf.ProgramID) (bool, error) {
+	p, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return false, fmt.Errorf("XDP root, program %d: %w", id, err)
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil {
+		return false, fmt.Errorf("XDP root, program %d: %w", id, err)
+	}
+	return info.Name == rootName(), nil
 }
 
 // removeLinks takes off the hook's own link, and that of a former name of the same interface, which would keep it busy.
@@ -90,6 +128,7 @@ func loadRootProgram(dir *pin.Dir, maps *stateMaps, hook pin.Hook) (*ebpf.Progra
 	if err != nil {
 		return nil, err
 	}
+	spec.Programs[rootProgRoot].Name = rootName()
 	spec.Maps[rootMapInterfaces].MaxEntries = maps.interfaces.MaxEntries()
 	root, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		rootMapSlot: slot, rootMapInterfaces: maps.interfaces, rootMapReasons: maps.reasons,
@@ -155,11 +194,11 @@ func advice(err error, name string) string {
 }
 
 func (s *Subsystem) setFail(dir *pin.Dir, want Interface) error {
-	ifindex, _, err := attachedTo(dir, pin.Hook{Kind: hookKind, Interface: want.Name})
+	on, err := attachedTo(dir, pin.Hook{Kind: hookKind, Interface: want.Name})
 	if err != nil {
 		return err
 	}
-	if ifindex == 0 {
+	if on.ifindex == 0 {
 		return fmt.Errorf("the XDP root is not on %s any more", want.Name)
 	}
 	maps, err := openState(s.dir)
@@ -167,13 +206,13 @@ func (s *Subsystem) setFail(dir *pin.Dir, want Interface) error {
 		return err
 	}
 	defer maps.Close()
-	return maps.setInterface(ifindex, want.FailOpen)
+	return maps.setInterface(on.ifindex, want.FailOpen)
 }
 
 // detach takes the root off, and with the last one every generation.
 func (s *Subsystem) detach(dir *pin.Dir, name string) error {
 	hook := pin.Hook{Kind: hookKind, Interface: name}
-	ifindex, _, err := attachedTo(dir, hook)
+	on, err := attachedTo(dir, hook)
 	if err != nil {
 		return err
 	}
@@ -181,13 +220,13 @@ func (s *Subsystem) detach(dir *pin.Dir, name string) error {
 		return err
 	}
 	delete(s.reason, name)
-	if ifindex != 0 {
+	if on.ifindex != 0 {
 		maps, err := openState(s.dir)
 		if err != nil {
 			return err
 		}
 		defer maps.Close()
-		if err := maps.removeInterface(ifindex); err != nil {
+		if err := maps.removeInterface(on.ifindex); err != nil {
 			return err
 		}
 	}

@@ -42,9 +42,8 @@ func New(log *slog.Logger, opts Options) *Subsystem {
 
 // hookState is what the kernel tells about one hook of ours.
 type hookState struct {
+	attachment
 	hook     pin.Hook
-	ifindex  int  // 0: the link is missing, its interface has gone, or has another name now
-	mode     Mode // "" where ifindex is 0
 	slot     uint32
 	failOpen bool
 	live     ebpf.ProgramID // in the slot; 0: empty
@@ -52,7 +51,7 @@ type hookState struct {
 }
 
 // Observe reads the kernel only, so that a daemon that was killed is succeeded by one that knows as much. An interface
-// whose root is not attached any more is listed with Mode "".
+// whose root is not attached any more, or is of another version, is listed with Mode "".
 func (s *Subsystem) Observe(ctx context.Context) (State, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,7 +62,11 @@ func (s *Subsystem) Observe(ctx context.Context) (State, error) {
 	var state State
 	digests := map[string]bool{}
 	for _, h := range hooks {
-		state.Interfaces = append(state.Interfaces, Interface{Name: h.hook.Interface, Mode: h.mode, FailOpen: h.failOpen})
+		i := Interface{Name: h.hook.Interface, FailOpen: h.failOpen}
+		if h.current {
+			i.Mode = h.mode
+		}
+		state.Interfaces = append(state.Interfaces, i)
 		if h.ifindex != 0 {
 			digests[h.digest] = true
 			state.Digest = h.digest
@@ -117,7 +120,7 @@ func observeHook(dir *pin.Dir, maps *stateMaps, hook pin.Hook) (hookState, error
 			return h, err
 		}
 	}
-	if h.ifindex, h.mode, err = attachedTo(dir, hook); err != nil || h.ifindex == 0 {
+	if h.attachment, err = attachedTo(dir, hook); err != nil || h.ifindex == 0 {
 		return h, err
 	}
 	entry, err := maps.interfaceEntry(h.ifindex)
@@ -148,28 +151,36 @@ func linkOf(dir *pin.Dir, hook pin.Hook) (ifindex int, root ebpf.ProgramID, err 
 	return 0, 0, nil
 }
 
-// attachedTo says where the root of a hook is, and how. Zero where it is not on the interface of that name.
-func attachedTo(dir *pin.Dir, hook pin.Hook) (ifindex int, mode Mode, err error) {
+// attachment is where the root of a hook is, and how. All zero where it is not on the interface of that name.
+type attachment struct {
+	ifindex int
+	mode    Mode
+	current bool // the root is of this version's object
+}
+
+func attachedTo(dir *pin.Dir, hook pin.Hook) (attachment, error) {
 	on, root, err := linkOf(dir, hook)
 	if err != nil || on == 0 {
-		return 0, "", err
+		return attachment{}, err
 	}
 	device, err := netlink.LinkByIndex(on)
 	var missing netlink.LinkNotFoundError
 	if errors.As(err, &missing) {
-		return 0, "", nil
+		return attachment{}, nil
 	}
 	if err != nil {
-		return 0, "", fmt.Errorf("interface %s: %w", hook.Interface, err)
+		return attachment{}, fmt.Errorf("interface %s: %w", hook.Interface, err)
 	}
 	attrs := device.Attrs()
 	if attrs.Name != hook.Interface || attrs.Xdp == nil || attrs.Xdp.ProgId != uint32(root) {
-		return 0, "", nil
+		return attachment{}, nil
 	}
+	a := attachment{ifindex: attrs.Index, mode: Native}
 	if attrs.Xdp.AttachMode == xdpAttachedSKB {
-		return attrs.Index, Generic, nil
+		a.mode = Generic
 	}
-	return attrs.Index, Native, nil
+	a.current, err = isCurrentRoot(root)
+	return a, err
 }
 
 // Apply does one operation of Diff. Each may come again after a crash.

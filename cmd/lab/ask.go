@@ -72,13 +72,14 @@ type answer struct {
 
 // Load is what became of the requests that were sent in a span of time.
 type Load struct {
-	Sent, Lost  int
-	Median, P99 time.Duration // of those that were answered
-	Err         error         // of the first that was lost
+	Sent, Lost       int
+	Median, P99, Max time.Duration // of those that were answered; from 200 ms on, TCP had to send something again
+	Err              error         // of the first that was lost
 }
 
 func (l Load) String() string {
-	return fmt.Sprintf("%d requests, %d lost, median %s, 99%% %s", l.Sent, l.Lost, round(l.Median), round(l.P99))
+	return fmt.Sprintf("%d requests, %d lost; median %s, 99 %% within %s, all within %s",
+		l.Sent, l.Lost, round(l.Median), round(l.P99), round(l.Max))
 }
 
 // StartStream asks every server from the namespace until Stop.
@@ -171,7 +172,7 @@ func load(answers []answer, from, to time.Time) Load {
 	}
 	if len(took) > 0 {
 		slices.Sort(took)
-		l.Median, l.P99 = took[len(took)/2], took[len(took)*99/100]
+		l.Median, l.P99, l.Max = took[len(took)/2], took[len(took)*99/100], took[len(took)-1]
 	}
 	return l
 }
@@ -183,6 +184,8 @@ func round(d time.Duration) time.Duration {
 		return d.Round(100 * time.Millisecond)
 	case d >= time.Second:
 		return d.Round(10 * time.Millisecond)
+	case d >= 100*time.Millisecond:
+		return d.Round(time.Millisecond)
 	case d >= time.Millisecond:
 		return d.Round(10 * time.Microsecond)
 	default:

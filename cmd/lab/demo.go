@@ -13,6 +13,8 @@ import (
 // ErrDoesNotHold: at least one line of the demo has a cross.
 var ErrDoesNotHold = errors.New("not every line of the demo holds")
 
+var errInterrupted = errors.New("interrupted: the lab is taken down")
+
 // stepTimeout bounds each step: long enough for BGP's slowest retry on a busy machine.
 const stepTimeout = 30 * time.Second
 
@@ -51,6 +53,9 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	o.Detached = false
 	site, err := New(ctx, o)
 	if err != nil {
+		if ctx.Err() != nil {
+			return errInterrupted
+		}
 		return err
 	}
 	defer func() { err = errors.Join(err, site.Close()) }()
@@ -71,6 +76,10 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 			break // nothing to look at
 		}
 	}
+	if daemon := d.Gateway.Daemon(); d.held < d.lines && daemon != nil {
+		fmt.Fprintln(out, "\nthe gateway's log ends:")
+		d.detail(tail(daemon.Log, 4000))
+	}
 	if !d.summary(len(steps)) {
 		return ErrDoesNotHold
 	}
@@ -83,14 +92,11 @@ func (d *demo) step(ctx context.Context, s step) error {
 	defer cancel()
 	figures, err := s.run(d, limited)
 	if ctx.Err() != nil {
-		return errors.New("interrupted: the lab is taken down")
+		return errInterrupted
 	}
 	d.line(s.name, figures, err)
 	d.detail(d.noted)
 	d.noted = ""
-	if err != nil && d.Gateway.Daemon() != nil {
-		d.detail("the gateway's log ends:\n" + tail(d.Gateway.Daemon().Log, 3000))
-	}
 	return nil
 }
 

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
-// Down removes every lab below dir ("" is DefaultDir) that nobody takes care of: those that were left up, and those whose
-// process died before it could clean up. It returns a line for each lab, which says what became of it.
-func Down(dir string) (said []string, err error) {
+// Down removes labs below dir ("" is DefaultDir) that nobody takes care of: those that were left up, and those whose
+// process died before it could clean up. No ids are all of them. It returns a line for each, which says what became of it.
+func Down(dir string, ids ...string) (said []string, err error) {
 	if dir == "" {
 		dir = DefaultDir
 	}
@@ -22,7 +23,7 @@ func Down(dir string) (said []string, err error) {
 	}
 	var errs []error
 	for _, e := range entries {
-		if !e.IsDir() {
+		if !e.IsDir() || len(ids) > 0 && !slices.Contains(ids, e.Name()) {
 			continue
 		}
 		line, err := down(e.Name(), dir)

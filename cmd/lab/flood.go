@@ -90,7 +90,7 @@ func (s *Site) floodFrames() ([][]byte, error) {
 
 // floodFrame makes packet i: the kinds take turns.
 func floodFrame(ethernet layers.Ethernet, i int) ([]byte, error) {
-	ipv6, syn := i%4 == 3, i%2 == 0
+	ipv6, syn := i%4 == 3, i/4%2 == 0
 	protocol := layers.IPProtocolUDP
 	if syn {
 		protocol = layers.IPProtocolTCP
@@ -99,7 +99,7 @@ func floodFrame(ethernet layers.Ethernet, i int) ([]byte, error) {
 	var packet []gopacket.SerializableLayer
 	if ipv6 {
 		ethernet.EthernetType = layers.EthernetTypeIPv6
-		l := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: protocol, SrcIP: random(Attackers6), DstIP: Web6[i/4%2].AsSlice()}
+		l := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: protocol, SrcIP: random(Attackers6), DstIP: Web6[i/8%2].AsSlice()}
 		ip, packet = l, append(packet, &ethernet, l)
 	} else {
 		ethernet.EthernetType = layers.EthernetTypeIPv4

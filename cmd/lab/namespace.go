@@ -24,7 +24,7 @@ type Namespace struct {
 	site *Site
 	role string // gateway, tor, web-1, …: the name without the lab's prefix
 	fd   netns.NsHandle
-	nl   *netlink.Handle // its socket is in the namespace, whatever thread uses it
+	nl   *netlink.Handle
 }
 
 // makeNamespace makes a namespace, with its loopback up.
@@ -89,6 +89,9 @@ func (n *Namespace) Sysctl(key, value string) error {
 		return os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0o644)
 	})
 }
+
+// Netlink is a handle whose socket is in the namespace, whatever thread uses it. It ends with the site.
+func (n *Namespace) Netlink() *netlink.Handle { return n.nl }
 
 func (n *Namespace) up(link string) error {
 	l, err := n.nl.LinkByName(link)

@@ -37,7 +37,7 @@ type Site struct {
 	Dir string // configurations, keys, state, sockets and logs of this site
 
 	Gateway, Peer *Node
-	// ToR routes between all the others, and in its namespace runs TheRouter.
+	// ToR routes between all the others; Router runs in it.
 	ToR, Client, Attacker *Namespace
 	Router                *Router // nil WithoutToR
 
@@ -63,7 +63,7 @@ func New(ctx context.Context, o Options) (_ *Site, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("the lab makes network namespaces and loads BPF programs: run it as root")
 	}
-	s := &Site{ID: randomHex(2), options: o, log: o.Log}
+	s := &Site{ID: randomHex(3), options: o, log: o.Log}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -76,8 +76,7 @@ func New(ctx context.Context, o Options) (_ *Site, err error) {
 		}
 	}
 	s.Dir = filepath.Join(s.options.Dir, s.ID)
-	// Not deferred on success; a panic passes by here, too.
-	built := false
+	built := false // a panic passes by here, too
 	defer func() {
 		if !built {
 			err = errors.Join(err, s.Close())

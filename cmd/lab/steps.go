@@ -11,55 +11,12 @@ import (
 	"strings"
 	"time"
 
-	"sluice/bgp/torsim"
 	"sluice/control/api"
 )
 
-// advertised is what configs/lab-gateway.yaml announces.
-var advertised = []string{
-	"203.0.113.0/24", "203.0.113.10/32", "203.0.113.11/32",
-	"2001:db8:100::/48", "2001:db8:100::10/128", "2001:db8:100::11/128",
-}
-
-// complete says what a table lacks: every prefix, from sessions that are up, none of it stale.
-func complete(t Table) error {
-	var errs []error
-	if n := t.Established(); n != 2 {
-		errs = append(errs, fmt.Errorf("%d of 2 sessions are up", n))
-	}
-	if missing := missing(t); len(missing) > 0 {
-		errs = append(errs, fmt.Errorf("the ToR lacks %s", strings.Join(missing, ", ")))
-	}
-	if n := t.Stale(); n > 0 {
-		errs = append(errs, fmt.Errorf("%d prefixes are stale", n))
-	}
-	return errors.Join(errs...)
-}
-
-func missing(t Table) []string {
-	var out []string
-	for _, p := range advertised {
-		if !slices.ContainsFunc(t.Entries, func(e torsim.Entry) bool { return e.Prefix.String() == p }) {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
-// waitComplete waits until the ToR has everything.
-func (d *demo) waitComplete(ctx context.Context) (t Table, err error) {
-	err = poll(ctx, func() error {
-		if t, err = d.Router.Table(ctx); err != nil {
-			return err
-		}
-		return complete(t)
-	})
-	return t, err
-}
-
 // bgp: the sessions are up and the ToR has what the file advertises.
 func (d *demo) bgp(ctx context.Context) (string, error) {
-	t, err := d.waitComplete(ctx)
+	t, err := d.WaitRoutes(ctx)
 	figures := fmt.Sprintf("%d sessions up, %d prefixes in the ToR's table, %s after the start",
 		t.Established(), len(t.Entries), round(time.Since(d.started)))
 	if err == nil {

@@ -34,7 +34,10 @@ type outage struct {
 
 // restart: kill -9 and a new start, while the client asks and the attacker floods.
 func (d *demo) restart(ctx context.Context) (string, error) {
-	if _, err := d.waitComplete(ctx); err != nil {
+	if d.stream == nil {
+		return "", errNoClient
+	}
+	if _, err := d.WaitRoutes(ctx); err != nil {
 		return "", fmt.Errorf("before the restart: %w", err)
 	}
 	var o outage
@@ -120,7 +123,7 @@ func (d *demo) killAndStart(ctx context.Context, o *outage) (err error) {
 		return err
 	}
 	o.ready = time.Now()
-	if _, err := d.waitComplete(ctx); err != nil {
+	if _, err := d.WaitRoutes(ctx); err != nil {
 		return fmt.Errorf("after the restart: %w", err)
 	}
 	o.complete = time.Now()

@@ -60,10 +60,11 @@ func (c *cli) labUpCmd() *cobra.Command {
 
 func (c *cli) labDownCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:   "down",
+		Use:   "down [ID...]",
 		Short: "Remove the sites that were left up, and what crashed ones left behind",
-		RunE: func(*cobra.Command, []string) error {
-			said, err := lab.Down("")
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, ids []string) error {
+			said, err := lab.Down("", ids...)
 			for _, line := range said {
 				fmt.Fprintln(c.out, line)
 			}

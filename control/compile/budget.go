@@ -13,12 +13,15 @@ import (
 func (c *compiler) budget(d *Desired) {
 	if len(c.present) > abi.MaxWorkloads {
 		w := c.present[abi.MaxWorkloads]
-		c.fail(w.Pos, "workloads", fmt.Sprintf("%d workloads are here, one box holds %d", len(c.present), abi.MaxWorkloads), "")
+		c.fail(w.Pos, "workloads", fmt.Sprintf("%d workloads are here, one box holds %d", len(c.present), abi.MaxWorkloads), "move some to another box")
 		return // their policies do not fit either
 	}
 	if n := len(c.self); n > abi.MaxSelf {
 		c.fail(c.cfg.Policy.Ingress.Pos, "interfaces", fmt.Sprintf("the box has %d own addresses, %d fit", n, abi.MaxSelf),
 			"announce a prefix and give its addresses to workloads, rather than adding them to interfaces")
+	}
+	if c.ids.next > abi.RuleIDs {
+		return // said already; the tables would say it again in other words
 	}
 	c.failsafeBudget(d.XDP.Generation.Failsafe)
 	for _, policies := range [][]classify.Policy{d.XDP.Generation.Policies(), d.TC.Generation.Policies()} {

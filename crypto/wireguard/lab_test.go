@@ -192,6 +192,7 @@ func (s *space) answers(t *testing.T, address string, payload []byte) {
 
 // capture counts what crosses an interface, in both directions, from Ethernet up.
 type capture struct {
+	fd     int
 	mu     sync.Mutex
 	marked int            // frames that hold the marker in clear
 	fences int            // frames that hold the fence
@@ -218,9 +219,13 @@ func (s *space) capture(t *testing.T, name string) *capture {
 		if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: uint16(all), Ifindex: index}); err != nil {
 			return err
 		}
+		// Room for every frame of a test: what the socket drops, nobody judges.
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20); err != nil {
+			return err
+		}
 		return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50000})
 	})
-	c := &capture{udp: map[uint16]int{}}
+	c := &capture{fd: fd, udp: map[uint16]int{}}
 	quit, done := make(chan struct{}), make(chan struct{})
 	t.Cleanup(func() { close(quit); <-done; unix.Close(fd) })
 	go func() {
@@ -252,6 +257,18 @@ func (c *capture) count(frame []byte) {
 	// Ethernet 14, IPv4 without options 20, then the UDP ports.
 	if len(frame) >= 38 && frame[12] == 8 && frame[13] == 0 && frame[14] == 0x45 && frame[23] == unix.IPPROTO_UDP {
 		c.udp[binary.BigEndian.Uint16(frame[36:38])] += len(frame)
+	}
+}
+
+// complete fails the test if the socket has dropped a frame since the last call.
+func (c *capture) complete(t *testing.T) {
+	t.Helper()
+	stats, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats.Drops != 0 {
+		t.Fatalf("the capture has lost %d of %d frames", stats.Drops, stats.Packets)
 	}
 }
 

@@ -247,6 +247,7 @@ func (p *pair) fence(t *testing.T) {
 	before := count()
 	p.a.answers(t, "198.18.0.2", fence)
 	until(t, "the fence is captured", func() bool { return count() > before })
+	p.wire.complete(t)
 }
 
 // sendsNoMarker sends into the strict prefixes.

@@ -10,7 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"sluice/xdp"
 	"sluice/xdp/abi"
@@ -116,5 +119,35 @@ func TestADetachedOrEmptiedHookIsRepaired(t *testing.T) {
 	}
 	if done := converge(t, s.Subsystem, want); len(done) != 2 || !strings.HasPrefix(done[1], "attach") {
 		t.Errorf("a removed link: %q", done)
+	}
+}
+
+func TestARootOfAnotherVersionIsExchangedInPlace(t *testing.T) {
+	s := newSite(t, generation(classify.Accept))
+	l, err := pin.At(s.dir).Link(s.hook)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	former, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "root_00000000", Type: ebpf.XDP, License: "GPL",
+		AttachType: ebpf.AttachXDP, Flags: unix.BPF_F_XDP_HAS_FRAGS,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, xdpPass), asm.Return()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer former.Close()
+	if err := l.Update(former); err != nil {
+		t.Fatal(err)
+	}
+	done := converge(t, s.Subsystem, state(generation(classify.Accept), xdp.Interface{Name: "uplink", Mode: xdp.Auto}))
+	if len(done) != 2 || !strings.HasPrefix(done[1], "attach") {
+		t.Errorf("done: %q", done)
+	}
+	info, err := l.Info()
+	if err != nil || info.XDP().Ifindex != uint32(s.uplink) {
+		t.Fatalf("the link is not on the uplink any more: %+v, %v", info, err)
+	}
+	if info.Program == id(t, former) {
+		t.Error("the former root is still attached")
 	}
 }

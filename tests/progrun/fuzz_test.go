@@ -11,9 +11,10 @@ import (
 // says the same, and nothing is written. In a fuzz target the interface is unknown: its goroutines are in no namespace.
 func (s *site) once(t *testing.T, frame []byte, ifindex int) {
 	t.Helper()
-	before := s.tally(t)
+	before := s.lastTally(t)
 	verdict := run(t, s.live, ifindex, frame)
-	now := s.tally(t).minus(before)
+	s.last = s.tally(t)
+	now := s.last.minus(before)
 	counted := now.Reasons
 	if ifindex == 0 {
 		counted = now.Unknown

@@ -131,7 +131,7 @@ func (g good) short(payload int) ([]byte, abi.Reason) {
 // check runs a frame and compares everything that it may leave behind.
 func (s *site) check(t *testing.T, what string, frame []byte, want abi.Reason) {
 	t.Helper()
-	before := s.tally(t)
+	before := s.lastTally(t)
 	if got := run(t, s.live, s.uplink, frame); got != verdictOf(want) {
 		t.Errorf("%s, %d bytes: verdict %d, want %s", what, len(frame), got, want)
 	}
@@ -142,7 +142,8 @@ func (s *site) check(t *testing.T, what string, frame []byte, want abi.Reason) {
 	if said := s.explain(t, s.uplink, frame); abi.Reason(said.Reason) != want {
 		t.Errorf("%s, %d bytes: the twin says %s, want %s", what, len(frame), abi.Reason(said.Reason), want)
 	}
-	if diff := cmp.Diff(counted, s.tally(t)); diff != "" {
+	s.last = s.tally(t)
+	if diff := cmp.Diff(counted, s.last); diff != "" {
 		t.Errorf("%s: the twin counted:\n%s", what, diff)
 	}
 }

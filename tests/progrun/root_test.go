@@ -51,6 +51,8 @@ func TestRootWithoutAGeneration(t *testing.T) {
 		classify.Rule{ID: 42, Name: "any-protocol", From: prefixes("2001:db8::/126"), Protocol: classify.AnyProtocol, Action: classify.Accept},
 		classify.Rule{ID: 43, Name: "from-anywhere", Protocol: 6, Action: classify.Accept,
 			Ports: []classify.PortRange{{First: 2000, Last: 2010}, {First: 3000, Last: 3000}}},
+		classify.Rule{ID: 46, Name: "any-protocol-one-port", Protocol: classify.AnyProtocol, Action: classify.Accept,
+			Ports: []classify.PortRange{{First: 7000, Last: 7000}}},
 		classify.Rule{ID: 44, Name: "shadow", Protocol: 132, Shadow: true, Action: classify.Accept},
 		classify.Rule{ID: 45, Name: "not-plain", Protocol: 132, TTL: 255, Action: classify.Accept})
 	s := newSite(t, g)
@@ -75,6 +77,8 @@ func TestRootWithoutAGeneration(t *testing.T) {
 		{"just outside the prefix", from4("198.51.100.63", frame4(17, udp(1, 2))), drop},
 		{"any protocol from 2001:db8::/126", ether(typeIP6, ip6(47, 64, src6.Prev().Prev().Prev().Prev(), []byte{0, 0, 8, 0})), accept},
 		{"any protocol from outside of it", ether(typeIP6, ip6(47, 64, src6, []byte{0, 0, 8, 0})), drop},
+		{"a port of any protocol that has them", frame4(132, sctp(1, 7000)), accept},
+		{"an echo id that is no port", frame4(1, icmp(0, 0, 7000)), drop},
 		{"a rule in shadow mode, and one that needs a TTL", ttl4(255, frame4(132, sctp(1, 2))), drop},
 		{"ARP", ether(0x0806, make([]byte, 28)), abi.ReasonLinkControl},
 		{"LLDP in a VLAN", ether(0x88cc, make([]byte, 28), 7), abi.ReasonLinkControl},

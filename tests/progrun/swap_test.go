@@ -177,3 +177,14 @@ func TestExplainNeedsNoTrafficAndChangesNothing(t *testing.T) {
 		t.Errorf("explain with an empty slot: %v", err)
 	}
 }
+
+func TestExplainTakesJumboFrames(t *testing.T) {
+	s := newSite(t, strict())
+	for _, size := range []int{1500, 3000, 3500, 4096, 9000, 16000} {
+		frame := to4(outside, frame4(17, udp(2, 1, make([]byte, size)...)))
+		e, err := s.Explain(t.Context(), "uplink", frame)
+		if err != nil || e.Reason != abi.ReasonDefaultDrop {
+			t.Errorf("%d bytes: %+v, %v", len(frame), e, err)
+		}
+	}
+}

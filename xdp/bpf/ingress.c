@@ -11,7 +11,8 @@
 #include "sluice/flow.h"
 
 /* management: matches only what is for the box itself, so no rule of it ever opens the way to a workload. */
-static __always_inline enum reason failsafe_stage(const struct packet *p, const struct classes *c, struct decision *d)
+static __always_inline enum reason failsafe_stage(const struct packet *p, const struct classes *c,
+						  struct decision *d)
 {
 	if (!bpf_map_lookup_elem(&self, &p->dst))
 		return REASON_NONE;
@@ -49,7 +50,8 @@ static __always_inline enum reason system_stage(struct cursor *cursor, const str
  * policy.ingress, and the established flows where its default would drop. The lookup costs what a rule does not, and
  * an explicit drop is to beat it: so it comes last.
  */
-static __always_inline enum reason rules_stage(const struct packet *p, const struct classes *c, struct decision *d)
+static __always_inline enum reason rules_stage(const struct packet *p, const struct classes *c,
+					       struct decision *d)
 {
 	struct flow_key key, reversed;
 

@@ -91,7 +91,9 @@ func (d *Dir) RemoveAll() error {
 	for _, h := range hooks {
 		errs = append(errs, d.RemoveHook(h))
 	}
-	errs = append(errs, os.RemoveAll(d.path))
+	if err := os.RemoveAll(d.path); !errors.Is(err, unix.EBUSY) { // which it is where a bpffs of its own is mounted
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }
 

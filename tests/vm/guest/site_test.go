@@ -324,6 +324,7 @@ func (e *echoes) finish(t *testing.T, n int64) {
 
 // capture counts frames that hold the marker in clear, and IPv4 UDP frames to the tunnel's port.
 type capture struct {
+	fd                       int
 	mu                       sync.Mutex
 	clear, encrypted, fences int
 }
@@ -343,9 +344,13 @@ func (n *node) capture(t *testing.T, name string) *capture {
 		if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: l.Attrs().Index}); err != nil {
 			return err
 		}
+		// Room for every frame of a test: what the socket drops, nobody judges.
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20); err != nil {
+			return err
+		}
 		return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50000})
 	})
-	c := &capture{}
+	c := &capture{fd: fd}
 	quit, done := make(chan struct{}), make(chan struct{})
 	t.Cleanup(func() { close(quit); <-done; unix.Close(fd) })
 	go func() {
@@ -382,20 +387,25 @@ func (c *capture) count(frame []byte) {
 // seen counts what has crossed the wire until now.
 func (s *site) seen(t *testing.T) (clear, encrypted int) {
 	t.Helper()
-	now := func() capture {
+	fences := func() int {
 		s.wire.mu.Lock()
 		defer s.wire.mu.Unlock()
-		return capture{clear: s.wire.clear, encrypted: s.wire.encrypted, fences: s.wire.fences}
+		return s.wire.fences
 	}
-	before := now().fences
+	before := fences()
 	s.a.answersTo(t, "198.18.0.2", fence)
-	for deadline := time.Now().Add(patience); now().fences == before; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); fences() == before; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the capture has not seen the fence")
 		}
 	}
-	c := now()
-	return c.clear, c.encrypted
+	stats, err := unix.GetsockoptTpacketStats(s.wire.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	if err != nil || stats.Drops != 0 {
+		t.Fatalf("the capture has lost frames: %+v, %v", stats, err)
+	}
+	s.wire.mu.Lock()
+	defer s.wire.mu.Unlock()
+	return s.wire.clear, s.wire.encrypted
 }
 
 type keyPair struct{ file, public string }

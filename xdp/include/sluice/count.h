@@ -12,7 +12,7 @@
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, INTERFACE_SLOTS * REASON_SLOTS);
+	__uint(max_entries, INTERFACE_SLOTS *REASON_SLOTS);
 	__type(key, __u32);
 	__type(value, struct counter);
 } reasons SEC(".maps"); /* one for XDP, one for tc: pins xdp-reasons, tc-reasons */

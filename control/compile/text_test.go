@@ -1,0 +1,194 @@
+package compile
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"sluice/bgp"
+	"sluice/control/host"
+	"sluice/crypto/wireguard"
+	"sluice/tc"
+	"sluice/xdp"
+	"sluice/xdp/classify"
+)
+
+// text prints a whole Desired, one line per thing, so that reviewing a golden file is reading. Digests are left out:
+// they hold the compiled programs too.
+func text(d *Desired) string {
+	var p printer
+	p.section("host", func() { p.host(d.Host) })
+	p.section("wireguard", func() { p.wireguard(d.WireGuard) })
+	p.section("xdp", func() { p.xdp(d.XDP) })
+	p.section("tc", func() { p.tc(d.TC) })
+	p.section("bgp", func() { p.bgp(d.BGP) })
+	p.section("telemetry", func() {
+		if d.Telemetry.Metrics.IsValid() {
+			p.line("metrics", d.Telemetry.Metrics)
+		}
+	})
+	p.section("rule ids", func() {
+		byID := func(a, b string) int { return int(d.RuleIDs[a]) - int(d.RuleIDs[b]) }
+		for _, key := range slices.SortedFunc(maps.Keys(d.RuleIDs), byID) {
+			p.line(d.RuleIDs[key], key)
+		}
+	})
+	p.section("warnings", func() {
+		for _, w := range d.Warnings {
+			p.line(w)
+		}
+	})
+	return p.out.String()
+}
+
+type printer struct{ out strings.Builder }
+
+func (p *printer) section(name string, body func()) {
+	fmt.Fprintf(&p.out, "%s\n", name)
+	body()
+}
+
+// line prints words with one space between; empty ones are left out.
+func (p *printer) line(words ...any) {
+	p.out.WriteString(" ")
+	for _, w := range words {
+		if s := fmt.Sprint(w); s != "" {
+			p.out.WriteString(" " + s)
+		}
+	}
+	p.out.WriteString("\n")
+}
+
+// flagged is a word that stands there or not.
+func flagged(is bool, word string) string {
+	if is {
+		return word
+	}
+	return ""
+}
+
+// number is a word with its number, left out where that is 0.
+func number[N int | uint16 | uint32](word string, n N) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s %d", word, n)
+}
+
+func list[T any](v []T) string { return strings.Trim(fmt.Sprint(v), "[]") }
+
+func (p *printer) host(s host.State) {
+	for _, l := range s.Links {
+		p.line("link", l.Name, flagged(l.Up, "up"), number("mtu", l.MTU), number("group", l.Group))
+	}
+	for _, a := range s.Addresses {
+		p.line("address", a.Link, a.Prefix, flagged(a.Keep, "keep"))
+	}
+	for _, r := range s.Routes {
+		p.line("route", r.Type, r.Prefix, flagged(len(r.Via) > 0, "via "+list(r.Via)), flagged(r.Link != "", "dev "+r.Link),
+			number("metric", r.Metric), number("table", r.Table), flagged(r.Keep, "keep"))
+	}
+	for _, r := range s.Rules {
+		p.line("rule", r.Priority, flagged(r.IPv6, "inet6"), "iif", r.InLink, number("table", r.Table),
+			number("suppress group", r.SuppressGroup), flagged(r.Prohibit, "prohibit"))
+	}
+	for _, y := range s.Sysctls {
+		p.line("sysctl", y.Key, "=", y.Value)
+	}
+}
+
+func (p *printer) wireguard(s wireguard.State) {
+	for _, t := range s.Tunnels {
+		p.line("tunnel", t.Name, t.Backend, "key", t.PrivateKeyFile, t.PublicKey, number("port", t.ListenPort),
+			number("mtu", t.MTU), fmt.Sprintf("mark %#x", t.FirewallMark), "addresses", list(t.Addresses))
+		for _, r := range t.Peers {
+			p.line("  peer", r.Name, r.PublicKey, flagged(r.Endpoint.IsValid(), "endpoint "+r.Endpoint.String()),
+				flagged(r.PresharedKeyFile != "", "psk "+r.PresharedKeyFile), flagged(r.Keepalive != 0, "keepalive "+r.Keepalive.String()),
+				"allowed", list(r.AllowedIPs))
+		}
+		for _, r := range t.Routes {
+			p.line("  route", r.Prefix, number("metric", r.Metric))
+		}
+		for _, b := range t.Blackholes {
+			p.line("  blackhole", b)
+		}
+	}
+}
+
+func (p *printer) xdp(s xdp.State) {
+	for _, i := range s.Interfaces {
+		fail := "closed"
+		if i.FailOpen {
+			fail = "open"
+		}
+		p.line("interface", i.Name, "mode", i.Mode, "fail", fail)
+	}
+	var names []string // TestBothObjectsJudgeTheSamePolicies: what they are stands under tc
+	for _, policy := range s.Generation.Policies() {
+		names = append(names, policy.Name)
+	}
+	p.line("policies", list(names), "flows", s.Generation.FlowSlots)
+}
+
+func (p *printer) tc(s tc.State) {
+	for _, i := range s.Interfaces {
+		p.line("interface", i.Name, i.Role, flagged(i.Judge, "judge"))
+	}
+	g := s.Generation
+	p.line("self", list(g.Self))
+	p.line("flows", g.FlowSlots)
+	p.line("strict", list(g.Strict))
+	for from := range g.Matrix {
+		for to, may := range g.Matrix[from] {
+			if may {
+				p.line("forward", tc.Role(from), "to", tc.Role(to))
+			}
+		}
+	}
+	for _, w := range g.Workloads {
+		p.line("workload", w.Name, "at", w.Interface, list(w.Addresses))
+	}
+	p.policies(g.Policies(), g.Self)
+}
+
+// policies write "self" for the list of the box's own addresses.
+func (p *printer) policies(all []classify.Policy, addrs []netip.Addr) {
+	own := classify.Rule{From: hostPrefixes(addrs), Protocol: classify.AnyProtocol}
+	self := strings.TrimPrefix(own.Match(), "from ")
+	for _, policy := range all {
+		p.line("policy", policy.Name, "default", actionText(policy.Default), number("fragments", int(policy.Fragments)))
+		for _, r := range policy.Rules {
+			p.line("  rule", r.ID, r.Name, actionText(r.Action), flagged(r.Shadow, "shadow"), strings.ReplaceAll(r.Match(), self, "self"))
+		}
+	}
+}
+
+func actionText(a classify.Action) string {
+	return [...]string{classify.Continue: "continue", classify.Accept: "accept", classify.Drop: "drop"}[a]
+}
+
+func (p *printer) bgp(s bgp.State) {
+	if s.ASN == 0 {
+		return
+	}
+	p.line("asn", s.ASN, "router id", s.RouterID, "port", s.Port)
+	for _, n := range s.Neighbors {
+		p.line("neighbor", n.Name, n.Address, "port", n.Port, "asn", n.ASN, flagged(n.IPv4, "ipv4"), flagged(n.IPv6, "ipv6"),
+			flagged(n.PasswordFile != "", "password "+n.PasswordFile), "hold", n.HoldTime,
+			flagged(n.RestartTime != 0, "restart "+n.RestartTime.String()), number("max", n.MaxPrefixes),
+			flagged(n.LocalAddress.IsValid(), "from "+n.LocalAddress.String()),
+			flagged(n.NextHop4.IsValid(), "nexthop4 "+n.NextHop4.String()), flagged(n.NextHop6.IsValid(), "nexthop6 "+n.NextHop6.String()))
+	}
+	for _, path := range s.Paths {
+		p.line("path", path.Prefix, flagged(len(path.Communities) > 0, "communities "+list(path.Communities)))
+	}
+	p.line("learn ecmp", s.Learn.ECMP, "metric", s.Learn.Metric)
+	for _, m := range s.Learn.Accept {
+		p.line("  accept", m.Prefix, m.GE, "to", m.LE)
+	}
+	for _, d := range s.Learn.Deny {
+		p.line("  deny", d)
+	}
+}

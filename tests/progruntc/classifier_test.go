@@ -1,0 +1,153 @@
+package progruntc_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"sluice/tc"
+	"sluice/xdp/abi"
+	"sluice/xdp/classify"
+	"sluice/xdp/classify/classifytest"
+	"sluice/xdp/packet"
+)
+
+// TestTcxAgreesWithTheReferenceModel judges 105,000 pairs of policy and packet, each policy as that of a workload. The
+// twin runs, so that no flow excuses anything. SLUICE_SEED repeats a run.
+func TestTcxAgreesWithTheReferenceModel(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("SLUICE_SEED"); text != "" {
+		seed, _ = strconv.ParseUint(text, 10, 64)
+	}
+	t.Logf("SLUICE_SEED=%d", seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	const generations, packets = 15, 7000
+	s := newSite(t)
+	for range generations {
+		policies := classifytest.Policies(rng)
+		want := baseline()
+		for i := range want.Generation.Workloads {
+			w := &want.Generation.Workloads[i]
+			w.Ingress, w.Egress = policies[2*i%len(policies)], policies[(2*i+1)%len(policies)]
+		}
+		s.converge(t, want)
+		s.agrees(t, want.Generation.Policies(), classifytest.Packets(rng, policies, packets))
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// agrees asks the egress hooks of the workloads, which judge their ingress policies whatever the addresses are.
+func (s *site) agrees(t *testing.T, policies []classify.Policy, list []classify.Packet) {
+	t.Helper()
+	g := s.generation(t)
+	twin, explained := g.Programs["explain-workload_egress"], g.Maps["explained"]
+	hooks := []uint32{uint32(index(t, "wl1").Index), uint32(index(t, "wl2").Index)}
+	for i, p := range list {
+		frame := frameOfPacket(t, p)
+		at := i % len(hooks)
+		number := int(abi.PolicyWorkloads) + 2*at
+		s.agree(t, twin, explained, skBuff{Ifindex: hooks[at]}, number, policies[number], p, frame)
+	}
+}
+
+func (s *site) agree(t *testing.T, twin *ebpf.Program, explained *ebpf.Map, ctx skBuff, number int,
+	policy classify.Policy, p classify.Packet, frame []byte) {
+	t.Helper()
+	if _, err := twin.Run(&ebpf.RunOptions{Data: frame, Context: ctx}); err != nil {
+		t.Fatalf("%+v: %v", p, err)
+	}
+	var said abi.Explanation
+	if err := explained.Lookup(uint32(0), &said); err != nil {
+		t.Fatal(err)
+	}
+	model := classify.Judge(policy, p)
+	want := reasonOf(model)
+	decided := uint32(1)
+	if want == abi.ReasonNone {
+		decided = 0
+	}
+	if abi.Reason(said.Reason) != want || said.Rule != model.Rule || said.Decided != decided || decided == 1 && int(said.Policy) != number {
+		t.Errorf("%+v: %s by rule %d of policy %d; the model says %s by rule %d of policy %d", p,
+			abi.Reason(said.Reason), said.Rule, said.Policy, want, model.Rule, number)
+	}
+}
+
+func reasonOf(d classify.Decision) abi.Reason {
+	if d.Action == classify.Continue {
+		return abi.ReasonNone
+	}
+	reasons := map[classify.Reason][2]abi.Reason{ // accepted, dropped
+		classify.ByRule:         {abi.ReasonRuleAccept, abi.ReasonRuleDrop},
+		classify.ByDefault:      {abi.ReasonDefaultAccept, abi.ReasonDefaultDrop},
+		classify.ByFragment:     {abi.ReasonFragmentDefaultAccept, abi.ReasonFragmentDefaultDrop},
+		classify.ByFragmentRule: {abi.ReasonFragmentAccept, abi.ReasonFragmentDrop},
+	}[d.Reason]
+	if d.Action == classify.Accept {
+		return reasons[0]
+	}
+	return reasons[1]
+}
+
+// frameOfPacket is a frame that the parser must see as p.
+func frameOfPacket(t *testing.T, p classify.Packet) []byte {
+	t.Helper()
+	spec := packet.Spec{Src: p.Src, Dst: p.Dst, Protocol: p.Protocol, TTL: p.TTL, SrcPort: p.SrcPort, DstPort: p.DstPort}
+	switch p.Protocol {
+	case packet.ICMP:
+		spec.ICMPType = 8
+	case packet.ICMPv6:
+		spec.ICMPType = 128
+	}
+	if p.Fragment {
+		spec.Fragment, spec.More = true, true
+	}
+	if p.NonFirst {
+		spec.Offset = 1480
+	}
+	frame, err := spec.Frame()
+	if err != nil {
+		t.Fatalf("%+v: %v", p, err)
+	}
+	return frame
+}
+
+// TestEveryPolicyOfAGenerationIsJudgedByItsOwnIndex would show policies mixed up: each accepts one port of its own.
+func TestEveryPolicyOfAGenerationIsJudgedByItsOwnIndex(t *testing.T) {
+	accept := func(name string, id uint32, port uint16) classify.Policy {
+		return classify.Policy{Name: name, Default: classify.Drop, Rules: []classify.Rule{
+			{ID: id, Name: "own", Protocol: 17, Ports: ports(port, port), Action: classify.Accept}}}
+	}
+	s := newSite(t, judged, func(want *tc.State) {
+		g := &want.Generation
+		g.Ingress, g.Egress = accept("ingress", 101, 1001), accept("egress", 102, 1002)
+		for i := range g.Workloads {
+			g.Workloads[i].Ingress = accept(fmt.Sprint("ingress", i), uint32(110+i), uint16(1010+i))
+			g.Workloads[i].Egress = accept(fmt.Sprint("egress", i), uint32(120+i), uint16(1020+i))
+		}
+	})
+	walk(t, s,
+		step{at: "uplink ingress", line: "udp 198.51.100.7:9 > 198.18.0.2:1001", reason: abi.ReasonLocal, rule: 101},
+		step{at: "uplink egress", line: "udp 198.18.0.2:9 > 198.51.100.7:1002", reason: abi.ReasonRuleAccept, rule: 102},
+		step{at: "wl1 egress", line: "udp 169.254.1.1:9 > 10.0.1.10:1010", reason: abi.ReasonRuleAccept, rule: 110},
+		step{at: "wl2 egress", line: "udp 169.254.1.1:9 > 10.0.1.20:1011", reason: abi.ReasonRuleAccept, rule: 111},
+		step{at: "wl1 ingress", line: "udp 10.0.1.10:9 > 198.51.100.7:1020", reason: abi.ReasonForwarded, to: "uplink", rule: 120},
+		step{at: "wl2 ingress", line: "udp 10.0.1.20:9 > 198.51.100.7:1021", reason: abi.ReasonForwarded, to: "uplink", rule: 121},
+		step{at: "wl2 ingress", line: "udp 10.0.1.20:9 > 198.51.100.7:1020", reason: abi.ReasonDefaultDrop},
+	)
+	counters, err := s.Counters(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []uint32{101, 102, 110, 111, 120, 121} {
+		if counters.Rules[id].Packets != 1 {
+			t.Errorf("rule %d counted %d packets, want 1", id, counters.Rules[id].Packets)
+		}
+	}
+}
