@@ -38,6 +38,8 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 	enum reason reason;
 
 	v->p.len = skb->len;
+	v->at = skb->ifindex;
+	v->hook = at_ingress ? HOOK_TC_INGRESS : HOOK_TC_EGRESS;
 	if (at_ingress && (skb->mark & MARK_OURS)) /* stale: from a former way through this box */
 		skb->mark &= ~MARK_OURS;
 	if (!on)
@@ -78,6 +80,8 @@ static __always_inline enum reason judge_inbound(struct view *v, bool local)
 		return REASON_SYSTEM;
 	if (v->related)
 		return REASON_ICMP_ERROR;
+	if (bans_stage(&v->p) != REASON_NONE)
+		return REASON_BANNED;
 	return judge_flow(v, POLICY_INGRESS);
 }
 
