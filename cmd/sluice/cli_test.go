@@ -32,6 +32,8 @@ func TestMain(m *testing.M) {
 // noon is when the tests take place.
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
+func sluiceNow() time.Time { return noon }
+
 // outcome is all that a command left.
 type outcome struct {
 	code     int
@@ -43,7 +45,7 @@ func sluice(t *testing.T, args ...string) outcome {
 	t.Helper()
 	var out, errs bytes.Buffer
 	c := newCLI(&out, &errs)
-	c.now = func() time.Time { return noon }
+	c.now = sluiceNow
 	code := c.run(t.Context(), args)
 	return outcome{code, out.String(), errs.String()}
 }
