@@ -38,6 +38,8 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 	enum reason reason;
 
 	v->p.len = skb->len;
+	if (at_ingress && (skb->mark & MARK_OURS)) /* stale: from a former way through this box */
+		skb->mark &= ~MARK_OURS;
 	if (!on)
 		return REASON_INTERNAL;
 	v->slot = on->slot;
@@ -50,12 +52,17 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 	if (reason != REASON_NONE)
 		return reason;
 	reason = link_control(&v->p);
-	if (reason != REASON_NONE && !(at_ingress && is_off_link(&v->p)))
-		return reason;
+	if (reason != REASON_NONE && at_ingress && is_off_link(&v->p))
+		return REASON_NONE;
+	return reason;
+}
+
+/* What judging needs to know, once. Not all that a hook sees is judged, so this costs only where it is. */
+static __always_inline void prepare(struct __sk_buff *skb, struct view *v)
+{
 	view_keys(v);
 	classify(&v->p, &v->c);
 	v->related = (v->p.flags & PACKET_ICMP_ERROR) && quotes_tracked_flow(skb, &v->p);
-	return REASON_NONE;
 }
 
 /* policy.ingress, where XDP does not judge it: the same order, but for what only XDP sees. */
@@ -162,6 +169,7 @@ static __always_inline int ingress(struct __sk_buff *skb, enum role role)
 
 	if (reason != REASON_NONE || !in)
 		return leave_with(&v, reason);
+	prepare(skb, &v);
 	local = bpf_map_lookup_elem(&self, &v.p.dst) || (v.p.family == 6 && is_link_local6(&v.p.dst));
 	reason = role == ROLE_WORKLOAD ? judge_workload(skb, &v, in, local) : judge_outside(&v, in, local);
 	if (drops(reason))
@@ -286,6 +294,7 @@ static __always_inline int egress(struct __sk_buff *skb, enum role role)
 		return leave_with(&v, REASON_JUDGED);
 	if (role == ROLE_WORKLOAD && !out->workload)
 		return leave_with(&v, REASON_WORKLOAD_UNKNOWN);
+	prepare(skb, &v);
 	if (from_index)
 		return egress_forwarded(&v, out, role, from_index);
 	return egress_local(&v, out, role);

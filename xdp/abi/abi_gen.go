@@ -22,6 +22,7 @@ const (
 	FlowClosing       = 2
 	MarkJudged        = 0x10000
 	MarkUnderlay      = 0x1000000
+	MarkOurs          = 0x1010000
 	MaxFailsafe       = 256
 	MaxSelf           = 1024
 	ReasonSlots       = 128

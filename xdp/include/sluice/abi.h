@@ -156,6 +156,7 @@ struct explanation {
  */
 #define MARK_JUDGED   0x00010000u
 #define MARK_UNDERLAY 0x01000000u
+#define MARK_OURS     (MARK_JUDGED | MARK_UNDERLAY)
 
 /*
  * What the root honours while its slot is empty and xdp.fail is closed: management: in its plainest form, because no
