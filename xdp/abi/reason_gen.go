@@ -55,7 +55,8 @@ const (
 	ReasonStackForward          Reason = 48 // the kernel forwards, and the next interface judges it
 	ReasonOtherHost             Reason = 49 // to another host's MAC address: the kernel drops it
 	ReasonMartianSource         Reason = 50 // from outside, with an address of the box or of a workload as its source
-	ReasonMax                   Reason = 51
+	ReasonIP6Mapped             Reason = 51 // an IPv6 header with an IPv4-mapped address, which none on a wire has (RFC 4942 section 2.2)
+	ReasonMax                   Reason = 52
 )
 
 var reasonTable = [ReasonMax]reasonInfo{
@@ -110,4 +111,5 @@ var reasonTable = [ReasonMax]reasonInfo{
 	ReasonStackForward:          {"stack-forward", "the kernel forwards, and the next interface judges it", FateStack},
 	ReasonOtherHost:             {"other-host", "to another host's MAC address: the kernel drops it", FatePass},
 	ReasonMartianSource:         {"martian-source", "from outside, with an address of the box or of a workload as its source", FateDrop},
+	ReasonIP6Mapped:             {"ip6-mapped", "an IPv6 header with an IPv4-mapped address, which none on a wire has (RFC 4942 section 2.2)", FateDrop},
 }
