@@ -49,7 +49,7 @@ func diff(have, want State) []Op {
 	for _, w := range want.Interfaces {
 		h, ok := find(have.Interfaces, w.Name)
 		load = load || h != w
-		if !ok || h.Role == RoleNone {
+		if !ok || h.Role == RoleNone && w.Role != RoleNone {
 			attach = append(attach, Op{Kind: Attach, Interface: w})
 		}
 	}

@@ -76,6 +76,10 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 			break // nothing to look at
 		}
 	}
+	if daemon := d.Gateway.Daemon(); d.held < d.lines && daemon != nil {
+		fmt.Fprintln(out, "\nthe gateway's log ends:")
+		d.detail(tail(daemon.Log, 4000))
+	}
 	if !d.summary(len(steps)) {
 		return ErrDoesNotHold
 	}
@@ -93,9 +97,6 @@ func (d *demo) step(ctx context.Context, s step) error {
 	d.line(s.name, figures, err)
 	d.detail(d.noted)
 	d.noted = ""
-	if err != nil && d.Gateway.Daemon() != nil {
-		d.detail("the gateway's log ends:\n" + tail(d.Gateway.Daemon().Log, 3000))
-	}
 	return nil
 }
 

@@ -87,6 +87,7 @@ const pollInterval = 20 * time.Millisecond
 func poll(ctx context.Context, f func() error) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
+	var last error
 	for {
 		err := f()
 		var end fatalError
@@ -95,10 +96,12 @@ func poll(ctx context.Context, f func() error) error {
 			return nil
 		case errors.As(err, &end):
 			return end.error
+		case ctx.Err() == nil || last == nil:
+			last = err // and not that its time was over in the midst of the last try
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w; last: %w", context.Cause(ctx), err)
+			return fmt.Errorf("%w; last: %w", context.Cause(ctx), last)
 		case <-tick.C:
 		}
 	}

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Process is a child that runs in a namespace, in a session and process group of its own, so that Ctrl-C at the
@@ -76,6 +78,15 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// Signal sends one to the process alone; its group hears nothing of it.
+func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
+
+// ExitCode is the one that the process ended with, -1 where a signal ended it. It waits for the end.
+func (p *Process) ExitCode() int {
+	<-p.done
+	return p.cmd.ProcessState.ExitCode()
+}
+
 // Kill is kill -9 for the process and its group. It returns when the process is gone; to be gone already is no error.
 func (p *Process) Kill() error {
 	select {
@@ -102,7 +113,11 @@ func (id identity) alive() bool {
 	return err == nil && id.PID > 0 && started == id.Started
 }
 
-// kill ends a process of a dead lab, and its group, which it leads.
+// endTimeout is far more than a killed process needs to go.
+const endTimeout = 10 * time.Second
+
+// kill ends a process of a dead lab, and its group, which it leads, and waits until it is gone: a daemon that dies could
+// make one more pin.
 func (id identity) kill() error {
 	if !id.alive() {
 		return nil
@@ -110,7 +125,14 @@ func (id identity) kill() error {
 	if err := syscall.Kill(-id.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("kill process %d: %w", id.PID, err)
 	}
-	return nil
+	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+	defer cancel()
+	return poll(ctx, func() error {
+		if id.alive() {
+			return fmt.Errorf("process %d does not end", id.PID)
+		}
+		return nil
+	})
 }
 
 // self is this process.

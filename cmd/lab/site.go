@@ -63,7 +63,7 @@ func New(ctx context.Context, o Options) (_ *Site, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("the lab makes network namespaces and loads BPF programs: run it as root")
 	}
-	s := &Site{ID: randomHex(2), options: o, log: o.Log}
+	s := &Site{ID: randomHex(3), options: o, log: o.Log}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

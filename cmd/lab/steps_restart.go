@@ -34,6 +34,9 @@ type outage struct {
 
 // restart: kill -9 and a new start, while the client asks and the attacker floods.
 func (d *demo) restart(ctx context.Context) (string, error) {
+	if d.stream == nil {
+		return "", errNoClient
+	}
 	if _, err := d.WaitRoutes(ctx); err != nil {
 		return "", fmt.Errorf("before the restart: %w", err)
 	}

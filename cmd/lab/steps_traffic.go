@@ -86,10 +86,13 @@ func lossless(l Load) error {
 	return nil
 }
 
+// errNoClient: the client that asks all the time begins once the workloads answer.
+var errNoClient = errors.New("there is no client, because HTTP does not work")
+
 // answered waits until the client has n more answers.
 func (d *demo) answered(ctx context.Context, n int) error {
 	if d.stream == nil {
-		return errors.New("there is no client: HTTP did not work")
+		return errNoClient
 	}
 	base := d.stream.Answered()
 	return poll(ctx, func() error {
@@ -148,7 +151,7 @@ func (d *demo) throughTunnel(ctx context.Context, marker string) (took [2]time.D
 // client: over the whole demo, no request was lost.
 func (d *demo) client(context.Context) (string, error) {
 	if d.stream == nil {
-		return "", errors.New("there was no client: HTTP did not work")
+		return "", errNoClient
 	}
 	d.stream.Stop()
 	all := d.stream.Between(time.Time{}, time.Now())

@@ -58,18 +58,19 @@ The gateway:
   {binary} show drops
   {binary} explain --in eth0 --packet 'tcp 198.19.0.1:40000 > 203.0.113.10:80 flags=S'
 Change its file, then:
-  {binary} plan -c {file} --socket {gateway}
-  {binary} apply -c {file} --socket {gateway} --confirm 1m
+  {binary} plan -c {file}
+  {binary} apply -c {file} --confirm 1m
 The peer:
   {binary} show tunnels --socket {peer}
 The hosts:
   ip netns exec {ns}-client curl http://203.0.113.10/
   ip netns exec {ns}-client curl 'http://[2001:db8:100::10]/'
-  ip netns exec {ns}-web-1 curl http://10.20.0.1/            (through the tunnel)
-  ip netns exec {ns}-web-2 curl -m 2 http://198.51.100.10/   (its egress policy forbids it)
-  ip netns exec {ns}-attacker ping -c 3 203.0.113.10
-  ip netns exec {ns}-tor ip route show proto 186             (what BGP brought)
+  ip netns exec {ns}-web-1 curl http://10.20.0.1/  (through the tunnel)
+  ip netns exec {ns}-web-2 curl -m 2 http://198.51.100.10/  (its egress policy forbids it)
+  ip netns exec {ns}-client ping -c 3 203.0.113.11
+  ip netns exec {ns}-attacker curl -m 2 http://203.0.113.10:81/  (nothing lets it in: see show drops)
+  ip netns exec {ns}-tor ip route show proto 186  (what BGP brought)
 Take it down:
-  {binary} lab down
+  {binary} lab down {id}
 `)
 }

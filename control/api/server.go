@@ -17,17 +17,21 @@ import (
 // maxBody bounds a request: a file of 16 MiB and its set files, in base64.
 const maxBody = 512 << 20
 
+// maxSocketPath is what sun_path of sockaddr_un holds beside its final zero.
+const maxSocketPath = 107
+
 // Server serves a Backend on a unix socket. It is a Task: Run, Ready, String.
 type Server struct {
 	path    string
 	backend Backend
 	log     *slog.Logger
 	ready   chan struct{}
+	maxBody int64 // bytes of a request
 }
 
 // NewServer makes a server for the socket at path; nothing happens before Run.
 func NewServer(path string, b Backend, log *slog.Logger) *Server {
-	return &Server{path: path, backend: b, log: log, ready: make(chan struct{})}
+	return &Server{path: path, backend: b, log: log, ready: make(chan struct{}), maxBody: maxBody}
 }
 
 func (s *Server) String() string { return "api" }
@@ -42,6 +46,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelError),
 		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()
@@ -51,13 +56,18 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("api: %w", err)
 	case <-ctx.Done():
 	}
+	// While we still listen the path is surely ours: nobody takes a socket that answers.
+	err = os.Remove(s.path)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
 	// An answer under way, such as that of `sluice down`, is still given.
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if err := server.Shutdown(last); err != nil {
-		return errors.Join(server.Close(), os.RemoveAll(s.path))
+	if server.Shutdown(last) != nil {
+		err = errors.Join(err, server.Close())
 	}
-	return nil
+	return err
 }
 
 // listen makes the socket. A leftover of a daemon that was killed is removed: the lock on the state directory says
@@ -83,6 +93,9 @@ func (s *Server) listen() (net.Listener, error) {
 	}
 	defer os.RemoveAll(private)
 	staged := filepath.Join(private, "s")
+	if n := max(len(staged), len(s.path)); n > maxSocketPath {
+		return nil, fmt.Errorf("api: the path %s is too long by %d bytes for a socket: give a shorter --socket", s.path, n-maxSocketPath)
+	}
 	l, err := net.Listen("unix", staged)
 	if err != nil {
 		return nil, fmt.Errorf("api: %w", err)
@@ -127,10 +140,15 @@ func (s *Server) handler() http.Handler {
 func answer[T any](s *Server, ask func(context.Context, T) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var in T
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, s.maxBody))
 		d.DisallowUnknownFields()
 		if err := d.Decode(&in); err != nil {
-			s.write(w, nil, &Failure{Message: "the request is not understood: " + err.Error(), Refused: true})
+			message := "the request is not understood: " + err.Error()
+			var tooLarge *http.MaxBytesError
+			if errors.As(err, &tooLarge) {
+				message = fmt.Sprintf("the request is larger than %d MiB", tooLarge.Limit>>20)
+			}
+			s.write(w, nil, &Failure{Message: message, Refused: true})
 			return
 		}
 		v, err := ask(r.Context(), in)

@@ -27,17 +27,17 @@ func (r Route) key() routeKey {
 
 // forwardsAs says whether the kernel, holding have, does what want asks for. A want with next hops and no link leaves
 // the link to the kernel.
-func (want Route) forwardsAs(have Route) bool {
-	if want.Type != have.Type {
+func (r Route) forwardsAs(have Route) bool {
+	if r.Type != have.Type {
 		return false
 	}
-	if want.Type != Unicast {
+	if r.Type != Unicast {
 		return true
 	}
-	if want.Link != have.Link && (want.Link != "" || len(want.Via) == 0) {
+	if r.Link != have.Link && (r.Link != "" || len(r.Via) == 0) {
 		return false
 	}
-	return slices.Equal(sortedAddrs(want.Via), sortedAddrs(have.Via))
+	return slices.Equal(sortedAddrs(r.Via), sortedAddrs(have.Via))
 }
 
 func sortedAddrs(in []netip.Addr) []netip.Addr {

@@ -67,9 +67,23 @@ func anotherNamespace(t *testing.T) netns.NsHandle {
 }
 
 // ip runs one command of ip(8) in the thread's namespace.
+// ip runs ip(8). An IPv6 address that it adds is there when it returns: the kernel makes its local route later, by a
+// worker of its own, also without duplicate address detection.
 func ip(t *testing.T, args string) string {
 	t.Helper()
-	return run(t, "ip", strings.Fields(args)...)
+	words := strings.Fields(args)
+	out := run(t, "ip", words...)
+	if len(words) > 2 && words[0] == "addr" && words[1] == "add" && strings.Contains(words[2], ":") {
+		address, _, _ := strings.Cut(words[2], "/")
+		until := time.Now().Add(10 * time.Second)
+		for !strings.Contains(run(t, "ip", "-6", "route", "show", "table", "local"), "local "+address+" ") {
+			if time.Now().After(until) {
+				t.Fatalf("%s has no local route after 10 s", address)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	return out
 }
 
 func run(t *testing.T, name string, args ...string) string {

@@ -37,7 +37,8 @@ static __always_inline bool is_off_link(const struct packet *p)
  */
 static __always_inline bool plays_router(const struct packet *p)
 {
-	return p->family == 6 && p->protocol == IPPROTO_ICMPV6 && (p->icmp_type == 134 || p->icmp_type == 137);
+	return p->family == 6 && p->protocol == IPPROTO_ICMPV6 &&
+	       (p->icmp_type == 134 || p->icmp_type == 137);
 }
 
 /* What every hook does first. Returns REASON_NONE to go on; else the packet leaves with that reason. */
@@ -48,6 +49,8 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 	bool from_workload;
 
 	v->p.len = skb->len;
+	if (at_ingress && (skb->mark & MARK_OURS)) /* stale: from a former way through this box */
+		skb->mark &= ~MARK_OURS;
 	if (!on)
 		return REASON_INTERNAL;
 	from_workload = at_ingress && on->role == ROLE_WORKLOAD;
@@ -64,10 +67,19 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 	v->off_link = reason != REASON_NONE && at_ingress && is_off_link(&v->p);
 	if (reason != REASON_NONE && !v->off_link)
 		return from_workload && plays_router(&v->p) ? REASON_WORKLOAD_ROUTER : reason;
-	view_keys(v, on->role == ROLE_WORKLOAD ? skb->ifindex : 0);
-	classify(&v->p, &v->c);
-	v->related = (v->p.flags & PACKET_ICMP_ERROR) && quotes_tracked_flow(skb, &v->p, from_workload);
 	return REASON_NONE;
+}
+
+/* What judging needs to know, once. Not all that a hook sees is judged, so this costs only where it is. */
+static __always_inline void prepare(struct __sk_buff *skb, struct view *v, const struct interface *on,
+				    bool at_ingress)
+{
+	bool workload = on->role == ROLE_WORKLOAD;
+
+	view_keys(v, workload ? skb->ifindex : 0);
+	classify(&v->p, &v->c);
+	v->related =
+		(v->p.flags & PACKET_ICMP_ERROR) && quotes_tracked_flow(skb, &v->p, workload && at_ingress);
 }
 
 /* policy.ingress, where XDP does not judge it: the same order, but for what only XDP sees. */
@@ -202,8 +214,10 @@ static __always_inline int ingress(struct __sk_buff *skb, enum role role)
 
 	if (reason != REASON_NONE || !in)
 		return leave_with(&v, reason);
+	prepare(skb, &v, in, true);
 	local = bpf_map_lookup_elem(&self, &v.p.dst) || (v.p.family == 6 && is_link_local6(&v.p.dst));
-	reason = role == ROLE_WORKLOAD ? judge_workload(skb, &v, in, local) : judge_outside(&v, in, role, local);
+	reason = role == ROLE_WORKLOAD ? judge_workload(skb, &v, in, local)
+				       : judge_outside(&v, in, role, local);
 	if (drops(reason))
 		return leave_with(&v, reason);
 	if (is_multicast(&v.p))
@@ -330,6 +344,7 @@ static __always_inline int egress(struct __sk_buff *skb, enum role role)
 		return leave_with(&v, REASON_JUDGED);
 	if (role == ROLE_WORKLOAD && !out->workload)
 		return leave_with(&v, REASON_WORKLOAD_UNKNOWN);
+	prepare(skb, &v, out, false);
 	if (from_index)
 		return egress_forwarded(&v, out, role, from_index);
 	return egress_local(&v, out, role);

@@ -85,6 +85,7 @@ func TestEveryStageHasItsReason(t *testing.T) {
 		}},
 		{"a route's end: blackhole is ours, unreachable is the kernel's", []step{
 			{at: "wl1 ingress", line: "udp 10.0.1.10:4000 > 203.0.113.9:53", reason: abi.ReasonStackNoRoute, rule: w1Out},
+			{at: "wl1 ingress", line: "udp 10.0.1.10:4000 > 203.0.113.129:53", reason: abi.ReasonNoRoute, rule: w1Out},
 		}},
 		{"a spent TTL is the kernel's to answer", []step{
 			{at: "uplink ingress", line: "tcp 198.51.100.7:9999 > 10.0.1.10:80 ttl=1", reason: abi.ReasonStackTTL},
@@ -253,4 +254,26 @@ func TestAForwardEntryOpensWorkloadToWorkloadAndTheirPoliciesStillJudge(t *testi
 		step{at: "wl2 ingress", line: "tcp 10.0.1.20:4000 > 10.0.1.10:81", reason: abi.ReasonDefaultDrop},
 		step{at: "wl1 ingress", line: "tcp 10.0.1.10:80 > 10.0.1.20:4001 flags=SA", reason: abi.ReasonDefaultDrop},
 	)
+}
+
+// TestTheMarkExcusesOnlyWhatThisBoxJudgedJustNow: bits 0 to 15 are the operator's and stay.
+func TestTheMarkExcusesOnlyWhatThisBoxJudgedJustNow(t *testing.T) {
+	s := newSite(t)
+	g := s.generation(t)
+	const stale = abi.MarkJudged | abi.MarkUnderlay | 0x77
+	for _, test := range []struct {
+		why  string
+		step step
+		want uint32
+	}{
+		{"left to the kernel unjudged", step{at: "uplink ingress", line: "udp 198.51.100.7:1 > 192.0.2.9:1", mark: stale}, 0x77},
+		{"delivered: no mark goes into a workload", step{at: "uplink ingress", line: "tcp 198.51.100.7:1 > 10.0.1.10:80", mark: stale}, 0x77},
+		{"forwarded", step{at: "wl1 ingress", line: "udp 10.0.1.10:1 > 198.51.100.7:1", mark: stale}, 0x77 | abi.MarkJudged},
+		{"judged, but left to the kernel to deliver", step{at: "uplink ingress", line: "tcp 198.51.100.7:1 > 10.0.1.10:80 ttl=1"}, abi.MarkJudged},
+		{"for the box", step{at: "wl1 ingress", line: "tcp 10.0.1.10:1 > 198.18.0.2:1", mark: abi.MarkJudged}, 0},
+	} {
+		if got := s.markAfter(t, g, test.step); got != test.want {
+			t.Errorf("%s: mark %#x, want %#x", test.why, got, test.want)
+		}
+	}
 }

@@ -204,6 +204,23 @@ func checksum(b []byte) uint16 {
 	return ^uint16(sum)
 }
 
+// markAfter runs a live program and returns the packet's mark as it left it.
+func (s *site) markAfter(t *testing.T, g *pin.Generation, st step) uint32 {
+	t.Helper()
+	name, device := s.program(t, g, st.at)
+	frame := frameOf(t, st.line)
+	copy(frame, device.HardwareAddr)
+	var left struct {
+		skBuff
+		_ [148]byte // the kernel wants room for all of its own
+	}
+	if _, err := g.Programs[name].Run(&ebpf.RunOptions{Data: frame, ContextOut: &left,
+		Context: skBuff{Mark: st.mark, Ifindex: uint32(device.Index)}}); err != nil {
+		t.Fatal(err)
+	}
+	return left.Mark
+}
+
 // walk tries steps one after the other on a site of their own.
 func walk(t *testing.T, s *site, steps ...step) {
 	t.Helper()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"sluice/tc"
 	"sluice/xdp/abi"
@@ -31,7 +33,6 @@ type site struct {
 	gateway, outside, lan namespace
 	workload1, workload2  namespace
 	want                  tc.State
-	macs                  map[string][]byte
 	reasons               map[string]map[abi.Reason]tc.Count // as last read
 }
 
@@ -74,6 +75,13 @@ func newSite(t *testing.T, change ...func(*tc.State)) *site {
 	s.gateway.connect(t, "tap0", s.lan, "tap1")
 	s.gateway.route(t, "10.20.0.0/16", "", "tap0")
 	s.gateway.route(t, "10.21.0.0/16", "", "tun0")
+	s.gateway.do(t, func() error {
+		_, hole, err := net.ParseCIDR("203.0.113.128/25")
+		if err != nil {
+			return err
+		}
+		return netlink.RouteAdd(&netlink.Route{Dst: hole, Type: unix.RTN_BLACKHOLE})
+	})
 	s.lan.address(t, "eth0", lan4+"/24")
 	s.lan.route(t, "0.0.0.0/0", "192.0.2.1", "eth0")
 	s.addWorkload(t, s.workload1, "wl1", w1v4, w1v6)

@@ -22,6 +22,7 @@ const (
 	FlowClosing       = 2
 	MarkJudged        = 0x10000
 	MarkUnderlay      = 0x1000000
+	MarkOurs          = 0x1010000
 	MaxFailsafe       = 256
 	MaxSelf           = 1024
 	ReasonSlots       = 128
@@ -148,7 +149,7 @@ type FlowKey struct {
 	Sport    [2]byte // network byte order
 	Dport    [2]byte // network byte order
 	Protocol uint8
-	Scope    [3]uint8 // link-local addresses behind a workload: 24 bits of its ifindex, lowest first; else 0
+	Scope    [3]uint8
 }
 
 // Flow is struct flow, 16 bytes.

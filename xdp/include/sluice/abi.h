@@ -45,16 +45,16 @@ struct interface {
 	__u16 pad;
 	__u32 workload; /* index into workloads + 1; 0: none */
 };
-#define INTERFACE_JUDGE 1 /* tcx judges policy.ingress here: tunnels, and uplinks with xdp.mode none */
-#define INTERFACE_L3 2    /* packets have no Ethernet header */
+#define INTERFACE_JUDGE	    1 /* tcx judges policy.ingress here: tunnels, and uplinks with xdp.mode none */
+#define INTERFACE_L3	    2 /* packets have no Ethernet header */
 #define INTERFACE_FAIL_OPEN 4 /* what the XDP root does while its slot is empty */
 
 /* ---- classifier: one rule space per object, policies are ranges of it ---- */
 
-#define MAX_RULES 4096 /* entries of one rule space; a rule with many port ranges takes several */
-#define RULE_WORDS (MAX_RULES / 64)
+#define MAX_RULES	4096 /* entries of one rule space; a rule with many port ranges takes several */
+#define RULE_WORDS	(MAX_RULES / 64)
 #define MAX_PORT_RANGES 4
-#define RULE_IDS 65536 /* size of the rule counters; id 0 is never used */
+#define RULE_IDS	65536 /* size of the rule counters; id 0 is never used */
 
 struct prefix4_key {
 	__u32 prefixlen;
@@ -78,23 +78,23 @@ struct port_range { /* host byte order, inclusive */
 
 struct rule {
 	__u32 id;
-	__u8 action;   /* enum action */
-	__u8 flags;    /* RULE_* */
-	__u8 protocol; /* unless RULE_ANY_PROTOCOL */
-	__u8 ttl;      /* 0: any */
-	struct port_range ports[MAX_PORT_RANGES];        /* destination; unused ones are 1-0 */
+	__u8 action;					 /* enum action */
+	__u8 flags;					 /* RULE_* */
+	__u8 protocol;					 /* unless RULE_ANY_PROTOCOL */
+	__u8 ttl;					 /* 0: any */
+	struct port_range ports[MAX_PORT_RANGES];	 /* destination; unused ones are 1-0 */
 	struct port_range source_ports[MAX_PORT_RANGES]; /* unused ones are 1-0 */
 };
-#define RULE_SHADOW 1
+#define RULE_SHADOW	  1
 #define RULE_ANY_PROTOCOL 2
-#define RULE_PORTS 4        /* ports are compared */
+#define RULE_PORTS	  4 /* ports are compared */
 #define RULE_SOURCE_PORTS 8 /* source ports are compared */
 
 struct policy {
-	__u32 first; /* first entry of the rule space */
-	__u32 count; /* entries */
+	__u32 first;	     /* first entry of the rule space */
+	__u32 count;	     /* entries */
 	__u8 default_action; /* enum action */
-	__u8 fragments;      /* enum fragments */
+	__u8 fragments;	     /* enum fragments */
 	__u16 pad;
 };
 
@@ -107,7 +107,7 @@ enum policy_index {
 	POLICY_WORKLOADS = 4,
 };
 #define MAX_WORKLOADS 1024
-#define MAX_POLICIES (POLICY_WORKLOADS + 2 * MAX_WORKLOADS)
+#define MAX_POLICIES  (POLICY_WORKLOADS + 2 * MAX_WORKLOADS)
 
 /* Classes of addresses that no prefix covers. */
 enum class_table { CLASS_SRC4 = 0, CLASS_DST4 = 1, CLASS_SRC6 = 2, CLASS_DST6 = 3, CLASS_TABLES = 4 };
@@ -121,7 +121,8 @@ struct flow_key {
 	__be16 sport;
 	__be16 dport;
 	__u8 protocol;
-	__u8 scope[3]; /* link-local addresses behind a workload: 24 bits of its ifindex, lowest first; else 0 */
+	__u8 scope
+		[3]; /* link-local addresses behind a workload: 24 bits of its ifindex, lowest first; else 0 */
 };
 
 struct flow {
@@ -142,9 +143,9 @@ struct workload {
 /* ---- explain: what the twin writes instead of counting ---- */
 
 struct explanation {
-	__u32 reason; /* enum reason */
-	__u32 rule;   /* stable id; 0: none */
-	__u32 policy; /* index of the policy that decided; valid where rule or a default decided */
+	__u32 reason;  /* enum reason */
+	__u32 rule;    /* stable id; 0: none */
+	__u32 policy;  /* index of the policy that decided; valid where rule or a default decided */
 	__u32 decided; /* 1: policy is valid; with tc: the last one that was asked */
 	__u32 ifindex; /* of the redirect, 0: none */
 	__u32 fate;    /* XDP_* or TC_ACT_* as returned */
@@ -154,15 +155,16 @@ struct explanation {
  * skb->mark: bits 0-15 belong to the operator. Bit 16: our tcx ingress judged the packet, the forwarding matrix
  * included. Bit 24: an encrypted packet of a tunnel (WireGuard's fwmark).
  */
-#define MARK_JUDGED 0x00010000u
+#define MARK_JUDGED   0x00010000u
 #define MARK_UNDERLAY 0x01000000u
+#define MARK_OURS     (MARK_JUDGED | MARK_UNDERLAY)
 
 /*
  * What the root honours while its slot is empty and xdp.fail is closed: management: in its plainest form, because no
  * table of a generation is there. The destination must also be in the pinned map of the box's own addresses.
  */
 #define MAX_FAILSAFE 256
-#define MAX_SELF 1024 /* own addresses that the root knows */
+#define MAX_SELF     1024 /* own addresses that the root knows */
 struct failsafe {
 	union addr from; /* network, IPv4 mapped */
 	union addr mask;

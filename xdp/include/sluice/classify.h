@@ -107,8 +107,8 @@ static __always_inline enum reason default_reason(const struct policy *policy, b
  * Applies one entry. Returns true when it decided, with d filled in. A rule whose ports a later fragment hides is
  * passed over by a policy that continues; elsewhere it ends the search with the fate of fragments: or the default.
  */
-static __always_inline bool apply_rule(const struct rule *r, const struct policy *policy, const struct packet *p,
-				       struct decision *d)
+static __always_inline bool apply_rule(const struct rule *r, const struct policy *policy,
+				       const struct packet *p, struct decision *d)
 {
 	switch (match_rule(r, p)) {
 	case MATCH:
@@ -121,8 +121,8 @@ static __always_inline bool apply_rule(const struct rule *r, const struct policy
 	case MATCH_UNKNOWN:
 		if ((r->flags & RULE_SHADOW) || policy->default_action == ACTION_CONTINUE)
 			return false;
-		d->reason = policy->fragments == FRAGMENTS_ACCEPT ? REASON_FRAGMENT_ACCEPT :
-								    default_reason(policy, true);
+		d->reason = policy->fragments == FRAGMENTS_ACCEPT ? REASON_FRAGMENT_ACCEPT
+								  : default_reason(policy, true);
 		return true;
 	default:
 		return false;
@@ -142,8 +142,8 @@ static __always_inline __u64 range_mask(__u32 word, __u32 first, __u32 last)
 }
 
 /* Walks the candidates of one word, lowest entry first. */
-static __always_inline bool judge_word(__u64 bits, __u32 word, const struct policy *policy, const struct packet *p,
-				       struct decision *d)
+static __always_inline bool judge_word(__u64 bits, __u32 word, const struct policy *policy,
+				       const struct packet *p, struct decision *d)
 {
 	struct bpf_iter_num it;
 	bool decided = false;
@@ -205,7 +205,8 @@ __noinline int judge(const struct packet *p, const struct classes *c, __u32 inde
 
 			if (word >= RULE_WORDS)
 				break;
-			if (judge_word(src->word[word] & dst->word[word] & range_mask(word, policy->first, last),
+			if (judge_word(src->word[word] & dst->word[word] &
+					       range_mask(word, policy->first, last),
 				       word, policy, p, d)) {
 				decided = true;
 				break;

@@ -13,12 +13,12 @@
 #define SECOND 1000000000ull
 
 /* Idle times. RFC 5382 asks for two hours of an established TCP session, RFC 4787 for two minutes of UDP. */
-#define TIMEOUT_TCP_SYN (60 * SECOND)
-#define TIMEOUT_TCP (7440 * SECOND)
+#define TIMEOUT_TCP_SYN	    (60 * SECOND)
+#define TIMEOUT_TCP	    (7440 * SECOND)
 #define TIMEOUT_TCP_CLOSING (30 * SECOND)
-#define TIMEOUT_UDP (60 * SECOND)
+#define TIMEOUT_UDP	    (60 * SECOND)
 #define TIMEOUT_UDP_REPLIED (180 * SECOND)
-#define TIMEOUT_OTHER (60 * SECOND)
+#define TIMEOUT_OTHER	    (60 * SECOND)
 
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02

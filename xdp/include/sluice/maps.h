@@ -51,13 +51,13 @@ struct {
 	__type(value, __u8);
 } self SEC(".maps"); /* the box's own addresses */
 
-#define PREFIX_TRIE(name, key_type)                        \
-	struct {                                               \
-		__uint(type, BPF_MAP_TYPE_LPM_TRIE);               \
-		__uint(map_flags, BPF_F_NO_PREALLOC);              \
-		__uint(max_entries, 1);                            \
-		__type(key, struct key_type);                      \
-		__type(value, __u32);                              \
+#define PREFIX_TRIE(name, key_type)                   \
+	struct {                                      \
+		__uint(type, BPF_MAP_TYPE_LPM_TRIE);  \
+		__uint(map_flags, BPF_F_NO_PREALLOC); \
+		__uint(max_entries, 1);               \
+		__type(key, struct key_type);         \
+		__type(value, __u32);                 \
 	} name SEC(".maps")
 
 PREFIX_TRIE(src4, prefix4_key); /* value: index into classes */
@@ -67,7 +67,8 @@ PREFIX_TRIE(dst6, prefix6_key);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, CLASS_TABLES); /* the first four: addresses that no prefix covers, enum class_table */
+	__uint(max_entries,
+	       CLASS_TABLES); /* the first four: addresses that no prefix covers, enum class_table */
 	__type(key, __u32);
 	__type(value, struct class_bits);
 } classes SEC(".maps");

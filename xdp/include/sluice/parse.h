@@ -26,9 +26,9 @@
 #error "define PARSE_CTX and load_bytes"
 #endif
 
-#define MAX_VLAN_TAGS 2
+#define MAX_VLAN_TAGS	   2
 #define MAX_IP6_EXTENSIONS 6
-#define MAX_L4_OFFSET 0xfff
+#define MAX_L4_OFFSET	   0xfff
 
 #ifndef IPPROTO_SCTP
 #define IPPROTO_SCTP 132
@@ -46,24 +46,24 @@ struct packet {
 	union addr dst;
 	__be16 sport; /* TCP, UDP, SCTP; ICMP echo: see struct flow_key */
 	__be16 dport;
-	__u32 len;        /* bytes of the whole frame, as counters have them */
-	__u32 l3_len;     /* IPv4 total length, or IPv6 payload length + 40, which 16 bits do not hold */
+	__u32 len;	  /* bytes of the whole frame, as counters have them */
+	__u32 l3_len;	  /* IPv4 total length, or IPv6 payload length + 40, which 16 bits do not hold */
 	__be16 ethertype; /* of the innermost header after VLAN tags */
-	__u16 vlan;       /* outermost tag's VLAN id; 0: none */
-	__u16 l3;         /* offset of the IP header */
-	__u16 l4;         /* offset of the transport header; 0: none to be seen */
-	__u8 protocol;    /* last header of the chain */
-	__u8 family;      /* 4, 6, or 0: not IP */
-	__u8 ttl;         /* or hop limit */
-	__u8 flags;       /* PACKET_* */
-	__u8 icmp_type;   /* where protocol is ICMP or ICMPv6 */
-	__u8 tcp_flags;   /* byte 13 of the TCP header */
+	__u16 vlan;	  /* outermost tag's VLAN id; 0: none */
+	__u16 l3;	  /* offset of the IP header */
+	__u16 l4;	  /* offset of the transport header; 0: none to be seen */
+	__u8 protocol;	  /* last header of the chain */
+	__u8 family;	  /* 4, 6, or 0: not IP */
+	__u8 ttl;	  /* or hop limit */
+	__u8 flags;	  /* PACKET_* */
+	__u8 icmp_type;	  /* where protocol is ICMP or ICMPv6 */
+	__u8 tcp_flags;	  /* byte 13 of the TCP header */
 };
-#define PACKET_FRAGMENT 1     /* any fragment */
-#define PACKET_NON_FIRST 2    /* a fragment without the transport header */
-#define PACKET_PORTS 4        /* sport and dport are ports */
-#define PACKET_ICMP_ERROR 8   /* an ICMP error that may quote a packet */
-#define PACKET_ECHO 16        /* an echo request or reply: sport and dport make a flow key */
+#define PACKET_FRAGMENT	  1  /* any fragment */
+#define PACKET_NON_FIRST  2  /* a fragment without the transport header */
+#define PACKET_PORTS	  4  /* sport and dport are ports */
+#define PACKET_ICMP_ERROR 8  /* an ICMP error that may quote a packet */
+#define PACKET_ECHO	  16 /* an echo request or reply: sport and dport make a flow key */
 
 struct vlan_header {
 	__be16 tci;
@@ -380,7 +380,8 @@ static __always_inline enum reason parse_l3(PARSE_CTX *ctx, struct cursor *c, st
 			return REASON_IP6_EXT_TOO_MANY;
 		if ((__u32)p->l4 - p->l3 > p->l3_len) /* headers in what is padding to every router */
 			return REASON_IP6_EXT_TRUNCATED;
-		c->pos = c->start + (p->l4 & MAX_L4_OFFSET); /* the mask tells the verifier what the test told us */
+		c->pos = c->start +
+			 (p->l4 & MAX_L4_OFFSET); /* the mask tells the verifier what the test told us */
 		if (c->pos > c->end)
 			return REASON_IP6_EXT_TRUNCATED;
 	}

@@ -11,59 +11,61 @@
  * The label is NAME in lower case with dashes. "stack" means passed to the kernel's own path for a reason that an
  * operator may want to know, because the fast path could not do it.
  */
-#define SLUICE_REASONS(X)                                                                        \
-	X(NONE, pass, "not judged")                                                                  \
-	X(LINK_CONTROL, pass, "link control: ARP, LLDP, LACP, STP, neighbour discovery, MLD")        \
-	X(UNKNOWN_ETHERTYPE, pass, "an EtherType that Sluice does not judge")                        \
-	X(FAILSAFE, pass, "management: lets it in")                                                  \
-	X(SYSTEM, pass, "a system rule, made from the file itself")                                  \
-	X(ICMP_ERROR, pass, "an ICMP error that quotes a tracked flow")                              \
-	X(RULE_ACCEPT, pass, "a rule accepts it")                                                    \
-	X(RULE_DROP, drop, "a rule drops it")                                                        \
-	X(ESTABLISHED, pass, "a reply to a tracked flow")                                            \
-	X(DEFAULT_ACCEPT, pass, "no rule acted and the default is accept")                           \
-	X(DEFAULT_DROP, drop, "no rule accepts it and the default is drop")                          \
-	X(FRAGMENT_DEFAULT_ACCEPT, pass, "a later fragment that a port rule could match; the default is accept") \
+#define SLUICE_REASONS(X)                                                                                    \
+	X(NONE, pass, "not judged")                                                                          \
+	X(LINK_CONTROL, pass, "link control: ARP, LLDP, LACP, STP, neighbour discovery, MLD")                \
+	X(UNKNOWN_ETHERTYPE, pass, "an EtherType that Sluice does not judge")                                \
+	X(FAILSAFE, pass, "management: lets it in")                                                          \
+	X(SYSTEM, pass, "a system rule, made from the file itself")                                          \
+	X(ICMP_ERROR, pass, "an ICMP error that quotes a tracked flow")                                      \
+	X(RULE_ACCEPT, pass, "a rule accepts it")                                                            \
+	X(RULE_DROP, drop, "a rule drops it")                                                                \
+	X(ESTABLISHED, pass, "a reply to a tracked flow")                                                    \
+	X(DEFAULT_ACCEPT, pass, "no rule acted and the default is accept")                                   \
+	X(DEFAULT_DROP, drop, "no rule accepts it and the default is drop")                                  \
+	X(FRAGMENT_DEFAULT_ACCEPT, pass,                                                                     \
+	  "a later fragment that a port rule could match; the default is accept")                            \
 	X(FRAGMENT_DEFAULT_DROP, drop, "a later fragment that a port rule could match; the default is drop") \
-	X(FRAGMENT_ACCEPT, pass, "a later fragment, and fragments: accept")                          \
-	X(FRAGMENT_DROP, drop, "a fragment, and fragments: drop")                                    \
-	X(NO_GENERATION_PASS, pass, "no generation is loaded and xdp.fail is open")                  \
-	X(NO_GENERATION_DROP, drop, "no generation is loaded and xdp.fail is closed")                \
-	X(ETH_TRUNCATED, drop, "the frame ends inside its Ethernet header")                          \
-	X(VLAN_TRUNCATED, drop, "the frame ends inside a VLAN tag")                                  \
-	X(VLAN_TOO_DEEP, drop, "more than two VLAN tags")                                            \
-	X(IP4_TRUNCATED, drop, "the packet ends inside its IPv4 header")                             \
-	X(IP4_MALFORMED, drop, "IPv4 version, header length or total length is wrong")               \
-	X(IP6_TRUNCATED, drop, "the packet ends inside its IPv6 header")                             \
-	X(IP6_MALFORMED, drop, "IPv6 version or payload length is wrong")                            \
-	X(IP6_EXT_TRUNCATED, drop, "the packet ends inside an IPv6 extension header")                \
-	X(IP6_EXT_TOO_MANY, drop, "more IPv6 extension headers than Sluice follows")                 \
-	X(L4_TRUNCATED, drop, "the packet ends inside its transport header")                         \
-	X(L4_MALFORMED, drop, "a transport header with impossible lengths")                          \
-	X(FRAGMENT_TINY, drop, "a first fragment too short for its transport header (RFC 1858)")     \
-	X(LOCAL, pass, "to the box itself")                                                          \
-	X(MULTICAST, pass, "multicast or link-local: left to the kernel")                            \
-	X(DELIVERED, pass, "redirected into the workload's namespace")                               \
-	X(FORWARDED, pass, "redirected to the next hop")                                             \
-	X(JUDGED, pass, "judged already when it entered the box")                                    \
-	X(FORWARD_DENIED, drop, "forwarding between these roles is not permitted (forward:)")        \
-	X(WORKLOAD_SPOOFED, drop, "a workload sent from an address that is not its own")             \
-	X(WORKLOAD_UNKNOWN, drop, "the interface belongs to no workload of this generation")         \
-	X(STRICT_TUNNEL, drop, "plaintext to a prefix of a strict tunnel")                           \
-	X(NO_ROUTE, drop, "a blackhole route leads there")                                           \
-	X(STACK_TTL, stack, "TTL or hop limit is spent: the kernel answers")                         \
-	X(STACK_MTU, stack, "larger than the next hop's MTU: the kernel answers or fragments")       \
-	X(STACK_NO_ROUTE, stack, "no usable route: the kernel answers")                              \
-	X(STACK_NEIGHBOUR, stack, "the kernel resolves the next hop")                                \
-	X(STACK_L3, stack, "no Ethernet header to redirect with: the kernel forwards")               \
-	X(STACK_UNMANAGED, stack, "to an interface that the file does not name: the kernel forwards") \
-	X(STACK_FRAGMENTED, stack, "headers are not in linear memory: the kernel forwards")          \
-	X(INTERNAL, drop, "an internal table is missing an entry; report this as a bug")             \
-	X(VLAN_CHILD, pass, "tagged: judged at its VLAN interface")                                  \
-	X(STACK_FORWARD, stack, "the kernel forwards, and the next interface judges it")             \
-	X(OTHER_HOST, pass, "to another host's MAC address: the kernel drops it")                    \
-	X(MARTIAN_SOURCE, drop, "from outside, with an address of the box or of a workload as its source") \
-	X(IP6_MAPPED, drop, "an IPv6 header with an IPv4-mapped address, which none on a wire has (RFC 4942 section 2.2)") \
+	X(FRAGMENT_ACCEPT, pass, "a later fragment, and fragments: accept")                                  \
+	X(FRAGMENT_DROP, drop, "a fragment, and fragments: drop")                                            \
+	X(NO_GENERATION_PASS, pass, "no generation is loaded and xdp.fail is open")                          \
+	X(NO_GENERATION_DROP, drop, "no generation is loaded and xdp.fail is closed")                        \
+	X(ETH_TRUNCATED, drop, "the frame ends inside its Ethernet header")                                  \
+	X(VLAN_TRUNCATED, drop, "the frame ends inside a VLAN tag")                                          \
+	X(VLAN_TOO_DEEP, drop, "more than two VLAN tags")                                                    \
+	X(IP4_TRUNCATED, drop, "the packet ends inside its IPv4 header")                                     \
+	X(IP4_MALFORMED, drop, "IPv4 version, header length or total length is wrong")                       \
+	X(IP6_TRUNCATED, drop, "the packet ends inside its IPv6 header")                                     \
+	X(IP6_MALFORMED, drop, "IPv6 version or payload length is wrong")                                    \
+	X(IP6_EXT_TRUNCATED, drop, "the packet ends inside an IPv6 extension header")                        \
+	X(IP6_EXT_TOO_MANY, drop, "more IPv6 extension headers than Sluice follows")                         \
+	X(L4_TRUNCATED, drop, "the packet ends inside its transport header")                                 \
+	X(L4_MALFORMED, drop, "a transport header with impossible lengths")                                  \
+	X(FRAGMENT_TINY, drop, "a first fragment too short for its transport header (RFC 1858)")             \
+	X(LOCAL, pass, "to the box itself")                                                                  \
+	X(MULTICAST, pass, "multicast or link-local: left to the kernel")                                    \
+	X(DELIVERED, pass, "redirected into the workload's namespace")                                       \
+	X(FORWARDED, pass, "redirected to the next hop")                                                     \
+	X(JUDGED, pass, "judged already when it entered the box")                                            \
+	X(FORWARD_DENIED, drop, "forwarding between these roles is not permitted (forward:)")                \
+	X(WORKLOAD_SPOOFED, drop, "a workload sent from an address that is not its own")                     \
+	X(WORKLOAD_UNKNOWN, drop, "the interface belongs to no workload of this generation")                 \
+	X(STRICT_TUNNEL, drop, "plaintext to a prefix of a strict tunnel")                                   \
+	X(NO_ROUTE, drop, "a blackhole route leads there")                                                   \
+	X(STACK_TTL, stack, "TTL or hop limit is spent: the kernel answers")                                 \
+	X(STACK_MTU, stack, "larger than the next hop's MTU: the kernel answers or fragments")               \
+	X(STACK_NO_ROUTE, stack, "no usable route: the kernel answers")                                      \
+	X(STACK_NEIGHBOUR, stack, "the kernel resolves the next hop")                                        \
+	X(STACK_L3, stack, "no Ethernet header to redirect with: the kernel forwards")                       \
+	X(STACK_UNMANAGED, stack, "to an interface that the file does not name: the kernel forwards")        \
+	X(STACK_FRAGMENTED, stack, "headers are not in linear memory: the kernel forwards")                  \
+	X(INTERNAL, drop, "an internal table is missing an entry; report this as a bug")                     \
+	X(VLAN_CHILD, pass, "tagged: judged at its VLAN interface")                                          \
+	X(STACK_FORWARD, stack, "the kernel forwards, and the next interface judges it")                     \
+	X(OTHER_HOST, pass, "to another host's MAC address: the kernel drops it")                            \
+	X(MARTIAN_SOURCE, drop, "from outside, with an address of the box or of a workload as its source")   \
+	X(IP6_MAPPED, drop,                                                                                  \
+	  "an IPv6 header with an IPv4-mapped address, which none on a wire has (RFC 4942 section 2.2)")     \
 	X(WORKLOAD_ROUTER, drop, "a router advertisement or a redirect from a workload, which is no router") \
 	X(UNROUTABLE, drop, "to a workload from a source, or in a group's frame, that no router forwards")
 

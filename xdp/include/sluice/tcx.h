@@ -3,9 +3,9 @@
 
 /* Kernel 6.6, missing from the headers of Debian 12. TCX_NEXT lets other tcx programs of the hook have their say. */
 #ifndef TCX_NEXT
-#define TCX_NEXT (-1)
-#define TCX_PASS 0
-#define TCX_DROP 2
+#define TCX_NEXT     (-1)
+#define TCX_PASS     0
+#define TCX_DROP     2
 #define TCX_REDIRECT 7
 #endif
 
