@@ -5,17 +5,20 @@ import (
 	"errors"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"sluice/tc"
 	"sluice/xdp/abi"
 	"sluice/xdp/packet"
+	"sluice/xdp/pin"
 )
 
 // awaitReason waits until an interface counted a reason.
@@ -81,6 +84,40 @@ func TestAForwardEntryLetsWorkloadsTalk(t *testing.T) {
 	s.workload2.reaches(t, "tcp", w2v6, w1v6, 80)
 	s.converge(t, baseline())
 	s.workload2.doesNotReach(t, "tcp", w2v4, w1v4, 80)
+}
+
+// TestAGenerationThatACrashOrAResizeSpoiledIsLoadedAnew: half of its pins are gone, or its flow tables are not the
+// pinned ones.
+func TestAGenerationThatACrashOrAResizeSpoiledIsLoadedAnew(t *testing.T) {
+	s := newSite(t)
+	pins, err := filepath.Glob(filepath.Join(s.dir, "gen", "tc-*", "prog-tunnel_*"))
+	if err != nil || len(pins) != 2 {
+		t.Fatalf("pins %v: %v", pins, err)
+	}
+	for _, p := range pins {
+		if err := os.Remove(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if done := s.converge(t, baseline()); len(done) == 0 {
+		t.Errorf("after half of the pins went: %q", done)
+	}
+	now, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath("flows-in", 1), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer now.Close()
+	other, err := pin.At(s.dir).StateMap(&ebpf.MapSpec{Type: now.Type(), KeySize: now.KeySize(), ValueSize: now.ValueSize(),
+		Flags: now.Flags(), MaxEntries: 2 * now.MaxEntries()}, "flows-in", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.Close()
+	if done := s.converge(t, baseline()); len(done) == 0 {
+		t.Errorf("after the flow table was replaced: %q", done)
+	}
+	s.workload1.serveTCP(t, w1v4, 80)
+	s.outside.reaches(t, "tcp", client4, w1v4, 80)
 }
 
 // TestADeliveredFrameHasOneHopLess looks at the bytes on the workload's own interface.
