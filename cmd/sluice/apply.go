@@ -47,7 +47,7 @@ has apply.checks the machine goes back as soon as one of them fails; without --c
 // applyFlags are those of everything that makes a revision.
 func applyFlags(cmd *cobra.Command, confirm *time.Duration, message *string) {
 	cmd.Flags().DurationVar(confirm, "confirm", 0, "go back after this `TIME` unless confirmed")
-	cmd.Flags().StringVarP(message, "message", "m", "", "`WHY`, for the history")
+	cmd.Flags().StringVarP(message, "message", "m", "", "say `WHY`: history shows it")
 }
 
 // checkConfirm refuses a time in which nobody could confirm: left out, the flag asks for no confirmation at all.

@@ -30,10 +30,10 @@ func newCLI(out, err io.Writer) *cli {
 
 // The process settings: flag, else SLUICE_*, else node: of the file, else the default. They never alter policy.
 var settings = []struct{ flag, key, value, help string }{
-	{"state-dir", "node.state_dir", daemon.DefaultStateDir, "where revisions and keys are kept"},
-	{"bpf-dir", "node.bpf_dir", daemon.DefaultBPFDir, "where the data path is pinned, on a bpffs"},
-	{"socket", "node.socket", daemon.DefaultSocket, "the API's unix socket"},
-	{"log-level", "log_level", "info", "debug, info, warn or error"},
+	{"state-dir", "node.state_dir", daemon.DefaultStateDir, "the `DIR` of revisions and keys"},
+	{"bpf-dir", "node.bpf_dir", daemon.DefaultBPFDir, "the `DIR` where the data path is pinned, on a bpffs"},
+	{"socket", "node.socket", daemon.DefaultSocket, "the `PATH` of the API's unix socket"},
+	{"log-level", "log_level", "info", "`LEVEL`: debug, info, warn or error"},
 }
 
 func (c *cli) root() *cobra.Command {
@@ -49,7 +49,7 @@ func (c *cli) root() *cobra.Command {
 		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 	})
 	flags := root.PersistentFlags()
-	flags.StringVarP(&c.output, "output", "o", "text", "text or json")
+	flags.StringVarP(&c.output, "output", "o", "text", "`FORMAT`: text or json")
 	for _, s := range settings {
 		flags.String(s.flag, s.value, s.help)
 		_ = c.settings.BindPFlag(s.key, flags.Lookup(s.flag))
@@ -88,6 +88,7 @@ func helpCmd() *cobra.Command {
 			if err != nil || len(rest) > 0 {
 				return usageError{fmt.Errorf("there is no verb %q; `%s --help` lists them", strings.Join(args, " "), cmd.Root().Name())}
 			}
+			about.InitDefaultHelpFlag()
 			return about.Help()
 		},
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"sluice/control/api"
@@ -36,11 +37,7 @@ func printer[T any](print func(*cli, T) error) func(*cli, json.RawMessage) error
 func printStatus(c *cli, s api.Status) error {
 	e := s.Engine
 	fmt.Fprintf(c.out, "node        %s, sluice %s, pid %d, up %s\n", orDash(s.Node), s.Version, s.PID, c.since(s.Started))
-	state := "applied"
-	if !e.Applied {
-		state = "NOT fully applied"
-	}
-	fmt.Fprintf(c.out, "revision    %d, %s\n", e.Revision, state)
+	fmt.Fprintf(c.out, "revision    %s\n", revisionState(e))
 	if p := e.Pending; p != nil {
 		if p.Confirm {
 			fmt.Fprintf(c.out, "pending     goes back to %s in %s unless confirmed\n", revisionText(p.Base), secondsText(p.Remaining))
@@ -57,7 +54,8 @@ func printStatus(c *cli, s api.Status) error {
 	fmt.Fprintf(c.out, "generation  xdp %s, tc %s\n", short(s.XDPGeneration), short(s.TCGeneration))
 	fmt.Fprintf(c.out, "bgp         %d of %d neighbors established\n", s.Established, s.Neighbors)
 	for _, condition := range e.Conditions {
-		fmt.Fprintf(c.out, "condition   %s=%s %s %s\n", condition.Type, condition.Status, condition.Reason, condition.Message)
+		line := fmt.Sprintf("condition   %s=%s %s %s", condition.Type, condition.Status, condition.Reason, condition.Message)
+		fmt.Fprintln(c.out, strings.TrimRight(line, " "))
 	}
 	for _, w := range e.Warnings {
 		fmt.Fprintf(c.out, "warning     %s\n", w)
@@ -66,6 +64,20 @@ func printStatus(c *cli, s api.Status) error {
 		fmt.Fprintf(c.out, "last error  %s (%s ago)\n", e.LastError, c.since(e.LastErrorAt))
 	}
 	return nil
+}
+
+// revisionState says which revision is live, and whether the machine holds it.
+func revisionState(e api.EngineStatus) string {
+	switch {
+	case e.Revision == 0:
+		return "none"
+	case e.Down:
+		return fmt.Sprintf("%d, taken down", e.Revision)
+	case !e.Applied:
+		return fmt.Sprintf("%d, NOT fully applied", e.Revision)
+	default:
+		return fmt.Sprintf("%d, applied", e.Revision)
+	}
 }
 
 func printInterfaces(c *cli, list []api.Interface) error {

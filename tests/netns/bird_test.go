@@ -13,7 +13,7 @@ import (
 
 // torFile is BIRD as the ToR: a session for each family, default routes to learn, and what it hears goes to the kernel.
 const torFile = `
-log %q all;
+log %q all; debug protocols { states, events };
 router id 198.18.0.1;
 protocol device { scan time 1; }
 protocol static default4 { ipv4; route 0.0.0.0/0 blackhole; }
@@ -47,6 +47,11 @@ func startBird(t *testing.T, s *site) *bird {
 	if err := os.WriteFile(config, fmt.Appendf(nil, torFile, log), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if said, _ := os.ReadFile(log); t.Failed() {
+			t.Logf("BIRD said:\n%s", said[max(0, len(said)-4000):])
+		}
+	})
 	process, err := s.ToR.Command("tor", "/usr/sbin/bird", "-f", "-c", config, "-s", b.socket, "-P", filepath.Join(s.Dir, "bird.pid"))
 	if err != nil {
 		t.Fatalf("BIRD 2 (package bird2): %v", err)

@@ -32,6 +32,8 @@ type site struct {
 	api  *api.Client
 	bird *bird
 	file string // what Gateway.File holds
+
+	rendered string // what it held first: configs/lab-gateway.yaml with the lab's keys
 }
 
 // newSite builds a site. BIRD runs; the gateway's daemon does not, yet.
@@ -52,9 +54,30 @@ func newSite(t *testing.T) *site {
 			t.Error(err)
 		}
 	})
+	rendered, err := os.ReadFile(s.Gateway.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.rendered = string(rendered)
 	s.write(gatewayFile)
+	s.quiet()
 	s.bird = startBird(t, s)
 	return s
+}
+
+// quiet waits until every link of the gateway has its link-local address: they come a second after the link, and belong
+// to `self` and to the state of the machine.
+func (s *site) quiet() {
+	s.t.Helper()
+	eventually(s.t, func() error {
+		links := strings.Count(s.must(s.Gateway.Namespace, "ip -o link show up"), "\n") - 1 // but for lo
+		addresses := s.must(s.Gateway.Namespace, "ip -6 -o addr show scope link -tentative")
+		ready := strings.Count(addresses, "\n") - strings.Count(addresses, "fe80::1/64") // but for those of ours
+		if ready != links {
+			return fmt.Errorf("%d of %d links have their link-local address", ready, links)
+		}
+		return nil
+	})
 }
 
 // newGateway is newSite with the daemon up and both sessions established.
@@ -211,22 +234,20 @@ var advertised = []string{
 	"2001:db8:100::/48", "2001:db8:100::10/128", "2001:db8:100::11/128",
 }
 
-// eventually polls until ok has no complaint.
-func eventually(t *testing.T, ok func() error) {
+// eventually polls until ok has no complaint. At the deadline it says the last one, after what explain has to say.
+func eventually(t *testing.T, ok func() error, explain ...func()) {
 	t.Helper()
-	within(t, patience, ok)
-}
-
-func within(t *testing.T, limit time.Duration, ok func() error) {
-	t.Helper()
-	deadline := time.Now().Add(limit)
+	deadline := time.Now().Add(patience)
 	for {
 		err := ok()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("still after %s: %v", limit, err)
+			for _, e := range explain {
+				e()
+			}
+			t.Fatalf("still after %s: %v", patience, err)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

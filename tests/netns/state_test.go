@@ -90,7 +90,7 @@ func (s *site) pins() string {
 			return err
 		}
 		id, err := objectID(path, d)
-		fmt.Fprintf(&b, "%s %s\n", strings.TrimPrefix(path, s.Gateway.BPFDir), id)
+		fmt.Fprintf(&b, "%s %s\n", "."+strings.TrimPrefix(path, s.Gateway.BPFDir), id)
 		return err
 	})
 	if err != nil {

@@ -154,7 +154,7 @@ type FlowKey struct {
 	Sport    [2]byte // network byte order
 	Dport    [2]byte // network byte order
 	Protocol uint8
-	_        [3]uint8
+	Scope    [3]uint8
 }
 
 // Flow is struct flow, 16 bytes.
@@ -226,7 +226,7 @@ const (
 // DropEvent is struct drop_event, 72 bytes.
 type DropEvent struct {
 	TimeNs   uint64 // CLOCK_BOOTTIME
-	Src      Addr   // zero, as all below it, where family is 0
+	Src      Addr   // zero where family is 0
 	Dst      Addr
 	Ifindex  uint32
 	Len      uint32  // bytes of the frame
