@@ -52,6 +52,9 @@ func (c *cli) printExplanation(e api.Explanation) error {
 		} else if h.Policy != "" {
 			fmt.Fprintf(c.out, "  by the default of %s\n", h.Policy)
 		}
+		if b := h.Ban; b != nil {
+			fmt.Fprintf(c.out, "  by the ban of %s %s%s%s\n", b.Target, untilText(*b), prefixed(", by ", b.By), prefixed(": ", b.Why))
+		}
 		if h.RedirectTo != "" {
 			fmt.Fprintf(c.out, "  to %s\n", h.RedirectTo)
 		}
@@ -71,4 +74,12 @@ func lineText(file string, line int) string {
 	default:
 		return fmt.Sprintf(" (%s:%d)", file, line)
 	}
+}
+
+// prefixed is a text with words in front of it, or nothing.
+func prefixed(words, text string) string {
+	if text == "" {
+		return ""
+	}
+	return words + text
 }

@@ -63,7 +63,7 @@ func (c *cli) root() *cobra.Command {
 	}
 	root.AddCommand(
 		c.runCmd(), c.checkCmd(), c.planCmd(), c.diffCmd(), c.applyCmd(), c.confirmCmd(), c.rollbackCmd(), c.historyCmd(),
-		c.showCmd(), c.explainCmd(), c.keyCmd(), c.doctorCmd(), c.labCmd(), c.downCmd(), c.versionCmd(),
+		c.showCmd(), c.explainCmd(), c.banCmd(), c.unbanCmd(), c.monitorCmd(), c.keyCmd(), c.doctorCmd(), c.labCmd(), c.downCmd(), c.versionCmd(),
 	)
 	root.SetHelpCommand(helpCmd())
 	root.InitDefaultHelpCmd()

@@ -22,6 +22,7 @@ var printers = map[string]func(*cli, json.RawMessage) error{
 	"bgp":        printer(printBGP),
 	"routes":     printer(printRoutes),
 	"tunnels":    printer(printTunnels),
+	"bans":       printer(printBans),
 }
 
 func printer[T any](print func(*cli, T) error) func(*cli, json.RawMessage) error {

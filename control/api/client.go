@@ -112,11 +112,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, ou
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		f := &Failure{}
-		if err := json.NewDecoder(response.Body).Decode(f); err != nil || f.Message == "" {
-			return fmt.Errorf("the daemon answered %s", response.Status)
-		}
-		return f
+		return failure(response)
 	}
 	if err := json.NewDecoder(response.Body).Decode(out); err != nil {
 		if ctx.Err() != nil {
@@ -128,6 +124,15 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, ou
 		return fmt.Errorf("the daemon's answer is not understood (is it of another version?): %w", err)
 	}
 	return nil
+}
+
+// failure reads an answer that is not 200.
+func failure(response *http.Response) error {
+	f := &Failure{}
+	if err := json.NewDecoder(response.Body).Decode(f); err != nil || f.Message == "" {
+		return fmt.Errorf("the daemon answered %s", response.Status)
+	}
+	return f
 }
 
 // unreachable says in plain words why no answer came.

@@ -26,7 +26,8 @@ type Server struct {
 	backend Backend
 	log     *slog.Logger
 	ready   chan struct{}
-	maxBody int64 // bytes of a request
+	life    context.Context // of Run: streams end with it
+	maxBody int64           // bytes of a request
 }
 
 // NewServer makes a server for the socket at path; nothing happens before Run.
@@ -45,6 +46,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.life = ctx
 	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelError),
 		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }}
@@ -116,6 +118,9 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("POST /v1/rollback", answer(s, func(ctx context.Context, r RollbackRequest) (any, error) { return b.Rollback(ctx, r) }))
 	mux.Handle("POST /v1/explain", answer(s, func(ctx context.Context, r ExplainRequest) (any, error) { return b.Explain(ctx, r) }))
 	mux.Handle("POST /v1/down", answer(s, func(ctx context.Context, _ struct{}) (any, error) { return struct{}{}, b.Down(ctx) }))
+	mux.Handle("POST /v1/ban", answer(s, func(ctx context.Context, r BanRequest) (any, error) { return b.Ban(ctx, r) }))
+	mux.Handle("POST /v1/unban", answer(s, func(ctx context.Context, r UnbanRequest) (any, error) { return b.Unban(ctx, r) }))
+	mux.HandleFunc("GET /v1/monitor", s.monitor)
 	mux.HandleFunc("GET /v1/history", func(w http.ResponseWriter, r *http.Request) {
 		v, err := b.History(r.Context())
 		s.write(w, v, err)

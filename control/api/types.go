@@ -78,6 +78,7 @@ type HookAnswer struct {
 	File       string       `json:"file,omitempty"` // where the rule stands, as stored with the revision
 	Line       int          `json:"line,omitempty"`
 	RedirectTo string       `json:"redirect_to,omitempty"`
+	Ban        *Ban         `json:"ban,omitempty"` // that dropped it
 	PassedOver []PassedOver `json:"passed_over,omitempty"`
 }
 

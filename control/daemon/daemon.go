@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"sluice/bgp"
 	"sluice/control/api"
+	"sluice/control/ban"
 	"sluice/control/compile"
 	"sluice/control/config"
 	"sluice/control/engine"
@@ -33,6 +35,9 @@ type Daemon struct {
 	metrics   *metrics
 	prober    *probe.Prober
 	engine    *engine.Engine
+	clock     engine.Clock
+	bans      *ban.List
+	hub       *hub
 
 	stop context.CancelFunc // ends Run, after a down
 }
@@ -67,7 +72,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // build makes the subsystems and the engine. Nothing is touched yet.
 func build(ctx context.Context, o Options) (*Daemon, error) {
-	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{})}
+	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub()}
 	var err error
 	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir}); err != nil {
 		return nil, err
@@ -84,14 +89,16 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	clock, err := engine.SystemClock()
-	if err != nil {
+	if d.clock, err = engine.SystemClock(); err != nil {
 		return nil, err
 	}
+	d.bans = ban.New(ban.Options{
+		Path: filepath.Join(o.StateDir, "bans.json"), Open: d.openBans, Clock: d.clock, Log: o.Log, Notify: d.banNotice,
+	})
 	d.engine, err = engine.New(engine.Options{
 		Subsystems: d.subsystems(), Announcer: "bgp",
 		Parse: parse, Compile: compile.Compile, Facts: d.facts, Source: d.source,
-		Store: store, Clock: clock, Checker: checker{d}, Log: o.Log,
+		Store: store, Clock: d.clock, Checker: checker{d}, Log: o.Log, Notify: d.engineNotice,
 	})
 	return d, err
 }
@@ -124,6 +131,10 @@ func (d *Daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Ahead of the first generation: after a reboot no packet is let in that was banned before.
+	if err := d.bans.Load(); err != nil {
+		d.opts.Log.Error("no bans until this is mended", "error", err)
+	}
 	if err := d.engine.Start(ctx); err != nil {
 		d.diagnose(ctx)
 		if !errors.Is(err, engine.ErrDegraded) {
@@ -137,6 +148,9 @@ func (d *Daemon) run(ctx context.Context) error {
 		api.NewServer(d.opts.Socket, d, d.opts.Log),
 		funcTask{"engine", d.engine.Run},
 		funcTask{"link events", func(ctx context.Context) error { return d.follow(ctx, events) }},
+		funcTask{"bans", d.bans.Run},
+		funcTask{"BGP events", func(ctx context.Context) error { return d.followBGP(ctx, d.bgp.Events()) }},
+		funcTask{"dropped packets", d.followDrops},
 	)
 }
 
@@ -184,12 +198,17 @@ func (d *Daemon) follow(ctx context.Context, events <-chan host.Event) error {
 				return nil
 			}
 			d.opts.Log.Debug("link event", "link", e.Link, "exists", e.Exists, "carrier", e.Carrier)
+			d.linkNotice(e)
 		}
 		quiet := time.NewTimer(settle)
 	gather:
 		for {
 			select {
-			case <-events:
+			case e, open := <-events:
+				if !open {
+					return nil
+				}
+				d.linkNotice(e)
 			case <-quiet.C:
 				break gather
 			}

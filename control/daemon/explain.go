@@ -59,6 +59,7 @@ func (e *explainer) xdp(ctx context.Context, name string, frame []byte) (passed 
 	answer := api.HookAnswer{
 		Hook: "xdp", Interface: name, Verdict: x.Verdict.String(), Reason: x.Reason.String(), Text: x.Reason.Text(),
 	}
+	e.banned(&answer, x.Reason)
 	e.decided(&answer, x.Reason, x.Rule, x.Policy, e.d.liveDesired().XDP.Generation.Policies())
 	e.out.Hooks = append(e.out.Hooks, answer)
 	return x.Verdict != abi.FateDrop, nil
@@ -79,9 +80,17 @@ func (e *explainer) tc(ctx context.Context, name string, egress bool, frame []by
 	if x.RedirectTo != "" {
 		answer.Verdict = "redirect"
 	}
+	e.banned(&answer, x.Reason)
 	e.decided(&answer, x.Reason, x.Rule, x.Policy, e.d.liveDesired().TC.Generation.Policies())
 	e.out.Hooks = append(e.out.Hooks, answer)
 	return nil
+}
+
+// banned names the ban that the program met: the list tells what the kernel's table does not, who and why.
+func (e *explainer) banned(a *api.HookAnswer, reason abi.Reason) {
+	if reason == abi.ReasonBanned {
+		a.Ban = e.d.banOf(e.seen.Src)
+	}
 }
 
 // decided fills in the policy's part of an answer, and asks the reference model whether it agrees. index is that of the

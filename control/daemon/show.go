@@ -40,6 +40,8 @@ func (d *Daemon) Show(ctx context.Context, noun string) (any, error) {
 		return listed(neighbors), err
 	case "routes":
 		return listed(d.bgp.Routes()), nil
+	case "bans":
+		return d.showBans()
 	case "tunnels":
 		tunnels, err := d.wireguard.Status(ctx)
 		return listed(tunnels), err

@@ -185,6 +185,11 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 	}
 	e.healthy(ctx)
 	e.log.Info("applied", "revision", next.number, "steps", len(steps), "pending", w != nil)
+	if w == nil {
+		e.notify(NoticeApplied, next.number, e.store.metas[next.number].Message)
+	} else {
+		e.notify(NoticePending, next.number, fmt.Sprintf("goes back to %s in %s", w.base, e.left(w).Round(time.Second)))
+	}
 	return nil
 }
 
@@ -196,6 +201,7 @@ func (e *Engine) replaced(w *watch, by int) {
 		e.owed[w.Revision] = reason
 	}
 	w.end(fmt.Errorf("%w: revision %d: %s", ErrReverted, w.Revision, reason))
+	e.notify(NoticeReverted, w.Revision, reason)
 }
 
 // undo goes back to the current revision after a failed apply. Nobody's ctx can stop it half way.
@@ -212,6 +218,7 @@ func (e *Engine) undo(ctx context.Context, n int, before *watch, cause error) er
 	}
 	e.healthy(ctx)
 	e.failed(cause)
+	e.notify(NoticeFailed, n, cause.Error())
 	return fmt.Errorf("%w; the machine is back at %s", cause, e.current)
 }
 

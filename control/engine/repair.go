@@ -136,5 +136,6 @@ func (e *Engine) Down(ctx context.Context) error {
 		return fmt.Errorf("taking down: %w; what is left stays, run it again", err)
 	}
 	e.log.Info("down", "steps", len(p.Steps))
+	e.notify(NoticeDown, 0, "")
 	return nil
 }

@@ -96,6 +96,7 @@ func (e *Engine) degraded(reason string, errs ...error) {
 	}
 	message := strings.Join(text, "; and ")
 	e.log.Error("degraded", "reason", reason, "error", message)
+	e.notify(NoticeDegraded, e.current.number, message)
 	e.failed(errors.Join(errs...))
 	e.set(func() {
 		e.report.condition(e.clock.Now(), ConditionDegraded, True, reason, message)

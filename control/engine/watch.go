@@ -92,6 +92,7 @@ func (e *Engine) confirm() error {
 	e.set(func() { e.watch = nil })
 	w.end(nil)
 	e.log.Info("confirmed", "revision", w.Revision)
+	e.notify(NoticeConfirmed, w.Revision, "")
 	return nil
 }
 
@@ -124,6 +125,7 @@ func (e *Engine) goBack(ctx context.Context, reason string) error {
 	}
 	e.healthy(ctx)
 	e.failed(cause)
+	e.notify(NoticeReverted, w.Revision, fmt.Sprintf("%s; back at %s", reason, w.base))
 	return nil
 }
 
