@@ -48,8 +48,8 @@ const (
 )
 
 // WatchDrops makes the programs of both hooks sample what they drop, at most rate samples a second in all, until ctx
-// ends. It calls drop for each, and unseen about once a second; both must be quick, or samples are lost (and counted).
-// No generation is loaded for it. Only one may run at a time.
+// ends. It calls drop for each; and unseen before it begins, when it has begun, and then about once a second. Both must
+// be quick, or samples are lost (and counted). No generation is loaded for it. Only one may run at a time.
 func WatchDrops(ctx context.Context, path string, rate int, drop func(Drop), unseen func(Unseen)) error {
 	dir, err := pin.Open(path)
 	if err != nil {
@@ -72,6 +72,9 @@ func WatchDrops(ctx context.Context, path string, rate int, drop func(Drop), uns
 
 	w := dropWatch{maps: maps, burst: burst(rate), unseen: unseen}
 	begin := bootTime()
+	if err := w.tell(); err != nil {
+		return err
+	}
 	if err := w.renew(); err != nil {
 		return err
 	}
@@ -115,11 +118,9 @@ func (w dropWatch) keep(ctx context.Context, events *ringbuf.Reader) error {
 		if err := w.renew(); err != nil {
 			return err
 		}
-		u, err := w.count()
-		if err != nil {
+		if err := w.tell(); err != nil {
 			return err
 		}
-		w.unseen(u)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -128,19 +129,20 @@ func (w dropWatch) keep(ctx context.Context, events *ringbuf.Reader) error {
 	}
 }
 
-func (w dropWatch) count() (Unseen, error) {
+func (w dropWatch) tell() error {
 	var (
 		perCPU []abi.DropBudget
 		out    Unseen
 	)
 	if err := w.maps[table.DropBudget].Lookup(uint32(0), &perCPU); err != nil {
-		return out, fmt.Errorf("count of unsampled drops: %w", err)
+		return fmt.Errorf("count of unsampled drops: %w", err)
 	}
 	for _, c := range perCPU {
 		out.Suppressed += c.Suppressed
 		out.Lost += c.Lost
 	}
-	return out, nil
+	w.unseen(out)
+	return nil
 }
 
 // read hands on what was dropped since begin: a process that was killed may have left older ones in the ring.

@@ -97,6 +97,8 @@ type box struct {
 	stored  api.StoredConfig
 	history []api.Revision
 	explain api.Explanation
+	bans    []api.Ban
+	events  []api.Event // what Monitor tells; then the daemon ends
 }
 
 func (b *box) note(format string, args ...any) error {
@@ -137,6 +139,23 @@ func (b *box) Show(_ context.Context, noun string) (any, error) {
 
 func (b *box) Explain(_ context.Context, r api.ExplainRequest) (api.Explanation, error) {
 	return b.explain, b.note("explain %s %q egress=%v", r.Interface, r.Packet, r.Egress)
+}
+
+func (b *box) Ban(_ context.Context, r api.BanRequest) ([]api.Ban, error) {
+	return b.bans, b.note("ban %q for %gs why %q by %q force=%v", r.Targets, r.ForSeconds, r.Why, r.By, r.Force)
+}
+
+func (b *box) Unban(_ context.Context, r api.UnbanRequest) ([]api.Ban, error) {
+	return b.bans, b.note("unban %q all=%v", r.Targets, r.All)
+}
+
+func (b *box) Monitor(_ context.Context, r api.MonitorRequest, each func(api.Event) error) error {
+	for _, e := range b.events {
+		if err := each(e); err != nil {
+			return err
+		}
+	}
+	return b.note("monitor drops=%v", r.Drops)
 }
 
 func (b *box) Down(context.Context) error { return b.note("down") }

@@ -52,6 +52,12 @@ var calls = []struct {
 		return c.Explain(ctx, ExplainRequest{"eth0", "icmp 192.0.2.1 > 192.0.2.2", true})
 	}, `explain eth0 "icmp 192.0.2.1 > 192.0.2.2" true`,
 		Explanation{Packet: "icmp 192.0.2.1 > 192.0.2.2", Hooks: []HookAnswer{{Hook: "xdp", Line: 7}}}},
+	{"ban", func(ctx context.Context, c *Client) (any, error) {
+		return c.Ban(ctx, BanRequest{[]string{"192.0.2.7", "2001:db8::/32"}, 600, "why", "ann", true})
+	}, `ban ["192.0.2.7" "2001:db8::/32"] for 600s "why" by "ann" force true`, []Ban{{Target: "192.0.2.7", Why: "why"}}},
+	{"unban", func(ctx context.Context, c *Client) (any, error) {
+		return c.Unban(ctx, UnbanRequest{Targets: []string{"192.0.2.7"}})
+	}, `unban ["192.0.2.7"] all false`, []Ban{}},
 	{"down", func(ctx context.Context, c *Client) (any, error) { return nil, c.Down(ctx) }, "down", nil},
 }
 

@@ -20,6 +20,8 @@ type fake struct {
 	fail  error         // of every request, where set
 	hold  chan struct{} // where set, Down waits for it
 	enter chan struct{} // closed once Down waits
+
+	events chan Event // what Monitor tells
 }
 
 func (f *fake) note(format string, args ...any) error {
@@ -61,6 +63,37 @@ func (f *fake) Show(_ context.Context, noun string) (any, error) {
 
 func (f *fake) Explain(_ context.Context, r ExplainRequest) (Explanation, error) {
 	return Explanation{Packet: r.Packet, Hooks: []HookAnswer{{Hook: "xdp", Line: 7}}}, f.note("explain %s %q %v", r.Interface, r.Packet, r.Egress)
+}
+
+func (f *fake) Ban(_ context.Context, r BanRequest) ([]Ban, error) {
+	return []Ban{{Target: r.Targets[0], Why: r.Why}}, f.note("ban %q for %gs %q by %q force %v", r.Targets, r.ForSeconds, r.Why, r.By, r.Force)
+}
+
+func (f *fake) Unban(_ context.Context, r UnbanRequest) ([]Ban, error) {
+	return []Ban{}, f.note("unban %q all %v", r.Targets, r.All)
+}
+
+// Monitor tells of a begin and of what is in events, until they are closed.
+func (f *fake) Monitor(ctx context.Context, r MonitorRequest, each func(Event) error) error {
+	if err := f.note("monitor drops %v", r.Drops); err != nil {
+		return err
+	}
+	if err := each(Event{Type: EventBegin}); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, open := <-f.events:
+			if !open {
+				return f.fail
+			}
+			if err := each(e); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 func (f *fake) Down(context.Context) error {

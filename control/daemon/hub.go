@@ -17,7 +17,8 @@ type hub struct {
 	mu        sync.Mutex
 	listeners map[*listener]bool
 	drops     int           // of them want dropped packets
-	demand    chan struct{} // tells that drops changed between none and some
+	demand    chan struct{} // tells that drops changed
+	sampling  chan struct{} // closed while dropped packets are sampled, or it is known that they cannot be
 }
 
 // listener is one stream.
@@ -30,7 +31,9 @@ type listener struct {
 	lost uint64
 }
 
-func newHub() *hub { return &hub{listeners: map[*listener]bool{}, demand: make(chan struct{}, 1)} }
+func newHub() *hub {
+	return &hub{listeners: map[*listener]bool{}, demand: make(chan struct{}, 1), sampling: make(chan struct{})}
+}
 
 func (h *hub) publish(e api.Event) {
 	if e.Time.IsZero() {
@@ -74,9 +77,18 @@ func (l *listener) take() []api.Event {
 // listen calls each for every event from now on, one at a time, until ctx ends or each returns an error.
 func (h *hub) listen(ctx context.Context, drops bool, each func(api.Event) error) error {
 	l := &listener{drops: drops, more: make(chan struct{}, 1)}
-	l.put(api.Event{Time: time.Now(), Type: api.EventBegin})
 	h.join(l, 1)
 	defer h.join(l, -1)
+	if drops {
+		select {
+		case <-h.sampled():
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	if err := each(api.Event{Time: time.Now(), Type: api.EventBegin}); err != nil {
+		return err
+	}
 	for {
 		for _, e := range l.take() {
 			if err := each(e); err != nil {
@@ -115,6 +127,28 @@ func (h *hub) wanted() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.drops > 0
+}
+
+func (h *hub) sampled() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.sampling
+}
+
+// setSampling lets those begin who wait for samples, or makes the next ones wait.
+func (h *hub) setSampling(on bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	select {
+	case <-h.sampling:
+		if !on {
+			h.sampling = make(chan struct{})
+		}
+	default:
+		if on {
+			close(h.sampling)
+		}
+	}
 }
 
 func (h *hub) count() int {

@@ -78,6 +78,7 @@ func (d *Daemon) followDrops(ctx context.Context) error {
 		if err != nil {
 			d.opts.Log.Warn("dropped packets cannot be sampled", "error", err)
 			d.hub.publish(api.Event{Type: api.EventNote, Text: "dropped packets cannot be sampled: " + err.Error()})
+			d.hub.setSampling(true)
 			select {
 			case <-ctx.Done():
 				return nil
@@ -102,6 +103,7 @@ func (d *Daemon) sampleDrops(ctx context.Context) error {
 		cancel()
 	}()
 	w := d.newDropWriter()
+	defer d.hub.setSampling(false)
 	err := xdp.WatchDrops(ctx, d.opts.BPFDir, dropRate, w.drop, w.unseen)
 	if errors.Is(err, context.Canceled) {
 		err = nil
@@ -123,7 +125,7 @@ func (d *Daemon) newDropWriter() *dropWriter {
 	return &dropWriter{d: d, names: map[int]string{}}
 }
 
-// unseen comes once a second.
+// unseen comes before sampling begins, when it does, and then once a second.
 func (w *dropWriter) unseen(u xdp.Unseen) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -134,6 +136,7 @@ func (w *dropWriter) unseen(u xdp.Unseen) {
 	if last == nil {
 		return
 	}
+	w.d.hub.setSampling(true)
 	if n := u.Suppressed - last.Suppressed + u.Lost - last.Lost; n > 0 {
 		w.d.hub.publish(api.Event{Type: api.EventUnseen, Count: n})
 	}
