@@ -7,9 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/bgp"
 	"sluice/control/api"
-	"sluice/control/engine"
 )
 
 func TestBanAndUnban(t *testing.T) {
@@ -60,11 +58,11 @@ func TestMonitorPrintsALineForEachEvent(t *testing.T) {
 	src, dst := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("203.0.113.9")
 	events := []api.Event{
 		{Type: api.EventBegin},
-		{Type: api.EventEngine, Engine: &engine.Notice{Kind: engine.NoticePending, Revision: 3, Text: "goes back to revision 2 in 2m0s"}},
-		{Type: api.EventEngine, Engine: &engine.Notice{Kind: engine.NoticeConfirmed, Revision: 3}},
-		{Type: api.EventEngine, Engine: &engine.Notice{Kind: engine.NoticeDown}},
-		{Type: api.EventBGP, BGP: &bgp.Event{Neighbor: "tor", Address: src, Up: true}},
-		{Type: api.EventBGP, BGP: &bgp.Event{Neighbor: "tor", Address: src, Reason: "hold timer"}},
+		{Type: api.EventEngine, Engine: &api.Notice{Kind: "pending", Revision: 3, Text: "goes back to revision 2 in 2m0s"}},
+		{Type: api.EventEngine, Engine: &api.Notice{Kind: "confirmed", Revision: 3}},
+		{Type: api.EventEngine, Engine: &api.Notice{Kind: "down"}},
+		{Type: api.EventBGP, BGP: &api.Session{Neighbor: "tor", Address: src, Up: true}},
+		{Type: api.EventBGP, BGP: &api.Session{Neighbor: "tor", Address: src, Reason: "hold timer"}},
 		{Type: api.EventLink, Link: &api.Link{Name: "eth0", Exists: true, Up: true, Carrier: true, Addresses: true}},
 		{Type: api.EventLink, Link: &api.Link{Name: "eth0", Exists: true, Up: true}},
 		{Type: api.EventLink, Link: &api.Link{Name: "eth0"}},

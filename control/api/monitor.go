@@ -11,9 +11,6 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
-
-	"sluice/bgp"
-	"sluice/control/engine"
 )
 
 // MonitorRequest says what to tell of.
@@ -39,15 +36,15 @@ const (
 
 // Event is one line of `sluice monitor -o json`.
 type Event struct {
-	Time   time.Time      `json:"time"`
-	Type   EventType      `json:"type"`
-	Text   string         `json:"text,omitempty"`
-	Count  uint64         `json:"count,omitempty"`
-	Engine *engine.Notice `json:"engine,omitempty"`
-	BGP    *bgp.Event     `json:"bgp,omitempty"`
-	Link   *Link          `json:"link,omitempty"`
-	Ban    *Ban           `json:"ban,omitempty"`
-	Drop   *Drop          `json:"drop,omitempty"`
+	Time   time.Time `json:"time"`
+	Type   EventType `json:"type"`
+	Text   string    `json:"text,omitempty"`
+	Count  uint64    `json:"count,omitempty"`
+	Engine *Notice   `json:"engine,omitempty"`
+	BGP    *Session  `json:"bgp,omitempty"`
+	Link   *Link     `json:"link,omitempty"`
+	Ban    *Ban      `json:"ban,omitempty"`
+	Drop   *Drop     `json:"drop,omitempty"`
 }
 
 // Link is the state of a link after it changed.

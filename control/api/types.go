@@ -185,6 +185,7 @@ type (
 	Step         = engine.Step
 	Result       = engine.Result
 	Revision     = engine.Meta
+	Notice       = engine.Notice
 	Pending      = engine.PendingStatus
 	EngineStatus = engine.Status
 )
@@ -193,5 +194,6 @@ type (
 type (
 	Neighbor = bgp.NeighborStatus
 	Route    = bgp.RouteStatus
+	Session  = bgp.Event
 	Tunnel   = wireguard.TunnelStatus
 )

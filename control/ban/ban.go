@@ -88,6 +88,7 @@ type List struct {
 
 	mu     sync.Mutex
 	table  Table // nil: not open yet
+	failed error // why it could not be opened, when last tried
 	bans   map[netip.Prefix]*entry
 	offset time.Duration // of the wall clock over the boot clock, when last looked at
 	writer writer
@@ -110,9 +111,13 @@ func (l *List) Load() error {
 }
 
 func (l *List) open() error {
-	if l.table != nil {
-		return nil
+	if l.table == nil {
+		l.failed = l.load()
 	}
+	return l.failed
+}
+
+func (l *List) load() error {
 	records, err := readFile(l.opts.Path)
 	if err != nil {
 		return fmt.Errorf("bans: %w", err)
@@ -324,8 +329,8 @@ func (l *List) Len() int {
 func (l *List) All() ([]Shown, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.open(); err != nil {
-		return nil, err
+	if l.table == nil {
+		return nil, l.failed // reading opens nothing, which would make it
 	}
 	out := make([]Shown, 0, len(l.bans))
 	boot := l.opts.Clock.Boot()
