@@ -116,7 +116,7 @@ func TestWhoIsNotRootIsToldSo(t *testing.T) {
 		return s.in(s.Gateway.Namespace, "setpriv", append([]string{"--reuid=65534", "--regid=65534", "--clear-groups", binary()}, args...)...)
 	}
 	s.wants(nobody("run", "-c", file, "--state-dir", filepath.Join(t.TempDir(), "state")), 1, "root", "sudo")
-	s.wants(nobody("show", "status", "--socket", s.Gateway.Socket), 3, "permission denied")
+	s.wants(nobody("show", "status", "--socket", s.Gateway.Socket), 3, "only root may open it", "sudo")
 	if info, err := os.Stat(s.Gateway.Socket); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the socket: %v %v", info.Mode(), err)
 	}
