@@ -27,7 +27,6 @@ func publicKeys(cfg *config.Config) (map[string]string, error) {
 		if err != nil {
 			errs = append(errs, config.Error{
 				Pos: t.Pos, Path: "tunnels." + t.Name + ".wireguard.private_key_file", Msg: err.Error(),
-				Hint: "`sluice key gen " + t.PrivateKeyFile + "` makes one",
 			})
 			continue
 		}
