@@ -19,10 +19,11 @@ func (c *cli) applyCmd() *cobra.Command {
 		Use:   "apply",
 		Short: "Make the file the machine's configuration",
 		Long: `Make the file the machine's configuration, all of it or nothing. With --confirm the machine goes back by itself
-unless ` + "`sluice confirm`" + ` comes in time; while it waits, another apply --confirm starts the clock again.`,
+unless ` + "`sluice confirm`" + ` comes in time; while it waits, another apply --confirm starts the clock again. Without it,
+a file that has apply.checks is watched for 30 seconds, and apply waits for the outcome; Ctrl-C ends the waiting only.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if confirm < 0 || cmd.Flags().Changed("confirm") && confirm == 0 {
-				return usageError{fmt.Errorf("--confirm %s: give a positive time, such as 2m", confirm)}
+			if err := positive(cmd, confirm); err != nil {
+				return err
 			}
 			candidate, err := daemon.Load(c.file)
 			if err != nil {
@@ -38,9 +39,17 @@ unless ` + "`sluice confirm`" + ` comes in time; while it waits, another apply -
 		},
 	}
 	c.fileFlag(cmd)
-	cmd.Flags().DurationVar(&confirm, "confirm", 0, "go back after this `TIME` unless confirmed")
+	cmd.Flags().DurationVar(&confirm, "confirm", 0, "go back after this `TIME`, such as 2m, unless confirmed")
 	cmd.Flags().StringVarP(&message, "message", "m", "", "`WHY`, for the history")
 	return cmd
+}
+
+// positive refuses a --confirm that would go back at once.
+func positive(cmd *cobra.Command, confirm time.Duration) error {
+	if confirm < 0 || cmd.Flags().Changed("confirm") && confirm == 0 {
+		return usageError{fmt.Errorf("--confirm %s: give a positive time, such as 2m", confirm)}
+	}
+	return nil
 }
 
 // author names who asks: the login behind a sudo, else the user.
@@ -58,11 +67,14 @@ func (c *cli) printResult(r api.Result) error {
 	if c.json() {
 		return c.printJSON(r)
 	}
-	if r.Unchanged {
-		_, err := fmt.Fprintf(c.out, "nothing to do: revision %d stands\n", r.Revision)
-		return err
+	switch {
+	case r.Unchanged && r.Pending != nil:
+		fmt.Fprintf(c.out, "revision %d is live already; its clock starts again\n", r.Revision)
+	case r.Unchanged:
+		fmt.Fprintf(c.out, "nothing to do: revision %d stands\n", r.Revision)
+	default:
+		fmt.Fprintf(c.out, "revision %d is live, %s\n", r.Revision, counted(len(r.Plan.Steps), "step"))
 	}
-	fmt.Fprintf(c.out, "revision %d is live, %d steps\n", r.Revision, len(r.Plan.Steps))
 	for _, w := range r.Plan.Warnings {
 		fmt.Fprintf(c.out, "warning: %s\n", w)
 	}
@@ -71,6 +83,13 @@ func (c *cli) printResult(r api.Result) error {
 		fmt.Fprintf(c.out, "it goes back to %s in %s unless you run: sluice confirm\n", revisionText(p.Base), left)
 	}
 	return nil
+}
+
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 func revisionText(n int) string {

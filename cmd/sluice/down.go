@@ -14,7 +14,10 @@ func (c *cli) downCmd() *cobra.Command {
 			if err := c.client().Down(cmd.Context()); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintln(c.out, "everything of Sluice's is gone; revisions and keys stay in the state directory")
+			if c.json() {
+				return c.printJSON(struct{}{})
+			}
+			_, err := fmt.Fprintln(c.out, "the machine is given back; management addresses and routes stay, as do revisions and keys in the state directory")
 			return err
 		},
 	}

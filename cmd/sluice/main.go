@@ -33,7 +33,11 @@ func run(args []string) int {
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	if err != nil && !errors.Is(err, errSilent) {
+	switch {
+	case err == nil || errors.Is(err, errSilent):
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		fmt.Fprintln(c.err, "sluice: interrupted; `sluice show status` says what stands")
+	default:
 		fmt.Fprintln(c.err, "sluice: "+err.Error())
 	}
 	return exitCode(err)

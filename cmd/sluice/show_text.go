@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"sluice/control/api"
@@ -54,7 +55,8 @@ func printStatus(c *cli, s api.Status) error {
 	fmt.Fprintf(c.out, "generation  xdp %s, tc %s\n", short(s.XDPGeneration), short(s.TCGeneration))
 	fmt.Fprintf(c.out, "bgp         %d of %d neighbors established\n", s.Established, s.Neighbors)
 	for _, condition := range e.Conditions {
-		fmt.Fprintf(c.out, "condition   %s=%s %s %s\n", condition.Type, condition.Status, condition.Reason, condition.Message)
+		text := fmt.Sprintf("%s=%s %s %s", condition.Type, condition.Status, condition.Reason, condition.Message)
+		fmt.Fprintf(c.out, "condition   %s\n", strings.TrimSpace(text))
 	}
 	for _, w := range e.Warnings {
 		fmt.Fprintf(c.out, "warning     %s\n", w)
