@@ -15,9 +15,9 @@ func (c *cli) downCmd() *cobra.Command {
 				return err
 			}
 			if c.json() {
-				return c.printJSON(struct{}{})
+				return c.printJSON(map[string]bool{"down": true})
 			}
-			_, err := fmt.Fprintln(c.out, "the machine is given back; management addresses and routes stay, as do revisions and keys in the state directory")
+			_, err := fmt.Fprintln(c.out, "everything of Sluice's is gone but management addresses and routes; revisions and keys stay in the state directory")
 			return err
 		},
 	}

@@ -22,7 +22,7 @@ func (c *cli) rollbackCmd() *cobra.Command {
 			if err != nil || n < 1 {
 				return usageError{fmt.Errorf("%q is no revision; `sluice history` lists them", args[0])}
 			}
-			if err := positive(cmd, confirm); err != nil {
+			if err := checkConfirm(cmd, confirm); err != nil {
 				return err
 			}
 			result, err := c.client().Rollback(cmd.Context(), api.RollbackRequest{
@@ -34,7 +34,6 @@ func (c *cli) rollbackCmd() *cobra.Command {
 			return c.printResult(result)
 		},
 	}
-	cmd.Flags().DurationVar(&confirm, "confirm", 0, "go back after this `TIME`, such as 2m, unless confirmed")
-	cmd.Flags().StringVarP(&message, "message", "m", "", "`WHY`, for the history")
+	applyFlags(cmd, &confirm, &message)
 	return cmd
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"sluice/control/config"
 	"sluice/control/engine"
 )
 
@@ -78,14 +79,15 @@ func TestAnErrorOfTheBackendComesBackInItsWords(t *testing.T) {
 		err  error
 		want Failure
 	}{
-		{"refused", fmt.Errorf("wrapped: %w", &Failure{"line one\nline <two>", true}), Failure{"line one\nline <two>", true}},
-		{"from inside", errors.New("the disk is full"), Failure{"the disk is full", false}},
+		{"refused", fmt.Errorf("wrapped: %w", &Failure{Message: "line one\nline <two>", Refused: true, Problems: []Problem{{File: "f", Line: 7, Message: "m"}}}),
+			Failure{Message: "line one\nline <two>", Refused: true, Problems: []Problem{{File: "f", Line: 7, Message: "m"}}}},
+		{"from inside", errors.New("the disk is full"), Failure{Message: "the disk is full"}},
 	} {
 		for _, c := range calls {
 			t.Run(fault.name+"/"+c.verb, func(t *testing.T) {
 				_, err := c.call(t.Context(), start(t, &fake{fail: fault.err}).client)
 				var f *Failure
-				if !errors.As(err, &f) || *f != fault.want || errors.Is(err, ErrUnreachable) {
+				if !errors.As(err, &f) || !cmp.Equal(*f, fault.want) || errors.Is(err, ErrUnreachable) {
 					t.Errorf("got %#v, want %#v", err, fault.want)
 				}
 			})
@@ -107,7 +109,7 @@ func TestBadRequestsAreRefusedBeforeTheBackendIsAsked(t *testing.T) {
 			r := start(t, b, func(s *Server) { s.maxBody = 2 << 20 })
 			status, body := raw(t, r, c.method, c.path, c.body)
 			var f Failure
-			if err := json.Unmarshal([]byte(body), &f); err != nil || f != (Failure{c.want, true}) || status != http.StatusUnprocessableEntity {
+			if err := json.Unmarshal([]byte(body), &f); err != nil || !cmp.Equal(f, Failure{Message: c.want, Refused: true}) || status != http.StatusUnprocessableEntity {
 				t.Errorf("status %d, body %s; want %q", status, body, c.want)
 			}
 			if len(b.asked) != 0 {
@@ -240,5 +242,30 @@ func TestTheSocketIsForRootAlone(t *testing.T) {
 	}
 	if info.Mode() != os.ModeSocket|0o600 {
 		t.Errorf("mode %v, want a socket of 0600", info.Mode())
+	}
+}
+
+func TestProblemsOfAFile(t *testing.T) {
+	list := config.Errors{
+		{Pos: config.Pos{File: "e.yaml", Line: 3, Column: 5}, Path: "node.name", Msg: "wrong", Hint: "write it right"},
+		{Pos: config.Pos{File: "e.yaml"}, Msg: "and 7 more"},
+	}
+	got := Problems(fmt.Errorf("collecting facts: %w", list))
+	want := []Problem{{"e.yaml", 3, 5, "node.name", "wrong", "write it right"}, {File: "e.yaml", Message: "and 7 more"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("problems (-want +got):\n%s", diff)
+	}
+	if got := Problems(&Failure{Problems: want}); !cmp.Equal(got, want) {
+		t.Errorf("those that the daemon found: %v", got)
+	}
+	for i, text := range []string{"e.yaml:3:5: node.name: wrong; write it right", "e.yaml: and 7 more"} {
+		if got[i].String() != text {
+			t.Errorf("got %q, want %q", got[i], text)
+		}
+	}
+	for _, err := range []error{nil, errors.New("x"), &Failure{Message: "x"}} {
+		if got := Problems(err); got != nil {
+			t.Errorf("%v has problems: %v", err, got)
+		}
 	}
 }

@@ -41,6 +41,8 @@ type Failure struct {
 	Message string `json:"error"`
 	// Refused: the request was understood and the answer is no (exit code 1). Otherwise the fault is inside.
 	Refused bool `json:"refused"`
+	// Problems are what Message says, where a file is to blame.
+	Problems []Problem `json:"problems,omitempty"`
 }
 
 func (f *Failure) Error() string { return f.Message }

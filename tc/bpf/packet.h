@@ -44,6 +44,7 @@ struct view {
 	__u32 ifindex; /* redirected to; 0: not */
 	bool reply;    /* to a flow that passed before */
 	bool related;  /* an ICMP error about one */
+	bool off_link; /* looks like link control, but goes elsewhere */
 };
 
 /* A bare IP packet, without an Ethernet header. Test runs always supply one, and so the twin always expects it. */

@@ -149,7 +149,7 @@ type FlowKey struct {
 	Sport    [2]byte // network byte order
 	Dport    [2]byte // network byte order
 	Protocol uint8
-	_        [3]uint8
+	Scope    [3]uint8
 }
 
 // Flow is struct flow, 16 bytes.

@@ -121,7 +121,8 @@ struct flow_key {
 	__be16 sport;
 	__be16 dport;
 	__u8 protocol;
-	__u8 pad[3];
+	__u8 scope
+		[3]; /* link-local addresses behind a workload: 24 bits of its ifindex, lowest first; else 0 */
 };
 
 struct flow {
