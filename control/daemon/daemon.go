@@ -17,6 +17,7 @@ import (
 	"sluice/crypto/wireguard"
 	"sluice/tc"
 	"sluice/xdp"
+	"sluice/xdp/pin"
 )
 
 // Daemon is one running gateway.
@@ -137,7 +138,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	if err := d.engine.Start(ctx); err != nil {
 		d.diagnose(ctx)
 		if !errors.Is(err, engine.ErrDegraded) {
-			return err
+			return errors.Join(err, d.forget())
 		}
 	} else if err := d.adopted(ctx); err != nil {
 		return err
@@ -147,6 +148,15 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"engine", d.engine.Run},
 		funcTask{"link events", func(ctx context.Context) error { return d.follow(ctx, events) }},
 	)
+}
+
+// forget ends a first start that failed: its steps are undone, and the state maps, which belong to no revision, go too.
+// Where a revision was ever live they stay, and with them its counters and flows.
+func (d *Daemon) forget() error {
+	if number, _, _ := d.engine.Current(); number != 0 {
+		return nil
+	}
+	return pin.At(d.opts.BPFDir).RemoveIfUnused()
 }
 
 // diagnose adds to a failed start what the machine lacks: a kernel that is too old shows in strange ways.

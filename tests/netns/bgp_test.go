@@ -54,7 +54,7 @@ func TestBIRDLearnsWhatIsAdvertisedWithItsCommunitiesAndTheGatewayLearnsTheDefau
 func TestBIRDLosesWhatAnApplyRemovesAndNothingElse(t *testing.T) {
 	t.Parallel()
 	s := newGateway(t)
-	sessions := s.bird.do("show protocols edge") + s.bird.do("show protocols edge6")
+	sessions := s.sessions()
 	s.edit(`    - {prefixes: [203.0.113.0/24, "2001:db8:100::/48"], communities: ["65010:100"]}`+"\n",
 		`    - {prefixes: [203.0.113.0/24], communities: ["65010:200", "65010:300"]}`+"\n",
 		`    addresses: [203.0.113.11, "2001:db8:100::11"]`, `    addresses: [203.0.113.11]`)
@@ -68,7 +68,7 @@ func TestBIRDLosesWhatAnApplyRemovesAndNothingElse(t *testing.T) {
 		}
 		return nil
 	})
-	if now := s.bird.do("show protocols edge") + s.bird.do("show protocols edge6"); now != sessions {
+	if now := s.sessions(); now != sessions {
 		t.Errorf("the sessions did not stay up:\n%swere\n%s", now, sessions)
 	}
 	s.edit("  advertise:\n"+`    - {prefixes: [203.0.113.0/24], communities: ["65010:200", "65010:300"]}`+"\n    - {workloads: true}\n", "")

@@ -71,7 +71,8 @@ func (s *site) quiet() {
 	s.t.Helper()
 	eventually(s.t, func() error {
 		links := strings.Count(s.must(s.Gateway.Namespace, "ip -o link show up"), "\n") - 1 // but for lo
-		ready := strings.Count(s.must(s.Gateway.Namespace, "ip -6 -o addr show scope link -tentative"), "\n")
+		addresses := s.must(s.Gateway.Namespace, "ip -6 -o addr show scope link -tentative")
+		ready := strings.Count(addresses, "\n") - strings.Count(addresses, "fe80::1/64") // but for those of ours
 		if ready != links {
 			return fmt.Errorf("%d of %d links have their link-local address", ready, links)
 		}
