@@ -16,7 +16,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sluice/control/api"
-	"sluice/control/engine"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -169,7 +168,7 @@ func daemonOf(t *testing.T, b *box) *box {
 // minimal is a file that is good, and what its bytes are.
 const minimal = "interfaces: [{name: eth0, role: uplink}]\n"
 
-var somePlan = api.Plan{Revision: 3, Warnings: []string{"a rule is never reached"}, Steps: []engine.Step{
+var somePlan = api.Plan{Revision: 3, Warnings: []string{"a rule is never reached"}, Steps: []api.Step{
 	{Subsystem: "host", Op: "add address 198.18.0.2/30 to eth0", Why: "apply"},
 	{Subsystem: "bgp", Op: "withdraw 203.0.113.0/24", Teardown: true, Why: "apply"},
 }}

@@ -11,7 +11,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sluice/control/api"
-	"sluice/control/engine"
 )
 
 // TestShow holds the text of every noun, made from the JSON in testdata/show, against its golden file beside it.
@@ -79,7 +78,7 @@ func TestStatusOfAQuietBox(t *testing.T) {
 		}
 		return out.String()
 	}
-	s := api.Status{Version: "v1", PID: 1, Started: noon, XDPGeneration: "ab", TCGeneration: "cd", Engine: engine.Status{Revision: 3, Applied: true}}
+	s := api.Status{Version: "v1", PID: 1, Started: noon, XDPGeneration: "ab", TCGeneration: "cd", Engine: api.EngineStatus{Revision: 3, Applied: true}}
 	const quiet = `node        -, sluice v1, pid 1, up 0s
 revision    3, applied
 generation  xdp ab, tc cd
@@ -88,16 +87,16 @@ bgp         0 of 0 neighbors established
 	if got := show(s); got != quiet {
 		t.Errorf("got\n%s", got)
 	}
-	s.Engine.Pending = &engine.PendingStatus{Revision: 3, Remaining: 12.4} // its checks alone decide
+	s.Engine.Pending = &api.Pending{Revision: 3, Remaining: 12.4} // its checks alone decide
 	want := strings.Replace(quiet, "generation", "pending     goes back to nothing if a check fails within 12s\ngeneration", 1)
 	if got := show(s); got != want {
 		t.Errorf("got\n%s", got)
 	}
-	s.Engine = engine.Status{}
+	s.Engine = api.EngineStatus{}
 	if got := show(s); !strings.Contains(got, "revision    none\n") {
 		t.Errorf("before the first revision:\n%s", got)
 	}
-	s.Engine = engine.Status{Revision: 3, Down: true}
+	s.Engine = api.EngineStatus{Revision: 3, Down: true}
 	if got := show(s); !strings.Contains(got, "revision    3, taken down\n") {
 		t.Errorf("after down:\n%s", got)
 	}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"sluice/control/api"
-	"sluice/control/engine"
 )
 
 // printers turn the JSON of a noun into text.
@@ -68,7 +67,7 @@ func printStatus(c *cli, s api.Status) error {
 }
 
 // revisionState says which revision is live, and whether the machine holds it.
-func revisionState(e engine.Status) string {
+func revisionState(e api.EngineStatus) string {
 	switch {
 	case e.Revision == 0:
 		return "none"

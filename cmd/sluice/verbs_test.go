@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/control/api"
-	"sluice/control/engine"
 )
 
 // verbs are all words that make a command, such as "show status", hidden ones included.
@@ -150,13 +149,13 @@ func TestWhatTheDaemonFindsWrongWithAFileIsPrintedLikeWhatCheckFinds(t *testing.
 
 func TestVerbs(t *testing.T) {
 	file := write(t, "e.yaml", minimal)
-	pending := &engine.PendingStatus{Revision: 4, Base: 3, Remaining: 119.6, Confirm: true}
+	pending := &api.Pending{Revision: 4, Base: 3, Remaining: 119.6, Confirm: true}
 	b := box{
 		plan:   somePlan,
-		stored: api.StoredConfig{Meta: api.Revision{Number: 3, Status: engine.Confirmed}, Bytes: []byte("node: {name: a}")},
+		stored: api.StoredConfig{Meta: api.Revision{Number: 3, Status: "confirmed"}, Bytes: []byte("node: {name: a}")},
 		history: []api.Revision{
-			{Number: 1, Time: noon.Add(-49 * time.Hour), Author: "ann", Message: "first", Status: engine.Confirmed},
-			{Number: 2, Time: noon, Status: engine.Reverted, Reason: "not confirmed in time"},
+			{Number: 1, Time: noon.Add(-49 * time.Hour), Author: "ann", Message: "first", Status: "confirmed"},
+			{Number: 2, Time: noon, Status: "reverted", Reason: "not confirmed in time"},
 		},
 	}
 	for _, c := range []struct {
@@ -173,8 +172,8 @@ func TestVerbs(t *testing.T) {
 		{args: "apply -c FILE", asked: `apply e.yaml "interfaces: [{name: eth0, role: uplink}]\n" confirm 0s message "" author "ann"`,
 			result: api.Result{Revision: 3, Unchanged: true}, want: "nothing to do: revision 3 stands\n"},
 		{args: "apply -c FILE --confirm 1m", asked: `apply e.yaml "interfaces: [{name: eth0, role: uplink}]\n" confirm 60s message "" author "ann"`,
-			result: api.Result{Revision: 4, Unchanged: true, Pending: &engine.PendingStatus{Remaining: 60, Confirm: true}},
-			want:   "nothing to do: revision 4 stands\nit goes back to nothing in 1m0s unless you run: sluice confirm\n"},
+			result: api.Result{Revision: 4, Unchanged: true, Pending: &api.Pending{Remaining: 60, Confirm: true}},
+			want:   "revision 4 is live already; its clock starts again\nit goes back to nothing in 1m0s unless you run: sluice confirm\n"},
 		{args: "confirm", asked: "confirm", want: "revision 4 is confirmed\n"},
 		{args: "rollback 2 --confirm 90s -m why", asked: `rollback 2 confirm 90s message "why" author "ann"`,
 			result: api.Result{Revision: 5, Plan: api.Plan{Steps: somePlan.Steps}}, want: "revision 5 is live, 2 steps\n"},
@@ -184,7 +183,7 @@ func TestVerbs(t *testing.T) {
 			"2         2026-03-01 12:00:00  reverted   -       -        not confirmed in time\n"},
 		{args: "show config", asked: "config 0", want: "# revision 3, confirmed\nnode: {name: a}\n"},
 		{args: "show config 7", asked: "config 7", want: "# revision 3, confirmed\nnode: {name: a}\n"},
-		{args: "down", asked: "down", want: "everything of Sluice's is gone; revisions and keys stay in the state directory\n"},
+		{args: "down", asked: "down", want: "everything of Sluice's is gone but management addresses and routes; revisions and keys stay in the state directory\n"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			b := b

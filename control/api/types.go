@@ -180,9 +180,12 @@ type Flow struct {
 
 // What the engine itself says.
 type (
-	Plan     = engine.Plan
-	Result   = engine.Result
-	Revision = engine.Meta
+	Plan         = engine.Plan
+	Step         = engine.Step
+	Result       = engine.Result
+	Revision     = engine.Meta
+	Pending      = engine.PendingStatus
+	EngineStatus = engine.Status
 )
 
 // What the subsystems themselves say, for `show bgp`, `show routes` and `show tunnels`.

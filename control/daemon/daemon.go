@@ -54,6 +54,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := mountBPFFS(o.BPFDir, o.Log); err != nil {
 		return err
 	}
+	unlockPins, err := lockBPFDir(o.BPFDir)
+	if err != nil {
+		return err
+	}
+	defer unlockPins()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	d, err := build(ctx, o)
@@ -124,17 +129,22 @@ func (d *Daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Before the first step: a socket that cannot be had leaves the machine as it was.
+	server := api.NewServer(d.opts.Socket, d, d.opts.Log)
+	if err := server.Listen(); err != nil {
+		return err
+	}
+	defer server.Close()
 	if err := d.engine.Start(ctx); err != nil {
 		d.diagnose(ctx)
 		if !errors.Is(err, engine.ErrDegraded) {
 			return errors.Join(err, d.forget())
 		}
-	}
-	if err := d.adopted(ctx); err != nil {
+	} else if err := d.adopted(ctx); err != nil {
 		return err
 	}
 	return runTasks(ctx,
-		api.NewServer(d.opts.Socket, d, d.opts.Log),
+		server,
 		funcTask{"engine", d.engine.Run},
 		funcTask{"link events", func(ctx context.Context) error { return d.follow(ctx, events) }},
 	)
@@ -159,7 +169,8 @@ func (d *Daemon) diagnose(ctx context.Context) {
 }
 
 // adopted settles what an earlier process left and no step of the start touched: tunnels that fit already do not know
-// their peers' names, and routes of a speaker that the revision does not have any more are nobody's.
+// their peers' names, and routes of a speaker that the revision does not have any more are nobody's. Not after a
+// degraded start: what the machine should hold is not known then, and its routes may be all that carries traffic.
 func (d *Daemon) adopted(ctx context.Context) error {
 	want := d.liveDesired()
 	d.wireguard.Remember(want.WireGuard)

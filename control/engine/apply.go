@@ -108,7 +108,7 @@ func (e *Engine) apply(ctx context.Context, c Candidate, o ApplyOptions) (Result
 		return Result{}, err
 	}
 	if e.watch != nil && o.Confirm == 0 {
-		return Result{}, fmt.Errorf("%w: revision %d has %s left; confirm it, or apply with a confirm of your own",
+		return Result{}, fmt.Errorf("%w: revision %d has %s left; confirm it, wait until it goes back, or use --confirm, which takes its place and keeps the base",
 			ErrPending, e.current.number, e.left(e.watch).Round(time.Second))
 	}
 	next, p, err := e.prepare(ctx, c, cmp.Or(o.Message, "apply"))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -59,6 +60,37 @@ func ReadShared(dir *pin.Dir, name string) (*ebpf.Map, error) {
 		return nil, fmt.Errorf("state map %s: %w", at.pin, err)
 	}
 	return m, nil
+}
+
+// UsesShared says whether a live program works on the shared maps that are pinned now. It does not once a pin was
+// replaced by one of another size, for whatever became of the apply that did so: then XDP would read other flows than
+// tc writes.
+func UsesShared(dir *pin.Dir, p *ebpf.Program) (bool, error) {
+	info, err := p.Info()
+	if err != nil {
+		return false, err
+	}
+	used, ok := info.MapIDs()
+	if !ok {
+		return false, errors.New("the kernel tells no map ids")
+	}
+	for name := range sharedPins {
+		m, err := ReadShared(dir, name)
+		if err != nil {
+			return false, err
+		}
+		if m == nil {
+			return false, nil
+		}
+		info, err := m.Info()
+		if err = errors.Join(err, m.Close()); err != nil {
+			return false, fmt.Errorf("state map %s: %w", name, err)
+		}
+		if id, _ := info.ID(); !slices.Contains(used, id) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // CloseAll closes descriptors; pins and programs keep the maps.
