@@ -1,4 +1,3 @@
-// Package netns tests the whole gateway in network namespaces: the binary itself, on the virtual site of package lab.
 package netns
 
 import (
