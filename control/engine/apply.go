@@ -169,8 +169,12 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 		}
 	}
 	err := e.perform(ctx, next.desired, steps)
-	if err == nil && w == nil {
+	switch {
+	case err != nil:
+	case w == nil:
 		err = e.store.mark(next.number, Confirmed, "")
+	default:
+		err = e.live(w)
 	}
 	if err != nil {
 		return e.undo(ctx, next.number, before, err)
