@@ -146,6 +146,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	return runTasks(ctx,
 		server,
 		funcTask{"engine", d.engine.Run},
+		funcTask{"drift", d.mend},
 		funcTask{"link events", func(ctx context.Context) error { return d.follow(ctx, events) }},
 	)
 }
@@ -178,6 +179,26 @@ func (d *Daemon) adopted(ctx context.Context) error {
 		return d.bgp.Down(ctx)
 	}
 	return nil
+}
+
+// inspection is how often the machine is compared with what it should hold. Link events are acted on at once; this is
+// for what nobody tells, such as a rule or a pin that was removed by hand.
+const inspection = 5 * time.Minute
+
+// mend repairs drift.
+func (d *Daemon) mend(ctx context.Context) error {
+	tick := time.NewTicker(inspection)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := d.engine.Reconcile(ctx); err != nil && ctx.Err() == nil {
+			d.opts.Log.Error("repair", "error", err)
+		}
+	}
 }
 
 // settle is how long a burst of link events is gathered before the configuration is compiled again.
