@@ -20,7 +20,8 @@ func (c *cli) applyCmd() *cobra.Command {
 		Short: "Make the file the machine's configuration",
 		Long: `Make the file the machine's configuration, all of it or nothing. With --confirm the machine goes back by itself
 unless ` + "`sluice confirm`" + ` comes in time; while it waits, another apply --confirm starts the clock again. Where the file
-has apply.checks the machine goes back as soon as one of them fails; without --confirm the verb waits for their end.`,
+has apply.checks the machine goes back as soon as one of them fails; without --confirm the verb watches them for 30 s
+before it ends. Ctrl-C then ends the waiting only; before, the apply.`,
 		Example: `  sluice apply -c new.yaml --confirm 2m -m 'open port 443'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkConfirm(cmd, confirm); err != nil {
@@ -46,7 +47,7 @@ has apply.checks the machine goes back as soon as one of them fails; without --c
 
 // applyFlags are those of everything that makes a revision.
 func applyFlags(cmd *cobra.Command, confirm *time.Duration, message *string) {
-	cmd.Flags().DurationVar(confirm, "confirm", 0, "go back after this `TIME` unless confirmed")
+	cmd.Flags().DurationVar(confirm, "confirm", 0, "go back after this `TIME`, such as 2m, unless confirmed")
 	cmd.Flags().StringVarP(message, "message", "m", "", "say `WHY`: history shows it")
 }
 
@@ -73,9 +74,12 @@ func (c *cli) printResult(r api.Result) error {
 	if c.json() {
 		return c.printJSON(r)
 	}
-	if r.Unchanged {
+	switch {
+	case r.Unchanged && r.Pending != nil:
+		fmt.Fprintf(c.out, "revision %d is live already; its clock starts again\n", r.Revision)
+	case r.Unchanged:
 		fmt.Fprintf(c.out, "nothing to do: revision %d stands\n", r.Revision)
-	} else {
+	default:
 		fmt.Fprintf(c.out, "revision %d is live, %d steps\n", r.Revision, len(r.Plan.Steps))
 	}
 	for _, w := range r.Plan.Warnings {

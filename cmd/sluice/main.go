@@ -26,6 +26,8 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The first Ctrl-C ends what is under way in good order, the second one the process: compiling heeds no context.
+	context.AfterFunc(ctx, stop)
 	code := newCLI(os.Stdout, os.Stderr).run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -50,7 +52,7 @@ func (c *cli) complain(err error) {
 			fmt.Fprintln(c.err, p)
 		}
 	case errors.Is(err, context.Canceled):
-		fmt.Fprintln(c.err, "sluice: interrupted")
+		fmt.Fprintln(c.err, "sluice: interrupted; `sluice show status` says what stands")
 	default:
 		fmt.Fprintln(c.err, "sluice: "+err.Error())
 	}

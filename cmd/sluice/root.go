@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
 	"time"
 
@@ -38,8 +39,13 @@ var settings = []struct{ flag, key, value, help string }{
 
 func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "sluice",
-		Short:         "An XDP gateway: one binary, one YAML file",
+		Use:   "sluice",
+		Short: "An XDP gateway: one binary, one YAML file",
+		Long: `An XDP gateway: one binary, one YAML file.
+
+Exit codes: 0 done, 1 the answer is no (a bad file, a failed check), 2 wrong usage, 3 could not reach the daemon.
+--state-dir, --bpf-dir, --socket and --log-level may also stand in the environment as SLUICE_STATE_DIR and so on; the
+first three also under node: of the file that -c names.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -117,7 +123,8 @@ func usage(args cobra.PositionalArgs) cobra.PositionalArgs {
 
 // readSettings takes node: from the file where one is given and readable. A bad file is not this place's to judge.
 func (c *cli) readSettings() error {
-	if c.file == "" {
+	// A pipe would be empty for who reads it after us, and a device may never end.
+	if info, err := os.Stat(c.file); err != nil || !info.Mode().IsRegular() {
 		return nil
 	}
 	c.settings.SetConfigFile(c.file)

@@ -174,7 +174,7 @@ func TestVerbs(t *testing.T) {
 			result: api.Result{Revision: 3, Unchanged: true}, want: "nothing to do: revision 3 stands\n"},
 		{args: "apply -c FILE --confirm 1m", asked: `apply e.yaml "interfaces: [{name: eth0, role: uplink}]\n" confirm 60s message "" author "ann"`,
 			result: api.Result{Revision: 4, Unchanged: true, Pending: &api.Pending{Remaining: 60, Confirm: true}},
-			want:   "nothing to do: revision 4 stands\nit goes back to nothing in 1m0s unless you run: sluice confirm\n"},
+			want:   "revision 4 is live already; its clock starts again\nit goes back to nothing in 1m0s unless you run: sluice confirm\n"},
 		{args: "confirm", asked: "confirm", want: "revision 4 is confirmed\n"},
 		{args: "rollback 2 --confirm 90s -m why", asked: `rollback 2 confirm 90s message "why" author "ann"`,
 			result: api.Result{Revision: 5, Plan: api.Plan{Steps: somePlan.Steps}}, want: "revision 5 is live, 2 steps\n"},
@@ -184,7 +184,7 @@ func TestVerbs(t *testing.T) {
 			"2         2026-03-01 12:00:00  reverted   -       -        not confirmed in time\n"},
 		{args: "show config", asked: "config 0", want: "# revision 3, confirmed\nnode: {name: a}\n"},
 		{args: "show config 7", asked: "config 7", want: "# revision 3, confirmed\nnode: {name: a}\n"},
-		{args: "down", asked: "down", want: "everything of Sluice's is gone; revisions and keys stay in the state directory\n"},
+		{args: "down", asked: "down", want: "everything of Sluice's is gone but management addresses and routes; revisions and keys stay in the state directory\n"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			b := b

@@ -28,6 +28,8 @@ type Server struct {
 	ready   chan struct{}
 	life    context.Context // of Run: streams end with it
 	maxBody int64           // bytes of a request
+
+	listener net.Listener // made by Listen, taken by Run
 }
 
 // NewServer makes a server for the socket at path; nothing happens before Run.
@@ -40,12 +42,32 @@ func (s *Server) String() string { return "api" }
 // Ready is closed once the socket answers.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
+// Listen makes the socket, so that a path that cannot be had is known before anything else is done. Who connects from
+// now on waits until Run answers.
+func (s *Server) Listen() error {
+	l, err := s.listen()
+	s.listener = l
+	return err
+}
+
+// Close gives up a socket that Run was never called for.
+func (s *Server) Close() {
+	if s.listener != nil {
+		_ = os.Remove(s.path)
+		_ = s.listener.Close()
+		s.listener = nil
+	}
+}
+
 // Run serves until ctx ends. The socket is 0600: who may open it may do everything.
 func (s *Server) Run(ctx context.Context) error {
-	l, err := s.listen()
-	if err != nil {
-		return err
+	if s.listener == nil {
+		if err := s.Listen(); err != nil {
+			return err
+		}
 	}
+	l := s.listener
+	s.listener = nil
 	s.life = ctx
 	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelError),
@@ -59,7 +81,7 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	// While we still listen the path is surely ours: nobody takes a socket that answers.
-	err = os.Remove(s.path)
+	err := os.Remove(s.path)
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}

@@ -57,6 +57,41 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 }
 
+// TestASocketIsTakenBeforeItAnswers: who starts second is told before it has changed anything, and who asks while the
+// first still starts gets an answer in the end.
+func TestASocketIsTakenBeforeItAnswers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	first := NewServer(path, &fake{}, discard)
+	if err := first.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	if err := NewServer(path, &fake{}, discard).Listen(); err == nil || !strings.Contains(err.Error(), "another process answers") {
+		t.Errorf("a second server: %v", err)
+	}
+	asked := make(chan error, 1)
+	go func() {
+		_, err := NewClient(path).History(t.Context())
+		asked <- err
+	}()
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- first.Run(ctx) }()
+	if err := <-asked; err != nil {
+		t.Errorf("asked while it started: %v", err)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if err := first.Listen(); err != nil {
+		t.Fatalf("again: %v", err)
+	}
+	first.Close()
+	if names := entries(t, filepath.Dir(path)); len(names) != 0 {
+		t.Errorf("after Close there is %q", names)
+	}
+}
+
 func entries(t *testing.T, dir string) (names []string) {
 	t.Helper()
 	list, err := os.ReadDir(dir)

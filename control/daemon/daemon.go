@@ -59,6 +59,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := mountBPFFS(o.BPFDir, o.Log); err != nil {
 		return err
 	}
+	unlockPins, err := lockBPFDir(o.BPFDir)
+	if err != nil {
+		return err
+	}
+	defer unlockPins()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	d, err := build(ctx, o)
@@ -131,6 +136,12 @@ func (d *Daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Before the first step: a socket that cannot be had leaves the machine as it was.
+	server := api.NewServer(d.opts.Socket, d, d.opts.Log)
+	if err := server.Listen(); err != nil {
+		return err
+	}
+	defer server.Close()
 	// Ahead of the first generation: after a reboot no packet is let in that was banned before.
 	if err := d.bans.Load(); err != nil {
 		d.opts.Log.Error("no bans until this is mended", "error", err)
@@ -140,13 +151,13 @@ func (d *Daemon) run(ctx context.Context) error {
 		if !errors.Is(err, engine.ErrDegraded) {
 			return errors.Join(err, d.forget())
 		}
-	}
-	if err := d.adopted(ctx); err != nil {
+	} else if err := d.adopted(ctx); err != nil {
 		return err
 	}
 	return runTasks(ctx,
-		api.NewServer(d.opts.Socket, d, d.opts.Log),
+		server,
 		funcTask{"engine", d.engine.Run},
+		funcTask{"drift", d.mend},
 		funcTask{"link events", func(ctx context.Context) error { return d.follow(ctx, events) }},
 		funcTask{"bans", d.bans.Run},
 		funcTask{"BGP events", func(ctx context.Context) error { return d.followBGP(ctx, d.bgp.Events()) }},
@@ -173,7 +184,8 @@ func (d *Daemon) diagnose(ctx context.Context) {
 }
 
 // adopted settles what an earlier process left and no step of the start touched: tunnels that fit already do not know
-// their peers' names, and routes of a speaker that the revision does not have any more are nobody's.
+// their peers' names, and routes of a speaker that the revision does not have any more are nobody's. Not after a
+// degraded start: what the machine should hold is not known then, and its routes may be all that carries traffic.
 func (d *Daemon) adopted(ctx context.Context) error {
 	want := d.liveDesired()
 	d.wireguard.Remember(want.WireGuard)
@@ -181,6 +193,26 @@ func (d *Daemon) adopted(ctx context.Context) error {
 		return d.bgp.Down(ctx)
 	}
 	return nil
+}
+
+// inspection is how often the machine is compared with what it should hold. Link events are acted on at once; this is
+// for what nobody tells, such as a rule or a pin that was removed by hand.
+const inspection = 5 * time.Minute
+
+// mend repairs drift.
+func (d *Daemon) mend(ctx context.Context) error {
+	tick := time.NewTicker(inspection)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := d.engine.Reconcile(ctx); err != nil && ctx.Err() == nil {
+			d.opts.Log.Error("repair", "error", err)
+		}
+	}
 }
 
 // settle is how long a burst of link events is gathered before the configuration is compiled again.

@@ -28,7 +28,6 @@ func publicKeys(cfg *config.Config) (map[string]string, error) {
 		if err != nil {
 			errs = append(errs, config.Error{
 				Pos: t.Pos, Path: fmt.Sprintf("tunnels[%d].wireguard.private_key_file", n), Msg: err.Error(),
-				Hint: "`sluice key gen " + t.PrivateKeyFile + "` makes one",
 			})
 			continue
 		}

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"net/netip"
+	"slices"
 
 	"sluice/control/api"
 	"sluice/control/compile"
@@ -95,6 +97,10 @@ func pretend(cfg *config.Config) compile.Facts {
 	}
 	for _, w := range cfg.Workloads {
 		add(w.Interface)
+	}
+	// Where the file leaves the addresses to others, these stand in for theirs: `self` is not empty on the machine.
+	if len(f.Host.Links) > 0 && !slices.ContainsFunc(cfg.Interfaces, func(i config.Interface) bool { return len(i.Addresses) > 0 }) {
+		f.Host.Links[0].Addresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::1/128")}
 	}
 	return f
 }

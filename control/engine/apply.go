@@ -108,7 +108,7 @@ func (e *Engine) apply(ctx context.Context, c Candidate, o ApplyOptions) (Result
 		return Result{}, err
 	}
 	if e.watch != nil && o.Confirm == 0 {
-		return Result{}, fmt.Errorf("%w: revision %d has %s left; confirm it, or apply with a confirm of your own",
+		return Result{}, fmt.Errorf("%w: revision %d has %s left; confirm it, wait until it goes back, or use --confirm, which takes its place and keeps the base",
 			ErrPending, e.current.number, e.left(e.watch).Round(time.Second))
 	}
 	next, p, err := e.prepare(ctx, c, cmp.Or(o.Message, "apply"))
@@ -169,8 +169,12 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 		}
 	}
 	err := e.perform(ctx, next.desired, steps)
-	if err == nil && w == nil {
+	switch {
+	case err != nil:
+	case w == nil:
 		err = e.store.mark(next.number, Confirmed, "")
+	default:
+		err = e.live(w)
 	}
 	if err != nil {
 		return e.undo(ctx, next.number, before, err)

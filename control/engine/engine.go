@@ -119,6 +119,7 @@ type Engine struct {
 	retryWait time.Duration
 	stale     bool // current could not be compiled with the facts of now
 	down      bool
+	goingBack bool             // current is the base already, and the steps to it are not done
 	remains   *compile.Desired // while down
 	owed      map[int]string   // reverted revisions that the disk does not know of yet, with the reason
 	owesIDs   bool

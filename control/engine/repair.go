@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"sluice/control/compile"
@@ -83,6 +84,9 @@ func (e *Engine) restore(ctx context.Context, why string) error {
 	d := e.current.desired
 	if e.down {
 		d = e.remains
+	}
+	if e.current.number == 0 && e.store.damaged && !e.down {
+		return errors.New("what was confirmed before is damaged, so the machine is left as it is; apply a file")
 	}
 	if d == nil {
 		var err error

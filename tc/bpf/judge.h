@@ -234,6 +234,8 @@ static __always_inline int ingress(struct __sk_buff *skb, enum role role)
 		return to_self(&v, role);
 	if (role == ROLE_WORKLOAD)
 		return forward(skb, &v, role);
+	if (prohibited(skb, &v.p))
+		return leave_with(&v, REASON_FORWARD_DENIED);
 	return leave_with(&v, REASON_STACK_FORWARD); /* the egress hook of the next interface judges it */
 }
 

@@ -66,8 +66,10 @@ func TestAnUplinkThatRefusesNativeXDPFallsBackToGenericAndSaysSo(t *testing.T) {
 	if out := s.sluice("show", "interfaces").out; !strings.Contains(out, "eth1: XDP is generic, not native: "+why) {
 		t.Errorf("show interfaces:\n%s", out)
 	}
-	if log := s.daemonLog(); !strings.Contains(log, "falls back to generic") || !strings.Contains(log, "interface=eth1") || !strings.Contains(log, why) {
-		t.Errorf("the log:\n%s", log)
+	for _, want := range []string{"falls back to generic", "interface=eth1", why} {
+		if log := s.daemonLog(); !strings.Contains(log, want) {
+			t.Errorf("the log does not say %q:\n%s", want, log)
+		}
 	}
 	if out := s.must(s.Gateway.Namespace, "ip link show eth1"); !strings.Contains(out, "xdpgeneric") {
 		t.Errorf("eth1 is not in generic mode:\n%s", out)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,9 @@ protocol bgp edge6 from session {
 }
 `
 
+// monotonous is what BIRD repeats every second.
+var monotonous = regexp.MustCompile(`(?m)^.*(Connecting to|Connect delayed|Connection refused|Scanning|Pruning).*\n`)
+
 // bird is the BIRD 2 of a site's ToR.
 type bird struct {
 	t      *testing.T
@@ -49,6 +53,7 @@ func startBird(t *testing.T, s *site) *bird {
 	}
 	t.Cleanup(func() {
 		if said, _ := os.ReadFile(log); t.Failed() {
+			said = monotonous.ReplaceAll(said, nil)
 			t.Logf("BIRD said:\n%s", said[max(0, len(said)-4000):])
 		}
 	})

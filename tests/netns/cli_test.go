@@ -35,13 +35,21 @@ var bad = map[string]struct {
 	change []string
 	says   []string
 }{
-	"no YAML":            {[]string{"node: {name: e2e-gateway}", "node: {name: e2e-gateway"}, []string{"gateway.yaml:"}},
-	"an unknown key":     {[]string{"\nbgp:\n", "\nbpg: {}\n\nbgp:\n"}, []string{"gateway.yaml:40:1", "bpg", "unknown"}},
-	"a name too long":    {[]string{"interface: web-1", "interface: web-1-of-a-long-name"}, []string{"web-1-of-a-long-name", "15"}},
-	"names that repeat":  {[]string{"- name: web-2", "- name: web-1"}, []string{"workloads[1].name", "web-1", "line 29"}},
-	"a missing default":  {[]string{"management:\n  accept:\n    - {name: ssh, protocol: tcp, ports: [22], from: [198.18.0.0/30, \"2001:db8::/64\"]}\n", ""}, []string{"management"}},
-	"three at once":      {[]string{"role: uplink", "role: upstream", "ports: [80, 443]", "ports: [443-80]", "asn: 65010", "asn: many"}, []string{"upstream", "443-80", "many"}},
-	"a dangling name":    {[]string{"{name: no-attackers, from: [attackers]", "{name: no-attackers, from: [atackers]"}, []string{"atackers", "attackers"}},
+	"no YAML":           {[]string{"node: {name: e2e-gateway}", "node: {name: e2e-gateway"}, []string{"gateway.yaml:"}},
+	"an unknown key":    {[]string{"\nbgp:\n", "\nbpg: {}\n\nbgp:\n"}, []string{"gateway.yaml:40:1", "bpg", "unknown"}},
+	"a name too long":   {[]string{"interface: web-1", "interface: web-1-of-a-long-name"}, []string{"web-1-of-a-long-name", "15"}},
+	"names that repeat": {[]string{"- name: web-2", "- name: web-1"}, []string{"workloads[1].name", "web-1", "line 29"}},
+	"no failsafe": {
+		[]string{"management:\n  accept:\n    - {name: ssh, protocol: tcp, ports: [22], from: [198.18.0.0/30, \"2001:db8::/64\"]}\n", ""},
+		[]string{"management"},
+	},
+	"three at once": {
+		[]string{"role: uplink", "role: upstream", "ports: [80, 443]", "ports: [443-80]", "asn: 65010", "asn: many"},
+		[]string{"upstream", "443-80", "many"},
+	},
+	"a dangling name": {
+		[]string{"{name: no-attackers, from: [attackers]", "{name: no-attackers, from: [atackers]"}, []string{"atackers", "attackers"},
+	},
 	"addresses overlap":  {[]string{"[203.0.113.11, ", "[203.0.113.10, "}, []string{"203.0.113.10"}},
 	"a missing set file": {[]string{"prefixes: [192.0.2.0/24, \"2001:db8:a::/48\"]", "files: [nowhere.netset]"}, []string{"nowhere.netset"}},
 }
@@ -116,7 +124,7 @@ func TestWhoIsNotRootIsToldSo(t *testing.T) {
 		return s.in(s.Gateway.Namespace, "setpriv", append([]string{"--reuid=65534", "--regid=65534", "--clear-groups", binary()}, args...)...)
 	}
 	s.wants(nobody("run", "-c", file, "--state-dir", filepath.Join(t.TempDir(), "state")), 1, "root", "sudo")
-	s.wants(nobody("show", "status", "--socket", s.Gateway.Socket), 3, "permission denied")
+	s.wants(nobody("show", "status", "--socket", s.Gateway.Socket), 3, "only root may open it", "sudo")
 	if info, err := os.Stat(s.Gateway.Socket); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the socket: %v %v", info.Mode(), err)
 	}

@@ -199,8 +199,9 @@ func TestKillNineAfterConfirmKeepsTheRevision(t *testing.T) {
 func TestAFailedCheckGoesBackSoonerThanTheClock(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string][]string{
-		"an address that nobody has":          {"\ntelemetry:", "\napply: {checks: [{reach: 198.18.0.77}]}\n\ntelemetry:"},
-		"a neighbor that the change cuts off": {"\ntelemetry:", "\napply: {checks: [{neighbors: keep}]}\n\ntelemetry:", "address: 198.18.0.1, asn: 65000", "address: 198.18.0.1, asn: 65009"},
+		"an address that nobody has": {"\ntelemetry:", "\napply: {checks: [{reach: 198.18.0.77}]}\n\ntelemetry:"},
+		"a neighbor that the change cuts off": {"\ntelemetry:", "\napply: {checks: [{neighbors: keep}]}\n\ntelemetry:",
+			"address: 198.18.0.1, asn: 65000", "address: 198.18.0.1, asn: 65009"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

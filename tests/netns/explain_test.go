@@ -119,7 +119,8 @@ func (s *site) explainsReplies() {
 		s.t.Fatal(err)
 	}
 	eventually(s.t, func() error {
-		if h := s.explain("eth0", "udp 198.51.100.53:53 > 203.0.113.10:5353").Hooks; h[0].Reason != "established" || len(h) != 2 || h[1].RedirectTo == "" {
+		h := s.explain("eth0", "udp 198.51.100.53:53 > 203.0.113.10:5353").Hooks
+		if h[0].Reason != "established" || len(h) != 2 || h[1].RedirectTo == "" {
 			return fmt.Errorf("a reply: %+v", h)
 		}
 		return nil

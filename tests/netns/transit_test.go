@@ -97,11 +97,11 @@ func (p *passage) passes() {
 func TestNothingGoesFromUplinkToUplinkWithoutTransitNotEvenWithEmptySlots(t *testing.T) {
 	t.Parallel()
 	p := newPassage(t)
-	// The programs leave it to the kernel, whose rules prohibit it.
-	before := p.packets("tc", "eth0", "stack-forward")
+	// The programs see that the kernel's rules prohibit it, and count.
+	before := p.packets("tc", "eth0", "forward-denied")
 	p.stopped("programs and kernel")
-	if p.packets("tc", "eth0", "stack-forward") == before {
-		t.Error("stack-forward counted nothing")
+	if n := p.packets("tc", "eth0", "forward-denied") - before; n != volley {
+		t.Errorf("forward-denied counted %d of %d", n, volley)
 	}
 	// Without those rules the matrix of the programs holds alone.
 	p.must(p.Gateway.Namespace, "ip rule del iif eth0 priority 18800")
