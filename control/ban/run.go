@@ -9,11 +9,10 @@ import (
 	"time"
 )
 
-// The writer's rhythm: after a write it rests, and longer after one that took long, so that a burst costs few writes
-// and a long list little of the disk.
+// The writer's rhythm: after a write it rests, at least as long as that took, so that a burst costs few writes and a long
+// list no more than half of the disk.
 const (
 	rest       = 100 * time.Millisecond
-	restFactor = 5
 	sweepEvery = time.Second
 	// wallStep is how far the wall clock must jump to count as set anew, rather than slewed.
 	wallStep = 2 * time.Second
@@ -70,7 +69,7 @@ func (l *List) Run(ctx context.Context) error {
 		if err := l.flush(); err != nil {
 			l.opts.Log.Error("bans hold, and a reboot would lose them", "error", err)
 		}
-		pause := time.NewTimer(max(rest, restFactor*time.Since(begin)))
+		pause := time.NewTimer(max(rest, time.Since(begin)))
 		for resting := true; resting; {
 			select {
 			case <-ctx.Done():

@@ -257,10 +257,12 @@ func BenchmarkBans(b *testing.B) {
 	set(b, bans, "10.0.0.0/24", 0)
 	measure("1-and-1-prefix-miss", free)
 	lift(b, bans, "10.0.0.0/24")
+	begin := time.Now()
 	for i := range 99_999 {
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32)
 		set(b, bans, p.String(), 0)
 	}
+	b.ReportMetric(float64(time.Since(begin).Microseconds())/99_999, "us/ban")
 	measure("100k-miss", free)
 	measure("100k-hit", banned)
 	for i := range 50_000 {
