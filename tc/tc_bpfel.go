@@ -16,13 +16,15 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	tcMapClasses            = "classes"
+	tcMapBuckets            = "buckets"
 	tcMapDst4               = "dst4"
 	tcMapDst6               = "dst6"
+	tcMapDstUp              = "dst_up"
 	tcMapExplained          = "explained"
 	tcMapFlowsIn            = "flows_in"
 	tcMapFlowsOut           = "flows_out"
 	tcMapInterfaces         = "interfaces"
+	tcMapLeaves             = "leaves"
 	tcMapPolicies           = "policies"
 	tcMapReasons            = "reasons"
 	tcMapRuleHits           = "rule_hits"
@@ -30,6 +32,7 @@ const (
 	tcMapSelf               = "self"
 	tcMapSrc4               = "src4"
 	tcMapSrc6               = "src6"
+	tcMapSrcUp              = "src_up"
 	tcMapStrict4            = "strict4"
 	tcMapStrict6            = "strict6"
 	tcMapWorkloads          = "workloads"
@@ -43,6 +46,7 @@ const (
 	tcProgUplinkIngress     = "uplink_ingress"
 	tcProgWorkloadEgress    = "workload_egress"
 	tcProgWorkloadIngress   = "workload_ingress"
+	tcVarBucketMask         = "bucket_mask"
 	tcVarExplain            = "explain"
 	tcVarMatrix             = "matrix"
 )
@@ -105,13 +109,15 @@ type tcProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcMapSpecs struct {
-	Classes    *ebpf.MapSpec `ebpf:"classes"`
+	Buckets    *ebpf.MapSpec `ebpf:"buckets"`
 	Dst4       *ebpf.MapSpec `ebpf:"dst4"`
 	Dst6       *ebpf.MapSpec `ebpf:"dst6"`
+	DstUp      *ebpf.MapSpec `ebpf:"dst_up"`
 	Explained  *ebpf.MapSpec `ebpf:"explained"`
 	FlowsIn    *ebpf.MapSpec `ebpf:"flows_in"`
 	FlowsOut   *ebpf.MapSpec `ebpf:"flows_out"`
 	Interfaces *ebpf.MapSpec `ebpf:"interfaces"`
+	Leaves     *ebpf.MapSpec `ebpf:"leaves"`
 	Policies   *ebpf.MapSpec `ebpf:"policies"`
 	Reasons    *ebpf.MapSpec `ebpf:"reasons"`
 	RuleHits   *ebpf.MapSpec `ebpf:"rule_hits"`
@@ -119,6 +125,7 @@ type tcMapSpecs struct {
 	Self       *ebpf.MapSpec `ebpf:"self"`
 	Src4       *ebpf.MapSpec `ebpf:"src4"`
 	Src6       *ebpf.MapSpec `ebpf:"src6"`
+	SrcUp      *ebpf.MapSpec `ebpf:"src_up"`
 	Strict4    *ebpf.MapSpec `ebpf:"strict4"`
 	Strict6    *ebpf.MapSpec `ebpf:"strict6"`
 	Workloads  *ebpf.MapSpec `ebpf:"workloads"`
@@ -128,8 +135,9 @@ type tcMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcVariableSpecs struct {
-	Explain *ebpf.VariableSpec `ebpf:"explain"`
-	Matrix  *ebpf.VariableSpec `ebpf:"matrix"`
+	BucketMask *ebpf.VariableSpec `ebpf:"bucket_mask"`
+	Explain    *ebpf.VariableSpec `ebpf:"explain"`
+	Matrix     *ebpf.VariableSpec `ebpf:"matrix"`
 }
 
 // tcObjects contains all objects after they have been loaded into the kernel.
@@ -152,13 +160,15 @@ func (o *tcObjects) Close() error {
 //
 // It can be passed to loadTcObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcMaps struct {
-	Classes    *ebpf.Map `ebpf:"classes"`
+	Buckets    *ebpf.Map `ebpf:"buckets"`
 	Dst4       *ebpf.Map `ebpf:"dst4"`
 	Dst6       *ebpf.Map `ebpf:"dst6"`
+	DstUp      *ebpf.Map `ebpf:"dst_up"`
 	Explained  *ebpf.Map `ebpf:"explained"`
 	FlowsIn    *ebpf.Map `ebpf:"flows_in"`
 	FlowsOut   *ebpf.Map `ebpf:"flows_out"`
 	Interfaces *ebpf.Map `ebpf:"interfaces"`
+	Leaves     *ebpf.Map `ebpf:"leaves"`
 	Policies   *ebpf.Map `ebpf:"policies"`
 	Reasons    *ebpf.Map `ebpf:"reasons"`
 	RuleHits   *ebpf.Map `ebpf:"rule_hits"`
@@ -166,6 +176,7 @@ type tcMaps struct {
 	Self       *ebpf.Map `ebpf:"self"`
 	Src4       *ebpf.Map `ebpf:"src4"`
 	Src6       *ebpf.Map `ebpf:"src6"`
+	SrcUp      *ebpf.Map `ebpf:"src_up"`
 	Strict4    *ebpf.Map `ebpf:"strict4"`
 	Strict6    *ebpf.Map `ebpf:"strict6"`
 	Workloads  *ebpf.Map `ebpf:"workloads"`
@@ -173,13 +184,15 @@ type tcMaps struct {
 
 func (m *tcMaps) Close() error {
 	return _TcClose(
-		m.Classes,
+		m.Buckets,
 		m.Dst4,
 		m.Dst6,
+		m.DstUp,
 		m.Explained,
 		m.FlowsIn,
 		m.FlowsOut,
 		m.Interfaces,
+		m.Leaves,
 		m.Policies,
 		m.Reasons,
 		m.RuleHits,
@@ -187,6 +200,7 @@ func (m *tcMaps) Close() error {
 		m.Self,
 		m.Src4,
 		m.Src6,
+		m.SrcUp,
 		m.Strict4,
 		m.Strict6,
 		m.Workloads,
@@ -197,8 +211,9 @@ func (m *tcMaps) Close() error {
 //
 // It can be passed to loadTcObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcVariables struct {
-	Explain *ebpf.Variable `ebpf:"explain"`
-	Matrix  *ebpf.Variable `ebpf:"matrix"`
+	BucketMask *ebpf.Variable `ebpf:"bucket_mask"`
+	Explain    *ebpf.Variable `ebpf:"explain"`
+	Matrix     *ebpf.Variable `ebpf:"matrix"`
 }
 
 // tcPrograms contains all programs after they have been loaded into the kernel.

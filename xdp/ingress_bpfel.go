@@ -16,13 +16,15 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ingressMapClasses    = "classes"
+	ingressMapBuckets    = "buckets"
 	ingressMapDst4       = "dst4"
 	ingressMapDst6       = "dst6"
+	ingressMapDstUp      = "dst_up"
 	ingressMapExplained  = "explained"
 	ingressMapFlowsIn    = "flows_in"
 	ingressMapFlowsOut   = "flows_out"
 	ingressMapInterfaces = "interfaces"
+	ingressMapLeaves     = "leaves"
 	ingressMapPolicies   = "policies"
 	ingressMapReasons    = "reasons"
 	ingressMapRuleHits   = "rule_hits"
@@ -30,7 +32,9 @@ const (
 	ingressMapSelf       = "self"
 	ingressMapSrc4       = "src4"
 	ingressMapSrc6       = "src6"
+	ingressMapSrcUp      = "src_up"
 	ingressProgIngress   = "ingress"
+	ingressVarBucketMask = "bucket_mask"
 	ingressVarExplain    = "explain"
 )
 
@@ -83,13 +87,15 @@ type ingressProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ingressMapSpecs struct {
-	Classes    *ebpf.MapSpec `ebpf:"classes"`
+	Buckets    *ebpf.MapSpec `ebpf:"buckets"`
 	Dst4       *ebpf.MapSpec `ebpf:"dst4"`
 	Dst6       *ebpf.MapSpec `ebpf:"dst6"`
+	DstUp      *ebpf.MapSpec `ebpf:"dst_up"`
 	Explained  *ebpf.MapSpec `ebpf:"explained"`
 	FlowsIn    *ebpf.MapSpec `ebpf:"flows_in"`
 	FlowsOut   *ebpf.MapSpec `ebpf:"flows_out"`
 	Interfaces *ebpf.MapSpec `ebpf:"interfaces"`
+	Leaves     *ebpf.MapSpec `ebpf:"leaves"`
 	Policies   *ebpf.MapSpec `ebpf:"policies"`
 	Reasons    *ebpf.MapSpec `ebpf:"reasons"`
 	RuleHits   *ebpf.MapSpec `ebpf:"rule_hits"`
@@ -97,13 +103,15 @@ type ingressMapSpecs struct {
 	Self       *ebpf.MapSpec `ebpf:"self"`
 	Src4       *ebpf.MapSpec `ebpf:"src4"`
 	Src6       *ebpf.MapSpec `ebpf:"src6"`
+	SrcUp      *ebpf.MapSpec `ebpf:"src_up"`
 }
 
 // ingressVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ingressVariableSpecs struct {
-	Explain *ebpf.VariableSpec `ebpf:"explain"`
+	BucketMask *ebpf.VariableSpec `ebpf:"bucket_mask"`
+	Explain    *ebpf.VariableSpec `ebpf:"explain"`
 }
 
 // ingressObjects contains all objects after they have been loaded into the kernel.
@@ -126,13 +134,15 @@ func (o *ingressObjects) Close() error {
 //
 // It can be passed to loadIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ingressMaps struct {
-	Classes    *ebpf.Map `ebpf:"classes"`
+	Buckets    *ebpf.Map `ebpf:"buckets"`
 	Dst4       *ebpf.Map `ebpf:"dst4"`
 	Dst6       *ebpf.Map `ebpf:"dst6"`
+	DstUp      *ebpf.Map `ebpf:"dst_up"`
 	Explained  *ebpf.Map `ebpf:"explained"`
 	FlowsIn    *ebpf.Map `ebpf:"flows_in"`
 	FlowsOut   *ebpf.Map `ebpf:"flows_out"`
 	Interfaces *ebpf.Map `ebpf:"interfaces"`
+	Leaves     *ebpf.Map `ebpf:"leaves"`
 	Policies   *ebpf.Map `ebpf:"policies"`
 	Reasons    *ebpf.Map `ebpf:"reasons"`
 	RuleHits   *ebpf.Map `ebpf:"rule_hits"`
@@ -140,17 +150,20 @@ type ingressMaps struct {
 	Self       *ebpf.Map `ebpf:"self"`
 	Src4       *ebpf.Map `ebpf:"src4"`
 	Src6       *ebpf.Map `ebpf:"src6"`
+	SrcUp      *ebpf.Map `ebpf:"src_up"`
 }
 
 func (m *ingressMaps) Close() error {
 	return _IngressClose(
-		m.Classes,
+		m.Buckets,
 		m.Dst4,
 		m.Dst6,
+		m.DstUp,
 		m.Explained,
 		m.FlowsIn,
 		m.FlowsOut,
 		m.Interfaces,
+		m.Leaves,
 		m.Policies,
 		m.Reasons,
 		m.RuleHits,
@@ -158,6 +171,7 @@ func (m *ingressMaps) Close() error {
 		m.Self,
 		m.Src4,
 		m.Src6,
+		m.SrcUp,
 	)
 }
 
@@ -165,7 +179,8 @@ func (m *ingressMaps) Close() error {
 //
 // It can be passed to loadIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ingressVariables struct {
-	Explain *ebpf.Variable `ebpf:"explain"`
+	BucketMask *ebpf.Variable `ebpf:"bucket_mask"`
+	Explain    *ebpf.Variable `ebpf:"explain"`
 }
 
 // ingressPrograms contains all programs after they have been loaded into the kernel.

@@ -24,8 +24,13 @@ type Tables struct {
 	probes, walk, runs           int
 }
 
-// Words are those of a prefix table.
-func (t *Tables) Words(table abi.ClassTable) []uint64 { return t.Prefixes[table].words }
+// Words are those of a prefix table. nil where there is none.
+func (t *Tables) Words(table abi.ClassTable) []uint64 {
+	if t.Prefixes[table] == nil {
+		return nil
+	}
+	return t.Prefixes[table].words
+}
 
 // Cost is what Tables ask of the machine.
 type Cost struct {

@@ -51,6 +51,16 @@ struct {
 	__type(value, __u8);
 } self SEC(".maps"); /* the box's own addresses */
 
+/* Short lists of prefixes beside the classifier; a long one belongs into a prefix table. */
+#define PREFIX_TRIE(name, key_type)                   \
+	struct {                                      \
+		__uint(type, BPF_MAP_TYPE_LPM_TRIE);  \
+		__uint(map_flags, BPF_F_NO_PREALLOC); \
+		__uint(max_entries, 1);               \
+		__type(key, struct key_type);         \
+		__type(value, __u32);                 \
+	} name SEC(".maps")
+
 /* The classifier's: arrays that Go fills through mmap, so each begins at a page. abi.h says what stands in them. */
 #define CLASSIFIER_TABLE(name, value_type)         \
 	struct {                                   \
