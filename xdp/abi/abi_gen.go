@@ -12,11 +12,11 @@ const (
 	MaxClasses        = 4194304
 	MaxWalk           = 2048
 	RuleIDs           = 131072
-	RefNode           = 9223372036854775808
-	RefValue          = 4611686018427387904
-	ClassKeyed        = 2147483648
-	ClassPaired       = 1073741824
-	ClassNumber       = 1073741823
+	RefKindShift      = 62
+	RefInnerBits      = 12
+	ClassKeyed        = 8388608
+	ClassPaired       = 4194304
+	ClassNumber       = 4194303
 	MaxTableDepth     = 16
 	MaxTableRuns      = 16
 	RuleShadow        = 1
@@ -115,6 +115,16 @@ type Prefix6Key struct {
 	Prefixlen uint32
 	Addr      [16]uint8
 }
+
+// RefKind is enum ref_kind.
+type RefKind uint32
+
+const (
+	RefIsRuns  RefKind = 0
+	RefIsValue RefKind = 1
+	RefIsNode  RefKind = 2
+	RefIsPair  RefKind = 3
+)
 
 // PortRange is struct port_range, 4 bytes.
 type PortRange struct {

@@ -7,8 +7,19 @@ import (
 	"sluice/xdp/abi"
 )
 
-// maxNodeBits keeps a node within 8 MB.
-const maxNodeBits = 20
+const (
+	maxNodeBits = 21 // 16 MB
+	// From so many runs on an IPv4 table has a root that leaves no more than the twelve bits of a pair: a load less for
+	// most addresses, and 8 MB.
+	manyRuns = 1 << 16
+)
+
+// reference returns one of a kind.
+func reference(kind abi.RefKind, rest uint64) uint64 { return uint64(kind)<<abi.RefKindShift | rest }
+
+func kindOf(ref uint64) abi.RefKind { return abi.RefKind(ref >> abi.RefKindShift) }
+
+func valueRef(value uint32) uint64 { return reference(abi.RefIsValue, uint64(value)) }
 
 // run holds from start on, until the next one: a value, or of the upper half of an IPv6 address a reference to go on with.
 type run struct{ start, ref uint64 }
@@ -23,7 +34,7 @@ type prefixTable struct {
 // newPrefixTable lays out an address space. value gives what a packet gets to know of a class.
 func newPrefixTable(space []boundary, v6 bool, value func(class uint32) uint32) *prefixTable {
 	t := &prefixTable{words: make([]uint64, 1, 1+3*len(space)), v6: v6}
-	refOf := func(class uint32) uint64 { return abi.RefValue | uint64(value(class)) }
+	refOf := func(class uint32) uint64 { return valueRef(value(class)) }
 	runs := make([]run, 0, len(space))
 	low := 0
 	for i := 0; i < len(space); {
@@ -59,13 +70,21 @@ func newPrefixTable(space []boundary, v6 bool, value func(class uint32) uint32) 
 // ref writes what chooses among runs by the bits of a key behind the first used ones, all of which equal base's. The
 // first run may begin before base.
 func (t *prefixTable) ref(runs []run, base uint64, used int) (ref uint64, depth int) {
-	if len(runs) == 1 && runs[0].ref&abi.RefValue != 0 {
+	if len(runs) == 1 && kindOf(runs[0].ref) == abi.RefIsValue {
 		return runs[0].ref, 0
+	}
+	if !t.v6 {
+		if pair, ok := pairOf(runs, base, used); ok {
+			return pair, 0
+		}
 	}
 	if len(runs) <= abi.MaxTableRuns {
 		return t.write(runs), 0
 	}
 	width := nodeBits(runs, base, used)
+	if !t.v6 && used == 0 && len(runs) >= manyRuns {
+		width = max(width, 32-abi.RefInnerBits)
+	}
 	shift := 64 - used - width
 	at := len(t.words)
 	t.words = append(t.words, make([]uint64, 1<<width)...)
@@ -85,7 +104,39 @@ func (t *prefixTable) ref(runs []run, base uint64, used int) (ref uint64, depth 
 		depth = max(depth, below)
 		i = end - 1
 	}
-	return abi.RefNode | uint64(width)<<40 | uint64(shift)<<32 | uint64(at), depth + 1
+	return reference(abi.RefIsNode, uint64(width)<<40|uint64(shift)<<32|uint64(at)), depth + 1
+}
+
+// pairOf makes a reference of both values where the runs are one prefix and what is around it.
+func pairOf(runs []run, base uint64, used int) (uint64, bool) {
+	const open = 32 - abi.RefInnerBits
+	if used < open || len(runs) < 2 || len(runs) > 3 || len(runs) == 3 && runs[0].ref != runs[2].ref {
+		return 0, false
+	}
+	size := uint64(1) << (32 - used) // of the slot, in addresses
+	first := (runs[1].start - base) >> 32
+	end := size
+	if len(runs) == 3 {
+		end = (runs[2].start - base) >> 32
+	}
+	inner, outer := runs[1].ref, runs[0].ref
+	if length := end - first; length&(length-1) != 0 || first%length != 0 { // no prefix: perhaps what is before it is
+		first, end, inner, outer = 0, first, outer, inner
+		if len(runs) == 3 || end&(end-1) != 0 {
+			return 0, false
+		}
+	}
+	prefix := (base>>32&(1<<abi.RefInnerBits-1)+first)<<1 | (end - first)
+	return reference(abi.RefIsPair, prefix<<48|inner&0xffffff<<24|outer&0xffffff), true
+}
+
+func valueOfPair(ref, key uint64) uint64 {
+	prefix := ref >> 48 & (1<<(abi.RefInnerBits+1) - 1)
+	ip := key >> 32 & (1<<abi.RefInnerBits - 1) << 1
+	if (ip^prefix)&^(prefix^(prefix-1)) != 0 {
+		return valueRef(uint32(ref & 0xffffff))
+	}
+	return valueRef(uint32(ref >> 24 & 0xffffff))
 }
 
 func (t *prefixTable) write(runs []run) uint64 {
@@ -127,19 +178,22 @@ func nodeBits(runs []run, base uint64, used int) int {
 func (t *prefixTable) lookup(a netip.Addr) uint32 {
 	k := keyOf(a)
 	ref := t.half(t.words[0], k.hi)
-	if ref&abi.RefValue == 0 {
+	if kindOf(ref) != abi.RefIsValue {
 		ref = t.half(ref, k.lo)
 	}
 	return uint32(ref)
 }
 
 func (t *prefixTable) half(ref, key uint64) uint64 {
-	for ref&abi.RefNode != 0 {
+	for kindOf(ref) == abi.RefIsNode {
 		shift, width := ref>>32&0xff, ref>>40&0xff
 		ref = t.words[uint64(uint32(ref))+key>>shift&(1<<width-1)]
 	}
-	if ref&abi.RefValue != 0 {
+	switch kindOf(ref) {
+	case abi.RefIsValue:
 		return ref
+	case abi.RefIsPair:
+		return valueOfPair(ref, key)
 	}
 	at, count, first := int(uint32(ref)), int(ref>>32&0xffff), 0
 	words := 1
@@ -156,7 +210,7 @@ func (t *prefixTable) half(ref, key uint64) uint64 {
 	if t.v6 {
 		return t.words[at+first*2+1]
 	}
-	return abi.RefValue | t.words[at+first]&0xffffffff
+	return valueRef(uint32(t.words[at+first]))
 }
 
 // steps bounds the loads of one lookup.

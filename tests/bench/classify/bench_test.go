@@ -24,7 +24,7 @@ import (
 
 const (
 	rounds   = 7
-	repeat   = 1 << 18
+	repeat   = 1 << 16
 	keyCount = 1 << 16
 )
 

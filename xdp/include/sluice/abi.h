@@ -79,19 +79,26 @@ struct prefix6_key {
  * the key from shift on choose one; to count runs sorted by their start, of which the last not behind the key holds; or
  * a value. IPv4: the key stands in the upper half, a run is one word, start << 32 | value. IPv6: the key is the upper
  * half of the address, a run is two words, start and reference, and a reference that is no value goes on with the
- * lower half. A value is a class and CLASS_* flags.
+ * lower half. A value is a class and CLASS_* flags. An IPv4 reference of both kinds, node and value, holds two values: that of
+ * one prefix in the last twelve bits of the address, and that of the addresses around it, so that most addresses take
+ * one load. The prefix is its bits and a one behind them, in thirteen bits.
  */
-#define REF_OFFSET(ref) ((__u32)(ref))
-#define REF_RUNS(ref)	((__u32)((ref) >> 32) & 0xffff)
-#define REF_SHIFT(ref)	((__u32)((ref) >> 32) & 0xff)
-#define REF_BITS(ref)	((__u32)((ref) >> 40) & 0xff)
-#define REF_NODE	0x8000000000000000ull
-#define REF_VALUE	0x4000000000000000ull
-#define CLASS_KEYED	0x80000000u /* a bucket of this class alone exists */
-#define CLASS_PAIRED	0x40000000u /* a bucket of this class and one of the other direction exists */
-#define CLASS_NUMBER	0x3fffffffu
-#define MAX_TABLE_DEPTH 16 /* nodes on the way of one half of an address: each takes at least four bits */
-#define MAX_TABLE_RUNS	16 /* of one reference */
+enum ref_kind { REF_IS_RUNS = 0, REF_IS_VALUE = 1, REF_IS_NODE = 2, REF_IS_PAIR = 3 };
+#define REF_OFFSET(ref)	     ((__u32)(ref))
+#define REF_RUNS(ref)	     ((__u32)((ref) >> 32) & 0xffff)
+#define REF_SHIFT(ref)	     ((__u32)((ref) >> 32) & 0xff)
+#define REF_BITS(ref)	     ((__u32)((ref) >> 40) & 0xff)
+#define REF_KIND_SHIFT	     62
+#define REF_KIND(ref)	     ((__u32)((ref) >> REF_KIND_SHIFT)) /* enum ref_kind */
+#define REF_INNER_BITS	     12
+#define REF_INNER(ref)	     ((__u32)((ref) >> 48) & 0x1fff)
+#define REF_INNER_VALUE(ref) ((__u32)((ref) >> 24) & 0xffffff)
+#define REF_OUTER_VALUE(ref) ((__u32)(ref) & 0xffffff)
+#define CLASS_KEYED	     0x800000u /* a bucket of this class alone exists */
+#define CLASS_PAIRED	     0x400000u /* a bucket of this class and one of the other direction exists */
+#define CLASS_NUMBER	     0x3fffffu
+#define MAX_TABLE_DEPTH	     16 /* nodes on the way of one half of an address: each takes at least four bits */
+#define MAX_TABLE_RUNS	     16 /* of one reference */
 
 /* In host byte order, inclusive. */
 struct port_range {
