@@ -44,9 +44,7 @@ type member struct {
 
 func memberOf(p netip.Prefix, list uint32) member {
 	m := member{keyOf(p.Addr()), uint8(p.Bits()), list}
-	mask := m.hostMask()
-	m.first.hi &^= mask.hi
-	m.first.lo &^= mask.lo
+	m.first = m.first.masked(p.Bits())
 	return m
 }
 

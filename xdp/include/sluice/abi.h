@@ -75,13 +75,15 @@ struct prefix6_key {
 };
 
 /*
- * A prefix table is an array of words. Word 0 is a reference: to a node of 1 << bits references, of which the bits of
- * the key from shift on choose one; to count runs sorted by their start, of which the last not behind the key holds; or
- * a value. IPv4: the key stands in the upper half, a run is one word, start << 32 | value. IPv6: the key is the upper
- * half of the address, a run is two words, start and reference, and a reference that is no value goes on with the
- * lower half. A value is a class and CLASS_* flags. An IPv4 reference of both kinds, node and value, holds two values: that of
- * one prefix in the last twelve bits of the address, and that of the addresses around it, so that most addresses take
- * one load. The prefix is its bits and a one behind them, in thirteen bits.
+ * A prefix table is an array of words. Word 0 is a reference, of one of four kinds:
+ * - a value: a class and CLASS_* flags, 24 bits;
+ * - a node of 1 << bits references: the bits of the address from shift on, of 128, choose one. An IPv4 address is the
+ *   first 32 bits, the rest is 0;
+ * - a pair of values: of the addresses in one prefix and of those around it. IPv4: the prefix is in the reference, as its
+ *   part of the last twelve bits and a one behind; IPv6: it stands in three words, upper half, lower half, and
+ *   length << 48 | inner << 24 | outer;
+ * - runs sorted by their first address, each holding until the next one begins. The first begins before all that come
+ *   this way. IPv4: words of first << 32 | value. IPv6: three words each, upper half, lower half, value.
  */
 enum ref_kind { REF_IS_RUNS = 0, REF_IS_VALUE = 1, REF_IS_NODE = 2, REF_IS_PAIR = 3 };
 #define REF_OFFSET(ref)	     ((__u32)(ref))
@@ -90,6 +92,7 @@ enum ref_kind { REF_IS_RUNS = 0, REF_IS_VALUE = 1, REF_IS_NODE = 2, REF_IS_PAIR 
 #define REF_BITS(ref)	     ((__u32)((ref) >> 40) & 0xff)
 #define REF_KIND_SHIFT	     62
 #define REF_KIND(ref)	     ((__u32)((ref) >> REF_KIND_SHIFT)) /* enum ref_kind */
+#define REF_LENGTH(ref)	     ((__u32)((ref) >> 48) & 0xff)
 #define REF_INNER_BITS	     12
 #define REF_INNER(ref)	     ((__u32)((ref) >> 48) & 0x1fff)
 #define REF_INNER_VALUE(ref) ((__u32)((ref) >> 24) & 0xffffff)
@@ -97,8 +100,8 @@ enum ref_kind { REF_IS_RUNS = 0, REF_IS_VALUE = 1, REF_IS_NODE = 2, REF_IS_PAIR 
 #define CLASS_KEYED	     0x800000u /* a bucket of this class alone exists */
 #define CLASS_PAIRED	     0x400000u /* a bucket of this class and one of the other direction exists */
 #define CLASS_NUMBER	     0x3fffffu
-#define MAX_TABLE_DEPTH	     16 /* nodes on the way of one half of an address: each takes at least four bits */
-#define MAX_TABLE_RUNS	     16 /* of one reference */
+#define MAX_TABLE_DEPTH	     32 /* nodes on the way of an address: each takes at least four bits */
+#define MAX_TABLE_RUNS	     8	/* of one reference */
 
 /* In host byte order, inclusive. */
 struct port_range {

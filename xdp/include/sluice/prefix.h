@@ -14,31 +14,21 @@ static __always_inline __u64 word_at(void *table, __u32 index)
 	return word ? *word : 0;
 }
 
-/* Follows nodes by the bits of key, to runs or a value. */
-static __always_inline __u64 descend(void *table, __u64 ref, __u64 key)
+/* Follows nodes by the bits of an address, until there are none. */
+static __always_inline __u64 descend(void *table, __u64 hi, __u64 lo)
 {
-	for (int i = 0; i < MAX_TABLE_DEPTH && REF_KIND(ref) == REF_IS_NODE; i++)
-		ref = word_at(table, REF_OFFSET(ref) + ((__u32)(key >> REF_SHIFT(ref)) &
-							((1u << (REF_BITS(ref) & 31)) - 1)));
+	__u64 ref = word_at(table, 0);
+
+	for (int i = 0; i < MAX_TABLE_DEPTH && REF_KIND(ref) == REF_IS_NODE; i++) {
+		__u64 half = REF_SHIFT(ref) & 64 ? hi : lo;
+		__u32 slot = half >> (REF_SHIFT(ref) & 63);
+
+		ref = word_at(table, REF_OFFSET(ref) + (slot & ((1u << (REF_BITS(ref) & 31)) - 1)));
+	}
 	return ref;
 }
 
-/*
- * The number of the last of count sorted runs whose start is not behind key; the first is never behind it. count is at
- * most MAX_TABLE_RUNS, so four halvings find it; width is the number of words of a run.
- */
-static __always_inline __u32 last_run(void *table, __u32 offset, __u32 count, __u32 width, __u64 key)
-{
-	__u32 first = 0;
-
-	for (__u32 half = MAX_TABLE_RUNS / 2; half; half /= 2)
-		if (first + half < count && word_at(table, offset + (first + half) * width) <= key)
-			first += half;
-	return first;
-}
-
-/* Of a pair: the value of its prefix where key is in it, or else the other. */
-static __always_inline __u32 value_of_pair(__u64 ref, __u32 ip)
+static __always_inline __u32 pair_of_ip4(__u64 ref, __u32 ip)
 {
 	__u32 prefix = REF_INNER(ref),
 	      below = prefix ^ (prefix - 1); /* the lowest one, and what is open behind it */
@@ -47,38 +37,57 @@ static __always_inline __u32 value_of_pair(__u64 ref, __u32 ip)
 	return (ip ^ prefix) & ~below ? REF_OUTER_VALUE(ref) : REF_INNER_VALUE(ref);
 }
 
-/* ip is in host byte order. */
+/* The value of an address; ip is in host byte order. */
 static __always_inline __u32 class_of_ip4(void *table, __u32 ip)
 {
-	__u64 key = (__u64)ip << 32;
-	__u64 ref = descend(table, word_at(table, 0), key);
+	__u64 key = (__u64)ip << 32, ref = descend(table, key, 0);
+	__u32 at = REF_OFFSET(ref), last = at + REF_RUNS(ref);
 
-	switch (REF_KIND(ref)) {
-	case REF_IS_VALUE:
-		return (__u32)ref;
-	case REF_IS_PAIR:
-		return value_of_pair(ref, ip);
-	default:
-		key |= 0xffffffff;
-		return (__u32)word_at(table, REF_OFFSET(ref) +
-						     last_run(table, REF_OFFSET(ref), REF_RUNS(ref), 1, key));
-	}
+	if (REF_KIND(ref) == REF_IS_VALUE)
+		return REF_OUTER_VALUE(ref);
+	if (REF_KIND(ref) == REF_IS_PAIR)
+		return pair_of_ip4(ref, ip);
+	for (__u32 half = MAX_TABLE_RUNS / 2; half; half /= 2)
+		if (at + half < last && word_at(table, at + half) <= (key | 0xffffffff))
+			at += half;
+	return word_at(table, at);
 }
 
-static __always_inline __u64 class_of_half(void *table, __u64 ref, __u64 key)
+static __always_inline __u32 pair_of_ip6(void *table, __u32 at, __u64 hi, __u64 lo)
 {
-	ref = descend(table, ref, key);
-	if (REF_KIND(ref) == REF_IS_VALUE)
-		return ref;
-	return word_at(table,
-		       REF_OFFSET(ref) + last_run(table, REF_OFFSET(ref), REF_RUNS(ref), 2, key) * 2 + 1);
+	__u64 values = word_at(table, at + 2);
+	__u32 length = REF_LENGTH(values);
+
+	hi ^= word_at(table, at);
+	lo ^= word_at(table, at + 1);
+	if (length <= 64)
+		lo = 0, hi >>= (64 - length) & 63; /* no pair has length 0 */
+	else
+		lo >>= (128 - length) & 63;
+	return hi | lo ? REF_OUTER_VALUE(values) : REF_INNER_VALUE(values);
+}
+
+#define RUN_WORDS6 3
+
+static __always_inline bool run_begins6(void *table, __u32 at, __u64 hi, __u64 lo)
+{
+	__u64 first = word_at(table, at);
+
+	return first < hi || (first == hi && word_at(table, at + 1) <= lo);
 }
 
 static __always_inline __u32 class_of_ip6(void *table, const union addr *a)
 {
-	__u64 ref = class_of_half(table, word_at(table, 0), bpf_be64_to_cpu(a->half[0]));
+	__u64 hi = bpf_be64_to_cpu(a->half[0]), lo = bpf_be64_to_cpu(a->half[1]);
+	__u64 ref = descend(table, hi, lo);
+	__u32 at = REF_OFFSET(ref), last = at + REF_RUNS(ref) * RUN_WORDS6;
 
-	if (REF_KIND(ref) != REF_IS_VALUE)
-		ref = class_of_half(table, ref, bpf_be64_to_cpu(a->half[1]));
-	return (__u32)ref;
+	if (REF_KIND(ref) == REF_IS_VALUE)
+		return REF_OUTER_VALUE(ref);
+	if (REF_KIND(ref) == REF_IS_PAIR)
+		return pair_of_ip6(table, at, hi, lo);
+	for (__u32 half = MAX_TABLE_RUNS / 2; half; half /= 2)
+		if (at + half * RUN_WORDS6 < last && run_begins6(table, at + half * RUN_WORDS6, hi, lo))
+			at += half * RUN_WORDS6;
+	return word_at(table, at + 2);
 }
