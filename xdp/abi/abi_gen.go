@@ -28,6 +28,8 @@ const (
 	RuleRest          = 64
 	RuleHidden        = 128
 	LeafEntry         = 2147483648
+	EntrySure         = 1073741824
+	EntryNumber       = 1073741823
 	ListMore          = 4294967296
 	LeafSearch        = 21
 	PortKeyHidden     = 16777216
@@ -138,7 +140,7 @@ type ClassRange struct {
 	Last  uint32
 }
 
-// Rule is struct rule, 40 bytes.
+// Rule is struct rule, 64 bytes.
 type Rule struct {
 	ID          uint32
 	Flags       uint32    // RULE_*
@@ -150,7 +152,7 @@ type Rule struct {
 	Dst         ClassRange // where RULE_DST
 	SourcePorts PortRange  // where RULE_SOURCE_PORTS
 	TTL         uint8      // 0: any
-	_           [3]byte
+	_           [27]byte
 }
 
 // BucketSlot is struct bucket_slot, 16 bytes.

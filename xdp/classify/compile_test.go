@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
 	"sluice/xdp/classify/classifytest"

@@ -105,7 +105,7 @@ func (v *view) searchLeaf(s *search, leaf uint32) {
 		leaf = v.runOfLeaf(leaf)
 	}
 	if leaf&abi.LeafEntry != 0 {
-		v.tryEntry(s, leaf&^abi.LeafEntry)
+		v.tryEntry(s, leaf)
 		return
 	}
 	for ; leaf != 0; leaf++ {
@@ -128,9 +128,14 @@ func (v *view) runOfLeaf(leaf uint32) uint32 {
 	return uint32(v.Leaves[uint64(leaf)+1+first])
 }
 
-// tryEntry returns true when a list need not be walked further.
-func (v *view) tryEntry(s *search, entry uint32) bool {
+// tryEntry takes an entry, perhaps with ENTRY_SURE. It returns true when a list need not be walked further.
+func (v *view) tryEntry(s *search, found uint32) bool {
+	entry := found & abi.EntryNumber
 	if entry >= s.limit {
+		return true
+	}
+	if found&abi.EntrySure != 0 {
+		s.limit, s.hidden = entry, false
 		return true
 	}
 	r := &v.Rules[entry]

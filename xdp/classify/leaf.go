@@ -104,11 +104,11 @@ func (l *leaves) list(entries []uint32) (uint32, error) {
 	case len(entries) == 0:
 		return 0, nil
 	case len(entries) > abi.MaxWalk:
-		return 0, tooLong{entries[abi.MaxWalk], len(entries)}
+		return 0, tooLong{entries[abi.MaxWalk] & abi.EntryNumber, len(entries)}
 	}
 	l.walk = max(l.walk, len(entries))
 	if len(entries) == 1 {
-		return abi.LeafEntry | entries[0], nil
+		return abi.LeafEntry | entries[0], nil // with its ENTRY_SURE
 	}
 	words := make([]uint64, len(entries))
 	for i, e := range entries {
@@ -157,7 +157,7 @@ func (l *leaves) split(entries []uint32) ([]uint64, error) {
 		for ; i < len(events) && events[i].at == at; i++ {
 			active.change(&l.rules[events[i].entry], events[i])
 		}
-		list := active.list()
+		list := active.list(l.rules, at)
 		if budget -= len(list); budget < 0 && len(entries) <= abi.MaxWalk {
 			return nil, nil
 		}
@@ -196,12 +196,16 @@ func (a *activeEntries) change(r *abi.Rule, e portEvent) {
 	}
 }
 
-// list returns the entries to try, in order. It is valid until the next call, and one longer than any list may be.
-func (a *activeEntries) list() []uint32 {
+// list returns the entries to try at a port key, in order. It is valid until the next call.
+func (a *activeEntries) list(rules []abi.Rule, at uint32) []uint32 {
 	if len(a.surely) == 0 {
 		return a.perhaps
 	}
 	n, _ := slices.BinarySearch(a.perhaps, a.surely[0])
-	a.scratch = append(append(a.scratch[:0], a.perhaps[:n]...), a.surely[0])
+	last := a.surely[0]
+	if at < abi.PortKeyHidden || rules[last].Flags&abi.RulePorts == 0 { // else it decides, but not as a rule
+		last |= abi.EntrySure
+	}
+	a.scratch = append(append(a.scratch[:0], a.perhaps[:n]...), last)
 	return a.scratch
 }

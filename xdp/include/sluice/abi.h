@@ -129,7 +129,7 @@ struct rule {
 	struct class_range dst;		/* where RULE_DST */
 	struct port_range source_ports; /* where RULE_SOURCE_PORTS */
 	__u8 ttl;			/* 0: any */
-};
+} __attribute__((aligned(64)));		/* a cache line: to look at an entry is one load */
 #define RULE_SHADOW	  1
 #define RULE_ANY_PROTOCOL 2
 #define RULE_PORTS	  4  /* ports are compared */
@@ -141,12 +141,15 @@ struct rule {
 
 /*
  * A found reference, 32 bits: 0 is nothing; with LEAF_ENTRY it is an entry; else the word of a leaf or list in leaves.
+ * ENTRY_SURE on an entry, in a reference or list, says that who came this way need not compare it: it acts.
  * A leaf is a word with the number of its runs, and in the upper half the greatest power of two below it; then the runs,
  * start << 32 | found, sorted by start: the packet's port key chooses. A list is words of entries in ascending order, with LIST_MORE on all but the last.
  */
-#define LEAF_ENTRY  0x80000000u
-#define LIST_MORE   0x100000000ull
-#define LEAF_SEARCH 21 /* halvings that find a run: a leaf has at most 1 << LEAF_SEARCH */
+#define LEAF_ENTRY   0x80000000u
+#define ENTRY_SURE   0x40000000u
+#define ENTRY_NUMBER 0x3fffffffu
+#define LIST_MORE    0x100000000ull
+#define LEAF_SEARCH  21 /* halvings that find a run: a leaf has at most 1 << LEAF_SEARCH */
 
 /* The port key: protocol << 16 | destination port (0 where none is to be seen), or, of a later fragment, this. */
 #define PORT_KEY_HIDDEN 0x1000000u /* | protocol */

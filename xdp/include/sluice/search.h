@@ -14,14 +14,20 @@ struct search {
 	__u32 hidden; /* 1: its ports cannot be seen */
 };
 
-/* Returns true when a list need not be walked further. */
-static __always_inline bool try_entry(struct search *s, __u32 entry, const struct packet *p,
+/* found is an entry, perhaps with ENTRY_SURE. Returns true when a list need not be walked further. */
+static __always_inline bool try_entry(struct search *s, __u32 found, const struct packet *p,
 				      const struct classes *c)
 {
+	__u32 entry = found & ENTRY_NUMBER;
 	struct rule *r;
 
 	if (entry >= s->limit)
 		return true;
+	if (found & ENTRY_SURE) {
+		s->limit = entry;
+		s->hidden = 0;
+		return true;
+	}
 	r = bpf_map_lookup_elem(&rules, &entry);
 	if (!r)
 		return true;
@@ -71,7 +77,7 @@ __noinline int search_leaf(struct search *s, const struct packet *p, const struc
 			return 0;
 	}
 	if (leaf & LEAF_ENTRY) {
-		try_entry(s, leaf & ~LEAF_ENTRY, p, c);
+		try_entry(s, leaf, p, c);
 		return 0;
 	}
 	bpf_iter_num_new(&it, 0, MAX_WALK);
@@ -116,6 +122,16 @@ __noinline __u32 find_leaf(__u32 kind, __u32 src, __u32 dst)
 	return 0;
 }
 
+/* Asks for a bucket's line now, so that it comes while the other buckets' do. */
+static __always_inline void touch_bucket(__u32 kind, __u32 src, __u32 dst)
+{
+	__u32 index = bucket_hash(kind, src, dst) & bucket_mask;
+	const volatile struct bucket *b = bpf_map_lookup_elem(&buckets, &index);
+
+	if (b)
+		(void)b->slot[0].kind;
+}
+
 /* Wide buckets: of the class and of its ancestors that have one. */
 __noinline int search_wide(struct search *s, const struct packet *p, const struct classes *c, __u32 source)
 {
@@ -144,14 +160,23 @@ static __always_inline void search(struct search *s, const struct search_plan *p
 				   const struct classes *c)
 {
 	__u32 src = c->src & CLASS_NUMBER, dst = c->dst & CLASS_NUMBER;
+	bool by_src = (plan->keys & KEY_SRC) && (c->src & CLASS_KEYED);
+	bool by_dst = (plan->keys & KEY_DST) && (c->dst & CLASS_KEYED);
+	bool by_both = (plan->keys & KEY_BOTH) && (c->src & c->dst & CLASS_PAIRED);
 
+	if (by_src)
+		touch_bucket(s->kind, src, NO_CLASS);
+	if (by_dst)
+		touch_bucket(s->kind, NO_CLASS, dst);
+	if (by_both)
+		touch_bucket(s->kind, src, dst);
 	if (plan->everywhere)
 		search_leaf(s, p, c, plan->everywhere);
-	if ((plan->keys & KEY_SRC) && (c->src & CLASS_KEYED))
+	if (by_src)
 		search_leaf(s, p, c, find_leaf(s->kind, src, NO_CLASS));
-	if ((plan->keys & KEY_DST) && (c->dst & CLASS_KEYED))
+	if (by_dst)
 		search_leaf(s, p, c, find_leaf(s->kind, NO_CLASS, dst));
-	if ((plan->keys & KEY_BOTH) && (c->src & c->dst & CLASS_PAIRED))
+	if (by_both)
 		search_leaf(s, p, c, find_leaf(s->kind, src, dst));
 	if (plan->keys & KEY_WIDE_SRC)
 		search_wide(s, p, c, 1);
