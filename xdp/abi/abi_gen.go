@@ -17,7 +17,8 @@ const (
 	ClassKeyed        = 8388608
 	ClassPaired       = 4194304
 	ClassNumber       = 4194303
-	MaxTableDepth     = 32
+	MaxTableDepth4    = 8
+	MaxTableDepth6    = 32
 	MaxTableRuns      = 8
 	RuleShadow        = 1
 	RuleAnyProtocol   = 2

@@ -100,8 +100,9 @@ enum ref_kind { REF_IS_RUNS = 0, REF_IS_VALUE = 1, REF_IS_NODE = 2, REF_IS_PAIR 
 #define CLASS_KEYED	     0x800000u /* a bucket of this class alone exists */
 #define CLASS_PAIRED	     0x400000u /* a bucket of this class and one of the other direction exists */
 #define CLASS_NUMBER	     0x3fffffu
-#define MAX_TABLE_DEPTH	     32 /* nodes on the way of an address: each takes at least four bits */
-#define MAX_TABLE_RUNS	     8	/* of one reference */
+#define MAX_TABLE_DEPTH4     8 /* nodes on the way of an address: each takes at least four bits */
+#define MAX_TABLE_DEPTH6     32
+#define MAX_TABLE_RUNS	     8 /* of one reference */
 
 /* In host byte order, inclusive. */
 struct port_range {

@@ -50,11 +50,11 @@ static __always_inline void classify(const struct packet *p, struct classes *c)
 {
 	c->ports = port_key(p);
 	if (p->family == 4) {
-		c->src = class_of_ip4(&src4, bpf_ntohl(p->src.word[3]));
-		c->dst = class_of_ip4(&dst4, bpf_ntohl(p->dst.word[3]));
+		c->src = class_of_src4(bpf_ntohl(p->src.word[3]));
+		c->dst = class_of_dst4(bpf_ntohl(p->dst.word[3]));
 	} else {
-		c->src = class_of_ip6(&src6, &p->src);
-		c->dst = class_of_ip6(&dst6, &p->dst);
+		c->src = class_of_src6(&p->src);
+		c->dst = class_of_dst6(&p->dst);
 	}
 }
 

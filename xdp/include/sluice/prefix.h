@@ -14,12 +14,12 @@ static __always_inline __u64 word_at(void *table, __u32 index)
 	return word ? *word : 0;
 }
 
-/* Follows nodes by the bits of an address, until there are none. */
-static __always_inline __u64 descend(void *table, __u64 hi, __u64 lo)
+/* Follows nodes by the bits of an address, until there are none: at most one for each four bits. */
+static __always_inline __u64 descend(void *table, __u64 hi, __u64 lo, int depth)
 {
 	__u64 ref = word_at(table, 0);
 
-	for (int i = 0; i < MAX_TABLE_DEPTH && REF_KIND(ref) == REF_IS_NODE; i++) {
+	for (int i = 0; i < depth && REF_KIND(ref) == REF_IS_NODE; i++) {
 		__u64 half = REF_SHIFT(ref) & 64 ? hi : lo;
 		__u32 slot = half >> (REF_SHIFT(ref) & 63);
 
@@ -40,7 +40,7 @@ static __always_inline __u32 pair_of_ip4(__u64 ref, __u32 ip)
 /* The value of an address; ip is in host byte order. */
 static __always_inline __u32 class_of_ip4(void *table, __u32 ip)
 {
-	__u64 key = (__u64)ip << 32, ref = descend(table, key, 0);
+	__u64 key = (__u64)ip << 32, ref = descend(table, key, 0, MAX_TABLE_DEPTH4);
 	__u32 at = REF_OFFSET(ref), last = at + REF_RUNS(ref);
 
 	if (REF_KIND(ref) == REF_IS_VALUE)
@@ -79,7 +79,7 @@ static __always_inline bool run_begins6(void *table, __u32 at, __u64 hi, __u64 l
 static __always_inline __u32 class_of_ip6(void *table, const union addr *a)
 {
 	__u64 hi = bpf_be64_to_cpu(a->half[0]), lo = bpf_be64_to_cpu(a->half[1]);
-	__u64 ref = descend(table, hi, lo);
+	__u64 ref = descend(table, hi, lo, MAX_TABLE_DEPTH6);
 	__u32 at = REF_OFFSET(ref), last = at + REF_RUNS(ref) * RUN_WORDS6;
 
 	if (REF_KIND(ref) == REF_IS_VALUE)
@@ -90,4 +90,25 @@ static __always_inline __u32 class_of_ip6(void *table, const union addr *a)
 		if (at + half * RUN_WORDS6 < last && run_begins6(table, at + half * RUN_WORDS6, hi, lo))
 			at += half * RUN_WORDS6;
 	return word_at(table, at + 2);
+}
+
+/* Global, so that the verifier checks each once and not for every way that leads here. */
+__noinline __u32 class_of_src4(__u32 ip)
+{
+	return class_of_ip4(&src4, ip);
+}
+
+__noinline __u32 class_of_dst4(__u32 ip)
+{
+	return class_of_ip4(&dst4, ip);
+}
+
+__noinline __u32 class_of_src6(const union addr *a)
+{
+	return a ? class_of_ip6(&src6, a) : 0;
+}
+
+__noinline __u32 class_of_dst6(const union addr *a)
+{
+	return a ? class_of_ip6(&dst6, a) : 0;
 }

@@ -47,7 +47,7 @@ static __always_inline void *longest(const struct packet *p)
 
 static __always_inline int lookup(const struct packet *p)
 {
-	__u32 class = p->family == 4 ? class_of_ip4(&src4, bpf_ntohl(p->src.word[3])) : class_of_ip6(&src6, &p->src);
+	__u32 class = p->family == 4 ? class_of_src4(bpf_ntohl(p->src.word[3])) : class_of_src6(&p->src);
 
 	return class & CLASS_NUMBER ? XDP_DROP : XDP_PASS;
 }
