@@ -116,26 +116,22 @@ static __always_inline enum reason default_reason(const struct policy *policy, b
 
 #include "search.h"
 
-/* Ends the search with the entry that was found. */
-static __always_inline void decide(const struct search *s, const struct policy *policy,
-				   const struct packet *p, struct decision *d)
+/* What the entry says that was found. */
+static __always_inline enum reason decide(const struct search *s, const struct policy *policy,
+					  const struct packet *p, struct decision *d)
 {
-	struct rule *r;
 	__u32 entry = s->limit;
+	struct rule *r;
 
-	if (s->hidden) {
-		d->reason = policy->fragments == FRAGMENTS_ACCEPT ? REASON_FRAGMENT_ACCEPT
-								  : default_reason(policy, true);
-		return;
-	}
+	if (s->hidden)
+		return policy->fragments == FRAGMENTS_ACCEPT ? REASON_FRAGMENT_ACCEPT
+							     : default_reason(policy, true);
 	r = bpf_map_lookup_elem(&rules, &entry);
-	if (!r) {
-		d->reason = REASON_INTERNAL;
-		return;
-	}
+	if (!r)
+		return REASON_INTERNAL;
 	count_rule(r->id, p->len);
 	d->rule = r->id;
-	d->reason = r->action == ACTION_ACCEPT ? REASON_RULE_ACCEPT : REASON_RULE_DROP;
+	return r->action == ACTION_ACCEPT ? REASON_RULE_ACCEPT : REASON_RULE_DROP;
 }
 
 /*
@@ -164,14 +160,10 @@ __noinline int judge(const struct packet *p, const struct classes *c, __u32 inde
 	}
 	s.kind = index;
 	search(&s, &policy->act, p, c);
+	d->reason = s.limit == NO_ENTRY ? default_reason(policy, false) : decide(&s, policy, p, d);
 	if (policy->shadow.everywhere || policy->shadow.keys) { /* counts what comes before s.limit */
-		struct search shadows = {.kind = index | BUCKET_SHADOW, .limit = s.limit};
-
-		search(&shadows, &policy->shadow, p, c);
+		s.kind |= BUCKET_SHADOW;
+		search(&s, &policy->shadow, p, c);
 	}
-	if (s.limit != NO_ENTRY)
-		decide(&s, policy, p, d);
-	else
-		d->reason = default_reason(policy, false);
 	return 0;
 }

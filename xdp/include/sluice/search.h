@@ -71,20 +71,16 @@ __noinline int search_leaf(struct search *s, const struct packet *p, const struc
 
 	if (!s || !p || !c || !leaf)
 		return 0;
-	if (!(leaf & LEAF_ENTRY)) {
+	if (!(leaf & LEAF_ENTRY))
 		leaf = run_of_leaf(leaf, c->ports);
-		if (!leaf)
-			return 0;
-	}
-	if (leaf & LEAF_ENTRY) {
-		try_entry(s, leaf, p, c);
+	if (!leaf)
 		return 0;
-	}
+	word = leaf & LEAF_ENTRY ? leaf : word_at(&leaves, leaf);
 	bpf_iter_num_new(&it, 0, MAX_WALK);
 	while (bpf_iter_num_next(&it)) {
-		word = word_at(&leaves, leaf++);
 		if (try_entry(s, word, p, c) || !(word & LIST_MORE))
 			break;
+		word = word_at(&leaves, ++leaf);
 	}
 	bpf_iter_num_destroy(&it);
 	return 0;
@@ -133,14 +129,12 @@ static __always_inline void touch_bucket(__u32 kind, __u32 src, __u32 dst)
 }
 
 /* Wide buckets: of the class and of its ancestors that have one. */
-__noinline int search_wide(struct search *s, const struct packet *p, const struct classes *c, __u32 source)
+static __always_inline void search_wide(struct search *s, const struct packet *p, const struct classes *c,
+					bool source)
 {
 	struct bpf_iter_num it;
-	__u32 class;
+	__u32 class = (source ? c->src : c->dst) & CLASS_NUMBER;
 
-	if (!s || !p || !c)
-		return 0;
-	class = (source ? c->src : c->dst) & CLASS_NUMBER;
 	bpf_iter_num_new(&it, 0, MAX_ANCESTORS);
 	while (bpf_iter_num_next(&it)) {
 		__u32 kind = s->kind | BUCKET_WIDE;
@@ -152,7 +146,6 @@ __noinline int search_wide(struct search *s, const struct packet *p, const struc
 			break;
 	}
 	bpf_iter_num_destroy(&it);
-	return 0;
 }
 
 /* Everything that may match, by one plan. */
@@ -179,7 +172,7 @@ static __always_inline void search(struct search *s, const struct search_plan *p
 	if (by_both)
 		search_leaf(s, p, c, find_leaf(s->kind, src, dst));
 	if (plan->keys & KEY_WIDE_SRC)
-		search_wide(s, p, c, 1);
+		search_wide(s, p, c, true);
 	if (plan->keys & KEY_WIDE_DST)
-		search_wide(s, p, c, 0);
+		search_wide(s, p, c, false);
 }
