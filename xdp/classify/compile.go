@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"sluice/xdp/abi"
 )
 
@@ -61,42 +63,40 @@ type compiler struct {
 	tables   Tables
 }
 
-func (c *compiler) sides() [abi.ClassTables]*side { return [...]*side{c.src, c.dst, c.src, c.dst} }
-
-// gather collects the lists of all rules that can match.
+// gather collects the rules that can match.
 func (c *compiler) gather(policies []Policy) {
 	for i := range policies {
 		p := &policies[i]
 		for j := range p.Rules {
-			r := &p.Rules[j]
-			if neverMatches(r) != "" {
-				continue
+			if r := &p.Rules[j]; neverMatches(r) == "" {
+				c.rules = append(c.rules, placed{rule: r, policy: i, in: p, ports: portEntries(r)})
 			}
-			name := p.Name + "/" + r.Name
-			c.rules = append(c.rules, placed{rule: r, name: name, policy: i,
-				from: [2]int{c.src.number(r.From, name), c.src.number(r.NotFrom, name)},
-				to:   [2]int{c.dst.number(r.To, name), c.dst.number(r.NotTo, name)}})
 		}
 	}
 }
 
-// sweep makes the classes, and tells the rules theirs.
+// sweep makes the classes, and tells the rules theirs. The two sides know nothing of each other, and each may be long.
 func (c *compiler) sweep() (space [abi.ClassTables][]boundary, err error) {
-	sides := c.sides()
-	for table := range abi.ClassTables {
-		var n int
-		if space[table], n, err = sides[table].sweep(isV6(table)); err != nil {
-			return space, err
-		}
+	var prefixes [abi.ClassTables]int
+	var group errgroup.Group
+	for i, s := range [2]*side{c.src, c.dst} {
+		group.Go(func() error {
+			s.gather(c.rules, i)
+			for table := abi.ClassTable(i); table < abi.ClassTables; table += 2 {
+				var err error
+				if space[table], prefixes[table], err = s.sweep(isV6(table)); err != nil {
+					return err
+				}
+			}
+			s.classify(c.rules, i)
+			return nil
+		})
+	}
+	err = group.Wait()
+	for _, n := range prefixes {
 		c.tables.prefixes += n
 	}
-	c.src.index()
-	c.dst.index()
-	for i := range c.rules {
-		r := &c.rules[i]
-		r.src, r.dst = c.src.set(r.from[0], r.from[1]), c.dst.set(r.to[0], r.to[1])
-	}
-	return space, nil
+	return space, err
 }
 
 // addRules lays the entries of all policies into the rule space.
@@ -112,7 +112,7 @@ func (c *compiler) addRules(policies []Policy) error {
 		needs := r.entries(r.manner)
 		total += needs
 		if over == nil && total > abi.MaxRules {
-			over = &BudgetError{Rule: r.name, What: "entries", Needs: needs, Free: abi.MaxRules - (total - needs),
+			over = &BudgetError{Rule: r.name(), What: "entries", Needs: needs, Free: abi.MaxRules - (total - needs),
 				Budget: abi.MaxRules, Advice: entryAdvice(r)}
 		}
 		if over != nil {
@@ -181,7 +181,7 @@ func (c *compiler) explain(err error) error {
 	if !errors.As(err, &long) {
 		return err
 	}
-	return &BudgetError{Rule: c.rules[c.owner[long.entry]].name, What: "places in one list of rules to compare", Needs: 1, Free: 0,
+	return &BudgetError{Rule: c.rules[c.owner[long.entry]].name(), What: "places in one list of rules to compare", Needs: 1, Free: 0,
 		Total: long.needs, Budget: abi.MaxWalk,
 		Advice: "too many rules differ in nothing that is looked up: protocol, ports and addresses that do not nest; join them, or put the widest first"}
 }
@@ -205,10 +205,15 @@ func (c *compiler) addPrefixes(space [abi.ClassTables][]boundary) {
 			}
 		}
 	}
+	var group errgroup.Group
 	for table := range abi.ClassTables {
-		of := flags[table%2]
-		c.tables.Prefixes[table] = newPrefixTable(space[table], isV6(table), func(class uint32) uint32 { return class | of[class] })
+		group.Go(func() error {
+			of := flags[table%2]
+			c.tables.Prefixes[table] = newPrefixTable(space[table], isV6(table), func(class uint32) uint32 { return class | of[class] })
+			return nil
+		})
 	}
+	_ = group.Wait() // none can fail
 	for i, s := range [2]*side{c.src, c.dst} {
 		var most int
 		c.tables.Up[i], most = s.ancestors(wide[i])

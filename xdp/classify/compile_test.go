@@ -1,7 +1,6 @@
 package classify_test
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
@@ -149,39 +148,22 @@ func FuzzCompile(f *testing.F) {
 	})
 }
 
-// manyPrefixes returns 1,000 rules with 100 prefixes each; nested ones lie in each other at random.
-func manyPrefixes(nested bool) []classify.Policy {
-	rng := rand.New(rand.NewPCG(1, 5))
-	p := policy(classify.Drop, classify.FragDefault)
-	for i := range uint32(1000) {
-		var list []netip.Prefix
-		for range 100 {
-			addr := netip.AddrFrom4([4]byte{10, byte(rng.Uint32()), byte(rng.Uint32()), byte(rng.Uint32())})
-			length := 24 + rng.IntN(9)
-			if nested {
-				length = 9 + rng.IntN(24)
-			}
-			list = append(list, netip.PrefixFrom(addr, length))
-		}
-		r := rule(id(i+1), ports(uint16(i), uint16(i)))
-		r.From = list
-		p.Rules = append(p.Rules, r)
-	}
-	return []classify.Policy{p}
-}
-
-func BenchmarkCompile1000Rules100000Prefixes(b *testing.B) {
-	for _, nested := range []bool{false, true} {
-		b.Run(fmt.Sprintf("nested=%v", nested), func(b *testing.B) {
-			policies := manyPrefixes(nested)
+// BenchmarkCompile is a blocklist of a million prefixes before 100,000 rules of a shape.
+func BenchmarkCompile(b *testing.B) {
+	for _, shape := range classifytest.Shapes {
+		b.Run(string(shape), func(b *testing.B) {
+			rng := rand.New(rand.NewPCG(1, 5))
+			p := policy(classify.Drop, classify.FragDefault, classifytest.Rules(rng, shape, 100_000)...)
+			block := rule(id(100_001), drop)
+			block.From = classifytest.Blocklist4(rng, 1_000_000)
+			p.Rules = append([]classify.Rule{block}, p.Rules...)
 			var tables *classify.Tables
 			for b.Loop() {
-				tables = mustCompile(b, policies...)
+				tables = mustCompile(b, p)
 			}
 			cost := tables.Cost()
 			b.ReportMetric(float64(cost.Classes), "classes")
-			b.ReportMetric(float64(cost.Prefixes), "prefixes")
-			b.ReportMetric(float64(cost.Bytes)/(1<<20), "MiB")
+			b.ReportMetric(float64(cost.Bytes)/1e6, "MB")
 			b.ReportMetric(float64(cost.WorstProbes), "probes")
 		})
 	}

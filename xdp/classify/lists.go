@@ -17,7 +17,7 @@ const maxMemberships = 1 << 24
 // list is a list of prefixes that rules name, and the classes of the addresses in it, ascending.
 type list struct {
 	prefixes []netip.Prefix
-	rule     string   // the first that names it
+	rule     *placed  // the first that names it
 	classes  []uint32 // all that contain the list
 	first    []uint32 // those whose parent does not
 }
@@ -35,10 +35,17 @@ type sliceID struct {
 	length int
 }
 
+// single is a list of one prefix: rules with the same prefix share a list even where each wrote it.
+type single struct {
+	first key
+	bits  uint8
+	v6    bool
+}
+
 // side is one direction, source or destination: lists and classes of both families.
 type side struct {
 	lists   []list
-	byOne   map[netip.Prefix]int
+	byOne   map[single]int
 	bySlice map[sliceID]int
 	classes []class
 	total   int // memberships
@@ -50,23 +57,24 @@ type side struct {
 }
 
 func newSide() *side {
-	return &side{byOne: map[netip.Prefix]int{}, bySlice: map[sliceID]int{},
+	return &side{byOne: map[single]int{}, bySlice: map[sliceID]int{},
 		classes:  []class{{parent: none}},
 		byParent: map[[2]uint32]uint32{}, bySet: map[string]uint32{"": 0}, groups: map[string]uint32{}, sets: map[[2]int]*classSet{}}
 }
 
 // number returns the number of a list, none for an empty one.
-func (s *side) number(prefixes []netip.Prefix, rule string) int {
+func (s *side) number(prefixes []netip.Prefix, rule *placed) int {
 	switch len(prefixes) {
 	case 0:
 		return none
 	case 1:
-		return lookup(s, s.byOne, prefixes[0].Masked(), prefixes, rule)
+		m := memberOf(prefixes[0], 0)
+		return number(s, s.byOne, single{m.first, m.bits, prefixes[0].Addr().Is6()}, prefixes, rule)
 	}
-	return lookup(s, s.bySlice, sliceID{&prefixes[0], len(prefixes)}, prefixes, rule)
+	return number(s, s.bySlice, sliceID{&prefixes[0], len(prefixes)}, prefixes, rule)
 }
 
-func lookup[K comparable](s *side, known map[K]int, key K, prefixes []netip.Prefix, rule string) int {
+func number[K comparable](s *side, known map[K]int, key K, prefixes []netip.Prefix, rule *placed) int {
 	n, ok := known[key]
 	if !ok {
 		n = len(s.lists)
@@ -131,6 +139,32 @@ func setText(set []uint32) string {
 		text = binary.NativeEndian.AppendUint32(text, n)
 	}
 	return string(text)
+}
+
+// gather numbers the lists of all rules. direction is 0 for sources, 1 for destinations.
+func (s *side) gather(rules []placed, direction int) {
+	for i := range rules {
+		r := &rules[i]
+		in, out := r.rule.From, r.rule.NotFrom
+		if direction == 1 {
+			in, out = r.rule.To, r.rule.NotTo
+		}
+		r.lists[direction] = [2]int{s.number(in, r), s.number(out, r)}
+	}
+}
+
+// classify tells the rules their classes, once all are known.
+func (s *side) classify(rules []placed, direction int) {
+	s.index()
+	for i := range rules {
+		r := &rules[i]
+		set := s.set(r.lists[direction][0], r.lists[direction][1])
+		if direction == 1 {
+			r.dst = set
+		} else {
+			r.src = set
+		}
+	}
 }
 
 // index tells each list its classes, once all are known.

@@ -39,20 +39,24 @@ const (
 // placed is a rule with what it needs to be placed.
 type placed struct {
 	rule     *Rule
-	name     string // policy/name
 	policy   int
-	from, to [2]int // numbers of its lists: in, not in
+	in       *Policy
+	ports    int       // entries that its ports take
+	lists    [2][2]int // numbers of its lists, by direction: in, not in
 	src, dst *classSet
 	manner   manner
 }
 
-func (p *placed) ports() int {
-	return max(1, len(mergePorts(p.rule.Ports))) * max(1, len(mergePorts(p.rule.SourcePorts)))
+// name is policy/name.
+func (p *placed) name() string { return p.in.Name + "/" + p.rule.Name }
+
+func portEntries(r *Rule) int {
+	return max(1, len(mergePorts(r.Ports))) * max(1, len(mergePorts(r.SourcePorts)))
 }
 
 // entries is the number of them: what buckets do not choose by is compared, range by range.
 func (p *placed) entries(m manner) int {
-	n := p.ports()
+	n := p.ports
 	if p.comparesSource(m) {
 		n *= len(p.src.ranges)
 	}
@@ -233,7 +237,7 @@ func (m manner) key() uint32 {
 }
 
 func entryAdvice(p *placed) string {
-	if n := p.ports(); n > 1 {
+	if n := p.ports; n > 1 {
 		return fmt.Sprintf("write its ports as fewer ranges (%d now), or join rules by sets", n)
 	}
 	return "join rules that differ only in addresses by one set"

@@ -122,7 +122,9 @@ func covered(list []netip.Prefix, a netip.Addr) bool {
 // adversarial are rule sets that blow up a structure which is not careful.
 func adversarial(rng *rand.Rand) map[string][]classify.Rule {
 	sets := map[string][]classify.Rule{}
-	chain := func(i int) netip.Prefix { return netip.PrefixFrom(netip.MustParseAddr("10.255.255.255"), 1+i%32).Masked() }
+	chain := func(i int) netip.Prefix {
+		return netip.PrefixFrom(netip.MustParseAddr("10.255.255.255"), 1+i%32).Masked()
+	}
 	for i := range 1024 { // every prefix in every other, on both sides
 		r := rule(id(uint32(i+1)), protocol(6), ports(uint16(i), uint16(i+40)))
 		r.From, r.To = []netip.Prefix{chain(i / 32)}, []netip.Prefix{chain(i % 32)}

@@ -186,7 +186,7 @@ func (s *side) sweep(v6 bool) (space []boundary, prefixes int, err error) {
 		}
 		class, ok := s.under(stack[len(stack)-1].class, added)
 		if !ok {
-			return nil, 0, &BudgetError{Rule: s.lists[m.list].rule, What: "address classes", Needs: len(s.classes) + 1, Budget: abi.MaxClasses,
+			return nil, 0, &BudgetError{Rule: s.lists[m.list].rule.name(), What: "address classes", Needs: len(s.classes) + 1, Budget: abi.MaxClasses,
 				Advice: "its prefixes nest with too many different lists of other rules; join lists into sets"}
 		}
 		space = mark(space, m.first, class)
