@@ -21,16 +21,18 @@ const (
 	tcMapBans               = "bans"
 	tcMapBans4              = "bans4"
 	tcMapBans6              = "bans6"
-	tcMapClasses            = "classes"
+	tcMapBuckets            = "buckets"
 	tcMapDropBudget         = "drop_budget"
 	tcMapDropControl        = "drop_control"
 	tcMapDropEvents         = "drop_events"
 	tcMapDst4               = "dst4"
 	tcMapDst6               = "dst6"
+	tcMapDstUp              = "dst_up"
 	tcMapExplained          = "explained"
 	tcMapFlowsIn            = "flows_in"
 	tcMapFlowsOut           = "flows_out"
 	tcMapInterfaces         = "interfaces"
+	tcMapLeaves             = "leaves"
 	tcMapPolicies           = "policies"
 	tcMapReasons            = "reasons"
 	tcMapRuleHits           = "rule_hits"
@@ -38,6 +40,7 @@ const (
 	tcMapSelf               = "self"
 	tcMapSrc4               = "src4"
 	tcMapSrc6               = "src6"
+	tcMapSrcUp              = "src_up"
 	tcMapStrict4            = "strict4"
 	tcMapStrict6            = "strict6"
 	tcMapWorkloads          = "workloads"
@@ -51,6 +54,7 @@ const (
 	tcProgUplinkIngress     = "uplink_ingress"
 	tcProgWorkloadEgress    = "workload_egress"
 	tcProgWorkloadIngress   = "workload_ingress"
+	tcVarBucketMask         = "bucket_mask"
 	tcVarExplain            = "explain"
 	tcVarMatrix             = "matrix"
 )
@@ -118,16 +122,18 @@ type tcMapSpecs struct {
 	Bans        *ebpf.MapSpec `ebpf:"bans"`
 	Bans4       *ebpf.MapSpec `ebpf:"bans4"`
 	Bans6       *ebpf.MapSpec `ebpf:"bans6"`
-	Classes     *ebpf.MapSpec `ebpf:"classes"`
+	Buckets     *ebpf.MapSpec `ebpf:"buckets"`
 	DropBudget  *ebpf.MapSpec `ebpf:"drop_budget"`
 	DropControl *ebpf.MapSpec `ebpf:"drop_control"`
 	DropEvents  *ebpf.MapSpec `ebpf:"drop_events"`
 	Dst4        *ebpf.MapSpec `ebpf:"dst4"`
 	Dst6        *ebpf.MapSpec `ebpf:"dst6"`
+	DstUp       *ebpf.MapSpec `ebpf:"dst_up"`
 	Explained   *ebpf.MapSpec `ebpf:"explained"`
 	FlowsIn     *ebpf.MapSpec `ebpf:"flows_in"`
 	FlowsOut    *ebpf.MapSpec `ebpf:"flows_out"`
 	Interfaces  *ebpf.MapSpec `ebpf:"interfaces"`
+	Leaves      *ebpf.MapSpec `ebpf:"leaves"`
 	Policies    *ebpf.MapSpec `ebpf:"policies"`
 	Reasons     *ebpf.MapSpec `ebpf:"reasons"`
 	RuleHits    *ebpf.MapSpec `ebpf:"rule_hits"`
@@ -135,6 +141,7 @@ type tcMapSpecs struct {
 	Self        *ebpf.MapSpec `ebpf:"self"`
 	Src4        *ebpf.MapSpec `ebpf:"src4"`
 	Src6        *ebpf.MapSpec `ebpf:"src6"`
+	SrcUp       *ebpf.MapSpec `ebpf:"src_up"`
 	Strict4     *ebpf.MapSpec `ebpf:"strict4"`
 	Strict6     *ebpf.MapSpec `ebpf:"strict6"`
 	Workloads   *ebpf.MapSpec `ebpf:"workloads"`
@@ -144,8 +151,9 @@ type tcMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcVariableSpecs struct {
-	Explain *ebpf.VariableSpec `ebpf:"explain"`
-	Matrix  *ebpf.VariableSpec `ebpf:"matrix"`
+	BucketMask *ebpf.VariableSpec `ebpf:"bucket_mask"`
+	Explain    *ebpf.VariableSpec `ebpf:"explain"`
+	Matrix     *ebpf.VariableSpec `ebpf:"matrix"`
 }
 
 // tcObjects contains all objects after they have been loaded into the kernel.
@@ -173,16 +181,18 @@ type tcMaps struct {
 	Bans        *ebpf.Map `ebpf:"bans"`
 	Bans4       *ebpf.Map `ebpf:"bans4"`
 	Bans6       *ebpf.Map `ebpf:"bans6"`
-	Classes     *ebpf.Map `ebpf:"classes"`
+	Buckets     *ebpf.Map `ebpf:"buckets"`
 	DropBudget  *ebpf.Map `ebpf:"drop_budget"`
 	DropControl *ebpf.Map `ebpf:"drop_control"`
 	DropEvents  *ebpf.Map `ebpf:"drop_events"`
 	Dst4        *ebpf.Map `ebpf:"dst4"`
 	Dst6        *ebpf.Map `ebpf:"dst6"`
+	DstUp       *ebpf.Map `ebpf:"dst_up"`
 	Explained   *ebpf.Map `ebpf:"explained"`
 	FlowsIn     *ebpf.Map `ebpf:"flows_in"`
 	FlowsOut    *ebpf.Map `ebpf:"flows_out"`
 	Interfaces  *ebpf.Map `ebpf:"interfaces"`
+	Leaves      *ebpf.Map `ebpf:"leaves"`
 	Policies    *ebpf.Map `ebpf:"policies"`
 	Reasons     *ebpf.Map `ebpf:"reasons"`
 	RuleHits    *ebpf.Map `ebpf:"rule_hits"`
@@ -190,6 +200,7 @@ type tcMaps struct {
 	Self        *ebpf.Map `ebpf:"self"`
 	Src4        *ebpf.Map `ebpf:"src4"`
 	Src6        *ebpf.Map `ebpf:"src6"`
+	SrcUp       *ebpf.Map `ebpf:"src_up"`
 	Strict4     *ebpf.Map `ebpf:"strict4"`
 	Strict6     *ebpf.Map `ebpf:"strict6"`
 	Workloads   *ebpf.Map `ebpf:"workloads"`
@@ -202,16 +213,18 @@ func (m *tcMaps) Close() error {
 		m.Bans,
 		m.Bans4,
 		m.Bans6,
-		m.Classes,
+		m.Buckets,
 		m.DropBudget,
 		m.DropControl,
 		m.DropEvents,
 		m.Dst4,
 		m.Dst6,
+		m.DstUp,
 		m.Explained,
 		m.FlowsIn,
 		m.FlowsOut,
 		m.Interfaces,
+		m.Leaves,
 		m.Policies,
 		m.Reasons,
 		m.RuleHits,
@@ -219,6 +232,7 @@ func (m *tcMaps) Close() error {
 		m.Self,
 		m.Src4,
 		m.Src6,
+		m.SrcUp,
 		m.Strict4,
 		m.Strict6,
 		m.Workloads,
@@ -229,8 +243,9 @@ func (m *tcMaps) Close() error {
 //
 // It can be passed to loadTcObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcVariables struct {
-	Explain *ebpf.Variable `ebpf:"explain"`
-	Matrix  *ebpf.Variable `ebpf:"matrix"`
+	BucketMask *ebpf.Variable `ebpf:"bucket_mask"`
+	Explain    *ebpf.Variable `ebpf:"explain"`
+	Matrix     *ebpf.Variable `ebpf:"matrix"`
 }
 
 // tcPrograms contains all programs after they have been loaded into the kernel.

@@ -21,16 +21,18 @@ const (
 	ingressMapBans        = "bans"
 	ingressMapBans4       = "bans4"
 	ingressMapBans6       = "bans6"
-	ingressMapClasses     = "classes"
+	ingressMapBuckets     = "buckets"
 	ingressMapDropBudget  = "drop_budget"
 	ingressMapDropControl = "drop_control"
 	ingressMapDropEvents  = "drop_events"
 	ingressMapDst4        = "dst4"
 	ingressMapDst6        = "dst6"
+	ingressMapDstUp       = "dst_up"
 	ingressMapExplained   = "explained"
 	ingressMapFlowsIn     = "flows_in"
 	ingressMapFlowsOut    = "flows_out"
 	ingressMapInterfaces  = "interfaces"
+	ingressMapLeaves      = "leaves"
 	ingressMapPolicies    = "policies"
 	ingressMapReasons     = "reasons"
 	ingressMapRuleHits    = "rule_hits"
@@ -38,7 +40,9 @@ const (
 	ingressMapSelf        = "self"
 	ingressMapSrc4        = "src4"
 	ingressMapSrc6        = "src6"
+	ingressMapSrcUp       = "src_up"
 	ingressProgIngress    = "ingress"
+	ingressVarBucketMask  = "bucket_mask"
 	ingressVarExplain     = "explain"
 )
 
@@ -96,16 +100,18 @@ type ingressMapSpecs struct {
 	Bans        *ebpf.MapSpec `ebpf:"bans"`
 	Bans4       *ebpf.MapSpec `ebpf:"bans4"`
 	Bans6       *ebpf.MapSpec `ebpf:"bans6"`
-	Classes     *ebpf.MapSpec `ebpf:"classes"`
+	Buckets     *ebpf.MapSpec `ebpf:"buckets"`
 	DropBudget  *ebpf.MapSpec `ebpf:"drop_budget"`
 	DropControl *ebpf.MapSpec `ebpf:"drop_control"`
 	DropEvents  *ebpf.MapSpec `ebpf:"drop_events"`
 	Dst4        *ebpf.MapSpec `ebpf:"dst4"`
 	Dst6        *ebpf.MapSpec `ebpf:"dst6"`
+	DstUp       *ebpf.MapSpec `ebpf:"dst_up"`
 	Explained   *ebpf.MapSpec `ebpf:"explained"`
 	FlowsIn     *ebpf.MapSpec `ebpf:"flows_in"`
 	FlowsOut    *ebpf.MapSpec `ebpf:"flows_out"`
 	Interfaces  *ebpf.MapSpec `ebpf:"interfaces"`
+	Leaves      *ebpf.MapSpec `ebpf:"leaves"`
 	Policies    *ebpf.MapSpec `ebpf:"policies"`
 	Reasons     *ebpf.MapSpec `ebpf:"reasons"`
 	RuleHits    *ebpf.MapSpec `ebpf:"rule_hits"`
@@ -113,13 +119,15 @@ type ingressMapSpecs struct {
 	Self        *ebpf.MapSpec `ebpf:"self"`
 	Src4        *ebpf.MapSpec `ebpf:"src4"`
 	Src6        *ebpf.MapSpec `ebpf:"src6"`
+	SrcUp       *ebpf.MapSpec `ebpf:"src_up"`
 }
 
 // ingressVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ingressVariableSpecs struct {
-	Explain *ebpf.VariableSpec `ebpf:"explain"`
+	BucketMask *ebpf.VariableSpec `ebpf:"bucket_mask"`
+	Explain    *ebpf.VariableSpec `ebpf:"explain"`
 }
 
 // ingressObjects contains all objects after they have been loaded into the kernel.
@@ -147,16 +155,18 @@ type ingressMaps struct {
 	Bans        *ebpf.Map `ebpf:"bans"`
 	Bans4       *ebpf.Map `ebpf:"bans4"`
 	Bans6       *ebpf.Map `ebpf:"bans6"`
-	Classes     *ebpf.Map `ebpf:"classes"`
+	Buckets     *ebpf.Map `ebpf:"buckets"`
 	DropBudget  *ebpf.Map `ebpf:"drop_budget"`
 	DropControl *ebpf.Map `ebpf:"drop_control"`
 	DropEvents  *ebpf.Map `ebpf:"drop_events"`
 	Dst4        *ebpf.Map `ebpf:"dst4"`
 	Dst6        *ebpf.Map `ebpf:"dst6"`
+	DstUp       *ebpf.Map `ebpf:"dst_up"`
 	Explained   *ebpf.Map `ebpf:"explained"`
 	FlowsIn     *ebpf.Map `ebpf:"flows_in"`
 	FlowsOut    *ebpf.Map `ebpf:"flows_out"`
 	Interfaces  *ebpf.Map `ebpf:"interfaces"`
+	Leaves      *ebpf.Map `ebpf:"leaves"`
 	Policies    *ebpf.Map `ebpf:"policies"`
 	Reasons     *ebpf.Map `ebpf:"reasons"`
 	RuleHits    *ebpf.Map `ebpf:"rule_hits"`
@@ -164,6 +174,7 @@ type ingressMaps struct {
 	Self        *ebpf.Map `ebpf:"self"`
 	Src4        *ebpf.Map `ebpf:"src4"`
 	Src6        *ebpf.Map `ebpf:"src6"`
+	SrcUp       *ebpf.Map `ebpf:"src_up"`
 }
 
 func (m *ingressMaps) Close() error {
@@ -173,16 +184,18 @@ func (m *ingressMaps) Close() error {
 		m.Bans,
 		m.Bans4,
 		m.Bans6,
-		m.Classes,
+		m.Buckets,
 		m.DropBudget,
 		m.DropControl,
 		m.DropEvents,
 		m.Dst4,
 		m.Dst6,
+		m.DstUp,
 		m.Explained,
 		m.FlowsIn,
 		m.FlowsOut,
 		m.Interfaces,
+		m.Leaves,
 		m.Policies,
 		m.Reasons,
 		m.RuleHits,
@@ -190,6 +203,7 @@ func (m *ingressMaps) Close() error {
 		m.Self,
 		m.Src4,
 		m.Src6,
+		m.SrcUp,
 	)
 }
 
@@ -197,7 +211,8 @@ func (m *ingressMaps) Close() error {
 //
 // It can be passed to loadIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ingressVariables struct {
-	Explain *ebpf.Variable `ebpf:"explain"`
+	BucketMask *ebpf.Variable `ebpf:"bucket_mask"`
+	Explain    *ebpf.Variable `ebpf:"explain"`
 }
 
 // ingressPrograms contains all programs after they have been loaded into the kernel.

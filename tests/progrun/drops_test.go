@@ -137,7 +137,7 @@ func TestSamplesAreBoundedAndTheCountersHaveEveryDrop(t *testing.T) {
 		t.Error(err)
 	}
 	var control abi.DropControl
-	if err := s.openMap(t, "drop-control").Lookup(uint32(0), &control); err != nil || control != (abi.DropControl{}) {
+	if err := s.openMap(t, "drop-control", 1).Lookup(uint32(0), &control); err != nil || control != (abi.DropControl{}) {
 		t.Errorf("after the end the programs are told %+v (%v)", control, err)
 	}
 }
@@ -145,7 +145,7 @@ func TestSamplesAreBoundedAndTheCountersHaveEveryDrop(t *testing.T) {
 // TestALeaseThatNobodyRenewsEnds: a daemon that was killed leaves the programs told to sample.
 func TestALeaseThatNobodyRenewsEnds(t *testing.T) {
 	s := newSite(t, generation(classify.Drop))
-	control, budget := s.openMap(t, "drop-control"), s.openMap(t, "drop-budget")
+	control, budget := s.openMap(t, "drop-control", 1), s.openMap(t, "drop-budget", 1)
 	used := func() (n uint32) {
 		var perCPU []abi.DropBudget
 		if err := budget.Lookup(uint32(0), &perCPU); err != nil {
@@ -184,7 +184,7 @@ func TestALeaseThatNobodyRenewsEnds(t *testing.T) {
 // BenchmarkDrops gives the time of a dropped packet with and without somebody who listens.
 func BenchmarkDrops(b *testing.B) {
 	s := newSite(b, generation(classify.Drop))
-	lease := s.openMap(b, "drop-control")
+	lease := s.openMap(b, "drop-control", 1)
 	for _, test := range []struct {
 		name string
 		to   abi.DropControl

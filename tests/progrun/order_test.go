@@ -86,7 +86,7 @@ type judgement struct {
 
 func TestStagesJudgeInTheirOrder(t *testing.T) {
 	s := newSite(t, strict())
-	out, in := s.openMap(t, "flows-out"), s.openMap(t, "flows-in")
+	out, in := s.openMap(t, "flows-out", 1), s.openMap(t, "flows-in", 1)
 	client := netip.MustParseAddr(outside)
 	// The box asked a resolver; its workload's SSH goes on; old ones have expired.
 	putFlow(t, out, key(dst4, client, 40000, 53, 17), time.Second, 0)
@@ -204,7 +204,7 @@ func TestFragmentsFollowThePolicy(t *testing.T) {
 
 func TestEstablishedIsNotAskedWhereTheDefaultAccepts(t *testing.T) {
 	s := newSite(t, generation(classify.Accept))
-	putFlow(t, s.openMap(t, "flows-out"), key(dst4, src4, 40000, 53, 17), time.Second, 0)
+	putFlow(t, s.openMap(t, "flows-out", 1), key(dst4, src4, 40000, 53, 17), time.Second, 0)
 	s.check(t, "a reply", frame4(17, udp(53, 40000)), abi.ReasonDefaultAccept)
 }
 

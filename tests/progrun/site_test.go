@@ -159,17 +159,17 @@ func (s *site) load(t testing.TB, g xdp.Generation) {
 	}
 	t.Cleanup(func() { gen.Close() })
 	s.live, s.twin, s.said = gen.Programs["live"], gen.Programs["explain"], gen.Maps["explained"]
-	s.counts, s.hits = s.openMap(t, "xdp-reasons"), s.openMap(t, "rule-hits")
+	s.counts, s.hits = s.openMap(t, "xdp-reasons", 1), s.openMap(t, "rule-hits", 2)
 	var entry abi.Interface
-	if err := s.openMap(t, "xdp-interfaces").Lookup(uint32(s.uplink), &entry); err != nil {
+	if err := s.openMap(t, "xdp-interfaces", 1).Lookup(uint32(s.uplink), &entry); err != nil {
 		t.Fatal(err)
 	}
 	s.slot = entry.Slot
 }
 
-func (s *site) openMap(t testing.TB, name string) *ebpf.Map {
+func (s *site) openMap(t testing.TB, name string, version int) *ebpf.Map {
 	t.Helper()
-	m, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath(name, 1), nil)
+	m, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath(name, version), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -147,7 +147,7 @@ func receivedBy(t *testing.T, name string) uint64 {
 
 func TestExplainNeedsNoTrafficAndChangesNothing(t *testing.T) {
 	s := newSite(t, strict())
-	out := s.openMap(t, "flows-out")
+	out := s.openMap(t, "flows-out", 1)
 	k := key(dst4, src4, 1, 2, 17)
 	putFlow(t, out, k, time.Second, 0)
 	var was, is abi.Flow

@@ -8,14 +8,44 @@ const (
 	InterfaceJudge    = 1
 	InterfaceL3       = 2
 	InterfaceFailOpen = 4
-	MaxRules          = 4096
-	RuleWords         = 64
-	MaxPortRanges     = 4
-	RuleIDs           = 65536
+	MaxRules          = 524288
+	MaxClasses        = 4194304
+	MaxWalk           = 2048
+	RuleIDs           = 131072
+	RefKindShift      = 62
+	RefInnerBits      = 12
+	ClassKeyed        = 8388608
+	ClassPaired       = 4194304
+	ClassNumber       = 4194303
+	MaxTableDepth4    = 8
+	MaxTableDepth6    = 32
+	MaxTableRuns      = 8
 	RuleShadow        = 1
 	RuleAnyProtocol   = 2
 	RulePorts         = 4
 	RuleSourcePorts   = 8
+	RuleSrc           = 16
+	RuleDst           = 32
+	RuleRest          = 64
+	RuleHidden        = 128
+	LeafEntry         = 2147483648
+	EntrySure         = 1073741824
+	EntryNumber       = 1073741823
+	ListMore          = 4294967296
+	LeafSearch        = 21
+	PortKeyHidden     = 16777216
+	PortKeyEnd        = 33554432
+	BucketShadow      = 2147483648
+	BucketWide        = 1073741824
+	NoClass           = 4294967295
+	BucketSlots       = 4
+	MaxBucketProbes   = 16
+	MaxAncestors      = 256
+	KeySrc            = 1
+	KeyDst            = 2
+	KeyBoth           = 4
+	KeyWideSrc        = 8
+	KeyWideDst        = 16
 	MaxWorkloads      = 1024
 	MaxPolicies       = 2052
 	FlowReplied       = 1
@@ -94,10 +124,15 @@ type Prefix6Key struct {
 	Addr      [16]uint8
 }
 
-// ClassBits is struct class_bits, 512 bytes.
-type ClassBits struct {
-	Word [64]uint64
-}
+// RefKind is enum ref_kind.
+type RefKind uint32
+
+const (
+	RefIsRuns  RefKind = 0
+	RefIsValue RefKind = 1
+	RefIsNode  RefKind = 2
+	RefIsPair  RefKind = 3
+)
 
 // PortRange is struct port_range, 4 bytes.
 type PortRange struct {
@@ -105,24 +140,53 @@ type PortRange struct {
 	Last  uint16
 }
 
-// Rule is struct rule, 40 bytes.
-type Rule struct {
-	ID          uint32
-	Action      uint8        // enum action
-	Flags       uint8        // RULE_*
-	Protocol    uint8        // unless RULE_ANY_PROTOCOL
-	TTL         uint8        // 0: any
-	Ports       [4]PortRange // destination; unused ones are 1-0
-	SourcePorts [4]PortRange // unused ones are 1-0
+// ClassRange is struct class_range, 8 bytes.
+type ClassRange struct {
+	First uint32
+	Last  uint32
 }
 
-// Policy is struct policy, 12 bytes.
+// Rule is struct rule, 64 bytes.
+type Rule struct {
+	ID          uint32
+	Flags       uint32    // RULE_*
+	Action      uint8     // enum action
+	Protocol    uint8     // unless RULE_ANY_PROTOCOL
+	Ports       PortRange // destination, where RULE_PORTS
+	_           [2]byte
+	Src         ClassRange // where RULE_SRC
+	Dst         ClassRange // where RULE_DST
+	SourcePorts PortRange  // where RULE_SOURCE_PORTS
+	TTL         uint8      // 0: any
+	_           [27]byte
+}
+
+// BucketSlot is struct bucket_slot, 16 bytes.
+type BucketSlot struct {
+	Kind uint32 // policy | BUCKET_*
+	Src  uint32 // class or NO_CLASS
+	Dst  uint32
+	Leaf uint32 // a found reference
+}
+
+// Bucket is struct bucket, 64 bytes.
+type Bucket struct {
+	Slot [4]BucketSlot
+}
+
+// SearchPlan is struct search_plan, 8 bytes.
+type SearchPlan struct {
+	Everywhere uint32 // found reference: entries that no bucket holds
+	Keys       uint32 // KEY_* that have buckets
+}
+
+// Policy is struct policy, 20 bytes.
 type Policy struct {
-	First         uint32 // first entry of the rule space
-	Count         uint32 // entries
-	DefaultAction uint8  // enum action
-	Fragments     uint8  // enum fragments
-	_             uint16
+	Act           SearchPlan
+	Shadow        SearchPlan
+	DefaultAction uint8 // enum action
+	Fragments     uint8 // enum fragments
+	_             [2]byte
 }
 
 // PolicyIndex is enum policy_index.

@@ -6,12 +6,10 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"sluice/xdp/abi"
 )
-
-// MaxClasses is the budget for distinct sets of entries: 128 MB of kernel memory. Unrelated prefixes need about one
-// class per list; only deep nesting of many different lists comes near it.
-const MaxClasses = 1 << 18
 
 // BudgetError says that a rule set needs more than the tables hold.
 type BudgetError struct {
@@ -33,13 +31,6 @@ func (e *BudgetError) Error() string {
 		e.Rule, e.Needs, e.What, e.Free, e.Budget, total, e.Advice)
 }
 
-// span is a rule's place in the rule space: entries first to end, without end.
-type span struct {
-	rule       *Rule
-	name       string // policy/name
-	first, end uint32
-}
-
 // Compile turns policies into tables. The index in the slice becomes the index of the policies map (enum
 // policy_index); policies may be empty. Rules that can never match get no entry. It fails with a *BudgetError, or with
 // every invalid rule at once. Equal input gives equal output.
@@ -47,117 +38,213 @@ func Compile(policies []Policy) (*Tables, error) {
 	if err := validate(policies); err != nil {
 		return nil, err
 	}
-	t := &Tables{Policies: make([]abi.Policy, 0, len(policies))}
-	spans, err := t.addRules(policies)
+	c := &compiler{src: newSide(), dst: newSide()}
+	c.gather(policies)
+	space, err := c.sweep()
 	if err != nil {
 		return nil, err
 	}
-	source := gather(spans, func(r *Rule) direction { return direction{r.From, r.NotFrom} })
-	destination := gather(spans, func(r *Rule) direction { return direction{r.To, r.NotTo} })
-	of := [abi.ClassTables]*lists{source, destination, source, destination}
-	c := newClasses()
-	for table := range abi.ClassTables { // all defaults before any other class: their indexes are fixed
-		c.setDefault(table, of[table].anyIn)
+	place(c.rules, len(policies))
+	if err := c.addRules(policies); err != nil {
+		return nil, err
 	}
-	for table := range abi.ClassTables {
-		if t.Prefixes[table], err = of[table].sweep(isV6(table), c); err != nil {
-			return nil, err
+	if err := c.addLeaves(); err != nil {
+		return nil, err
+	}
+	c.addPrefixes(space)
+	return &c.tables, nil
+}
+
+// compiler is the state of one compilation, stage by stage.
+type compiler struct {
+	src, dst *side
+	rules    []placed // that can match, in order of priority
+	owner    []int32  // of each entry: index of its rule
+	tables   Tables
+}
+
+// gather collects the rules that can match.
+func (c *compiler) gather(policies []Policy) {
+	for i := range policies {
+		p := &policies[i]
+		for j := range p.Rules {
+			if r := &p.Rules[j]; neverMatches(r) == "" {
+				c.rules = append(c.rules, placed{rule: r, policy: i, in: p, ports: portEntries(r)})
+			}
 		}
 	}
-	t.Classes = c.sets
-	return t, nil
+}
+
+// sweep makes the classes, and tells the rules theirs. The two sides know nothing of each other, and each may be long.
+func (c *compiler) sweep() (space [abi.ClassTables][]boundary, err error) {
+	var prefixes [abi.ClassTables]int
+	var group errgroup.Group
+	for i, s := range [2]*side{c.src, c.dst} {
+		group.Go(func() error {
+			s.gather(c.rules, i)
+			for table := abi.ClassTable(i); table < abi.ClassTables; table += 2 {
+				var err error
+				if space[table], prefixes[table], err = s.sweep(isV6(table)); err != nil {
+					return err
+				}
+			}
+			s.classify(c.rules, i)
+			return nil
+		})
+	}
+	err = group.Wait()
+	for _, n := range prefixes {
+		c.tables.prefixes += n
+	}
+	return space, err
 }
 
 // addRules lays the entries of all policies into the rule space.
-func (t *Tables) addRules(policies []Policy) ([]span, error) {
-	var spans []span
+func (c *compiler) addRules(policies []Policy) error {
+	for i := range policies {
+		c.tables.Policies = append(c.tables.Policies,
+			abi.Policy{DefaultAction: uint8(policies[i].Default), Fragments: uint8(policies[i].Fragments)})
+	}
 	var over *BudgetError
 	total := 0
-	for i := range policies {
-		p := &policies[i]
-		first := uint32(len(t.Rules))
-		for j := range p.Rules {
-			r := &p.Rules[j]
-			entries := expand(r)
-			total += len(entries)
-			if over == nil && total > abi.MaxRules {
-				over = &BudgetError{Rule: p.Name + "/" + r.Name, What: "entries", Needs: len(entries),
-					Free: abi.MaxRules - len(t.Rules), Budget: abi.MaxRules, Advice: entryAdvice(len(entries))}
-			}
-			if over != nil {
-				continue
-			}
-			at := uint32(len(t.Rules))
-			t.Rules = append(t.Rules, entries...)
-			spans = append(spans, span{r, p.Name + "/" + r.Name, at, at + uint32(len(entries))})
+	for i := range c.rules {
+		r := &c.rules[i]
+		needs := r.entries(r.manner)
+		total += needs
+		if over == nil && total > abi.MaxRules {
+			over = &BudgetError{Rule: r.name(), What: "entries", Needs: needs, Free: abi.MaxRules - (total - needs),
+				Budget: abi.MaxRules, Advice: entryAdvice(r)}
 		}
-		t.Policies = append(t.Policies, abi.Policy{First: first, Count: uint32(len(t.Rules)) - first,
-			DefaultAction: uint8(p.Default), Fragments: uint8(p.Fragments)})
+		if over != nil {
+			continue
+		}
+		for _, e := range r.expand(policies[r.policy].Default != Continue) {
+			c.tables.Rules = append(c.tables.Rules, e)
+			c.owner = append(c.owner, int32(i))
+		}
 	}
 	if over != nil {
 		over.Total = total
-		return nil, over
+		return over
 	}
-	return spans, nil
+	return nil
 }
 
-func entryAdvice(needs int) string {
-	if needs > 1 {
-		return fmt.Sprintf("write its ports as fewer ranges (up to %d share an entry), or join rules by sets", abi.MaxPortRanges)
+// addLeaves sorts the entries into leaves, and those into buckets.
+func (c *compiler) addLeaves() error {
+	sorted := newSorter()
+	entry := uint32(0)
+	for i := range c.rules {
+		r := &c.rules[i]
+		plan := &c.tables.Policies[r.policy].Act
+		kind := uint32(r.policy)
+		if r.rule.Shadow {
+			plan, kind = &c.tables.Policies[r.policy].Shadow, kind|abi.BucketShadow
+		}
+		end := entry
+		for int(end) < len(c.owner) && c.owner[end] == int32(i) {
+			end++
+		}
+		if entry == end {
+			continue
+		}
+		plan.Keys |= r.manner.key()
+		r.eachKey(func(wide, src, dst uint32) { sorted.add(bucketKey{kind | wide, src, dst}, entry, end) })
+		entry = end
 	}
-	return "join rules that differ only in addresses by one set"
-}
-
-// expand returns the entries of a rule: one per group of MAX_PORT_RANGES port ranges, times the same of source ports.
-// Ranges are merged first, so at most one entry matches a packet and shadow rules count it once.
-func expand(r *Rule) []abi.Rule {
-	if neverMatches(r) != "" {
-		return nil
-	}
-	entry := abi.Rule{ID: r.ID, Action: uint8(r.Action), TTL: r.TTL}
-	if r.Shadow {
-		entry.Flags |= abi.RuleShadow
-	}
-	if r.Protocol == AnyProtocol {
-		entry.Flags |= abi.RuleAnyProtocol
-	} else {
-		entry.Protocol = uint8(r.Protocol)
-	}
-	if r.Ports != nil {
-		entry.Flags |= abi.RulePorts
-	}
-	if r.SourcePorts != nil {
-		entry.Flags |= abi.RuleSourcePorts
-	}
-	var entries []abi.Rule
-	for _, ports := range groups(r.Ports) {
-		for _, sources := range groups(r.SourcePorts) {
-			entry.Ports, entry.SourcePorts = ports, sources
-			entries = append(entries, entry)
+	l := newLeaves(c.tables.Rules)
+	var slots []abi.BucketSlot
+	for n, key := range sorted.keys {
+		leaf, err := l.leaf(sorted.entries(n))
+		if err != nil {
+			return c.explain(err)
+		}
+		if key.src != abi.NoClass || key.dst != abi.NoClass {
+			slots = append(slots, abi.BucketSlot{Kind: key.kind, Src: key.src, Dst: key.dst, Leaf: leaf})
+			continue
+		}
+		policy := &c.tables.Policies[key.kind&^abi.BucketShadow]
+		if key.kind&abi.BucketShadow != 0 {
+			policy.Shadow.Everywhere = leaf
+		} else {
+			policy.Act.Everywhere = leaf
 		}
 	}
-	return entries
+	c.tables.Buckets, c.tables.probes = newBuckets(slots)
+	c.tables.Leaves, c.tables.walk, c.tables.runs = l.words, l.walk, l.runs
+	return nil
 }
 
-// groups cuts merged ranges into what one entry holds. No ranges give one group without any.
-func groups(ranges []PortRange) [][abi.MaxPortRanges]abi.PortRange {
-	var empty [abi.MaxPortRanges]abi.PortRange
-	for i := range empty {
-		empty[i] = abi.PortRange{First: 1, Last: 0}
+// explain turns a list that is too long into words of the file.
+func (c *compiler) explain(err error) error {
+	var long tooLong
+	if !errors.As(err, &long) {
+		return err
 	}
-	if len(ranges) == 0 {
-		return [][abi.MaxPortRanges]abi.PortRange{empty}
-	}
-	var out [][abi.MaxPortRanges]abi.PortRange
-	for chunk := range slices.Chunk(mergePorts(ranges), abi.MaxPortRanges) {
-		group := empty
-		for i, r := range chunk {
-			group[i] = abi.PortRange{First: r.First, Last: r.Last}
-		}
-		out = append(out, group)
-	}
-	return out
+	return &BudgetError{Rule: c.rules[c.owner[long.entry]].name(), What: "places in one list of rules to compare", Needs: 1, Free: 0,
+		Total: long.needs, Budget: abi.MaxWalk,
+		Advice: "too many rules differ in nothing that is looked up: protocol, ports and addresses that do not nest; join them, or put the widest first"}
 }
+
+// addPrefixes writes the prefix tables, now that it is known which classes have buckets.
+func (c *compiler) addPrefixes(space [abi.ClassTables][]boundary) {
+	flags := [2][]uint32{make([]uint32, len(c.src.classes)), make([]uint32, len(c.dst.classes))}
+	wide := [2][]bool{make([]bool, len(c.src.classes)), make([]bool, len(c.dst.classes))}
+	for _, b := range c.tables.Buckets {
+		for _, s := range b.Slot {
+			for i, class := range [2]uint32{s.Src, s.Dst} {
+				switch {
+				case s.Leaf == 0 || class == abi.NoClass:
+				case s.Kind&abi.BucketWide != 0:
+					wide[i][class] = true
+				case s.Src != abi.NoClass && s.Dst != abi.NoClass:
+					flags[i][class] |= abi.ClassPaired
+				default:
+					flags[i][class] |= abi.ClassKeyed
+				}
+			}
+		}
+	}
+	var group errgroup.Group
+	for table := range abi.ClassTables {
+		group.Go(func() error {
+			of := flags[table%2]
+			c.tables.Prefixes[table] = newPrefixTable(space[table], isV6(table), func(class uint32) uint32 { return class | of[class] })
+			return nil
+		})
+	}
+	_ = group.Wait() // none can fail
+	for i, s := range [2]*side{c.src, c.dst} {
+		var most int
+		c.tables.Up[i], most = s.ancestors(wide[i])
+		c.tables.ancestors = max(c.tables.ancestors, most)
+		c.tables.classes += len(s.classes)
+	}
+}
+
+// ancestors returns for each class the nearest one above it that has a wide bucket, and the most that one has above it.
+// nil: there are no wide buckets.
+func (s *side) ancestors(wide []bool) (up []uint64, most int) {
+	if !slices.Contains(wide, true) {
+		return nil, 0
+	}
+	up = make([]uint64, len(s.classes))
+	above := make([]int, len(s.classes))
+	for n, c := range s.classes { // parents come first
+		switch {
+		case c.parent == none:
+			up[n] = abi.NoClass
+		case wide[c.parent]:
+			up[n], above[n] = uint64(c.parent), above[c.parent]+1
+		default:
+			up[n], above[n] = up[c.parent], above[c.parent]
+		}
+		most = max(most, above[n])
+	}
+	return up, most
+}
+
+func isV6(table abi.ClassTable) bool { return table == abi.ClassSrc6 || table == abi.ClassDst6 }
 
 // mergePorts returns the same ports as sorted ranges that neither overlap nor touch.
 func mergePorts(ranges []PortRange) []PortRange {

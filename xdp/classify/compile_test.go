@@ -1,15 +1,11 @@
 package classify_test
 
 import (
-	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
@@ -33,7 +29,7 @@ func compare(t *testing.T, policies []classify.Policy, packets []classify.Packet
 		for _, p := range packets {
 			want, got := classify.Judge(policy, p), tables.Eval(i, p)
 			if !reflect.DeepEqual(want, got) {
-				t.Fatalf("policy %d, packet %+v\nthe model says  %+v\nthe tables say %+v\nrules: %+v", i, p, want, got, policy.Rules)
+				t.Fatalf("policy %d, packet %+v\nthe model says  %+v\nthe tables say %+v", i, p, want, got)
 			}
 		}
 	}
@@ -85,111 +81,22 @@ func TestTablesKeepTheirInvariants(t *testing.T) {
 		if again := mustCompile(t, policies...); !reflect.DeepEqual(tables, again) {
 			t.Fatalf("seed %d: equal input gave different tables", seed)
 		}
-		seen := map[abi.ClassBits]bool{}
-		for class, set := range tables.Classes {
-			if class >= int(abi.ClassTables) && seen[set] {
-				t.Fatalf("seed %d: class %d repeats a set", seed, class)
-			}
-			seen[set] = true
-		}
-		for table, prefixes := range tables.Prefixes {
-			for i, pc := range prefixes {
-				if i > 0 && prefixes[i-1].Prefix.Compare(pc.Prefix) >= 0 {
-					t.Fatalf("seed %d: table %d is not sorted at %s", seed, table, pc.Prefix)
-				}
-				if pc.Prefix != pc.Prefix.Masked() || pc.Prefix.Addr().Is6() != (table >= 2) || int(pc.Class) >= len(tables.Classes) {
-					t.Fatalf("seed %d: table %d has %s, class %d of %d", seed, table, pc.Prefix, pc.Class, len(tables.Classes))
-				}
-			}
-		}
 	}
 }
 
-func TestRulesWithManyPortRangesTakeSeveralEntries(t *testing.T) {
-	var many []uint16
-	for i := range uint16(9) {
-		many = append(many, 100+10*i, 101+10*i)
-	}
-	tables := mustCompile(t, policy(classify.Drop, classify.FragDefault, rule(id(7), ports(many...), sourcePorts(many[:10]...))))
+func TestRulesTakeAnEntryPerPairOfPortRanges(t *testing.T) {
+	tables := mustCompile(t, policy(classify.Drop, classify.FragDefault,
+		rule(id(7), ports(1, 2, 4, 5, 5, 6, 100, 200), sourcePorts(9, 9, 11, 11))))
 	if len(tables.Rules) != 3*2 {
-		t.Fatalf("9 ranges times 5 source ranges took %d entries, want 6", len(tables.Rules))
+		t.Fatalf("3 ranges, once those that touch are one, times 2 source ranges took %d entries", len(tables.Rules))
 	}
 	for _, r := range tables.Rules {
-		if r.ID != 7 || r.Flags != abi.RulePorts|abi.RuleSourcePorts|abi.RuleAnyProtocol {
+		if r.ID != 7 || r.Flags != abi.RulePorts|abi.RuleSourcePorts|abi.RuleAnyProtocol|abi.RuleHidden {
 			t.Errorf("entry %+v", r)
 		}
 	}
-	unused := abi.PortRange{First: 1, Last: 0}
-	if got := tables.Rules[5].Ports; got != [abi.MaxPortRanges]abi.PortRange{{First: 180, Last: 181}, unused, unused, unused} {
-		t.Errorf("the last entry's ports are %v", got)
-	}
-	touching := mustCompile(t, policy(classify.Drop, classify.FragDefault, rule(ports(1, 2, 3, 4, 5, 6, 4, 8, 9, 9))))
-	if len(touching.Rules) != 1 || touching.Rules[0].Ports[0] != (abi.PortRange{First: 1, Last: 9}) {
-		t.Errorf("ranges that touch are one: %+v", touching.Rules)
-	}
-}
-
-func TestCostCountsTheTables(t *testing.T) {
-	tables := mustCompile(t,
-		policy(classify.Drop, classify.FragDefault, rule(from("192.0.2.0/24", "198.18.0.0/15")), rule(id(2)), rule(id(3), from())),
-		policy(classify.Drop, classify.FragDefault, rule(id(4), to("2001:db8::/32"))))
-	// src4: default {2,4}, its prefixes {1,2,4}; src6: default {2,4}; dst4: default {1,2}; dst6: default {1,2}, its
-	// prefix {1,2,4}. The four defaults stand apart even where they are equal. Rule 3 never matches.
-	want := classify.Cost{Entries: 3, Prefixes: 3, Classes: 4 + 1, WorstProbes: 5 + 2}
-	want.Bytes = 128*3 + 512*5 + 40*3 + 16*2
-	if diff := cmp.Diff(want, tables.Cost()); diff != "" {
-		t.Error(diff)
-	}
-	empty := mustCompile(t)
-	if diff := cmp.Diff(classify.Cost{Classes: 4, Bytes: 4 * 512, WorstProbes: 5}, empty.Cost()); diff != "" {
-		t.Errorf("no policies: %s", diff)
-	}
-}
-
-func TestPrefixesThatChangeNothingAreLeftOut(t *testing.T) {
-	tables := mustCompile(t, policy(classify.Drop, classify.FragDefault, rule(from("10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32"))))
-	got := tables.Prefixes[abi.ClassSrc4]
-	if len(got) != 1 || got[0].Prefix != netip.MustParsePrefix("10.0.0.0/8") {
-		t.Errorf("prefixes inside one of the same list stayed: %v", got)
-	}
-}
-
-func TestABudgetErrorNamesTheFirstRuleThatDoesNotFit(t *testing.T) {
-	p := policy(classify.Drop, classify.FragDefault)
-	for i := range uint32(abi.MaxRules - 1) {
-		p.Rules = append(p.Rules, rule(id(i+1)))
-	}
-	big := rule(id(5000), ports(1, 1, 3, 3, 5, 5, 7, 7, 9, 9))
-	big.Name = "big"
-	p.Rules = append(p.Rules, big)
-	_, err := classify.Compile([]classify.Policy{p})
-	var budget *classify.BudgetError
-	if !errors.As(err, &budget) {
-		t.Fatalf("got %v", err)
-	}
-	if budget.Rule != "ingress/big" || budget.Needs != 2 || budget.Free != 1 || budget.Total != abi.MaxRules+1 || budget.Budget != abi.MaxRules {
-		t.Errorf("%+v", budget)
-	}
-	want := "rule ingress/big needs 2 entries, 1 of 4096 are left (all rules together: 4097): " +
-		"write its ports as fewer ranges (up to 4 share an entry), or join rules by sets"
-	if err.Error() != want {
-		t.Errorf("%q", err)
-	}
-	p.Rules = p.Rules[:abi.MaxRules-1]
-	if got := mustCompile(t, p); len(got.Rules) != abi.MaxRules-1 {
-		t.Errorf("%d entries", len(got.Rules))
-	}
-}
-
-func TestTheLastEntryOfTheRuleSpaceIsReached(t *testing.T) {
-	p := policy(classify.Drop, classify.FragDefault)
-	for i := range uint32(abi.MaxRules) {
-		p.Rules = append(p.Rules, rule(id(i+1), to(fmt.Sprintf("10.%d.%d.0/24", i/256, i%256))))
-	}
-	tables := mustCompile(t, p)
-	d := tables.Eval(0, packet("192.0.2.1", "10.15.255.9", 1))
-	if d.Rule != abi.MaxRules || d.Reason != classify.ByRule {
-		t.Errorf("%+v", d)
+	if got := tables.Rules[5]; got.Ports != (abi.PortRange{First: 100, Last: 200}) || got.SourcePorts != (abi.PortRange{First: 11, Last: 11}) {
+		t.Errorf("the last entry is %+v", got)
 	}
 }
 
@@ -241,39 +148,22 @@ func FuzzCompile(f *testing.F) {
 	})
 }
 
-// manyPrefixes returns 1,000 rules with 100 prefixes each; nested ones lie in each other at random.
-func manyPrefixes(nested bool) []classify.Policy {
-	rng := rand.New(rand.NewPCG(1, 5))
-	p := policy(classify.Drop, classify.FragDefault)
-	for i := range uint32(1000) {
-		var list []netip.Prefix
-		for range 100 {
-			addr := netip.AddrFrom4([4]byte{10, byte(rng.Uint32()), byte(rng.Uint32()), byte(rng.Uint32())})
-			length := 24 + rng.IntN(9)
-			if nested {
-				length = 9 + rng.IntN(24)
-			}
-			list = append(list, netip.PrefixFrom(addr, length))
-		}
-		r := rule(id(i+1), ports(uint16(i), uint16(i)))
-		r.From = list
-		p.Rules = append(p.Rules, r)
-	}
-	return []classify.Policy{p}
-}
-
-func BenchmarkCompile1000Rules100000Prefixes(b *testing.B) {
-	for _, nested := range []bool{false, true} {
-		b.Run(fmt.Sprintf("nested=%v", nested), func(b *testing.B) {
-			policies := manyPrefixes(nested)
+// BenchmarkCompile is a blocklist of a million prefixes before 100,000 rules of a shape.
+func BenchmarkCompile(b *testing.B) {
+	for _, shape := range classifytest.Shapes {
+		b.Run(string(shape), func(b *testing.B) {
+			rng := rand.New(rand.NewPCG(1, 5))
+			p := policy(classify.Drop, classify.FragDefault, classifytest.Rules(rng, shape, 100_000)...)
+			block := rule(id(100_001), drop)
+			block.From = classifytest.Blocklist4(rng, 1_000_000)
+			p.Rules = append([]classify.Rule{block}, p.Rules...)
 			var tables *classify.Tables
 			for b.Loop() {
-				tables = mustCompile(b, policies...)
+				tables = mustCompile(b, p)
 			}
 			cost := tables.Cost()
 			b.ReportMetric(float64(cost.Classes), "classes")
-			b.ReportMetric(float64(cost.Prefixes), "prefixes")
-			b.ReportMetric(float64(cost.Bytes)/(1<<20), "MiB")
+			b.ReportMetric(float64(cost.Bytes)/1e6, "MB")
 			b.ReportMetric(float64(cost.WorstProbes), "probes")
 		})
 	}

@@ -1,9 +1,8 @@
 package classify
 
 import (
-	"math/bits"
-	"net/netip"
-	"sort"
+	"math"
+	"slices"
 
 	"sluice/xdp/abi"
 )
@@ -11,69 +10,152 @@ import (
 // Eval judges a packet by a policy as classify.h does, with the same tables; its parts have the names of those there.
 // The policy must exist: what C answers with REASON_INTERNAL is a panic here.
 func (t *Tables) Eval(policy int, p Packet) Decision {
-	src, dst := t.classify(p)
-	pol := t.Policies[policy]
+	pol := &t.Policies[policy]
 	if p.Fragment && Fragments(pol.Fragments) == FragDrop {
 		return Decision{Action: Drop, Reason: ByFragmentRule}
 	}
+	v := view{Tables: t, p: p}
+	v.classify()
+	act := search{kind: uint32(policy), limit: math.MaxUint32}
+	v.search(&act, &pol.Act)
+	shadows := search{kind: uint32(policy) | abi.BucketShadow, limit: act.limit}
+	v.search(&shadows, &pol.Shadow)
 	d := Decision{Action: Action(pol.DefaultAction), Reason: ByDefault}
-	if pol.Count == 0 {
-		return d
+	slices.Sort(shadows.counted)
+	for _, entry := range shadows.counted {
+		d.Shadows = append(d.Shadows, t.Rules[entry].ID)
 	}
-	last := pol.First + pol.Count - 1
-	for word := pol.First / 64; word <= last/64; word++ {
-		candidates := t.Classes[src].Word[word] & t.Classes[dst].Word[word] & rangeMask(word, pol.First, last)
-		for ; candidates != 0; candidates &= candidates - 1 {
-			entry := &t.Rules[word*64+uint32(bits.TrailingZeros64(candidates))]
-			if applyRule(entry, pol, p, &d) {
-				return d
-			}
-		}
+	switch {
+	case act.limit == math.MaxUint32:
+	case act.hidden && Fragments(pol.Fragments) == FragAccept:
+		d.Action, d.Reason = Accept, ByFragmentRule
+	case act.hidden:
+		d.Reason = ByFragment
+	default:
+		r := &t.Rules[act.limit]
+		d.Rule, d.Reason, d.Action = r.ID, ByRule, Action(r.Action)
 	}
 	return d
 }
 
-// classify returns the classes of both addresses.
-func (t *Tables) classify(p Packet) (src, dst uint32) {
-	if p.Src.Is4() {
-		return t.lookup(abi.ClassSrc4, p.Src), t.lookup(abi.ClassDst4, p.Dst)
-	}
-	return t.lookup(abi.ClassSrc6, p.Src), t.lookup(abi.ClassDst6, p.Dst)
+// view is a packet with what is looked up of it.
+type view struct {
+	*Tables
+	p               Packet
+	src, dst, ports uint32
 }
 
-// lookup finds the class of the longest prefix that contains an address. The greatest prefix not behind the address is
-// it, or else every prefix that contains the address also contains that one and is no longer than what the two have
-// in common: so the search goes on there.
-func (t *Tables) lookup(table abi.ClassTable, addr netip.Addr) uint32 {
-	prefixes := t.Prefixes[table]
-	addr = addr.WithZone("")
-	for length := addr.BitLen(); length >= 0; {
-		limit, err := addr.Prefix(length)
-		if err != nil {
-			break // the zero Addr
-		}
-		n := sort.Search(len(prefixes), func(i int) bool { return prefixes[i].Prefix.Compare(limit) > 0 })
-		if n == 0 {
-			break
-		}
-		found := prefixes[n-1]
-		if found.Prefix.Contains(addr) {
-			return found.Class
-		}
-		length = min(length-1, commonBits(found.Prefix.Addr(), addr))
+func (v *view) classify() {
+	src, dst := abi.ClassSrc4, abi.ClassDst4
+	if v.p.Src.Is6() {
+		src, dst = abi.ClassSrc6, abi.ClassDst6
 	}
-	return uint32(table)
+	v.src, v.dst = v.Prefixes[src].lookup(v.p.Src), v.Prefixes[dst].lookup(v.p.Dst)
+	switch {
+	case v.p.NonFirst:
+		v.ports = abi.PortKeyHidden | uint32(v.p.Protocol)
+	case v.p.HasPorts:
+		v.ports = uint32(v.p.Protocol)<<16 | uint32(v.p.DstPort)
+	default:
+		v.ports = uint32(v.p.Protocol) << 16
+	}
 }
 
-// commonBits counts the leading bits that two addresses of one family share.
-func commonBits(a, b netip.Addr) int {
-	x, y := a.AsSlice(), b.AsSlice()
-	for i := range x {
-		if d := x[i] ^ y[i]; d != 0 {
-			return i*8 + bits.LeadingZeros8(d)
+type search struct {
+	kind, limit uint32
+	hidden      bool
+	counted     []uint32 // entries of shadow rules
+}
+
+func (v *view) search(s *search, plan *abi.SearchPlan) {
+	src, dst := v.src&abi.ClassNumber, v.dst&abi.ClassNumber
+	v.searchLeaf(s, plan.Everywhere)
+	if plan.Keys&abi.KeySrc != 0 && v.src&abi.ClassKeyed != 0 {
+		v.searchLeaf(s, v.findLeaf(bucketKey{s.kind, src, abi.NoClass}))
+	}
+	if plan.Keys&abi.KeyDst != 0 && v.dst&abi.ClassKeyed != 0 {
+		v.searchLeaf(s, v.findLeaf(bucketKey{s.kind, abi.NoClass, dst}))
+	}
+	if plan.Keys&abi.KeyBoth != 0 && v.src&v.dst&abi.ClassPaired != 0 {
+		v.searchLeaf(s, v.findLeaf(bucketKey{s.kind, src, dst}))
+	}
+	if plan.Keys&abi.KeyWideSrc != 0 {
+		v.searchWide(v.Up[0], src, func(class uint32) {
+			v.searchLeaf(s, v.findLeaf(bucketKey{s.kind | abi.BucketWide, class, abi.NoClass}))
+		})
+	}
+	if plan.Keys&abi.KeyWideDst != 0 {
+		v.searchWide(v.Up[1], dst, func(class uint32) {
+			v.searchLeaf(s, v.findLeaf(bucketKey{s.kind | abi.BucketWide, abi.NoClass, class}))
+		})
+	}
+}
+
+func (v *view) searchWide(up []uint64, class uint32, ask func(class uint32)) {
+	for range abi.MaxAncestors {
+		ask(class)
+		if class = uint32(up[class]); class == abi.NoClass {
+			return
 		}
 	}
-	return a.BitLen()
+}
+
+func (v *view) searchLeaf(s *search, leaf uint32) {
+	if leaf != 0 && leaf&abi.LeafEntry == 0 {
+		leaf = v.runOfLeaf(leaf)
+	}
+	if leaf&abi.LeafEntry != 0 {
+		v.tryEntry(s, leaf)
+		return
+	}
+	for ; leaf != 0; leaf++ {
+		word := v.Leaves[leaf]
+		if v.tryEntry(s, uint32(word)) || word&abi.ListMore == 0 {
+			return
+		}
+	}
+}
+
+func (v *view) runOfLeaf(leaf uint32) uint32 {
+	header := v.Leaves[leaf]
+	key := uint64(v.ports)<<32 | 0xffffffff
+	first := uint64(0)
+	for half := header >> 32; half > 0; half /= 2 {
+		if first+half < header&0xffffffff && v.Leaves[uint64(leaf)+1+first+half] <= key {
+			first += half
+		}
+	}
+	return uint32(v.Leaves[uint64(leaf)+1+first])
+}
+
+// tryEntry takes an entry, perhaps with ENTRY_SURE. It returns true when a list need not be walked further.
+func (v *view) tryEntry(s *search, found uint32) bool {
+	entry := found & abi.EntryNumber
+	if entry >= s.limit {
+		return true
+	}
+	if found&abi.EntrySure != 0 {
+		s.limit, s.hidden = entry, false
+		return true
+	}
+	r := &v.Rules[entry]
+	switch v.match(r) {
+	case matched:
+		if s.kind&abi.BucketShadow != 0 {
+			s.counted = append(s.counted, entry)
+			return false
+		}
+		s.hidden = false
+	case matchUnknown:
+		if r.Flags&abi.RuleHidden == 0 {
+			return false
+		}
+		s.hidden = true
+	default:
+		return false
+	}
+	s.limit = entry
+	return true
 }
 
 type match int
@@ -84,71 +166,31 @@ const (
 	matchUnknown // the packet hides its ports
 )
 
-func matchRule(r *abi.Rule, p Packet) match {
-	if r.Flags&abi.RuleAnyProtocol == 0 && r.Protocol != p.Protocol {
+func (v *view) match(r *abi.Rule) match {
+	switch {
+	case r.Flags&abi.RuleAnyProtocol == 0 && r.Protocol != v.p.Protocol,
+		r.Flags&abi.RuleSrc != 0 && !inClasses(r.Src, v.src),
+		r.Flags&abi.RuleDst != 0 && !inClasses(r.Dst, v.dst),
+		r.Flags&abi.RuleRest != 0 && !matchRest(r, &v.p):
 		return noMatch
-	}
-	if r.TTL != 0 && r.TTL != p.TTL {
-		return noMatch
-	}
-	if r.Flags&(abi.RulePorts|abi.RuleSourcePorts) == 0 {
+	case r.Flags&(abi.RulePorts|abi.RuleSourcePorts) == 0:
 		return matched
-	}
-	if p.NonFirst {
+	case v.p.NonFirst:
 		return matchUnknown
-	}
-	if !p.HasPorts ||
-		r.Flags&abi.RulePorts != 0 && !inRanges(&r.Ports, p.DstPort) ||
-		r.Flags&abi.RuleSourcePorts != 0 && !inRanges(&r.SourcePorts, p.SrcPort) {
+	case !v.p.HasPorts,
+		r.Flags&abi.RulePorts != 0 && !inPorts(r.Ports, v.p.DstPort),
+		r.Flags&abi.RuleSourcePorts != 0 && !inPorts(r.SourcePorts, v.p.SrcPort):
 		return noMatch
 	}
 	return matched
 }
 
-func inRanges(ranges *[abi.MaxPortRanges]abi.PortRange, port uint16) bool {
-	for _, r := range ranges {
-		if port >= r.First && port <= r.Last {
-			return true
-		}
-	}
-	return false
-}
+// matchRest is match_rest of classify.h. New conditions come here.
+func matchRest(r *abi.Rule, p *Packet) bool { return r.TTL == 0 || r.TTL == p.TTL }
 
-// applyRule returns true when the entry decided.
-func applyRule(r *abi.Rule, policy abi.Policy, p Packet, d *Decision) bool {
-	switch matchRule(r, p) {
-	case matched:
-		if r.Flags&abi.RuleShadow != 0 {
-			d.Shadows = append(d.Shadows, r.ID)
-			return false
-		}
-		d.Rule, d.Reason, d.Action = r.ID, ByRule, Drop
-		if Action(r.Action) == Accept {
-			d.Action = Accept
-		}
-		return true
-	case matchUnknown:
-		if r.Flags&abi.RuleShadow != 0 || Action(policy.DefaultAction) == Continue {
-			return false
-		}
-		if Fragments(policy.Fragments) == FragAccept {
-			d.Action, d.Reason = Accept, ByFragmentRule
-		} else {
-			d.Action, d.Reason = Action(policy.DefaultAction), ByFragment
-		}
-		return true
-	}
-	return false
-}
+func inPorts(r abi.PortRange, port uint16) bool { return port >= r.First && port <= r.Last }
 
-// rangeMask keeps the bits of word that belong to entries first to last, inclusive.
-func rangeMask(word, first, last uint32) uint64 {
-	mask := ^uint64(0)
-	if word == first/64 {
-		mask &= ^uint64(0) << (first % 64)
-	}
-	if word == last/64 {
-		mask &= ^uint64(0) >> (63 - last%64)
-	}
-	return mask
+func inClasses(r abi.ClassRange, class uint32) bool {
+	class &= abi.ClassNumber
+	return class >= r.First && class <= r.Last
 }

@@ -3,11 +3,13 @@
 package table
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
@@ -15,79 +17,113 @@ import (
 
 // Names of the maps, as in maps.h.
 const (
-	Classes  = "classes"
+	SrcUp    = "src_up"
+	DstUp    = "dst_up"
+	Buckets  = "buckets"
+	Leaves   = "leaves"
 	Rules    = "rules"
 	Policies = "policies"
+
+	bucketMask = "bucket_mask" // a constant of the programs
 )
 
-// PrefixMap returns the name of the longest-prefix map of a class table.
+// PrefixMap returns the name of the map of a prefix table.
 func PrefixMap(table abi.ClassTable) string {
 	return [abi.ClassTables]string{"src4", "dst4", "src6", "dst6"}[table]
 }
 
 // Names are those of every map that Fill writes.
 func Names() []string {
-	names := []string{Classes, Rules, Policies}
-	for t := range abi.ClassTables {
-		names = append(names, PrefixMap(t))
+	var names []string
+	for _, c := range contents(&classify.Tables{}) {
+		names = append(names, c.name)
 	}
-	return names
+	return append(names, Policies)
 }
 
-// chunk bounds what one batch copies: 2 MB of classes, and well within what the kernel allocates at once.
-const chunk = 4096
+// content is what goes into one map: elements of equal size, as the compiler of C lays them out.
+type content struct {
+	name  string
+	count int
+	size  int // bytes of one
+	bytes []byte
+}
 
-// Resize sets the sizes of the table maps to what t needs, at least 1. It fails where spec lacks one of the maps.
-func Resize(spec *ebpf.CollectionSpec, t *classify.Tables) error {
-	sizes := map[string]int{Classes: len(t.Classes), Rules: len(t.Rules), Policies: len(t.Policies)}
-	for table := range abi.ClassTables {
-		sizes[PrefixMap(table)] = len(t.Prefixes[table])
+func contentOf[T any](name string, values []T) content {
+	var one T
+	size := int(unsafe.Sizeof(one))
+	return content{name, len(values), size, unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(values))), len(values)*size)}
+}
+
+// contents are those of all maps that are filled through memory.
+func contents(t *classify.Tables) []content {
+	list := []content{
+		contentOf(SrcUp, t.Up[0]), contentOf(DstUp, t.Up[1]),
+		contentOf(Buckets, t.Buckets), contentOf(Leaves, t.Leaves), contentOf(Rules, t.Rules),
 	}
-	for name, size := range sizes {
-		m, ok := spec.Maps[name]
+	for table := range abi.ClassTables {
+		list = append(list, contentOf(PrefixMap(table), t.Words(table)))
+	}
+	return list
+}
+
+// Resize sets the sizes of the table maps to what t needs, at least 1, and the constants that follow from them. It
+// fails where spec lacks one of the maps.
+func Resize(spec *ebpf.CollectionSpec, t *classify.Tables) error {
+	for _, c := range append(contents(t), content{name: Policies, count: len(t.Policies)}) {
+		m, ok := spec.Maps[c.name]
 		if !ok {
-			return missing(name)
+			return missing(c.name)
 		}
-		m.MaxEntries = uint32(max(size, 1))
+		m.MaxEntries = uint32(max(c.count, 1))
+	}
+	mask, ok := spec.Variables[bucketMask]
+	if !ok {
+		return missing(bucketMask)
+	}
+	if err := mask.Set(uint32(max(len(t.Buckets), 1) - 1)); err != nil {
+		return fmt.Errorf("%s: %w", bucketMask, err)
 	}
 	return nil
 }
 
 // Fill writes t into maps that Resize has sized. The maps must be fresh: what they hold already stays.
 func Fill(maps map[string]*ebpf.Map, t *classify.Tables) error {
-	for table := range abi.ClassTables {
-		m, ok := maps[PrefixMap(table)]
+	for _, c := range contents(t) {
+		m, ok := maps[c.name]
 		if !ok {
-			return missing(PrefixMap(table))
+			return missing(c.name)
 		}
-		if err := fillPrefixes(m, t.Prefixes[table], table); err != nil {
-			return fmt.Errorf("map %s: %w", PrefixMap(table), err)
+		if err := c.copyTo(m); err != nil {
+			return fmt.Errorf("map %s: %w", c.name, err)
 		}
 	}
-	return errors.Join(
-		fillArray(maps, Classes, t.Classes),
-		fillArray(maps, Rules, t.Rules),
-		fillArray(maps, Policies, t.Policies),
-	)
+	return fillArray(maps, Policies, t.Policies)
 }
 
-func fillPrefixes(m *ebpf.Map, prefixes []classify.PrefixClass, table abi.ClassTable) error {
-	values := make([]uint32, 0, len(prefixes))
-	for _, p := range prefixes {
-		values = append(values, p.Class)
+// copyTo writes through the map's memory: a million entries take some milliseconds, and by system calls half a second.
+// The memory is unmapped again, because a map that somebody may write cannot be frozen.
+func (c content) copyTo(m *ebpf.Map) error {
+	if c.count == 0 {
+		return nil
 	}
-	if table == abi.ClassSrc4 || table == abi.ClassDst4 {
-		keys := make([]abi.Prefix4Key, 0, len(prefixes))
-		for _, p := range prefixes {
-			keys = append(keys, abi.Prefix4Key{Prefixlen: uint32(p.Prefix.Bits()), Addr: p.Prefix.Addr().As4()})
+	stride := (c.size + 7) / 8 * 8 // the kernel's, of array elements
+	length := (stride*c.count + os.Getpagesize() - 1) / os.Getpagesize() * os.Getpagesize()
+	memory, err := unix.Mmap(m.FD(), 0, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("map its %d bytes: %w", length, err)
+	}
+	if stride == c.size {
+		copy(memory, c.bytes)
+	} else {
+		for i := range c.count {
+			copy(memory[i*stride:], c.bytes[i*c.size:(i+1)*c.size])
 		}
-		return update(m, keys, values)
 	}
-	keys := make([]abi.Prefix6Key, 0, len(prefixes))
-	for _, p := range prefixes {
-		keys = append(keys, abi.Prefix6Key{Prefixlen: uint32(p.Prefix.Bits()), Addr: p.Prefix.Addr().As16()})
+	if err := unix.Munmap(memory); err != nil {
+		return fmt.Errorf("unmap it: %w", err)
 	}
-	return update(m, keys, values)
+	return nil
 }
 
 func fillArray[V any](maps map[string]*ebpf.Map, name string, values []V) error {
@@ -95,29 +131,21 @@ func fillArray[V any](maps map[string]*ebpf.Map, name string, values []V) error 
 	if !ok {
 		return missing(name)
 	}
+	if len(values) == 0 {
+		return nil
+	}
 	keys := make([]uint32, len(values))
 	for i := range keys {
 		keys[i] = uint32(i)
 	}
-	if err := update(m, keys, values); err != nil {
+	if _, err := m.BatchUpdate(keys, values, nil); err != nil { // arrays take batches since kernel 5.6
 		return fmt.Errorf("map %s: %w", name, err)
 	}
 	return nil
 }
 
-// update writes in batches: arrays take them since kernel 5.6, LPM tries since 5.13, both below our floor.
-func update[K, V any](m *ebpf.Map, keys []K, values []V) error {
-	for at := 0; at < len(keys); at += chunk {
-		end := min(at+chunk, len(keys))
-		if _, err := m.BatchUpdate(keys[at:end], values[at:end], nil); err != nil {
-			return fmt.Errorf("entries %d to %d of %d: %w", at, end-1, len(keys), err)
-		}
-	}
-	return nil
-}
-
 func missing(name string) error {
-	return fmt.Errorf("the object has no map %q: it was not built from this version's maps.h", name)
+	return fmt.Errorf("the object has no %q: it was not built from this version's maps.h", name)
 }
 
 // SelfKey is the key of the map of own addresses: IPv4 as ::ffff:0:0/96, in network byte order (union addr).

@@ -2,9 +2,6 @@ package table_test
 
 import (
 	"bytes"
-	"encoding/binary"
-	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os/exec"
@@ -12,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
-	"github.com/google/go-cmp/cmp"
 
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
@@ -26,7 +22,7 @@ func headerMaps(t *testing.T) *ebpf.CollectionSpec {
 	cmd := exec.Command("clang-19", "-target", "bpf", "-g", "-O2", "-I", "../include",
 		"-idirafter", "/usr/include/x86_64-linux-gnu", "-idirafter", "/usr/include/aarch64-linux-gnu",
 		"-x", "c", "-c", "-", "-o", "-")
-	cmd.Stdin = strings.NewReader("#include <sluice/maps.h>\n")
+	cmd.Stdin = strings.NewReader("#include <sluice/maps.h>\n__u32 used(void) { return bucket_mask; }\n")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -69,70 +65,33 @@ func compile(t *testing.T, policies []classify.Policy) *classify.Tables {
 	return tables
 }
 
-// class asks a longest-prefix map as classify.h does.
-func class(t *testing.T, maps map[string]*ebpf.Map, name string, addr netip.Addr, index abi.ClassTable) uint32 {
-	t.Helper()
-	var key any = abi.Prefix6Key{Prefixlen: 128, Addr: addr.As16()}
-	if addr.Is4() {
-		key = abi.Prefix4Key{Prefixlen: 32, Addr: addr.As4()}
-	}
-	got := uint32(index)
-	if err := maps[name].Lookup(key, &got); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		t.Fatal(err)
-	}
-	return got
-}
-
-// longest is the class by looking at every prefix.
-func longest(prefixes []classify.PrefixClass, addr netip.Addr, index abi.ClassTable) uint32 {
-	best, bits := uint32(index), -1
-	for _, pc := range prefixes {
-		if pc.Prefix.Contains(addr) && pc.Prefix.Bits() > bits {
-			best, bits = pc.Class, pc.Prefix.Bits()
-		}
-	}
-	return best
-}
-
 func TestFilledMapsHoldTheTables(t *testing.T) {
 	for seed := range uint64(5) {
 		rng := rand.New(rand.NewPCG(seed, 7))
-		policies := classifytest.Policies(rng)
-		tables := compile(t, policies)
+		tables := compile(t, classifytest.Policies(rng))
 		maps := load(t, tables)
+		holds(t, maps[table.Buckets], tables.Buckets)
+		holds(t, maps[table.Leaves], tables.Leaves)
+		holds(t, maps[table.Rules], tables.Rules)
+		holds(t, maps[table.Policies], tables.Policies)
+		holds(t, maps[table.SrcUp], tables.Up[0])
+		holds(t, maps[table.DstUp], tables.Up[1])
+		for index := range abi.ClassTables {
+			holds(t, maps[table.PrefixMap(index)], tables.Words(index))
+		}
+	}
+}
 
-		for i, want := range tables.Classes {
-			var got abi.ClassBits
-			lookup(t, maps[table.Classes], uint32(i), &got)
-			if got != want {
-				t.Fatalf("seed %d: class %d differs", seed, i)
-			}
-		}
-		for i, want := range tables.Rules {
-			var got abi.Rule
-			lookup(t, maps[table.Rules], uint32(i), &got)
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Fatalf("seed %d: entry %d: %s", seed, i, diff)
-			}
-		}
-		for i, want := range tables.Policies {
-			var got abi.Policy
-			lookup(t, maps[table.Policies], uint32(i), &got)
-			if got != want {
-				t.Fatalf("seed %d: policy %d is %+v, want %+v", seed, i, got, want)
-			}
-		}
-		for _, p := range classifytest.Packets(rng, policies, 500) {
-			src, dst := abi.ClassSrc4, abi.ClassDst4
-			if p.Src.Is6() {
-				src, dst = abi.ClassSrc6, abi.ClassDst6
-			}
-			for index, addr := range map[abi.ClassTable]netip.Addr{src: p.Src, dst: p.Dst} {
-				got := class(t, maps, table.PrefixMap(index), addr, index)
-				if want := longest(tables.Prefixes[index], addr, index); got != want {
-					t.Fatalf("seed %d: %s in %s has class %d, want %d", seed, addr, table.PrefixMap(index), got, want)
-				}
-			}
+func holds[T comparable](t *testing.T, m *ebpf.Map, want []T) {
+	t.Helper()
+	if got := int(m.MaxEntries()); got != max(len(want), 1) {
+		t.Fatalf("%s has room for %d, want %d", m, got, len(want))
+	}
+	for i, w := range want {
+		var got T
+		lookup(t, m, uint32(i), &got)
+		if got != w {
+			t.Fatalf("%s, element %d: %+v, want %+v", m, i, got, w)
 		}
 	}
 }
@@ -144,36 +103,37 @@ func lookup(t *testing.T, m *ebpf.Map, key, value any) {
 	}
 }
 
-func TestFillWritesMoreThanOneBatch(t *testing.T) {
-	policy := classify.Policy{Name: "ingress", Default: classify.Drop}
-	for i := range uint32(100) {
-		r := classify.Rule{ID: i + 1, Name: fmt.Sprint(i), Protocol: classify.AnyProtocol, Action: classify.Accept}
-		for j := range uint32(100) {
-			var v4 [4]byte
-			binary.BigEndian.PutUint32(v4[:], 10<<24|(i*100+j)*2)
-			v6 := netip.MustParseAddr("2001:db8::").As16()
-			copy(v6[4:8], v4[:])
-			r.From = append(r.From, netip.PrefixFrom(netip.AddrFrom4(v4), 32), netip.PrefixFrom(netip.AddrFrom16(v6), 64))
-		}
-		policy.Rules = append(policy.Rules, r)
+func TestFilledMapsCanBeFrozen(t *testing.T) {
+	maps := load(t, compile(t, classifytest.Policies(rand.New(rand.NewPCG(1, 7)))))
+	if err := table.Freeze(maps, table.Names()...); err != nil {
+		t.Fatal(err) // EBUSY: somebody may still write the memory
 	}
+	if err := maps[table.Leaves].Put(uint32(0), uint64(1)); err == nil {
+		t.Error("a frozen table took a write")
+	}
+}
+
+func TestTheNumberOfBucketsIsAConstantOfThePrograms(t *testing.T) {
+	policy := classify.Policy{Name: "ingress", Default: classify.Drop,
+		Rules: classifytest.Rules(rand.New(rand.NewPCG(1, 8)), classifytest.ACL, 500)}
 	tables := compile(t, []classify.Policy{policy})
-	maps := load(t, tables)
-	for _, index := range []abi.ClassTable{abi.ClassSrc4, abi.ClassSrc6} {
-		if n := len(tables.Prefixes[index]); n != 10_000 {
-			t.Fatalf("%d prefixes", n)
-		}
-		for _, pc := range tables.Prefixes[index] {
-			if got := class(t, maps, table.PrefixMap(index), pc.Prefix.Addr(), index); got != pc.Class {
-				t.Fatalf("%s has class %d, want %d", pc.Prefix, got, pc.Class)
-			}
-		}
+	spec := headerMaps(t)
+	if err := table.Resize(spec, tables); err != nil {
+		t.Fatal(err)
+	}
+	var mask uint32
+	if err := spec.Variables["bucket_mask"].Get(&mask); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(tables.Buckets); n < 64 || int(mask) != n-1 {
+		t.Errorf("the mask of %d buckets is %#x", n, mask)
 	}
 }
 
 func TestResizeAndFillOfNothing(t *testing.T) {
 	maps := load(t, compile(t, nil))
-	for name, want := range map[string]uint32{"src4": 1, "dst4": 1, "src6": 1, "dst6": 1, "classes": 4, "rules": 1, "policies": 1} {
+	for name, want := range map[string]uint32{"src4": 1, "dst4": 1, "src6": 1, "dst6": 1, "src_up": 1, "dst_up": 1,
+		"buckets": 1, "leaves": 1, "rules": 1, "policies": 1} {
 		if got := maps[name].MaxEntries(); got != want {
 			t.Errorf("%s has room for %d, want %d", name, got, want)
 		}
@@ -184,12 +144,12 @@ func TestAMissingMapIsNamed(t *testing.T) {
 	tables := compile(t, nil)
 	spec := headerMaps(t)
 	delete(spec.Maps, "dst6")
-	if err := table.Resize(spec, tables); err == nil || !strings.Contains(err.Error(), `no map "dst6"`) {
+	if err := table.Resize(spec, tables); err == nil || !strings.Contains(err.Error(), `no "dst6"`) {
 		t.Errorf("Resize: %v", err)
 	}
 	maps := load(t, tables)
 	delete(maps, "rules")
-	if err := table.Fill(maps, tables); err == nil || !strings.Contains(err.Error(), `no map "rules"`) {
+	if err := table.Fill(maps, tables); err == nil || !strings.Contains(err.Error(), `no "rules"`) {
 		t.Errorf("Fill: %v", err)
 	}
 }

@@ -2,18 +2,21 @@
 #pragma once
 
 /*
- * The classifier: addresses to classes by longest prefix, once per packet; then, per policy, the first acting entry
- * among those that both classes can match. Callers know classify() and judge() only, so that what is behind them can
- * be replaced. The order and the meaning are those of the Go model (xdp/classify).
+ * The classifier: addresses to classes once per packet (prefix.h); then, per policy, the first acting entry among those
+ * that the buckets of both classes, of either, and of none hold. Callers know classify() and judge() only, so that what
+ * is behind them can be replaced. The order and the meaning are those of the Go model (xdp/classify).
  */
 
 #include "iter.h"
 #include "maps.h"
 #include "parse.h"
+#include "prefix.h"
 
+/* What a policy looks up of a packet. */
 struct classes {
-	__u32 src; /* indexes into the classes map */
+	__u32 src; /* classes with their CLASS_* flags */
 	__u32 dst;
+	__u32 ports; /* the port key */
 };
 
 struct decision {
@@ -35,47 +38,55 @@ static __always_inline bool reason_accepts(enum reason reason)
 	}
 }
 
-/* Prefix to class, both directions, once per packet. */
+static __always_inline __u32 port_key(const struct packet *p)
+{
+	if (p->flags & PACKET_NON_FIRST)
+		return PORT_KEY_HIDDEN | p->protocol;
+	return (__u32)p->protocol << 16 | (p->flags & PACKET_PORTS ? bpf_ntohs(p->dport) : 0);
+}
+
+/* Once per packet. What is not IP has no class, and no policy is asked about it. */
 static __always_inline void classify(const struct packet *p, struct classes *c)
 {
-	__u32 *src, *dst;
-
+	c->ports = port_key(p);
 	if (p->family == 4) {
-		struct prefix4_key key = {.prefixlen = 32, .addr = p->src.word[3]};
-
-		src = bpf_map_lookup_elem(&src4, &key);
-		key.addr = p->dst.word[3];
-		dst = bpf_map_lookup_elem(&dst4, &key);
-		c->src = src ? *src : CLASS_SRC4;
-		c->dst = dst ? *dst : CLASS_DST4;
+		c->src = class_of_src4(bpf_ntohl(p->src.word[3]));
+		c->dst = class_of_dst4(bpf_ntohl(p->dst.word[3]));
 	} else {
-		struct prefix6_key key = {.prefixlen = 128};
-
-		__builtin_memcpy(key.addr, &p->src, sizeof(key.addr));
-		src = bpf_map_lookup_elem(&src6, &key);
-		__builtin_memcpy(key.addr, &p->dst, sizeof(key.addr));
-		dst = bpf_map_lookup_elem(&dst6, &key);
-		c->src = src ? *src : CLASS_SRC6;
-		c->dst = dst ? *dst : CLASS_DST6;
+		c->src = class_of_src6(&p->src);
+		c->dst = class_of_dst6(&p->dst);
 	}
 }
 
-static __always_inline bool in_ranges(const struct port_range *ranges, __u16 port)
+static __always_inline bool in_ports(const struct port_range *range, __be16 port)
 {
-	for (int i = 0; i < MAX_PORT_RANGES; i++)
-		if (port >= ranges[i].first && port <= ranges[i].last)
-			return true;
-	return false;
+	return bpf_ntohs(port) >= range->first && bpf_ntohs(port) <= range->last;
+}
+
+static __always_inline bool in_classes(const struct class_range *range, __u32 class)
+{
+	return (class & CLASS_NUMBER) >= range->first && (class & CLASS_NUMBER) <= range->last;
+}
+
+/* What a rule says beside addresses, protocol and ports. Only asked where RULE_REST. New conditions come here. */
+static __always_inline bool match_rest(const struct rule *r, const struct packet *p)
+{
+	return !r->ttl || r->ttl == p->ttl;
 }
 
 enum match { NO_MATCH, MATCH, MATCH_UNKNOWN };
 
-/* Whether an entry that both addresses allow matches the rest. MATCH_UNKNOWN: its ports cannot be seen. */
-static __always_inline enum match match_rule(const struct rule *r, const struct packet *p)
+/* Whether an entry matches. MATCH_UNKNOWN: all but its ports does, and those cannot be seen. */
+static __always_inline enum match match_rule(const struct rule *r, const struct packet *p,
+					     const struct classes *c)
 {
 	if (!(r->flags & RULE_ANY_PROTOCOL) && r->protocol != p->protocol)
 		return NO_MATCH;
-	if (r->ttl && r->ttl != p->ttl)
+	if ((r->flags & RULE_SRC) && !in_classes(&r->src, c->src))
+		return NO_MATCH;
+	if ((r->flags & RULE_DST) && !in_classes(&r->dst, c->dst))
+		return NO_MATCH;
+	if ((r->flags & RULE_REST) && !match_rest(r, p))
 		return NO_MATCH;
 	if (!(r->flags & (RULE_PORTS | RULE_SOURCE_PORTS)))
 		return MATCH;
@@ -83,9 +94,9 @@ static __always_inline enum match match_rule(const struct rule *r, const struct 
 		return MATCH_UNKNOWN;
 	if (!(p->flags & PACKET_PORTS))
 		return NO_MATCH;
-	if ((r->flags & RULE_PORTS) && !in_ranges(r->ports, bpf_ntohs(p->dport)))
+	if ((r->flags & RULE_PORTS) && !in_ports(&r->ports, p->dport))
 		return NO_MATCH;
-	if ((r->flags & RULE_SOURCE_PORTS) && !in_ranges(r->source_ports, bpf_ntohs(p->sport)))
+	if ((r->flags & RULE_SOURCE_PORTS) && !in_ports(&r->source_ports, p->sport))
 		return NO_MATCH;
 	return MATCH;
 }
@@ -103,68 +114,24 @@ static __always_inline enum reason default_reason(const struct policy *policy, b
 	}
 }
 
-/*
- * Applies one entry. Returns true when it decided, with d filled in. A rule whose ports a later fragment hides is
- * passed over by a policy that continues; elsewhere it ends the search with the fate of fragments: or the default.
- */
-static __always_inline bool apply_rule(const struct rule *r, const struct policy *policy,
-				       const struct packet *p, struct decision *d)
+#include "search.h"
+
+/* What the entry says that was found. */
+static __always_inline enum reason decide(const struct search *s, const struct policy *policy,
+					  const struct packet *p, struct decision *d)
 {
-	switch (match_rule(r, p)) {
-	case MATCH:
-		count_rule(r->id, p->len);
-		if (r->flags & RULE_SHADOW)
-			return false;
-		d->rule = r->id;
-		d->reason = r->action == ACTION_ACCEPT ? REASON_RULE_ACCEPT : REASON_RULE_DROP;
-		return true;
-	case MATCH_UNKNOWN:
-		if ((r->flags & RULE_SHADOW) || policy->default_action == ACTION_CONTINUE)
-			return false;
-		d->reason = policy->fragments == FRAGMENTS_ACCEPT ? REASON_FRAGMENT_ACCEPT
-								  : default_reason(policy, true);
-		return true;
-	default:
-		return false;
-	}
-}
+	__u32 entry = s->limit;
+	struct rule *r;
 
-/* The bits of word that belong to entries first to last, inclusive. */
-static __always_inline __u64 range_mask(__u32 word, __u32 first, __u32 last)
-{
-	__u64 mask = ~0ull;
-
-	if (word == first / 64)
-		mask &= ~0ull << (first % 64);
-	if (word == last / 64)
-		mask &= ~0ull >> (63 - last % 64);
-	return mask;
-}
-
-/* Walks the candidates of one word, lowest entry first. */
-static __always_inline bool judge_word(__u64 bits, __u32 word, const struct policy *policy,
-				       const struct packet *p, struct decision *d)
-{
-	struct bpf_iter_num it;
-	bool decided = false;
-
-	bpf_iter_num_new(&it, 0, 64);
-	while (bpf_iter_num_next(&it)) {
-		struct rule *r;
-		__u32 entry;
-
-		if (!bits)
-			break;
-		entry = word * 64 + __builtin_ctzll(bits);
-		bits &= bits - 1;
-		r = bpf_map_lookup_elem(&rules, &entry);
-		if (r && apply_rule(r, policy, p, d)) {
-			decided = true;
-			break;
-		}
-	}
-	bpf_iter_num_destroy(&it);
-	return decided;
+	if (s->hidden)
+		return policy->fragments == FRAGMENTS_ACCEPT ? REASON_FRAGMENT_ACCEPT
+							     : default_reason(policy, true);
+	r = bpf_map_lookup_elem(&rules, &entry);
+	if (!r)
+		return REASON_INTERNAL;
+	count_rule(r->id, p->len);
+	d->rule = r->id;
+	return r->action == ACTION_ACCEPT ? REASON_RULE_ACCEPT : REASON_RULE_DROP;
 }
 
 /*
@@ -174,12 +141,8 @@ static __always_inline bool judge_word(__u64 bits, __u32 word, const struct poli
  */
 __noinline int judge(const struct packet *p, const struct classes *c, __u32 index, struct decision *d)
 {
-	struct class_bits *src, *dst;
-	struct bpf_iter_num it;
+	struct search s = {.limit = NO_ENTRY};
 	struct policy *policy;
-	bool decided = false;
-	__u32 last;
-	int *next;
 
 	if (!p || !c || !d)
 		return 0;
@@ -187,9 +150,7 @@ __noinline int judge(const struct packet *p, const struct classes *c, __u32 inde
 	d->reason = REASON_NONE;
 	d->policy = index;
 	policy = bpf_map_lookup_elem(&policies, &index);
-	src = bpf_map_lookup_elem(&classes, &c->src);
-	dst = bpf_map_lookup_elem(&classes, &c->dst);
-	if (!policy || !src || !dst) {
+	if (!policy) {
 		d->reason = REASON_INTERNAL;
 		return 0;
 	}
@@ -197,24 +158,12 @@ __noinline int judge(const struct packet *p, const struct classes *c, __u32 inde
 		d->reason = REASON_FRAGMENT_DROP;
 		return 0;
 	}
-	if (policy->count) {
-		last = policy->first + policy->count - 1;
-		bpf_iter_num_new(&it, policy->first / 64, last / 64 + 1);
-		while ((next = bpf_iter_num_next(&it))) {
-			__u32 word = *next;
-
-			if (word >= RULE_WORDS)
-				break;
-			if (judge_word(src->word[word] & dst->word[word] &
-					       range_mask(word, policy->first, last),
-				       word, policy, p, d)) {
-				decided = true;
-				break;
-			}
-		}
-		bpf_iter_num_destroy(&it);
+	s.kind = index;
+	search(&s, &policy->act, p, c);
+	d->reason = s.limit == NO_ENTRY ? default_reason(policy, false) : decide(&s, policy, p, d);
+	if (policy->shadow.everywhere || policy->shadow.keys) { /* counts what comes before s.limit */
+		s.kind |= BUCKET_SHADOW;
+		search(&s, &policy->shadow, p, c);
 	}
-	if (!decided)
-		d->reason = default_reason(policy, false);
 	return 0;
 }

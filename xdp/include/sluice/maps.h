@@ -51,6 +51,7 @@ struct {
 	__type(value, __u8);
 } self SEC(".maps"); /* the box's own addresses */
 
+/* Short lists of prefixes beside the classifier; a long one belongs into a prefix table. */
 #define PREFIX_TRIE(name, key_type)                   \
 	struct {                                      \
 		__uint(type, BPF_MAP_TYPE_LPM_TRIE);  \
@@ -60,25 +61,26 @@ struct {
 		__type(value, __u32);                 \
 	} name SEC(".maps")
 
-PREFIX_TRIE(src4, prefix4_key); /* value: index into classes */
-PREFIX_TRIE(dst4, prefix4_key);
-PREFIX_TRIE(src6, prefix6_key);
-PREFIX_TRIE(dst6, prefix6_key);
+/* The classifier's: arrays that Go fills through mmap, so each begins at a page. abi.h says what stands in them. */
+#define CLASSIFIER_TABLE(name, value_type)         \
+	struct {                                   \
+		__uint(type, BPF_MAP_TYPE_ARRAY);  \
+		__uint(map_flags, BPF_F_MMAPABLE); \
+		__uint(max_entries, 1);            \
+		__type(key, __u32);                \
+		__type(value, value_type);         \
+	} name SEC(".maps")
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries,
-	       CLASS_TABLES); /* the first four: addresses that no prefix covers, enum class_table */
-	__type(key, __u32);
-	__type(value, struct class_bits);
-} classes SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32); /* entry of the rule space */
-	__type(value, struct rule);
-} rules SEC(".maps");
+CLASSIFIER_TABLE(src4, __u64); /* prefix tables, by enum class_table */
+CLASSIFIER_TABLE(dst4, __u64);
+CLASSIFIER_TABLE(src6, __u64);
+CLASSIFIER_TABLE(dst6, __u64);
+CLASSIFIER_TABLE(src_up, __u64); /* of a class: its nearest ancestor with a wide bucket, or NO_CLASS */
+CLASSIFIER_TABLE(dst_up, __u64);
+CLASSIFIER_TABLE(buckets, struct bucket); /* a power of two */
+volatile const __u32 bucket_mask = 0;	  /* their number - 1; set by Go before loading */
+CLASSIFIER_TABLE(leaves, __u64);	  /* leaves and lists */
+CLASSIFIER_TABLE(rules, struct rule);	  /* the rule space */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
