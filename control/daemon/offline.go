@@ -66,14 +66,10 @@ func Check(_ context.Context, file string) (Report, error) {
 	}
 	r := Report{File: file, Warnings: append([]string{}, desired.Warnings...)}
 	for _, object := range []struct {
-		name     string
-		policies []classify.Policy
-	}{{"xdp", desired.XDP.Generation.Policies()}, {"tc", desired.TC.Generation.Policies()}} {
-		tables, err := classify.Compile(object.policies)
-		if err != nil {
-			return Report{}, err
-		}
-		c := tables.Cost()
+		name   string
+		tables *classify.Tables
+	}{{"xdp", desired.XDP.Generation.Tables}, {"tc", desired.TC.Generation.Tables}} {
+		c := object.tables.Cost()
 		r.Objects = append(r.Objects, ObjectCost{object.name, c.Entries, c.Classes, c.Prefixes, c.Bytes, c.WorstProbes})
 	}
 	for _, f := range classify.Lint(append(desired.XDP.Generation.Policies(), desired.TC.Generation.Policies()...)) {
