@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -52,8 +53,12 @@ func TestAPasswordFileIsReadOnlyWhenNobodyElseCan(t *testing.T) {
 			}
 		})
 	}
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for path, want := range map[string]string{
-		"/nowhere/key": "/nowhere/key: no such file", t.TempDir(): "is no regular file",
+		"/nowhere/key": "/nowhere/key: no such file", t.TempDir(): "is no regular file", pipe: "is no regular file",
 	} {
 		if _, err := readPassword(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", path, err, want)

@@ -83,8 +83,36 @@ func (sp *speaker) cease() {
 	sp.sweep.stop()
 	sp.fib.Close()
 	sp.cancel()
+	sp.hangUp()
 	sp.bgp.Stop()
 	sp.handle.Close()
+}
+
+// hangUpTimeout bounds the wait for notifications to be written.
+const hangUpTimeout = 2 * time.Second
+
+// hangUp sends a Cease in every session and waits until it is written. Stop would do neither for sure: it closes the
+// accepted connections beside the goroutines that write, and a session that ends without a word is a crash to the
+// neighbor, who then keeps our routes for the restart time.
+func (sp *speaker) hangUp() {
+	ctx, cancel := context.WithTimeout(context.Background(), hangUpTimeout)
+	defer cancel()
+	established := func() (addresses []string) {
+		_ = sp.bgp.ListPeer(ctx, &api.ListPeerRequest{}, func(p *api.Peer) {
+			if p.State.SessionState == api.PeerState_SESSION_STATE_ESTABLISHED {
+				addresses = append(addresses, p.State.NeighborAddress)
+			}
+		})
+		return addresses
+	}
+	for _, address := range established() {
+		_ = sp.bgp.DisablePeer(ctx, &api.DisablePeerRequest{Address: address}) // Stop comes whatever it says
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for ctx.Err() == nil && len(established()) > 0 {
+		<-tick.C
+	}
 }
 
 // leave stops without a notification where graceful restart was negotiated.

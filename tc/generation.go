@@ -3,12 +3,14 @@ package tc
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/cilium/ebpf"
 
 	"sluice/xdp/abi"
 	"sluice/xdp/pin"
+	"sluice/xdp/table"
 )
 
 // twinPrefix makes the name of a program's explain twin.
@@ -23,10 +25,38 @@ func programName(role Role, egress bool) string {
 }
 
 // generation is one that is pinned. Its key there is its digest and, because its tables hold them, a hash of the
-// interfaces as they were.
+// interfaces as they were. The digest is "" where it must be loaded anew, see isCurrent.
 type generation struct {
 	*pin.Generation
 	digest string
+}
+
+// isCurrent says whether a generation is whole and works on the flow tables of today.
+func isCurrent(dir *pin.Dir, g *pin.Generation) (bool, error) {
+	for role := RoleUplink; role < NumRoles; role++ {
+		for _, egress := range []bool{false, true} {
+			if name := programName(role, egress); g.Programs[name] == nil || g.Programs[twinPrefix+name] == nil {
+				return false, nil
+			}
+		}
+	}
+	return table.UsesShared(dir, g.Programs[programName(RoleUplink, false)])
+}
+
+// reuse opens a generation that is pinned already: fs.ErrNotExist where there is none that is current.
+func reuse(dir *pin.Dir, key string) (*pin.Generation, error) {
+	g, err := dir.LoadGeneration(owner, key)
+	if err != nil {
+		return nil, err
+	}
+	current, err := isCurrent(dir, g)
+	if err == nil && !current {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	return g, nil
 }
 
 // entry is zero for an interface that the generation does not know.
@@ -83,6 +113,13 @@ func openGenerations(dir *pin.Dir) (generations, error) {
 			return nil, errors.Join(err, all.Close())
 		}
 		digest, _, _ := strings.Cut(key, "-")
+		current, err := isCurrent(dir, pinned)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("generation %s: %w", key, err), all.Close(), pinned.Close())
+		}
+		if !current {
+			digest = ""
+		}
 		g := &generation{pinned, digest}
 		for name, p := range pinned.Programs {
 			info, err := p.Info()

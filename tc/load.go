@@ -47,7 +47,7 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 		return err
 	}
 	key := want.Digest + "-" + on.hash()
-	g, err := dir.LoadGeneration(owner, key)
+	g, err := reuse(dir, key)
 	if errors.Is(err, fs.ErrNotExist) {
 		g, err = build(dir, spec, reasons, on, want.Generation)
 		if err == nil {

@@ -28,7 +28,7 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 		return err
 	}
 	defer maps.Close()
-	g, err := dir.LoadGeneration(owner, want.Digest)
+	g, err := reuse(dir, want.Digest)
 	if errors.Is(err, fs.ErrNotExist) {
 		g, err = build(dir, maps, want.Generation)
 		if err == nil {
@@ -48,6 +48,26 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 		}
 	}
 	return dir.SweepGenerations(owner, want.Digest)
+}
+
+// reuse opens a generation that is pinned already: fs.ErrNotExist where there is none that is whole and works on the
+// flow tables of today.
+func reuse(dir *pin.Dir, digest string) (*pin.Generation, error) {
+	g, err := dir.LoadGeneration(owner, digest)
+	if err != nil {
+		return nil, err
+	}
+	current := false
+	if live := g.Programs[liveProgram]; live != nil {
+		current, err = table.UsesShared(dir, live)
+	}
+	if err == nil && !current {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	return g, nil
 }
 
 // build loads the live program and its explain twin, which share every map.

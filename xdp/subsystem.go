@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"sluice/xdp/pin"
+	"sluice/xdp/table"
 )
 
 const (
@@ -47,7 +48,7 @@ type hookState struct {
 	slot     uint32
 	failOpen bool
 	live     ebpf.ProgramID // in the slot; 0: empty
-	digest   string         // of the generation that live belongs to; "": of none that is pinned
+	digest   string         // see liveDigest
 }
 
 // Observe reads the kernel only, so that a daemon that was killed is succeeded by one that knows as much. An interface
@@ -110,13 +111,7 @@ func observeHook(dir *pin.Dir, maps *stateMaps, hook pin.Hook) (hookState, error
 		return h, err
 	}
 	if h.live != 0 {
-		g, digest, program, err := dir.FindGeneration(owner, h.live)
-		if err == nil {
-			g.Close()
-			if program == liveProgram {
-				h.digest = digest
-			}
-		} else if !errors.Is(err, fs.ErrNotExist) {
+		if h.digest, err = liveDigest(dir, h.live); err != nil {
 			return h, err
 		}
 	}
@@ -129,6 +124,26 @@ func observeHook(dir *pin.Dir, maps *stateMaps, hook pin.Hook) (hookState, error
 	}
 	h.slot, h.failOpen = entry.Slot, entry.Flags&failOpenFlag != 0
 	return h, nil
+}
+
+// liveDigest is "" for a program of no pinned generation, and for one that works on flow tables that were replaced.
+func liveDigest(dir *pin.Dir, id ebpf.ProgramID) (string, error) {
+	g, digest, program, err := dir.FindGeneration(owner, id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer g.Close()
+	if program != liveProgram {
+		return "", nil
+	}
+	current, err := table.UsesShared(dir, g.Programs[program])
+	if err != nil || !current {
+		return "", err
+	}
+	return digest, nil
 }
 
 // linkOf asks a hook's link for its interface and program: both 0 where there is no link or the interface has gone.

@@ -78,6 +78,15 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// Signal sends one to the process alone; its group hears nothing of it.
+func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
+
+// ExitCode is the one that the process ended with, -1 where a signal ended it. It waits for the end.
+func (p *Process) ExitCode() int {
+	<-p.done
+	return p.cmd.ProcessState.ExitCode()
+}
+
 // Kill is kill -9 for the process and its group. It returns when the process is gone; to be gone already is no error.
 func (p *Process) Kill() error {
 	select {

@@ -19,10 +19,13 @@ func (c *cli) applyCmd() *cobra.Command {
 		Use:   "apply",
 		Short: "Make the file the machine's configuration",
 		Long: `Make the file the machine's configuration, all of it or nothing. With --confirm the machine goes back by itself
-unless ` + "`sluice confirm`" + ` comes in time; while it waits, another apply --confirm starts the clock again.`,
+unless ` + "`sluice confirm`" + ` comes in time; while it waits, another apply --confirm starts the clock again. Where the file
+has apply.checks the machine goes back as soon as one of them fails; without --confirm the verb watches them for 30 s
+before it ends. Ctrl-C then ends the waiting only; before, the apply.`,
+		Example: `  sluice apply -c new.yaml --confirm 2m -m 'open port 443'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if confirm < 0 || cmd.Flags().Changed("confirm") && confirm == 0 {
-				return usageError{fmt.Errorf("--confirm %s: give a positive time, such as 2m", confirm)}
+			if err := checkConfirm(cmd, confirm); err != nil {
+				return err
 			}
 			candidate, err := daemon.Load(c.file)
 			if err != nil {
@@ -38,9 +41,22 @@ unless ` + "`sluice confirm`" + ` comes in time; while it waits, another apply -
 		},
 	}
 	c.fileFlag(cmd)
-	cmd.Flags().DurationVar(&confirm, "confirm", 0, "go back after this `TIME` unless confirmed")
-	cmd.Flags().StringVarP(&message, "message", "m", "", "`WHY`, for the history")
+	applyFlags(cmd, &confirm, &message)
 	return cmd
+}
+
+// applyFlags are those of everything that makes a revision.
+func applyFlags(cmd *cobra.Command, confirm *time.Duration, message *string) {
+	cmd.Flags().DurationVar(confirm, "confirm", 0, "go back after this `TIME`, such as 2m, unless confirmed")
+	cmd.Flags().StringVarP(message, "message", "m", "", "say `WHY`: history shows it")
+}
+
+// checkConfirm refuses a time in which nobody could confirm: left out, the flag asks for no confirmation at all.
+func checkConfirm(cmd *cobra.Command, confirm time.Duration) error {
+	if confirm < 0 || cmd.Flags().Changed("confirm") && confirm == 0 {
+		return usageError{fmt.Errorf("--confirm %s: give a positive time, such as 2m", confirm)}
+	}
+	return nil
 }
 
 // author names who asks: the login behind a sudo, else the user.
@@ -58,19 +74,26 @@ func (c *cli) printResult(r api.Result) error {
 	if c.json() {
 		return c.printJSON(r)
 	}
-	if r.Unchanged {
-		_, err := fmt.Fprintf(c.out, "nothing to do: revision %d stands\n", r.Revision)
-		return err
+	switch {
+	case r.Unchanged && r.Pending != nil:
+		fmt.Fprintf(c.out, "revision %d is live already; its clock starts again\n", r.Revision)
+	case r.Unchanged:
+		fmt.Fprintf(c.out, "nothing to do: revision %d stands\n", r.Revision)
+	default:
+		fmt.Fprintf(c.out, "revision %d is live, %d steps\n", r.Revision, len(r.Plan.Steps))
 	}
-	fmt.Fprintf(c.out, "revision %d is live, %d steps\n", r.Revision, len(r.Plan.Steps))
 	for _, w := range r.Plan.Warnings {
 		fmt.Fprintf(c.out, "warning: %s\n", w)
 	}
 	if p := r.Pending; p != nil {
-		left := time.Duration(p.Remaining * float64(time.Second)).Round(time.Second)
-		fmt.Fprintf(c.out, "it goes back to %s in %s unless you run: sluice confirm\n", revisionText(p.Base), left)
+		fmt.Fprintf(c.out, "it goes back to %s in %s unless you run: sluice confirm\n", revisionText(p.Base), secondsText(p.Remaining))
 	}
 	return nil
+}
+
+// secondsText is a duration of the API as an operator reads it.
+func secondsText(s float64) string {
+	return time.Duration(s * float64(time.Second)).Round(time.Second).String()
 }
 
 func revisionText(n int) string {

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"sluice/control/api"
 	"sluice/control/daemon"
 )
 
@@ -13,12 +15,18 @@ func (c *cli) checkCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check a file and report what its policy costs",
+		Long: `Check a file and its set files, as if every interface that it names were there, and report what its policy
+costs. Nothing is asked of the daemon or the machine. Exit code 1 and every error at once where the file is bad.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if schema {
 				_, err := c.out.Write(daemon.Schema())
 				return err
 			}
 			report, err := daemon.Check(cmd.Context(), c.file)
+			if problems := api.Problems(err); len(problems) > 0 && c.json() {
+				report.Errors = problems
+				return errors.Join(c.printJSON(report), errSilent)
+			}
 			if err != nil {
 				return err
 			}

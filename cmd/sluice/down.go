@@ -14,7 +14,10 @@ func (c *cli) downCmd() *cobra.Command {
 			if err := c.client().Down(cmd.Context()); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintln(c.out, "everything of Sluice's is gone; revisions and keys stay in the state directory")
+			if c.json() {
+				return c.printJSON(map[string]bool{"down": true})
+			}
+			_, err := fmt.Fprintln(c.out, "everything of Sluice's is gone but management addresses and routes; revisions and keys stay in the state directory")
 			return err
 		},
 	}

@@ -13,6 +13,10 @@ func (c *cli) explainCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain --in IFACE --packet SPEC",
 		Short: "Ask the live programs what they do with a packet, and why",
+		Long: `Ask the live programs what they do with a packet, and why. The packet is not sent and counts nowhere.
+
+SPEC is PROTOCOL FROM > TO [OPTION=VALUE]...: tcp, udp or sctp with ports, others without; an IPv6 address that has a
+port stands in brackets.`,
 		Example: `  sluice explain --in eth0 --packet 'tcp 192.0.2.7:1234 > 203.0.113.9:443 flags=S'
   sluice explain --in web-1 --packet 'udp [2001:db8::10]:5353 > [2001:db8::53]:53'
   sluice explain --out eth0 --packet 'icmp 198.18.0.2 > 198.18.0.1 type=8'`,
@@ -36,7 +40,7 @@ func (c *cli) explainCmd() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&request.Interface, "in", "", "the `INTERFACE` that the packet enters by")
 	cmd.Flags().String("out", "", "the `INTERFACE` that a packet of the box itself leaves by")
-	cmd.Flags().StringVar(&request.Packet, "packet", "", "the packet, as in the examples")
+	cmd.Flags().StringVar(&request.Packet, "packet", "", "the packet, as `SPEC`")
 	return cmd
 }
 
@@ -51,6 +55,9 @@ func (c *cli) printExplanation(e api.Explanation) error {
 			fmt.Fprintf(c.out, "  by rule %s%s\n", h.Rule, lineText(h.File, h.Line))
 		} else if h.Policy != "" {
 			fmt.Fprintf(c.out, "  by the default of %s\n", h.Policy)
+		}
+		if b := h.Ban; b != nil {
+			fmt.Fprintf(c.out, "  by the ban of %s %s%s%s\n", b.Target, untilText(*b), prefixed(", by ", b.By), prefixed(": ", b.Why))
 		}
 		if h.RedirectTo != "" {
 			fmt.Fprintf(c.out, "  to %s\n", h.RedirectTo)
@@ -71,4 +78,12 @@ func lineText(file string, line int) string {
 	default:
 		return fmt.Sprintf(" (%s:%d)", file, line)
 	}
+}
+
+// prefixed is a text with words in front of it, or nothing.
+func prefixed(words, text string) string {
+	if text == "" {
+		return ""
+	}
+	return words + text
 }

@@ -15,7 +15,6 @@ func (c *cli) labCmd() *cobra.Command {
 		Short: "A virtual site of network namespaces on this machine",
 		Long: `A virtual site on this machine: a ToR router, a client, an attacker, a gateway with two workloads and a peer
 node, each in a network namespace of its own. The gateway and the peer are real daemons.`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(c.labRunCmd(), c.labUpCmd(), c.labDownCmd(), c.labTorCmd(), c.labServeCmd())
 	return cmd

@@ -24,19 +24,38 @@ const (
 	exitUnreachable = 3 // no daemon answers
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
-
-func run(args []string) int {
+func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	c := newCLI(os.Stdout, os.Stderr)
+	// The first Ctrl-C ends what is under way in good order, the second one the process: compiling heeds no context.
+	context.AfterFunc(ctx, stop)
+	code := newCLI(os.Stdout, os.Stderr).run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// run is the whole command: it prints what there is to say and returns the exit code.
+func (c *cli) run(ctx context.Context, args []string) int {
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	if err != nil && !errors.Is(err, errSilent) {
+	c.complain(err)
+	return exitCode(err)
+}
+
+// complain prints an error; what is wrong with a file as FILE:LINE:COLUMN: one per line, as compilers do.
+func (c *cli) complain(err error) {
+	problems := api.Problems(err)
+	switch {
+	case err == nil, errors.Is(err, errSilent):
+	case len(problems) > 0:
+		for _, p := range problems {
+			fmt.Fprintln(c.err, p)
+		}
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(c.err, "sluice: interrupted; `sluice show status` says what stands")
+	default:
 		fmt.Fprintln(c.err, "sluice: "+err.Error())
 	}
-	return exitCode(err)
 }
 
 // errSilent says no without another word: what there was to say is printed.

@@ -24,7 +24,7 @@ func (c *cli) planCmd() *cobra.Command {
 			if c.json() {
 				return c.printJSON(plan)
 			}
-			_, err = fmt.Fprintln(c.out, plan)
+			_, err = fmt.Fprint(c.out, plan)
 			return err
 		},
 	}

@@ -22,6 +22,9 @@ func (c *cli) rollbackCmd() *cobra.Command {
 			if err != nil || n < 1 {
 				return usageError{fmt.Errorf("%q is no revision; `sluice history` lists them", args[0])}
 			}
+			if err := checkConfirm(cmd, confirm); err != nil {
+				return err
+			}
 			result, err := c.client().Rollback(cmd.Context(), api.RollbackRequest{
 				Revision: n, ConfirmSeconds: confirm.Seconds(), Message: message, Author: author(),
 			})
@@ -31,7 +34,6 @@ func (c *cli) rollbackCmd() *cobra.Command {
 			return c.printResult(result)
 		},
 	}
-	cmd.Flags().DurationVar(&confirm, "confirm", 0, "go back after this `TIME` unless confirmed")
-	cmd.Flags().StringVarP(&message, "message", "m", "", "`WHY`, for the history")
+	applyFlags(cmd, &confirm, &message)
 	return cmd
 }

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/viper"
@@ -17,29 +19,35 @@ import (
 // cli is what every verb shares: where it prints, and the process settings.
 type cli struct {
 	out, err io.Writer
+	now      func() time.Time
 	settings *viper.Viper
 	file     string // -c
 	output   string // -o
 }
 
-func newCLI(out, err io.Writer) *cli { return &cli{out: out, err: err, settings: viper.New()} }
+func newCLI(out, err io.Writer) *cli {
+	return &cli{out: out, err: err, now: time.Now, settings: viper.New()}
+}
 
 // The process settings: flag, else SLUICE_*, else node: of the file, else the default. They never alter policy.
 var settings = []struct{ flag, key, value, help string }{
-	{"state-dir", "node.state_dir", daemon.DefaultStateDir, "where revisions and keys are kept"},
-	{"bpf-dir", "node.bpf_dir", daemon.DefaultBPFDir, "where the data path is pinned, on a bpffs"},
-	{"socket", "node.socket", daemon.DefaultSocket, "the API's unix socket"},
-	{"log-level", "log_level", "info", "debug, info, warn or error"},
+	{"state-dir", "node.state_dir", daemon.DefaultStateDir, "the `DIR` of revisions and keys"},
+	{"bpf-dir", "node.bpf_dir", daemon.DefaultBPFDir, "the `DIR` where the data path is pinned, on a bpffs"},
+	{"socket", "node.socket", daemon.DefaultSocket, "the `PATH` of the API's unix socket"},
+	{"log-level", "log_level", "info", "`LEVEL`: debug, info, warn or error"},
 }
 
 func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "sluice",
-		Short:         "An XDP gateway: one binary, one YAML file",
+		Use:   "sluice",
+		Short: "An XDP gateway: one binary, one YAML file",
+		Long: `An XDP gateway: one binary, one YAML file.
+
+Exit codes: 0 done, 1 the answer is no (a bad file, a failed check), 2 wrong usage, 3 could not reach the daemon.
+--state-dir, --bpf-dir, --socket and --log-level may also stand in the environment as SLUICE_STATE_DIR and so on; the
+first three also under node: of the file that -c names.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetOut(c.out)
 	root.SetErr(c.err)
@@ -47,7 +55,7 @@ func (c *cli) root() *cobra.Command {
 		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 	})
 	flags := root.PersistentFlags()
-	flags.StringVarP(&c.output, "output", "o", "text", "text or json")
+	flags.StringVarP(&c.output, "output", "o", "text", "`FORMAT`: text or json")
 	for _, s := range settings {
 		flags.String(s.flag, s.value, s.help)
 		_ = c.settings.BindPFlag(s.key, flags.Lookup(s.flag))
@@ -61,10 +69,35 @@ func (c *cli) root() *cobra.Command {
 	}
 	root.AddCommand(
 		c.runCmd(), c.checkCmd(), c.planCmd(), c.diffCmd(), c.applyCmd(), c.confirmCmd(), c.rollbackCmd(), c.historyCmd(),
-		c.showCmd(), c.explainCmd(), c.keyCmd(), c.doctorCmd(), c.labCmd(), c.downCmd(), c.versionCmd(),
+		c.showCmd(), c.explainCmd(), c.banCmd(), c.unbanCmd(), c.monitorCmd(), c.keyCmd(), c.doctorCmd(), c.labCmd(), c.downCmd(), c.versionCmd(),
 	)
-	forEach(root, func(cmd *cobra.Command) { cmd.Args = usage(cmd.Args) })
+	root.SetHelpCommand(helpCmd())
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	forEach(root, func(cmd *cobra.Command) {
+		cmd.Args = usage(cmd.Args)
+		if !cmd.Runnable() { // it has verbs below it; cobra itself would take any word for a cry for help
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	})
 	return root
+}
+
+// helpCmd is cobra's own but for one thing: a verb that there is not is wrong usage.
+func helpCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [VERB]",
+		Short: "Help about any verb",
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return usageError{fmt.Errorf("there is no verb %q; `%s --help` lists them", strings.Join(args, " "), cmd.Root().Name())}
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
 }
 
 // forEach visits a command and all below it.
@@ -90,7 +123,8 @@ func usage(args cobra.PositionalArgs) cobra.PositionalArgs {
 
 // readSettings takes node: from the file where one is given and readable. A bad file is not this place's to judge.
 func (c *cli) readSettings() error {
-	if c.file == "" {
+	// A pipe would be empty for who reads it after us, and a device may never end.
+	if info, err := os.Stat(c.file); err != nil || !info.Mode().IsRegular() {
 		return nil
 	}
 	c.settings.SetConfigFile(c.file)

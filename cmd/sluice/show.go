@@ -16,7 +16,6 @@ func (c *cli) showCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show",
 		Short: "Look at the running gateway; changes nothing",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	for _, noun := range api.Nouns {
 		cmd.AddCommand(&cobra.Command{

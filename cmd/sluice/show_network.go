@@ -17,12 +17,8 @@ func printBGP(c *cli, list []api.Neighbor) error {
 		if len(n.Families) == 0 {
 			t.row(n.Name, n.Address, n.ASN, n.State, up, "", "", "", "")
 		}
-		for i, f := range n.Families {
-			if i == 0 {
-				t.row(n.Name, n.Address, n.ASN, n.State, up, f.Family, f.Received, f.Accepted, f.Advertised)
-			} else {
-				t.row("", "", "", "", "", f.Family, f.Received, f.Accepted, f.Advertised)
-			}
+		for _, f := range n.Families {
+			t.row(n.Name, n.Address, n.ASN, n.State, up, f.Family, f.Received, f.Accepted, f.Advertised)
 		}
 	}
 	if err := t.print(); err != nil {
@@ -58,16 +54,13 @@ func printTunnels(c *cli, list []api.Tunnel) error {
 		if len(tun.Peers) == 0 {
 			t.row(tun.Name, tun.Backend, state, tun.MTU, "", "", "", "", "", "")
 		}
-		for i, p := range tun.Peers {
-			head := []any{tun.Name, tun.Backend, state, tun.MTU}
-			if i > 0 {
-				head = []any{"", "", "", ""}
-			}
+		for _, p := range tun.Peers {
 			handshake := "never"
 			if !p.LastHandshake.IsZero() {
-				handshake = since(p.LastHandshake) + " ago"
+				handshake = c.since(p.LastHandshake) + " ago"
 			}
-			t.row(append(head, p.Name, p.Endpoint, handshake, bytesText(p.RxBytes), bytesText(p.TxBytes), joined(p.AllowedIPs))...)
+			t.row(tun.Name, tun.Backend, state, tun.MTU, p.Name, p.Endpoint, handshake, bytesText(p.RxBytes), bytesText(p.TxBytes),
+				joined(p.AllowedIPs))
 		}
 	}
 	return t.print()

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"sluice/control/api"
@@ -21,6 +22,7 @@ var printers = map[string]func(*cli, json.RawMessage) error{
 	"bgp":        printer(printBGP),
 	"routes":     printer(printRoutes),
 	"tunnels":    printer(printTunnels),
+	"bans":       printer(printBans),
 }
 
 func printer[T any](print func(*cli, T) error) func(*cli, json.RawMessage) error {
@@ -35,15 +37,14 @@ func printer[T any](print func(*cli, T) error) func(*cli, json.RawMessage) error
 
 func printStatus(c *cli, s api.Status) error {
 	e := s.Engine
-	fmt.Fprintf(c.out, "node        %s, sluice %s, pid %d, up %s\n", orDash(s.Node), s.Version, s.PID, since(s.Started))
-	state := "applied"
-	if !e.Applied {
-		state = "NOT fully applied"
-	}
-	fmt.Fprintf(c.out, "revision    %d, %s\n", e.Revision, state)
+	fmt.Fprintf(c.out, "node        %s, sluice %s, pid %d, up %s\n", orDash(s.Node), s.Version, s.PID, c.since(s.Started))
+	fmt.Fprintf(c.out, "revision    %s\n", revisionState(e))
 	if p := e.Pending; p != nil {
-		left := time.Duration(p.Remaining * float64(time.Second)).Round(time.Second)
-		fmt.Fprintf(c.out, "pending     goes back to %s in %s\n", revisionText(p.Base), left)
+		if p.Confirm {
+			fmt.Fprintf(c.out, "pending     goes back to %s in %s unless confirmed\n", revisionText(p.Base), secondsText(p.Remaining))
+		} else {
+			fmt.Fprintf(c.out, "pending     goes back to %s if a check fails within %s\n", revisionText(p.Base), secondsText(p.Remaining))
+		}
 		for _, f := range p.Failing {
 			fmt.Fprintf(c.out, "  failing   %s: %s\n", f.Check, f.Message)
 		}
@@ -54,15 +55,30 @@ func printStatus(c *cli, s api.Status) error {
 	fmt.Fprintf(c.out, "generation  xdp %s, tc %s\n", short(s.XDPGeneration), short(s.TCGeneration))
 	fmt.Fprintf(c.out, "bgp         %d of %d neighbors established\n", s.Established, s.Neighbors)
 	for _, condition := range e.Conditions {
-		fmt.Fprintf(c.out, "condition   %s=%s %s %s\n", condition.Type, condition.Status, condition.Reason, condition.Message)
+		line := fmt.Sprintf("condition   %s=%s %s %s", condition.Type, condition.Status, condition.Reason, condition.Message)
+		fmt.Fprintln(c.out, strings.TrimRight(line, " "))
 	}
 	for _, w := range e.Warnings {
 		fmt.Fprintf(c.out, "warning     %s\n", w)
 	}
 	if e.LastError != "" {
-		fmt.Fprintf(c.out, "last error  %s (%s ago)\n", e.LastError, since(e.LastErrorAt))
+		fmt.Fprintf(c.out, "last error  %s (%s ago)\n", e.LastError, c.since(e.LastErrorAt))
 	}
 	return nil
+}
+
+// revisionState says which revision is live, and whether the machine holds it.
+func revisionState(e api.EngineStatus) string {
+	switch {
+	case e.Revision == 0:
+		return "none"
+	case e.Down:
+		return fmt.Sprintf("%d, taken down", e.Revision)
+	case !e.Applied:
+		return fmt.Sprintf("%d, NOT fully applied", e.Revision)
+	default:
+		return fmt.Sprintf("%d, applied", e.Revision)
+	}
 }
 
 func printInterfaces(c *cli, list []api.Interface) error {
@@ -142,13 +158,12 @@ func printWorkloads(c *cli, list []api.Workload) error {
 func printFlows(c *cli, list []api.Flow) error {
 	t := c.table("ORIGIN", "PROTOCOL", "SOURCE", "DESTINATION", "STATE", "IDLE")
 	for _, f := range list {
-		idle := time.Duration(f.IdleSeconds * float64(time.Second)).Round(time.Second)
-		t.row(f.Origin, f.Protocol, f.Source, f.Destination, f.State, idle)
+		t.row(f.Origin, f.Protocol, f.Source, f.Destination, f.State, secondsText(f.IdleSeconds))
 	}
 	return t.print()
 }
 
-func since(t time.Time) string { return time.Since(t).Round(time.Second).String() }
+func (c *cli) since(t time.Time) string { return c.now().Sub(t).Round(time.Second).String() }
 
 func orDash(s string) string {
 	if s == "" {

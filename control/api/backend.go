@@ -15,6 +15,11 @@ type Backend interface {
 	Config(ctx context.Context, revision int) (StoredConfig, error) // 0: the live one
 	Show(ctx context.Context, noun string) (any, error)             // ErrNoSuchNoun
 	Explain(ctx context.Context, r ExplainRequest) (Explanation, error)
+	Ban(ctx context.Context, r BanRequest) ([]Ban, error)
+	Unban(ctx context.Context, r UnbanRequest) ([]Ban, error)
+	// Monitor calls each, one at a time, until ctx ends, which is no error, or each returns one. The first event comes
+	// at once.
+	Monitor(ctx context.Context, r MonitorRequest, each func(Event) error) error
 	Down(ctx context.Context) error
 }
 
@@ -34,6 +39,7 @@ var Nouns = []struct{ Name, Help string }{
 	{"bgp", "sessions"},
 	{"routes", "routes learned from neighbors"},
 	{"tunnels", "tunnels and their peers"},
+	{"bans", "banned sources: until when, who, why, and what was dropped"},
 }
 
 // Failure is the body of an answer that is not 200.
@@ -41,6 +47,8 @@ type Failure struct {
 	Message string `json:"error"`
 	// Refused: the request was understood and the answer is no (exit code 1). Otherwise the fault is inside.
 	Refused bool `json:"refused"`
+	// Problems are what Message says, where a file is to blame.
+	Problems []Problem `json:"problems,omitempty"`
 }
 
 func (f *Failure) Error() string { return f.Message }

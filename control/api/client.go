@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"syscall"
 )
 
 // ErrUnreachable: no daemon answers on the socket (exit code 3).
@@ -106,15 +108,46 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, ou
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return fmt.Errorf("%w on %s: %w", ErrUnreachable, c.socket, errors.Unwrap(err))
+		return c.unreachable(err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		f := &Failure{}
-		if err := json.NewDecoder(response.Body).Decode(f); err != nil || f.Message == "" {
-			return fmt.Errorf("the daemon answered %s", response.Status)
-		}
-		return f
+		return failure(response)
 	}
-	return json.NewDecoder(response.Body).Decode(out)
+	if err := json.NewDecoder(response.Body).Decode(out); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+			return c.unreachable(err)
+		}
+		return fmt.Errorf("the daemon's answer is not understood (is it of another version?): %w", err)
+	}
+	return nil
+}
+
+// failure reads an answer that is not 200.
+func failure(response *http.Response) error {
+	f := &Failure{}
+	if err := json.NewDecoder(response.Body).Decode(f); err != nil || f.Message == "" {
+		return fmt.Errorf("the daemon answered %s", response.Status)
+	}
+	return f
+}
+
+// unreachable says in plain words why no answer came.
+func (c *Client) unreachable(err error) error {
+	why := err.Error()
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		why = "it is not running, or has another --socket"
+	case errors.Is(err, fs.ErrPermission):
+		why = "only root may open it; use sudo"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		why = "it ended before it answered"
+	case errors.As(err, &errno):
+		why = errno.Error()
+	}
+	return fmt.Errorf("%w on %s: %s", ErrUnreachable, c.socket, why)
 }

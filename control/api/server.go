@@ -17,17 +17,24 @@ import (
 // maxBody bounds a request: a file of 16 MiB and its set files, in base64.
 const maxBody = 512 << 20
 
+// maxSocketPath is what sun_path of sockaddr_un holds beside its final zero.
+const maxSocketPath = 107
+
 // Server serves a Backend on a unix socket. It is a Task: Run, Ready, String.
 type Server struct {
 	path    string
 	backend Backend
 	log     *slog.Logger
 	ready   chan struct{}
+	life    context.Context // of Run: streams end with it
+	maxBody int64           // bytes of a request
+
+	listener net.Listener // made by Listen, taken by Run
 }
 
 // NewServer makes a server for the socket at path; nothing happens before Run.
 func NewServer(path string, b Backend, log *slog.Logger) *Server {
-	return &Server{path: path, backend: b, log: log, ready: make(chan struct{})}
+	return &Server{path: path, backend: b, log: log, ready: make(chan struct{}), maxBody: maxBody}
 }
 
 func (s *Server) String() string { return "api" }
@@ -35,13 +42,35 @@ func (s *Server) String() string { return "api" }
 // Ready is closed once the socket answers.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
+// Listen makes the socket, so that a path that cannot be had is known before anything else is done. Who connects from
+// now on waits until Run answers.
+func (s *Server) Listen() error {
+	l, err := s.listen()
+	s.listener = l
+	return err
+}
+
+// Close gives up a socket that Run was never called for.
+func (s *Server) Close() {
+	if s.listener != nil {
+		_ = os.Remove(s.path)
+		_ = s.listener.Close()
+		s.listener = nil
+	}
+}
+
 // Run serves until ctx ends. The socket is 0600: who may open it may do everything.
 func (s *Server) Run(ctx context.Context) error {
-	l, err := s.listen()
-	if err != nil {
-		return err
+	if s.listener == nil {
+		if err := s.Listen(); err != nil {
+			return err
+		}
 	}
+	l := s.listener
+	s.listener = nil
+	s.life = ctx
 	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelError),
 		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()
@@ -51,13 +80,18 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("api: %w", err)
 	case <-ctx.Done():
 	}
+	// While we still listen the path is surely ours: nobody takes a socket that answers.
+	err := os.Remove(s.path)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
 	// An answer under way, such as that of `sluice down`, is still given.
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if err := server.Shutdown(last); err != nil {
-		return errors.Join(server.Close(), os.RemoveAll(s.path))
+	if server.Shutdown(last) != nil {
+		err = errors.Join(err, server.Close())
 	}
-	return nil
+	return err
 }
 
 // listen makes the socket. A leftover of a daemon that was killed is removed: the lock on the state directory says
@@ -83,6 +117,9 @@ func (s *Server) listen() (net.Listener, error) {
 	}
 	defer os.RemoveAll(private)
 	staged := filepath.Join(private, "s")
+	if n := max(len(staged), len(s.path)); n > maxSocketPath {
+		return nil, fmt.Errorf("api: the path %s is too long by %d bytes for a socket: give a shorter --socket", s.path, n-maxSocketPath)
+	}
 	l, err := net.Listen("unix", staged)
 	if err != nil {
 		return nil, fmt.Errorf("api: %w", err)
@@ -103,6 +140,9 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("POST /v1/rollback", answer(s, func(ctx context.Context, r RollbackRequest) (any, error) { return b.Rollback(ctx, r) }))
 	mux.Handle("POST /v1/explain", answer(s, func(ctx context.Context, r ExplainRequest) (any, error) { return b.Explain(ctx, r) }))
 	mux.Handle("POST /v1/down", answer(s, func(ctx context.Context, _ struct{}) (any, error) { return struct{}{}, b.Down(ctx) }))
+	mux.Handle("POST /v1/ban", answer(s, func(ctx context.Context, r BanRequest) (any, error) { return b.Ban(ctx, r) }))
+	mux.Handle("POST /v1/unban", answer(s, func(ctx context.Context, r UnbanRequest) (any, error) { return b.Unban(ctx, r) }))
+	mux.HandleFunc("GET /v1/monitor", s.monitor)
 	mux.HandleFunc("GET /v1/history", func(w http.ResponseWriter, r *http.Request) {
 		v, err := b.History(r.Context())
 		s.write(w, v, err)
@@ -127,10 +167,15 @@ func (s *Server) handler() http.Handler {
 func answer[T any](s *Server, ask func(context.Context, T) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var in T
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, s.maxBody))
 		d.DisallowUnknownFields()
 		if err := d.Decode(&in); err != nil {
-			s.write(w, nil, &Failure{Message: "the request is not understood: " + err.Error(), Refused: true})
+			message := "the request is not understood: " + err.Error()
+			var tooLarge *http.MaxBytesError
+			if errors.As(err, &tooLarge) {
+				message = fmt.Sprintf("the request is larger than %d MiB", tooLarge.Limit>>20)
+			}
+			s.write(w, nil, &Failure{Message: message, Refused: true})
 			return
 		}
 		v, err := ask(r.Context(), in)

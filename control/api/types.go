@@ -78,6 +78,7 @@ type HookAnswer struct {
 	File       string       `json:"file,omitempty"` // where the rule stands, as stored with the revision
 	Line       int          `json:"line,omitempty"`
 	RedirectTo string       `json:"redirect_to,omitempty"`
+	Ban        *Ban         `json:"ban,omitempty"` // that dropped it
 	PassedOver []PassedOver `json:"passed_over,omitempty"`
 }
 
@@ -180,14 +181,19 @@ type Flow struct {
 
 // What the engine itself says.
 type (
-	Plan     = engine.Plan
-	Result   = engine.Result
-	Revision = engine.Meta
+	Plan         = engine.Plan
+	Step         = engine.Step
+	Result       = engine.Result
+	Revision     = engine.Meta
+	Notice       = engine.Notice
+	Pending      = engine.PendingStatus
+	EngineStatus = engine.Status
 )
 
 // What the subsystems themselves say, for `show bgp`, `show routes` and `show tunnels`.
 type (
 	Neighbor = bgp.NeighborStatus
 	Route    = bgp.RouteStatus
+	Session  = bgp.Event
 	Tunnel   = wireguard.TunnelStatus
 )

@@ -16,7 +16,7 @@ import (
 func (c *compiler) budget(d *Desired) {
 	if len(c.present) > abi.MaxWorkloads {
 		w := c.present[abi.MaxWorkloads]
-		c.fail(w.Pos, "workloads", fmt.Sprintf("%d workloads are here, one box holds %d", len(c.present), abi.MaxWorkloads), "")
+		c.fail(w.Pos, "workloads", fmt.Sprintf("%d workloads are here, one box holds %d", len(c.present), abi.MaxWorkloads), "move some to another box")
 		return // their policies do not fit either
 	}
 	if n := len(c.self); n > abi.MaxSelf {

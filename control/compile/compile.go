@@ -62,6 +62,7 @@ func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
 		Telemetry: Telemetry{Metrics: c.cfg.Telemetry.Metrics},
 	}
 	c.budget(d)
+	c.checkStrict()
 	if len(c.errs) > 0 {
 		slices.SortStableFunc(c.errs, func(a, b config.Error) int {
 			return cmp.Or(cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Column, b.Pos.Column))

@@ -29,13 +29,6 @@ func rule(t *testing.T, p classify.Policy, name string) classify.Rule {
 	return p.Rules[i]
 }
 
-func ruleNames(p classify.Policy) (names []string) {
-	for _, r := range p.Rules {
-		names = append(names, r.Name)
-	}
-	return names
-}
-
 func TestSelf(t *testing.T) {
 	for _, c := range []struct {
 		name, yaml string

@@ -60,7 +60,8 @@ func (s *systemRules) bgp(n config.Neighbor) {
 	s.add(name+"-in", classify.Rule{From: peer, To: s.self, Protocol: protoTCP, Ports: listen})
 	s.add(name+"-in-reply", classify.Rule{From: s.self, To: peer, Protocol: protoTCP, SourcePorts: listen})
 	s.add(name+"-out", classify.Rule{From: s.self, To: peer, Protocol: protoTCP, Ports: remote})
-	s.add(name+"-out-reply", classify.Rule{From: peer, To: s.self, Protocol: protoTCP, SourcePorts: remote})
+	// A source port proves nothing: without the ports that clients use the neighbor would reach every service of the box.
+	s.add(name+"-out-reply", classify.Rule{From: peer, To: s.self, Protocol: protoTCP, SourcePorts: remote, Ports: clientPorts()})
 }
 
 // underlay lets a tunnel's encrypted packets pass. A peer without an endpoint may come from anywhere: WireGuard itself
@@ -94,5 +95,8 @@ func (s *systemRules) check(to netip.Addr) {
 		From: s.self, To: hostPrefixes([]netip.Addr{to}), Protocol: proto,
 	})
 }
+
+// clientPorts are those that connect() takes, whatever net.ipv4.ip_local_port_range says: never the privileged ones.
+func clientPorts() []classify.PortRange { return []classify.PortRange{{First: 1024, Last: 65535}} }
 
 func onePort(p uint16) []classify.PortRange { return []classify.PortRange{{First: p, Last: p}} }

@@ -40,7 +40,7 @@ bgp: {asn: 65010, router_id: 198.18.0.2, listen: 1790, neighbors: [{name: a, add
 				"bgp-a-in: from 198.18.0.1/32 to self tcp ports 1790",
 				"bgp-a-in-reply: from self to 198.18.0.1/32 tcp source_ports 1790",
 				"bgp-a-out: from self to 198.18.0.1/32 tcp ports 1791",
-				"bgp-a-out-reply: from 198.18.0.1/32 to self tcp source_ports 1791",
+				"bgp-a-out-reply: from 198.18.0.1/32 to self tcp source_ports 1791 ports 1024-65535",
 			}},
 		{"the underlay of a tunnel, with all peers' endpoints", head + `
 {name: a, ` + peerKey + `, endpoints: ["198.51.100.9:1"]}, {name: b, public_keys: [AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=], endpoints: ["198.51.100.7:2"]}]}]`,

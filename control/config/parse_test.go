@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -218,6 +219,26 @@ func TestLoadFileReadsBesideTheFile(t *testing.T) {
 	}
 	if _, err := LoadFile(filepath.Join(dir, "none.yaml")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a missing file gives %v", err)
+	}
+}
+
+func TestAPipeIsRefusedAndNeverWaitedFor(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if src, err := LoadFile(pipe); err == nil || !strings.Contains(err.Error(), "not a regular file") || src.Name != pipe {
+		t.Errorf("as the configuration: %q, %v", src.Name, err)
+	}
+	file := filepath.Join(dir, "edge.yaml")
+	for set, want := range map[string]string{"pipe": "pipe: not a regular file", "/dev/zero": "/dev/zero: not a regular file", dir: "is a directory"} {
+		if err := os.WriteFile(file, []byte("sets: [{name: a, files: ["+set+"]}]"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Parse(load(t, file)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s as a set file: %v", set, err)
+		}
 	}
 }
 

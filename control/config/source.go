@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -36,7 +38,7 @@ type Source struct {
 func LoadFile(path string) (Source, error) {
 	contents, err := readLimited(path, maxFile)
 	if err != nil {
-		return Source{}, fmt.Errorf("read the configuration: %w", err)
+		return Source{Name: path}, fmt.Errorf("read the configuration: %w", err)
 	}
 	dir := filepath.Dir(path)
 	return Source{Name: path, Bytes: contents, ReadFile: func(set string) ([]byte, error) {
@@ -47,13 +49,24 @@ func LoadFile(path string) (Source, error) {
 	}}, nil
 }
 
-// readLimited reads at most one byte more than limit: enough for Parse to see that the file is too large.
+// errNotRegular: what is not on a disk may give other bytes at the next reading, or none for ever.
+var errNotRegular = errors.New("not a regular file; pipes and devices cannot be read twice")
+
+// readLimited reads at most one byte more than limit: enough for Parse to see that the file is too large. Nonblocking,
+// because opening a pipe that nobody writes to would never return.
 func readLimited(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() && !info.IsDir() { // read says it well for a directory
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errNotRegular}
+	}
 	return io.ReadAll(io.LimitReader(f, limit+1))
 }
 

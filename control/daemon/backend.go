@@ -21,6 +21,7 @@ func (d *Daemon) Plan(ctx context.Context, c api.Candidate) (engine.Plan, error)
 		return engine.Plan{}, refused(err)
 	}
 	p, err := d.engine.Plan(ctx, candidate)
+	p.Steps = listed(p.Steps)
 	return p, refused(err)
 }
 
@@ -33,6 +34,7 @@ func (d *Daemon) Apply(ctx context.Context, r api.ApplyRequest) (engine.Result, 
 	result, err := d.engine.Apply(ctx, candidate, engine.ApplyOptions{
 		Confirm: seconds(r.ConfirmSeconds), Message: r.Message, Author: r.Author,
 	})
+	result.Plan.Steps = listed(result.Plan.Steps)
 	return result, refused(err)
 }
 
@@ -47,11 +49,14 @@ func (d *Daemon) Rollback(ctx context.Context, r api.RollbackRequest) (engine.Re
 	result, err := d.engine.Rollback(ctx, r.Revision, engine.ApplyOptions{
 		Confirm: seconds(r.ConfirmSeconds), Message: r.Message, Author: r.Author,
 	})
+	result.Plan.Steps = listed(result.Plan.Steps)
 	return result, refused(err)
 }
 
 // History lists the revisions, oldest first.
-func (d *Daemon) History(context.Context) ([]engine.Meta, error) { return d.engine.History(), nil }
+func (d *Daemon) History(context.Context) ([]engine.Meta, error) {
+	return listed(d.engine.History()), nil
+}
 
 // Config returns the files of a revision; 0 is the live one.
 func (d *Daemon) Config(ctx context.Context, revision int) (api.StoredConfig, error) {
@@ -105,7 +110,7 @@ func refused(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &api.Failure{Message: err.Error(), Refused: true}
+	return &api.Failure{Message: err.Error(), Refused: true, Problems: api.Problems(err)}
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

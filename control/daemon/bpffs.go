@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"sluice/xdp/pin"
 )
 
 const bpffs = "/sys/fs/bpf"
@@ -31,4 +34,28 @@ func mountBPFFS(dir string, log *slog.Logger) error {
 	}
 	log.Info("mounted bpffs", "at", bpffs)
 	return nil
+}
+
+// lockBPFDir takes the pins for this process: two daemons that share a bpf_dir would each put their own programs into
+// the same slots. The lock is on the directory itself, for a bpffs holds no files; it goes with the process. A directory
+// that is still empty at the end goes, too.
+func lockBPFDir(dir string) (unlock func(), err error) {
+	if err := pin.Prepare(dir); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("bpf_dir: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("locking bpf_dir %s: %w", dir, err)
+		}
+		return nil, fmt.Errorf("another sluice works on bpf_dir %s; stop it, or give this one another --bpf-dir", dir)
+	}
+	return func() {
+		_ = os.Remove(dir)
+		_ = f.Close()
+	}, nil
 }

@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"slices"
 
+	"sluice/bgp"
 	"sluice/control/config"
 	"sluice/control/engine"
 )
 
 // established is GoBGP's and the RFC's word for a session that is up.
 const established = "established"
+
+// keep is how failures name the check.
+const keep = "neighbors: keep"
 
 // checker judges apply.checks with what the daemon sees.
 type checker struct{ d *Daemon }
@@ -53,19 +57,23 @@ func (c checker) Check(ctx context.Context, baseline json.RawMessage, checks []c
 }
 
 func (c checker) keepNeighbors(ctx context.Context, baseline json.RawMessage) []engine.Failure {
-	const name = "neighbors: keep"
 	var before []string
 	if err := json.Unmarshal(baseline, &before); err != nil {
-		return []engine.Failure{{Check: name, Message: err.Error()}}
+		return []engine.Failure{{Check: keep, Message: err.Error()}}
 	}
 	neighbors, err := c.d.bgp.Status(ctx)
 	if err != nil {
-		return []engine.Failure{{Check: name, Message: err.Error()}}
+		return []engine.Failure{{Check: keep, Message: err.Error()}}
 	}
+	return lost(before, neighbors)
+}
+
+// lost are the neighbors that were up and are not.
+func lost(before []string, now []bgp.NeighborStatus) []engine.Failure {
 	var failures []engine.Failure
-	for _, n := range neighbors {
+	for _, n := range now {
 		if n.State != established && slices.Contains(before, n.Name) {
-			failures = append(failures, engine.Failure{Check: name, Message: fmt.Sprintf("%s was up and is %s", n.Name, n.State)})
+			failures = append(failures, engine.Failure{Check: keep, Message: fmt.Sprintf("%s was up and is %s", n.Name, n.State)})
 		}
 	}
 	return failures

@@ -20,6 +20,8 @@ var (
 	descPrefixes  = desc("bgp_prefixes", "Prefixes of a session by family; direction is received, accepted or advertised.", "neighbor", "family", "direction")
 	descPeerBytes = desc("tunnel_bytes_total", "Encrypted bytes of a tunnel's peer.", "tunnel", "peer", "direction")
 	descHandshake = desc("tunnel_last_handshake_seconds", "Unix time of the last handshake; 0: never.", "tunnel", "peer")
+	descBans      = desc("bans", "Bans in place.")
+	descMonitors  = desc("monitors", "Clients that follow events.")
 	descUp        = desc("up", "1 where every part could be read.")
 )
 
@@ -39,7 +41,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	defer cancel()
 	up := 1.0
 	for _, part := range []func(context.Context, chan<- prometheus.Metric) error{
-		c.reasons, c.rules, c.engine, c.bgp, c.tunnels,
+		c.reasons, c.rules, c.engine, c.bgp, c.tunnels, c.overlay,
 	} {
 		if err := part(ctx, out); err != nil {
 			c.d.opts.Log.Warn("metrics", "error", err)
@@ -124,4 +126,11 @@ func (c collector) tunnels(ctx context.Context, out chan<- prometheus.Metric) er
 		}
 	}
 	return err
+}
+
+// overlay is what stands beside the revisions.
+func (c collector) overlay(_ context.Context, out chan<- prometheus.Metric) error {
+	gauge(out, descBans, float64(c.d.bans.Len()))
+	gauge(out, descMonitors, float64(c.d.hub.count()))
+	return nil
 }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"sluice/bgp"
 	"sluice/control/api"
+	"sluice/control/ban"
 	"sluice/control/compile"
 	"sluice/control/config"
 	"sluice/control/engine"
@@ -17,6 +19,7 @@ import (
 	"sluice/crypto/wireguard"
 	"sluice/tc"
 	"sluice/xdp"
+	"sluice/xdp/pin"
 )
 
 // Daemon is one running gateway.
@@ -32,6 +35,9 @@ type Daemon struct {
 	metrics   *metrics
 	prober    *probe.Prober
 	engine    *engine.Engine
+	clock     engine.Clock
+	bans      *ban.List
+	hub       *hub
 
 	stop context.CancelFunc // ends Run, after a down
 }
@@ -53,6 +59,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := mountBPFFS(o.BPFDir, o.Log); err != nil {
 		return err
 	}
+	unlockPins, err := lockBPFDir(o.BPFDir)
+	if err != nil {
+		return err
+	}
+	defer unlockPins()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	d, err := build(ctx, o)
@@ -66,7 +77,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // build makes the subsystems and the engine. Nothing is touched yet.
 func build(ctx context.Context, o Options) (*Daemon, error) {
-	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{})}
+	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub()}
 	var err error
 	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir}); err != nil {
 		return nil, err
@@ -83,14 +94,16 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	clock, err := engine.SystemClock()
-	if err != nil {
+	if d.clock, err = engine.SystemClock(); err != nil {
 		return nil, err
 	}
+	d.bans = ban.New(ban.Options{
+		Path: filepath.Join(o.StateDir, "bans.json"), Open: d.openBans, Clock: d.clock, Log: o.Log, Notify: d.banNotice,
+	})
 	d.engine, err = engine.New(engine.Options{
 		Subsystems: d.subsystems(), Announcer: "bgp",
 		Parse: parse, Compile: compile.Compile, Facts: d.facts, Source: d.source,
-		Store: store, Clock: clock, Checker: checker{d}, Log: o.Log,
+		Store: store, Clock: d.clock, Checker: checker{d}, Log: o.Log, Notify: d.engineNotice,
 	})
 	return d, err
 }
@@ -123,20 +136,42 @@ func (d *Daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Before the first step: a socket that cannot be had leaves the machine as it was.
+	server := api.NewServer(d.opts.Socket, d, d.opts.Log)
+	if err := server.Listen(); err != nil {
+		return err
+	}
+	defer server.Close()
+	// Ahead of the first generation: after a reboot no packet is let in that was banned before.
+	if err := d.bans.Load(); err != nil {
+		d.opts.Log.Error("no bans until this is mended", "error", err)
+	}
 	if err := d.engine.Start(ctx); err != nil {
 		d.diagnose(ctx)
 		if !errors.Is(err, engine.ErrDegraded) {
-			return err
+			return errors.Join(err, d.forget())
 		}
-	}
-	if err := d.adopted(ctx); err != nil {
+	} else if err := d.adopted(ctx); err != nil {
 		return err
 	}
 	return runTasks(ctx,
-		api.NewServer(d.opts.Socket, d, d.opts.Log),
+		server,
 		funcTask{"engine", d.engine.Run},
+		funcTask{"drift", d.mend},
 		funcTask{"link events", func(ctx context.Context) error { return d.follow(ctx, events) }},
+		funcTask{"bans", d.bans.Run},
+		funcTask{"BGP events", func(ctx context.Context) error { return d.followBGP(ctx, d.bgp.Events()) }},
+		funcTask{"dropped packets", d.followDrops},
 	)
+}
+
+// forget ends a first start that failed: its steps are undone, and the state maps, which belong to no revision, go too.
+// Where a revision was ever live they stay, and with them its counters and flows.
+func (d *Daemon) forget() error {
+	if number, _, _ := d.engine.Current(); number != 0 {
+		return nil
+	}
+	return pin.At(d.opts.BPFDir).RemoveIfUnused()
 }
 
 // diagnose adds to a failed start what the machine lacks: a kernel that is too old shows in strange ways.
@@ -149,7 +184,8 @@ func (d *Daemon) diagnose(ctx context.Context) {
 }
 
 // adopted settles what an earlier process left and no step of the start touched: tunnels that fit already do not know
-// their peers' names, and routes of a speaker that the revision does not have any more are nobody's.
+// their peers' names, and routes of a speaker that the revision does not have any more are nobody's. Not after a
+// degraded start: what the machine should hold is not known then, and its routes may be all that carries traffic.
 func (d *Daemon) adopted(ctx context.Context) error {
 	want := d.liveDesired()
 	d.wireguard.Remember(want.WireGuard)
@@ -157,6 +193,26 @@ func (d *Daemon) adopted(ctx context.Context) error {
 		return d.bgp.Down(ctx)
 	}
 	return nil
+}
+
+// inspection is how often the machine is compared with what it should hold. Link events are acted on at once; this is
+// for what nobody tells, such as a rule or a pin that was removed by hand.
+const inspection = 5 * time.Minute
+
+// mend repairs drift.
+func (d *Daemon) mend(ctx context.Context) error {
+	tick := time.NewTicker(inspection)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := d.engine.Reconcile(ctx); err != nil && ctx.Err() == nil {
+			d.opts.Log.Error("repair", "error", err)
+		}
+	}
 }
 
 // settle is how long a burst of link events is gathered before the configuration is compiled again.
@@ -174,12 +230,17 @@ func (d *Daemon) follow(ctx context.Context, events <-chan host.Event) error {
 				return nil
 			}
 			d.opts.Log.Debug("link event", "link", e.Link, "exists", e.Exists, "carrier", e.Carrier)
+			d.linkNotice(e)
 		}
 		quiet := time.NewTimer(settle)
 	gather:
 		for {
 			select {
-			case <-events:
+			case e, open := <-events:
+				if !open {
+					return nil
+				}
+				d.linkNotice(e)
 			case <-quiet.C:
 				break gather
 			}

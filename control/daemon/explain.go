@@ -25,7 +25,7 @@ func (d *Daemon) Explain(ctx context.Context, r api.ExplainRequest) (api.Explana
 	if err != nil {
 		return api.Explanation{}, refused(err)
 	}
-	e := &explainer{d: d, seen: spec.Seen(), out: api.Explanation{Packet: spec.String(), Hooks: []api.HookAnswer{}}}
+	e := &explainer{d: d, cfg: d.liveConfig(), seen: spec.Seen(), out: api.Explanation{Packet: spec.String(), Hooks: []api.HookAnswer{}}}
 	want := d.liveDesired()
 	guarded := slices.ContainsFunc(want.XDP.Interfaces, func(i xdp.Interface) bool { return i.Name == r.Interface })
 	hooked := slices.ContainsFunc(want.TC.Interfaces, func(i tc.Interface) bool { return i.Name == r.Interface })
@@ -46,6 +46,7 @@ func (d *Daemon) Explain(ctx context.Context, r api.ExplainRequest) (api.Explana
 
 type explainer struct {
 	d    *Daemon
+	cfg  *config.Config
 	seen classify.Packet
 	out  api.Explanation
 }
@@ -58,6 +59,7 @@ func (e *explainer) xdp(ctx context.Context, name string, frame []byte) (passed 
 	answer := api.HookAnswer{
 		Hook: "xdp", Interface: name, Verdict: x.Verdict.String(), Reason: x.Reason.String(), Text: x.Reason.Text(),
 	}
+	e.banned(&answer, x.Reason)
 	e.decided(&answer, x.Reason, x.Rule, x.Policy, e.d.liveDesired().XDP.Generation.Policies())
 	e.out.Hooks = append(e.out.Hooks, answer)
 	return x.Verdict != abi.FateDrop, nil
@@ -78,33 +80,58 @@ func (e *explainer) tc(ctx context.Context, name string, egress bool, frame []by
 	if x.RedirectTo != "" {
 		answer.Verdict = "redirect"
 	}
+	e.banned(&answer, x.Reason)
 	e.decided(&answer, x.Reason, x.Rule, x.Policy, e.d.liveDesired().TC.Generation.Policies())
 	e.out.Hooks = append(e.out.Hooks, answer)
 	return nil
 }
 
-// decided fills in the policy's part of an answer, and asks the reference model whether it agrees.
+// banned names the ban that the program met: the list tells what the kernel's table does not, who and why.
+func (e *explainer) banned(a *api.HookAnswer, reason abi.Reason) {
+	if reason == abi.ReasonBanned {
+		a.Ban = e.d.banOf(e.seen.Src)
+	}
+}
+
+// decided fills in the policy's part of an answer, and asks the reference model whether it agrees. index is that of the
+// policy that was asked last; what came after it may have had the last word.
 func (e *explainer) decided(a *api.HookAnswer, reason abi.Reason, rule uint32, index int, policies []classify.Policy) {
 	if index < 0 || index >= len(policies) {
 		return
 	}
 	p := policies[index]
+	model := classify.Judge(p, e.seen)
+	if model.Rule != rule {
+		e.out.Bug = fmt.Sprintf("policy %s: the live program says %s by rule %d, the reference model rule %d", p.Name, reason, rule, model.Rule)
+	}
+	if !byPolicy(reason) || rule == 0 && p.Default == classify.Continue {
+		return
+	}
 	a.Policy = p.Name
-	cfg := e.d.liveConfig()
 	for _, r := range p.Rules {
 		if r.ID == rule && rule != 0 {
 			a.Rule = p.Name + "/" + r.Name
-			pos := ruleAt(cfg, p.Name, r.Name)
+			pos := ruleAt(e.cfg, p.Name, r.Name)
 			a.File, a.Line = pos.File, pos.Line
 		}
 	}
 	for _, over := range classify.PassedOver(p, e.seen) {
 		a.PassedOver = append(a.PassedOver, api.PassedOver{
-			Rule: p.Name + "/" + over.Rule, Line: ruleAt(cfg, p.Name, over.Rule).Line, Why: over.Why,
+			Rule: p.Name + "/" + over.Rule, Line: ruleAt(e.cfg, p.Name, over.Rule).Line, Why: over.Why,
 		})
 	}
-	if model := classify.Judge(p, e.seen); model.Rule != rule {
-		e.out.Bug = fmt.Sprintf("policy %s: the live program says %s by rule %d, the reference model rule %d", p.Name, reason, rule, model.Rule)
+}
+
+// byPolicy says whether a reason is a policy's own, or one of a packet that its policy let through. A reply to a tracked
+// flow passes though the policy would drop it, and what is dropped for another reason was accepted before.
+func byPolicy(r abi.Reason) bool {
+	switch r {
+	case abi.ReasonRuleDrop, abi.ReasonDefaultDrop, abi.ReasonFragmentDefaultDrop, abi.ReasonFragmentDrop:
+		return true
+	case abi.ReasonEstablished, abi.ReasonICMPError:
+		return false
+	default:
+		return r.Fate() != abi.FateDrop
 	}
 }
 

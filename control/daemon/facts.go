@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 
 	"sluice/control/compile"
 	"sluice/control/config"
@@ -22,12 +23,11 @@ func (d *Daemon) facts(ctx context.Context, cfg *config.Config) (compile.Facts, 
 func publicKeys(cfg *config.Config) (map[string]string, error) {
 	public := map[string]string{}
 	var errs config.Errors
-	for _, t := range cfg.Tunnels {
+	for n, t := range cfg.Tunnels {
 		key, err := keys.PublicKey(t.PrivateKeyFile)
 		if err != nil {
 			errs = append(errs, config.Error{
-				Pos: t.Pos, Path: "tunnels." + t.Name + ".wireguard.private_key_file", Msg: err.Error(),
-				Hint: "`sluice key gen " + t.PrivateKeyFile + "` makes one",
+				Pos: t.Pos, Path: fmt.Sprintf("tunnels[%d].wireguard.private_key_file", n), Msg: err.Error(),
 			})
 			continue
 		}

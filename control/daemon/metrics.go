@@ -23,9 +23,10 @@ type metrics struct {
 	log     *slog.Logger
 	handler http.Handler
 
-	mu     sync.Mutex
-	at     netip.AddrPort // invalid: nowhere
-	server *http.Server
+	mu       sync.Mutex
+	at       netip.AddrPort // invalid: nowhere
+	listener net.Listener
+	server   *http.Server
 }
 
 // metricsOp starts or stops listening.
@@ -90,7 +91,7 @@ func (m *metrics) Apply(_ context.Context, op metricsOp) error {
 		return fmt.Errorf("telemetry.metrics: %w: free the port, or name another", err)
 	}
 	m.server = &http.Server{Handler: m.handler, ReadHeaderTimeout: 5 * time.Second}
-	m.at = op.at
+	m.at, m.listener = op.at, l
 	server := m.server
 	go func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -103,8 +104,9 @@ func (m *metrics) Apply(_ context.Context, op metricsOp) error {
 func (m *metrics) stop() {
 	if m.server != nil {
 		_ = m.server.Close()
+		_ = m.listener.Close() // the server does not know it before its goroutine runs
 	}
-	m.server, m.at = nil, netip.AddrPort{}
+	m.server, m.listener, m.at = nil, nil, netip.AddrPort{}
 }
 
 func (m *metrics) close() {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 
 	"sluice/control/api"
@@ -11,11 +12,13 @@ import (
 	"sluice/xdp/classify"
 )
 
-// Report is what `sluice check` tells of a good file.
+// Report is what `sluice check` tells of a file.
 type Report struct {
 	File     string       `json:"file"`
 	Objects  []ObjectCost `json:"objects"`
 	Warnings []string     `json:"warnings"`
+
+	Errors []api.Problem `json:"errors"` // of a bad file, which has nothing of the above
 }
 
 // ObjectCost is what the policies of one program cost.
@@ -50,21 +53,22 @@ func Load(file string) (api.Candidate, error) {
 }
 
 // Check parses and compiles a file as if every interface that it names were there and every key made: it may be meant
-// for another machine.
+// for another machine. An error is of type config.Errors where the file is bad.
 func Check(_ context.Context, file string) (Report, error) {
+	r := Report{File: file, Objects: []ObjectCost{}, Warnings: []string{}, Errors: []api.Problem{}}
 	src, err := config.LoadFile(file)
 	if err != nil {
-		return Report{}, err
+		return r, err
 	}
 	cfg, err := config.Parse(src)
 	if err != nil {
-		return Report{}, err
+		return r, err
 	}
 	desired, err := compile.Compile(cfg, compile.Runtime{}, pretend(cfg))
 	if err != nil {
-		return Report{}, err
+		return r, err
 	}
-	r := Report{File: file, Warnings: append([]string{}, desired.Warnings...)}
+	r.Warnings = append(r.Warnings, desired.Warnings...)
 	for _, object := range []struct {
 		name   string
 		tables *classify.Tables
@@ -72,10 +76,8 @@ func Check(_ context.Context, file string) (Report, error) {
 		c := object.tables.Cost()
 		r.Objects = append(r.Objects, ObjectCost{object.name, c.Entries, c.Classes, c.Prefixes, c.Bytes, c.WorstProbes})
 	}
-	for _, f := range classify.Lint(append(desired.XDP.Generation.Policies(), desired.TC.Generation.Policies()...)) {
-		if text := f.String(); !slices.Contains(r.Warnings, text) { // both objects hold management: and the like
-			r.Warnings = append(r.Warnings, text)
-		}
+	for _, f := range classify.Lint(desired.TC.Generation.Policies()) { // they hold all that XDP judges
+		r.Warnings = append(r.Warnings, f.String())
 	}
 	return r, nil
 }
@@ -91,6 +93,10 @@ func pretend(cfg *config.Config) compile.Facts {
 	}
 	for _, w := range cfg.Workloads {
 		add(w.Interface)
+	}
+	// Where the file leaves the addresses to others, these stand in for theirs: `self` is not empty on the machine.
+	if len(f.Host.Links) > 0 && !slices.ContainsFunc(cfg.Interfaces, func(i config.Interface) bool { return len(i.Addresses) > 0 }) {
+		f.Host.Links[0].Addresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::1/128")}
 	}
 	return f
 }

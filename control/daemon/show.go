@@ -40,6 +40,8 @@ func (d *Daemon) Show(ctx context.Context, noun string) (any, error) {
 		return listed(neighbors), err
 	case "routes":
 		return listed(d.bgp.Routes()), nil
+	case "bans":
+		return d.showBans()
 	case "tunnels":
 		tunnels, err := d.wireguard.Status(ctx)
 		return listed(tunnels), err
@@ -59,6 +61,7 @@ func listed[T any](list []T) []T {
 func (d *Daemon) showStatus(ctx context.Context) (api.Status, error) {
 	_, live, _ := d.engine.Current()
 	s := api.Status{Version: d.opts.Version, PID: os.Getpid(), Started: d.started, Engine: d.engine.Status()}
+	s.Engine.Conditions = listed(s.Engine.Conditions)
 	if live.Config != nil {
 		s.Node = live.Config.Node.Name
 	}

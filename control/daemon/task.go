@@ -16,12 +16,13 @@ type Task interface {
 }
 
 // runTasks starts tasks in order, each when the one before is ready, and waits for all.
-func runTasks(ctx context.Context, tasks ...Task) error {
-	group, ctx := errgroup.WithContext(ctx)
+func runTasks(all context.Context, tasks ...Task) error {
+	group, ctx := errgroup.WithContext(all)
 	for _, t := range tasks {
 		group.Go(func() error {
 			err := t.Run(ctx)
-			if err == nil && ctx.Err() == nil {
+			// all first: what ends with it may be over a moment before the group's own context is.
+			if err == nil && all.Err() == nil && ctx.Err() == nil {
 				err = fmt.Errorf("%s ended by itself", t)
 			}
 			return err

@@ -108,7 +108,7 @@ func (e *Engine) apply(ctx context.Context, c Candidate, o ApplyOptions) (Result
 		return Result{}, err
 	}
 	if e.watch != nil && o.Confirm == 0 {
-		return Result{}, fmt.Errorf("%w: revision %d has %s left; confirm it, or apply with a confirm of your own",
+		return Result{}, fmt.Errorf("%w: revision %d has %s left; confirm it, wait until it goes back, or use --confirm, which takes its place and keeps the base",
 			ErrPending, e.current.number, e.left(e.watch).Round(time.Second))
 	}
 	next, p, err := e.prepare(ctx, c, cmp.Or(o.Message, "apply"))
@@ -169,8 +169,12 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 		}
 	}
 	err := e.perform(ctx, next.desired, steps)
-	if err == nil && w == nil {
+	switch {
+	case err != nil:
+	case w == nil:
 		err = e.store.mark(next.number, Confirmed, "")
+	default:
+		err = e.live(w)
 	}
 	if err != nil {
 		return e.undo(ctx, next.number, before, err)
@@ -185,6 +189,11 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 	}
 	e.healthy(ctx)
 	e.log.Info("applied", "revision", next.number, "steps", len(steps), "pending", w != nil)
+	if w == nil {
+		e.notify(NoticeApplied, next.number, e.store.metas[next.number].Message)
+	} else {
+		e.notify(NoticePending, next.number, fmt.Sprintf("goes back to %s in %s", w.base, e.left(w).Round(time.Second)))
+	}
 	return nil
 }
 
@@ -196,6 +205,7 @@ func (e *Engine) replaced(w *watch, by int) {
 		e.owed[w.Revision] = reason
 	}
 	w.end(fmt.Errorf("%w: revision %d: %s", ErrReverted, w.Revision, reason))
+	e.notify(NoticeReverted, w.Revision, reason)
 }
 
 // undo goes back to the current revision after a failed apply. Nobody's ctx can stop it half way.
@@ -212,6 +222,7 @@ func (e *Engine) undo(ctx context.Context, n int, before *watch, cause error) er
 	}
 	e.healthy(ctx)
 	e.failed(cause)
+	e.notify(NoticeFailed, n, cause.Error())
 	return fmt.Errorf("%w; the machine is back at %s", cause, e.current)
 }
 

@@ -73,7 +73,7 @@ func (t Timing) withDefaults() Timing {
 	return t
 }
 
-// Options are what an engine is made of. All are needed but for Source, Timing, Log and Announcer.
+// Options are what an engine is made of. All are needed but for Source, Timing, Log, Notify and Announcer.
 type Options struct {
 	Subsystems []Subsystem // in the order of the data path, what it builds on first
 	Announcer  string      // name of the subsystem that announces
@@ -86,6 +86,7 @@ type Options struct {
 	Checker    Checker
 	Timing     Timing
 	Log        *slog.Logger
+	Notify     func(Notice) // nil: nobody listens; must not block
 }
 
 // target is a configuration that the machine is brought to. Number 0 without a Config is nothing at all: what the
@@ -118,6 +119,7 @@ type Engine struct {
 	retryWait time.Duration
 	stale     bool // current could not be compiled with the facts of now
 	down      bool
+	goingBack bool             // current is the base already, and the steps to it are not done
 	remains   *compile.Desired // while down
 	owed      map[int]string   // reverted revisions that the disk does not know of yet, with the reason
 	owesIDs   bool

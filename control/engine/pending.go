@@ -58,11 +58,11 @@ func (s *Store) clearPending() error {
 	return nil
 }
 
-// loadRuleIDs returns empty ids where there are none or the file is torn: the counters then start anew.
+// loadRuleIDs returns empty ids where there are none or the file is damaged: the counters then start anew.
 func (s *Store) loadRuleIDs() (ruleIDs, error) {
 	var r ruleIDs
 	err := decode(filepath.Join(s.dir, ruleIDFile), &r)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errTorn) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errTorn) || err == nil && !r.plausible() {
 		return ruleIDs{}, nil
 	}
 	return r, err

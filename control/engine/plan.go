@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"sluice/control/compile"
@@ -70,7 +69,8 @@ type difference struct {
 //
 // Inside each part a subsystem's own order stays. So a replacement that must delete before it adds is one op, no teardown.
 func order(diffs []difference, announcer string, why string) []Step {
-	var withdraw, build, tear []Step
+	withdraw := []Step{} // a plan without steps is [] in JSON, not null
+	var build, tear []Step
 	for _, d := range diffs {
 		var own []Step
 		for _, op := range d.ops {
@@ -86,7 +86,7 @@ func order(diffs []difference, announcer string, why string) []Step {
 		}
 		tear = append(own, tear...)
 	}
-	return slices.Concat(withdraw, build, tear)
+	return append(append(withdraw, build...), tear...)
 }
 
 // differences observes every subsystem and compares it with what d wants. It changes nothing.
@@ -117,8 +117,11 @@ type StepError struct {
 	Err   error
 }
 
+// Error names the step once, also where the subsystem's own error names it, too.
 func (s *StepError) Error() string {
-	return fmt.Sprintf("step %d of %d, %s: %s: %v", s.N, s.Of, s.Step.Subsystem, s.Step.Op, s.Err)
+	what := strings.TrimPrefix(s.Err.Error(), s.Step.Subsystem+": ")
+	what = strings.TrimPrefix(what, s.Step.Op+": ")
+	return fmt.Sprintf("step %d of %d, %s: %s: %s", s.N, s.Of, s.Step.Subsystem, s.Step.Op, what)
 }
 
 func (s *StepError) Unwrap() error { return s.Err }

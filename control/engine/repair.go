@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"sluice/control/compile"
@@ -84,6 +85,9 @@ func (e *Engine) restore(ctx context.Context, why string) error {
 	if e.down {
 		d = e.remains
 	}
+	if e.current.number == 0 && e.store.damaged && !e.down {
+		return errors.New("what was confirmed before is damaged, so the machine is left as it is; apply a file")
+	}
 	if d == nil {
 		var err error
 		if d, err = e.compile(ctx, e.current); err != nil {
@@ -136,5 +140,6 @@ func (e *Engine) Down(ctx context.Context) error {
 		return fmt.Errorf("taking down: %w; what is left stays, run it again", err)
 	}
 	e.log.Info("down", "steps", len(p.Steps))
+	e.notify(NoticeDown, 0, "")
 	return nil
 }

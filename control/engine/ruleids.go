@@ -22,6 +22,30 @@ type retiredID struct {
 	Until time.Time `json:"until"` // wall clock: it must mean something after a reboot
 }
 
+// maxRuleID is the highest id that the data path has room for; 0 is nobody's.
+const maxRuleID = 65535
+
+// plausible is false for ids that no compilation gave: with them nothing would ever compile again.
+func (r ruleIDs) plausible() bool {
+	seen := map[uint32]bool{0: true}
+	fresh := func(id uint32) bool {
+		ok := !seen[id] && id <= maxRuleID
+		seen[id] = true
+		return ok
+	}
+	for _, id := range r.Current {
+		if !fresh(id) {
+			return false
+		}
+	}
+	for _, old := range r.Retired {
+		if !fresh(old.ID) {
+			return false
+		}
+	}
+	return true
+}
+
 // runtime is what the next compilation is given. A retired name keeps its claim to its id, and nobody else gets it.
 func (r ruleIDs) runtime(now time.Time) compile.Runtime {
 	rt := compile.Runtime{RuleIDs: map[string]uint32{}, Retired: map[uint32]bool{}}

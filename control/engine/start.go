@@ -83,7 +83,9 @@ func (e *Engine) lastConfirmed() *target {
 		if t.broken == nil || !errors.Is(t.broken, errTorn) {
 			return t
 		}
+		e.store.damaged = true
 		e.log.Error("a confirmed revision is damaged, taking the one before", "revision", n, "error", t.broken)
+		e.failed(fmt.Errorf("a confirmed revision is damaged: %w", t.broken))
 	}
 	return nil
 }
@@ -135,10 +137,25 @@ func (e *Engine) startFile(ctx context.Context) error {
 	if err != nil {
 		e.failed(err)
 	}
+	if e.store.damaged {
+		return e.startDamaged(err)
+	}
 	if len(e.revisions) > 0 {
 		return errors.Join(err, e.repair(ctx, "no confirmed revision"))
 	}
 	return err
+}
+
+// startDamaged leaves the machine as it is: what was confirmed cannot be read any more, and a data path that is still
+// there closes what it closed. Only an apply, or down, ends this.
+func (e *Engine) startDamaged(err error) error {
+	cause := errors.New("no confirmed revision can be read, the newest is damaged: the machine is left as it is; apply a file")
+	if err != nil {
+		cause = fmt.Errorf("%w (FILE: %w)", cause, err)
+	}
+	e.degraded("Damaged", cause)
+	e.set(func() { e.retryAt = 0 }) // trying again would bring the machine to nothing
+	return fmt.Errorf("%w: %w", ErrDegraded, cause)
 }
 
 // fromFile returns nil where there is no FILE, or none that may be applied unasked.

@@ -96,6 +96,7 @@ func (e *Engine) degraded(reason string, errs ...error) {
 	}
 	message := strings.Join(text, "; and ")
 	e.log.Error("degraded", "reason", reason, "error", message)
+	e.notify(NoticeDegraded, e.current.number, message)
 	e.failed(errors.Join(errs...))
 	e.set(func() {
 		e.report.condition(e.clock.Now(), ConditionDegraded, True, reason, message)
@@ -143,7 +144,7 @@ func (e *Engine) Status() Status {
 		Revision: t.number, AppliedAt: r.appliedAt, Down: e.down, LastErrorAt: r.lastErrAt,
 		Conditions: slices.Clone(r.conditions), Pending: e.pendingStatus(),
 	}
-	s.Applied = t.number != 0 && !e.down && t.desired != nil && !r.is(ConditionDegraded)
+	s.Applied = t.number != 0 && !e.down && !e.goingBack && t.desired != nil && !r.is(ConditionDegraded)
 	if t.desired != nil {
 		s.Warnings = slices.Clone(t.desired.Warnings)
 	}

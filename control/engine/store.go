@@ -67,6 +67,8 @@ type Store struct {
 	metas map[int]Meta
 	last  int // highest number ever seen, torn ones included
 	torn  []string
+	// damaged: revisions were set aside, now or at an earlier start. What they held is not known.
+	damaged bool
 }
 
 // OpenStore opens or makes the store under stateDir. What a crash left of a revision that was being written is removed;
@@ -87,14 +89,15 @@ func openStore(stateDir string, d disk) (*Store, error) {
 	var torn []int
 	for _, e := range entries {
 		name := e.Name()
-		n, err := strconv.Atoi(strings.TrimPrefix(name, "torn-"))
+		number := strings.TrimPrefix(name, "torn-")
+		n, err := strconv.Atoi(number)
 		switch {
 		case strings.HasPrefix(name, "."):
 			leftovers = append(leftovers, name)
-		case err != nil:
-			continue
-		case strings.HasPrefix(name, "torn-"):
-			s.last = max(s.last, n)
+		case err != nil || n < 1 || strconv.Itoa(n) != number || !e.IsDir():
+			continue // not of our making
+		case number != name:
+			s.last, s.damaged = max(s.last, n), true
 		default:
 			s.last = max(s.last, n)
 			var m Meta
@@ -124,10 +127,14 @@ func (s *Store) clean(leftovers []string, torn []int) error {
 	}
 	for _, n := range torn {
 		aside := filepath.Join(s.revisions(), fmt.Sprintf("torn-%d", n))
+		// A backup that was put back may bring the number a second time.
+		if err := s.disk.remove(aside); err != nil {
+			return err
+		}
 		if err := s.disk.rename(s.revision(n), aside); err != nil {
 			return err
 		}
-		s.torn = append(s.torn, aside)
+		s.torn, s.damaged = append(s.torn, aside), true
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 type watch struct {
 	pendingRecord
 	base     *target
+	window   time.Duration // how long it waits, once it is live
 	checks   []config.Check
 	failures []Failure     // of the last run of the checks
 	failing  time.Duration // on Clock.Boot, since when every run failed; 0: the last one did not
@@ -35,10 +36,11 @@ func (e *Engine) newWatch(ctx context.Context, next *target, o ApplyOptions) (*w
 	}
 	w := &watch{checks: checks, done: make(chan struct{})}
 	w.BootID, w.Confirm = e.clock.BootID(), o.Confirm > 0
-	w.Deadline = e.clock.Boot() + e.opts.Timing.CheckWindow
+	w.window = e.opts.Timing.CheckWindow
 	if w.Confirm {
-		w.Deadline = e.clock.Boot() + o.Confirm
+		w.window = o.Confirm
 	}
+	w.Deadline = e.clock.Boot() + w.window
 	if before := e.watch; before != nil {
 		w.base, w.Base, w.Baseline = before.base, before.Base, before.Baseline
 	} else {
@@ -52,6 +54,13 @@ func (e *Engine) newWatch(ctx context.Context, next *target, o ApplyOptions) (*w
 		return nil, fmt.Errorf("looking at the state that apply.checks compare with: %w", err)
 	}
 	return w, nil
+}
+
+// live starts the clock of a revision whose steps are done: they are not to eat the operator's time. After a crash before
+// this, the disk holds the deadline from before the first step, which is only earlier.
+func (e *Engine) live(w *watch) error {
+	w.Deadline = e.clock.Boot() + w.window
+	return e.store.savePending(w.pendingRecord)
 }
 
 func (e *Engine) left(w *watch) time.Duration { return max(0, w.Deadline-e.clock.Boot()) }
@@ -92,6 +101,7 @@ func (e *Engine) confirm() error {
 	e.set(func() { e.watch = nil })
 	w.end(nil)
 	e.log.Info("confirmed", "revision", w.Revision)
+	e.notify(NoticeConfirmed, w.Revision, "")
 	return nil
 }
 
@@ -103,8 +113,9 @@ func (e *Engine) goBack(ctx context.Context, reason string) error {
 	e.log.Warn("going back", "revision", w.Revision, "to", w.Base, "reason", reason)
 	e.revert(w.Revision, nil, reason)
 	cause := fmt.Errorf("%w: revision %d: %s", ErrReverted, w.Revision, reason)
-	e.set(func() { e.current, e.watch = w.base, nil })
+	e.set(func() { e.current, e.watch, e.goingBack = w.base, nil, true })
 	defer w.end(cause)
+	defer e.set(func() { e.goingBack = false })
 	// The machine may have changed since the base was compiled; where it no longer compiles, its last form must do.
 	d, lost := e.compile(ctx, w.base)
 	e.set(func() {
@@ -124,6 +135,7 @@ func (e *Engine) goBack(ctx context.Context, reason string) error {
 	}
 	e.healthy(ctx)
 	e.failed(cause)
+	e.notify(NoticeReverted, w.Revision, fmt.Sprintf("%s; back at %s", reason, w.base))
 	return nil
 }
 

@@ -140,6 +140,10 @@ func checkBPFFS(dir string) []Finding {
 	switch {
 	case err != nil:
 		f.Detail = fmt.Sprintf("cannot look at %s: %v", at, err)
+	case fs.Type != unix.BPF_FS_MAGIC && strings.HasPrefix(filepath.Clean(dir)+"/", "/sys/fs/bpf/"):
+		f.Status, f.Detail = StatusWarn, "no bpf file system is mounted at /sys/fs/bpf"
+		f.Cost = "sluice run mounts it; in a mount namespace of its own (ip netns exec makes one) the pins end with the daemon"
+		f.Fix = "mount -t bpf bpf /sys/fs/bpf at boot; enter network namespaces by nsenter --net="
 	case fs.Type != unix.BPF_FS_MAGIC:
 		f.Detail = fmt.Sprintf("%s is not on a bpf file system", dir)
 	default:

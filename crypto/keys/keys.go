@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 )
 
 // Size is the length of a private, public or preshared key in bytes.
@@ -57,7 +58,8 @@ func GeneratePSK(path string) error {
 // Load reads the key in path. A symbolic link is followed, and the mode of its target counts: a file with any bit for
 // group or others is ErrExposed. Errors never contain a byte of the file.
 func Load(path string) (Key, error) {
-	f, err := os.Open(path)
+	// Nonblocking: opening a pipe that nobody writes to would never return.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return Key{}, openError(path, err)
 	}

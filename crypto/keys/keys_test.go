@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -197,6 +198,16 @@ func TestLoadOfNothingAndOfADirectory(t *testing.T) {
 	}
 	if _, err := Load(dir); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "directory") {
 		t.Errorf("a directory: %v", err)
+	}
+}
+
+func TestAPipeIsRefusedAndNeverWaitedFor(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(pipe); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a pipe: %v", err)
 	}
 }
 

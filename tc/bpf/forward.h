@@ -130,6 +130,15 @@ static __always_inline enum reason find_route(struct __sk_buff *skb, const struc
 	}
 }
 
+/* Whether the kernel's own copy of the matrix, its routing rules, would stop the packet: then it is counted here. */
+static __always_inline bool prohibited(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_fib_lookup fib = {};
+
+	fib_question(skb, p, &fib);
+	return bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_SKIP_NEIGH) == BPF_FIB_LKUP_RET_PROHIBIT;
+}
+
 /*
  * By the routing table to the next hop. What this cannot do is the kernel's, and then the egress hook's to judge: so
  * the mark, which excuses from that, is set only on what is redirected. A flow is tracked only once the matrix has let

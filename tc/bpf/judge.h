@@ -31,17 +31,31 @@ static __always_inline bool is_off_link(const struct packet *p)
 	       !bpf_map_lookup_elem(&self, &p->dst);
 }
 
+/*
+ * Whether a workload plays the router: the box would take routes and prefixes from its advertisement, and traffic that
+ * is not the workload's (RFC 4861 sections 6.2 and 8).
+ */
+static __always_inline bool plays_router(const struct packet *p)
+{
+	return p->family == 6 && p->protocol == IPPROTO_ICMPV6 &&
+	       (p->icmp_type == 134 || p->icmp_type == 137);
+}
+
 /* What every hook does first. Returns REASON_NONE to go on; else the packet leaves with that reason. */
 static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, const struct interface *on,
 					 bool at_ingress)
 {
 	enum reason reason;
+	bool from_workload;
 
 	v->p.len = skb->len;
+	v->at = skb->ifindex;
+	v->hook = at_ingress ? HOOK_TC_INGRESS : HOOK_TC_EGRESS;
 	if (at_ingress && (skb->mark & MARK_OURS)) /* stale: from a former way through this box */
 		skb->mark &= ~MARK_OURS;
 	if (!on)
 		return REASON_INTERNAL;
+	from_workload = at_ingress && on->role == ROLE_WORKLOAD;
 	v->slot = on->slot;
 	if (is_vlan_child(skb))
 		return REASON_VLAN_CHILD;
@@ -52,17 +66,22 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 	if (reason != REASON_NONE)
 		return reason;
 	reason = link_control(&v->p);
-	if (reason != REASON_NONE && at_ingress && is_off_link(&v->p))
-		return REASON_NONE;
-	return reason;
+	v->off_link = reason != REASON_NONE && at_ingress && is_off_link(&v->p);
+	if (reason != REASON_NONE && !v->off_link)
+		return from_workload && plays_router(&v->p) ? REASON_WORKLOAD_ROUTER : reason;
+	return REASON_NONE;
 }
 
 /* What judging needs to know, once. Not all that a hook sees is judged, so this costs only where it is. */
-static __always_inline void prepare(struct __sk_buff *skb, struct view *v)
+static __always_inline void prepare(struct __sk_buff *skb, struct view *v, const struct interface *on,
+				    bool at_ingress)
 {
-	view_keys(v);
+	bool workload = on->role == ROLE_WORKLOAD;
+
+	view_keys(v, workload ? skb->ifindex : 0);
 	classify(&v->p, &v->c);
-	v->related = (v->p.flags & PACKET_ICMP_ERROR) && quotes_tracked_flow(skb, &v->p);
+	v->related =
+		(v->p.flags & PACKET_ICMP_ERROR) && quotes_tracked_flow(skb, &v->p, workload && at_ingress);
 }
 
 /* policy.ingress, where XDP does not judge it: the same order, but for what only XDP sees. */
@@ -78,6 +97,8 @@ static __always_inline enum reason judge_inbound(struct view *v, bool local)
 		return REASON_SYSTEM;
 	if (v->related)
 		return REASON_ICMP_ERROR;
+	if (bans_stage(&v->p) != REASON_NONE)
+		return REASON_BANNED;
 	return judge_flow(v, POLICY_INGRESS);
 }
 
@@ -92,12 +113,32 @@ static __always_inline bool spoofed(const struct __sk_buff *skb, const struct pa
 }
 
 /*
- * Whether a packet from outside claims to come from inside: it would pass for the reply of a neighbour workload, or of
- * the box. The kernel drops what is martian, but what goes into a workload never meets that part of it.
+ * Whether a packet from elsewhere claims to come from the box or from a workload: it would pass for their replies, make
+ * flows in their name, and match the system rules of the other direction. The kernel knows only the box's own IPv4
+ * addresses for martian, and what goes into a workload never meets that part of it. A router of the uplink may well
+ * have the link-local address that we have elsewhere.
  */
 static __always_inline bool is_martian(const struct packet *p)
 {
+	if (p->family == 6 && is_link_local6(&p->src))
+		return false;
 	return bpf_map_lookup_elem(&self, &p->src) || bpf_map_lookup_elem(&workloads, &p->src);
+}
+
+/*
+ * What no router forwards, by its source (RFC 1812 section 5.3.7, RFC 4291 section 2.5) or because its frame was for a
+ * group. The kernel knows too, but what is redirected never meets it.
+ */
+static __always_inline bool is_unroutable(const struct __sk_buff *skb, const struct packet *p)
+{
+	const union addr *src = &p->src;
+
+	if (skb->pkt_type != PACKET_HOST)
+		return true;
+	if (p->family == 4)
+		return src->byte[12] == 0 || src->byte[12] == 127 || src->byte[12] >= 224;
+	return src->byte[0] == 0xff || is_link_local6(src) ||
+	       (!src->half[0] && !src->word[2] && bpf_ntohl(src->word[3]) <= 1); /* unspecified, loopback */
 }
 
 /* To a workload of this box, at the ingress hook of any role. */
@@ -106,8 +147,8 @@ static __always_inline int to_workload(struct __sk_buff *skb, struct view *v, co
 {
 	enum reason reason;
 
-	if (role != ROLE_WORKLOAD && is_martian(&v->p))
-		return leave_with(v, REASON_MARTIAN_SOURCE);
+	if (role != ROLE_WORKLOAD && is_unroutable(skb, &v->p))
+		return leave_with(v, REASON_UNROUTABLE);
 	if (!excused(v) && !may_forward(role, ROLE_WORKLOAD))
 		return leave_with(v, REASON_FORWARD_DENIED);
 	if (role ==
@@ -150,11 +191,19 @@ static __always_inline enum reason judge_workload(const struct __sk_buff *skb, s
 	return judge_flow(v, workload_policy(in, true));
 }
 
-/* From elsewhere: policy.ingress where XDP did not judge it already. */
-static __always_inline enum reason judge_outside(struct view *v, const struct interface *in, bool local)
+/*
+ * From elsewhere: policy.ingress where XDP did not judge it already. XDP passes what looks like link control, wherever
+ * it goes.
+ */
+static __always_inline enum reason judge_outside(struct view *v, const struct interface *in, enum role role,
+						 bool local)
 {
+	if (is_martian(&v->p))
+		return REASON_MARTIAN_SOURCE;
 	v->reply = replies_to(&flows_out, v);
-	return in->flags & INTERFACE_JUDGE ? judge_inbound(v, local) : REASON_NONE;
+	if (!(in->flags & INTERFACE_JUDGE) && !(role == ROLE_UPLINK && v->off_link))
+		return REASON_NONE;
+	return judge_inbound(v, local);
 }
 
 /* Ingress: judged, then into a workload, to the box, or onward. */
@@ -169,9 +218,10 @@ static __always_inline int ingress(struct __sk_buff *skb, enum role role)
 
 	if (reason != REASON_NONE || !in)
 		return leave_with(&v, reason);
-	prepare(skb, &v);
+	prepare(skb, &v, in, true);
 	local = bpf_map_lookup_elem(&self, &v.p.dst) || (v.p.family == 6 && is_link_local6(&v.p.dst));
-	reason = role == ROLE_WORKLOAD ? judge_workload(skb, &v, in, local) : judge_outside(&v, in, local);
+	reason = role == ROLE_WORKLOAD ? judge_workload(skb, &v, in, local)
+				       : judge_outside(&v, in, role, local);
 	if (drops(reason))
 		return leave_with(&v, reason);
 	if (is_multicast(&v.p))
@@ -184,6 +234,8 @@ static __always_inline int ingress(struct __sk_buff *skb, enum role role)
 		return to_self(&v, role);
 	if (role == ROLE_WORKLOAD)
 		return forward(skb, &v, role);
+	if (prohibited(skb, &v.p))
+		return leave_with(&v, REASON_FORWARD_DENIED);
 	return leave_with(&v, REASON_STACK_FORWARD); /* the egress hook of the next interface judges it */
 }
 
@@ -255,12 +307,16 @@ static __always_inline int egress_forwarded(struct view *v, const struct interfa
 					    __u32 from_index)
 {
 	struct interface *from = bpf_map_lookup_elem(&interfaces, &from_index);
+	struct workload *owner = bpf_map_lookup_elem(&workloads, &v->p.src);
 	__u32 from_role = from ? from->role : ROLE_NONE;
 	bool answers_out = replies_to(&flows_out, v);
 	bool answers_in = role != ROLE_WORKLOAD && replies_to(&flows_in, v);
 	enum reason reason = REASON_FORWARDED;
 
 	v->reply = answers_out || answers_in;
+	/* Interfaces that the file does not name have no ingress hook of ours. The box's own may be a masquerade. */
+	if (owner && owner->ifindex != from_index)
+		return leave_with(v, REASON_MARTIAN_SOURCE);
 	if (!excused(v) && !may_forward(from_role, role))
 		return leave_with(v, REASON_FORWARD_DENIED);
 	if (role == ROLE_WORKLOAD)
@@ -294,7 +350,7 @@ static __always_inline int egress(struct __sk_buff *skb, enum role role)
 		return leave_with(&v, REASON_JUDGED);
 	if (role == ROLE_WORKLOAD && !out->workload)
 		return leave_with(&v, REASON_WORKLOAD_UNKNOWN);
-	prepare(skb, &v);
+	prepare(skb, &v, out, false);
 	if (from_index)
 		return egress_forwarded(&v, out, role, from_index);
 	return egress_local(&v, out, role);

@@ -11,7 +11,9 @@
 #define PARSE_CTX  struct __sk_buff
 #define load_bytes bpf_skb_load_bytes
 
+#include <sluice/bans.h>
 #include <sluice/classify.h>
+#include <sluice/events.h>
 #include <sluice/flow.h>
 #include <sluice/link.h>
 #include <sluice/tcx.h>
@@ -41,9 +43,12 @@ struct view {
 	struct flow_key key;
 	struct flow_key reversed;
 	__u32 slot;    /* of the reason counters */
+	__u32 at;      /* interface of the hook */
+	__u32 hook;    /* enum hook */
 	__u32 ifindex; /* redirected to; 0: not */
 	bool reply;    /* to a flow that passed before */
 	bool related;  /* an ICMP error about one */
+	bool off_link; /* looks like link control, but goes elsewhere */
 };
 
 /* A bare IP packet, without an Ethernet header. Test runs always supply one, and so the twin always expects it. */
@@ -75,6 +80,8 @@ static __always_inline int leave(const struct view *v, enum reason reason, int f
 
 	if (!explain) {
 		count_reason(v->slot, reason, v->p.len);
+		if (fate == TCX_DROP)
+			report_drop(&v->p, v->hook, v->at, reason, v->d.reason == reason ? v->d.rule : 0);
 		return fate;
 	}
 	e = bpf_map_lookup_elem(&explained, &zero);

@@ -5,12 +5,21 @@
 
 #include "packet.h"
 
-/* Fills in the keys. An untracked packet gets keys that are never in a table: protocol 255 is reserved (IANA). */
-static __always_inline void view_keys(struct view *v)
+/*
+ * Fills in the keys. An untracked packet gets keys that are never in a table: protocol 255 is reserved (IANA).
+ * Link-local addresses mean something else on every link, and a workload may send from any: workload is the index of
+ * its interface, or 0, and keeps its flows apart from those of the uplinks' links.
+ */
+static __always_inline void view_keys(struct view *v, __u32 workload)
 {
 	flow_key(&v->p, &v->key);
 	if (!flow_tracked(&v->p))
 		v->key.protocol = 255;
+	if (workload && v->p.family == 6 && (is_link_local6(&v->p.src) || is_link_local6(&v->p.dst))) {
+		v->key.scope[0] = workload;
+		v->key.scope[1] = workload >> 8;
+		v->key.scope[2] = workload >> 16;
+	}
 	flow_reverse(&v->key, &v->reversed);
 }
 
@@ -72,9 +81,10 @@ static __always_inline void track_reply(void *table, const struct view *v)
 
 /*
  * Whether an ICMP error quotes a packet of a tracked flow, of either direction. It goes to who sent that packet;
- * anything else is forged. Global: verified once.
+ * anything else is forged. A workload is no router (host): what it complains about was sent to itself, or it could say
+ * what it likes to any party of any flow. Global: verified once.
  */
-__noinline int quotes_tracked_flow(struct __sk_buff *skb, const struct packet *p)
+__noinline int quotes_tracked_flow(struct __sk_buff *skb, const struct packet *p, bool host)
 {
 	struct flow_key key, reversed;
 	struct cursor c;
@@ -86,6 +96,8 @@ __noinline int quotes_tracked_flow(struct __sk_buff *skb, const struct packet *p
 	if (c.pos > c.end || !flow_quoted(&c, p, &key))
 		return 0;
 	if (key.src.half[0] != p->dst.half[0] || key.src.half[1] != p->dst.half[1])
+		return 0;
+	if (host && (key.dst.half[0] != p->src.half[0] || key.dst.half[1] != p->src.half[1]))
 		return 0;
 	flow_reverse(&key, &reversed);
 	return flow_find(&flows_out, &key) || flow_find(&flows_out, &reversed) ||

@@ -1,4 +1,3 @@
-// Package netns tests the whole gateway in network namespaces: the binary itself, on the virtual site of package lab.
 package netns
 
 import (
@@ -20,23 +19,11 @@ import (
 var demoLines = strings.Fields("daemons bgp http flood egress own tunnel explain restart client")
 
 func TestDemo(t *testing.T) {
-	binary := buildSluice(t)
+	binary := binary()
 	t.Run("EveryLineHoldsAndNothingIsLeft", func(t *testing.T) { demoHolds(t, binary) })
 	t.Run("CtrlCTakesTheSiteDown", func(t *testing.T) { demoInterrupted(t, binary) })
 	t.Run("DownRemovesWhatAKilledDemoLeft", func(t *testing.T) { demoKilled(t, binary) })
 	t.Run("UpStaysUntilDown", func(t *testing.T) { labUpAndDown(t, binary) })
-}
-
-// buildSluice builds the command as `make build` does.
-func buildSluice(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "sluice")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "sluice/cmd/sluice")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build sluice: %v\n%s", err, out)
-	}
-	return binary
 }
 
 func demoHolds(t *testing.T, binary string) {

@@ -5,10 +5,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -150,4 +153,40 @@ func TestARootOfAnotherVersionIsExchangedInPlace(t *testing.T) {
 	if info.Program == id(t, former) {
 		t.Error("the former root is still attached")
 	}
+}
+
+// TestAHalfSweptGenerationIsBuiltAnew: a crash in mid-sweep, and then the way back to what was being swept.
+func TestAHalfSweptGenerationIsBuiltAnew(t *testing.T) {
+	uplink := xdp.Interface{Name: "uplink", Mode: xdp.Native}
+	s := newSite(t, generation(classify.Accept))
+	former := state(generation(classify.Drop), uplink)
+	if err := os.Mkdir(filepath.Join(s.dir, "gen", "xdp-"+former.Digest), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	converge(t, s.Subsystem, former)
+	s.load(t, former.Generation)
+	s.check(t, "a packet", frame4(17, udp(1, 2)), abi.ReasonDefaultDrop)
+}
+
+// TestAGenerationWithOtherFlowTablesIsLoadedAnew: an apply that resized them and then failed leaves XDP with the former
+// ones, while tc writes to those that are pinned.
+func TestAGenerationWithOtherFlowTablesIsLoadedAnew(t *testing.T) {
+	s := newSite(t, strict())
+	now := s.openMap(t, "flows-out", 1)
+	spec := &ebpf.MapSpec{Name: "flows_out", Type: now.Type(), KeySize: now.KeySize(), ValueSize: now.ValueSize(), Flags: now.Flags()}
+	for _, size := range []uint32{2 * now.MaxEntries(), now.MaxEntries()} { // tc: there and back
+		spec.MaxEntries = size
+		m, err := pin.At(s.dir).StateMap(spec, "flows-out", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Close()
+	}
+	have, err := s.Observe(t.Context())
+	if err != nil || have.Digest != "" {
+		t.Errorf("observed %q: %v; the live generation reads flows that nobody writes", have.Digest, err)
+	}
+	s.load(t, strict())
+	putFlow(t, s.openMap(t, "flows-out", 1), key(dst4, netip.MustParseAddr(outside), 2, 1, 17), time.Second, 0)
+	s.check(t, "a reply", from4(outside, frame4(17, udp(1, 2))), abi.ReasonEstablished)
 }

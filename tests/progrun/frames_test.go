@@ -61,6 +61,12 @@ func ip6(next, hops int, from netip.Addr, payload []byte) []byte {
 	return join([]byte{0x60, 0, 0, 0}, be16(len(payload)), []byte{byte(next), byte(hops)}, from.AsSlice(), dst6.AsSlice(), payload)
 }
 
+// to6 rewrites the destination of an IPv6 frame without tags.
+func to6(a string, frame []byte) []byte {
+	copy(frame[38:], netip.MustParseAddr(a).AsSlice())
+	return frame
+}
+
 func tcp(sport, dport int, options ...byte) []byte {
 	return join(be16(sport), be16(dport), make([]byte, 8), []byte{byte((20 + len(options)) / 4 << 4), 0x02}, be16(1024),
 		make([]byte, 4), options)

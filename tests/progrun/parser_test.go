@@ -2,6 +2,7 @@ package progrun_test
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -196,6 +197,8 @@ func TestMalformedPacketsNeverPass(t *testing.T) {
 		{"IPv4 total length 19", poke(tcp4, 17, 19), abi.ReasonIP4Malformed},
 		{"IPv4 total length beyond the frame", poke(tcp4, 17, 41), abi.ReasonIP4Truncated},
 		{"IPv6 with version 4", poke(tcp6, 14, 0x40), abi.ReasonIP6Malformed},
+		{"IPv6 from an IPv4-mapped address", ether(typeIP6, ip6(17, 64, netip.AddrFrom16(src4.As16()), udp(1, 2))), abi.ReasonIP6Mapped},
+		{"IPv6 to an IPv4-mapped address", to6("::ffff:198.51.100.1", ether(typeIP6, ip6(17, 64, src6, udp(1, 2)))), abi.ReasonIP6Mapped},
 		{"IPv6 payload length that wraps 16 bits", poke(poke(tcp6, 18, 0xff), 19, 0xff), abi.ReasonIP6Truncated},
 		{"three VLAN tags", ether(typeIP4, ip4(6, nil, tcp(1, 2)), 1, 2, 3), abi.ReasonVLANTooDeep},
 		{"seven extension headers", ether(typeIP6, ip6(60, 64, src6, chain)), abi.ReasonIP6ExtTooMany},

@@ -50,6 +50,12 @@ func TestICMPErrorsPassWhereTheyQuoteATrackedFlow(t *testing.T) {
 			{at: "uplink ingress", line: "tcp [2001:db8:7::7]:9999 > [fd00:1::10]:80", reason: abi.ReasonDelivered, to: "wl1"},
 			{at: "wl1 ingress", frame: icmpError(t, w1v6, client6, "tcp [2001:db8:7::7]:9999 > [fd00:1::10]:80"), reason: abi.ReasonForwarded, to: "uplink"},
 		}},
+		{"a workload complains about nothing else, whoever's flow it quotes", []step{
+			{at: "uplink ingress", line: "tcp 198.51.100.7:9999 > 10.0.1.10:80", reason: abi.ReasonDelivered, to: "wl1"},
+			{at: "wl2 ingress", frame: icmpError(t, w2v4, client4, "tcp 198.51.100.7:9999 > 10.0.1.10:80"), reason: abi.ReasonDefaultDrop},
+			{at: "wl1 ingress", line: "udp 10.0.1.10:4000 > 198.51.100.7:53", reason: abi.ReasonForwarded, to: "uplink"},
+			{at: "wl2 ingress", frame: icmpError(t, w2v4, w1v4, "udp 10.0.1.10:4000 > 198.51.100.7:53"), reason: abi.ReasonDefaultDrop},
+		}},
 		{"a tunnel that may not open flows to workloads may still complain about theirs", []step{
 			{at: "wl1 ingress", line: "udp 10.0.1.10:4000 > 10.20.0.9:53", reason: abi.ReasonForwarded, to: "tap0"},
 			{at: "tap0 ingress", frame: icmpError(t, "10.20.0.1", w1v4, "udp 10.0.1.10:4000 > 10.20.0.9:53"), reason: abi.ReasonDelivered, to: "wl1"},

@@ -6,6 +6,7 @@ import (
 
 	"sluice/tc"
 	"sluice/xdp/abi"
+	"sluice/xdp/classify"
 )
 
 func TestEveryStageHasItsReason(t *testing.T) {
@@ -64,6 +65,23 @@ func TestEveryStageHasItsReason(t *testing.T) {
 			{at: "uplink ingress", line: "tcp 10.0.1.20:80 > 10.0.1.10:80", reason: abi.ReasonMartianSource},
 			{at: "uplink ingress", line: "tcp 169.254.1.1:80 > 10.0.1.10:80", reason: abi.ReasonMartianSource},
 			{at: "tap0 ingress", line: "tcp [fd00:1::20]:80 > [fd00:1::10]:80", reason: abi.ReasonMartianSource},
+			{at: "uplink ingress", line: "udp 10.0.1.20:80 > 198.18.0.2:80", reason: abi.ReasonMartianSource},
+			{at: "uplink ingress", line: "tcp [2001:db8::2]:179 > [2001:db8::2]:80", reason: abi.ReasonMartianSource},
+			{at: "uplink ingress", line: "tcp [2001:db8::2]:179 > [fd00:77::9]:80", reason: abi.ReasonMartianSource},
+			{at: "down ingress", line: "udp 10.0.1.10:80 > 198.51.100.7:4000", reason: abi.ReasonMartianSource}, // no flow in its name
+			{at: "uplink egress", line: "udp 10.0.1.10:80 > 198.51.100.7:4000", from: "lo", reason: abi.ReasonMartianSource},
+			{at: "uplink ingress", line: "tcp 198.51.100.7:4000 > 10.0.1.10:80", reason: abi.ReasonDelivered, to: "wl1"},
+			{at: "uplink ingress", line: "tcp [fe80::1]:4000 > [fe80::2]:179", reason: abi.ReasonLocal}, // a router's, on its link
+		}},
+		{"what no router forwards does not reach a workload", []step{
+			{at: "uplink ingress", line: "tcp 127.0.0.1:9999 > 10.0.1.10:80", reason: abi.ReasonUnroutable},
+			{at: "uplink ingress", line: "tcp 0.0.0.0:9999 > 10.0.1.10:80", reason: abi.ReasonUnroutable},
+			{at: "uplink ingress", line: "tcp 224.0.0.1:9999 > 10.0.1.10:80", reason: abi.ReasonUnroutable},
+			{at: "uplink ingress", line: "tcp [::1]:9999 > [fd00:1::10]:80", reason: abi.ReasonUnroutable},
+			{at: "uplink ingress", line: "tcp [::]:9999 > [fd00:1::10]:80", reason: abi.ReasonUnroutable},
+			{at: "uplink ingress", line: "tcp [fe80::1]:9999 > [fd00:1::10]:80", reason: abi.ReasonUnroutable},
+			{at: "uplink ingress", line: "tcp [ff02::1]:9999 > [fd00:1::10]:80", reason: abi.ReasonUnroutable},
+			{at: "uplink ingress", line: "tcp 198.51.100.7:9999 > 10.0.1.10:80 dst-mac=ff:ff:ff:ff:ff:ff", reason: abi.ReasonUnroutable},
 		}},
 		{"a route's end: blackhole is ours, unreachable is the kernel's", []step{
 			{at: "wl1 ingress", line: "udp 10.0.1.10:4000 > 203.0.113.9:53", reason: abi.ReasonStackNoRoute, rule: w1Out},
@@ -130,6 +148,11 @@ func TestEveryStageHasItsReason(t *testing.T) {
 			{at: "uplink egress", line: "icmpv6 2001:db8::2 > 2001:db8::1 type=135 ttl=255", reason: abi.ReasonLinkControl},
 			{at: "uplink egress", line: "icmpv6 2001:db8::2 > 2001:db8::1 type=135 ttl=64", reason: abi.ReasonDefaultDrop},
 			{at: "wl2 ingress", line: "icmpv6 fd00:1::20 > 2001:db8:7::7 type=135 ttl=255", reason: abi.ReasonDefaultDrop},
+			{at: "uplink ingress", line: "icmpv6 2001:db8::1 > 2001:db8::2 type=136 ttl=255", reason: abi.ReasonLinkControl},
+			{at: "uplink ingress", line: "icmpv6 2001:db8::1 > fd00:1::10 type=136 ttl=255", reason: abi.ReasonDefaultDrop},
+			{at: "uplink ingress", line: "icmpv6 fe80::1 > ff02::1 type=134 ttl=255", reason: abi.ReasonLinkControl},
+			{at: "wl1 ingress", line: "icmpv6 fe80::10 > ff02::1 type=134 ttl=255", reason: abi.ReasonWorkloadRouter},
+			{at: "wl1 ingress", line: "icmpv6 fe80::10 > fe80::1 type=137 ttl=255", reason: abi.ReasonWorkloadRouter},
 			{at: "wl2 ingress", line: "icmpv6 fd00:1::20 > 2001:db8:7::7 type=143 ttl=1", reason: abi.ReasonDefaultDrop},
 			{at: "wl2 ingress", frame: []byte("\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x08\x06............................"), reason: abi.ReasonLinkControl},
 			{at: "wl2 ingress", frame: []byte("\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x88\x47............................"), reason: abi.ReasonUnknownEthertype},
@@ -165,6 +188,20 @@ func TestPolicyIngressIsJudgedWhereXDPDoesNot(t *testing.T) {
 		step{at: "uplink egress", line: "udp 198.18.0.2:4000 > 198.51.100.7:53", reason: abi.ReasonRuleAccept, rule: egressDNS},
 		step{at: "uplink ingress", line: "udp 198.51.100.7:53 > 198.18.0.2:4000", reason: abi.ReasonLocal},
 		step{at: "uplink ingress", line: "udp 198.51.100.7:53 > 198.18.0.2:4001", reason: abi.ReasonDefaultDrop},
+	)
+}
+
+// TestALinkLocalFlowStaysOnItsLink: a workload may send from any link-local address, the box's on the uplink, too.
+func TestALinkLocalFlowStaysOnItsLink(t *testing.T) {
+	s := newSite(t, judged, func(want *tc.State) {
+		want.Generation.Workloads[0].Egress = classify.Policy{Name: "workload/one/egress", Default: classify.Accept}
+	})
+	walk(t, s,
+		step{at: "uplink ingress", line: "tcp [fe80::99]:4000 > [fe80::2]:22", reason: abi.ReasonDefaultDrop},
+		step{at: "wl1 ingress", line: "tcp [fe80::2]:22 > [fe80::99]:4000", reason: abi.ReasonLocal},
+		step{at: "uplink ingress", line: "tcp [fe80::99]:4000 > [fe80::2]:22", reason: abi.ReasonDefaultDrop},
+		step{at: "wl2 egress", line: "tcp [fe80::99]:4000 > [fe80::2]:22", reason: abi.ReasonDefaultDrop},
+		step{at: "wl1 egress", line: "tcp [fe80::99]:4000 > [fe80::2]:22", reason: abi.ReasonEstablished},
 	)
 }
 

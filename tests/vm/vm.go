@@ -27,7 +27,7 @@ type Guest struct {
 	Files map[string]string
 	// Args follow -test.v, such as "-test.run=WireGuard".
 	Args []string
-	// Timeout bounds the VM, not the builds. Zero: 120 s.
+	// Timeout bounds the VM, not the builds. Zero: 6 minutes, ten times what an idle machine needs.
 	Timeout time.Duration
 	// Memory is in MiB. Zero: 1024.
 	Memory int
@@ -78,7 +78,7 @@ func run(ctx context.Context, dir string, g Guest) (Result, error) {
 func boot(ctx context.Context, image, initrd string, g Guest) (string, error) {
 	timeout, memory := g.Timeout, g.Memory
 	if timeout == 0 {
-		timeout = 2 * time.Minute
+		timeout = 6 * time.Minute
 	}
 	if memory == 0 {
 		memory = 1024

@@ -55,6 +55,11 @@ const (
 	MarkOurs          = 0x1010000
 	MaxFailsafe       = 256
 	MaxSelf           = 1024
+	MaxBans           = 100000
+	DropPorts         = 1
+	DropFragment      = 2
+	DropRingSize      = 262144
+	DropWindowNs      = 100000000
 	ReasonSlots       = 128
 )
 
@@ -213,7 +218,7 @@ type FlowKey struct {
 	Sport    [2]byte // network byte order
 	Dport    [2]byte // network byte order
 	Protocol uint8
-	_        [3]uint8
+	Scope    [3]uint8
 }
 
 // Flow is struct flow, 16 bytes.
@@ -248,4 +253,73 @@ type Failsafe struct {
 	AnyProtocol uint8
 	Used        uint8 // 0 ends the list
 	_           uint8
+}
+
+// Ban is struct ban, 16 bytes.
+type Ban struct {
+	UntilNs uint64 // CLOCK_BOOTTIME; 0: until it is lifted. The program compares, so that it ends without a daemon
+	Slot    uint32 // of ban_hits, 1 to MAX_BANS
+	Bits    uint8  // length of the prefix
+	_       [3]uint8
+}
+
+// BanState is struct ban_state, 16 bytes.
+type BanState struct {
+	Addresses uint32
+	Prefixes4 uint32
+	Prefixes6 uint32
+	Loaded    uint32 // 1: the maps hold all bans; 0: they are new, and the daemon is to fill them from its file
+}
+
+// BanHit is struct ban_hit, 16 bytes.
+type BanHit struct {
+	Packets uint64
+	LastNs  uint64 // CLOCK_BOOTTIME of the last one
+}
+
+// Hook is enum hook.
+type Hook uint32
+
+const (
+	HookXdp       Hook = 0
+	HookTcIngress Hook = 1
+	HookTcEgress  Hook = 2
+	HookMax       Hook = 3
+)
+
+// DropEvent is struct drop_event, 72 bytes.
+type DropEvent struct {
+	TimeNs   uint64 // CLOCK_BOOTTIME
+	Src      Addr   // zero where family is 0
+	Dst      Addr
+	Ifindex  uint32
+	Len      uint32  // bytes of the frame
+	Reason   uint32  // enum reason
+	Rule     uint32  // stable id; 0: none decided
+	Sport    [2]byte // network byte order; with DROP_PORTS
+	Dport    [2]byte // network byte order
+	VLAN     uint16  // outermost id; 0: none
+	Hook     uint8   // enum hook
+	Family   uint8
+	Protocol uint8
+	TcpFlags uint8
+	ICMPType uint8
+	Flags    uint8 // DROP_*
+	_        [4]uint8
+}
+
+// DropControl is struct drop_control, 16 bytes.
+type DropControl struct {
+	UntilNs uint64 // CLOCK_BOOTTIME; 0: nobody. A lease, so that it ends when the daemon is killed
+	Burst   uint32 // samples per CPU and window of DROP_WINDOW_NS
+	_       uint32
+}
+
+// DropBudget is struct drop_budget, 32 bytes.
+type DropBudget struct {
+	Window     uint64 // number of the present one
+	Used       uint32
+	_          uint32
+	Suppressed uint64 // drops beyond the burst, since ever
+	Lost       uint64 // samples that the ring had no room for
 }

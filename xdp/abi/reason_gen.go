@@ -55,7 +55,11 @@ const (
 	ReasonStackForward          Reason = 48 // the kernel forwards, and the next interface judges it
 	ReasonOtherHost             Reason = 49 // to another host's MAC address: the kernel drops it
 	ReasonMartianSource         Reason = 50 // from outside, with an address of the box or of a workload as its source
-	ReasonMax                   Reason = 51
+	ReasonIP6Mapped             Reason = 51 // an IPv6 header with an IPv4-mapped address, which none on a wire has (RFC 4942 section 2.2)
+	ReasonWorkloadRouter        Reason = 52 // a router advertisement or a redirect from a workload, which is no router
+	ReasonUnroutable            Reason = 53 // to a workload from a source, or in a group's frame, that no router forwards
+	ReasonBanned                Reason = 54 // its source is banned (`sluice show bans`)
+	ReasonMax                   Reason = 55
 )
 
 var reasonTable = [ReasonMax]reasonInfo{
@@ -110,4 +114,8 @@ var reasonTable = [ReasonMax]reasonInfo{
 	ReasonStackForward:          {"stack-forward", "the kernel forwards, and the next interface judges it", FateStack},
 	ReasonOtherHost:             {"other-host", "to another host's MAC address: the kernel drops it", FatePass},
 	ReasonMartianSource:         {"martian-source", "from outside, with an address of the box or of a workload as its source", FateDrop},
+	ReasonIP6Mapped:             {"ip6-mapped", "an IPv6 header with an IPv4-mapped address, which none on a wire has (RFC 4942 section 2.2)", FateDrop},
+	ReasonWorkloadRouter:        {"workload-router", "a router advertisement or a redirect from a workload, which is no router", FateDrop},
+	ReasonUnroutable:            {"unroutable", "to a workload from a source, or in a group's frame, that no router forwards", FateDrop},
+	ReasonBanned:                {"banned", "its source is banned (`sluice show bans`)", FateDrop},
 }

@@ -7,7 +7,9 @@
  */
 
 #include "stages.h"
+#include "sluice/bans.h"
 #include "sluice/classify.h"
+#include "sluice/events.h"
 #include "sluice/flow.h"
 
 /* management: matches only what is for the box itself, so no rule of it ever opens the way to a workload. */
@@ -84,7 +86,10 @@ static __always_inline enum reason stages(struct xdp_md *ctx, struct packet *p, 
 	reason = system_stage(&cursor, p, &c, d);
 	if (reason != REASON_NONE)
 		return reason;
-	/* Bans stand here, then FlowSpec and RTBH: below what keeps the box reachable, above the operator's rules. */
+	/* FlowSpec and RTBH stand behind bans: below what keeps the box reachable, above the operator's rules. */
+	reason = bans_stage(p);
+	if (reason != REASON_NONE)
+		return reason;
 	return rules_stage(p, &c, d);
 }
 
@@ -143,6 +148,8 @@ int ingress(struct xdp_md *ctx)
 	}
 	interface = bpf_map_lookup_elem(&interfaces, &ifindex);
 	count_reason(interface ? interface->slot : 0, reason, p.len);
+	if (verdict == XDP_DROP)
+		report_drop(&p, HOOK_XDP, ifindex, reason, policy_decided(reason) ? d.rule : 0);
 	return verdict;
 }
 

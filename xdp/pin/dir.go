@@ -33,13 +33,24 @@ const (
 // Dir is an open directory of pins. It holds no descriptor and may be opened many times.
 type Dir struct{ path string }
 
-// Open makes path and its rooms (mode 0700) where they are missing. It refuses, with ErrNotBPFFS, a path that is not on
-// a BPF filesystem, and then leaves nothing behind.
-func Open(path string) (*Dir, error) {
+// Prepare makes path (mode 0700) where it is missing. It refuses, with ErrNotBPFFS, a path that is not on a BPF
+// filesystem, and then leaves nothing behind.
+func Prepare(path string) error {
 	if !filepath.IsAbs(path) {
-		return nil, fmt.Errorf("bpf_dir %q: want an absolute path, such as /sys/fs/bpf/sluice", path)
+		return fmt.Errorf("bpf_dir %q: want an absolute path, such as /sys/fs/bpf/sluice", path)
 	}
 	if err := requireBPFFS(path); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return fmt.Errorf("bpf_dir: %w", err)
+	}
+	return nil
+}
+
+// Open prepares path and makes its rooms (mode 0700) where they are missing.
+func Open(path string) (*Dir, error) {
+	if err := Prepare(path); err != nil {
 		return nil, err
 	}
 	d := &Dir{path: filepath.Clean(path)}

@@ -31,7 +31,7 @@ func (g *Generation) Close() error {
 	return errors.Join(errs...)
 }
 
-// A staged generation is not complete yet. Digests are hexadecimal, so no digest looks like one.
+// A staged generation is not complete yet, or not any more. Digests are hexadecimal, so no digest looks like one.
 const stagedSuffix = "-staged"
 
 func (d *Dir) genPath(owner, digest string) string {
@@ -48,13 +48,24 @@ func (d *Dir) SaveGeneration(owner, digest string, g *Generation) error {
 	if err := g.pinTo(staged); err != nil {
 		return errors.Join(fmt.Errorf("pin generation %s: %w", digest, err), os.RemoveAll(staged))
 	}
-	if err := os.RemoveAll(path); err != nil {
+	if err := discard(path, path+"-former"+stagedSuffix); err != nil {
 		return fmt.Errorf("pin generation %s: %w", digest, err)
 	}
 	if err := os.Rename(staged, path); err != nil {
 		return fmt.Errorf("pin generation %s: %w", digest, err)
 	}
 	return nil
+}
+
+// discard removes a generation under another name: a crash halfway must not leave what looks whole. None is no error.
+func discard(path, staged string) error {
+	if err := os.RemoveAll(staged); err != nil {
+		return err
+	}
+	if err := os.Rename(path, staged); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.RemoveAll(staged)
 }
 
 // pinTo pins clones: an object remembers where it is pinned, and the directory is about to be renamed.
@@ -179,8 +190,14 @@ func (d *Dir) SweepGenerations(owner string, keep ...string) error {
 	var errs []error
 	for _, pin := range pins {
 		digest, ok := strings.CutPrefix(pin, owner+"-")
-		if ok && !slices.Contains(keep, digest) {
-			errs = append(errs, os.RemoveAll(filepath.Join(d.path, gensDir, pin)))
+		if !ok || slices.Contains(keep, digest) {
+			continue
+		}
+		path := filepath.Join(d.path, gensDir, pin)
+		if strings.HasSuffix(pin, stagedSuffix) {
+			errs = append(errs, os.RemoveAll(path))
+		} else {
+			errs = append(errs, discard(path, path+stagedSuffix))
 		}
 	}
 	return errors.Join(errs...)

@@ -188,6 +188,13 @@ func TestGenerationsAreSavedFoundAndSwept(t *testing.T) {
 	if got, _ := d.Generations("xdp"); !slices.Equal(got, []string{"aa", "bb"}) {
 		t.Errorf("generations %v: a half one must not count", got)
 	}
+	// What a sweep that was killed leaves is swept by the next, and counts for nothing before.
+	if err := os.Rename(filepath.Join(d.Path(), "gen", "xdp-aa"), filepath.Join(d.Path(), "gen", "xdp-aa-staged")); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.SaveGeneration("xdp", "aa", a); err != nil {
+		t.Fatal(err)
+	}
 	if err := d.SweepGenerations("xdp", "bb"); err != nil {
 		t.Fatal(err)
 	}

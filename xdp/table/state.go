@@ -4,17 +4,29 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
 	"sluice/xdp/pin"
 )
 
-// Names of the state maps that XDP and tc share, as in maps.h.
+// Names of the state maps that XDP and tc share, as in maps.h, bans.h and events.h.
 const (
 	RuleHits = "rule_hits"
 	FlowsOut = "flows_out"
 	FlowsIn  = "flows_in"
+
+	BanState = "ban_state"
+	Bans     = "bans"
+	Bans4    = "bans4"
+	Bans6    = "bans6"
+	BanHits  = "ban_hits"
+
+	DropEvents  = "drop_events"
+	DropControl = "drop_control"
+	DropBudget  = "drop_budget"
 )
 
 // sharedPins are the names and layout versions of their pins. Raise a version with the struct that stands in the map.
@@ -25,19 +37,37 @@ var sharedPins = map[string]struct {
 	RuleHits: {"rule-hits", 2},
 	FlowsOut: {"flows-out", 1},
 	FlowsIn:  {"flows-in", 1},
+
+	BanState: {"ban-state", 1},
+	Bans:     {"bans", 1},
+	Bans4:    {"bans4", 1},
+	Bans6:    {"bans6", 1},
+	BanHits:  {"ban-hits", 1},
+
+	DropEvents:  {"drop-events", 1},
+	DropControl: {"drop-control", 1},
+	DropBudget:  {"drop-budget", 1},
 }
 
 // OpenShared opens the state maps that XDP and tc share, and makes what is missing. flowSlots is the size of each flow
 // table; one of another size is replaced by one that takes over its entries. The keys are the names of maps.h.
 func OpenShared(dir *pin.Dir, spec *ebpf.CollectionSpec, flowSlots uint32) (map[string]*ebpf.Map, error) {
+	for _, name := range []string{FlowsOut, FlowsIn} {
+		if one, ok := spec.Maps[name]; ok {
+			one.MaxEntries = max(flowSlots, 1)
+		}
+	}
+	return OpenState(dir, spec, slices.Collect(maps.Keys(sharedPins))...)
+}
+
+// OpenState opens some of them, of the sizes that spec says, and makes what is missing.
+func OpenState(dir *pin.Dir, spec *ebpf.CollectionSpec, names ...string) (map[string]*ebpf.Map, error) {
 	shared := map[string]*ebpf.Map{}
-	for name, at := range sharedPins {
+	for _, name := range names {
+		at := sharedPins[name]
 		one, ok := spec.Maps[name]
 		if !ok {
 			return nil, errors.Join(missing(name), CloseAll(shared))
-		}
-		if name != RuleHits {
-			one.MaxEntries = max(flowSlots, 1)
 		}
 		m, err := dir.StateMap(one, at.pin, at.version)
 		if err != nil {
@@ -59,6 +89,37 @@ func ReadShared(dir *pin.Dir, name string) (*ebpf.Map, error) {
 		return nil, fmt.Errorf("state map %s: %w", at.pin, err)
 	}
 	return m, nil
+}
+
+// UsesShared says whether a live program works on the shared maps that are pinned now. It does not once a pin was
+// replaced by one of another size, for whatever became of the apply that did so: then XDP would read other flows than
+// tc writes.
+func UsesShared(dir *pin.Dir, p *ebpf.Program) (bool, error) {
+	info, err := p.Info()
+	if err != nil {
+		return false, err
+	}
+	used, ok := info.MapIDs()
+	if !ok {
+		return false, errors.New("the kernel tells no map ids")
+	}
+	for name := range sharedPins {
+		m, err := ReadShared(dir, name)
+		if err != nil {
+			return false, err
+		}
+		if m == nil {
+			return false, nil
+		}
+		info, err := m.Info()
+		if err = errors.Join(err, m.Close()); err != nil {
+			return false, fmt.Errorf("state map %s: %w", name, err)
+		}
+		if id, _ := info.ID(); !slices.Contains(used, id) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // CloseAll closes descriptors; pins and programs keep the maps.

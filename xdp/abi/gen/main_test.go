@@ -39,6 +39,8 @@ func mirrored() map[string]any {
 		"workload":    abi.Workload{},
 		"explanation": abi.Explanation{},
 		"failsafe":    abi.Failsafe{},
+		"ban":         abi.Ban{}, "ban_state": abi.BanState{}, "ban_hit": abi.BanHit{},
+		"drop_event": abi.DropEvent{}, "drop_control": abi.DropControl{}, "drop_budget": abi.DropBudget{},
 	}
 }
 

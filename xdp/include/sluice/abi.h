@@ -215,7 +215,8 @@ struct flow_key {
 	__be16 sport;
 	__be16 dport;
 	__u8 protocol;
-	__u8 pad[3];
+	__u8 scope
+		[3]; /* link-local addresses behind a workload: 24 bits of its ifindex, lowest first; else 0 */
 };
 
 struct flow {
@@ -266,4 +267,74 @@ struct failsafe {
 	__u8 any_protocol;
 	__u8 used; /* 0 ends the list */
 	__u8 pad;
+};
+
+/* ---- bans: sources that an operator shuts out for a while, beside any generation ---- */
+
+#define MAX_BANS 100000
+
+/* An address stands in a hash, a shorter prefix in a longest-prefix map; the value is the same. */
+struct ban {
+	__u64 until_ns; /* CLOCK_BOOTTIME; 0: until it is lifted. The program compares, so that it ends without a daemon */
+	__u32 slot; /* of ban_hits, 1 to MAX_BANS */
+	__u8 bits;  /* length of the prefix */
+	__u8 pad[3];
+};
+
+/* How many there are, so that none costs nothing. */
+struct ban_state {
+	__u32 addresses;
+	__u32 prefixes4;
+	__u32 prefixes6;
+	__u32 loaded; /* 1: the maps hold all bans; 0: they are new, and the daemon is to fill them from its file */
+};
+
+/* One counter, per CPU. */
+struct ban_hit {
+	__u64 packets;
+	__u64 last_ns; /* CLOCK_BOOTTIME of the last one */
+};
+
+/* ---- samples of dropped packets, for monitor ---- */
+
+enum hook { HOOK_XDP = 0, HOOK_TC_INGRESS = 1, HOOK_TC_EGRESS = 2, HOOK_MAX = 3 };
+
+struct drop_event {
+	__u64 time_ns;	/* CLOCK_BOOTTIME */
+	union addr src; /* zero where family is 0 */
+	union addr dst;
+	__u32 ifindex;
+	__u32 len;    /* bytes of the frame */
+	__u32 reason; /* enum reason */
+	__u32 rule;   /* stable id; 0: none decided */
+	__be16 sport; /* with DROP_PORTS */
+	__be16 dport;
+	__u16 vlan; /* outermost id; 0: none */
+	__u8 hook;  /* enum hook */
+	__u8 family;
+	__u8 protocol;
+	__u8 tcp_flags;
+	__u8 icmp_type;
+	__u8 flags; /* DROP_* */
+	__u8 pad[4];
+};
+#define DROP_PORTS     1
+#define DROP_FRAGMENT  2      /* a later one, whose ports cannot be seen */
+#define DROP_RING_SIZE 262144 /* bytes: 2900 events */
+#define DROP_WINDOW_NS 100000000
+
+/* Whether anybody listens, and how much. Written by the daemon. */
+struct drop_control {
+	__u64 until_ns; /* CLOCK_BOOTTIME; 0: nobody. A lease, so that it ends when the daemon is killed */
+	__u32 burst;	/* samples per CPU and window of DROP_WINDOW_NS */
+	__u32 pad;
+};
+
+/* What one CPU has spent. */
+struct drop_budget {
+	__u64 window; /* number of the present one */
+	__u32 used;
+	__u32 pad;
+	__u64 suppressed; /* drops beyond the burst, since ever */
+	__u64 lost;	  /* samples that the ring had no room for */
 };

@@ -52,6 +52,7 @@ static __always_inline void flow_reverse(const struct flow_key *key, struct flow
 	reversed->sport = key->dport;
 	reversed->dport = key->sport;
 	reversed->protocol = key->protocol;
+	__builtin_memcpy(reversed->scope, key->scope, sizeof(reversed->scope));
 }
 
 static __always_inline __u64 flow_timeout(const struct flow_key *key, __u32 flags)

@@ -115,6 +115,12 @@ static __always_inline void addr_from_ip6(union addr *a, const struct in6_addr *
 	__builtin_memcpy(a, ip, sizeof(*a));
 }
 
+/* Whether an address is one of IPv4 as union addr has it. */
+static __always_inline bool is_mapped(const union addr *a)
+{
+	return !a->half[0] && a->word[2] == bpf_htonl(0xffff);
+}
+
 static __always_inline enum reason parse_ethernet(struct cursor *c, struct packet *p)
 {
 	struct ethhdr *eth = take(c, sizeof(*eth));
@@ -226,6 +232,9 @@ static __always_inline enum reason parse_ip6(struct cursor *c, struct packet *p)
 		return REASON_IP6_MALFORMED;
 	addr_from_ip6(&p->src, &ip->saddr);
 	addr_from_ip6(&p->dst, &ip->daddr);
+	/* Keys have no family: this would pass for the IPv4 address, with the workload, the flow and the self behind it. */
+	if (is_mapped(&p->src) || is_mapped(&p->dst))
+		return REASON_IP6_MAPPED;
 	p->family = 6;
 	p->ttl = ip->hop_limit;
 	p->l3_len = bpf_ntohs(ip->payload_len) + sizeof(*ip);

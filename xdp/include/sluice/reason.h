@@ -63,7 +63,12 @@
 	X(VLAN_CHILD, pass, "tagged: judged at its VLAN interface")                                          \
 	X(STACK_FORWARD, stack, "the kernel forwards, and the next interface judges it")                     \
 	X(OTHER_HOST, pass, "to another host's MAC address: the kernel drops it")                            \
-	X(MARTIAN_SOURCE, drop, "from outside, with an address of the box or of a workload as its source")
+	X(MARTIAN_SOURCE, drop, "from outside, with an address of the box or of a workload as its source")   \
+	X(IP6_MAPPED, drop,                                                                                  \
+	  "an IPv6 header with an IPv4-mapped address, which none on a wire has (RFC 4942 section 2.2)")     \
+	X(WORKLOAD_ROUTER, drop, "a router advertisement or a redirect from a workload, which is no router") \
+	X(UNROUTABLE, drop, "to a workload from a source, or in a group's frame, that no router forwards")   \
+	X(BANNED, drop, "its source is banned (`sluice show bans`)")
 
 #define SLUICE_REASON_ENUM(name, fate, text) REASON_##name,
 enum reason { SLUICE_REASONS(SLUICE_REASON_ENUM) REASON_MAX };

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/control/api"
+)
+
+func (c *cli) banCmd() *cobra.Command {
+	request := api.BanRequest{By: author()}
+	var lasts lifetime
+	cmd := &cobra.Command{
+		Use:   "ban TARGET...",
+		Short: "Drop everything from addresses or prefixes, for a time; management: still lets in",
+		Long: `Bans hold at once and on every uplink and tunnel, without a new revision: apply and rollback leave them alone. They end
+by themselves, and outlive a restart of the daemon and a reboot. What management: and the system rules let in (BGP with a
+neighbor, a tunnel's packets) comes in still.`,
+		Example: `  sluice ban 192.0.2.7 --for 10m --why "ssh guessing"
+  sluice ban 192.0.2.0/24 2001:db8:bad::/48 --for 7d
+  sluice ban 192.0.2.7                                 # until sluice unban 192.0.2.7`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			request.Targets, request.ForSeconds = args, time.Duration(lasts).Seconds()
+			bans, err := c.client().Ban(cmd.Context(), request)
+			if err != nil {
+				return err
+			}
+			if c.json() {
+				return c.printJSON(bans)
+			}
+			for _, b := range bans {
+				fmt.Fprintf(c.out, "%s is banned %s\n", b.Target, untilText(b))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().Var(&lasts, "for", "how long, such as 90s, 10m, 12h or 7d; without it, until it is lifted")
+	cmd.Flags().StringVar(&request.Why, "why", "", "the `REASON`, for show bans and explain")
+	cmd.Flags().BoolVar(&request.Force, "force", false, "ban also what covers a neighbor, a next hop, a tunnel's peer, or very much")
+	return cmd
+}
+
+// lifetime is a duration that knows days.
+type lifetime time.Duration
+
+func (l *lifetime) String() string {
+	if *l == 0 {
+		return ""
+	}
+	return time.Duration(*l).String()
+}
+
+func (l *lifetime) Type() string { return "TIME" }
+
+// Set takes Go's durations, and days in front: 7d, 1d12h.
+func (l *lifetime) Set(text string) error {
+	var whole time.Duration
+	rest := text
+	if days, after, ok := strings.Cut(text, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		if err != nil {
+			return fmt.Errorf("%q is no time: write 90s, 10m, 12h or 7d", text)
+		}
+		whole, rest = time.Duration(n)*24*time.Hour, after
+	}
+	if rest != "" {
+		d, err := time.ParseDuration(rest)
+		if err != nil || d < 0 {
+			return fmt.Errorf("%q is no time: write 90s, 10m, 12h or 7d", text)
+		}
+		whole += d
+	}
+	if whole <= 0 {
+		return fmt.Errorf("%q is no time: write 90s, 10m, 12h or 7d", text)
+	}
+	*l = lifetime(whole)
+	return nil
+}
+
+func untilText(b api.Ban) string {
+	if b.Until == nil {
+		return "until it is lifted"
+	}
+	return "until " + b.Until.Local().Format(time.DateTime)
+}
+
+func printBans(c *cli, list []api.Ban) error {
+	t := c.table("TARGET", "LEFT", "PACKETS", "LAST HIT", "BY", "SINCE", "WHY")
+	for _, b := range list {
+		left, hit := "no end", "never"
+		if b.Until != nil {
+			left = time.Duration(b.RemainingSeconds * float64(time.Second)).Round(time.Second).String()
+		}
+		if b.LastHit != nil {
+			hit = c.since(*b.LastHit) + " ago"
+		}
+		t.row(b.Target, left, b.Packets, hit, b.By, b.Since.Local().Format(time.DateTime), b.Why)
+	}
+	return t.print()
+}

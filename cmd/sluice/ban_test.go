@@ -1,0 +1,103 @@
+package main
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/control/api"
+)
+
+func TestBanAndUnban(t *testing.T) {
+	until := noon.Add(10 * time.Minute)
+	bans := []api.Ban{{Target: "192.0.2.7", Until: &until}, {Target: "2001:db8::/32"}}
+	for _, c := range []struct{ args, asked, out string }{
+		{"ban 192.0.2.7 2001:db8::/32 --for 10m --why attack", `ban ["192.0.2.7" "2001:db8::/32"] for 600s why "attack" by "ann" force=false`,
+			"192.0.2.7 is banned until 2026-03-01 12:10:00\n2001:db8::/32 is banned until it is lifted\n"},
+		{"ban 192.0.2.7 --for 1d12h --force", `ban ["192.0.2.7"] for 129600s why "" by "ann" force=true`, "*"},
+		{"ban 192.0.2.7 --for 365d", `ban ["192.0.2.7"] for 3.1536e+07s why "" by "ann" force=false`, "*"},
+		{"ban 192.0.2.7", `ban ["192.0.2.7"] for 0s why "" by "ann" force=false`, "*"},
+		{"unban 192.0.2.7 2001:db8::/32", `unban ["192.0.2.7" "2001:db8::/32"] all=false`,
+			"192.0.2.7 is not banned any more\n2001:db8::/32 is not banned any more\n"},
+		{"unban --all", `unban [] all=true`, "*"},
+	} {
+		b := daemonOf(t, &box{bans: bans})
+		got := sluice(t, strings.Fields(c.args)...)
+		if got.code != exitDone || got.err != "" || c.out != "*" && got.out != c.out {
+			t.Errorf("%s: %+v", c.args, got)
+		}
+		if len(b.asked) != 1 || b.asked[0] != c.asked {
+			t.Errorf("%s: the daemon was asked %q, want %q", c.args, b.asked, c.asked)
+		}
+		var printed []api.Ban
+		if js := sluice(t, append(strings.Fields(c.args), "-o", "json")...); json.Unmarshal([]byte(js.out), &printed) != nil || len(printed) != 2 {
+			t.Errorf("%s -o json: %+v", c.args, js)
+		}
+	}
+	for _, args := range []string{"ban", "unban", "unban 192.0.2.7 --all", "ban 192.0.2.7 --for 10", "ban 192.0.2.7 --for 0s", "ban 192.0.2.7 --for -1m",
+		"ban 192.0.2.7 --for d", "ban 192.0.2.7 --for 1dd", "ban 192.0.2.7 --for 1d-1h", "ban 192.0.2.7 --for forever"} {
+		if got := sluice(t, strings.Fields(args)...); got.code != exitUsage || got.err == "" {
+			t.Errorf("%s: %+v", args, got)
+		}
+	}
+}
+
+func TestExplainNamesTheBan(t *testing.T) {
+	until := noon.Add(time.Hour)
+	daemonOf(t, &box{explain: api.Explanation{Packet: "p", Hooks: []api.HookAnswer{{Hook: "xdp", Interface: "eth0", Verdict: "drop", Reason: "banned",
+		Text: "t", Ban: &api.Ban{Target: "192.0.2.0/24", Until: &until, By: "ann", Why: "attack"}}}}})
+	sluice(t, "explain", "--in", "eth0", "--packet", "p").is(t,
+		done("p\nxdp on eth0: drop, banned: t\n  by the ban of 192.0.2.0/24 until 2026-03-01 13:00:00, by ann: attack\n"))
+}
+
+func TestMonitorPrintsALineForEachEvent(t *testing.T) {
+	port, web, kind := uint16(1234), uint16(80), uint8(8)
+	until := noon.Add(time.Minute)
+	src, dst := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("203.0.113.9")
+	events := []api.Event{
+		{Type: api.EventBegin},
+		{Type: api.EventEngine, Engine: &api.Notice{Kind: "pending", Revision: 3, Text: "goes back to revision 2 in 2m0s"}},
+		{Type: api.EventEngine, Engine: &api.Notice{Kind: "confirmed", Revision: 3}},
+		{Type: api.EventEngine, Engine: &api.Notice{Kind: "down"}},
+		{Type: api.EventBGP, BGP: &api.Session{Neighbor: "tor", Address: src, Up: true}},
+		{Type: api.EventBGP, BGP: &api.Session{Neighbor: "tor", Address: src, Reason: "hold timer"}},
+		{Type: api.EventLink, Link: &api.Link{Name: "eth0", Exists: true, Up: true, Carrier: true, Addresses: true}},
+		{Type: api.EventLink, Link: &api.Link{Name: "eth0", Exists: true, Up: true}},
+		{Type: api.EventLink, Link: &api.Link{Name: "eth0"}},
+		{Type: api.EventBan, Text: "banned", Ban: &api.Ban{Target: "192.0.2.7", Until: &until, By: "ann", Why: "attack"}},
+		{Type: api.EventBan, Text: "expired", Ban: &api.Ban{Target: "192.0.2.7"}},
+		{Type: api.EventDrop, Drop: &api.Drop{Hook: "xdp", Interface: "eth0", Reason: "rule-drop", Rule: "ingress/bogons", Protocol: "tcp", Source: src,
+			Destination: dst, SourcePort: &port, DestinationPort: &web, TCPFlags: "S", VLAN: 100, Length: 60}},
+		{Type: api.EventDrop, Drop: &api.Drop{Hook: "tcx-ingress", Interface: "fra1", Reason: "banned", Ban: "192.0.2.0/24", Protocol: "icmp", Source: src,
+			Destination: dst, ICMPType: &kind, Length: 98}},
+		{Type: api.EventDrop, Drop: &api.Drop{Hook: "xdp", Interface: "eth0", Reason: "ip4-truncated", Length: 20}},
+		{Type: api.EventUnseen, Count: 9000},
+		{Type: api.EventLost, Count: 12},
+		{Type: api.EventNote, Text: "as it is"},
+	}
+	for i := range events {
+		events[i].Time = noon
+	}
+	b := daemonOf(t, &box{events: events})
+	got := sluice(t, "monitor", "--drops")
+	golden(t, "testdata/monitor.golden.txt", got.out)
+	if got.code != exitUnreachable || !strings.Contains(got.err, "it has ended") {
+		t.Errorf("after the daemon's end: %d %q", got.code, got.err)
+	}
+	if len(b.asked) != 1 || b.asked[0] != "monitor drops=true" {
+		t.Errorf("the daemon was asked %q", b.asked)
+	}
+	js := sluice(t, "monitor", "-o", "json")
+	lines := strings.Split(strings.TrimSpace(js.out), "\n")
+	if len(lines) != len(events) {
+		t.Fatalf("%d lines of JSON for %d events", len(lines), len(events))
+	}
+	for i, line := range lines {
+		var e api.Event
+		if err := json.Unmarshal([]byte(line), &e); err != nil || e.Type != events[i].Type || !e.Time.Equal(noon) {
+			t.Errorf("line %d: %s (%v)", i, line, err)
+		}
+	}
+}

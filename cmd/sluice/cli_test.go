@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sluice/control/api"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func TestMain(m *testing.M) {
+	for _, s := range settings { // those of whoever runs the tests
+		os.Unsetenv("SLUICE_" + strings.ToUpper(strings.ReplaceAll(s.flag, "-", "_")))
+	}
+	time.Local = time.UTC // history prints local time
+	os.Exit(m.Run())
+}
+
+// noon is when the tests take place.
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func sluiceNow() time.Time { return noon }
+
+// outcome is all that a command left.
+type outcome struct {
+	code     int
+	out, err string
+}
+
+// sluice runs the command in this process.
+func sluice(t *testing.T, args ...string) outcome {
+	t.Helper()
+	var out, errs bytes.Buffer
+	c := newCLI(&out, &errs)
+	c.now = sluiceNow
+	code := c.run(t.Context(), args)
+	return outcome{code, out.String(), errs.String()}
+}
+
+// is holds an outcome against another.
+func (o outcome) is(t *testing.T, want outcome) {
+	t.Helper()
+	if diff := cmp.Diff(want, o, cmp.AllowUnexported(outcome{})); diff != "" {
+		t.Errorf("outcome (-want +got):\n%s", diff)
+	}
+}
+
+// done is an outcome of success, with its output.
+func done(out string) outcome { return outcome{out: out} }
+
+// write puts a file into the test's own directory and returns its path.
+func write(t *testing.T, name, contents string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := writeFile(path, contents); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func writeFile(path, contents string) error { return os.WriteFile(path, []byte(contents), 0o600) }
+
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+// box is a daemon that does nothing but answer.
+type box struct {
+	asked   []string
+	fail    error
+	plan    api.Plan
+	result  api.Result
+	stored  api.StoredConfig
+	history []api.Revision
+	explain api.Explanation
+	bans    []api.Ban
+	events  []api.Event // what Monitor tells; then the daemon ends
+}
+
+func (b *box) note(format string, args ...any) error {
+	b.asked = append(b.asked, fmt.Sprintf(format, args...))
+	return b.fail
+}
+
+func (b *box) Plan(_ context.Context, c api.Candidate) (api.Plan, error) {
+	return b.plan, b.note("plan %s %q %d files", filepath.Base(c.Name), c.Bytes, len(c.Files))
+}
+
+func (b *box) Apply(_ context.Context, r api.ApplyRequest) (api.Result, error) {
+	return b.result, b.note("apply %s %q confirm %gs message %q author %q", filepath.Base(r.Candidate.Name), r.Candidate.Bytes, r.ConfirmSeconds, r.Message, r.Author)
+}
+
+func (b *box) Confirm(context.Context) (api.Confirmed, error) {
+	return api.Confirmed{Revision: 4}, b.note("confirm")
+}
+
+func (b *box) Rollback(_ context.Context, r api.RollbackRequest) (api.Result, error) {
+	return b.result, b.note("rollback %d confirm %gs message %q author %q", r.Revision, r.ConfirmSeconds, r.Message, r.Author)
+}
+
+func (b *box) History(context.Context) ([]api.Revision, error) { return b.history, b.note("history") }
+
+func (b *box) Config(_ context.Context, n int) (api.StoredConfig, error) {
+	return b.stored, b.note("config %d", n)
+}
+
+// Show answers from testdata/show.
+func (b *box) Show(_ context.Context, noun string) (any, error) {
+	if err := b.note("show %s", noun); err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile("testdata/show/" + noun + ".json")
+	return json.RawMessage(raw), err
+}
+
+func (b *box) Explain(_ context.Context, r api.ExplainRequest) (api.Explanation, error) {
+	return b.explain, b.note("explain %s %q egress=%v", r.Interface, r.Packet, r.Egress)
+}
+
+func (b *box) Ban(_ context.Context, r api.BanRequest) ([]api.Ban, error) {
+	return b.bans, b.note("ban %q for %gs why %q by %q force=%v", r.Targets, r.ForSeconds, r.Why, r.By, r.Force)
+}
+
+func (b *box) Unban(_ context.Context, r api.UnbanRequest) ([]api.Ban, error) {
+	return b.bans, b.note("unban %q all=%v", r.Targets, r.All)
+}
+
+func (b *box) Monitor(_ context.Context, r api.MonitorRequest, each func(api.Event) error) error {
+	for _, e := range b.events {
+		if err := each(e); err != nil {
+			return err
+		}
+	}
+	return b.note("monitor drops=%v", r.Drops)
+}
+
+func (b *box) Down(context.Context) error { return b.note("down") }
+
+// daemonOf serves b until the test ends; SLUICE_SOCKET leads to it.
+func daemonOf(t *testing.T, b *box) *box {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	t.Setenv("SLUICE_SOCKET", path)
+	t.Setenv("SUDO_USER", "ann")
+	server := api.NewServer(path, b, slog.New(slog.DiscardHandler))
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case <-server.Ready():
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	return b
+}
+
+// minimal is a file that is good, and what its bytes are.
+const minimal = "interfaces: [{name: eth0, role: uplink}]\n"
+
+var somePlan = api.Plan{Revision: 3, Warnings: []string{"a rule is never reached"}, Steps: []api.Step{
+	{Subsystem: "host", Op: "add address 198.18.0.2/30 to eth0", Why: "apply"},
+	{Subsystem: "bgp", Op: "withdraw 203.0.113.0/24", Teardown: true, Why: "apply"},
+}}

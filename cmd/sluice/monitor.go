@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sluice/control/api"
+)
+
+func (c *cli) monitorCmd() *cobra.Command {
+	var request api.MonitorRequest
+	cmd := &cobra.Command{
+		Use:   "monitor",
+		Short: "Follow what happens: revisions, BGP sessions, links, bans; with --drops dropped packets too",
+		Long: `One line for each event until Ctrl-C; with -o json, one JSON object a line. Of dropped packets it shows samples, and says
+how many it did not show: the counters of show drops have them all.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			show := c.printEvent
+			if c.json() {
+				lines := json.NewEncoder(c.out)
+				lines.SetEscapeHTML(false)
+				show = func(e api.Event) error { return lines.Encode(e) }
+			}
+			err := c.client().Monitor(cmd.Context(), request, show)
+			if errors.Is(err, context.Canceled) {
+				return nil // Ctrl-C is how it ends
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&request.Drops, "drops", false, "samples of dropped packets as well")
+	return cmd
+}
+
+func (c *cli) printEvent(e api.Event) error {
+	_, err := fmt.Fprintf(c.out, "%s %-6s %s\n", e.Time.Local().Format("15:04:05.000"), e.Type, eventText(e))
+	return err
+}
+
+func eventText(e api.Event) string {
+	switch {
+	case e.Type == api.EventBegin:
+		return "following events; Ctrl-C ends it"
+	case e.Type == api.EventUnseen:
+		return fmt.Sprintf("%d more packets were dropped and are not shown: too many at once", e.Count)
+	case e.Type == api.EventLost:
+		return fmt.Sprintf("%d events are missing here: they came faster than they were read", e.Count)
+	case e.Engine != nil && e.Engine.Revision == 0:
+		return strings.TrimSpace(string(e.Engine.Kind) + " " + e.Engine.Text)
+	case e.Engine != nil:
+		return strings.TrimSuffix(fmt.Sprintf("revision %d %s: %s", e.Engine.Revision, e.Engine.Kind, e.Engine.Text), ": ")
+	case e.BGP != nil:
+		state := "is up"
+		if !e.BGP.Up {
+			state = strings.TrimSuffix("is down: "+e.BGP.Reason, ": ")
+		}
+		return fmt.Sprintf("neighbor %s (%s) %s", e.BGP.Neighbor, e.BGP.Address, state)
+	case e.Link != nil:
+		return linkText(*e.Link)
+	case e.Ban != nil:
+		return banText(e)
+	case e.Drop != nil:
+		return dropText(*e.Drop)
+	}
+	return e.Text
+}
+
+func linkText(l api.Link) string {
+	state := "is down"
+	switch {
+	case !l.Exists:
+		state = "is gone"
+	case l.Up && l.Carrier:
+		state = "is up"
+	case l.Up:
+		state = "has no carrier"
+	}
+	if l.Addresses {
+		state += ", its addresses changed"
+	}
+	return l.Name + " " + state
+}
+
+func banText(e api.Event) string {
+	text := e.Ban.Target + " " + e.Text
+	if e.Text == "banned" {
+		text += " " + untilText(*e.Ban)
+	}
+	return text + prefixed(", by ", e.Ban.By) + prefixed(": ", e.Ban.Why)
+}
+
+// dropText is where, what and why.
+func dropText(d api.Drop) string {
+	words := []string{d.Interface, d.Hook}
+	if d.Source.IsValid() {
+		words = append(words, d.Protocol, endpointText(d.Source, d.SourcePort), ">", endpointText(d.Destination, d.DestinationPort))
+	}
+	if d.TCPFlags != "" {
+		words = append(words, "flags="+d.TCPFlags)
+	}
+	if d.ICMPType != nil {
+		words = append(words, fmt.Sprintf("type=%d", *d.ICMPType))
+	}
+	if d.Fragment {
+		words = append(words, "fragment")
+	}
+	if d.VLAN != 0 {
+		words = append(words, fmt.Sprintf("vlan=%d", d.VLAN))
+	}
+	words = append(words, fmt.Sprintf("len=%d", d.Length), d.Reason)
+	if why := d.Rule + d.Ban; why != "" {
+		words = append(words, why)
+	}
+	return strings.Join(words, " ")
+}
+
+func endpointText(a netip.Addr, port *uint16) string {
+	if port == nil {
+		return a.String()
+	}
+	return netip.AddrPortFrom(a, *port).String()
+}

@@ -1,0 +1,168 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"sluice/control/engine"
+)
+
+var discard = slog.New(slog.DiscardHandler)
+
+// fake is a Backend that remembers what it was asked and answers what it was told.
+type fake struct {
+	asked []string      // one line per request
+	fail  error         // of every request, where set
+	hold  chan struct{} // where set, Down waits for it
+	enter chan struct{} // closed once Down waits
+
+	events chan Event // what Monitor tells
+}
+
+func (f *fake) note(format string, args ...any) error {
+	f.asked = append(f.asked, fmt.Sprintf(format, args...))
+	return f.fail
+}
+
+var (
+	plan   = engine.Plan{Revision: 3, Steps: []engine.Step{{Subsystem: "xdp", Op: "load", Why: "apply"}}, Warnings: []string{"w"}}
+	result = engine.Result{Revision: 4, Plan: plan, Pending: &engine.PendingStatus{Revision: 4, Base: 3, Remaining: 119.5, Confirm: true}}
+	meta   = engine.Meta{Number: 3, Author: "ann", Message: "why", Status: engine.Confirmed, Time: time.Unix(1700000000, 0).UTC()}
+)
+
+func (f *fake) Plan(_ context.Context, c Candidate) (engine.Plan, error) {
+	return plan, f.note("plan %s %q %v", c.Name, c.Bytes, c.Files)
+}
+
+func (f *fake) Apply(_ context.Context, r ApplyRequest) (engine.Result, error) {
+	return result, f.note("apply %s %q %v %g %q %q", r.Candidate.Name, r.Candidate.Bytes, r.Candidate.Files, r.ConfirmSeconds, r.Message, r.Author)
+}
+
+func (f *fake) Confirm(context.Context) (Confirmed, error) { return Confirmed{4}, f.note("confirm") }
+
+func (f *fake) Rollback(_ context.Context, r RollbackRequest) (engine.Result, error) {
+	return result, f.note("rollback %d %g %q %q", r.Revision, r.ConfirmSeconds, r.Message, r.Author)
+}
+
+func (f *fake) History(context.Context) ([]engine.Meta, error) {
+	return []engine.Meta{meta}, f.note("history")
+}
+
+func (f *fake) Config(_ context.Context, revision int) (StoredConfig, error) {
+	return StoredConfig{Meta: meta, Bytes: []byte("node: {}\n"), Files: []File{{"bogons", []byte("10.0.0.0/8\n")}}}, f.note("config %d", revision)
+}
+
+func (f *fake) Show(_ context.Context, noun string) (any, error) {
+	return []Set{{Name: noun, Prefixes: 2, IPv4: 1, IPv6: 1}}, f.note("show %s", noun)
+}
+
+func (f *fake) Explain(_ context.Context, r ExplainRequest) (Explanation, error) {
+	return Explanation{Packet: r.Packet, Hooks: []HookAnswer{{Hook: "xdp", Line: 7}}}, f.note("explain %s %q %v", r.Interface, r.Packet, r.Egress)
+}
+
+func (f *fake) Ban(_ context.Context, r BanRequest) ([]Ban, error) {
+	return []Ban{{Target: r.Targets[0], Why: r.Why}}, f.note("ban %q for %gs %q by %q force %v", r.Targets, r.ForSeconds, r.Why, r.By, r.Force)
+}
+
+func (f *fake) Unban(_ context.Context, r UnbanRequest) ([]Ban, error) {
+	return []Ban{}, f.note("unban %q all %v", r.Targets, r.All)
+}
+
+// Monitor tells of a begin and of what is in events, until they are closed.
+func (f *fake) Monitor(ctx context.Context, r MonitorRequest, each func(Event) error) error {
+	if err := f.note("monitor drops %v", r.Drops); err != nil {
+		return err
+	}
+	if err := each(Event{Type: EventBegin}); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, open := <-f.events:
+			if !open {
+				return f.fail
+			}
+			if err := each(e); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (f *fake) Down(context.Context) error {
+	err := f.note("down")
+	if f.hold != nil {
+		close(f.enter)
+		<-f.hold
+	}
+	return err
+}
+
+// running is a server that answers, and the way to end it.
+type running struct {
+	path   string
+	server *Server
+	client *Client
+	stop   context.CancelFunc
+	ended  chan error
+}
+
+// start runs a server until the test ends, and waits until it answers.
+func start(t *testing.T, b Backend, change ...func(*Server)) *running {
+	t.Helper()
+	r := &running{path: filepath.Join(t.TempDir(), "sub", "s"), ended: make(chan error, 1)}
+	r.server = NewServer(r.path, b, discard)
+	for _, c := range change {
+		c(r.server)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	go func() { r.ended <- r.server.Run(ctx) }()
+	select {
+	case <-r.server.Ready():
+	case err := <-r.ended:
+		t.Fatalf("the server did not start: %v", err)
+	}
+	r.client = NewClient(r.path)
+	t.Cleanup(func() {
+		r.client.Close()
+		stop()
+	})
+	return r
+}
+
+// end stops the server and returns what Run said.
+func (r *running) end(t *testing.T) error {
+	t.Helper()
+	r.stop()
+	select {
+	case err := <-r.ended:
+		return err
+	case <-time.After(10 * time.Second):
+		t.Fatal("the server does not end")
+		return nil
+	}
+}
+
+// startError returns why a server at path does not start.
+func startError(t *testing.T, path string) error {
+	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	defer stop()
+	s := NewServer(path, &fake{}, discard)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-s.Ready():
+		return errors.New("it started")
+	}
+}

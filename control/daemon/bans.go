@@ -1,0 +1,204 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+	"unicode"
+
+	"sluice/control/api"
+	"sluice/control/ban"
+	"sluice/xdp"
+)
+
+// banTable is the kernel's table as the list of bans wants it.
+type banTable struct{ *xdp.Bans }
+
+func (t banTable) Hits(p netip.Prefix) (uint64, time.Duration, error) {
+	h, err := t.Bans.Hits(p)
+	return h.Packets, h.Last, err
+}
+
+func (d *Daemon) openBans() (ban.Table, error) {
+	b, err := xdp.OpenBans(d.opts.BPFDir)
+	if err != nil {
+		return nil, err
+	}
+	return banTable{b}, nil
+}
+
+// maxWhy bounds what a ban says of itself: it is kept with each of many.
+const maxWhy = 200
+
+// Ban bans sources. They are judged together, so that a bad one bans nobody.
+func (d *Daemon) Ban(ctx context.Context, r api.BanRequest) ([]api.Ban, error) {
+	targets, err := parseTargets(r.Targets)
+	if err != nil {
+		return nil, refused(err)
+	}
+	if len(r.Why) > maxWhy || strings.ContainsFunc(r.Why, unicode.IsControl) {
+		return nil, refused(fmt.Errorf("why: at most %d bytes, in one line", maxWhy))
+	}
+	if r.ForSeconds < 0 || r.ForSeconds > ban.MaxFor.Seconds() {
+		return nil, refused(fmt.Errorf("a ban lasts at most %d days; without an end it holds until it is lifted", ban.MaxFor/(24*time.Hour)))
+	}
+	guarded, err := d.guarded(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := judgeTargets(targets, guarded, r.Force); err != nil {
+		return nil, refused(err)
+	}
+	bans, err := d.bans.Add(targets, seconds(r.ForSeconds), r.Why, r.By)
+	return shownBans(bans), refused(err)
+}
+
+// Unban lifts bans.
+func (d *Daemon) Unban(_ context.Context, r api.UnbanRequest) ([]api.Ban, error) {
+	if r.All != (len(r.Targets) == 0) {
+		return nil, refused(errors.New("say which bans to lift, or all of them"))
+	}
+	var targets []netip.Prefix
+	var err error
+	if r.All {
+		all, err := d.bans.All()
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range all {
+			targets = append(targets, b.Target)
+		}
+	} else if targets, err = parseTargets(r.Targets); err != nil {
+		return nil, refused(err)
+	}
+	bans, err := d.bans.Remove(targets)
+	return shownBans(bans), refused(err)
+}
+
+func parseTargets(texts []string) ([]netip.Prefix, error) {
+	if len(texts) == 0 {
+		return nil, errors.New("no target: give addresses or prefixes")
+	}
+	var (
+		out  []netip.Prefix
+		errs []error
+	)
+	for _, text := range texts {
+		p, err := ban.ParseTarget(text)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		out = append(out, p)
+	}
+	return out, errors.Join(errs...)
+}
+
+// guard is an address that a ban should not cover by mistake.
+type guard struct {
+	addr netip.Addr
+	what string
+	own  bool // of the box: no packet of a peer has it as its source
+}
+
+// guarded are the box's own addresses, and those that it depends on.
+func (d *Daemon) guarded(ctx context.Context) ([]guard, error) {
+	var out []guard
+	links, err := d.host.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range links {
+		for _, a := range l.Addresses {
+			out = append(out, guard{a.Addr(), "an address of " + l.Name, true})
+		}
+	}
+	cfg := d.liveConfig()
+	for _, n := range cfg.BGP.Neighbors {
+		out = append(out, guard{addr: n.Address, what: "BGP neighbor " + n.Name})
+	}
+	for _, r := range cfg.Routes {
+		for _, via := range r.Via {
+			out = append(out, guard{addr: via, what: "the next hop of " + r.Prefix.String()})
+		}
+	}
+	for _, r := range d.bgp.Routes() {
+		for _, via := range r.NextHops {
+			out = append(out, guard{addr: via, what: "the next hop of " + r.Prefix.String()})
+		}
+	}
+	for _, t := range cfg.Tunnels {
+		for _, p := range t.Peers {
+			for _, e := range p.Endpoints {
+				out = append(out, guard{addr: e.Addr(), what: "peer " + p.Name + " of tunnel " + t.Name})
+			}
+		}
+	}
+	return out, nil
+}
+
+// judgeTargets refuses what is surely or likely a mistake.
+func judgeTargets(targets []netip.Prefix, guarded []guard, force bool) error {
+	for _, t := range targets {
+		if ban.IsWide(t) && !force {
+			return fmt.Errorf("%s is very wide: say --force if it is meant", t)
+		}
+		for _, g := range guarded {
+			if !t.Contains(g.addr.Unmap().WithZone("")) {
+				continue
+			}
+			if g.own && t.IsSingleIP() {
+				return fmt.Errorf("%s is %s: the box does not ban itself", ban.Text(t), g.what)
+			}
+			if !force {
+				return fmt.Errorf("%s covers %s, %s: say --force if it is meant", ban.Text(t), g.addr, g.what)
+			}
+		}
+	}
+	return nil
+}
+
+func (d *Daemon) showBans() ([]api.Ban, error) {
+	all, err := d.bans.All()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.Ban, 0, len(all))
+	for _, s := range all {
+		out = append(out, shownBan(s))
+	}
+	return out, nil
+}
+
+func shownBan(s ban.Shown) api.Ban {
+	b := api.Ban{
+		Target: ban.Text(s.Target), Since: s.Since, RemainingSeconds: s.Remaining.Seconds(), Why: s.Why, By: s.By, Packets: s.Packets,
+	}
+	if !s.Until.IsZero() {
+		b.Until = &s.Until
+	}
+	if !s.LastHit.IsZero() {
+		b.LastHit = &s.LastHit
+	}
+	return b
+}
+
+func shownBans(bans []ban.Ban) []api.Ban {
+	out := []api.Ban{}
+	for _, b := range bans {
+		out = append(out, shownBan(ban.Shown{Ban: b}))
+	}
+	return out
+}
+
+// banOf is the ban that dropped a packet of this source.
+func (d *Daemon) banOf(source netip.Addr) *api.Ban {
+	b, ok := d.bans.Find(source)
+	if !ok {
+		return nil
+	}
+	shown := shownBan(ban.Shown{Ban: b})
+	return &shown
+}

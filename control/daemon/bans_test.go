@@ -1,0 +1,79 @@
+package daemon
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"sluice/control/api"
+)
+
+func TestBansThatAreLikelyMistakesAreRefused(t *testing.T) {
+	guarded := []guard{
+		{netip.MustParseAddr("198.18.0.2"), "an address of eth0", true},
+		{netip.MustParseAddr("fe80::2"), "an address of eth0", true},
+		{netip.MustParseAddr("198.18.0.1"), "BGP neighbor tor", false},
+		{netip.MustParseAddr("fe80::1%eth0"), "the next hop of ::/0", false},
+	}
+	for _, c := range []struct{ target, problem, forced string }{
+		{"192.0.2.7", "", ""},
+		{"2001:db8::/32", "", ""},
+		{"198.18.0.2", "198.18.0.2 is an address of eth0: the box does not ban itself", "198.18.0.2 is an address of eth0: the box does not ban itself"},
+		{"198.18.0.1", "198.18.0.1 covers 198.18.0.1, BGP neighbor tor: say --force if it is meant", ""},
+		{"198.18.0.0/30", "198.18.0.0/30 covers 198.18.0.2, an address of eth0: say --force if it is meant", ""},
+		{"fe80::1", "fe80::1 covers fe80::1%eth0, the next hop of ::/0: say --force if it is meant", ""},
+		{"128.0.0.0/1", "128.0.0.0/1 is very wide: say --force if it is meant", ""},
+	} {
+		for _, force := range []bool{false, true} {
+			want := c.problem
+			if force {
+				want = c.forced
+			}
+			err := judgeTargets([]netip.Prefix{target(t, c.target)}, guarded, force)
+			if got := errorText(err); got != want {
+				t.Errorf("%s, forced %v: %q, want %q", c.target, force, got, want)
+			}
+		}
+	}
+}
+
+func target(t *testing.T, text string) netip.Prefix {
+	t.Helper()
+	list, err := parseTargets([]string{text})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list[0]
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// TestABadRequestBansNobody: each is refused before anything is asked of the machine.
+func TestABadRequestBansNobody(t *testing.T) {
+	for _, c := range []struct {
+		request api.BanRequest
+		problem string
+	}{
+		{api.BanRequest{}, "no target"},
+		{api.BanRequest{Targets: []string{"192.0.2.7", "nobody", "0.0.0.0/0"}}, "\"nobody\": want an address or a prefix, as 192.0.2.7 or 2001:db8::/64\n\"0.0.0.0/0\": that is everyone"},
+		{api.BanRequest{Targets: []string{"192.0.2.7"}, ForSeconds: -1}, "at most 365 days"},
+		{api.BanRequest{Targets: []string{"192.0.2.7"}, ForSeconds: 365*86400 + 1}, "at most 365 days"},
+		{api.BanRequest{Targets: []string{"192.0.2.7"}, Why: "two\nlines"}, "in one line"},
+		{api.BanRequest{Targets: []string{"192.0.2.7"}, Why: strings.Repeat("x", 201)}, "at most 200 bytes"},
+	} {
+		if _, err := (&Daemon{}).Ban(context.Background(), c.request); err == nil || !strings.Contains(err.Error(), c.problem) {
+			t.Errorf("%+v: %v, want %q", c.request, err, c.problem)
+		}
+	}
+	for _, r := range []api.UnbanRequest{{}, {Targets: []string{"192.0.2.7"}, All: true}, {Targets: []string{"nobody"}}} {
+		if _, err := (&Daemon{}).Unban(context.Background(), r); err == nil {
+			t.Errorf("%+v was taken", r)
+		}
+	}
+}

@@ -1,0 +1,135 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"sluice/control/api"
+)
+
+// reader is a stream of a hub; what it reads comes on events.
+type reader struct {
+	events chan api.Event
+	ended  chan error
+	stop   context.CancelFunc
+}
+
+func read(t *testing.T, h *hub, drops bool) *reader {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	r := &reader{events: make(chan api.Event), ended: make(chan error, 1), stop: stop}
+	go func() {
+		r.ended <- h.listen(ctx, drops, func(e api.Event) error {
+			select {
+			case r.events <- e:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	}()
+	return r
+}
+
+func (r *reader) next(t *testing.T) api.Event {
+	t.Helper()
+	select {
+	case e := <-r.events:
+		return e
+	case <-time.After(10 * time.Second):
+		t.Fatal("no event")
+		return api.Event{}
+	}
+}
+
+func (r *reader) want(t *testing.T, kind api.EventType) api.Event {
+	t.Helper()
+	e := r.next(t)
+	if e.Type != kind || e.Time.IsZero() {
+		t.Errorf("got %+v, want a %s with its time", e, kind)
+	}
+	return e
+}
+
+func TestEveryReaderHearsWhatItAskedFor(t *testing.T) {
+	h := newHub()
+	h.setSampling(true)
+	all, plain := read(t, h, true), read(t, h, false)
+	all.want(t, api.EventBegin)
+	plain.want(t, api.EventBegin)
+	h.publish(api.Event{Type: api.EventDrop})
+	h.publish(api.Event{Type: api.EventUnseen, Count: 3})
+	h.publish(api.Event{Type: api.EventBGP})
+	all.want(t, api.EventDrop)
+	all.want(t, api.EventUnseen)
+	all.want(t, api.EventBGP)
+	plain.want(t, api.EventBGP)
+	if h.count() != 2 || !h.wanted() {
+		t.Errorf("%d readers, drops wanted: %v", h.count(), h.wanted())
+	}
+	all.stop()
+	if err := <-all.ended; err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if h.count() != 1 || h.wanted() {
+		t.Errorf("then %d readers, drops wanted: %v", h.count(), h.wanted())
+	}
+	plain.stop()
+	<-plain.ended
+}
+
+func TestDropsBeginWhenTheyAreSampled(t *testing.T) {
+	h := newHub()
+	r := read(t, h, true)
+	<-h.demand
+	if !h.wanted() {
+		t.Error("nobody wants drops")
+	}
+	h.publish(api.Event{Type: api.EventBGP}) // before the beginning, and not lost
+	select {
+	case e := <-r.events:
+		t.Errorf("began with %+v before anything was sampled", e)
+	default:
+	}
+	h.setSampling(true)
+	r.want(t, api.EventBegin)
+	r.want(t, api.EventBGP)
+	h.setSampling(false)
+	late := read(t, h, true)
+	late.stop() // while it waits
+	if err := <-late.ended; err != nil {
+		t.Error(err)
+	}
+	r.stop()
+	<-r.ended
+}
+
+func TestASlowReaderHoldsNobodyUpAndIsToldWhatItMissed(t *testing.T) {
+	h := newHub()
+	slow, quick := read(t, h, false), read(t, h, false)
+	slow.want(t, api.EventBegin)
+	quick.want(t, api.EventBegin)
+	const told = 3 * waiting
+	got := 0
+	for range told {
+		h.publish(api.Event{Type: api.EventBGP})
+		quick.want(t, api.EventBGP)
+		got++
+	}
+	var heard, lost uint64
+	for heard+lost < told {
+		switch e := slow.next(t); e.Type {
+		case api.EventLost:
+			lost += e.Count
+		default:
+			heard++
+		}
+	}
+	if heard+lost != told || lost == 0 || heard > waiting+2 {
+		t.Errorf("of %d events it heard %d and was told that it lost %d", told, heard, lost)
+	}
+	slow.stop()
+	quick.stop()
+}

@@ -1,0 +1,107 @@
+package daemon
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sluice/control/api"
+	"sluice/control/config"
+)
+
+// place writes files into a directory and returns the path of the first, edge.yaml.
+func place(t *testing.T, yaml string, sets map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "edge.yaml")
+	err := os.WriteFile(file, []byte(yaml), 0o600)
+	for name, text := range sets {
+		err = errors.Join(err, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestPretendNamesEveryInterfaceOfTheFile(t *testing.T) {
+	var names []string
+	for _, l := range pretend(parsed(t, site)).Host.Links {
+		names = append(names, l.Name)
+		if l.PeerHere || !l.Up || l.MTU != 1500 || l.Index != len(names) || len(l.Addresses) != 0 {
+			t.Errorf("link %+v", l)
+		}
+	}
+	if !slices.Equal(names, []string{"eth0", "w"}) {
+		t.Errorf("links %q", names)
+	}
+}
+
+func TestCheckReportsWhatAGoodFileCosts(t *testing.T) {
+	file := place(t, site+"sets: [{name: none, files: [empty.netset]}]\n", map[string]string{"empty.netset": "# nothing\n"})
+	r, err := Check(t.Context(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, o := range r.Objects {
+		if want := []string{"xdp", "tc"}[i]; o.Name != want || o.Bytes <= 0 || o.WorstProbes <= 0 || o.Prefixes <= 0 {
+			t.Errorf("object %d is %+v", i, o)
+		}
+	}
+	// failsafe 2, ingress 2; tc has egress and the workload's beside.
+	if got := []int{r.Objects[0].Entries, r.Objects[1].Entries}; !slices.Equal(got, []int{4, 7}) {
+		t.Errorf("entries %v, want 4 and 7", got)
+	}
+	if r.File != file || r.Warnings == nil || len(r.Warnings) != 0 || r.Errors == nil || len(r.Errors) != 0 {
+		t.Errorf("report %+v", r)
+	}
+}
+
+func TestCheckWarnsOnceOfARuleThatNeverMatches(t *testing.T) {
+	r, err := Check(t.Context(), place(t, `
+interfaces: [{name: eth0, role: uplink, addresses: [198.18.0.2/30]}]
+sets: [{name: none, prefixes: []}]
+management: {accept: [{name: m, protocol: any, from: [none]}]}
+workloads: [{name: w, interface: w, addresses: [10.0.1.1], egress: {rules: [{name: e, to: [none], action: drop}]}}]
+`, nil))
+	want := []string{"failsafe/m: from is an empty set: it never matches", "workload/w/egress/e: to is an empty set: it never matches"}
+	if err != nil || !slices.Equal(r.Warnings, want) {
+		t.Errorf("warnings %q (%v), want %q", r.Warnings, err, want)
+	}
+}
+
+func TestCheckAndLoadOfABadFile(t *testing.T) {
+	var list config.Errors
+	file := place(t, "polcy: {}\nndoe: {}\n", nil)
+	if _, err := Check(t.Context(), file); !errors.As(err, &list) || len(list) != 2 || list[0].Pos.File != file {
+		t.Errorf("check: %v", err)
+	}
+	if _, err := Load(file); !errors.As(err, &list) || len(list) != 2 {
+		t.Errorf("load: %v", err)
+	}
+	file = place(t, "sets: [{name: s, files: [none.netset]}]\n", nil)
+	if _, err := Load(file); !errors.As(err, &list) || len(list) != 1 || !strings.Contains(err.Error(), filepath.Join(filepath.Dir(file), "none.netset")) {
+		t.Errorf("a set file that is not there: %v", err)
+	}
+}
+
+func TestLoadTakesTheSetFilesAlong(t *testing.T) {
+	text := "interfaces: [{name: eth0, role: uplink}]\nsets: [{name: s, files: [b.netset, a.netset]}]\n"
+	file := place(t, text, map[string]string{"a.netset": "192.0.2.0/24\n", "b.netset": "# b\n198.51.100.0/24\n", "other": ""})
+	got, err := Load(file)
+	want := api.Candidate{Name: file, Bytes: []byte(text), Files: []api.File{
+		{Path: "a.netset", Contents: []byte("192.0.2.0/24\n")}, {Path: "b.netset", Contents: []byte("# b\n198.51.100.0/24\n")}}}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("candidate (-want +got):\n%s (%v)", diff, err)
+	}
+	// What was sent parses to the same at the other end.
+	c, err := parseCandidate(got)
+	if err != nil || len(c.Config.SetByName("s").Prefixes) != 2 {
+		t.Errorf("candidate %+v (%v)", c, err)
+	}
+}
