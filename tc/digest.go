@@ -4,17 +4,23 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 
 	"sluice/xdp/classify"
 )
 
 // Digest identifies the content of g and the object that runs it: 32 hexadecimal digits. It knows neither interfaces
-// nor their indexes; Diff compares those. JSON keeps apart what must be: a nil address list (any) is null, and an
-// empty one (none) is [].
+// nor their indexes; Diff compares those.
 func (g Generation) Digest() string {
 	h := sha256.New()
-	// Every field is a plain value, so neither of the two can fail.
-	_ = json.NewEncoder(h).Encode(g)
+	classify.Digest(h, g.Policies())
+	none := classify.Policy{}
+	g.Failsafe, g.System, g.Ingress, g.Egress = none, none, none, none
+	g.Workloads = slices.Clone(g.Workloads)
+	for i := range g.Workloads {
+		g.Workloads[i].Ingress, g.Workloads[i].Egress = none, none
+	}
+	_ = json.NewEncoder(h).Encode(g) // plain values, so it cannot fail
 	_, _ = h.Write(_TcBytes)
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
@@ -27,4 +33,12 @@ func (g Generation) Policies() []classify.Policy {
 		out = append(out, w.Ingress, w.Egress)
 	}
 	return out
+}
+
+// tables compiles the policies, unless that was done already.
+func (g Generation) tables() (*classify.Tables, error) {
+	if g.Tables != nil {
+		return g.Tables, nil
+	}
+	return classify.Compile(g.Policies())
 }

@@ -166,7 +166,7 @@ func (l *links) hash() string {
 
 // build loads the live programs and their explain twins, which share every map but .rodata.
 func build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links, g Generation) (*pin.Generation, error) {
-	tables, err := classify.Compile(g.Policies())
+	tables, err := g.tables()
 	if err != nil {
 		return nil, err
 	}

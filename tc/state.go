@@ -52,6 +52,9 @@ type Generation struct {
 	Matrix    Matrix
 	Strict    []netip.Prefix // plaintext to these is dropped at uplink egress
 	FlowSlots uint32
+	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
+	// of the content.
+	Tables *classify.Tables `json:"-"`
 }
 
 // Workload is a namespace behind a veth. Its ingress policy judges what is delivered to it, its egress policy what

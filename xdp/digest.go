@@ -14,12 +14,20 @@ func (g Generation) Policies() []classify.Policy {
 }
 
 // Digest identifies the content of g and the object that runs it: 32 hexadecimal digits. Equal digests mean that the
-// live program need not be loaded again. JSON keeps apart what must be: a nil address list (any) is null, and an empty
-// one (none) is [].
+// live program need not be loaded again.
 func (g Generation) Digest() string {
 	h := sha256.New()
-	// Every field is a plain value, so neither of the two can fail.
-	_ = json.NewEncoder(h).Encode(g)
+	classify.Digest(h, g.Policies())
+	g.Failsafe, g.System, g.Ingress = classify.Policy{}, classify.Policy{}, classify.Policy{}
+	_ = json.NewEncoder(h).Encode(g) // plain values, so it cannot fail
 	_, _ = h.Write(_IngressBytes)
 	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// tables compiles the policies, unless that was done already.
+func (g Generation) tables() (*classify.Tables, error) {
+	if g.Tables != nil {
+		return g.Tables, nil
+	}
+	return classify.Compile(g.Policies())
 }

@@ -72,8 +72,7 @@ func reuse(dir *pin.Dir, digest string) (*pin.Generation, error) {
 
 // build loads the live program and its explain twin, which share every map.
 func build(dir *pin.Dir, state *stateMaps, g Generation) (*pin.Generation, error) {
-	// The order is that of enum policy_index.
-	tables, err := classify.Compile([]classify.Policy{g.Failsafe, g.System, g.Ingress})
+	tables, err := g.tables()
 	if err != nil {
 		return nil, err
 	}

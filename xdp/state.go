@@ -42,6 +42,9 @@ type Generation struct {
 	System    classify.Policy
 	Ingress   classify.Policy
 	FlowSlots uint32 // entries of each flow table, shared with tc
+	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
+	// of the content.
+	Tables *classify.Tables `json:"-"`
 }
 
 // Facts are what the machine tells about an interface's XDP abilities.

@@ -1,8 +1,11 @@
 package compile
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+
+	"golang.org/x/sync/errgroup"
 
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
@@ -24,21 +27,35 @@ func (c *compiler) budget(d *Desired) {
 		return // said already; the tables would say it again in other words
 	}
 	c.failsafeBudget(d.XDP.Generation.Failsafe)
-	for _, policies := range [][]classify.Policy{d.XDP.Generation.Policies(), d.TC.Generation.Policies()} {
-		_, err := classify.Compile(policies)
-		if err == nil {
-			continue
-		}
-		at := place{c.cfg.Policy.Ingress.Pos, "policy"}
-		var over *classify.BudgetError
-		if errors.As(err, &over) {
-			if of, known := c.places[over.Rule]; known {
-				at = of
-			}
-		}
-		c.fail(at.pos, at.path, err.Error(), "")
-		return // the other object most likely fails for the same rule
+	c.compileTables(d)
+}
+
+// compileTables compiles the policies of both objects, side by side: each may hold a million prefixes. Loading uses the
+// same tables.
+func (c *compiler) compileTables(d *Desired) {
+	var inXDP, inTC error
+	var group errgroup.Group
+	group.Go(func() error {
+		d.XDP.Generation.Tables, inXDP = classify.Compile(d.XDP.Generation.Policies())
+		return nil
+	})
+	group.Go(func() error {
+		d.TC.Generation.Tables, inTC = classify.Compile(d.TC.Generation.Policies())
+		return nil
+	})
+	_ = group.Wait()
+	err := cmp.Or(inXDP, inTC) // one: the other object most likely fails for the same rule
+	if err == nil {
+		return
 	}
+	at := place{c.cfg.Policy.Ingress.Pos, "policy"}
+	var over *classify.BudgetError
+	if errors.As(err, &over) {
+		if of, known := c.places[over.Rule]; known {
+			at = of
+		}
+	}
+	c.fail(at.pos, at.path, err.Error(), "")
 }
 
 // failsafeBudget counts what the root, which has no classifier, compares one by one: pairs of prefix and port range.

@@ -70,14 +70,10 @@ func Check(_ context.Context, file string) (Report, error) {
 	}
 	r.Warnings = append(r.Warnings, desired.Warnings...)
 	for _, object := range []struct {
-		name     string
-		policies []classify.Policy
-	}{{"xdp", desired.XDP.Generation.Policies()}, {"tc", desired.TC.Generation.Policies()}} {
-		tables, err := classify.Compile(object.policies)
-		if err != nil {
-			return r, err
-		}
-		c := tables.Cost()
+		name   string
+		tables *classify.Tables
+	}{{"xdp", desired.XDP.Generation.Tables}, {"tc", desired.TC.Generation.Tables}} {
+		c := object.tables.Cost()
 		r.Objects = append(r.Objects, ObjectCost{object.name, c.Entries, c.Classes, c.Prefixes, c.Bytes, c.WorstProbes})
 	}
 	for _, f := range classify.Lint(desired.TC.Generation.Policies()) { // they hold all that XDP judges
