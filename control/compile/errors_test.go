@@ -50,18 +50,19 @@ func TestABudgetErrorStandsAtItsRule(t *testing.T) {
 	many := func(n int) string {
 		var items []string
 		for i := range n {
-			items = append(items, fmt.Sprintf("        - {name: r%d, protocol: tcp, ports: [%d], action: drop}\n", i, i+1))
+			items = append(items, fmt.Sprintf("        - {name: r%d, protocol: tcp, source_ports: [%d], action: drop}\n", i, i+1))
 		}
 		return strings.Join(items, "")
 	}
+	const advice = "too many rules differ in nothing that is looked up: protocol, ports and addresses that do not nest; join them, or put the widest first"
 	for _, c := range []struct{ name, yaml, want string }{
-		{"of the node's policy", uplink + "policy:\n  ingress:\n      rules:\n" + many(abi.MaxRules+5),
-			"edge.yaml:4101:11: policy.ingress.rules[4096]: rule ingress/r4096 needs 1 entries, 0 of 4096 are left (all rules together: 4101): " +
-				"join rules that differ only in addresses by one set"},
+		{"of the node's policy", uplink + "policy:\n  ingress:\n      rules:\n" + many(abi.MaxWalk+5),
+			"edge.yaml:2053:11: policy.ingress.rules[2048]: rule ingress/r2048 needs 1 places in one list of rules to compare, " +
+				"0 of 2048 are left (all rules together: 2053): " + advice},
 		{"of a workload, which only tc holds", uplink + "policy: {ingress: {rules: [{name: r, action: drop}]}}\nworkloads:\n  - {name: v, interface: v, addresses: [10.0.1.2]}\n" +
-			"  - name: w\n    interface: w\n    addresses: [10.0.1.1]\n    egress:\n      rules:\n" + many(abi.MaxRules),
-			"edge.yaml:4105:11: workloads[1].egress.rules[4095]: rule workload/w/egress/r4095 needs 1 entries, 0 of 4096 are left (all rules together: 4097): " +
-				"join rules that differ only in addresses by one set"},
+			"  - name: w\n    interface: w\n    addresses: [10.0.1.1]\n    egress:\n      rules:\n" + many(abi.MaxWalk+1),
+			"edge.yaml:2058:11: workloads[1].egress.rules[2048]: rule workload/w/egress/r2048 needs 1 places in one list of rules to compare, " +
+				"0 of 2048 are left (all rules together: 2049): " + advice},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			same(t, strings.Split(refusal(t, parse(t, c.yaml), facts("eth0", "v", "w")).Error(), "\n"), c.want)

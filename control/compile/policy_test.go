@@ -3,6 +3,7 @@ package compile
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -141,7 +142,10 @@ func TestBothObjectsJudgeTheSamePolicies(t *testing.T) {
 }
 
 // comparers are for types of net/netip, which have fields that cmp may not see.
-var comparers = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, netip.AddrPort{})
+var comparers = cmp.Options{
+	cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, netip.AddrPort{}),
+	cmp.Comparer(func(a, b *classify.Tables) bool { return reflect.DeepEqual(a, b) }),
+}
 
 func TestActionsAndFragments(t *testing.T) {
 	for _, c := range []struct {
