@@ -59,7 +59,7 @@ func keyOf(p classify.Packet) key {
 	return k
 }
 
-func spec(b *testing.B) *ebpf.CollectionSpec {
+func spec(b testing.TB) *ebpf.CollectionSpec {
 	b.Helper()
 	cmd := exec.Command("clang-19", "-target", "bpf", "-g", "-O2", "-I", "../../../xdp/include", "-I", "../../../xdp/bpf",
 		"-idirafter", "/usr/include/x86_64-linux-gnu", "-idirafter", "/usr/include/aarch64-linux-gnu", "-c", "bpf/bench.c", "-o", "-")
@@ -82,7 +82,13 @@ type bench struct {
 	loading  time.Duration
 }
 
-func newBench(b *testing.B, t *classify.Tables, trie []netip.Prefix, lanes ...lane) *bench {
+func newBench(b testing.TB, t *classify.Tables, trie []netip.Prefix, lanes ...lane) *bench {
+	b.Helper()
+	return newBenchOf(b, keyCount, t, trie, lanes...)
+}
+
+// newBenchOf takes the number of keys, a power of two.
+func newBenchOf(b testing.TB, keyCount uint32, t *classify.Tables, trie []netip.Prefix, lanes ...lane) *bench {
 	b.Helper()
 	s := spec(b)
 	for _, name := range []string{"flows_out", "flows_in", "interfaces", "self", "explained"} {
@@ -93,7 +99,7 @@ func newBench(b *testing.B, t *classify.Tables, trie []netip.Prefix, lanes ...la
 	if err := table.Resize(s, t); err != nil {
 		b.Fatal(err)
 	}
-	if err := s.Variables["key_mask"].Set(uint32(keyCount - 1)); err != nil {
+	if err := s.Variables["key_mask"].Set(keyCount - 1); err != nil {
 		b.Fatal(err)
 	}
 	out := &bench{programs: map[lane]*ebpf.Program{}}
@@ -127,7 +133,7 @@ func newBench(b *testing.B, t *classify.Tables, trie []netip.Prefix, lanes ...la
 	return out
 }
 
-func fillTrie(b *testing.B, maps map[string]*ebpf.Map, trie []netip.Prefix) {
+func fillTrie(b testing.TB, maps map[string]*ebpf.Map, trie []netip.Prefix) {
 	b.Helper()
 	for chunk := range slices.Chunk(trie, 4096) {
 		values := make([]uint32, len(chunk))
@@ -154,7 +160,7 @@ func fillTrie(b *testing.B, maps map[string]*ebpf.Map, trie []netip.Prefix) {
 }
 
 // run returns the median nanoseconds per packet of each lane, beyond those of the lane that does nothing.
-func (x *bench) run(b *testing.B, packets []classify.Packet) map[lane]float64 {
+func (x *bench) run(b testing.TB, packets []classify.Packet) map[lane]float64 {
 	b.Helper()
 	index, keys := make([]uint32, keyCount), make([]key, keyCount)
 	for i := range keys {
@@ -194,9 +200,9 @@ func (x *bench) run(b *testing.B, packets []classify.Packet) map[lane]float64 {
 }
 
 // threadTime is what the calling thread used of a CPU: unlike the clock, the neighbours on a busy machine do not stretch it.
-func threadTime(b *testing.B) time.Duration { return cpuTime(b, unix.CLOCK_THREAD_CPUTIME_ID) }
+func threadTime(b testing.TB) time.Duration { return cpuTime(b, unix.CLOCK_THREAD_CPUTIME_ID) }
 
-func cpuTime(b *testing.B, clock int32) time.Duration {
+func cpuTime(b testing.TB, clock int32) time.Duration {
 	b.Helper()
 	var now unix.Timespec
 	if err := unix.ClockGettime(clock, &now); err != nil {
@@ -205,7 +211,7 @@ func cpuTime(b *testing.B, clock int32) time.Duration {
 	return time.Duration(now.Nano())
 }
 
-func compile(b *testing.B, policies ...classify.Policy) (*classify.Tables, time.Duration) {
+func compile(b testing.TB, policies ...classify.Policy) (*classify.Tables, time.Duration) {
 	b.Helper()
 	start := cpuTime(b, unix.CLOCK_PROCESS_CPUTIME_ID)
 	t, err := classify.Compile(policies)
