@@ -42,17 +42,18 @@ var monotonous = regexp.MustCompile(`(?m)^.*(Connecting to|Connect delayed|Conne
 type bird struct {
 	t      *testing.T
 	socket string
+	log    string
 }
 
 func startBird(t *testing.T, s *site) *bird {
 	t.Helper()
-	b := &bird{t: t, socket: filepath.Join(s.Dir, "bird.ctl")}
-	config, log := filepath.Join(s.Dir, "bird.conf"), filepath.Join(s.Dir, "bird.log")
-	if err := os.WriteFile(config, fmt.Appendf(nil, torFile, log), 0o600); err != nil {
+	b := &bird{t: t, socket: filepath.Join(s.Dir, "bird.ctl"), log: filepath.Join(s.Dir, "bird.log")}
+	config := filepath.Join(s.Dir, "bird.conf")
+	if err := os.WriteFile(config, fmt.Appendf(nil, torFile, b.log), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if said, _ := os.ReadFile(log); t.Failed() {
+		if said, _ := os.ReadFile(b.log); t.Failed() {
 			said = monotonous.ReplaceAll(said, nil)
 			t.Logf("BIRD said:\n%s", said[max(0, len(said)-4000):])
 		}

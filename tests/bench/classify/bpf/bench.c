@@ -2,7 +2,7 @@
 
 /* Lanes of the benchmark: what one packet costs, with keys from an array instead of a frame. */
 
-#include "stages.h"
+#include "../../../../xdp/bpf/stages.h"
 #include "sluice/classify.h"
 
 enum lane { LANE_NOTHING, LANE_LPM, LANE_TABLE, LANE_CLASSIFY, LANE_JUDGE };
@@ -65,7 +65,7 @@ static __always_inline int judged(const struct packet *p, bool only_classes)
 }
 
 SEC("xdp")
-int bench(struct xdp_md *ctx)
+int bench(struct xdp_md *ctx __attribute__((unused)))
 {
 	__u32 index = next_key++ & key_mask;
 	struct bench_key *k = bpf_map_lookup_elem(&bench_keys, &index);
