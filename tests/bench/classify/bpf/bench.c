@@ -2,7 +2,7 @@
 
 /* Lanes of the benchmark: what one packet costs, with keys from an array instead of a frame. */
 
-#include "stages.h"
+#include "../../../../xdp/bpf/stages.h"
 #include "sluice/classify.h"
 
 enum lane { LANE_NOTHING, LANE_LPM, LANE_TABLE, LANE_CLASSIFY, LANE_JUDGE };
