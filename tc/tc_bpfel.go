@@ -43,6 +43,7 @@ const (
 	tcMapSrcUp              = "src_up"
 	tcMapStrict4            = "strict4"
 	tcMapStrict6            = "strict6"
+	tcMapVerdicts           = "verdicts"
 	tcMapWorkloads          = "workloads"
 	tcProgDownstreamEgress  = "downstream_egress"
 	tcProgDownstreamIngress = "downstream_ingress"
@@ -144,6 +145,7 @@ type tcMapSpecs struct {
 	SrcUp       *ebpf.MapSpec `ebpf:"src_up"`
 	Strict4     *ebpf.MapSpec `ebpf:"strict4"`
 	Strict6     *ebpf.MapSpec `ebpf:"strict6"`
+	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 	Workloads   *ebpf.MapSpec `ebpf:"workloads"`
 }
 
@@ -203,6 +205,7 @@ type tcMaps struct {
 	SrcUp       *ebpf.Map `ebpf:"src_up"`
 	Strict4     *ebpf.Map `ebpf:"strict4"`
 	Strict6     *ebpf.Map `ebpf:"strict6"`
+	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 	Workloads   *ebpf.Map `ebpf:"workloads"`
 }
 
@@ -235,6 +238,7 @@ func (m *tcMaps) Close() error {
 		m.SrcUp,
 		m.Strict4,
 		m.Strict6,
+		m.Verdicts,
 		m.Workloads,
 	)
 }

@@ -41,6 +41,7 @@ const (
 	ingressMapSrc4        = "src4"
 	ingressMapSrc6        = "src6"
 	ingressMapSrcUp       = "src_up"
+	ingressMapVerdicts    = "verdicts"
 	ingressProgIngress    = "ingress"
 	ingressVarBucketMask  = "bucket_mask"
 	ingressVarExplain     = "explain"
@@ -120,6 +121,7 @@ type ingressMapSpecs struct {
 	Src4        *ebpf.MapSpec `ebpf:"src4"`
 	Src6        *ebpf.MapSpec `ebpf:"src6"`
 	SrcUp       *ebpf.MapSpec `ebpf:"src_up"`
+	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
 // ingressVariableSpecs contains global variables before they are loaded into the kernel.
@@ -175,6 +177,7 @@ type ingressMaps struct {
 	Src4        *ebpf.Map `ebpf:"src4"`
 	Src6        *ebpf.Map `ebpf:"src6"`
 	SrcUp       *ebpf.Map `ebpf:"src_up"`
+	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *ingressMaps) Close() error {
@@ -204,6 +207,7 @@ func (m *ingressMaps) Close() error {
 		m.Src4,
 		m.Src6,
 		m.SrcUp,
+		m.Verdicts,
 	)
 }
 

@@ -161,6 +161,13 @@ type Rule struct {
 	_           [27]byte
 }
 
+// Verdict is struct verdict, 8 bytes.
+type Verdict struct {
+	ID     uint32
+	Action uint8 // enum action
+	_      [3]uint8
+}
+
 // BucketSlot is struct bucket_slot, 16 bytes.
 type BucketSlot struct {
 	Kind uint32 // policy | BUCKET_*

@@ -120,6 +120,7 @@ func (c *compiler) addRules(policies []Policy) error {
 		}
 		for _, e := range r.expand(policies[r.policy].Default != Continue) {
 			c.tables.Rules = append(c.tables.Rules, e)
+			c.tables.Verdicts = append(c.tables.Verdicts, abi.Verdict{ID: e.ID, Action: e.Action})
 			c.owner = append(c.owner, int32(i))
 		}
 	}
@@ -220,28 +221,6 @@ func (c *compiler) addPrefixes(space [abi.ClassTables][]boundary) {
 		c.tables.ancestors = max(c.tables.ancestors, most)
 		c.tables.classes += len(s.classes)
 	}
-}
-
-// ancestors returns for each class the nearest one above it that has a wide bucket, and the most that one has above it.
-// nil: there are no wide buckets.
-func (s *side) ancestors(wide []bool) (up []uint64, most int) {
-	if !slices.Contains(wide, true) {
-		return nil, 0
-	}
-	up = make([]uint64, len(s.classes))
-	above := make([]int, len(s.classes))
-	for n, c := range s.classes { // parents come first
-		switch {
-		case c.parent == none:
-			up[n] = abi.NoClass
-		case wide[c.parent]:
-			up[n], above[n] = uint64(c.parent), above[c.parent]+1
-		default:
-			up[n], above[n] = up[c.parent], above[c.parent]
-		}
-		most = max(most, above[n])
-	}
-	return up, most
 }
 
 func isV6(table abi.ClassTable) bool { return table == abi.ClassSrc6 || table == abi.ClassDst6 }

@@ -32,8 +32,8 @@ func (t *Tables) Eval(policy int, p Packet) Decision {
 	case act.hidden:
 		d.Reason = ByFragment
 	default:
-		r := &t.Rules[act.limit]
-		d.Rule, d.Reason, d.Action = r.ID, ByRule, Action(r.Action)
+		does := t.Verdicts[act.limit]
+		d.Rule, d.Reason, d.Action = does.ID, ByRule, Action(does.Action)
 	}
 	return d
 }

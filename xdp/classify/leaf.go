@@ -118,6 +118,9 @@ func (l *leaves) list(entries []uint32) (uint32, error) {
 	return l.write(words), nil
 }
 
+// lineWords is a cache line: what fits into one takes one load.
+const lineWords = 8
+
 func (l *leaves) write(words []uint64) uint32 {
 	text := make([]byte, 0, 8*len(words))
 	for _, w := range words {
@@ -125,6 +128,9 @@ func (l *leaves) write(words []uint64) uint32 {
 	}
 	at, ok := l.known[string(text)]
 	if !ok {
+		if n := len(l.words) % lineWords; len(words) <= lineWords && n+len(words) > lineWords {
+			l.words = append(l.words, make([]uint64, lineWords-n)...)
+		}
 		at = uint32(len(l.words))
 		l.known[string(text)] = at
 		l.words = append(l.words, words...)

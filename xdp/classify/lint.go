@@ -2,6 +2,7 @@ package classify
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"sort"
@@ -21,7 +22,7 @@ func Lint(policies []Policy) []Finding {
 	var out []Finding
 	for i := range policies {
 		p := &policies[i]
-		var earlier []*extent
+		earlier := newShelf()
 		for j := range p.Rules {
 			r := &p.Rules[j]
 			if why := neverMatches(r); why != "" {
@@ -29,10 +30,10 @@ func Lint(policies []Policy) []Finding {
 				continue
 			}
 			e := newExtent(r)
-			if n := slices.IndexFunc(earlier, func(by *extent) bool { return by.covers(e) }); n >= 0 {
-				out = append(out, Finding{p.Name, r.Name, r.ID, coverText(earlier[n], e)})
+			if by := earlier.covering(e); by != nil {
+				out = append(out, Finding{p.Name, r.Name, r.ID, coverText(by, e)})
 			} else if !r.Shadow {
-				earlier = append(earlier, e)
+				earlier.put(e)
 			}
 		}
 	}
@@ -78,16 +79,83 @@ func families(prefixes []netip.Prefix) (v4, v6 bool) {
 	return v4, v6
 }
 
+// shelf holds rules where those that they might cover look for them, so that 100,000 rules need not each meet all.
+type shelf struct {
+	byFrom, byTo map[netip.Prefix][]*extent // by each prefix of a short list
+	rest         []*extent
+	count        int
+}
+
+func newShelf() *shelf {
+	return &shelf{byFrom: map[netip.Prefix][]*extent{}, byTo: map[netip.Prefix][]*extent{}}
+}
+
+// shortList bounds the places that one rule takes.
+const shortList = 8
+
+func (s *shelf) put(e *extent) {
+	e.order = s.count
+	s.count++
+	on, list := s.byFrom, e.from
+	if e.rule.From == nil {
+		on, list = s.byTo, e.to
+	}
+	if len(list) == 0 || len(list) > shortList {
+		s.rest = append(s.rest, e)
+		return
+	}
+	for _, p := range list {
+		on[p] = append(on[p], e)
+	}
+}
+
+// covering returns the first rule that covers e, or nil. It stands at a prefix around the first of e's own, or with the
+// rest.
+func (s *shelf) covering(e *extent) *extent {
+	var first *extent
+	look := func(list []*extent) {
+		for _, by := range list {
+			if first != nil && by.order >= first.order {
+				return
+			}
+			if by.covers(e) {
+				first = by
+				return
+			}
+		}
+	}
+	look(s.rest)
+	for p := range around(orEverywhere(e.rule.From, e.from)[0]) {
+		look(s.byFrom[p])
+	}
+	for p := range around(orEverywhere(e.rule.To, e.to)[0]) {
+		look(s.byTo[p])
+	}
+	return first
+}
+
+// around yields a masked prefix and all that contain it.
+func around(p netip.Prefix) iter.Seq[netip.Prefix] {
+	return func(yield func(netip.Prefix) bool) {
+		for bits := p.Bits(); bits >= 0; bits-- {
+			if !yield(netip.PrefixFrom(p.Addr(), bits).Masked()) {
+				return
+			}
+		}
+	}
+}
+
 // extent is what a rule matches, in a form that compares fast.
 type extent struct {
 	rule                     *Rule
+	order                    int
 	from, notFrom, to, notTo []netip.Prefix // outermost
 	ports, sources           []PortRange    // merged
 }
 
 func newExtent(r *Rule) *extent {
-	return &extent{r, outermost(r.From), outermost(r.NotFrom), outermost(r.To), outermost(r.NotTo),
-		mergePorts(r.Ports), mergePorts(r.SourcePorts)}
+	return &extent{rule: r, from: outermost(r.From), notFrom: outermost(r.NotFrom), to: outermost(r.To), notTo: outermost(r.NotTo),
+		ports: mergePorts(r.Ports), sources: mergePorts(r.SourcePorts)}
 }
 
 // outermost returns the masked prefixes that no other one of the list contains, sorted.

@@ -80,3 +80,54 @@ func TestWhatLintFindsCanBeLeftOut(t *testing.T) {
 		t.Errorf("lint found only %d rules", found)
 	}
 }
+
+// TestLintFindsWhatComparingEveryPairFinds: each rule that an earlier one makes unreachable is found, and named.
+func TestLintFindsWhatComparingEveryPairFinds(t *testing.T) {
+	found := 0
+	for seed := range uint64(60) {
+		rng := rand.New(rand.NewPCG(seed, 31))
+		policies := classifytest.Policies(rng)
+		for _, shape := range classifytest.Shapes {
+			policies = append(policies, policy(classify.Drop, classify.FragDefault, classifytest.Rules(rng, shape, 60)...))
+		}
+		for _, p := range policies {
+			var want []uint32
+			for i := range p.Rules {
+				for j := range p.Rules[:i+1] { // a pair by itself, or a rule by itself
+					pair := p
+					pair.Rules = []classify.Rule{p.Rules[j], p.Rules[i]}
+					if i == j {
+						pair.Rules = pair.Rules[:1]
+					}
+					findings := classify.Lint([]classify.Policy{pair})
+					if n := len(findings); n > 0 && findings[n-1].ID == p.Rules[i].ID {
+						want = append(want, p.Rules[i].ID)
+						break
+					}
+				}
+			}
+			var got []uint32
+			for _, f := range classify.Lint([]classify.Policy{p}) {
+				got = append(got, f.ID)
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("seed %d: found %v, want %v", seed, got, want)
+			}
+			found += len(got)
+		}
+	}
+	if found < 500 {
+		t.Errorf("only %d findings", found)
+	}
+}
+
+func BenchmarkLint(b *testing.B) {
+	for _, shape := range classifytest.Shapes {
+		b.Run(string(shape), func(b *testing.B) {
+			p := policy(classify.Drop, classify.FragDefault, classifytest.Rules(rand.New(rand.NewPCG(1, 32)), shape, 100_000)...)
+			for b.Loop() {
+				classify.Lint([]classify.Policy{p})
+			}
+		})
+	}
+}

@@ -234,3 +234,25 @@ func (c *classSet) add(first, end uint32) {
 	}
 	c.ranges = append(c.ranges, abi.ClassRange{First: first, Last: end - 1})
 }
+
+// ancestors returns for each class the nearest one above it that has a wide bucket, and the most that one has above it.
+// nil: there are no wide buckets.
+func (s *side) ancestors(wide []bool) (up []uint64, most int) {
+	if !slices.Contains(wide, true) {
+		return nil, 0
+	}
+	up = make([]uint64, len(s.classes))
+	above := make([]int, len(s.classes))
+	for n, c := range s.classes { // parents come first
+		switch {
+		case c.parent == none:
+			up[n] = abi.NoClass
+		case wide[c.parent]:
+			up[n], above[n] = uint64(c.parent), above[c.parent]+1
+		default:
+			up[n], above[n] = up[c.parent], above[c.parent]
+		}
+		most = max(most, above[n])
+	}
+	return up, most
+}

@@ -19,7 +19,7 @@ type budgets struct {
 var generous = []budgets{{64, 1024}, {16, 256}, {4, 64}, {1, 4}, {0, 0}}
 
 const (
-	maxPlaced = 1 << 22 // 4 bytes each while compiling, up to 30 in the tables
+	maxPlaced = 1 << 20 // 4 bytes each while compiling, up to 30 in the tables
 	// A policy of so few entries is looked through rather than looked up: the failsafe, the system's, a workload's.
 	fewEntries = 16
 )

@@ -17,6 +17,8 @@ type Tables struct {
 	Leaves  []uint64
 	// Rules is the rule space: the entries of all policies, policy after policy.
 	Rules []abi.Rule
+	// Verdicts are by entry.
+	Verdicts []abi.Verdict
 	// Policies are in the order given to Compile (enum policy_index).
 	Policies []abi.Policy
 
@@ -45,7 +47,7 @@ type Cost struct {
 
 // Cost counts the tables.
 func (t *Tables) Cost() Cost {
-	c := Cost{Entries: len(t.Rules), Prefixes: t.prefixes, Classes: t.classes, Bytes: bytesOf(t.Buckets) + bytesOf(t.Leaves) + bytesOf(t.Rules) +
+	c := Cost{Entries: len(t.Rules), Prefixes: t.prefixes, Classes: t.classes, Bytes: bytesOf(t.Buckets) + bytesOf(t.Leaves) + bytesOf(t.Rules) + bytesOf(t.Verdicts) +
 		bytesOf(t.Policies) + bytesOf(t.Up[0]) + bytesOf(t.Up[1])}
 	for table := range abi.ClassTables {
 		c.Bytes += bytesOf(t.Words(table))

@@ -22,6 +22,7 @@ const (
 	Buckets  = "buckets"
 	Leaves   = "leaves"
 	Rules    = "rules"
+	Verdicts = "verdicts"
 	Policies = "policies"
 
 	bucketMask = "bucket_mask" // a constant of the programs
@@ -59,7 +60,7 @@ func contentOf[T any](name string, values []T) content {
 func contents(t *classify.Tables) []content {
 	list := []content{
 		contentOf(SrcUp, t.Up[0]), contentOf(DstUp, t.Up[1]),
-		contentOf(Buckets, t.Buckets), contentOf(Leaves, t.Leaves), contentOf(Rules, t.Rules),
+		contentOf(Buckets, t.Buckets), contentOf(Leaves, t.Leaves), contentOf(Rules, t.Rules), contentOf(Verdicts, t.Verdicts),
 	}
 	for table := range abi.ClassTables {
 		list = append(list, contentOf(PrefixMap(table), t.Words(table)))

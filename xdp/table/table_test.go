@@ -73,6 +73,7 @@ func TestFilledMapsHoldTheTables(t *testing.T) {
 		holds(t, maps[table.Buckets], tables.Buckets)
 		holds(t, maps[table.Leaves], tables.Leaves)
 		holds(t, maps[table.Rules], tables.Rules)
+		holds(t, maps[table.Verdicts], tables.Verdicts)
 		holds(t, maps[table.Policies], tables.Policies)
 		holds(t, maps[table.SrcUp], tables.Up[0])
 		holds(t, maps[table.DstUp], tables.Up[1])
@@ -133,7 +134,7 @@ func TestTheNumberOfBucketsIsAConstantOfThePrograms(t *testing.T) {
 func TestResizeAndFillOfNothing(t *testing.T) {
 	maps := load(t, compile(t, nil))
 	for name, want := range map[string]uint32{"src4": 1, "dst4": 1, "src6": 1, "dst6": 1, "src_up": 1, "dst_up": 1,
-		"buckets": 1, "leaves": 1, "rules": 1, "policies": 1} {
+		"buckets": 1, "leaves": 1, "rules": 1, "verdicts": 1, "policies": 1} {
 		if got := maps[name].MaxEntries(); got != want {
 			t.Errorf("%s has room for %d, want %d", name, got, want)
 		}

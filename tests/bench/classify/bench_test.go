@@ -61,7 +61,7 @@ func keyOf(p classify.Packet) key {
 
 func spec(b testing.TB) *ebpf.CollectionSpec {
 	b.Helper()
-	cmd := exec.Command("clang-19", "-target", "bpf", "-g", "-O2", "-I", "../../../xdp/include", "-I", "../../../xdp/bpf",
+	cmd := exec.Command("clang-19", "-target", "bpf", "-g", "-O2", "-I", "../../../xdp/include",
 		"-idirafter", "/usr/include/x86_64-linux-gnu", "-idirafter", "/usr/include/aarch64-linux-gnu", "-c", "bpf/bench.c", "-o", "-")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -28,6 +28,7 @@ func mirrored() map[string]any {
 		"prefix4_key": abi.Prefix4Key{},
 		"prefix6_key": abi.Prefix6Key{},
 		"class_range": abi.ClassRange{},
+		"verdict":     abi.Verdict{},
 		"bucket_slot": abi.BucketSlot{},
 		"bucket":      abi.Bucket{},
 		"search_plan": abi.SearchPlan{},

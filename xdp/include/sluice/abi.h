@@ -140,6 +140,13 @@ struct rule {
 #define RULE_REST	  64
 #define RULE_HIDDEN	  128 /* later fragments end the search here: it acts, and its policy decides */
 
+/* What an entry does, apart from the rest of it: all of these together fit where a processor finds them fast. */
+struct verdict {
+	__u32 id;
+	__u8 action; /* enum action */
+	__u8 pad[3];
+};
+
 /*
  * A found reference, 32 bits: 0 is nothing; with LEAF_ENTRY it is an entry; else the word of a leaf or list in leaves.
  * ENTRY_SURE on an entry, in a reference or list, says that who came this way need not compare it: it acts.

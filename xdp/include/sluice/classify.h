@@ -121,17 +121,17 @@ static __always_inline enum reason decide(const struct search *s, const struct p
 					  const struct packet *p, struct decision *d)
 {
 	__u32 entry = s->limit;
-	struct rule *r;
+	struct verdict *v;
 
 	if (s->hidden)
 		return policy->fragments == FRAGMENTS_ACCEPT ? REASON_FRAGMENT_ACCEPT
 							     : default_reason(policy, true);
-	r = bpf_map_lookup_elem(&rules, &entry);
-	if (!r)
+	v = bpf_map_lookup_elem(&verdicts, &entry);
+	if (!v)
 		return REASON_INTERNAL;
-	count_rule(r->id, p->len);
-	d->rule = r->id;
-	return r->action == ACTION_ACCEPT ? REASON_RULE_ACCEPT : REASON_RULE_DROP;
+	count_rule(v->id, p->len);
+	d->rule = v->id;
+	return v->action == ACTION_ACCEPT ? REASON_RULE_ACCEPT : REASON_RULE_DROP;
 }
 
 /*

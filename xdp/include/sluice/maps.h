@@ -77,10 +77,11 @@ CLASSIFIER_TABLE(src6, __u64);
 CLASSIFIER_TABLE(dst6, __u64);
 CLASSIFIER_TABLE(src_up, __u64); /* of a class: its nearest ancestor with a wide bucket, or NO_CLASS */
 CLASSIFIER_TABLE(dst_up, __u64);
-CLASSIFIER_TABLE(buckets, struct bucket); /* a power of two */
-volatile const __u32 bucket_mask = 0;	  /* their number - 1; set by Go before loading */
-CLASSIFIER_TABLE(leaves, __u64);	  /* leaves and lists */
-CLASSIFIER_TABLE(rules, struct rule);	  /* the rule space */
+CLASSIFIER_TABLE(buckets, struct bucket);   /* a power of two */
+volatile const __u32 bucket_mask = 0;	    /* their number - 1; set by Go before loading */
+CLASSIFIER_TABLE(leaves, __u64);	    /* leaves and lists */
+CLASSIFIER_TABLE(rules, struct rule);	    /* the rule space */
+CLASSIFIER_TABLE(verdicts, struct verdict); /* by entry */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

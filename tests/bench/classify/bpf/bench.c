@@ -71,6 +71,7 @@ int bench(struct xdp_md *ctx __attribute__((unused)))
 	struct bench_key *k = bpf_map_lookup_elem(&bench_keys, &index);
 	struct packet p = {};
 
+	(void)ctx;
 	if (!k)
 		return XDP_ABORTED;
 	p.src = k->src;
