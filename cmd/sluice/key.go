@@ -24,6 +24,21 @@ func (c *cli) keyCmd() *cobra.Command {
 			},
 		},
 		&cobra.Command{
+			Use:   "psk FILE",
+			Short: "Make a preshared key, 0600, never overwriting one; both peers need a copy of the file",
+			Args:  cobra.ExactArgs(1),
+			RunE: func(_ *cobra.Command, args []string) error {
+				if err := keys.GeneratePSK(args[0]); err != nil {
+					return err
+				}
+				if c.json() {
+					return c.printJSON(map[string]string{"file": args[0]})
+				}
+				_, err := fmt.Fprintln(c.out, args[0])
+				return err
+			},
+		},
+		&cobra.Command{
 			Use:   "show FILE",
 			Short: "Print the public key of a private key file",
 			Args:  cobra.ExactArgs(1),

@@ -178,3 +178,19 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("exit codes %d and %d, want %d; stderr %q", js.code, text.code, code, js.err+text.err)
 	}
 }
+
+func TestAPresharedKeyIsMadeOnceForItsOwnerAlone(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "keys", "t.psk")
+	sluice(t, "key", "psk", file).is(t, done(file+"\n"))
+	made, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 || len(made) != 45 { // base64 of 32 bytes, and a newline
+		t.Errorf("mode %v, %d bytes, error %v", info.Mode(), len(made), err)
+	}
+	sluice(t, "key", "psk", file).is(t, outcome{exitNo, "", "sluice: key file exists already and is never overwritten: " + file + "\n"})
+	if again, err := os.ReadFile(file); err != nil || string(again) != string(made) {
+		t.Errorf("the file was changed (%v)", err)
+	}
+}
