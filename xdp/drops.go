@@ -170,7 +170,7 @@ func dropOf(e abi.DropEvent) Drop {
 	d := Drop{
 		Time: time.Duration(e.TimeNs), Hook: abi.Hook(e.Hook), Ifindex: int(e.Ifindex), Len: int(e.Len),
 		Reason: abi.Reason(e.Reason), Rule: e.Rule, VLAN: int(e.VLAN), Protocol: e.Protocol,
-		Ports: e.Flags&abi.DropPorts != 0, Fragment: e.Flags&abi.DropFragment != 0, TCPFlags: e.TcpFlags, ICMPType: e.ICMPType,
+		Ports: e.Flags&abi.DropPorts != 0, Fragment: e.Flags&abi.DropFragment != 0, TCPFlags: e.TCPFlags, ICMPType: e.ICMPType,
 	}
 	if e.Family == 0 {
 		return d

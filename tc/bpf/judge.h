@@ -89,11 +89,11 @@ static __always_inline enum reason judge_inbound(struct view *v, bool local)
 {
 	if (local) {
 		judge(&v->p, &v->c, POLICY_FAILSAFE, &v->d);
-		if (v->d.reason == REASON_RULE_ACCEPT)
+		if (reason_accepts(v->d.reason))
 			return REASON_FAILSAFE;
 	}
 	judge(&v->p, &v->c, POLICY_SYSTEM, &v->d);
-	if (v->d.reason == REASON_RULE_ACCEPT)
+	if (reason_accepts(v->d.reason))
 		return REASON_SYSTEM;
 	if (v->related)
 		return REASON_ICMP_ERROR;
@@ -254,7 +254,7 @@ static __always_inline bool answers_failsafe(struct view *v)
 		return false;
 	classify(&turned, &c);
 	judge(&turned, &c, POLICY_FAILSAFE, &d);
-	return d.reason == REASON_RULE_ACCEPT;
+	return reason_accepts(d.reason);
 }
 
 /* policy.egress, for what the node itself originates. */
@@ -263,7 +263,7 @@ static __always_inline enum reason judge_outbound(struct view *v)
 	enum reason reason;
 
 	judge(&v->p, &v->c, POLICY_SYSTEM, &v->d);
-	if (v->d.reason == REASON_RULE_ACCEPT)
+	if (reason_accepts(v->d.reason))
 		return REASON_SYSTEM;
 	if (v->related)
 		return REASON_ICMP_ERROR;

@@ -59,9 +59,11 @@ static __always_inline bool is_l3(const struct interface *i)
 
 static __always_inline int fate_of(enum reason reason)
 {
-#define FATE_pass  TCX_NEXT
-#define FATE_stack TCX_NEXT
-#define FATE_drop  TCX_DROP
+#define FATE_pass     TCX_NEXT
+#define FATE_stack    TCX_NEXT
+#define FATE_drop     TCX_DROP
+#define FATE_answer   TCX_DROP /* XDP alone gives these two */
+#define FATE_redirect TCX_DROP
 #define FATE_CASE(name, fate, text) \
 	case REASON_##name:         \
 		return FATE_##fate;

@@ -28,6 +28,10 @@ const (
 	RuleDst           = 32
 	RuleRest          = 64
 	RuleHidden        = 128
+	RuleVLAN          = 256
+	RuleLength        = 512
+	RuleICMP          = 1024
+	RuleTCP           = 2048
 	LeafEntry         = 2147483648
 	EntrySure         = 1073741824
 	EntryNumber       = 1073741823
@@ -70,9 +74,12 @@ type Addr [16]uint8
 type Action uint32
 
 const (
-	ActionContinue Action = 0
-	ActionAccept   Action = 1
-	ActionDrop     Action = 2
+	ActionContinue  Action = 0
+	ActionAccept    Action = 1
+	ActionDrop      Action = 2
+	ActionLimit     Action = 3
+	ActionSYNCookie Action = 4
+	ActionBypass    Action = 5
 )
 
 // Fragments is enum fragments.
@@ -82,6 +89,17 @@ const (
 	FragmentsDefault Fragments = 0
 	FragmentsAccept  Fragments = 1
 	FragmentsDrop    Fragments = 2
+)
+
+// FragmentMatch is enum fragment_match.
+type FragmentMatch uint32
+
+const (
+	FragmentAny     FragmentMatch = 0
+	FragmentNo      FragmentMatch = 1
+	FragmentYes     FragmentMatch = 2
+	FragmentInitial FragmentMatch = 3
+	FragmentLater   FragmentMatch = 4
 )
 
 // Role is enum role.
@@ -148,24 +166,38 @@ type ClassRange struct {
 
 // Rule is struct rule, 64 bytes.
 type Rule struct {
-	ID          uint32
-	Flags       uint32    // RULE_*
-	Action      uint8     // enum action
-	Protocol    uint8     // unless RULE_ANY_PROTOCOL
-	Ports       PortRange // destination, where RULE_PORTS
-	_           [2]byte
-	Src         ClassRange // where RULE_SRC
-	Dst         ClassRange // where RULE_DST
-	SourcePorts PortRange  // where RULE_SOURCE_PORTS
-	TTL         uint8      // 0: any
-	_           [27]byte
+	ID            uint32
+	Flags         uint32     // RULE_*
+	Action        uint8      // enum action
+	Protocol      uint8      // unless RULE_ANY_PROTOCOL
+	Ports         PortRange  // destination, where RULE_PORTS
+	TTL           uint8      // 0: any
+	Fragment      uint8      // enum fragment_match
+	Src           ClassRange // where RULE_SRC
+	Dst           ClassRange // where RULE_DST
+	SourcePorts   PortRange  // where RULE_SOURCE_PORTS
+	Ifindex       uint32     // where the packet came in; 0: any
+	DSCP          uint64     // a bit for each code point (RFC 2474); 0: any
+	VLANFirst     uint16     // outermost VLAN id, 0: untagged; inclusive, where RULE_VLAN
+	VLANLast      uint16
+	LengthFirst   uint16 // bytes of the IP packet, inclusive, where RULE_LENGTH; 65535 is without end
+	LengthLast    uint16
+	ICMPTypeFirst uint8 // inclusive, where RULE_ICMP
+	ICMPTypeLast  uint8
+	ICMPCodeFirst uint8
+	ICMPCodeLast  uint8
+	TCPMask       uint8 // which flags are compared (byte 13 of the TCP header); 0: none
+	TCPFlags      uint8
+	_             [2]uint8
 }
 
-// Verdict is struct verdict, 8 bytes.
+// Verdict is struct verdict, 16 bytes.
 type Verdict struct {
-	ID     uint32
-	Action uint8 // enum action
-	_      [3]uint8
+	ID       uint32
+	Action   uint8 // enum action
+	_        [3]uint8
+	Argument uint32 // of the action
+	Sample   uint32 // one in so many packets is logged; 0: none
 }
 
 // BucketSlot is struct bucket_slot, 16 bytes.
@@ -309,7 +341,7 @@ type DropEvent struct {
 	Hook     uint8   // enum hook
 	Family   uint8
 	Protocol uint8
-	TcpFlags uint8
+	TCPFlags uint8
 	ICMPType uint8
 	Flags    uint8 // DROP_*
 	_        [4]uint8

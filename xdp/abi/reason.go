@@ -8,14 +8,17 @@ type Reason uint32
 // Fate is what a reason means for the packet.
 type Fate uint8
 
-// The fates. Stack is passed as well, to the kernel's own path, because the fast path could not do it.
+// The fates. Stack is passed as well, to the kernel's own path, because the fast path could not do it. Answer went back
+// where it came from, redirect to an AF_XDP socket.
 const (
 	FatePass Fate = iota
 	FateDrop
 	FateStack
+	FateAnswer
+	FateRedirect
 )
 
-// String returns "pass", "drop" or "stack".
+// String returns "pass", "drop", "stack", "answer" or "redirect".
 func (f Fate) String() string {
 	switch f {
 	case FatePass:
@@ -24,6 +27,10 @@ func (f Fate) String() string {
 		return "drop"
 	case FateStack:
 		return "stack"
+	case FateAnswer:
+		return "answer"
+	case FateRedirect:
+		return "redirect"
 	}
 	return fmt.Sprintf("fate-%d", uint8(f))
 }

@@ -59,7 +59,13 @@ const (
 	ReasonWorkloadRouter        Reason = 52 // a router advertisement or a redirect from a workload, which is no router
 	ReasonUnroutable            Reason = 53 // to a workload from a source, or in a group's frame, that no router forwards
 	ReasonBanned                Reason = 54 // its source is banned (`sluice show bans`)
-	ReasonMax                   Reason = 55
+	ReasonLimitAccept           Reason = 55 // within the limit of a rule
+	ReasonLimitDrop             Reason = 56 // beyond the limit of a rule
+	ReasonSYNCookie             Reason = 57 // a SYN, answered with a cookie
+	ReasonSYNCookiePass         Reason = 58 // a rule with syn_cookie: no SYN, or one of the few that its listener sees
+	ReasonBypass                Reason = 59 // handed to a bypass socket
+	ReasonBypassStack           Reason = 60 // no program has registered for its bypass socket: the kernel takes it
+	ReasonMax                   Reason = 61
 )
 
 var reasonTable = [ReasonMax]reasonInfo{
@@ -118,4 +124,10 @@ var reasonTable = [ReasonMax]reasonInfo{
 	ReasonWorkloadRouter:        {"workload-router", "a router advertisement or a redirect from a workload, which is no router", FateDrop},
 	ReasonUnroutable:            {"unroutable", "to a workload from a source, or in a group's frame, that no router forwards", FateDrop},
 	ReasonBanned:                {"banned", "its source is banned (`sluice show bans`)", FateDrop},
+	ReasonLimitAccept:           {"limit-accept", "within the limit of a rule", FatePass},
+	ReasonLimitDrop:             {"limit-drop", "beyond the limit of a rule", FateDrop},
+	ReasonSYNCookie:             {"syn-cookie", "a SYN, answered with a cookie", FateAnswer},
+	ReasonSYNCookiePass:         {"syn-cookie-pass", "a rule with syn_cookie: no SYN, or one of the few that its listener sees", FatePass},
+	ReasonBypass:                {"bypass", "handed to a bypass socket", FateRedirect},
+	ReasonBypassStack:           {"bypass-stack", "no program has registered for its bypass socket: the kernel takes it", FateStack},
 }

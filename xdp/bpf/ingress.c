@@ -107,6 +107,12 @@ static __always_inline bool policy_decided(enum reason reason)
 	case REASON_FRAGMENT_DEFAULT_DROP:
 	case REASON_FRAGMENT_ACCEPT:
 	case REASON_FRAGMENT_DROP:
+	case REASON_LIMIT_ACCEPT:
+	case REASON_LIMIT_DROP:
+	case REASON_SYN_COOKIE:
+	case REASON_SYN_COOKIE_PASS:
+	case REASON_BYPASS:
+	case REASON_BYPASS_STACK:
 		return true;
 	default:
 		return false;

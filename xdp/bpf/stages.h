@@ -30,11 +30,14 @@ static __always_inline enum reason parse_frame(struct xdp_md *ctx, struct cursor
 	return reason == REASON_NONE ? parse_l3(ctx, c, p) : reason;
 }
 
-enum fate { FATE_pass, FATE_drop, FATE_stack };
-
+#define FATE_pass     XDP_PASS
+#define FATE_stack    XDP_PASS
+#define FATE_drop     XDP_DROP
+#define FATE_answer   XDP_TX
+#define FATE_redirect XDP_REDIRECT
 #define REASON_FATE(name, fate, text) \
 	case REASON_##name:           \
-		return FATE_##fate == FATE_drop ? XDP_DROP : XDP_PASS;
+		return FATE_##fate;
 
 static __always_inline int verdict_of(enum reason reason)
 {

@@ -120,7 +120,7 @@ func (c *compiler) addRules(policies []Policy) error {
 		}
 		for _, e := range r.expand(policies[r.policy].Default != Continue) {
 			c.tables.Rules = append(c.tables.Rules, e)
-			c.tables.Verdicts = append(c.tables.Verdicts, abi.Verdict{ID: e.ID, Action: e.Action})
+			c.tables.Verdicts = append(c.tables.Verdicts, abi.Verdict{ID: e.ID, Action: e.Action, Argument: r.rule.Argument, Sample: r.rule.Sample})
 			c.owner = append(c.owner, int32(i))
 		}
 	}
@@ -268,8 +268,8 @@ func problems(r *Rule) []string {
 	if r.Protocol < AnyProtocol || r.Protocol > 255 {
 		out = append(out, fmt.Sprintf("protocol %d is not in 0-255", r.Protocol))
 	}
-	if r.Action != Accept && r.Action != Drop && !r.Shadow {
-		out = append(out, "its action is neither accept nor drop")
+	if (r.Action == Continue || r.Action > Bypass) && !r.Shadow {
+		out = append(out, fmt.Sprintf("action %d is none of a rule", r.Action))
 	}
 	for _, ranges := range [][]PortRange{r.Ports, r.SourcePorts} {
 		for _, pr := range ranges {

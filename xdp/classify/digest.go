@@ -60,6 +60,8 @@ func (d *digester) rule(r *Rule) {
 	d.number(uint64(r.Protocol + 1)) // AnyProtocol is -1
 	d.number(uint64(r.TTL))
 	d.number(uint64(r.Action))
+	d.number(uint64(r.Argument))
+	d.number(uint64(r.Sample))
 	d.flag(r.Shadow)
 	d.ports(r.Ports)
 	d.ports(r.SourcePorts)

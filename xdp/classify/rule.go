@@ -15,6 +15,9 @@ const (
 	Continue Action = iota
 	Accept
 	Drop
+	Limit     // accepts what conforms to a rate, drops the rest
+	SYNCookie // answers a SYN, accepts the rest
+	Bypass    // hands the packet to an AF_XDP socket
 )
 
 // Fragments says what happens to non-first fragments that a rule with ports could have matched.
@@ -47,7 +50,9 @@ type Rule struct {
 	SourcePorts []PortRange
 	TTL         uint8 // 0: any; else the TTL or hop limit must equal it (GTSM, RFC 5082)
 	Action      Action
-	Shadow      bool // counts and continues
+	Argument    uint32 // of the action: which limiter, which socket
+	Sample      uint32 // one in so many packets is logged; 0: none
+	Shadow      bool   // counts and continues
 }
 
 // Policy is an ordered list of rules and what happens when none acts.

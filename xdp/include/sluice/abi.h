@@ -15,9 +15,26 @@ union addr {
 	__u64 half[2];
 };
 
-enum action { ACTION_CONTINUE = 0, ACTION_ACCEPT = 1, ACTION_DROP = 2 };
+enum action {
+	ACTION_CONTINUE = 0,
+	ACTION_ACCEPT = 1,
+	ACTION_DROP = 2,
+	ACTION_LIMIT = 3,      /* accepts what conforms, drops the rest; argument: index into limiters */
+	ACTION_SYN_COOKIE = 4, /* XDP answers a SYN, accepts the rest; elsewhere it accepts */
+	ACTION_BYPASS =
+		5, /* XDP hands it to a socket, elsewhere it accepts; argument: number of the socket */
+};
 
 enum fragments { FRAGMENTS_DEFAULT = 0, FRAGMENTS_ACCEPT = 1, FRAGMENTS_DROP = 2 };
+
+/* Which fragments a rule is about. */
+enum fragment_match {
+	FRAGMENT_ANY = 0,     /* whole packets and all fragments */
+	FRAGMENT_NO = 1,      /* whole packets */
+	FRAGMENT_YES = 2,     /* fragments */
+	FRAGMENT_INITIAL = 3, /* fragments with the transport header */
+	FRAGMENT_LATER = 4,   /* fragments without */
+};
 
 enum role {
 	ROLE_NONE = 0,
@@ -126,11 +143,25 @@ struct rule {
 	__u8 action;			/* enum action */
 	__u8 protocol;			/* unless RULE_ANY_PROTOCOL */
 	struct port_range ports;	/* destination, where RULE_PORTS */
+	__u8 ttl;			/* 0: any */
+	__u8 fragment;			/* enum fragment_match */
 	struct class_range src;		/* where RULE_SRC */
 	struct class_range dst;		/* where RULE_DST */
 	struct port_range source_ports; /* where RULE_SOURCE_PORTS */
-	__u8 ttl;			/* 0: any */
-} __attribute__((aligned(64)));		/* a cache line: to look at an entry is one load */
+	__u32 ifindex;			/* where the packet came in; 0: any */
+	__u64 dscp;			/* a bit for each code point (RFC 2474); 0: any */
+	__u16 vlan_first;		/* outermost VLAN id, 0: untagged; inclusive, where RULE_VLAN */
+	__u16 vlan_last;
+	__u16 length_first; /* bytes of the IP packet, inclusive, where RULE_LENGTH; 65535 is without end */
+	__u16 length_last;
+	__u8 icmp_type_first; /* inclusive, where RULE_ICMP */
+	__u8 icmp_type_last;
+	__u8 icmp_code_first;
+	__u8 icmp_code_last;
+	__u8 tcp_mask; /* which flags are compared (byte 13 of the TCP header); 0: none */
+	__u8 tcp_flags;
+	__u8 pad[2];
+} __attribute__((aligned(64))); /* a cache line: to look at an entry is one load */
 #define RULE_SHADOW	  1
 #define RULE_ANY_PROTOCOL 2
 #define RULE_PORTS	  4  /* ports are compared */
@@ -139,12 +170,20 @@ struct rule {
 #define RULE_DST	  32
 #define RULE_REST	  64
 #define RULE_HIDDEN	  128 /* later fragments end the search here: it acts, and its policy decides */
+#define RULE_VLAN	  256
+#define RULE_LENGTH	  512
+#define RULE_ICMP	  1024
+#define RULE_TRANSPORT \
+	(RULE_PORTS | RULE_SOURCE_PORTS | RULE_ICMP | RULE_TCP) /* what a later fragment hides */
+#define RULE_TCP 2048						/* tcp_mask is set */
 
 /* What an entry does, apart from the rest of it: all of these together fit where a processor finds them fast. */
 struct verdict {
 	__u32 id;
 	__u8 action; /* enum action */
 	__u8 pad[3];
+	__u32 argument; /* of the action */
+	__u32 sample;	/* one in so many packets is logged; 0: none */
 };
 
 /*

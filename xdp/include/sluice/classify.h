@@ -20,9 +20,11 @@ struct classes {
 };
 
 struct decision {
-	__u32 rule;   /* stable id of the acting rule; 0: none */
-	__u32 reason; /* enum reason; REASON_NONE: the policy does not decide */
-	__u32 policy; /* index of the policy that decided */
+	__u32 rule;	/* stable id of the acting rule; 0: none */
+	__u32 reason;	/* enum reason; REASON_NONE: the policy does not decide */
+	__u32 policy;	/* index of the policy that decided */
+	__u32 argument; /* of the rule's action */
+	__u32 sample;	/* one in so many is logged; 0: none */
 };
 
 static __always_inline bool reason_accepts(enum reason reason)
@@ -32,6 +34,9 @@ static __always_inline bool reason_accepts(enum reason reason)
 	case REASON_DEFAULT_ACCEPT:
 	case REASON_FRAGMENT_ACCEPT:
 	case REASON_FRAGMENT_DEFAULT_ACCEPT:
+	case REASON_LIMIT_ACCEPT:
+	case REASON_SYN_COOKIE_PASS:
+	case REASON_BYPASS_STACK:
 		return true;
 	default:
 		return false;
@@ -116,6 +121,24 @@ static __always_inline enum reason default_reason(const struct policy *policy, b
 
 #include "search.h"
 
+/*
+ * What an action comes to where nobody does more than judge: tcx, and the policies before policy.ingress. XDP's last
+ * stage does what SYN_COOKIE_PASS and BYPASS_STACK stand for.
+ */
+static __always_inline enum reason reason_of(__u8 action)
+{
+	switch (action) {
+	case ACTION_ACCEPT:
+		return REASON_RULE_ACCEPT;
+	case ACTION_SYN_COOKIE:
+		return REASON_SYN_COOKIE_PASS;
+	case ACTION_BYPASS:
+		return REASON_BYPASS_STACK;
+	default:
+		return REASON_RULE_DROP;
+	}
+}
+
 /* What the entry says that was found. */
 static __always_inline enum reason decide(const struct search *s, const struct policy *policy,
 					  const struct packet *p, struct decision *d)
@@ -131,7 +154,9 @@ static __always_inline enum reason decide(const struct search *s, const struct p
 		return REASON_INTERNAL;
 	count_rule(v->id, p->len);
 	d->rule = v->id;
-	return v->action == ACTION_ACCEPT ? REASON_RULE_ACCEPT : REASON_RULE_DROP;
+	d->argument = v->argument;
+	d->sample = v->sample;
+	return reason_of(v->action);
 }
 
 /*
@@ -147,6 +172,8 @@ __noinline int judge(const struct packet *p, const struct classes *c, __u32 inde
 	if (!p || !c || !d)
 		return 0;
 	d->rule = 0;
+	d->argument = 0;
+	d->sample = 0;
 	d->reason = REASON_NONE;
 	d->policy = index;
 	policy = bpf_map_lookup_elem(&policies, &index);

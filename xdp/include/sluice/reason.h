@@ -6,10 +6,11 @@
  * and the texts of `show drops` and `explain` are made from it (xdp/abi). Append only: a number is stored in pinned
  * counters and must never change its meaning.
  *
- *   X(NAME, fate, "text")     fate: pass | drop | stack
+ *   X(NAME, fate, "text")     fate: pass | drop | stack | answer | redirect
  *
  * The label is NAME in lower case with dashes. "stack" means passed to the kernel's own path for a reason that an
- * operator may want to know, because the fast path could not do it.
+ * operator may want to know, because the fast path could not do it; "answer" means that XDP sent it back where it came
+ * from, as an answer; "redirect" that it went to an AF_XDP socket.
  */
 #define SLUICE_REASONS(X)                                                                                    \
 	X(NONE, pass, "not judged")                                                                          \
@@ -68,7 +69,13 @@
 	  "an IPv6 header with an IPv4-mapped address, which none on a wire has (RFC 4942 section 2.2)")     \
 	X(WORKLOAD_ROUTER, drop, "a router advertisement or a redirect from a workload, which is no router") \
 	X(UNROUTABLE, drop, "to a workload from a source, or in a group's frame, that no router forwards")   \
-	X(BANNED, drop, "its source is banned (`sluice show bans`)")
+	X(BANNED, drop, "its source is banned (`sluice show bans`)")                                         \
+	X(LIMIT_ACCEPT, pass, "within the limit of a rule")                                                  \
+	X(LIMIT_DROP, drop, "beyond the limit of a rule")                                                    \
+	X(SYN_COOKIE, answer, "a SYN, answered with a cookie")                                               \
+	X(SYN_COOKIE_PASS, pass, "a rule with syn_cookie: no SYN, or one of the few that its listener sees") \
+	X(BYPASS, redirect, "handed to a bypass socket")                                                     \
+	X(BYPASS_STACK, stack, "no program has registered for its bypass socket: the kernel takes it")
 
 #define SLUICE_REASON_ENUM(name, fate, text) REASON_##name,
 enum reason { SLUICE_REASONS(SLUICE_REASON_ENUM) REASON_MAX };
