@@ -17,7 +17,7 @@ var ErrNoGeneration = errors.New("no XDP generation is live")
 
 // Explanation is what the live generation of an interface would do with a frame.
 type Explanation struct {
-	Verdict abi.Fate // pass or drop
+	Verdict abi.Fate // pass, drop, answer or redirect
 	Reason  abi.Reason
 	Rule    uint32 // stable id of the acting rule; 0: none acted
 	Policy  int    // abi.PolicyIndex of the policy that decided, or -1 where none did
@@ -81,14 +81,23 @@ func runTwin(twin *ebpf.Program, explained *ebpf.Map, ifindex int, frame []byte)
 	if err := explained.Lookup(uint32(0), &said); err != nil {
 		return Explanation{}, fmt.Errorf("read the explanation: %w", err)
 	}
-	e := Explanation{Verdict: abi.FateDrop, Reason: abi.Reason(said.Reason), Rule: said.Rule, Policy: -1}
-	if verdict == xdpPass {
-		e.Verdict = abi.FatePass
-	}
+	e := Explanation{Verdict: fateOf(verdict), Reason: abi.Reason(said.Reason), Rule: said.Rule, Policy: -1}
 	if said.Decided != 0 {
 		e.Policy = int(said.Policy)
 	}
 	return e, nil
 }
 
-const xdpPass = 2 // XDP_PASS of enum xdp_action
+// fateOf reads enum xdp_action.
+func fateOf(action uint32) abi.Fate {
+	const pass, tx, redirect = 2, 3, 4
+	switch action {
+	case pass:
+		return abi.FatePass
+	case tx:
+		return abi.FateAnswer
+	case redirect:
+		return abi.FateRedirect
+	}
+	return abi.FateDrop
+}

@@ -38,6 +38,7 @@ const (
 	ingressMapRuleHits    = "rule_hits"
 	ingressMapRules       = "rules"
 	ingressMapSelf        = "self"
+	ingressMapSockets     = "sockets"
 	ingressMapSrc4        = "src4"
 	ingressMapSrc6        = "src6"
 	ingressMapSrcUp       = "src_up"
@@ -118,6 +119,7 @@ type ingressMapSpecs struct {
 	RuleHits    *ebpf.MapSpec `ebpf:"rule_hits"`
 	Rules       *ebpf.MapSpec `ebpf:"rules"`
 	Self        *ebpf.MapSpec `ebpf:"self"`
+	Sockets     *ebpf.MapSpec `ebpf:"sockets"`
 	Src4        *ebpf.MapSpec `ebpf:"src4"`
 	Src6        *ebpf.MapSpec `ebpf:"src6"`
 	SrcUp       *ebpf.MapSpec `ebpf:"src_up"`
@@ -174,6 +176,7 @@ type ingressMaps struct {
 	RuleHits    *ebpf.Map `ebpf:"rule_hits"`
 	Rules       *ebpf.Map `ebpf:"rules"`
 	Self        *ebpf.Map `ebpf:"self"`
+	Sockets     *ebpf.Map `ebpf:"sockets"`
 	Src4        *ebpf.Map `ebpf:"src4"`
 	Src6        *ebpf.Map `ebpf:"src6"`
 	SrcUp       *ebpf.Map `ebpf:"src_up"`
@@ -204,6 +207,7 @@ func (m *ingressMaps) Close() error {
 		m.RuleHits,
 		m.Rules,
 		m.Self,
+		m.Sockets,
 		m.Src4,
 		m.Src6,
 		m.SrcUp,

@@ -10,6 +10,7 @@ import (
 	"sluice/xdp/classify"
 	"sluice/xdp/pin"
 	"sluice/xdp/table"
+	"sluice/xdp/xsk"
 )
 
 // Names of a generation's pins.
@@ -42,12 +43,17 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 	if err := s.writeFailsafe(maps, want.Generation); err != nil {
 		return err
 	}
+	doors, err := s.openSockets(dir, want.Generation.Sockets)
+	if err != nil {
+		return err
+	}
+	defer doors.Close()
 	for _, i := range want.Interfaces {
 		if err := dir.Switch(pin.Hook{Kind: hookKind, Interface: i.Name}, g.Programs[liveProgram]); err != nil {
 			return err
 		}
 	}
-	return dir.SweepGenerations(owner, want.Digest)
+	return errors.Join(dir.SweepGenerations(owner, want.Digest), xsk.Sweep(dir, doors, want.Generation.Sockets))
 }
 
 // reuse opens a generation that is pinned already: fs.ErrNotExist where there is none that is whole and works on the
@@ -90,7 +96,12 @@ func build(dir *pin.Dir, state *stateMaps, g Generation) (*pin.Generation, error
 		return nil, err
 	}
 	defer table.CloseAll(shared)
-	replace := map[string]*ebpf.Map{ingressMapReasons: state.reasons, ingressMapInterfaces: state.interfaces}
+	doors, err := dir.StateMap(spec.Maps[ingressMapSockets], socketsPin, socketsVersion)
+	if err != nil {
+		return nil, err
+	}
+	defer doors.Close()
+	replace := map[string]*ebpf.Map{ingressMapReasons: state.reasons, ingressMapInterfaces: state.interfaces, ingressMapSockets: doors}
 	for name, m := range shared {
 		replace[name] = m
 	}

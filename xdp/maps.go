@@ -10,6 +10,7 @@ import (
 	"sluice/xdp/abi"
 	"sluice/xdp/pin"
 	"sluice/xdp/table"
+	"sluice/xdp/xsk"
 )
 
 // Layout versions of the state maps. Change one with the struct that stands in it.
@@ -18,6 +19,7 @@ const (
 	interfacesVersion = 1
 	failsafeVersion   = 1
 	selfVersion       = 1
+	socketsVersion    = 1
 )
 
 const failOpenFlag = abi.InterfaceFailOpen
@@ -64,6 +66,9 @@ func removeOwnState(dir *pin.Dir) error {
 		dir.RemoveStateMap("xdp-interfaces", interfacesVersion),
 		dir.RemoveStateMap("xdp-failsafe", failsafeVersion),
 		dir.RemoveStateMap("xdp-self", selfVersion),
+		dir.RemoveStateMap(socketsPin, socketsVersion),
+		xsk.Sweep(dir, nil, nil),
+		xsk.Unwatch(dir),
 	)
 }
 

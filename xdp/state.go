@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"sluice/xdp/classify"
+	"sluice/xdp/xsk"
 )
 
 // State is what the XDP subsystem should hold, or holds. A State that Observe returned carries only names, modes
@@ -41,7 +42,8 @@ type Generation struct {
 	Failsafe  classify.Policy
 	System    classify.Policy
 	Ingress   classify.Policy
-	FlowSlots uint32 // entries of each flow table, shared with tc
+	FlowSlots uint32       // entries of each flow table, shared with tc
+	Sockets   []xsk.Socket // that rules with bypass hand packets to
 	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
 	// of the content.
 	Tables *classify.Tables `json:"-"`

@@ -23,7 +23,7 @@ var Rooms = map[string][]string{
 	// Subsystems are interfaces here, so none is imported.
 	"control/engine": {"control/compile", "control/config"},
 	"control/compile": {
-		"control/config", "control/host", "xdp", "xdp/abi", "xdp/classify", "tc",
+		"control/config", "control/host", "xdp", "xdp/abi", "xdp/classify", "xdp/xsk", "tc",
 		"bgp", "bgp/flowspec", "crypto/wireguard", "crypto/ipsec",
 	},
 	"control/config": {},
@@ -42,7 +42,7 @@ var Rooms = map[string][]string{
 	"xdp/packet":                {"xdp/classify"},
 	"xdp/pin":                   {"xdp/abi"},
 	"xdp/table":                 {"xdp/abi", "xdp/classify", "xdp/pin"},
-	"xdp/xsk":                   {},
+	"xdp/xsk":                   {"xdp/abi", "xdp/pin"},
 
 	"bgp":                 {"bgp/flowspec", "bgp/fib", "bgp/bfd"},
 	"bgp/flowspec":        {},

@@ -64,6 +64,8 @@ const (
 	DropFragment      = 2
 	DropRingSize      = 262144
 	DropWindowNs      = 100000000
+	MaxSockets        = 256
+	SocketQueues      = 256
 	ReasonSlots       = 128
 )
 
@@ -361,4 +363,18 @@ type DropBudget struct {
 	_          uint32
 	Suppressed uint64 // drops beyond the burst, since ever
 	Lost       uint64 // samples that the ring had no room for
+}
+
+// SocketKey is struct socket_key, 8 bytes.
+type SocketKey struct {
+	Socket  uint32 // the argument of ACTION_BYPASS: FNV-1a of the socket's name
+	Ifindex uint32
+}
+
+// SocketLosses is struct socket_losses, 32 bytes.
+type SocketLosses struct {
+	NoFrame    uint64 // ENOMEM, ENOSPC: the fill ring is empty (copy mode), or the frame is too large for a chunk
+	RingFull   uint64 // ENOBUFS: the receive ring is full
+	WrongPlace uint64 // EINVAL: the socket is bound to another interface or queue than it is registered for
+	Other      uint64
 }

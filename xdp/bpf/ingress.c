@@ -7,6 +7,7 @@
  */
 
 #include "stages.h"
+#include "bypass.h"
 #include "sluice/bans.h"
 #include "sluice/classify.h"
 #include "sluice/events.h"
@@ -90,7 +91,8 @@ static __always_inline enum reason stages(struct xdp_md *ctx, struct packet *p, 
 	reason = bans_stage(p);
 	if (reason != REASON_NONE)
 		return reason;
-	return rules_stage(p, &c, d);
+	reason = rules_stage(p, &c, d);
+	return reason == REASON_BYPASS_STACK ? bypass_stage(ctx, d) : reason;
 }
 
 /* Whether the decision, and not a stage around it, is what gave the reason: then its policy and rule are shown. */

@@ -6,6 +6,8 @@
 //	slots/<kind>/<interface>          the PROG_ARRAY that this root tail-calls
 //	gen/<owner>-<digest>/prog-<name>  a generation: its programs, and the maps that somebody reads from outside
 //	gen/<owner>-<digest>/map-<name>
+//	sockets/<socket>/<interface>      the XSKMAP that a bypass program registers with, by receive queue
+//	traces/<name>                     the link of a tracepoint program
 //
 // What takes several pins is made under another name and renamed, so that a crash never leaves a half that looks whole.
 package pin
@@ -28,6 +30,9 @@ const (
 	linksDir = "links"
 	slotsDir = "slots"
 	gensDir  = "gen"
+
+	socketsDir = "sockets"
+	tracesDir  = "traces"
 )
 
 // Dir is an open directory of pins. It holds no descriptor and may be opened many times.
@@ -54,7 +59,7 @@ func Open(path string) (*Dir, error) {
 		return nil, err
 	}
 	d := &Dir{path: filepath.Clean(path)}
-	for _, room := range []string{"", mapsDir, linksDir, slotsDir, gensDir} {
+	for _, room := range []string{"", mapsDir, linksDir, slotsDir, gensDir, socketsDir, tracesDir} {
 		if err := os.MkdirAll(filepath.Join(d.path, room), 0o700); err != nil {
 			return nil, fmt.Errorf("bpf_dir: %w", err)
 		}

@@ -384,3 +384,22 @@ struct drop_budget {
 	__u64 suppressed; /* drops beyond the burst, since ever */
 	__u64 lost;	  /* samples that the ring had no room for */
 };
+
+/* ---- bypass: packets to AF_XDP sockets of another program ---- */
+
+#define MAX_SOCKETS   256 /* pairs of socket and interface */
+#define SOCKET_QUEUES 256 /* receive queues of one interface */
+
+/* Which XSKMAP. It is keyed by the receive queue, and the program that owns the sockets fills it. */
+struct socket_key {
+	__u32 socket; /* the argument of ACTION_BYPASS: FNV-1a of the socket's name */
+	__u32 ifindex;
+};
+
+/* Packets that the kernel could not put into a socket, per CPU, by the errno that it gave. */
+struct socket_losses {
+	__u64 no_frame; /* ENOMEM, ENOSPC: the fill ring is empty (copy mode), or the frame is too large for a chunk */
+	__u64 ring_full; /* ENOBUFS: the receive ring is full */
+	__u64 wrong_place; /* EINVAL: the socket is bound to another interface or queue than it is registered for */
+	__u64 other;
+};

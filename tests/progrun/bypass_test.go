@@ -1,0 +1,194 @@
+package progrun_test
+
+import (
+	"bytes"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/asavie/xdp"
+	"github.com/cilium/ebpf"
+
+	sluice "sluice/xdp"
+	"sluice/xdp/abi"
+	"sluice/xdp/classify"
+	"sluice/xdp/xsk"
+)
+
+const xdpRedirect = 4
+
+// consumer is what an external kernel-bypass program does: an AF_XDP socket that it registers where Sluice says.
+type consumer struct {
+	*xdp.Socket
+	door *ebpf.Map
+}
+
+// bind makes a socket on queue 0 with room for as many frames, and registers it for a queue.
+func (s *site) bind(t *testing.T, path string, frames int, queue uint32) *consumer {
+	t.Helper()
+	socket, err := xdp.NewSocket(s.uplink, 0, &xdp.SocketOptions{NumFrames: 64, FrameSize: 2048,
+		FillRingNumDescs: 64, CompletionRingNumDescs: 64, RxRingNumDescs: 64, TxRingNumDescs: 64})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { socket.Close() })
+	door, err := ebpf.LoadPinnedMap(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { door.Close() })
+	if err := door.Put(queue, uint32(socket.FD())); err != nil {
+		t.Fatal(err)
+	}
+	socket.Fill(socket.GetDescs(frames))
+	return &consumer{socket, door}
+}
+
+// receive returns the frames that arrive until there are n, at most in five seconds.
+func (c *consumer) receive(t *testing.T, n int) [][]byte {
+	t.Helper()
+	var out [][]byte
+	for deadline := time.Now().Add(5 * time.Second); len(out) < n && time.Now().Before(deadline); {
+		received, _, err := c.Poll(100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range c.Receive(received) {
+			out = append(out, bytes.Clone(c.GetFrame(d)))
+		}
+	}
+	return out
+}
+
+func bypassGeneration(sockets ...xsk.Socket) sluice.Generation {
+	g := generation(classify.Drop, classify.Rule{ID: 7, To: prefixes("203.0.113.9/32"), Protocol: 17,
+		Ports: []classify.PortRange{{First: 53, Last: 53}}, Action: classify.Bypass, Argument: xsk.ID("dns")})
+	g.Sockets = sockets
+	return g
+}
+
+func (s *site) path(t *testing.T) string {
+	t.Helper()
+	sockets, err := s.Sockets(t.Context())
+	if err != nil || len(sockets) != 1 || sockets[0].Name != "dns" || sockets[0].Interface != "uplink" || !sockets[0].Counted {
+		t.Fatalf("sockets %+v: %v", sockets, err)
+	}
+	return sockets[0].Path
+}
+
+// reason is how often a reason was given on the uplink.
+func (s *site) reason(t *testing.T, r abi.Reason) uint64 {
+	t.Helper()
+	counters, err := s.Counters(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sum uint64
+	for _, i := range counters.Interfaces {
+		if i.Name == "uplink" {
+			sum += i.Reasons[r].Packets
+		}
+	}
+	return sum
+}
+
+func TestBypassHandsPacketsToTheRegisteredSocket(t *testing.T) {
+	dns := xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}
+	s := newSite(t, bypassGeneration(dns))
+	query := dnsQuery()
+	tor := ifindex(t, "tor")
+	send := func(n uint32) {
+		t.Helper()
+		if err := sendFrames(tor, query, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	send(3)
+	s.awaitCounters(t, 3)
+	if got := s.reason(t, abi.ReasonBypassStack); got != 3 {
+		t.Fatalf("with nobody registered %d of 3 packets went to the kernel", got)
+	}
+
+	c := s.bind(t, s.path(t), 64, 0)
+	send(5)
+	got := c.receive(t, 5)
+	if len(got) != 5 || !slices.ContainsFunc(got, func(f []byte) bool { return bytes.Equal(f, query) }) {
+		t.Fatalf("%d of 5 frames arrived: %x", len(got), got)
+	}
+	if said := s.explain(t, s.uplink, query); said.Fate != xdpRedirect || said.Reason != uint32(abi.ReasonBypass) || said.Rule != 7 {
+		t.Errorf("the twin says %+v", said)
+	}
+
+	// Another generation, by a daemon that was started anew: the program notices nothing.
+	s.Subsystem = sluice.New(quiet(), sluice.Options{BPFDir: s.dir})
+	next := bypassGeneration(dns)
+	next.Ingress.Rules[0].Name = "renamed"
+	s.load(t, next)
+	send(4)
+	if got := c.receive(t, 4); len(got) != 4 {
+		t.Errorf("after a swap %d of 4 frames arrived", len(got))
+	}
+	if got := s.reason(t, abi.ReasonBypass); got != 9 {
+		t.Errorf("%d packets were handed over, not 9", got)
+	}
+}
+
+func TestBypassCountsWhatDoesNotFit(t *testing.T) {
+	s := newSite(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}))
+	c := s.bind(t, s.path(t), 2, 0) // a fill ring of two frames
+	if err := sendFrames(ifindex(t, "tor"), dnsQuery(), 10); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitCounters(t, 10)
+	got := c.receive(t, 2)
+	sockets, err := s.Sockets(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (xsk.Losses{NoFrame: 8}); len(got) != 2 || sockets[0].Lost != want {
+		t.Errorf("%d of 10 frames arrived, lost: %+v", len(got), sockets[0].Lost)
+	}
+}
+
+func TestASocketOfAnotherQueueLosesPacketsVisibly(t *testing.T) {
+	s := newSite(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}))
+	path := s.path(t)
+	addVeth(t, "second", "far")
+	elsewhere := &site{uplink: ifindex(t, "second")}
+	elsewhere.bind(t, path, 64, 0) // bound to an interface that the door is not of
+	if err := sendFrames(ifindex(t, "tor"), dnsQuery(), 3); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitCounters(t, 3)
+	sockets, err := s.Sockets(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (xsk.Losses{WrongPlace: 3}); sockets[0].Lost != want {
+		t.Errorf("lost: %+v", sockets[0].Lost)
+	}
+}
+
+func TestASocketThatTheFileDropsIsTakenAway(t *testing.T) {
+	s := newSite(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}, xsk.Socket{Name: "app.1", Interfaces: []string{"uplink", "absent"}}))
+	sockets, err := s.Sockets(t.Context())
+	if err != nil || len(sockets) != 2 || sockets[0].Name != "app.1" { // none on an interface that is not there
+		t.Fatalf("sockets %+v: %v", sockets, err)
+	}
+	gone := sockets[0].Path
+	s.load(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}))
+	s.path(t)
+	if _, err := os.Stat(gone); !os.IsNotExist(err) {
+		t.Errorf("the pin of the removed socket: %v", err)
+	}
+	if err := s.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(s.dir); !os.IsNotExist(err) {
+		t.Errorf("down left %s", s.dir)
+	}
+}
+
+func dnsQuery() []byte { return ether(typeIP4, ip4(17, nil, udp(4000, 53))) }
