@@ -65,3 +65,15 @@ func printTunnels(c *cli, list []api.Tunnel) error {
 	}
 	return t.print()
 }
+
+func printSockets(c *cli, list []api.Socket) error {
+	t := c.table("SOCKET", "INTERFACE", "NO FRAME", "RING FULL", "WRONG PLACE", "OTHER", "REGISTER AT")
+	for _, s := range list {
+		if !s.Counted {
+			t.row(s.Name, s.Interface, "?", "?", "?", "?", s.Path)
+			continue
+		}
+		t.row(s.Name, s.Interface, s.Lost.NoFrame, s.Lost.RingFull, s.Lost.WrongPlace, s.Lost.Other, s.Path)
+	}
+	return t.print()
+}

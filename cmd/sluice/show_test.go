@@ -50,7 +50,7 @@ func TestTheFixturesAreWhatTheDaemonSays(t *testing.T) {
 		"status": &api.Status{}, "interfaces": &[]api.Interface{}, "policy": &[]api.Policy{}, "drops": &[]api.Reason{},
 		"reasons": &[]api.Reason{}, "sets": &[]api.Set{}, "workloads": &[]api.Workload{}, "flows": &[]api.Flow{},
 		"bgp": &[]api.Neighbor{}, "routes": &[]api.Route{}, "tunnels": &[]api.Tunnel{},
-		"bans": &[]api.Ban{},
+		"bans": &[]api.Ban{}, "sockets": &[]api.Socket{},
 	}
 	files, err := filepath.Glob("testdata/show/*.json")
 	if err != nil || len(files) != len(api.Nouns) || len(types) != len(api.Nouns) {

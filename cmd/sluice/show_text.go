@@ -22,6 +22,7 @@ var printers = map[string]func(*cli, json.RawMessage) error{
 	"bgp":        printer(printBGP),
 	"routes":     printer(printRoutes),
 	"tunnels":    printer(printTunnels),
+	"sockets":    printer(printSockets),
 	"bans":       printer(printBans),
 }
 

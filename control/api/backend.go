@@ -39,6 +39,7 @@ var Nouns = []struct{ Name, Help string }{
 	{"bgp", "sessions"},
 	{"routes", "routes learned from neighbors"},
 	{"tunnels", "tunnels and their peers"},
+	{"sockets", "bypass sockets: where programs register, and what did not reach them"},
 	{"bans", "banned sources: until when, who, why, and what was dropped"},
 }
 

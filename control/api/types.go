@@ -190,6 +190,23 @@ type (
 	EngineStatus = engine.Status
 )
 
+// Socket is one bypass socket on one interface, in `show sockets`.
+type Socket struct {
+	Name      string     `json:"name"`
+	Interface string     `json:"interface"`
+	Path      string     `json:"path"`    // of the XSKMAP in which a program registers, by receive queue
+	Counted   bool       `json:"counted"` // whether losses are
+	Lost      SocketLost `json:"lost"`
+}
+
+// SocketLost are packets that were handed to a socket and did not arrive, by cause.
+type SocketLost struct {
+	NoFrame    uint64 `json:"no_frame"`    // its fill ring was empty, or the frame larger than a chunk
+	RingFull   uint64 `json:"ring_full"`   // its receive ring was full
+	WrongPlace uint64 `json:"wrong_place"` // bound to another interface or queue than it is registered for
+	Other      uint64 `json:"other"`
+}
+
 // What the subsystems themselves say, for `show bgp`, `show routes` and `show tunnels`.
 type (
 	Neighbor = bgp.NeighborStatus

@@ -177,6 +177,7 @@ func (c *compiler) xdp() xdp.State {
 		System:    c.shared.system,
 		Ingress:   c.shared.ingress,
 		FlowSlots: c.cfg.Conntrack.MaxEntries,
+		Sockets:   c.sockets(),
 	}}
 	for _, i := range c.cfg.Interfaces {
 		if i.Role != config.RoleUplink || i.XDP == config.XDPNone {

@@ -10,6 +10,7 @@ import (
 	"sluice/tc"
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
+	"sluice/xdp/xsk"
 )
 
 // policy resolves a rule list. name is the policy's own, path its place in the file.
@@ -24,7 +25,7 @@ func (c *compiler) policy(name, path string, list config.RuleList) classify.Poli
 			NotFrom: c.resolve(r.NotFrom), NotTo: c.resolve(r.NotTo),
 			Protocol: int(r.Protocol),
 			Ports:    ports(r.Ports), SourcePorts: ports(r.SourcePorts),
-			Action: action(r.Action), Shadow: r.Shadow,
+			Action: action(r.Action), Argument: c.argument(r), Shadow: r.Shadow,
 		}
 		if rule.ID >= abi.RuleIDs {
 			c.fail(r.Pos, at, "no rule id is left", "remove rules, or wait until the counters of removed ones are released")
@@ -106,10 +107,22 @@ func (c *compiler) matrix() tc.Matrix {
 }
 
 func action(a config.Action) classify.Action {
-	if a == config.Drop {
+	switch a {
+	case config.Drop:
 		return classify.Drop
+	case config.Bypass:
+		return classify.Bypass
+	default:
+		return classify.Accept
 	}
-	return classify.Accept
+}
+
+// argument is what the action of a rule is about.
+func (c *compiler) argument(r config.Rule) uint32 {
+	if r.Action == config.Bypass {
+		return xsk.ID(r.Socket)
+	}
+	return 0
 }
 
 func fragments(f config.Fragments) classify.Fragments {

@@ -158,15 +158,11 @@ func (p *printer) policies(all []classify.Policy, addrs []netip.Addr) {
 	own := classify.Rule{From: hostPrefixes(addrs), Protocol: classify.AnyProtocol}
 	self := strings.TrimPrefix(own.Match(), "from ")
 	for _, policy := range all {
-		p.line("policy", policy.Name, "default", actionText(policy.Default), number("fragments", int(policy.Fragments)))
+		p.line("policy", policy.Name, "default", policy.Default, number("fragments", int(policy.Fragments)))
 		for _, r := range policy.Rules {
-			p.line("  rule", r.ID, r.Name, actionText(r.Action), flagged(r.Shadow, "shadow"), strings.ReplaceAll(r.Match(), self, "self"))
+			p.line("  rule", r.ID, r.Name, r.Action, flagged(r.Shadow, "shadow"), strings.ReplaceAll(r.Match(), self, "self"))
 		}
 	}
-}
-
-func actionText(a classify.Action) string {
-	return [...]string{classify.Continue: "continue", classify.Accept: "accept", classify.Drop: "drop"}[a]
 }
 
 func (p *printer) bgp(s bgp.State) {

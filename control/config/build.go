@@ -38,6 +38,7 @@ func (b *builder) build(raw *rawConfig) {
 	b.sysctls(raw.Sysctls.items)
 	b.management(raw.Management.Accept.items)
 	b.forward(raw.Forward.items)
+	b.sockets(raw.Sockets.items)
 	b.policies(raw)
 	b.lockout(raw)
 	b.bgp(&raw.BGP)

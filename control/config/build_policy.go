@@ -6,12 +6,12 @@ import (
 
 // policies fills the rule lists of the node and of the workloads, which stand in Config already.
 func (b *builder) policies(raw *rawConfig) {
-	b.cfg.Policy.Ingress = b.rules(&raw.Policy.Ingress)
-	b.cfg.Policy.Egress = b.rules(&raw.Policy.Egress)
+	b.cfg.Policy.Ingress = b.rules(&raw.Policy.Ingress, true)
+	b.cfg.Policy.Egress = b.rules(&raw.Policy.Egress, false)
 	for i := range raw.Workloads.items {
 		r, w := &raw.Workloads.items[i], &b.cfg.Workloads[i]
-		w.Ingress = b.rules(&r.Ingress)
-		w.Egress = b.rules(&r.Egress)
+		w.Ingress = b.rules(&r.Ingress, false)
+		w.Egress = b.rules(&r.Egress, false)
 	}
 }
 
@@ -36,12 +36,14 @@ func (b *builder) lockout(raw *rawConfig) {
 	}
 }
 
-func (b *builder) rules(raw *rawRules) RuleList {
+// rules fills one list. inXDP says that it is policy.ingress, the only one that XDP judges.
+func (b *builder) rules(raw *rawRules, inXDP bool) RuleList {
 	out := RuleList{Default: raw.Default.or(Accept), Fragments: raw.Fragments.v, Pos: raw.pos}
 	seen := map[string]at{}
 	for i := range raw.Rules.items {
 		r := &raw.Rules.items[i]
 		b.unique(seen, string(r.Name.v), r.Name.ok, r.Name.at, "rule")
+		b.socketOf(r, inXDP)
 		out.Rules = append(out.Rules, b.rule(r))
 	}
 	return out
@@ -59,7 +61,7 @@ func (b *builder) rule(r *rawRule) Rule {
 	}
 	return Rule{Name: string(r.Name.v), From: from.refs, To: to.refs, NotFrom: b.except(r.NotFrom, matches),
 		NotTo: b.except(r.NotTo, matches), Protocol: protocolOf(r.Protocol), Ports: portRanges(r.Ports),
-		SourcePorts: portRanges(r.SourcePorts), Action: r.Action.v, Shadow: r.Mode.v == shadow, Pos: r.pos}
+		SourcePorts: portRanges(r.SourcePorts), Action: r.Action.v, Socket: string(r.Socket.v), Shadow: r.Mode.v == shadow, Pos: r.pos}
 }
 
 func protocolOf(p val[protocol]) Protocol {

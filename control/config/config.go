@@ -15,6 +15,7 @@ type Config struct {
 	Management []ManagementRule
 	Forward    []Forward
 	Sets       []Set
+	Sockets    []Socket
 	Policy     Policy
 	Workloads  []Workload
 	Conntrack  Conntrack
@@ -122,6 +123,14 @@ type Set struct {
 	Pos      Pos
 }
 
+// Socket is where rules with action: bypass hand packets to: one AF_XDP socket per receive queue of Interfaces, which an
+// external program registers.
+type Socket struct {
+	Name       string
+	Interfaces []string // uplinks with XDP; all of them where the file does not say
+	Pos        Pos
+}
+
 // Ref is one element of from, to, not_from or not_to. Exactly one field is set.
 type Ref struct {
 	Prefix   netip.Prefix // masked
@@ -147,6 +156,7 @@ type Action string
 const (
 	Accept Action = "accept"
 	Drop   Action = "drop"
+	Bypass Action = "bypass" // in policy.ingress: hands the packet to Rule.Socket
 )
 
 // Fragments says what happens to non-first fragments that a port rule could have matched.
@@ -177,7 +187,8 @@ type Rule struct {
 	Ports          []PortRange
 	SourcePorts    []PortRange
 	Action         Action
-	Shadow         bool // counts, does not act
+	Socket         string // of Bypass
+	Shadow         bool   // counts, does not act
 	Pos            Pos
 }
 

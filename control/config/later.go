@@ -6,10 +6,9 @@ import "reflect"
 // versions stand with their enumerations (words.later).
 func laterKeys() map[reflect.Type][]string {
 	return map[reflect.Type][]string{
-		reflect.TypeFor[rawConfig]():    {"sockets"},
 		reflect.TypeFor[rawNode]():      {"dns", "ntp"},
 		reflect.TypeFor[rawInterface](): {"parent", "vlan", "members", "lacp"},
-		reflect.TypeFor[rawRule]():      {"limit", "socket", "log"},
+		reflect.TypeFor[rawRule]():      {"limit", "log"},
 		reflect.TypeFor[rawWorkload]():  {"bandwidth"},
 		reflect.TypeFor[rawBGP]():       {"flowspec", "blackhole"},
 		reflect.TypeFor[rawNeighbor]():  {"bfd"},

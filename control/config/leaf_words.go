@@ -35,8 +35,8 @@ func (failMode) words() words {
 
 func (Action) words() words {
 	return words{
-		now:   []string{"accept", "drop"},
-		later: []string{"limit", "bypass", "syn_cookie"},
+		now:   []string{"accept", "drop", "bypass"},
+		later: []string{"limit", "syn_cookie"},
 		mean: map[string]string{"allow": "accept", "permit": "accept", "pass": "accept", "deny": "drop", "block": "drop",
 			"discard": "drop", "reject": "drop"},
 	}

@@ -14,6 +14,7 @@ type rawConfig struct {
 	Management rawManagement      `key:"management"`
 	Forward    list[rawForward]   `key:"forward"`
 	Sets       list[rawSet]       `key:"sets"`
+	Sockets    list[rawSocket]    `key:"sockets"`
 	Policy     rawPolicy          `key:"policy"`
 	Workloads  list[rawWorkload]  `key:"workloads"`
 	Conntrack  rawConntrack       `key:"conntrack"`
@@ -86,6 +87,12 @@ type rawSet struct {
 	Files    list[val[setPath]] `key:"files"`
 }
 
+type rawSocket struct {
+	at
+	Name       val[name]           `key:"name,required"`
+	Interfaces list[val[linkName]] `key:"interfaces"`
+}
+
 type rawPolicy struct {
 	at
 	Ingress rawRules `key:"ingress"`
@@ -110,6 +117,7 @@ type rawRule struct {
 	Ports       list[val[ports]] `key:"ports"`
 	SourcePorts list[val[ports]] `key:"source_ports"`
 	Action      pick[Action]     `key:"action,required"`
+	Socket      val[name]        `key:"socket"`
 	Mode        pick[ruleMode]   `key:"mode"`
 }
 

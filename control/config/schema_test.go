@@ -249,7 +249,7 @@ func TestSchemaRefusesWhatItCan(t *testing.T) {
 		"nodes: {}", "node: []", "interfaces: [{}]", "interfaces: [{name: a/b}]", "interfaces: [{name: eth0, role: uplnk}]",
 		"interfaces: [{name: eth0, mtu: 67}]", "policy: {ingress: {rules: [{name: a, action: accept, ports: [0]}]}}",
 		"policy: {ingress: {rules: [{name: a, action: accept, ports: [http]}]}}", "bgp: {asn: '65010', router_id: 198.18.0.2}",
-		"policy: {ingress: {fragments: track}}", "sockets: []",
+		"policy: {ingress: {fragments: track}}", "sockets: [{}]",
 		"bgp: {asn: 1, router_id: 198.18.0.2, neighbors: [{name: a, address: 198.18.0.1, asn: 1, hold_time: 90}]}",
 	} {
 		var document any

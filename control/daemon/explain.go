@@ -62,7 +62,7 @@ func (e *explainer) xdp(ctx context.Context, name string, frame []byte) (passed 
 	e.banned(&answer, x.Reason)
 	e.decided(&answer, x.Reason, x.Rule, x.Policy, e.d.liveDesired().XDP.Generation.Policies())
 	e.out.Hooks = append(e.out.Hooks, answer)
-	return x.Verdict != abi.FateDrop, nil
+	return x.Verdict == abi.FatePass, nil // else nothing comes to tc
 }
 
 func (e *explainer) tc(ctx context.Context, name string, egress bool, frame []byte) error {
@@ -126,7 +126,7 @@ func (e *explainer) decided(a *api.HookAnswer, reason abi.Reason, rule uint32, i
 // flow passes though the policy would drop it, and what is dropped for another reason was accepted before.
 func byPolicy(r abi.Reason) bool {
 	switch r {
-	case abi.ReasonRuleDrop, abi.ReasonDefaultDrop, abi.ReasonFragmentDefaultDrop, abi.ReasonFragmentDrop:
+	case abi.ReasonRuleDrop, abi.ReasonDefaultDrop, abi.ReasonFragmentDefaultDrop, abi.ReasonFragmentDrop, abi.ReasonLimitDrop:
 		return true
 	case abi.ReasonEstablished, abi.ReasonICMPError:
 		return false

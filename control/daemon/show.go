@@ -40,6 +40,8 @@ func (d *Daemon) Show(ctx context.Context, noun string) (any, error) {
 		return listed(neighbors), err
 	case "routes":
 		return listed(d.bgp.Routes()), nil
+	case "sockets":
+		return d.showSockets(ctx)
 	case "bans":
 		return d.showBans()
 	case "tunnels":
@@ -172,27 +174,16 @@ func (d *Daemon) showPolicy(ctx context.Context) ([]api.Policy, error) {
 		if p.Name == "" {
 			continue
 		}
-		shown := api.Policy{Name: p.Name, Default: actionName(p.Default), Rules: []api.Rule{}}
+		shown := api.Policy{Name: p.Name, Default: p.Default.String(), Rules: []api.Rule{}}
 		for _, r := range p.Rules {
 			shown.Rules = append(shown.Rules, api.Rule{
-				ID: r.ID, Name: r.Name, Action: actionName(r.Action), Shadow: r.Shadow, Match: r.Match(),
+				ID: r.ID, Name: r.Name, Action: r.Action.String(), Shadow: r.Shadow, Match: r.Match(),
 				Packets: hits[r.ID].Packets, Bytes: hits[r.ID].Bytes,
 			})
 		}
 		out = append(out, shown)
 	}
 	return out, nil
-}
-
-func actionName(a classify.Action) string {
-	switch a {
-	case classify.Accept:
-		return "accept"
-	case classify.Drop:
-		return "drop"
-	default:
-		return "continue"
-	}
 }
 
 func (d *Daemon) showSets() []api.Set {

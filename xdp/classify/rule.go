@@ -5,7 +5,10 @@
 // Tables.Eval judges a packet as the C code does with the same tables, and Judge judges it the slow, obvious way.
 package classify
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // Action is what a rule or a default does. The values equal enum action in abi.h.
 type Action uint8
@@ -19,6 +22,15 @@ const (
 	SYNCookie // answers a SYN, accepts the rest
 	Bypass    // hands the packet to an AF_XDP socket
 )
+
+// String is the word of the file.
+func (a Action) String() string {
+	words := [...]string{"continue", "accept", "drop", "limit", "syn_cookie", "bypass"}
+	if int(a) < len(words) {
+		return words[a]
+	}
+	return fmt.Sprintf("action-%d", uint8(a))
+}
 
 // Fragments says what happens to non-first fragments that a rule with ports could have matched.
 type Fragments uint8
