@@ -24,6 +24,7 @@ type Explanation struct {
 	Reason     abi.Reason
 	Rule       uint32 // stable id of the acting rule; 0: none acted
 	Policy     int    // index into Generation.Policies() of the policy that was asked last, or -1 where none was
+	Ifindex    uint32 // of the interface, which rules may be limited to
 	RedirectTo string // interface; "": not redirected
 }
 
@@ -92,7 +93,7 @@ func runTwin(g *pin.Generation, name string, device *netlink.LinkAttrs, frame []
 	if err := explained.Lookup(uint32(0), &said); err != nil {
 		return Explanation{}, fmt.Errorf("read the explanation: %w", err)
 	}
-	e := Explanation{Reason: abi.Reason(said.Reason), Rule: said.Rule, Policy: -1}
+	e := Explanation{Reason: abi.Reason(said.Reason), Rule: said.Rule, Policy: -1, Ifindex: uint32(device.Index)}
 	e.Verdict = e.Reason.Fate()
 	if said.Decided != 0 {
 		e.Policy = int(said.Policy)

@@ -21,6 +21,7 @@ type Explanation struct {
 	Reason  abi.Reason
 	Rule    uint32 // stable id of the acting rule; 0: none acted
 	Policy  int    // abi.PolicyIndex of the policy that decided, or -1 where none did
+	Ifindex uint32 // of the interface, which rules may be limited to
 }
 
 // xdpMD is the kernel's struct xdp_md, all in host order.
@@ -81,7 +82,7 @@ func runTwin(twin *ebpf.Program, explained *ebpf.Map, ifindex int, frame []byte)
 	if err := explained.Lookup(uint32(0), &said); err != nil {
 		return Explanation{}, fmt.Errorf("read the explanation: %w", err)
 	}
-	e := Explanation{Verdict: fateOf(verdict), Reason: abi.Reason(said.Reason), Rule: said.Rule, Policy: -1}
+	e := Explanation{Verdict: fateOf(verdict), Reason: abi.Reason(said.Reason), Rule: said.Rule, Policy: -1, Ifindex: uint32(ifindex)}
 	if said.Decided != 0 {
 		e.Policy = int(said.Policy)
 	}

@@ -76,7 +76,7 @@ func (s *Subsystem) failsafeEntries(p classify.Policy) []abi.Failsafe {
 		if r.Action != classify.Accept || r.Shadow {
 			continue
 		}
-		if len(r.NotFrom) > 0 || len(r.NotTo) > 0 || len(r.SourcePorts) > 0 || r.TTL != 0 {
+		if len(r.NotFrom) > 0 || len(r.NotTo) > 0 || len(r.SourcePorts) > 0 || !r.Plain() {
 			s.log.Warn("rule cannot be honoured while no generation is loaded", "rule", p.Name+"/"+r.Name)
 			continue
 		}

@@ -24,9 +24,10 @@ func (c *compiler) policy(name, path string, list config.RuleList) classify.Poli
 			From: c.resolve(r.From), To: c.resolve(r.To),
 			NotFrom: c.resolve(r.NotFrom), NotTo: c.resolve(r.NotTo),
 			Protocol: int(r.Protocol),
-			Ports:    ports(r.Ports), SourcePorts: ports(r.SourcePorts),
+			Ports:    ranges(r.Ports), SourcePorts: ranges(r.SourcePorts),
 			Action: action(r.Action), Argument: c.argument(r), Shadow: r.Shadow,
 		}
+		c.match(r, &rule)
 		if rule.ID >= abi.RuleIDs {
 			c.fail(r.Pos, at, "no rule id is left", "remove rules, or wait until the counters of removed ones are released")
 		}
@@ -43,7 +44,7 @@ func (c *compiler) failsafe() classify.Policy {
 		p.Rules = append(p.Rules, classify.Rule{
 			ID: c.ids.id("failsafe/" + m.Name), Name: m.Name,
 			From: c.resolve(m.From), To: c.selfPrefixes(),
-			Protocol: int(m.Protocol), Ports: ports(m.Ports), Action: classify.Accept,
+			Protocol: int(m.Protocol), Ports: ranges(m.Ports), Action: classify.Accept,
 		})
 	}
 	return p
@@ -136,10 +137,10 @@ func fragments(f config.Fragments) classify.Fragments {
 	}
 }
 
-func ports(in []config.PortRange) []classify.PortRange {
-	var out []classify.PortRange
+func ranges(in []config.Range) []classify.Range {
+	var out []classify.Range
 	for _, r := range in {
-		out = append(out, classify.PortRange(r))
+		out = append(out, classify.Range(r))
 	}
 	return out
 }

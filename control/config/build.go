@@ -18,6 +18,8 @@ type builder struct {
 	families map[string]families
 	owners   map[string]bool     // true for workloads, false for sets
 	files    map[string]*setFile // by path, so that two sets may share one
+	// unsureLinks says that interfaces: or tunnels: could not be read as a whole.
+	unsureLinks bool
 }
 
 func newBuilder(r *report, src Source) *builder {

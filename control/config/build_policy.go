@@ -6,12 +6,13 @@ import (
 
 // policies fills the rule lists of the node and of the workloads, which stand in Config already.
 func (b *builder) policies(raw *rawConfig) {
-	b.cfg.Policy.Ingress = b.rules(&raw.Policy.Ingress, true)
-	b.cfg.Policy.Egress = b.rules(&raw.Policy.Egress, false)
+	b.unsureLinks = raw.Interfaces.unsure() || raw.Tunnels.unsure()
+	b.cfg.Policy.Ingress = b.rules(&raw.Policy.Ingress, atIngress)
+	b.cfg.Policy.Egress = b.rules(&raw.Policy.Egress, atEgress)
 	for i := range raw.Workloads.items {
 		r, w := &raw.Workloads.items[i], &b.cfg.Workloads[i]
-		w.Ingress = b.rules(&r.Ingress, false)
-		w.Egress = b.rules(&r.Egress, false)
+		w.Ingress = b.rules(&r.Ingress, ofWorkload)
+		w.Egress = b.rules(&r.Egress, ofWorkload)
 	}
 }
 
@@ -36,20 +37,20 @@ func (b *builder) lockout(raw *rawConfig) {
 	}
 }
 
-// rules fills one list. inXDP says that it is policy.ingress, the only one that XDP judges.
-func (b *builder) rules(raw *rawRules, inXDP bool) RuleList {
+func (b *builder) rules(raw *rawRules, in judged) RuleList {
 	out := RuleList{Default: raw.Default.or(Accept), Fragments: raw.Fragments.v, Pos: raw.pos}
 	seen := map[string]at{}
 	for i := range raw.Rules.items {
 		r := &raw.Rules.items[i]
 		b.unique(seen, string(r.Name.v), r.Name.ok, r.Name.at, "rule")
-		b.socketOf(r, inXDP)
-		out.Rules = append(out.Rules, b.rule(r))
+		b.socketOf(r, in)
+		out.Rules = append(out.Rules, b.rule(r, in))
 	}
+	b.fragmentsDropped(raw)
 	return out
 }
 
-func (b *builder) rule(r *rawRule) Rule {
+func (b *builder) rule(r *rawRule, in judged) Rule {
 	from, to := b.refs(r.From), b.refs(r.To)
 	b.portsOf(r.Protocol, r.Ports)
 	b.portsOf(r.Protocol, r.SourcePorts)
@@ -59,9 +60,11 @@ func (b *builder) rule(r *rawRule) Rule {
 	} else {
 		b.protocolFamily(r.at, r.Protocol, matches)
 	}
-	return Rule{Name: string(r.Name.v), From: from.refs, To: to.refs, NotFrom: b.except(r.NotFrom, matches),
+	out := Rule{Name: string(r.Name.v), From: from.refs, To: to.refs, NotFrom: b.except(r.NotFrom, matches),
 		NotTo: b.except(r.NotTo, matches), Protocol: protocolOf(r.Protocol), Ports: portRanges(r.Ports),
 		SourcePorts: portRanges(r.SourcePorts), Action: r.Action.v, Socket: string(r.Socket.v), Shadow: r.Mode.v == shadow, Pos: r.pos}
+	b.match(r, in, &out)
+	return out
 }
 
 func protocolOf(p val[protocol]) Protocol {
@@ -90,7 +93,7 @@ func (b *builder) portsOf(p val[protocol], l list[val[ports]]) {
 		b.add(l.at, emptyMatch())
 	}
 	if (p.ok && !p.v.hasPorts()) || !p.written() {
-		b.add(l.at, bad("ports need a protocol that has them").or("write protocol: tcp, udp or sctp"))
+		b.add(l.at, bad("ports need a protocol that has them").or("write protocol: tcp, udp, udplite or sctp"))
 	}
 }
 

@@ -34,11 +34,11 @@ func (b *builder) sockets(raw []rawSocket) {
 }
 
 // socketOf checks the socket of a rule.
-func (b *builder) socketOf(r *rawRule, inXDP bool) {
+func (b *builder) socketOf(r *rawRule, in judged) {
 	bypass := r.Action.ok && r.Action.v == Bypass
 	known := slices.ContainsFunc(b.cfg.Sockets, func(s Socket) bool { return s.Name == string(r.Socket.v) })
 	switch {
-	case bypass && !inXDP:
+	case bypass && in != atIngress:
 		b.add(r.Action.at, bad("only policy.ingress can bypass the kernel").or("move the rule there, or write action: accept"))
 	case bypass && !r.Socket.written():
 		b.add(r.at, bad("`socket` is missing").or("name the entry of sockets: that the packets go to"))

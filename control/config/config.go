@@ -146,8 +146,36 @@ type Protocol int
 // and ICMPv6 for IPv6: the file says "icmp" for 1 and "icmpv6" for 58.
 const AnyProtocol Protocol = -1
 
-// PortRange is inclusive on both ends, in host byte order.
-type PortRange struct{ First, Last uint16 }
+// Range is inclusive on both ends, in host byte order.
+type Range struct{ First, Last uint16 }
+
+// PortRange is a range of ports.
+type PortRange = Range
+
+// TCPFlags are bits of byte 13 of the TCP header: which are compared, and which of these must be set. No Mask: any.
+type TCPFlags struct{ Mask, Set uint8 }
+
+// ICMPType is a type of the rule's protocol, with a code or AnyCode.
+type ICMPType struct {
+	Type uint8
+	Code int
+}
+
+// AnyCode in an ICMPType matches every code.
+const AnyCode = -1
+
+// FragmentMatch says which fragments a rule is about.
+type FragmentMatch string
+
+// FragmentAny, the default: whole packets and all fragments. FragmentWhole: no fragments. FragmentFragmented: all
+// fragments. FragmentFirst: those with the transport header. FragmentLater: those without.
+const (
+	FragmentAny        FragmentMatch = ""
+	FragmentWhole      FragmentMatch = "whole"
+	FragmentFragmented FragmentMatch = "fragmented"
+	FragmentFirst      FragmentMatch = "first"
+	FragmentLater      FragmentMatch = "later"
+)
 
 // Action is what a rule or a default does.
 type Action string
@@ -178,7 +206,8 @@ type RuleList struct {
 	Pos       Pos
 }
 
-// Rule is one rule of a policy. Empty From and To match every address; Ports are destination ports.
+// Rule is one rule of a policy. Empty From and To match every address; Ports are destination ports. A list that is
+// empty matches everything.
 type Rule struct {
 	Name           string
 	From, To       []Ref
@@ -186,6 +215,14 @@ type Rule struct {
 	Protocol       Protocol
 	Ports          []PortRange
 	SourcePorts    []PortRange
+	TCPFlags       TCPFlags
+	ICMPTypes      []ICMPType
+	Fragment       FragmentMatch
+	VLANs          []Range  // outermost id, 0: untagged
+	Lengths        []Range  // bytes of the IP packet; 65535: and above
+	DSCP           []uint8  // code points, 6 bits
+	TTL            uint8    // 0: any
+	Interfaces     []string // where it comes in, in policy.egress where it leaves
 	Action         Action
 	Socket         string // of Bypass
 	Shadow         bool   // counts, does not act

@@ -27,6 +27,14 @@
 //   - An interface without a role must carry an address; lo never has a role. A tunnel's device is not listed in
 //     interfaces: its addresses and MTU stand with the tunnel.
 //   - A management rule must name its protocol (any is a protocol), so that nobody opens everything by forgetting it.
+//   - A rule's fragment: is written in words of its own (whole, fragmented, first, later): no and yes are booleans to YAML,
+//     and any would read as "does not matter". Ports, tcp_flags and icmp_types are in the transport header, which later
+//     fragments lack: a rule that asks for them, and of which all else holds, gives a later fragment to the policy's fragments:.
+//   - length counts the IP packet with its headers, as RFC 8955 type 10 does; of a fragment, the fragment. Where tcx judges
+//     (tunnels, workloads, egress) the kernel may have joined segments of a stream: there it is the length of all of them.
+//   - vlan is the outermost tag as XDP sees it, so it is for policy.ingress alone. A tag that says only a priority is none.
+//   - interfaces: are where a packet comes in, in policy.egress where it leaves. A workload's policy is not limited to any.
+//   - Neighbour discovery and MLD of the link itself are passed before any rule, so icmp_types do not meet them.
 //   - A rule that can never match, because its addresses, or its addresses and ICMP, are of different families, is an error.
 //   - bgp.graceful_restart: {} means 120s; hold_time: 0s means no keepalives (RFC 4271 section 4.2), and is not the default.
 //   - A peer's endpoint must not lie in a prefix that a tunnel takes over (its own addresses, and the prefixes of peers

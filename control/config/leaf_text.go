@@ -200,21 +200,22 @@ func (m *tunnelMTU) parse(s string) problem {
 type protocol struct{ Protocol }
 
 const (
-	protocolICMP   Protocol = 1
-	protocolTCP    Protocol = 6
-	protocolUDP    Protocol = 17
-	protocolICMPv6 Protocol = 58
-	protocolSCTP   Protocol = 132
+	protocolICMP    Protocol = 1
+	protocolTCP     Protocol = 6
+	protocolUDP     Protocol = 17
+	protocolICMPv6  Protocol = 58
+	protocolSCTP    Protocol = 132
+	protocolUDPLite Protocol = 136
 )
 
 func protocolNames() map[string]Protocol {
 	return map[string]Protocol{"any": AnyProtocol, "icmp": protocolICMP, "tcp": protocolTCP, "udp": protocolUDP, "gre": 47,
-		"esp": 50, "icmpv6": protocolICMPv6, "sctp": protocolSCTP}
+		"esp": 50, "icmpv6": protocolICMPv6, "sctp": protocolSCTP, "udplite": protocolUDPLite}
 }
 
 func (p *protocol) takes() takes { return text | integer }
 func (p *protocol) describe() schema {
-	return schema{"pattern": "^(any|icmp|tcp|udp|gre|esp|icmpv6|sctp)$", "minimum": 0, "maximum": 255}
+	return schema{"pattern": "^(any|icmp|tcp|udp|gre|esp|icmpv6|sctp|udplite)$", "minimum": 0, "maximum": 255}
 }
 func (p *protocol) parse(s string) problem {
 	if known, ok := protocolNames()[s]; ok {
@@ -222,7 +223,7 @@ func (p *protocol) parse(s string) problem {
 		return problem{}
 	}
 	if _, err := strconv.Atoi(s); err != nil {
-		hint := "write tcp, udp, sctp, icmp, icmpv6, gre, esp, any or a number"
+		hint := "write tcp, udp, sctp, udplite, icmp, icmpv6, gre, esp, any or a number"
 		if strings.EqualFold(s, "icmp6") || strings.EqualFold(s, "ipv6-icmp") {
 			hint = "write icmpv6"
 		}
@@ -234,7 +235,7 @@ func (p *protocol) parse(s string) problem {
 }
 
 func (p Protocol) hasPorts() bool {
-	return p == protocolTCP || p == protocolUDP || p == protocolSCTP
+	return p == protocolTCP || p == protocolUDP || p == protocolSCTP || p == protocolUDPLite
 }
 
 // ports is one port or an inclusive range of them.

@@ -46,6 +46,15 @@ func (Fragments) words() words {
 	return words{now: []string{"accept", "drop"}, later: []string{"track"}}
 }
 
+func (FragmentMatch) words() words {
+	return words{
+		now: []string{"whole", "fragmented", "first", "later"},
+		mean: map[string]string{"no": "whole", "false": "whole", "none": "whole", "not-a-fragment": "whole", "yes": "fragmented",
+			"true": "fragmented", "any": "fragmented", "all": "fragmented", "is-fragment": "fragmented", "initial": "first",
+			"first-fragment": "first", "non-first": "later", "non-initial": "later"},
+	}
+}
+
 func (ruleMode) words() words { return words{now: []string{"shadow"}} }
 
 func (Family) words() words {
@@ -75,6 +84,7 @@ type (
 	prefixCount  uint32
 	pathCount    int
 	prefixLength int
+	ttl          uint16
 )
 
 const (
@@ -90,4 +100,5 @@ func (asn) bounds() (int64, int64)          { return 1, 1<<32 - 1 } // 0: RFC 76
 func (flowCount) bounds() (int64, int64)    { return 1024, 1 << 24 }
 func (prefixCount) bounds() (int64, int64)  { return 1, 1<<32 - 1 }
 func (pathCount) bounds() (int64, int64)    { return 1, 128 }
+func (ttl) bounds() (int64, int64)          { return 1, 255 }
 func (prefixLength) bounds() (int64, int64) { return 0, 128 }

@@ -108,17 +108,25 @@ type rawRules struct {
 
 type rawRule struct {
 	at
-	Name        val[name]        `key:"name,required"`
-	From        list[val[ref]]   `key:"from"`
-	To          list[val[ref]]   `key:"to"`
-	NotFrom     list[val[ref]]   `key:"not_from"`
-	NotTo       list[val[ref]]   `key:"not_to"`
-	Protocol    val[protocol]    `key:"protocol"`
-	Ports       list[val[ports]] `key:"ports"`
-	SourcePorts list[val[ports]] `key:"source_ports"`
-	Action      pick[Action]     `key:"action,required"`
-	Socket      val[name]        `key:"socket"`
-	Mode        pick[ruleMode]   `key:"mode"`
+	Name        val[name]           `key:"name,required"`
+	From        list[val[ref]]      `key:"from"`
+	To          list[val[ref]]      `key:"to"`
+	NotFrom     list[val[ref]]      `key:"not_from"`
+	NotTo       list[val[ref]]      `key:"not_to"`
+	Protocol    val[protocol]       `key:"protocol"`
+	Ports       list[val[ports]]    `key:"ports"`
+	SourcePorts list[val[ports]]    `key:"source_ports"`
+	TCPFlags    list[val[tcpFlag]]  `key:"tcp_flags"`
+	ICMPTypes   list[val[icmpType]] `key:"icmp_types"`
+	Fragment    pick[FragmentMatch] `key:"fragment"`
+	VLAN        list[val[vlans]]    `key:"vlan"`
+	Length      list[val[lengths]]  `key:"length"`
+	DSCP        list[val[dscp]]     `key:"dscp"`
+	TTL         num[ttl]            `key:"ttl"`
+	Interfaces  list[val[linkName]] `key:"interfaces"`
+	Action      pick[Action]        `key:"action,required"`
+	Socket      val[name]           `key:"socket"`
+	Mode        pick[ruleMode]      `key:"mode"`
 }
 
 type rawWorkload struct {

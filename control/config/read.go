@@ -55,7 +55,7 @@ func (r *reader) into(target any, n *yaml.Node, a at) bool {
 		return false
 	}
 	if n.Style&yaml.TaggedStyle != 0 {
-		r.add(a, bad("YAML tags are not supported").or("remove the tag"))
+		r.add(a, tagged(n))
 		return false
 	}
 	if p, ok := target.(part); ok {
@@ -63,6 +63,15 @@ func (r *reader) into(target any, n *yaml.Node, a at) bool {
 		return true
 	}
 	return r.object(reflect.ValueOf(target).Elem(), n, a)
+}
+
+// tagged is about a value that begins with !, which is a tag to YAML.
+func tagged(n *yaml.Node) problem {
+	word := strings.TrimSuffix(n.Tag, ",") // [!ack, syn] has the tag "!ack,"
+	if !strings.HasPrefix(word, "!!") && (n.Value == "" || word != n.Tag) {
+		return bad("%s is a tag to YAML", word).or(`put it in quotes: "%s"`, word)
+	}
+	return bad("YAML tags are not supported").or("remove the tag")
 }
 
 // object reads a mapping into a raw struct.

@@ -250,6 +250,10 @@ func TestSchemaRefusesWhatItCan(t *testing.T) {
 		"interfaces: [{name: eth0, mtu: 67}]", "policy: {ingress: {rules: [{name: a, action: accept, ports: [0]}]}}",
 		"policy: {ingress: {rules: [{name: a, action: accept, ports: [http]}]}}", "bgp: {asn: '65010', router_id: 198.18.0.2}",
 		"policy: {ingress: {fragments: track}}", "sockets: [{}]",
+		"policy: {ingress: {rules: [{name: a, action: accept, protocol: tcp, tcp_flags: [sin]}]}}",
+		"policy: {ingress: {rules: [{name: a, action: accept, vlan: [4095]}]}}", "policy: {ingress: {rules: [{name: a, action: accept, dscp: [af44]}]}}",
+		"policy: {ingress: {rules: [{name: a, action: accept, length: [10]}]}}", "policy: {ingress: {rules: [{name: a, action: accept, fragment: 'no'}]}}",
+		"policy: {ingress: {rules: [{name: a, action: accept, ttl: 0}]}}", "policy: {ingress: {rules: [{name: a, action: accept, protocol: icmp, icmp_types: [256]}]}}",
 		"bgp: {asn: 1, router_id: 198.18.0.2, neighbors: [{name: a, address: 198.18.0.1, asn: 1, hold_time: 90}]}",
 	} {
 		var document any

@@ -137,12 +137,22 @@ func (r *reader) syntax(contents []byte, err error) (at, problem) {
 		return at{pos: pos}, bad("anchors and aliases are not supported").or("put a value that begins with * in quotes")
 	}
 	for i, line := range strings.Split(string(contents), "\n") {
+		if at := unquotedFlag.FindStringSubmatchIndex(line); at != nil { // [syn, !ack] ends in the middle of a tag
+			return placeOf(r.file, i, line, at[2]), tagged(&yaml.Node{Tag: line[at[2]:at[3]]})
+		}
 		indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
 		if tab := strings.IndexByte(indent, '\t'); tab >= 0 && (pos.Line == 0 || i < pos.Line+1) {
 			return at{pos: Pos{r.file, i + 1, tab + 1}}, bad("a tab indents this line").or("indent with spaces")
 		}
 	}
 	return at{pos: pos}, bad("not YAML: %s", msg)
+}
+
+// unquotedFlag is a TCP flag that must be clear, as it stands without quotes.
+var unquotedFlag = regexp.MustCompile(`^(?:[^#"']|"[^"]*"|'[^']*')*[\s\[,](!(?:fin|syn|rst|psh|ack|urg|ece|cwr))\b`)
+
+func placeOf(file string, line int, text string, offset int) at {
+	return at{pos: Pos{file, line + 1, utf8.RuneCountInString(text[:offset]) + 1}}
 }
 
 func invalidUTF8(file string, contents []byte) Pos {

@@ -59,6 +59,7 @@ func (e *explainer) xdp(ctx context.Context, name string, frame []byte) (passed 
 	answer := api.HookAnswer{
 		Hook: "xdp", Interface: name, Verdict: x.Verdict.String(), Reason: x.Reason.String(), Text: x.Reason.Text(),
 	}
+	e.seen.Ifindex = x.Ifindex
 	e.banned(&answer, x.Reason)
 	e.decided(&answer, x.Reason, x.Rule, x.Policy, e.d.liveDesired().XDP.Generation.Policies())
 	e.out.Hooks = append(e.out.Hooks, answer)
@@ -80,6 +81,7 @@ func (e *explainer) tc(ctx context.Context, name string, egress bool, frame []by
 	if x.RedirectTo != "" {
 		answer.Verdict = "redirect"
 	}
+	e.seen.Ifindex = x.Ifindex
 	e.banned(&answer, x.Reason)
 	e.decided(&answer, x.Reason, x.Rule, x.Policy, e.d.liveDesired().TC.Generation.Policies())
 	e.out.Hooks = append(e.out.Hooks, answer)

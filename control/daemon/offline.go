@@ -94,6 +94,9 @@ func pretend(cfg *config.Config) compile.Facts {
 	for _, w := range cfg.Workloads {
 		add(w.Interface)
 	}
+	for _, t := range cfg.Tunnels {
+		add(t.Name)
+	}
 	// Where the file leaves the addresses to others, these stand in for theirs: `self` is not empty on the machine.
 	if len(f.Host.Links) > 0 && !slices.ContainsFunc(cfg.Interfaces, func(i config.Interface) bool { return len(i.Addresses) > 0 }) {
 		f.Host.Links[0].Addresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::1/128")}

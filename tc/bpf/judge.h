@@ -50,6 +50,7 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 
 	v->p.len = skb->len;
 	v->at = skb->ifindex;
+	v->p.ifindex = skb->ifindex;
 	v->hook = at_ingress ? HOOK_TC_INGRESS : HOOK_TC_EGRESS;
 	if (at_ingress && (skb->mark & MARK_OURS)) /* stale: from a former way through this box */
 		skb->mark &= ~MARK_OURS;

@@ -15,7 +15,6 @@ import (
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
 	"sluice/xdp/classify/classifytest"
-	"sluice/xdp/packet"
 )
 
 // expectation is what the reference model says about one packet: the stages of DESIGN.md over classify.Judge.
@@ -69,20 +68,7 @@ func reasonOf(d classify.Decision) abi.Reason {
 // frameOf is a frame that the parser must see as p.
 func frameOf(t *testing.T, p classify.Packet) []byte {
 	t.Helper()
-	spec := packet.Spec{Src: p.Src, Dst: p.Dst, Protocol: p.Protocol, TTL: p.TTL, SrcPort: p.SrcPort, DstPort: p.DstPort}
-	switch p.Protocol {
-	case packet.ICMP:
-		spec.ICMPType = 8
-	case packet.ICMPv6:
-		spec.ICMPType = 128
-	}
-	if p.Fragment {
-		spec.Fragment, spec.More = true, true
-	}
-	if p.NonFirst {
-		spec.Offset = 1480
-	}
-	frame, err := spec.Frame()
+	frame, err := classifytest.Spec(p).Frame()
 	if err != nil {
 		t.Fatalf("%+v: %v", p, err)
 	}
@@ -112,6 +98,10 @@ func TestXDPAgreesWithTheReferenceModel(t *testing.T) {
 			g.Failsafe.Default, g.System.Default = classify.Continue, classify.Continue
 		}
 		list := classifytest.Packets(rng, policies[:3], packets)
+		classifytest.On(policies, s.uplink, s.uplink+1000)
+		for i := range list {
+			list[i].Ifindex = uint32(s.uplink)
+		}
 		for _, p := range list[:packets/4] {
 			g.Self = append(g.Self, p.Dst)
 		}

@@ -32,6 +32,7 @@ const (
 	RuleLength        = 512
 	RuleICMP          = 1024
 	RuleTCP           = 2048
+	RuleTransport     = 3084
 	LeafEntry         = 2147483648
 	EntrySure         = 1073741824
 	EntryNumber       = 1073741823
@@ -178,7 +179,7 @@ type Rule struct {
 	Src           ClassRange // where RULE_SRC
 	Dst           ClassRange // where RULE_DST
 	SourcePorts   PortRange  // where RULE_SOURCE_PORTS
-	Ifindex       uint32     // where the packet came in; 0: any
+	Ifindex       uint32     // where the packet came in, at egress where it leaves; 0: any
 	DSCP          uint64     // a bit for each code point (RFC 2474); 0: any
 	VLANFirst     uint16     // outermost VLAN id, 0: untagged; inclusive, where RULE_VLAN
 	VLANLast      uint16

@@ -148,6 +148,7 @@ int ingress(struct xdp_md *ctx)
 	enum reason reason;
 	int verdict;
 
+	p.ifindex = ifindex;
 	reason = stages(ctx, &p, &d);
 	verdict = verdict_of(reason);
 	if (explain) {

@@ -278,6 +278,7 @@ func problems(r *Rule) []string {
 			}
 		}
 	}
+	out = append(out, restProblems(r)...)
 	for _, prefixes := range [][]netip.Prefix{r.From, r.NotFrom, r.To, r.NotTo} {
 		for _, p := range prefixes {
 			if !p.IsValid() {

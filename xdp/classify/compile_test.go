@@ -105,6 +105,9 @@ func TestCompileRefusesEveryInvalidRuleAtOnce(t *testing.T) {
 		rule(id(0)), rule(id(abi.RuleIDs)), rule(protocol(256)), rule(protocol(-2)),
 		rule(func(r *classify.Rule) { r.Action = classify.Continue }), rule(ports(9, 8)), rule(sourcePorts(9, 8)),
 		rule(func(r *classify.Rule) { r.NotTo = []netip.Prefix{{}} }),
+		rule(flags(syn, 0), protocol(17)), rule(func(r *classify.Rule) { r.TCPFlags = syn }), rule(types(8), protocol(6)),
+		rule(fragment(5)), rule(vlan(2, 1)), rule(length(2, 1)),
+		rule(protocol(1), func(r *classify.Rule) { r.ICMPTypes = []classify.ICMPRange{{TypeFirst: 2, TypeLast: 1}} }),
 	}
 	_, err := classify.Compile([]classify.Policy{{Name: "x", Default: 3}, policy(classify.Drop, classify.FragDefault, bad...)})
 	if err == nil {

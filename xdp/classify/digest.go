@@ -58,13 +58,13 @@ func (d *digester) rule(r *Rule) {
 	d.number(uint64(r.ID))
 	d.text(r.Name)
 	d.number(uint64(r.Protocol + 1)) // AnyProtocol is -1
-	d.number(uint64(r.TTL))
+	d.conditions(r)
 	d.number(uint64(r.Action))
 	d.number(uint64(r.Argument))
 	d.number(uint64(r.Sample))
 	d.flag(r.Shadow)
-	d.ports(r.Ports)
-	d.ports(r.SourcePorts)
+	d.ranges(r.Ports)
+	d.ranges(r.SourcePorts)
 	for _, list := range [][]netip.Prefix{r.From, r.To, r.NotFrom, r.NotTo} {
 		d.prefixes(list)
 	}
@@ -79,7 +79,27 @@ func (d *digester) length(n int, isNil bool) {
 	d.number(uint64(n) + 1)
 }
 
-func (d *digester) ports(list []PortRange) {
+// conditions are those beside addresses, protocol and ports.
+func (d *digester) conditions(r *Rule) {
+	for _, n := range []uint64{uint64(r.TCPMask), uint64(r.TCPFlags), uint64(r.Fragment), r.DSCP, uint64(r.TTL)} {
+		d.number(n)
+	}
+	d.ranges(r.VLANs)
+	d.ranges(r.Lengths)
+	d.length(len(r.ICMPTypes), r.ICMPTypes == nil)
+	for _, i := range r.ICMPTypes {
+		for _, n := range []uint8{i.TypeFirst, i.TypeLast, i.CodeFirst, i.CodeLast} {
+			d.number(uint64(n))
+		}
+	}
+	d.length(len(r.Interfaces), r.Interfaces == nil)
+	for _, i := range r.Interfaces {
+		d.text(i.Name)
+		d.number(uint64(i.Index))
+	}
+}
+
+func (d *digester) ranges(list []Range) {
 	d.length(len(list), list == nil)
 	for _, r := range list {
 		d.number(uint64(r.First))

@@ -163,7 +163,7 @@ type match int
 const (
 	noMatch match = iota
 	matched
-	matchUnknown // the packet hides its ports
+	matchUnknown // the packet hides its transport header
 )
 
 func (v *view) match(r *abi.Rule) match {
@@ -173,10 +173,14 @@ func (v *view) match(r *abi.Rule) match {
 		r.Flags&abi.RuleDst != 0 && !inClasses(r.Dst, v.dst),
 		r.Flags&abi.RuleRest != 0 && !matchRest(r, &v.p):
 		return noMatch
-	case r.Flags&(abi.RulePorts|abi.RuleSourcePorts) == 0:
+	case r.Flags&abi.RuleTransport == 0:
 		return matched
 	case v.p.NonFirst:
 		return matchUnknown
+	case r.Flags&(abi.RuleICMP|abi.RuleTCP) != 0 && !matchHeader(r, &v.p):
+		return noMatch
+	case r.Flags&(abi.RulePorts|abi.RuleSourcePorts) == 0:
+		return matched
 	case !v.p.HasPorts,
 		r.Flags&abi.RulePorts != 0 && !inPorts(r.Ports, v.p.DstPort),
 		r.Flags&abi.RuleSourcePorts != 0 && !inPorts(r.SourcePorts, v.p.SrcPort):
@@ -184,9 +188,6 @@ func (v *view) match(r *abi.Rule) match {
 	}
 	return matched
 }
-
-// matchRest is match_rest of classify.h. New conditions come here.
-func matchRest(r *abi.Rule, p *Packet) bool { return r.TTL == 0 || r.TTL == p.TTL }
 
 func inPorts(r abi.PortRange, port uint16) bool { return port >= r.First && port <= r.Last }
 

@@ -40,7 +40,7 @@ var withPorts = [...]uint32{6, 17, 132, 136}
 // portSpans are where a packet's port key may be, where the entry matches.
 func portSpans(r *abi.Rule) []portSpan {
 	var out []portSpan
-	seesHidden := r.Flags&(abi.RulePorts|abi.RuleSourcePorts) == 0 || r.Flags&abi.RuleHidden != 0
+	seesHidden := r.Flags&abi.RuleTransport == 0 || r.Flags&abi.RuleHidden != 0
 	low, high := uint32(0), uint32(0xffff)
 	if r.Flags&abi.RulePorts != 0 {
 		low, high = uint32(r.Ports.First), uint32(r.Ports.Last)
@@ -71,7 +71,7 @@ func portSpans(r *abi.Rule) []portSpan {
 
 // decides says whether an entry that is found by its port key certainly ends the search.
 func decides(r *abi.Rule) bool {
-	return r.Flags&(abi.RuleShadow|abi.RuleSrc|abi.RuleDst|abi.RuleSourcePorts|abi.RuleRest) == 0
+	return r.Flags&(abi.RuleShadow|abi.RuleSrc|abi.RuleDst|abi.RuleSourcePorts|abi.RuleRest|abi.RuleICMP|abi.RuleTCP) == 0
 }
 
 // leaf writes a leaf of ascending entries and returns its found reference.

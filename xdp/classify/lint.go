@@ -59,6 +59,9 @@ func neverMatches(r *Rule) string {
 	case r.SourcePorts != nil && len(r.SourcePorts) == 0:
 		return "source_ports is empty"
 	}
+	if why := restNever(r); why != "" {
+		return why
+	}
 	src4, src6 := families(r.From)
 	dst4, dst6 := families(r.To)
 	if !(src4 && dst4) && !(src6 && dst6) {
@@ -178,7 +181,7 @@ func outermost(prefixes []netip.Prefix) []netip.Prefix {
 func (e *extent) covers(other *extent) bool {
 	a, b := e.rule, other.rule
 	return (a.Protocol == AnyProtocol || a.Protocol == b.Protocol) &&
-		(a.TTL == 0 || a.TTL == b.TTL) &&
+		restWithin(b, a) &&
 		(a.Ports == nil || b.Ports != nil && portsWithin(other.ports, e.ports)) &&
 		(a.SourcePorts == nil || b.SourcePorts != nil && portsWithin(other.sources, e.sources)) &&
 		(a.From == nil || prefixesWithin(orEverywhere(b.From, other.from), e.from)) &&

@@ -1,10 +1,8 @@
 package classify
 
 import (
-	"fmt"
 	"net/netip"
-	"strconv"
-	"strings"
+	"slices"
 )
 
 // Judge is the reference model: rule after rule, condition after condition, as the documentation tells it. It shares
@@ -64,9 +62,18 @@ const (
 	notInTo
 	inNotTo
 	otherProtocol
+	otherInterface
+	otherVLAN
+	otherLength
+	otherDSCP
 	otherTTL
+	otherFragment
 	noSuchPort   // an empty list
-	portsHidden  // the rest holds, and the ports of a later fragment cannot be seen
+	noSuchICMP   // an empty list
+	portsHidden  // the rest holds, and the transport header of a later fragment cannot be seen
+	otherFlags   // of TCP
+	hasNoICMP    // or of the other family
+	otherICMP    // type or code
 	hasNoPorts   // the protocol has none
 	otherPort    // destination
 	otherSrcPort // source
@@ -84,19 +91,59 @@ func test(r Rule, p Packet) obstacle {
 		return inNotTo
 	case r.Protocol != AnyProtocol && r.Protocol != int(p.Protocol):
 		return otherProtocol
+	}
+	if o := testRest(r, p); o != allTrue {
+		return o
+	}
+	return testTransport(r, p)
+}
+
+// testRest asks for what every fragment shows.
+func testRest(r Rule, p Packet) obstacle {
+	switch {
+	case r.Interfaces != nil && !slices.ContainsFunc(r.Interfaces, func(i Interface) bool { return i.Index != 0 && i.Index == p.Ifindex }):
+		return otherInterface
+	case r.VLANs != nil && !inRanges(r.VLANs, p.VLAN):
+		return otherVLAN
+	case r.Lengths != nil && !inRanges(r.Lengths, uint16(min(p.Length, 65535))):
+		return otherLength
+	case r.DSCP != 0 && r.DSCP&(1<<p.DSCP) == 0:
+		return otherDSCP
 	case r.TTL != 0 && r.TTL != p.TTL:
 		return otherTTL
-	case r.Ports == nil && r.SourcePorts == nil:
+	case r.Fragment == FragmentNo && p.Fragment,
+		r.Fragment == FragmentYes && !p.Fragment,
+		r.Fragment == FragmentInitial && (!p.Fragment || p.NonFirst),
+		r.Fragment == FragmentLater && !p.NonFirst:
+		return otherFragment
+	}
+	return allTrue
+}
+
+// testTransport asks for what a later fragment hides.
+func testTransport(r Rule, p Packet) obstacle {
+	switch {
+	case r.Ports == nil && r.SourcePorts == nil && r.TCPMask == 0 && r.ICMPTypes == nil:
 		return allTrue
+	case r.ICMPTypes != nil && len(r.ICMPTypes) == 0:
+		return noSuchICMP
 	case r.Ports != nil && len(r.Ports) == 0, r.SourcePorts != nil && len(r.SourcePorts) == 0:
 		return noSuchPort
 	case p.NonFirst:
 		return portsHidden
+	case p.TCPFlags&r.TCPMask != r.TCPFlags:
+		return otherFlags
+	case r.ICMPTypes != nil && !p.HasICMP:
+		return hasNoICMP
+	case r.ICMPTypes != nil && !hasICMP(r.ICMPTypes, p.ICMPType, p.ICMPCode):
+		return otherICMP
+	case r.Ports == nil && r.SourcePorts == nil:
+		return allTrue
 	case !p.HasPorts:
 		return hasNoPorts
-	case r.Ports != nil && !hasPort(r.Ports, p.DstPort):
+	case r.Ports != nil && !inRanges(r.Ports, p.DstPort):
 		return otherPort
-	case r.SourcePorts != nil && !hasPort(r.SourcePorts, p.SrcPort):
+	case r.SourcePorts != nil && !inRanges(r.SourcePorts, p.SrcPort):
 		return otherSrcPort
 	}
 	return allTrue
@@ -111,73 +158,20 @@ func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
 	return false
 }
 
-func hasPort(ranges []PortRange, port uint16) bool {
+func inRanges(ranges []Range, n uint16) bool {
 	for _, r := range ranges {
-		if r.First <= port && port <= r.Last {
+		if r.First <= n && n <= r.Last {
 			return true
 		}
 	}
 	return false
 }
 
-func explain(o obstacle, r Rule, p Packet) string {
-	switch o {
-	case notInFrom:
-		return fmt.Sprintf("from does not contain %s", p.Src)
-	case inNotFrom:
-		return fmt.Sprintf("not_from contains %s", p.Src)
-	case notInTo:
-		return fmt.Sprintf("to does not contain %s", p.Dst)
-	case inNotTo:
-		return fmt.Sprintf("not_to contains %s", p.Dst)
-	case otherProtocol:
-		return fmt.Sprintf("protocol is %s, not %s", protocolName(r.Protocol), protocolName(int(p.Protocol)))
-	case otherTTL:
-		return fmt.Sprintf("ttl is %d, not %d", r.TTL, p.TTL)
-	case noSuchPort:
-		return "its list of ports is empty"
-	case portsHidden:
-		return "a later fragment does not show its ports"
-	case hasNoPorts:
-		return fmt.Sprintf("it asks for ports, and %s has none", protocolName(int(p.Protocol)))
-	case otherPort:
-		return fmt.Sprintf("port %d is not in %s", p.DstPort, portList(r.Ports))
-	case otherSrcPort:
-		return fmt.Sprintf("source port %d is not in %s", p.SrcPort, portList(r.SourcePorts))
-	}
-	return "shadow: counted only"
-}
-
-// portList writes ranges as the file does: 80,443,8000-8999.
-func portList(ranges []PortRange) string {
-	var out []string
+func hasICMP(ranges []ICMPRange, kind, code uint8) bool {
 	for _, r := range ranges {
-		s := strconv.Itoa(int(r.First))
-		if r.Last != r.First {
-			s += "-" + strconv.Itoa(int(r.Last))
+		if r.TypeFirst <= kind && kind <= r.TypeLast && r.CodeFirst <= code && code <= r.CodeLast {
+			return true
 		}
-		out = append(out, s)
 	}
-	return strings.Join(out, ",")
-}
-
-// protocolName writes an IP protocol as the file does, or as its number.
-func protocolName(protocol int) string {
-	switch protocol {
-	case 1:
-		return "icmp"
-	case 6:
-		return "tcp"
-	case 17:
-		return "udp"
-	case 47:
-		return "gre"
-	case 50:
-		return "esp"
-	case 58:
-		return "icmpv6"
-	case 132:
-		return "sctp"
-	}
-	return strconv.Itoa(protocol)
+	return false
 }

@@ -41,7 +41,7 @@ type placed struct {
 	rule     *Rule
 	policy   int
 	in       *Policy
-	ports    int       // entries that its ports take
+	ports    int       // entries that its ports and the rest take
 	lists    [2][2]int // numbers of its lists, by direction: in, not in
 	src, dst *classSet
 	manner   manner
@@ -51,7 +51,8 @@ type placed struct {
 func (p *placed) name() string { return p.in.Name + "/" + p.rule.Name }
 
 func portEntries(r *Rule) int {
-	return max(1, len(mergePorts(r.Ports))) * max(1, len(mergePorts(r.SourcePorts)))
+	n := max(1, len(mergePorts(r.Ports))) * max(1, len(mergePorts(r.SourcePorts)))
+	return min(n*restEntries(r), math.MaxInt32)
 }
 
 // entries is the number of them: what buckets do not choose by is compared, range by range.
@@ -149,11 +150,10 @@ func (p *placed) expand(hidden bool) []abi.Rule {
 	} else {
 		entry.Protocol = uint8(r.Protocol)
 	}
-	if hidden && !r.Shadow && (r.Ports != nil || r.SourcePorts != nil) {
+	if hidden && !r.Shadow && r.asksTransport() {
 		entry.Flags |= abi.RuleHidden
 	}
-	rest(r, &entry)
-	out := []abi.Rule{entry}
+	out := rest(r, entry)
 	if r.Ports != nil {
 		out = times(out, mergePorts(r.Ports), func(e *abi.Rule, pr PortRange) {
 			e.Flags |= abi.RulePorts
@@ -179,14 +179,6 @@ func (p *placed) expand(hidden bool) []abi.Rule {
 		})
 	}
 	return out
-}
-
-// rest writes what match_rest compares. New conditions come here.
-func rest(r *Rule, entry *abi.Rule) {
-	if r.TTL != 0 {
-		entry.Flags |= abi.RuleRest
-		entry.TTL = r.TTL
-	}
 }
 
 // times returns each entry with each alternative.
@@ -237,8 +229,11 @@ func (m manner) key() uint32 {
 }
 
 func entryAdvice(p *placed) string {
-	if n := p.ports; n > 1 {
+	switch n := p.ports; {
+	case n > 1 && restEntries(p.rule) == 1:
 		return fmt.Sprintf("write its ports as fewer ranges (%d now), or join rules by sets", n)
+	case n > 1:
+		return fmt.Sprintf("write its ports, icmp_types, vlan, length and interfaces as fewer (%d combinations now), or join rules by sets", n)
 	}
 	return "join rules that differ only in addresses by one set"
 }

@@ -46,9 +46,6 @@ const (
 // AnyProtocol in Rule.Protocol matches every protocol.
 const AnyProtocol = -1
 
-// PortRange is inclusive, host byte order.
-type PortRange struct{ First, Last uint16 }
-
 // Rule is one rule with every name resolved. A nil address list matches every address of both families; an empty
 // non-nil list (an empty set) matches nothing.
 type Rule struct {
@@ -60,7 +57,15 @@ type Rule struct {
 	Protocol    int         // IP protocol number or AnyProtocol
 	Ports       []PortRange // destination; nil: any
 	SourcePorts []PortRange
-	TTL         uint8 // 0: any; else the TTL or hop limit must equal it (GTSM, RFC 5082)
+	TCPMask     uint8       // of byte 13 of the TCP header: which flags are compared; 0: none. Needs protocol TCP
+	TCPFlags    uint8       // what they must be, within TCPMask
+	ICMPTypes   []ICMPRange // nil: any. Needs protocol ICMP or ICMPv6
+	Fragment    FragmentMatch
+	VLANs       []Range     // of the outermost id, 0: untagged; nil: any
+	Lengths     []Range     // bytes of the IP packet, headers included; 65535 stands for all above, too; nil: any
+	DSCP        uint64      // a bit for each code point; 0: any
+	TTL         uint8       // 0: any; else the TTL or hop limit must equal it (GTSM, RFC 5082)
+	Interfaces  []Interface // where it comes in, at egress where it leaves; nil: any
 	Action      Action
 	Argument    uint32 // of the action: which limiter, which socket
 	Sample      uint32 // one in so many packets is logged; 0: none
@@ -82,9 +87,17 @@ type Packet struct {
 	Protocol         uint8
 	SrcPort, DstPort uint16 // host byte order
 	HasPorts         bool
+	TCPFlags         uint8 // byte 13 of the TCP header; 0 where there is none
+	HasICMP          bool  // ICMP of the packet's own family, whose type and code can be seen
+	ICMPType         uint8
+	ICMPCode         uint8
+	Fragment         bool   // any fragment of a larger packet
+	NonFirst         bool   // a fragment whose offset is not 0
+	VLAN             uint16 // outermost id; 0: untagged
+	Length           int    // bytes of the IP packet, headers included
+	DSCP             uint8  // 6 bits
 	TTL              uint8
-	Fragment         bool // any fragment of a larger packet
-	NonFirst         bool // a fragment whose offset is not 0
+	Ifindex          uint32 // where it comes in, at egress where it leaves
 }
 
 // Decision is the outcome of one policy for one packet.

@@ -3,7 +3,6 @@ package classify
 import (
 	"fmt"
 	"net/netip"
-	"strconv"
 	"strings"
 )
 
@@ -35,9 +34,7 @@ func (r *Rule) Match() string {
 	if len(r.Ports) > 0 {
 		words = append(words, "ports", portList(r.Ports))
 	}
-	if r.TTL != 0 {
-		words = append(words, "ttl", strconv.Itoa(int(r.TTL)))
-	}
+	words = append(words, restWords(r)...)
 	if len(words) == 0 {
 		return "any"
 	}

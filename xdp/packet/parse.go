@@ -36,14 +36,8 @@ func parse(words []string) (Spec, error) {
 	} else if s.Protocol == ICMPv6 {
 		s.ICMPType = 128
 	}
-	for _, word := range words[4:] {
-		key, value, ok := strings.Cut(word, "=")
-		if !ok {
-			return Spec{}, fmt.Errorf("option %q: want OPTION=VALUE, one of %s", word, optionNames)
-		}
-		if err := s.option(key, value); err != nil {
-			return Spec{}, fmt.Errorf("option %q: %w", word, err)
-		}
+	if err := s.options(words[4:]); err != nil {
+		return Spec{}, err
 	}
 	if s.Src, s.SrcPort, err = s.parseEndpoint(words[1]); err != nil {
 		return Spec{}, err
@@ -62,7 +56,7 @@ func parseProtocol(word string) (uint8, error) {
 	}
 	n, err := strconv.ParseUint(word, 10, 8)
 	if err != nil {
-		return 0, fmt.Errorf("protocol %q: want tcp, udp, sctp, icmp, icmpv6, gre, esp or a number to 255", word)
+		return 0, fmt.Errorf("protocol %q: want tcp, udp, sctp, udplite, icmp, icmpv6, gre, esp or a number to 255", word)
 	}
 	return uint8(n), nil
 }
@@ -82,7 +76,33 @@ func (s *Spec) parseEndpoint(word string) (netip.Addr, uint16, error) {
 	return ap.Addr(), ap.Port(), nil
 }
 
-const optionNames = "flags ttl len vlan frag type code id src-mac dst-mac"
+func (s *Spec) options(words []string) error {
+	length := 0 // of the IP packet
+	for _, word := range words {
+		key, value, ok := strings.Cut(word, "=")
+		if !ok {
+			return fmt.Errorf("option %q: want OPTION=VALUE, one of %s", word, optionNames)
+		}
+		var err error
+		if key == "length" {
+			err = number(value, 20, maxFrame-14, &length)
+		} else {
+			err = s.option(key, value)
+		}
+		if err != nil {
+			return fmt.Errorf("option %q: %w", word, err)
+		}
+	}
+	switch {
+	case length != 0 && s.Len != 0:
+		return errors.New("len is of the frame and length of the IP packet in it: write one of them")
+	case length != 0:
+		s.Len = s.LinkLen() + length
+	}
+	return nil
+}
+
+const optionNames = "flags ttl dscp length len vlan frag type code id src-mac dst-mac"
 
 func (s *Spec) option(key, value string) error {
 	var err error
@@ -91,6 +111,8 @@ func (s *Spec) option(key, value string) error {
 		err = s.parseFlags(value)
 	case "ttl":
 		err = number(value, 1, 255, &s.TTL)
+	case "dscp":
+		err = number(value, 0, 63, &s.DSCP)
 	case "len":
 		err = number(value, 14, maxFrame, &s.Len)
 	case "vlan":

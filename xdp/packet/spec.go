@@ -3,6 +3,7 @@
 //	tcp 192.0.2.7:1234 > 203.0.113.9:443 flags=S
 //	udp [2001:db8::7]:53 > [2001:db8::9]:1024 vlan=100 ttl=64
 //	icmp 192.0.2.7 > 203.0.113.9 type=8 id=77
+//	udp 192.0.2.7:5060 > 203.0.113.9:5060 dscp=46 length=200
 //	47 192.0.2.7 > 203.0.113.9 len=200 frag=1480+
 package packet
 
@@ -16,13 +17,14 @@ import (
 
 // IP protocol numbers that have a name here.
 const (
-	ICMP   = 1
-	TCP    = 6
-	UDP    = 17
-	GRE    = 47
-	ESP    = 50
-	ICMPv6 = 58
-	SCTP   = 132
+	ICMP    = 1
+	TCP     = 6
+	UDP     = 17
+	GRE     = 47
+	ESP     = 50
+	ICMPv6  = 58
+	SCTP    = 132
+	UDPLite = 136
 )
 
 // TCP flags, as in byte 13 of the header.
@@ -33,6 +35,8 @@ const (
 	PSH
 	ACK
 	URG
+	ECE
+	CWR
 )
 
 // Spec describes one Ethernet frame with an IP packet. Zero values are filled in by Frame.
@@ -40,9 +44,10 @@ type Spec struct {
 	SrcMAC, DstMAC net.HardwareAddr // default: locally administered ones
 	VLANs          []uint16         // ids, outermost first
 	Src, Dst       netip.Addr       // of one family
-	SrcPort        uint16           // TCP, UDP, SCTP
+	SrcPort        uint16           // TCP, UDP, SCTP, UDP-Lite
 	DstPort        uint16
 	Protocol       uint8
+	DSCP           uint8 // 6 bits
 	TTL            uint8 // or hop limit; 0: 64
 	TCPFlags       uint8 // 0: SYN alone, unless NoTCPFlags
 	NoTCPFlags     bool
@@ -57,15 +62,18 @@ type Spec struct {
 
 // HasPorts says whether the protocol has ports and this packet shows them.
 func (s Spec) HasPorts() bool {
-	return s.Offset == 0 && (s.Protocol == TCP || s.Protocol == UDP || s.Protocol == SCTP)
+	return s.Offset == 0 && (s.Protocol == TCP || s.Protocol == UDP || s.Protocol == SCTP || s.Protocol == UDPLite)
 }
+
+// LinkLen is the length of the Ethernet header with its tags, in bytes.
+func (s Spec) LinkLen() int { return 14 + 4*len(s.VLANs) }
 
 var protocols = []struct {
 	name   string
 	number uint8
-}{{"tcp", TCP}, {"udp", UDP}, {"sctp", SCTP}, {"icmp", ICMP}, {"icmpv6", ICMPv6}, {"gre", GRE}, {"esp", ESP}}
+}{{"tcp", TCP}, {"udp", UDP}, {"sctp", SCTP}, {"icmp", ICMP}, {"icmpv6", ICMPv6}, {"gre", GRE}, {"esp", ESP}, {"udplite", UDPLite}}
 
-const flagLetters = "FSRPAU" // bit 0 first
+const flagLetters = "FSRPAUEW" // bit 0 first, as tcpdump has them
 
 // String is the line that Parse reads.
 func (s Spec) String() string {
@@ -86,6 +94,9 @@ func (s Spec) String() string {
 		if s.ICMPID != 0 {
 			add("id", s.ICMPID)
 		}
+	}
+	if s.DSCP != 0 {
+		add("dscp", s.DSCP)
 	}
 	if s.TTL != 0 {
 		add("ttl", s.TTL)

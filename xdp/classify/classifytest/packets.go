@@ -53,6 +53,7 @@ func (g *generator) packet(r classify.Rule) classify.Packet {
 		p.Fragment = true
 		p.NonFirst = g.chance(60)
 	}
+	g.meet(&p, &r)
 	if hasPorts(p.Protocol) && !p.NonFirst {
 		p.HasPorts = true
 		p.SrcPort, p.DstPort = g.port(r.SourcePorts), g.port(r.Ports)
@@ -60,7 +61,9 @@ func (g *generator) packet(r classify.Rule) classify.Packet {
 	return p
 }
 
-func hasPorts(protocol uint8) bool { return protocol == 6 || protocol == 17 || protocol == 132 }
+func hasPorts(protocol uint8) bool {
+	return protocol == 6 || protocol == 17 || protocol == 132 || protocol == 136
+}
 
 // address returns one in or at the edge of a prefix of the lists, or, where they have none of the family, anywhere.
 func (g *generator) address(in, notIn []netip.Prefix, v6 bool) netip.Addr {

@@ -11,7 +11,7 @@ import (
 )
 
 // Policies returns one to six policies with nested prefixes of both families, port ranges (some rules with more than
-// one entry holds), shadow rules, exclusions, TTLs and every default. Ids count from 1; all of it compiles.
+// one entry holds), shadow rules, exclusions, every other condition and every default. Ids count from 1; all of it compiles.
 func Policies(rng *rand.Rand) []classify.Policy {
 	g := &generator{rng: rng}
 	policies := make([]classify.Policy, 1+rng.IntN(6))
@@ -70,14 +70,12 @@ func (g *generator) rule() classify.Rule {
 	if g.chance(15) {
 		r.SourcePorts = g.ports()
 	}
-	if g.chance(10) {
-		r.TTL = []uint8{1, 64, 255}[g.rng.IntN(3)]
-	}
+	g.conditions(&r)
 	return r
 }
 
 // protocols: with ports, ICMP of both families, GRE and ESP, and one that nothing knows. None is an IPv6 extension.
-var protocols = [...]uint8{6, 6, 6, 17, 17, 132, 1, 58, 47, 50, 253}
+var protocols = [...]uint8{6, 6, 6, 17, 17, 132, 136, 1, 58, 47, 50, 253}
 
 // prefixes returns a list of 0 to 7; an empty one is not nil and matches nothing.
 func (g *generator) prefixes() []netip.Prefix {

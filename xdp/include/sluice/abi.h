@@ -148,7 +148,7 @@ struct rule {
 	struct class_range src;		/* where RULE_SRC */
 	struct class_range dst;		/* where RULE_DST */
 	struct port_range source_ports; /* where RULE_SOURCE_PORTS */
-	__u32 ifindex;			/* where the packet came in; 0: any */
+	__u32 ifindex;			/* where the packet came in, at egress where it leaves; 0: any */
 	__u64 dscp;			/* a bit for each code point (RFC 2474); 0: any */
 	__u16 vlan_first;		/* outermost VLAN id, 0: untagged; inclusive, where RULE_VLAN */
 	__u16 vlan_last;
@@ -173,9 +173,8 @@ struct rule {
 #define RULE_VLAN	  256
 #define RULE_LENGTH	  512
 #define RULE_ICMP	  1024
-#define RULE_TRANSPORT \
-	(RULE_PORTS | RULE_SOURCE_PORTS | RULE_ICMP | RULE_TCP) /* what a later fragment hides */
-#define RULE_TCP 2048						/* tcp_mask is set */
+#define RULE_TCP	  2048							  /* tcp_mask is set */
+#define RULE_TRANSPORT	  (RULE_PORTS | RULE_SOURCE_PORTS | RULE_ICMP | RULE_TCP) /* a later fragment hides it */
 
 /* What an entry does, apart from the rest of it: all of these together fit where a processor finds them fast. */
 struct verdict {

@@ -56,14 +56,18 @@ struct packet {
 	__u8 family;	  /* 4, 6, or 0: not IP */
 	__u8 ttl;	  /* or hop limit */
 	__u8 flags;	  /* PACKET_* */
-	__u8 icmp_type;	  /* where protocol is ICMP or ICMPv6 */
+	__u8 icmp_type;	  /* with PACKET_ICMP */
 	__u8 tcp_flags;	  /* byte 13 of the TCP header */
+	__u8 icmp_code;
+	__u8 dscp;     /* upper six bits of IPv4's TOS or IPv6's traffic class (RFC 2474) */
+	__u32 ifindex; /* of the hook: where it came in, at tcx egress where it leaves. Set by the program */
 };
 #define PACKET_FRAGMENT	  1  /* any fragment */
 #define PACKET_NON_FIRST  2  /* a fragment without the transport header */
 #define PACKET_PORTS	  4  /* sport and dport are ports */
 #define PACKET_ICMP_ERROR 8  /* an ICMP error that may quote a packet */
 #define PACKET_ECHO	  16 /* an echo request or reply: sport and dport make a flow key */
+#define PACKET_ICMP	  32 /* icmp_type and icmp_code are those of the family's own ICMP */
 
 struct vlan_header {
 	__be16 tci;
@@ -169,6 +173,7 @@ static __always_inline enum reason parse_ip4(struct cursor *c, struct packet *p)
 	p->family = 4;
 	p->protocol = ip->protocol;
 	p->ttl = ip->ttl;
+	p->dscp = ip->tos >> 2;
 	fragment = bpf_ntohs(ip->frag_off);
 	if (fragment & 0x3fff) { /* MF, or an offset in units of 8 bytes */
 		p->flags |= PACKET_FRAGMENT;
@@ -237,6 +242,7 @@ static __always_inline enum reason parse_ip6(struct cursor *c, struct packet *p)
 		return REASON_IP6_MAPPED;
 	p->family = 6;
 	p->ttl = ip->hop_limit;
+	p->dscp = (ip->priority << 2 | ip->flow_lbl[0] >> 6) & 0x3f; /* the traffic class less its ECN bits */
 	p->l3_len = bpf_ntohs(ip->payload_len) + sizeof(*ip);
 	p->l4 = p->l3 + sizeof(*ip);
 	p->protocol = ip->nexthdr;
@@ -270,6 +276,8 @@ static __always_inline enum reason parse_icmp(struct cursor *c, struct packet *p
 	if (!icmp)
 		return truncated_l4(p);
 	p->icmp_type = icmp->type;
+	p->icmp_code = icmp->code;
+	p->flags |= PACKET_ICMP;
 	if (p->protocol == IPPROTO_ICMP) {
 		request = icmp->type == 8;
 		reply = icmp->type == 0;
