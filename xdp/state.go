@@ -41,7 +41,8 @@ type Generation struct {
 	Failsafe  classify.Policy
 	System    classify.Policy
 	Ingress   classify.Policy
-	FlowSlots uint32 // entries of each flow table, shared with tc
+	Limiters  []classify.Limiter // rules with Limit name theirs by index
+	FlowSlots uint32             // entries of each flow table, shared with tc
 	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
 	// of the content.
 	Tables *classify.Tables `json:"-"`

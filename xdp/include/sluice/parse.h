@@ -58,6 +58,7 @@ struct packet {
 	__u8 flags;	  /* PACKET_* */
 	__u8 icmp_type;	  /* where protocol is ICMP or ICMPv6 */
 	__u8 tcp_flags;	  /* byte 13 of the TCP header */
+	__u16 segments;	  /* that one buffer stands for (GSO, GRO); 0 or 1: it is one packet */
 };
 #define PACKET_FRAGMENT	  1  /* any fragment */
 #define PACKET_NON_FIRST  2  /* a fragment without the transport header */
