@@ -147,6 +147,8 @@ type Action string
 const (
 	Accept Action = "accept"
 	Drop   Action = "drop"
+	// ActionLimit accepts what is within Rule.Limit and drops the rest.
+	ActionLimit Action = "limit"
 )
 
 // Fragments says what happens to non-first fragments that a port rule could have matched.
@@ -177,8 +179,20 @@ type Rule struct {
 	Ports          []PortRange
 	SourcePorts    []PortRange
 	Action         Action
-	Shadow         bool // counts, does not act
+	Limit          *Limit // with ActionLimit
+	Sample         uint32 // one in so many matching packets is logged; 0: none
+	Shadow         bool   // counts, does not act
 	Pos            Pos
+}
+
+// Limit is a token bucket.
+type Limit struct {
+	Rate  uint64 // per second: packets, or with Bits bits
+	Burst uint64 // packets, or with Bits bytes
+	Bits  bool
+	// PerSource gives every source its own bucket, a source being a prefix of these lengths.
+	PerSource              bool
+	IPv4Prefix, IPv6Prefix int
 }
 
 // Policy holds the policies of the node itself.

@@ -9,7 +9,7 @@ func laterKeys() map[reflect.Type][]string {
 		reflect.TypeFor[rawConfig]():    {"sockets"},
 		reflect.TypeFor[rawNode]():      {"dns", "ntp"},
 		reflect.TypeFor[rawInterface](): {"parent", "vlan", "members", "lacp"},
-		reflect.TypeFor[rawRule]():      {"limit", "socket", "log"},
+		reflect.TypeFor[rawRule]():      {"socket"},
 		reflect.TypeFor[rawWorkload]():  {"bandwidth"},
 		reflect.TypeFor[rawBGP]():       {"flowspec", "blackhole"},
 		reflect.TypeFor[rawNeighbor]():  {"bfd"},
