@@ -24,7 +24,10 @@ func (c *compiler) policy(name, path string, list config.RuleList) classify.Poli
 			NotFrom: c.resolve(r.NotFrom), NotTo: c.resolve(r.NotTo),
 			Protocol: int(r.Protocol),
 			Ports:    ports(r.Ports), SourcePorts: ports(r.SourcePorts),
-			Action: action(r.Action), Shadow: r.Shadow,
+			Action: action(r.Action), Sample: r.Sample, Shadow: r.Shadow,
+		}
+		if r.Limit != nil && !r.Shadow { // which only counts
+			rule.Argument = c.limiter(key, rule.ID, r, place{r.Pos, at})
 		}
 		if rule.ID >= abi.RuleIDs {
 			c.fail(r.Pos, at, "no rule id is left", "remove rules, or wait until the counters of removed ones are released")
@@ -106,10 +109,14 @@ func (c *compiler) matrix() tc.Matrix {
 }
 
 func action(a config.Action) classify.Action {
-	if a == config.Drop {
+	switch a {
+	case config.Drop:
 		return classify.Drop
+	case config.ActionLimit:
+		return classify.Limit
+	default:
+		return classify.Accept
 	}
-	return classify.Accept
 }
 
 func fragments(f config.Fragments) classify.Fragments {
