@@ -126,7 +126,7 @@ func (e *explainer) decided(a *api.HookAnswer, reason abi.Reason, rule uint32, i
 // flow passes though the policy would drop it, and what is dropped for another reason was accepted before.
 func byPolicy(r abi.Reason) bool {
 	switch r {
-	case abi.ReasonRuleDrop, abi.ReasonDefaultDrop, abi.ReasonFragmentDefaultDrop, abi.ReasonFragmentDrop:
+	case abi.ReasonRuleDrop, abi.ReasonLimitDrop, abi.ReasonDefaultDrop, abi.ReasonFragmentDefaultDrop, abi.ReasonFragmentDrop:
 		return true
 	case abi.ReasonEstablished, abi.ReasonICMPError:
 		return false

@@ -167,6 +167,10 @@ func (d *Daemon) showPolicy(ctx context.Context) ([]api.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
+	beyond, err := d.limitDrops(ctx)
+	if err != nil {
+		return nil, err
+	}
 	out := []api.Policy{}
 	for _, p := range d.policies() {
 		if p.Name == "" {
@@ -177,6 +181,7 @@ func (d *Daemon) showPolicy(ctx context.Context) ([]api.Policy, error) {
 			shown.Rules = append(shown.Rules, api.Rule{
 				ID: r.ID, Name: r.Name, Action: actionName(r.Action), Shadow: r.Shadow, Match: r.Match(),
 				Packets: hits[r.ID].Packets, Bytes: hits[r.ID].Bytes,
+				LimitDrops: beyond[r.ID].Packets,
 			})
 		}
 		out = append(out, shown)
@@ -190,6 +195,8 @@ func actionName(a classify.Action) string {
 		return "accept"
 	case classify.Drop:
 		return "drop"
+	case classify.Limit:
+		return "limit"
 	default:
 		return "continue"
 	}
