@@ -93,6 +93,25 @@ func readRules(dir *pin.Dir, out map[uint32]Count) error {
 	return nil
 }
 
+// LimitDrops is what each limit rule dropped beyond its limit, by the rule's stable id. Counts are of both hooks, since the
+// rule got its id; what is zero is left out.
+func (s *Subsystem) LimitDrops(context.Context) (map[uint32]Count, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dir := pin.At(s.dir)
+	keys, err := dir.Generations(owner)
+	if err != nil {
+		return nil, err
+	}
+	out := map[uint32]Count{}
+	for _, key := range keys {
+		if err := table.LimitDrops(dir, owner, key, out); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 func ruleIDs(dir *pin.Dir, key string) ([]uint32, error) {
 	g, err := dir.LoadGeneration(owner, key)
 	if err != nil {

@@ -29,8 +29,11 @@ func fill(m map[string]*ebpf.Map, t *classify.Tables, on *links, g Generation) e
 	if err := fillStrict(m, g); err != nil {
 		return err
 	}
+	if err := table.FillLimiters(m[tcMapLimiters], g.Limiters); err != nil {
+		return err
+	}
 	return table.Freeze(m, append(table.Names(),
-		tcMapSelf, tcMapInterfaces, tcMapWorkloads, tcMapStrict4, tcMapStrict6)...)
+		tcMapLimiters, tcMapSelf, tcMapInterfaces, tcMapWorkloads, tcMapStrict4, tcMapStrict6)...)
 }
 
 func fillWorkloads(m *ebpf.Map, on *links, workloads []Workload) error {

@@ -196,7 +196,7 @@ func build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links
 	for name := range spec.Programs {
 		out.Programs[name], out.Programs[twinPrefix+name] = live.DetachProgram(name), twin.DetachProgram(name)
 	}
-	for _, name := range []string{tcMapInterfaces, tcMapExplained, tcMapRules} {
+	for _, name := range []string{tcMapInterfaces, tcMapExplained, tcMapRules, tcMapLimiters} {
 		out.Maps[name] = live.DetachMap(name)
 	}
 	return out, nil
@@ -205,6 +205,9 @@ func build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links
 // size sets what must be known before loading: the sizes of the tables, and the matrix, which is a constant.
 func size(spec *ebpf.CollectionSpec, t *classify.Tables, on *links, g Generation) error {
 	if err := table.Resize(spec, t); err != nil {
+		return err
+	}
+	if err := table.ResizeLimiters(spec, g.Limiters); err != nil {
 		return err
 	}
 	v4, v6 := splitFamilies(g.Strict)

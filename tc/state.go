@@ -50,7 +50,8 @@ type Generation struct {
 	Egress    classify.Policy // what the node itself originates, at uplink egress
 	Workloads []Workload      // sorted by name
 	Matrix    Matrix
-	Strict    []netip.Prefix // plaintext to these is dropped at uplink egress
+	Strict    []netip.Prefix     // plaintext to these is dropped at uplink egress
+	Limiters  []classify.Limiter // rules with Limit name theirs by index
 	FlowSlots uint32
 	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
 	// of the content.

@@ -33,6 +33,11 @@ const (
 	tcMapFlowsOut           = "flows_out"
 	tcMapInterfaces         = "interfaces"
 	tcMapLeaves             = "leaves"
+	tcMapLimitBuckets       = "limit_buckets"
+	tcMapLimitPressure      = "limit_pressure"
+	tcMapLimitSeed          = "limit_seed"
+	tcMapLimitSources       = "limit_sources"
+	tcMapLimiters           = "limiters"
 	tcMapPolicies           = "policies"
 	tcMapReasons            = "reasons"
 	tcMapRuleHits           = "rule_hits"
@@ -118,35 +123,40 @@ type tcProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcMapSpecs struct {
-	BanHits     *ebpf.MapSpec `ebpf:"ban_hits"`
-	BanState    *ebpf.MapSpec `ebpf:"ban_state"`
-	Bans        *ebpf.MapSpec `ebpf:"bans"`
-	Bans4       *ebpf.MapSpec `ebpf:"bans4"`
-	Bans6       *ebpf.MapSpec `ebpf:"bans6"`
-	Buckets     *ebpf.MapSpec `ebpf:"buckets"`
-	DropBudget  *ebpf.MapSpec `ebpf:"drop_budget"`
-	DropControl *ebpf.MapSpec `ebpf:"drop_control"`
-	DropEvents  *ebpf.MapSpec `ebpf:"drop_events"`
-	Dst4        *ebpf.MapSpec `ebpf:"dst4"`
-	Dst6        *ebpf.MapSpec `ebpf:"dst6"`
-	DstUp       *ebpf.MapSpec `ebpf:"dst_up"`
-	Explained   *ebpf.MapSpec `ebpf:"explained"`
-	FlowsIn     *ebpf.MapSpec `ebpf:"flows_in"`
-	FlowsOut    *ebpf.MapSpec `ebpf:"flows_out"`
-	Interfaces  *ebpf.MapSpec `ebpf:"interfaces"`
-	Leaves      *ebpf.MapSpec `ebpf:"leaves"`
-	Policies    *ebpf.MapSpec `ebpf:"policies"`
-	Reasons     *ebpf.MapSpec `ebpf:"reasons"`
-	RuleHits    *ebpf.MapSpec `ebpf:"rule_hits"`
-	Rules       *ebpf.MapSpec `ebpf:"rules"`
-	Self        *ebpf.MapSpec `ebpf:"self"`
-	Src4        *ebpf.MapSpec `ebpf:"src4"`
-	Src6        *ebpf.MapSpec `ebpf:"src6"`
-	SrcUp       *ebpf.MapSpec `ebpf:"src_up"`
-	Strict4     *ebpf.MapSpec `ebpf:"strict4"`
-	Strict6     *ebpf.MapSpec `ebpf:"strict6"`
-	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
-	Workloads   *ebpf.MapSpec `ebpf:"workloads"`
+	BanHits       *ebpf.MapSpec `ebpf:"ban_hits"`
+	BanState      *ebpf.MapSpec `ebpf:"ban_state"`
+	Bans          *ebpf.MapSpec `ebpf:"bans"`
+	Bans4         *ebpf.MapSpec `ebpf:"bans4"`
+	Bans6         *ebpf.MapSpec `ebpf:"bans6"`
+	Buckets       *ebpf.MapSpec `ebpf:"buckets"`
+	DropBudget    *ebpf.MapSpec `ebpf:"drop_budget"`
+	DropControl   *ebpf.MapSpec `ebpf:"drop_control"`
+	DropEvents    *ebpf.MapSpec `ebpf:"drop_events"`
+	Dst4          *ebpf.MapSpec `ebpf:"dst4"`
+	Dst6          *ebpf.MapSpec `ebpf:"dst6"`
+	DstUp         *ebpf.MapSpec `ebpf:"dst_up"`
+	Explained     *ebpf.MapSpec `ebpf:"explained"`
+	FlowsIn       *ebpf.MapSpec `ebpf:"flows_in"`
+	FlowsOut      *ebpf.MapSpec `ebpf:"flows_out"`
+	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
+	Leaves        *ebpf.MapSpec `ebpf:"leaves"`
+	LimitBuckets  *ebpf.MapSpec `ebpf:"limit_buckets"`
+	LimitPressure *ebpf.MapSpec `ebpf:"limit_pressure"`
+	LimitSeed     *ebpf.MapSpec `ebpf:"limit_seed"`
+	LimitSources  *ebpf.MapSpec `ebpf:"limit_sources"`
+	Limiters      *ebpf.MapSpec `ebpf:"limiters"`
+	Policies      *ebpf.MapSpec `ebpf:"policies"`
+	Reasons       *ebpf.MapSpec `ebpf:"reasons"`
+	RuleHits      *ebpf.MapSpec `ebpf:"rule_hits"`
+	Rules         *ebpf.MapSpec `ebpf:"rules"`
+	Self          *ebpf.MapSpec `ebpf:"self"`
+	Src4          *ebpf.MapSpec `ebpf:"src4"`
+	Src6          *ebpf.MapSpec `ebpf:"src6"`
+	SrcUp         *ebpf.MapSpec `ebpf:"src_up"`
+	Strict4       *ebpf.MapSpec `ebpf:"strict4"`
+	Strict6       *ebpf.MapSpec `ebpf:"strict6"`
+	Verdicts      *ebpf.MapSpec `ebpf:"verdicts"`
+	Workloads     *ebpf.MapSpec `ebpf:"workloads"`
 }
 
 // tcVariableSpecs contains global variables before they are loaded into the kernel.
@@ -178,35 +188,40 @@ func (o *tcObjects) Close() error {
 //
 // It can be passed to loadTcObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcMaps struct {
-	BanHits     *ebpf.Map `ebpf:"ban_hits"`
-	BanState    *ebpf.Map `ebpf:"ban_state"`
-	Bans        *ebpf.Map `ebpf:"bans"`
-	Bans4       *ebpf.Map `ebpf:"bans4"`
-	Bans6       *ebpf.Map `ebpf:"bans6"`
-	Buckets     *ebpf.Map `ebpf:"buckets"`
-	DropBudget  *ebpf.Map `ebpf:"drop_budget"`
-	DropControl *ebpf.Map `ebpf:"drop_control"`
-	DropEvents  *ebpf.Map `ebpf:"drop_events"`
-	Dst4        *ebpf.Map `ebpf:"dst4"`
-	Dst6        *ebpf.Map `ebpf:"dst6"`
-	DstUp       *ebpf.Map `ebpf:"dst_up"`
-	Explained   *ebpf.Map `ebpf:"explained"`
-	FlowsIn     *ebpf.Map `ebpf:"flows_in"`
-	FlowsOut    *ebpf.Map `ebpf:"flows_out"`
-	Interfaces  *ebpf.Map `ebpf:"interfaces"`
-	Leaves      *ebpf.Map `ebpf:"leaves"`
-	Policies    *ebpf.Map `ebpf:"policies"`
-	Reasons     *ebpf.Map `ebpf:"reasons"`
-	RuleHits    *ebpf.Map `ebpf:"rule_hits"`
-	Rules       *ebpf.Map `ebpf:"rules"`
-	Self        *ebpf.Map `ebpf:"self"`
-	Src4        *ebpf.Map `ebpf:"src4"`
-	Src6        *ebpf.Map `ebpf:"src6"`
-	SrcUp       *ebpf.Map `ebpf:"src_up"`
-	Strict4     *ebpf.Map `ebpf:"strict4"`
-	Strict6     *ebpf.Map `ebpf:"strict6"`
-	Verdicts    *ebpf.Map `ebpf:"verdicts"`
-	Workloads   *ebpf.Map `ebpf:"workloads"`
+	BanHits       *ebpf.Map `ebpf:"ban_hits"`
+	BanState      *ebpf.Map `ebpf:"ban_state"`
+	Bans          *ebpf.Map `ebpf:"bans"`
+	Bans4         *ebpf.Map `ebpf:"bans4"`
+	Bans6         *ebpf.Map `ebpf:"bans6"`
+	Buckets       *ebpf.Map `ebpf:"buckets"`
+	DropBudget    *ebpf.Map `ebpf:"drop_budget"`
+	DropControl   *ebpf.Map `ebpf:"drop_control"`
+	DropEvents    *ebpf.Map `ebpf:"drop_events"`
+	Dst4          *ebpf.Map `ebpf:"dst4"`
+	Dst6          *ebpf.Map `ebpf:"dst6"`
+	DstUp         *ebpf.Map `ebpf:"dst_up"`
+	Explained     *ebpf.Map `ebpf:"explained"`
+	FlowsIn       *ebpf.Map `ebpf:"flows_in"`
+	FlowsOut      *ebpf.Map `ebpf:"flows_out"`
+	Interfaces    *ebpf.Map `ebpf:"interfaces"`
+	Leaves        *ebpf.Map `ebpf:"leaves"`
+	LimitBuckets  *ebpf.Map `ebpf:"limit_buckets"`
+	LimitPressure *ebpf.Map `ebpf:"limit_pressure"`
+	LimitSeed     *ebpf.Map `ebpf:"limit_seed"`
+	LimitSources  *ebpf.Map `ebpf:"limit_sources"`
+	Limiters      *ebpf.Map `ebpf:"limiters"`
+	Policies      *ebpf.Map `ebpf:"policies"`
+	Reasons       *ebpf.Map `ebpf:"reasons"`
+	RuleHits      *ebpf.Map `ebpf:"rule_hits"`
+	Rules         *ebpf.Map `ebpf:"rules"`
+	Self          *ebpf.Map `ebpf:"self"`
+	Src4          *ebpf.Map `ebpf:"src4"`
+	Src6          *ebpf.Map `ebpf:"src6"`
+	SrcUp         *ebpf.Map `ebpf:"src_up"`
+	Strict4       *ebpf.Map `ebpf:"strict4"`
+	Strict6       *ebpf.Map `ebpf:"strict6"`
+	Verdicts      *ebpf.Map `ebpf:"verdicts"`
+	Workloads     *ebpf.Map `ebpf:"workloads"`
 }
 
 func (m *tcMaps) Close() error {
@@ -228,6 +243,11 @@ func (m *tcMaps) Close() error {
 		m.FlowsOut,
 		m.Interfaces,
 		m.Leaves,
+		m.LimitBuckets,
+		m.LimitPressure,
+		m.LimitSeed,
+		m.LimitSources,
+		m.Limiters,
 		m.Policies,
 		m.Reasons,
 		m.RuleHits,

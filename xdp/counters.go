@@ -91,6 +91,32 @@ func (s *Subsystem) readRules(hooks []hookState, out map[uint32]Count) error {
 	return nil
 }
 
+// LimitDrops is what each limit rule of the live generations dropped beyond its limit, by the rule's stable id. Counts are
+// of both hooks, since the rule got its id; what is zero is left out.
+func (s *Subsystem) LimitDrops(ctx context.Context) (map[uint32]Count, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	hooks, err := s.observeHooks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := map[uint32]Count{}
+	for _, h := range hooks {
+		if h.digest == "" {
+			continue
+		}
+		if err := table.LimitDrops(pin.At(s.dir), owner, h.digest, out); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// LimitPressure tells how full the table of limited sources is; tc's packets use the same one.
+func (s *Subsystem) LimitPressure(context.Context) (table.Pressure, error) {
+	return table.ReadPressure(pin.At(s.dir))
+}
+
 func ruleIDs(dir *pin.Dir, digest string) ([]uint32, error) {
 	g, err := dir.LoadGeneration(owner, digest)
 	if err != nil {

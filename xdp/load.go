@@ -19,6 +19,7 @@ const (
 	explainProgram = "explain"
 	explainedMap   = ingressMapExplained
 	rulesMap       = ingressMapRules
+	limitersMap    = ingressMapLimiters
 )
 
 // load brings a generation into the kernel, whole, and only then switches slot after slot to it. The generations before
@@ -91,6 +92,9 @@ func build(dir *pin.Dir, state *stateMaps, g Generation) (*pin.Generation, error
 	}
 	spec.Maps[ingressMapSelf].MaxEntries = uint32(max(len(g.Self), 1))
 	spec.Maps[ingressMapInterfaces].MaxEntries = abi.InterfaceSlots
+	if err := table.ResizeLimiters(spec, g.Limiters); err != nil {
+		return nil, err
+	}
 	shared, err := table.OpenShared(dir, spec, g.FlowSlots)
 	if err != nil {
 		return nil, err
@@ -121,7 +125,8 @@ func build(dir *pin.Dir, state *stateMaps, g Generation) (*pin.Generation, error
 	defer twin.Close()
 	return &pin.Generation{
 		Programs: map[string]*ebpf.Program{liveProgram: live.DetachProgram(ingressProgIngress), explainProgram: twin.DetachProgram(ingressProgIngress)},
-		Maps:     map[string]*ebpf.Map{explainedMap: live.DetachMap(explainedMap), rulesMap: live.DetachMap(rulesMap)},
+		Maps: map[string]*ebpf.Map{explainedMap: live.DetachMap(explainedMap), rulesMap: live.DetachMap(rulesMap),
+			limitersMap: live.DetachMap(limitersMap)},
 	}, nil
 }
 
@@ -133,5 +138,8 @@ func fill(maps map[string]*ebpf.Map, t *classify.Tables, g Generation) error {
 	if err := table.FillSelf(maps[ingressMapSelf], g.Self); err != nil {
 		return err
 	}
-	return table.Freeze(maps, append(table.Names(), ingressMapSelf)...)
+	if err := table.FillLimiters(maps[limitersMap], g.Limiters); err != nil {
+		return err
+	}
+	return table.Freeze(maps, append(table.Names(), ingressMapSelf, limitersMap)...)
 }

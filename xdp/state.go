@@ -42,8 +42,9 @@ type Generation struct {
 	Failsafe  classify.Policy
 	System    classify.Policy
 	Ingress   classify.Policy
-	FlowSlots uint32       // entries of each flow table, shared with tc
-	Sockets   []xsk.Socket // that rules with bypass hand packets to
+	Limiters  []classify.Limiter // rules with Limit name theirs by index
+	FlowSlots uint32             // entries of each flow table, shared with tc
+	Sockets   []xsk.Socket       // that rules with bypass hand packets to
 	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
 	// of the content.
 	Tables *classify.Tables `json:"-"`

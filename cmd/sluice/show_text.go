@@ -119,6 +119,9 @@ func printPolicy(c *cli, list []api.Policy) error {
 			if r.Shadow {
 				action += " (shadow)"
 			}
+			if r.LimitDrops > 0 {
+				action += fmt.Sprintf(" (%d dropped)", r.LimitDrops)
+			}
 			t.row("  "+r.Name, action, r.Match, r.Packets, r.Bytes)
 		}
 		if err := t.print(); err != nil {

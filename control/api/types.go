@@ -138,6 +138,8 @@ type Rule struct {
 	Match   string `json:"match"`
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`
+	// LimitDrops are those of Packets that a limit dropped.
+	LimitDrops uint64 `json:"limit_drops,omitempty"`
 }
 
 // Reason is one counter: what happened at a hook of an interface, and why.

@@ -23,20 +23,25 @@ var (
 
 // compiler gathers what every part of the work needs.
 type compiler struct {
-	cfg     *config.Config
-	facts   Facts
-	ids     *idAllocator
-	self    []netip.Addr
-	present []config.Workload         // those whose interface is there
-	sets    map[string][]netip.Prefix // sorted, by name
-	places  map[string]place          // of rules, by policy/name
-	shared  shared
-	errs    config.Errors
-	warn    []string
+	cfg      *config.Config
+	facts    Facts
+	ids      *idAllocator
+	self     []netip.Addr
+	present  []config.Workload         // those whose interface is there
+	sets     map[string][]netip.Prefix // sorted, by name
+	places   map[string]place          // of rules, by policy/name
+	limiters []classify.Limiter        // of all policies so far
+	crowded  bool                      // there were more
+	shared   shared
+	errs     config.Errors
+	warn     []string
 }
 
 // shared are the policies that both objects judge.
-type shared struct{ failsafe, system, ingress classify.Policy }
+type shared struct {
+	failsafe, system, ingress classify.Policy
+	limiters                  []classify.Limiter // of ingress
+}
 
 // place is where something stands in the file.
 type place struct {
@@ -51,7 +56,8 @@ func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
 	c.findInterfaces()
 	c.findWorkloads()
 	c.self = c.selfAddresses()
-	c.shared = shared{c.failsafe(), c.system(), c.policy("ingress", "policy.ingress", cfg.Policy.Ingress)}
+	c.shared = shared{failsafe: c.failsafe(), system: c.system(), ingress: c.policy("ingress", "policy.ingress", cfg.Policy.Ingress)}
+	c.shared.limiters = slices.Clone(c.limiters)
 
 	d := &Desired{
 		Host:      c.host(),
@@ -176,6 +182,7 @@ func (c *compiler) xdp() xdp.State {
 		Failsafe:  c.shared.failsafe,
 		System:    c.shared.system,
 		Ingress:   c.shared.ingress,
+		Limiters:  c.shared.limiters,
 		FlowSlots: c.cfg.Conntrack.MaxEntries,
 		Sockets:   c.sockets(),
 	}}
@@ -231,6 +238,7 @@ func (c *compiler) tc() tc.State {
 	slices.SortFunc(s.Interfaces, func(a, b tc.Interface) int { return compareNames(a.Name, b.Name) })
 	slices.SortFunc(g.Workloads, func(a, b tc.Workload) int { return compareNames(a.Name, b.Name) })
 	g.Strict = sortedPrefixes(g.Strict)
+	g.Limiters = c.limiters
 	s.Generation = g
 	s.Digest = g.Digest()
 	return s

@@ -25,7 +25,14 @@ func (c *compiler) policy(name, path string, list config.RuleList) classify.Poli
 			NotFrom: c.resolve(r.NotFrom), NotTo: c.resolve(r.NotTo),
 			Protocol: int(r.Protocol),
 			Ports:    ranges(r.Ports), SourcePorts: ranges(r.SourcePorts),
-			Action: action(r.Action), Argument: c.argument(r), Shadow: r.Shadow,
+			Action: action(r.Action), Sample: r.Sample, Shadow: r.Shadow,
+		}
+		switch {
+		case r.Shadow: // which only counts
+		case r.Limit != nil:
+			rule.Argument = c.limiter(key, rule.ID, r, place{r.Pos, at})
+		case r.Action == config.Bypass:
+			rule.Argument = xsk.ID(r.Socket)
 		}
 		c.match(r, &rule)
 		if rule.ID >= abi.RuleIDs {
@@ -111,19 +118,13 @@ func action(a config.Action) classify.Action {
 	switch a {
 	case config.Drop:
 		return classify.Drop
+	case config.ActionLimit:
+		return classify.Limit
 	case config.Bypass:
 		return classify.Bypass
 	default:
 		return classify.Accept
 	}
-}
-
-// argument is what the action of a rule is about.
-func (c *compiler) argument(r config.Rule) uint32 {
-	if r.Action == config.Bypass {
-		return xsk.ID(r.Socket)
-	}
-	return 0
 }
 
 func fragments(f config.Fragments) classify.Fragments {

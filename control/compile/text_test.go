@@ -130,6 +130,7 @@ func (p *printer) xdp(s xdp.State) {
 		names = append(names, policy.Name)
 	}
 	p.line("policies", list(names), "flows", s.Generation.FlowSlots)
+	p.limiters(s.Generation.Limiters)
 }
 
 func (p *printer) tc(s tc.State) {
@@ -150,6 +151,7 @@ func (p *printer) tc(s tc.State) {
 	for _, w := range g.Workloads {
 		p.line("workload", w.Name, "at", w.Interface, list(w.Addresses))
 	}
+	p.limiters(g.Limiters)
 	p.policies(g.Policies(), g.Self)
 }
 
@@ -160,8 +162,20 @@ func (p *printer) policies(all []classify.Policy, addrs []netip.Addr) {
 	for _, policy := range all {
 		p.line("policy", policy.Name, "default", policy.Default, number("fragments", int(policy.Fragments)))
 		for _, r := range policy.Rules {
-			p.line("  rule", r.ID, r.Name, r.Action, flagged(r.Shadow, "shadow"), strings.ReplaceAll(r.Match(), self, "self"))
+			p.line("  rule", r.ID, r.Name, r.Action, flagged(r.Shadow, "shadow"), flagged(r.Sample != 0, fmt.Sprintf("sample %d", r.Sample)), strings.ReplaceAll(r.Match(), self, "self"))
 		}
+	}
+}
+
+// limiters stand by the index that rules name.
+func (p *printer) limiters(all []classify.Limiter) {
+	for i, l := range all {
+		unit, burst := "pps", "p"
+		if l.Bits {
+			unit, burst = "bps", "B"
+		}
+		p.line("limiter", i, "rule", l.Rule, "beyond", l.Beyond, fmt.Sprintf("rate %d%s burst %d%s", l.Rate, unit, l.Burst, burst),
+			flagged(l.PerSource, fmt.Sprintf("per source /%d /%d", l.IPv4Bits, l.IPv6Bits)))
 	}
 }
 

@@ -28,17 +28,17 @@ func (b *builder) lockout(raw *rawConfig) {
 		}
 	}
 	for _, rules := range []*rawRules{&raw.Policy.Ingress, &raw.Policy.Egress} {
-		if rules.Default.v == Drop && !failsafe {
+		if Action(rules.Default.v) == Drop && !failsafe {
 			b.add(rules.Default.at, bad("default: drop without a management rule would lock you out").or("write management: accept: first"))
 		}
-		if (rules.Default.v == Drop || len(rules.Rules.items) > 0) && !uplink && !unsure {
+		if (Action(rules.Default.v) == Drop || len(rules.Rules.items) > 0) && !uplink && !unsure {
 			b.add(rules.at, bad("the policy protects nothing: no interface has role uplink").or("give an interface role: uplink"))
 		}
 	}
 }
 
 func (b *builder) rules(raw *rawRules, in judged) RuleList {
-	out := RuleList{Default: raw.Default.or(Accept), Fragments: raw.Fragments.v, Pos: raw.pos}
+	out := RuleList{Default: Action(raw.Default.or(fate(Accept))), Fragments: raw.Fragments.v, Pos: raw.pos}
 	seen := map[string]at{}
 	for i := range raw.Rules.items {
 		r := &raw.Rules.items[i]
@@ -62,7 +62,8 @@ func (b *builder) rule(r *rawRule, in judged) Rule {
 	}
 	out := Rule{Name: string(r.Name.v), From: from.refs, To: to.refs, NotFrom: b.except(r.NotFrom, matches),
 		NotTo: b.except(r.NotTo, matches), Protocol: protocolOf(r.Protocol), Ports: portRanges(r.Ports),
-		SourcePorts: portRanges(r.SourcePorts), Action: r.Action.v, Socket: string(r.Socket.v), Shadow: r.Mode.v == shadow, Pos: r.pos}
+		SourcePorts: portRanges(r.SourcePorts), Action: r.Action.v, Limit: b.limit(r), Socket: string(r.Socket.v), Sample: uint32(r.Log.Sample.v),
+		Shadow: r.Mode.v == shadow, Pos: r.pos}
 	b.match(r, in, &out)
 	return out
 }

@@ -185,6 +185,8 @@ const (
 	Accept Action = "accept"
 	Drop   Action = "drop"
 	Bypass Action = "bypass" // in policy.ingress: hands the packet to Rule.Socket
+	// ActionLimit accepts what is within Rule.Limit and drops the rest.
+	ActionLimit Action = "limit"
 )
 
 // Fragments says what happens to non-first fragments that a port rule could have matched.
@@ -224,9 +226,21 @@ type Rule struct {
 	TTL            uint8    // 0: any
 	Interfaces     []string // where it comes in, in policy.egress where it leaves
 	Action         Action
-	Socket         string // of Bypass
+	Limit          *Limit // with ActionLimit
+	Socket         string // with Bypass
+	Sample         uint32 // one in so many matching packets is logged; 0: none
 	Shadow         bool   // counts, does not act
 	Pos            Pos
+}
+
+// Limit is a token bucket.
+type Limit struct {
+	Rate  uint64 // per second: packets, or with Bits bits
+	Burst uint64 // packets, or with Bits bytes
+	Bits  bool
+	// PerSource gives every source its own bucket, a source being a prefix of these lengths.
+	PerSource              bool
+	IPv4Prefix, IPv6Prefix int
 }
 
 // Policy holds the policies of the node itself.

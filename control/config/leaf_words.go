@@ -9,6 +9,8 @@ type (
 	tunnelType string
 	backend    string
 	keep       string
+	limitPer   string
+	fate       string // what a default does: no more than these two
 )
 
 const shadow ruleMode = "shadow"
@@ -35,11 +37,15 @@ func (failMode) words() words {
 
 func (Action) words() words {
 	return words{
-		now:   []string{"accept", "drop", "bypass"},
-		later: []string{"limit", "syn_cookie"},
+		now:   []string{"accept", "drop", "limit", "bypass"},
+		later: []string{"syn_cookie"},
 		mean: map[string]string{"allow": "accept", "permit": "accept", "pass": "accept", "deny": "drop", "block": "drop",
-			"discard": "drop", "reject": "drop"},
+			"discard": "drop", "reject": "drop", "police": "limit", "ratelimit": "limit", "rate-limit": "limit"},
 	}
+}
+
+func (fate) words() words {
+	return words{now: []string{"accept", "drop"}, mean: Action("").words().mean}
 }
 
 func (Fragments) words() words {
@@ -75,6 +81,12 @@ func (backend) words() words { return words{now: []string{"auto", "kernel", "use
 
 func (keep) words() words { return words{now: []string{"keep"}} }
 
+const perSource limitPer = "source"
+
+func (limitPer) words() words {
+	return words{now: []string{"rule", "source"}, mean: map[string]string{"src": "source", "address": "source", "ip": "source"}}
+}
+
 type (
 	mtu          int
 	metric       int
@@ -85,6 +97,10 @@ type (
 	pathCount    int
 	prefixLength int
 	ttl          uint16
+
+	ipv4PrefixLen int
+	ipv6PrefixLen int
+	sampleRate    uint32
 )
 
 const (
@@ -102,3 +118,7 @@ func (prefixCount) bounds() (int64, int64)  { return 1, 1<<32 - 1 }
 func (pathCount) bounds() (int64, int64)    { return 1, 128 }
 func (ttl) bounds() (int64, int64)          { return 1, 255 }
 func (prefixLength) bounds() (int64, int64) { return 0, 128 }
+
+func (ipv4PrefixLen) bounds() (int64, int64) { return 1, 32 }
+func (ipv6PrefixLen) bounds() (int64, int64) { return 1, 128 }
+func (sampleRate) bounds() (int64, int64)    { return 1, 1<<32 - 1 }

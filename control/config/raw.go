@@ -101,7 +101,7 @@ type rawPolicy struct {
 
 type rawRules struct {
 	at
-	Default   pick[Action]    `key:"default"`
+	Default   pick[fate]      `key:"default"`
 	Fragments pick[Fragments] `key:"fragments"`
 	Rules     list[rawRule]   `key:"rules"`
 }
@@ -125,8 +125,24 @@ type rawRule struct {
 	TTL         num[ttl]            `key:"ttl"`
 	Interfaces  list[val[linkName]] `key:"interfaces"`
 	Action      pick[Action]        `key:"action,required"`
-	Socket      val[name]           `key:"socket"`
 	Mode        pick[ruleMode]      `key:"mode"`
+	Limit       rawLimit            `key:"limit"`
+	Socket      val[name]           `key:"socket"`
+	Log         rawLog              `key:"log"`
+}
+
+type rawLimit struct {
+	at
+	Rate       val[rate]          `key:"rate,required"`
+	Burst      val[burst]         `key:"burst"`
+	Per        pick[limitPer]     `key:"per"`
+	IPv4Prefix num[ipv4PrefixLen] `key:"ipv4_prefix"`
+	IPv6Prefix num[ipv6PrefixLen] `key:"ipv6_prefix"`
+}
+
+type rawLog struct {
+	at
+	Sample num[sampleRate] `key:"sample,required"`
 }
 
 type rawWorkload struct {

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"sluice/xdp/classify"
 )
 
 // The metrics. Reasons, rules and interfaces are labels, never parts of names.
@@ -13,6 +15,8 @@ var (
 	descBytes     = desc("bytes_total", "Bytes by hook, interface and reason.", "hook", "interface", "reason", "fate")
 	descRule      = desc("rule_packets_total", "Packets that matched a rule, shadow rules included.", "policy", "rule", "action")
 	descRuleBytes = desc("rule_bytes_total", "Bytes that matched a rule, shadow rules included.", "policy", "rule", "action")
+	descLimitDrop = desc("rule_limit_drops_total", "Packets that matched a rule and went beyond its limit.", "policy", "rule")
+	descPressure  = desc("limit_pressure_total", "Limited sources that the table had no room for: debts forgotten to make room, packets that shared their rule's bucket.", "effect")
 	descRevision  = desc("revision", "Number of the live revision.")
 	descPending   = desc("pending_seconds", "Time until the pending revision goes back; absent where none is pending.")
 	descCondition = desc("condition", "1 where a condition of the engine is True.", "type", "reason")
@@ -74,8 +78,17 @@ func (c collector) rules(ctx context.Context, out chan<- prometheus.Metric) erro
 		for _, r := range p.Rules {
 			counter(out, descRule, r.Packets, p.Name, r.Name, r.Action)
 			counter(out, descRuleBytes, r.Bytes, p.Name, r.Name, r.Action)
+			if r.Action == classify.Limit.String() {
+				counter(out, descLimitDrop, r.LimitDrops, p.Name, r.Name)
+			}
 		}
 	}
+	if err != nil {
+		return err
+	}
+	pressure, err := c.d.xdp.LimitPressure(ctx)
+	counter(out, descPressure, pressure.Forgotten, "forgotten")
+	counter(out, descPressure, pressure.Shared, "shared")
 	return err
 }
 

@@ -67,6 +67,7 @@ func TestDecided(t *testing.T) {
 	ingress := classify.Policy{Name: "ingress", Default: classify.Drop, Rules: []classify.Rule{
 		{ID: 7, Name: "no-bogons", From: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, Protocol: classify.AnyProtocol, Action: classify.Drop},
 		{ID: 8, Name: "web", Protocol: 6, Ports: []classify.PortRange{{First: 443, Last: 443}}, Action: classify.Accept},
+		{ID: 9, Name: "dns", Protocol: 17, Action: classify.Limit},
 	}}
 	failsafe := classify.Policy{Name: "failsafe", Default: classify.Continue}
 	policies := []classify.Policy{failsafe, ingress}
@@ -74,8 +75,13 @@ func TestDecided(t *testing.T) {
 		SrcPort: 1234, DstPort: 443, HasPorts: true, TTL: 64}
 	other := web
 	other.DstPort = 80
+	dns := web
+	dns.Protocol = 17
 	passedBogons := api.PassedOver{Rule: "ingress/no-bogons", Line: 10, Why: "from does not contain 198.51.100.1"}
 	passedWeb := api.PassedOver{Rule: "ingress/web", Line: 11, Why: "port 80 is not in 443"}
+	passedDNS := api.PassedOver{Rule: "ingress/dns", Why: "protocol is udp, not tcp"}
+	dnsAnswer := api.HookAnswer{Policy: "ingress", Rule: "ingress/dns", PassedOver: []api.PassedOver{passedBogons,
+		{Rule: "ingress/web", Line: 11, Why: "protocol is tcp, not udp"}}}
 	for _, c := range []struct {
 		name   string
 		seen   classify.Packet
@@ -89,8 +95,10 @@ func TestDecided(t *testing.T) {
 			api.HookAnswer{Policy: "ingress", Rule: "ingress/web", File: "edge.yaml", Line: 11, PassedOver: []api.PassedOver{passedBogons}}, ""},
 		{"a rule, and then a redirect", web, abi.ReasonDelivered, 8, 1,
 			api.HookAnswer{Policy: "ingress", Rule: "ingress/web", File: "edge.yaml", Line: 11, PassedOver: []api.PassedOver{passedBogons}}, ""},
+		{"within a limit", dns, abi.ReasonLimitAccept, 9, 1, dnsAnswer, ""},
+		{"beyond it: the model knows the rule, and no bucket", dns, abi.ReasonLimitDrop, 9, 1, dnsAnswer, ""},
 		{"the default", other, abi.ReasonDefaultDrop, 0, 1,
-			api.HookAnswer{Policy: "ingress", PassedOver: []api.PassedOver{passedBogons, passedWeb}}, ""},
+			api.HookAnswer{Policy: "ingress", PassedOver: []api.PassedOver{passedBogons, passedWeb, passedDNS}}, ""},
 		{"a tracked flow, where the default would drop", other, abi.ReasonEstablished, 0, 1, api.HookAnswer{}, ""},
 		{"a drop after a rule accepted", web, abi.ReasonForwardDenied, 8, 1, api.HookAnswer{}, ""},
 		{"no policy at all", web, abi.ReasonL4Truncated, 0, -1, api.HookAnswer{}, ""},
@@ -126,7 +134,8 @@ func TestByPolicy(t *testing.T) {
 		}
 	}
 	for _, r := range []abi.Reason{abi.ReasonRuleAccept, abi.ReasonRuleDrop, abi.ReasonDefaultAccept, abi.ReasonDefaultDrop, abi.ReasonFailsafe,
-		abi.ReasonSystem, abi.ReasonFragmentAccept, abi.ReasonFragmentDrop, abi.ReasonFragmentDefaultAccept, abi.ReasonFragmentDefaultDrop, abi.ReasonForwarded} {
+		abi.ReasonSystem, abi.ReasonFragmentAccept, abi.ReasonFragmentDrop, abi.ReasonFragmentDefaultAccept, abi.ReasonFragmentDefaultDrop, abi.ReasonForwarded,
+		abi.ReasonLimitAccept, abi.ReasonLimitDrop} {
 		for _, n := range no {
 			if n == r {
 				t.Errorf("%s is a policy's reason", r)

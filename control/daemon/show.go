@@ -169,6 +169,10 @@ func (d *Daemon) showPolicy(ctx context.Context) ([]api.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
+	beyond, err := d.limitDrops(ctx)
+	if err != nil {
+		return nil, err
+	}
 	out := []api.Policy{}
 	for _, p := range d.policies() {
 		if p.Name == "" {
@@ -179,6 +183,7 @@ func (d *Daemon) showPolicy(ctx context.Context) ([]api.Policy, error) {
 			shown.Rules = append(shown.Rules, api.Rule{
 				ID: r.ID, Name: r.Name, Action: r.Action.String(), Shadow: r.Shadow, Match: r.Match(),
 				Packets: hits[r.ID].Packets, Bytes: hits[r.ID].Bytes,
+				LimitDrops: beyond[r.ID].Packets,
 			})
 		}
 		out = append(out, shown)

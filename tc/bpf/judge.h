@@ -49,6 +49,7 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 	bool from_workload;
 
 	v->p.len = skb->len;
+	v->p.segments = skb->gso_segs;
 	v->at = skb->ifindex;
 	v->p.ifindex = skb->ifindex;
 	v->hook = at_ingress ? HOOK_TC_INGRESS : HOOK_TC_EGRESS;

@@ -113,7 +113,7 @@ static __always_inline bool excused(const struct view *v)
 /* Judges by one policy; where its default would drop, tracked flows excuse. Leaves the decision in v->d. */
 static __always_inline enum reason judge_flow(struct view *v, __u32 policy)
 {
-	judge(&v->p, &v->c, policy, &v->d);
+	judge_limited(&v->p, &v->c, policy, &v->d);
 	if (v->d.reason != REASON_DEFAULT_DROP && v->d.reason != REASON_FRAGMENT_DEFAULT_DROP)
 		return v->d.reason;
 	if (v->reply)

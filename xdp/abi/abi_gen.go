@@ -61,6 +61,15 @@ const (
 	MaxFailsafe       = 256
 	MaxSelf           = 1024
 	MaxBans           = 100000
+	MaxLimiters       = 4096
+	LimitTickBits     = 6
+	LimitPackets      = 128
+	LimitBytes        = 131072
+	LimitByBytes      = 1
+	LimitBySource     = 2
+	LimitWays         = 4
+	LimitSets         = 65536
+	LimitProven       = 4
 	DropPorts         = 1
 	DropFragment      = 2
 	DropRingSize      = 262144
@@ -317,6 +326,44 @@ type BanState struct {
 type BanHit struct {
 	Packets uint64
 	LastNs  uint64 // CLOCK_BOOTTIME of the last one
+}
+
+// Limiter is struct limiter, 64 bytes.
+type Limiter struct {
+	Rule   uint32 // stable id: its buckets
+	Beyond uint32 // id of the counter of what it drops, in rule_hits
+	Burst  uint64 // ticks that a bucket may be ahead of now
+	Most   uint64 // ticks that one can be ahead: burst and one packet. More is of another rate, or of no bucket
+	Mult   uint64 // ticks of a packet or byte: mult >> shift
+	Shift  uint8
+	Flags  uint8 // LIMIT_*
+	_      [2]uint8
+	Mask4  [4]byte // network byte order; of sources
+	Mask6  Addr
+	_      [8]byte
+}
+
+// LimitBucket is struct limit_bucket, 64 bytes.
+type LimitBucket struct {
+	Tat uint64
+	_   [56]byte
+}
+
+// LimitWay is struct limit_way, 16 bytes.
+type LimitWay struct {
+	Tat   uint64
+	Owner uint64 // 0: nobody's
+}
+
+// LimitSet is struct limit_set, 64 bytes.
+type LimitSet struct {
+	Way [4]LimitWay
+}
+
+// LimitPressure is struct limit_pressure, 16 bytes.
+type LimitPressure struct {
+	Forgotten uint64 // debts of unproven sources, to make room for others
+	Shared    uint64 // packets whose source found no way: they share the bucket of the rule
 }
 
 // Hook is enum hook.

@@ -58,7 +58,7 @@ static __always_inline enum reason rules_stage(const struct packet *p, const str
 {
 	struct flow_key key, reversed;
 
-	judge(p, c, POLICY_INGRESS, d);
+	judge_limited(p, c, POLICY_INGRESS, d);
 	if (d->reason != REASON_DEFAULT_DROP && d->reason != REASON_FRAGMENT_DEFAULT_DROP)
 		return d->reason;
 	if (!flow_tracked(p))

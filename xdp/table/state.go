@@ -12,7 +12,7 @@ import (
 	"sluice/xdp/pin"
 )
 
-// Names of the state maps that XDP and tc share, as in maps.h, bans.h and events.h.
+// Names of the state maps that XDP and tc share, as in maps.h, bans.h, limit.h and events.h.
 const (
 	RuleHits = "rule_hits"
 	FlowsOut = "flows_out"
@@ -23,6 +23,11 @@ const (
 	Bans4    = "bans4"
 	Bans6    = "bans6"
 	BanHits  = "ban_hits"
+
+	LimitBuckets  = "limit_buckets"
+	LimitSources  = "limit_sources"
+	LimitSeed     = "limit_seed"
+	LimitPressure = "limit_pressure"
 
 	DropEvents  = "drop_events"
 	DropControl = "drop_control"
@@ -44,6 +49,11 @@ var sharedPins = map[string]struct {
 	Bans6:    {"bans6", 1},
 	BanHits:  {"ban-hits", 1},
 
+	LimitBuckets:  {"limit-buckets", 1},
+	LimitSources:  {"limit-sources", 1},
+	LimitSeed:     {"limit-seed", 1},
+	LimitPressure: {"limit-pressure", 1},
+
 	DropEvents:  {"drop-events", 1},
 	DropControl: {"drop-control", 1},
 	DropBudget:  {"drop-budget", 1},
@@ -57,7 +67,14 @@ func OpenShared(dir *pin.Dir, spec *ebpf.CollectionSpec, flowSlots uint32) (map[
 			one.MaxEntries = max(flowSlots, 1)
 		}
 	}
-	return OpenState(dir, spec, slices.Collect(maps.Keys(sharedPins))...)
+	shared, err := OpenState(dir, spec, slices.Collect(maps.Keys(sharedPins))...)
+	if err != nil {
+		return nil, err
+	}
+	if err := seedLimits(shared[LimitSeed]); err != nil {
+		return nil, errors.Join(err, CloseAll(shared))
+	}
+	return shared, nil
 }
 
 // OpenState opens some of them, of the sizes that spec says, and makes what is missing.

@@ -41,7 +41,9 @@ func mirrored() map[string]any {
 		"explanation": abi.Explanation{},
 		"failsafe":    abi.Failsafe{},
 		"ban":         abi.Ban{}, "ban_state": abi.BanState{}, "ban_hit": abi.BanHit{},
-		"drop_event": abi.DropEvent{}, "drop_control": abi.DropControl{}, "drop_budget": abi.DropBudget{},
+		"limiter": abi.Limiter{}, "limit_bucket": abi.LimitBucket{}, "limit_way": abi.LimitWay{}, "limit_set": abi.LimitSet{},
+		"limit_pressure": abi.LimitPressure{},
+		"drop_event":     abi.DropEvent{}, "drop_control": abi.DropControl{}, "drop_budget": abi.DropBudget{},
 	}
 }
 

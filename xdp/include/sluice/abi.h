@@ -340,6 +340,59 @@ struct ban_hit {
 	__u64 last_ns; /* CLOCK_BOOTTIME of the last one */
 };
 
+/*
+ * ---- limits ----
+ *
+ * A token bucket is one number, its theoretical arrival time (GCRA, ITU-T I.371 annex A): now is full, later is in debt.
+ * Times are CLOCK_MONOTONIC in ticks of 1/64 ns, so that 100 Gbps and 100 Mpps keep their fractions; they wrap after nine
+ * years of uptime, and a bucket that seems further ahead than it can be counts as full.
+ */
+#define MAX_LIMITERS	4096
+#define LIMIT_TICK_BITS 6
+#define LIMIT_PACKETS	128    /* what one packet is charged at most: segments, */
+#define LIMIT_BYTES	131072 /* or bytes */
+
+struct limiter {
+	__u32 rule;   /* stable id: its buckets */
+	__u32 beyond; /* id of the counter of what it drops, in rule_hits */
+	__u64 burst;  /* ticks that a bucket may be ahead of now */
+	__u64 most; /* ticks that one can be ahead: burst and one packet. More is of another rate, or of no bucket */
+	__u64 mult; /* ticks of a packet or byte: mult >> shift */
+	__u8 shift;
+	__u8 flags; /* LIMIT_* */
+	__u8 pad[2];
+	__be32 mask4; /* of sources */
+	union addr mask6;
+} __attribute__((aligned(64)));
+#define LIMIT_BY_BYTES	1
+#define LIMIT_BY_SOURCE 2
+
+/* The bucket of a rule; with LIMIT_BY_SOURCE, of the sources that found no way. */
+struct limit_bucket {
+	__u64 tat;
+} __attribute__((aligned(64))); /* CPUs that write one do not slow those that write the next */
+
+/*
+ * Buckets of sources: a table of fixed size, shared by all rules. owner is a tag in the upper half, and below it how often
+ * the owner was seen, up to LIMIT_PROVEN. Layout version 1.
+ */
+struct limit_way {
+	__u64 tat;
+	__u64 owner; /* 0: nobody's */
+};
+#define LIMIT_WAYS 4
+struct limit_set { /* one cache line */
+	struct limit_way way[LIMIT_WAYS];
+};
+#define LIMIT_SETS   65536
+#define LIMIT_PROVEN 4
+
+/* How full the table of sources is, per CPU. */
+struct limit_pressure {
+	__u64 forgotten; /* debts of unproven sources, to make room for others */
+	__u64 shared;	 /* packets whose source found no way: they share the bucket of the rule */
+};
+
 /* ---- samples of dropped packets, for monitor ---- */
 
 enum hook { HOOK_XDP = 0, HOOK_TC_INGRESS = 1, HOOK_TC_EGRESS = 2, HOOK_MAX = 3 };

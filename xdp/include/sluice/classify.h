@@ -8,6 +8,7 @@
  */
 
 #include "iter.h"
+#include "limit.h"
 #include "maps.h"
 #include "parse.h"
 #include "prefix.h"
@@ -168,13 +169,15 @@ static __always_inline enum reason default_reason(const struct policy *policy, b
 
 /*
  * What an action comes to where nobody does more than judge: tcx, and the policies before policy.ingress. XDP's last
- * stage does what SYN_COOKIE_PASS and BYPASS_STACK stand for.
+ * stage does what SYN_COOKIE_PASS and BYPASS_STACK stand for, and judge_limited() asks the limit.
  */
 static __always_inline enum reason reason_of(__u8 action)
 {
 	switch (action) {
 	case ACTION_ACCEPT:
 		return REASON_RULE_ACCEPT;
+	case ACTION_LIMIT:
+		return REASON_LIMIT_ACCEPT;
 	case ACTION_SYN_COOKIE:
 		return REASON_SYN_COOKIE_PASS;
 	case ACTION_BYPASS:
@@ -238,4 +241,17 @@ __noinline int judge(const struct packet *p, const struct classes *c, __u32 inde
 		search(&s, &policy->shadow, p, c);
 	}
 	return 0;
+}
+
+/*
+ * As judge(), and within the limit of the rule that acted: for the policies that an operator writes. Not in judge() itself,
+ * because with its frame the stack would not hold limit()'s.
+ */
+static __always_inline enum reason judge_limited(const struct packet *p, const struct classes *c, __u32 index,
+						 struct decision *d)
+{
+	judge(p, c, index, d);
+	if (d->reason == REASON_LIMIT_ACCEPT)
+		d->reason = limit(p, d->argument);
+	return d->reason;
 }

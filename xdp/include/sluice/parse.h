@@ -59,8 +59,9 @@ struct packet {
 	__u8 icmp_type;	  /* with PACKET_ICMP */
 	__u8 tcp_flags;	  /* byte 13 of the TCP header */
 	__u8 icmp_code;
-	__u8 dscp;     /* upper six bits of IPv4's TOS or IPv6's traffic class (RFC 2474) */
-	__u32 ifindex; /* of the hook: where it came in, at tcx egress where it leaves. Set by the program */
+	__u8 dscp;	/* upper six bits of IPv4's TOS or IPv6's traffic class (RFC 2474) */
+	__u32 ifindex;	/* of the hook: where it came in, at tcx egress where it leaves. Set by the program */
+	__u16 segments; /* that one buffer stands for (GSO, GRO); 0 or 1: it is one packet */
 };
 #define PACKET_FRAGMENT	  1  /* any fragment */
 #define PACKET_NON_FIRST  2  /* a fragment without the transport header */

@@ -1,0 +1,92 @@
+package compile
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sluice/xdp/abi"
+	"sluice/xdp/classify"
+)
+
+const limits = uplink + `policy:
+  ingress:
+    rules:
+      - {name: a, action: drop}
+      - {name: b, protocol: udp, action: limit, limit: {rate: 10kpps, burst: 20kp, per: source, ipv4_prefix: 24, ipv6_prefix: 56}}
+      - {name: c, action: limit, limit: {rate: 1Gbps}, mode: shadow}
+      - {name: d, action: limit, limit: {rate: 1Gbps, burst: 1MB}, log: {sample: 1000}}
+  egress: {rules: [{name: b, action: limit, limit: {rate: 100pps, per: source}}]}
+workloads:
+  - {name: w, interface: w, addresses: [10.0.1.1], ingress: {rules: [{name: b, action: limit, limit: {rate: 8kbps}}]}}
+  - {name: v, interface: v, addresses: [10.0.1.2], egress: {rules: [{name: b, action: limit, limit: {rate: 5Mpps}}]}}
+`
+
+// TestLimitersAreOneTableInWhichIngressComesFirst: both objects judge policy.ingress, by the same indexes.
+func TestLimitersAreOneTableInWhichIngressComesFirst(t *testing.T) {
+	d := compile(t, parse(t, limits), Runtime{RuleIDs: map[string]uint32{"ingress/b": 70, "ingress/b/beyond": 90}}, facts("eth0", "w", "v"))
+	id := func(key string) uint32 {
+		if d.RuleIDs[key] == 0 {
+			t.Errorf("%s has no id", key)
+		}
+		return d.RuleIDs[key]
+	}
+	ingress := []classify.Limiter{
+		{Rule: 70, Beyond: 90, Rate: 10_000, Burst: 20_000, PerSource: true, IPv4Bits: 24, IPv6Bits: 56},
+		{Rule: id("ingress/d"), Beyond: id("ingress/d/beyond"), Rate: 1e9, Burst: 1e6, Bits: true, IPv4Bits: 32, IPv6Bits: 128},
+	}
+	all := append(slices.Clone(ingress),
+		classify.Limiter{Rule: id("egress/b"), Beyond: id("egress/b/beyond"), Rate: 100, Burst: 10, PerSource: true, IPv4Bits: 32, IPv6Bits: 128},
+		classify.Limiter{Rule: id("workload/w/ingress/b"), Beyond: id("workload/w/ingress/b/beyond"), Rate: 8000, Burst: 15180, Bits: true, IPv4Bits: 32, IPv6Bits: 128},
+		classify.Limiter{Rule: id("workload/v/egress/b"), Beyond: id("workload/v/egress/b/beyond"), Rate: 5e6, Burst: 500_000, IPv4Bits: 32, IPv6Bits: 128},
+	)
+	if diff := cmp.Diff(ingress, d.XDP.Generation.Limiters); diff != "" {
+		t.Errorf("XDP (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(all, d.TC.Generation.Limiters); diff != "" {
+		t.Errorf("tc (-want +got):\n%s", diff)
+	}
+	if _, counts := d.RuleIDs["ingress/c/beyond"]; counts {
+		t.Error("a shadow rule limits nothing, so it has nothing to count beyond")
+	}
+	for _, p := range append(d.TC.Generation.Policies(), d.XDP.Generation.Policies()...) {
+		for _, r := range p.Rules {
+			if r.Action == classify.Limit && !r.Shadow && all[r.Argument].Rule != r.ID {
+				t.Errorf("%s/%s names the limiter of rule %d", p.Name, r.Name, all[r.Argument].Rule)
+			}
+			if want := map[string]uint32{"d": 1000}[r.Name]; r.Sample != want {
+				t.Errorf("%s/%s logs one in %d, want %d", p.Name, r.Name, r.Sample, want)
+			}
+		}
+	}
+}
+
+func TestAnotherRateIsAnotherGeneration(t *testing.T) {
+	digests := func(yaml string) [2]string {
+		d := compile(t, parse(t, yaml), Runtime{}, facts("eth0", "w", "v"))
+		return [2]string{d.XDP.Digest, d.TC.Digest}
+	}
+	before := digests(limits)
+	if same := digests(limits); same != before {
+		t.Errorf("the same file: %v, then %v", before, same)
+	}
+	if ingress := digests(strings.Replace(limits, "10kpps", "11kpps", 1)); ingress[0] == before[0] || ingress[1] == before[1] {
+		t.Error("another rate in policy.ingress is not in both digests")
+	}
+	if egress := digests(strings.Replace(limits, "100pps", "101pps", 1)); egress[0] != before[0] || egress[1] == before[1] {
+		t.Error("another rate in policy.egress concerns tc alone")
+	}
+}
+
+func TestTooManyLimitsAreRefusedAtTheRule(t *testing.T) {
+	yaml := uplink + "policy:\n  ingress:\n    rules:\n"
+	for i := range abi.MaxLimiters + 2 {
+		yaml += fmt.Sprintf("      - {name: r%d, from: [10.%d.%d.0/24], action: limit, limit: {rate: 1pps}}\n", i, i/256, i%256)
+	}
+	same(t, strings.Split(refusal(t, parse(t, yaml), facts("eth0")).Error(), "\n"),
+		fmt.Sprintf("edge.yaml:%d:9: policy.ingress.rules[%d]: 4096 rules with action: limit come before it, and no more fit; let one rule limit per source, rather than one for each source",
+			5+abi.MaxLimiters, abi.MaxLimiters))
+}

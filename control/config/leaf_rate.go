@@ -1,0 +1,90 @@
+package config
+
+import (
+	"regexp"
+	"strings"
+)
+
+// rate is packets or bits per second, always with a unit. Multiples are decimal: 1k is 1000.
+type rate struct {
+	perSecond uint64
+	bits      bool
+}
+
+// The bounds of a rate. Above them a limit cannot be kept within 1 %.
+const (
+	maxPacketRate = 1_000_000_000
+	minBitRate    = 1000
+	maxBitRate    = 400_000_000_000
+)
+
+const ratePattern = `^[1-9][0-9]*[kMG]?[pb]ps$`
+
+var rateRegexp = regexp.MustCompile(ratePattern)
+
+func (r *rate) takes() takes     { return text }
+func (r *rate) describe() schema { return schema{"pattern": ratePattern} }
+func (r *rate) parse(s string) problem {
+	const hint = "write packets or bits per second, such as 10kpps or 1Gbps"
+	if !rateRegexp.MatchString(s) {
+		return misspelt("rate", s, rateRegexp, hint)
+	}
+	r.bits = strings.HasSuffix(s, "bps")
+	n, fits := multiplied(s[:len(s)-3])
+	low, high := uint64(1), uint64(maxPacketRate)
+	if r.bits {
+		low, high = minBitRate, maxBitRate
+	}
+	if !fits || n < low || n > high {
+		if r.bits {
+			return bad("%s is outside 1kbps-400Gbps", s)
+		}
+		return bad("%s is outside 1pps-1Gpps", s)
+	}
+	r.perSecond = n
+	return problem{}
+}
+
+// burst is packets or bytes, always with a unit.
+type burst struct {
+	amount uint64
+	bytes  bool
+}
+
+const burstPattern = `^[1-9][0-9]*[kMG]?[pB]$`
+
+var burstRegexp = regexp.MustCompile(burstPattern)
+
+func (b *burst) takes() takes     { return text }
+func (b *burst) describe() schema { return schema{"pattern": burstPattern} }
+func (b *burst) parse(s string) problem {
+	if !burstRegexp.MatchString(s) {
+		return misspelt("burst", s, burstRegexp, "write packets or bytes, such as 20kp or 1MB")
+	}
+	n, fits := multiplied(s[:len(s)-1])
+	if !fits {
+		return bad("a burst of %s is too large", s)
+	}
+	b.amount, b.bytes = n, strings.HasSuffix(s, "B")
+	return problem{}
+}
+
+// misspelt refuses what is no quantity. Where only blanks or the case of the multiple are wrong, the hint is the answer.
+func misspelt(what, s string, right *regexp.Regexp, hint string) problem {
+	near := strings.ReplaceAll(s, " ", "")
+	for _, r := range []string{near, strings.Replace(near, "K", "k", 1), strings.Replace(near, "m", "M", 1), strings.Replace(near, "g", "G", 1)} {
+		if right.MatchString(r) {
+			hint = "write " + r
+			break
+		}
+	}
+	return bad("%q is not a %s", s, what).or("%s", hint)
+}
+
+// multiplied reads a number with k, M or G behind it.
+func multiplied(s string) (n uint64, fits bool) {
+	const most = 1 << 62 // far beyond any bound
+	factor := max(1, map[byte]int64{'k': 1e3, 'M': 1e6, 'G': 1e9}[s[len(s)-1]])
+	i, p := decimal(strings.TrimRight(s, "kMG"), 0, most/factor)
+	return uint64(i * factor), p.none()
+}

@@ -1,0 +1,114 @@
+package table
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"sluice/xdp/abi"
+	"sluice/xdp/classify"
+	"sluice/xdp/pin"
+)
+
+// Limiters is the table of limiters of a generation, as in limit.h. Its pin among those of the generation has this name
+// as well.
+const Limiters = "limiters"
+
+// ResizeLimiters sets the size of the table of limiters.
+func ResizeLimiters(spec *ebpf.CollectionSpec, limiters []classify.Limiter) error {
+	m, ok := spec.Maps[Limiters]
+	if !ok {
+		return missing(Limiters)
+	}
+	m.MaxEntries = uint32(max(len(limiters), 1))
+	return nil
+}
+
+// FillLimiters writes them.
+func FillLimiters(m *ebpf.Map, limiters []classify.Limiter) error {
+	for i, l := range limiters {
+		if err := m.Put(uint32(i), l.Entry()); err != nil {
+			return fmt.Errorf("map %s: %w", Limiters, err)
+		}
+	}
+	return nil
+}
+
+// LimitDrops adds to out what the limit rules of a pinned generation have dropped, by rule.
+func LimitDrops(dir *pin.Dir, owner, key string, out map[uint32]Count) error {
+	g, err := dir.LoadGeneration(owner, key)
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	limiters := g.Maps[Limiters]
+	if limiters == nil {
+		return nil
+	}
+	hits, err := ReadShared(dir, RuleHits)
+	if err != nil || hits == nil {
+		return err
+	}
+	defer hits.Close()
+	for i := range limiters.MaxEntries() {
+		var l abi.Limiter
+		if err := limiters.Lookup(i, &l); err != nil {
+			return fmt.Errorf("map %s: %w", Limiters, err)
+		}
+		if l.Beyond == 0 {
+			continue // the one element of an empty table
+		}
+		c, err := Sum(hits, l.Beyond)
+		if err != nil {
+			return err
+		}
+		if c != (Count{}) {
+			out[l.Rule] = c
+		}
+	}
+	return nil
+}
+
+// Pressure tells how full the table of limited sources was, since it was made.
+type Pressure struct {
+	Forgotten uint64 // debts of unproven sources that made room for others
+	Shared    uint64 // packets whose source found no room: they shared the bucket of their rule
+}
+
+// ReadPressure reads it: zero where there is no table yet.
+func ReadPressure(dir *pin.Dir) (Pressure, error) {
+	var out Pressure
+	m, err := ReadShared(dir, LimitPressure)
+	if err != nil || m == nil {
+		return out, err
+	}
+	defer m.Close()
+	var perCPU []abi.LimitPressure
+	if err := m.Lookup(uint32(0), &perCPU); err != nil {
+		return out, fmt.Errorf("map %s: %w", LimitPressure, err)
+	}
+	for _, c := range perCPU {
+		out.Forgotten += c.Forgotten
+		out.Shared += c.Shared
+	}
+	return out, nil
+}
+
+// seedLimits gives a new table of sources its key. One that has a key keeps it, or every source would lose its bucket.
+func seedLimits(m *ebpf.Map) error {
+	var seed uint64
+	if err := m.Lookup(uint32(0), &seed); err != nil {
+		return fmt.Errorf("map %s: %w", LimitSeed, err)
+	}
+	for seed == 0 {
+		var b [8]byte
+		_, _ = rand.Read(b[:]) // cannot fail since Go 1.24
+		seed = binary.NativeEndian.Uint64(b[:])
+	}
+	if err := m.Put(uint32(0), seed); err != nil {
+		return fmt.Errorf("map %s: %w", LimitSeed, err)
+	}
+	return nil
+}
