@@ -142,7 +142,7 @@ func (w *dropWriter) unseen(u xdp.Unseen) {
 	}
 }
 
-func (w *dropWriter) drop(p xdp.Drop) {
+func (w *dropWriter) drop(p xdp.Sample) {
 	e := api.Drop{
 		Hook: hookNames[min(p.Hook, abi.HookMax)], Interface: w.interfaceName(p.Ifindex), Reason: p.Reason.String(), Text: p.Reason.Text(),
 		Rule: w.ruleName(p.Rule), Source: p.Src.Addr(), Destination: p.Dst.Addr(),

@@ -8,8 +8,8 @@
 
 #include "stages.h"
 #include "sluice/bans.h"
+#include "sluice/capture.h"
 #include "sluice/classify.h"
-#include "sluice/events.h"
 #include "sluice/flow.h"
 
 /* management: matches only what is for the box itself, so no rule of it ever opens the way to a workload. */
@@ -136,6 +136,21 @@ static __always_inline void explain_verdict(const struct decision *d, enum reaso
 	}
 }
 
+/* Tells who looks on. */
+static __always_inline void report(struct xdp_md *ctx, const struct packet *p, const struct decision *d,
+				   enum reason reason, int verdict)
+{
+	bool decided = policy_decided(reason);
+	__u32 ifindex = ctx->ingress_ifindex, rule = decided ? d->rule : 0;
+
+	if (decided)
+		report_log(p, HOOK_XDP, ifindex, rule, d->sample,
+			   verdict == XDP_DROP ? EVENT_DROPPED : EVENT_PASSED);
+	if (verdict == XDP_DROP)
+		report_drop(p, HOOK_XDP, ifindex, reason, rule);
+	report_capture(ctx, p, HOOK_XDP, ifindex, 0, reason, rule);
+}
+
 SEC("xdp.frags")
 int ingress(struct xdp_md *ctx)
 {
@@ -154,8 +169,7 @@ int ingress(struct xdp_md *ctx)
 	}
 	interface = bpf_map_lookup_elem(&interfaces, &ifindex);
 	count_reason(interface ? interface->slot : 0, reason, p.len);
-	if (verdict == XDP_DROP)
-		report_drop(&p, HOOK_XDP, ifindex, reason, policy_decided(reason) ? d.rule : 0);
+	report(ctx, &p, &d, reason, verdict);
 	return verdict;
 }
 

@@ -12,7 +12,7 @@ import (
 	"sluice/xdp/pin"
 )
 
-// Names of the state maps that XDP and tc share, as in maps.h, bans.h and events.h.
+// Names of the state maps that XDP and tc share, as in maps.h, bans.h, events.h and capture.h.
 const (
 	RuleHits = "rule_hits"
 	FlowsOut = "flows_out"
@@ -24,9 +24,12 @@ const (
 	Bans6    = "bans6"
 	BanHits  = "ban_hits"
 
-	DropEvents  = "drop_events"
-	DropControl = "drop_control"
-	DropBudget  = "drop_budget"
+	Watches       = "watches"
+	WatchBudgets  = "watch_budgets"
+	DropEvents    = "drop_events"
+	LogEvents     = "log_events"
+	CaptureEvents = "capture_events"
+	CaptureFilter = "capture_filter"
 )
 
 // sharedPins are the names and layout versions of their pins. Raise a version with the struct that stands in the map.
@@ -44,9 +47,12 @@ var sharedPins = map[string]struct {
 	Bans6:    {"bans6", 1},
 	BanHits:  {"ban-hits", 1},
 
-	DropEvents:  {"drop-events", 1},
-	DropControl: {"drop-control", 1},
-	DropBudget:  {"drop-budget", 1},
+	Watches:       {"watches", 1},
+	WatchBudgets:  {"watch-budgets", 1},
+	DropEvents:    {"drop-events", 2},
+	LogEvents:     {"log-events", 1},
+	CaptureEvents: {"capture-events", 1},
+	CaptureFilter: {"capture-filter", 1},
 }
 
 // OpenShared opens the state maps that XDP and tc share, and makes what is missing. flowSlots is the size of each flow

@@ -41,7 +41,8 @@ func mirrored() map[string]any {
 		"explanation": abi.Explanation{},
 		"failsafe":    abi.Failsafe{},
 		"ban":         abi.Ban{}, "ban_state": abi.BanState{}, "ban_hit": abi.BanHit{},
-		"drop_event": abi.DropEvent{}, "drop_control": abi.DropControl{}, "drop_budget": abi.DropBudget{},
+		"packet_event": abi.PacketEvent{}, "watch": abi.Watch{}, "watch_budget": abi.WatchBudget{},
+		"capture_filter": abi.CaptureFilter{}, "capture_event": abi.CaptureEvent{},
 	}
 }
 
