@@ -47,7 +47,6 @@ const (
 	tcMapStrict6            = "strict6"
 	tcMapVerdicts           = "verdicts"
 	tcMapWatchBudgets       = "watch_budgets"
-	tcMapWatches            = "watches"
 	tcMapWorkloads          = "workloads"
 	tcProgDownstreamEgress  = "downstream_egress"
 	tcProgDownstreamIngress = "downstream_ingress"
@@ -62,6 +61,7 @@ const (
 	tcVarBucketMask         = "bucket_mask"
 	tcVarExplain            = "explain"
 	tcVarMatrix             = "matrix"
+	tcVarWatches            = "watches"
 )
 
 // loadTc returns the embedded CollectionSpec for tc.
@@ -153,7 +153,6 @@ type tcMapSpecs struct {
 	Strict6        *ebpf.MapSpec `ebpf:"strict6"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 	WatchBudgets   *ebpf.MapSpec `ebpf:"watch_budgets"`
-	Watches        *ebpf.MapSpec `ebpf:"watches"`
 	Workloads      *ebpf.MapSpec `ebpf:"workloads"`
 }
 
@@ -164,6 +163,7 @@ type tcVariableSpecs struct {
 	BucketMask *ebpf.VariableSpec `ebpf:"bucket_mask"`
 	Explain    *ebpf.VariableSpec `ebpf:"explain"`
 	Matrix     *ebpf.VariableSpec `ebpf:"matrix"`
+	Watches    *ebpf.VariableSpec `ebpf:"watches"`
 }
 
 // tcObjects contains all objects after they have been loaded into the kernel.
@@ -217,7 +217,6 @@ type tcMaps struct {
 	Strict6        *ebpf.Map `ebpf:"strict6"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 	WatchBudgets   *ebpf.Map `ebpf:"watch_budgets"`
-	Watches        *ebpf.Map `ebpf:"watches"`
 	Workloads      *ebpf.Map `ebpf:"workloads"`
 }
 
@@ -254,7 +253,6 @@ func (m *tcMaps) Close() error {
 		m.Strict6,
 		m.Verdicts,
 		m.WatchBudgets,
-		m.Watches,
 		m.Workloads,
 	)
 }
@@ -266,6 +264,7 @@ type tcVariables struct {
 	BucketMask *ebpf.Variable `ebpf:"bucket_mask"`
 	Explain    *ebpf.Variable `ebpf:"explain"`
 	Matrix     *ebpf.Variable `ebpf:"matrix"`
+	Watches    *ebpf.Variable `ebpf:"watches"`
 }
 
 // tcPrograms contains all programs after they have been loaded into the kernel.

@@ -45,10 +45,10 @@ const (
 	ingressMapSrcUp          = "src_up"
 	ingressMapVerdicts       = "verdicts"
 	ingressMapWatchBudgets   = "watch_budgets"
-	ingressMapWatches        = "watches"
 	ingressProgIngress       = "ingress"
 	ingressVarBucketMask     = "bucket_mask"
 	ingressVarExplain        = "explain"
+	ingressVarWatches        = "watches"
 )
 
 // loadIngress returns the embedded CollectionSpec for ingress.
@@ -129,7 +129,6 @@ type ingressMapSpecs struct {
 	SrcUp          *ebpf.MapSpec `ebpf:"src_up"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 	WatchBudgets   *ebpf.MapSpec `ebpf:"watch_budgets"`
-	Watches        *ebpf.MapSpec `ebpf:"watches"`
 }
 
 // ingressVariableSpecs contains global variables before they are loaded into the kernel.
@@ -138,6 +137,7 @@ type ingressMapSpecs struct {
 type ingressVariableSpecs struct {
 	BucketMask *ebpf.VariableSpec `ebpf:"bucket_mask"`
 	Explain    *ebpf.VariableSpec `ebpf:"explain"`
+	Watches    *ebpf.VariableSpec `ebpf:"watches"`
 }
 
 // ingressObjects contains all objects after they have been loaded into the kernel.
@@ -189,7 +189,6 @@ type ingressMaps struct {
 	SrcUp          *ebpf.Map `ebpf:"src_up"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 	WatchBudgets   *ebpf.Map `ebpf:"watch_budgets"`
-	Watches        *ebpf.Map `ebpf:"watches"`
 }
 
 func (m *ingressMaps) Close() error {
@@ -223,7 +222,6 @@ func (m *ingressMaps) Close() error {
 		m.SrcUp,
 		m.Verdicts,
 		m.WatchBudgets,
-		m.Watches,
 	)
 }
 
@@ -233,6 +231,7 @@ func (m *ingressMaps) Close() error {
 type ingressVariables struct {
 	BucketMask *ebpf.Variable `ebpf:"bucket_mask"`
 	Explain    *ebpf.Variable `ebpf:"explain"`
+	Watches    *ebpf.Variable `ebpf:"watches"`
 }
 
 // ingressPrograms contains all programs after they have been loaded into the kernel.

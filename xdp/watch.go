@@ -2,6 +2,7 @@ package xdp
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -64,8 +65,17 @@ func burst(rate int) uint32 {
 	return uint32(max(1, perWindow/ebpf.MustPossibleCPU()))
 }
 
+// put writes this watcher's element and no other's, which others may be writing.
 func (w *watch) put(lease abi.Watch) error {
-	if err := w.maps[table.Watches].Put(uint32(w.watcher), lease); err != nil {
+	raw, err := binary.Append(nil, binary.NativeEndian, lease)
+	if err != nil {
+		return err
+	}
+	all, err := w.maps[table.Watches].Memory()
+	if err == nil {
+		_, err = all.WriteAt(raw, int64(w.watcher)*int64(len(raw)))
+	}
+	if err != nil {
 		return fmt.Errorf("ask for %s: %w", w.what, err)
 	}
 	return nil

@@ -113,10 +113,11 @@ static __always_inline int finish(struct __sk_buff *skb, const struct view *v, i
 
 	if (!explain) {
 		count_reason(v->slot, v->reason, v->p.len);
-		if (fate == TCX_DROP)
+		if (fate == TCX_DROP && watched(WATCH_DROPS))
 			report_drop(&v->p, v->hook, v->at, v->reason, rule_of(v, fate));
-		report_capture(skb, &v->p, v->hook, v->at, v->l3 ? CAPTURE_L3 : 0, v->reason,
-			       rule_of(v, fate));
+		if (watched(WATCH_CAPTURE))
+			report_capture(skb, &v->p, v->hook, v->at, v->l3 ? CAPTURE_L3 : 0, v->reason,
+				       rule_of(v, fate));
 		return fate;
 	}
 	e = bpf_map_lookup_elem(&explained, &zero);

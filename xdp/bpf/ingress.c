@@ -136,19 +136,24 @@ static __always_inline void explain_verdict(const struct decision *d, enum reaso
 	}
 }
 
-/* Tells who looks on. */
+static __always_inline __u32 rule_of(const struct decision *d, enum reason reason)
+{
+	return policy_decided(reason) ? d->rule : 0;
+}
+
+/* Tells who looks on. A packet that nobody wants is asked about nothing but that. */
 static __always_inline void report(struct xdp_md *ctx, const struct packet *p, const struct decision *d,
 				   enum reason reason, int verdict)
 {
-	bool decided = policy_decided(reason);
-	__u32 ifindex = ctx->ingress_ifindex, rule = decided ? d->rule : 0;
+	__u32 ifindex = ctx->ingress_ifindex;
 
-	if (decided)
-		report_log(p, HOOK_XDP, ifindex, rule, d->sample,
+	if (__builtin_expect(d->sample, 0) && policy_decided(reason))
+		report_log(p, HOOK_XDP, ifindex, d->rule, d->sample,
 			   verdict == XDP_DROP ? EVENT_DROPPED : EVENT_PASSED);
-	if (verdict == XDP_DROP)
-		report_drop(p, HOOK_XDP, ifindex, reason, rule);
-	report_capture(ctx, p, HOOK_XDP, ifindex, 0, reason, rule);
+	if (verdict == XDP_DROP && watched(WATCH_DROPS))
+		report_drop(p, HOOK_XDP, ifindex, reason, rule_of(d, reason));
+	if (watched(WATCH_CAPTURE))
+		report_capture(ctx, p, HOOK_XDP, ifindex, 0, reason, rule_of(d, reason));
 }
 
 SEC("xdp.frags")

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"sluice/xdp/pin"
 )
@@ -24,7 +25,7 @@ const (
 	Bans6    = "bans6"
 	BanHits  = "ban_hits"
 
-	Watches       = "watches"
+	Watches       = ".data.watches" // a variable
 	WatchBudgets  = "watch_budgets"
 	DropEvents    = "drop_events"
 	LogEvents     = "log_events"
@@ -74,6 +75,9 @@ func OpenState(dir *pin.Dir, spec *ebpf.CollectionSpec, names ...string) (map[st
 		one, ok := spec.Maps[name]
 		if !ok {
 			return nil, errors.Join(missing(name), CloseAll(shared))
+		}
+		if name == Watches {
+			one.Flags |= unix.BPF_F_MMAPABLE // as the loader of programs does with variables, but later
 		}
 		m, err := dir.StateMap(one, at.pin, at.version)
 		if err != nil {

@@ -95,7 +95,7 @@ __noinline int capture_wants(const struct packet *p, __u64 where, __u32 reason, 
 		}
 		budget->passed_over = 0;
 	}
-	if (!watch_allows(watcher, budget, bpf_ktime_get_boot_ns()))
+	if (!watch_allows(&watches[WATCH_CAPTURE], budget, bpf_ktime_get_boot_ns()))
 		return 0;
 	return p->len < f->snaplen ? p->len : f->snaplen;
 }
@@ -139,15 +139,13 @@ __noinline int capture_write(PARSE_CTX *ctx, __u64 where, __u64 why, __u64 lengt
 	return 0;
 }
 
-/* more: CAPTURE_L3 or 0. */
+/* Where somebody captures. more: CAPTURE_L3 or 0. */
 static __always_inline void report_capture(PARSE_CTX *ctx, const struct packet *p, enum hook hook,
 					   __u32 ifindex, __u32 more, enum reason reason, __u32 rule)
 {
 	__u64 where = WHERE(hook, ifindex, more);
 	__u32 wanted;
 
-	if (!watched(WATCH_CAPTURE))
-		return;
 	wanted = capture_wants(p, where, reason, rule);
 	if (wanted)
 		capture_write(ctx, where, (__u64)reason << 32 | rule, (__u64)wanted << 32 | p->len);

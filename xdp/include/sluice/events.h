@@ -10,12 +10,8 @@
 #include "count.h"
 #include "parse.h"
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, WATCH_MAX);
-	__type(key, __u32); /* enum watcher */
-	__type(value, struct watch);
-} watches SEC(".maps");
+/* A map of one element, pinned as the others: a program that looks at a variable asks nothing and branches nowhere. */
+struct watch watches[WATCH_MAX] SEC(".data.watches"); /* by enum watcher */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -42,27 +38,19 @@ struct {
 #define WHERE_MORE(where)	   ((__u8)((where) >> 40))
 
 /* Whether somebody may look on: the lease is compared only where there is one. */
-static __always_inline bool watched(__u32 watcher)
+static __always_inline bool watched(enum watcher watcher)
 {
-	struct watch *w;
-
-	if (explain)
-		return false;
-	w = bpf_map_lookup_elem(&watches, &watcher);
-	return w && w->until_ns;
+	return !explain && __builtin_expect(watches[watcher].until_ns, 0);
 }
 
 /*
  * Takes one packet off this CPU's budget. A lease that has ended is taken away, so that the packets after this one do not
  * even ask; should that meet a renewal, the next one mends it.
  */
-static __always_inline bool watch_allows(__u32 watcher, struct watch_budget *budget, __u64 now)
+static __always_inline bool watch_allows(struct watch *w, struct watch_budget *budget, __u64 now)
 {
-	struct watch *w = bpf_map_lookup_elem(&watches, &watcher);
 	__u64 window = now / WATCH_WINDOW_NS;
 
-	if (!w)
-		return false;
 	if (now >= w->until_ns) {
 		w->until_ns = 0;
 		return false;
@@ -102,7 +90,8 @@ static __always_inline void describe(struct packet_event *e, const struct packet
 /* where: with enum event_fate. A packet without a reason is one that a rule logs. Global: it is off the way of what passes. */
 __noinline int sample_packet(const struct packet *p, __u64 where, __u32 reason, __u32 rule)
 {
-	__u32 watcher = reason == REASON_NONE ? WATCH_LOGS : WATCH_DROPS;
+	bool log = reason == REASON_NONE;
+	__u32 watcher = log ? WATCH_LOGS : WATCH_DROPS;
 	struct watch_budget *budget;
 	struct packet_event *e;
 	__u64 now;
@@ -111,10 +100,10 @@ __noinline int sample_packet(const struct packet *p, __u64 where, __u32 reason, 
 		return 0;
 	budget = bpf_map_lookup_elem(&watch_budgets, &watcher);
 	now = bpf_ktime_get_boot_ns();
-	if (!budget || !watch_allows(watcher, budget, now))
+	if (!budget || !watch_allows(log ? &watches[WATCH_LOGS] : &watches[WATCH_DROPS], budget, now))
 		return 0;
-	e = reason == REASON_NONE ? bpf_ringbuf_reserve(&log_events, sizeof(*e), 0)
-				  : bpf_ringbuf_reserve(&drop_events, sizeof(*e), 0);
+	e = log ? bpf_ringbuf_reserve(&log_events, sizeof(*e), 0)
+		: bpf_ringbuf_reserve(&drop_events, sizeof(*e), 0);
 	if (!e) {
 		budget->lost++;
 		return 0;
@@ -131,18 +120,18 @@ __noinline int sample_packet(const struct packet *p, __u64 where, __u32 reason, 
 	return 0;
 }
 
+/* Where somebody watches drops. */
 static __always_inline void report_drop(const struct packet *p, enum hook hook, __u32 ifindex,
 					enum reason reason, __u32 rule)
 {
-	if (watched(WATCH_DROPS))
-		sample_packet(p, WHERE(hook, ifindex, EVENT_DROPPED), reason, rule);
+	sample_packet(p, WHERE(hook, ifindex, EVENT_DROPPED), reason, rule);
 }
 
-/* One in sample packets of a rule that logs; 0: the rule does not. By chance, because rules have no counter of their own. */
+/* One in sample packets of a rule that logs, by chance: rules have no counter of their own. sample is not 0. */
 static __always_inline void report_log(const struct packet *p, enum hook hook, __u32 ifindex, __u32 rule,
 				       __u32 sample, enum event_fate fate)
 {
-	if (!sample || !watched(WATCH_LOGS))
+	if (!watched(WATCH_LOGS))
 		return;
 	if (sample > 1 && bpf_get_prandom_u32() % sample)
 		return;
