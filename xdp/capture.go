@@ -46,10 +46,10 @@ type Captured struct {
 }
 
 // Capture makes the programs of both hooks copy the packets that the filter wants, at most rate a second in all. It
-// calls begun once they do, frame for each packet, and count about once a second, from another goroutine. It ends with
-// ctx, after what the ring still holds, or with the first error of frame. A frame that takes its time holds up nobody but
-// the capture itself: what finds no room in the ring is lost, and counted. Only one may run at a time.
-func Capture(ctx context.Context, path string, f CaptureFilter, rate int, begun func(), frame func(Frame) error, count func(Captured)) (Captured, error) {
+// calls begun once they do, and then frame for each packet. It ends with ctx, after what the ring still holds, or with
+// the first error of either. A frame that takes its time holds up nobody but the capture itself: what finds no room in
+// the ring is lost, and counted. Only one may run at a time.
+func Capture(ctx context.Context, path string, f CaptureFilter, rate int, begun func() error, frame func(Frame) error) (Captured, error) {
 	filter, err := f.abi()
 	if err != nil {
 		return Captured{}, err
@@ -64,19 +64,13 @@ func Capture(ctx context.Context, path string, f CaptureFilter, rate int, begun 
 		return Captured{}, err
 	}
 	defer w.stop()
-	begun()
-	since := func() (Captured, error) {
-		now, err := w.spent()
-		return Captured{now.Wanted - before.Wanted, now.Suppressed - before.Suppressed, now.Lost - before.Lost}, err
+	if err := begun(); err != nil {
+		return Captured{}, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	kept := make(chan error, 1)
 	go func() {
-		err := w.keep(ctx, func() error {
-			c, err := since()
-			count(c)
-			return err
-		})
+		err := w.keep(ctx, func() error { return nil })
 		w.stop()
 		_ = w.events.Flush() // the reader goes on to the end of what is there
 		kept <- err
@@ -90,8 +84,8 @@ func Capture(ctx context.Context, path string, f CaptureFilter, rate int, begun 
 	})
 	cancel()
 	err = errors.Join(err, <-kept)
-	total, counted := since()
-	return total, errors.Join(err, counted)
+	now, counted := w.spent()
+	return Captured{now.Wanted - before.Wanted, now.Suppressed - before.Suppressed, now.Lost - before.Lost}, errors.Join(err, counted)
 }
 
 // begin writes the filter while no program reads it, and leases.

@@ -42,7 +42,7 @@ func (s *site) capture(t *testing.T, f xdp.CaptureFilter, rate int, hold chan st
 	begun := make(chan struct{})
 	go func() {
 		defer close(c.ended)
-		c.total, c.err = xdp.Capture(ctx, s.dir, f, rate, func() { close(begun) }, c.take, func(xdp.Captured) {})
+		c.total, c.err = xdp.Capture(ctx, s.dir, f, rate, func() error { close(begun); return nil }, c.take)
 	}()
 	t.Cleanup(stop)
 	select {
@@ -188,7 +188,7 @@ func TestAFilterTakesThePacketsThatFitAllOfIt(t *testing.T) {
 			t.Errorf("%s: counted %+v, want %d", test.name, c.total, n)
 		}
 	}
-	if _, err := xdp.Capture(t.Context(), s.dir, xdp.CaptureFilter{Rules: make([]uint32, 9)}, 1, nil, nil, nil); err == nil {
+	if _, err := xdp.Capture(t.Context(), s.dir, xdp.CaptureFilter{Rules: make([]uint32, 9)}, 1, nil, nil); err == nil {
 		t.Error("nine rules are taken")
 	}
 }
