@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"syscall"
 	"time"
 )
 
@@ -46,10 +47,10 @@ func follow[T any](ctx context.Context, c *Client, method, path string, body io.
 	switch err := lines.Err(); {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case err == nil:
+	case err == nil, errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET): // in good order, or killed
 		return fmt.Errorf("%w any more: it has ended", ErrUnreachable)
 	default:
-		return c.unreachable(errors.Join(err, io.ErrUnexpectedEOF))
+		return c.unreachable(err)
 	}
 }
 
