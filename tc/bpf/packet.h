@@ -11,7 +11,6 @@
 #define PARSE_CTX  struct __sk_buff
 #define load_bytes bpf_skb_load_bytes
 
-#include <bpf/bpf_endian.h>
 #include <sluice/abi.h>
 
 static __always_inline void tag_beside(const struct __sk_buff *skb, struct capture_event *e)
