@@ -22,8 +22,9 @@ const (
 	tcMapBans4              = "bans4"
 	tcMapBans6              = "bans6"
 	tcMapBuckets            = "buckets"
-	tcMapDropBudget         = "drop_budget"
-	tcMapDropControl        = "drop_control"
+	tcMapCaptureEvents      = "capture_events"
+	tcMapCaptureFilter      = "capture_filter"
+	tcMapCaptureScratch     = "capture_scratch"
 	tcMapDropEvents         = "drop_events"
 	tcMapDst4               = "dst4"
 	tcMapDst6               = "dst6"
@@ -38,6 +39,7 @@ const (
 	tcMapLimitSeed          = "limit_seed"
 	tcMapLimitSources       = "limit_sources"
 	tcMapLimiters           = "limiters"
+	tcMapLogEvents          = "log_events"
 	tcMapPolicies           = "policies"
 	tcMapReasons            = "reasons"
 	tcMapRuleHits           = "rule_hits"
@@ -49,6 +51,7 @@ const (
 	tcMapStrict4            = "strict4"
 	tcMapStrict6            = "strict6"
 	tcMapVerdicts           = "verdicts"
+	tcMapWatchBudgets       = "watch_budgets"
 	tcMapWorkloads          = "workloads"
 	tcProgDownstreamEgress  = "downstream_egress"
 	tcProgDownstreamIngress = "downstream_ingress"
@@ -63,6 +66,7 @@ const (
 	tcVarBucketMask         = "bucket_mask"
 	tcVarExplain            = "explain"
 	tcVarMatrix             = "matrix"
+	tcVarWatches            = "watches"
 )
 
 // loadTc returns the embedded CollectionSpec for tc.
@@ -123,40 +127,43 @@ type tcProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcMapSpecs struct {
-	BanHits       *ebpf.MapSpec `ebpf:"ban_hits"`
-	BanState      *ebpf.MapSpec `ebpf:"ban_state"`
-	Bans          *ebpf.MapSpec `ebpf:"bans"`
-	Bans4         *ebpf.MapSpec `ebpf:"bans4"`
-	Bans6         *ebpf.MapSpec `ebpf:"bans6"`
-	Buckets       *ebpf.MapSpec `ebpf:"buckets"`
-	DropBudget    *ebpf.MapSpec `ebpf:"drop_budget"`
-	DropControl   *ebpf.MapSpec `ebpf:"drop_control"`
-	DropEvents    *ebpf.MapSpec `ebpf:"drop_events"`
-	Dst4          *ebpf.MapSpec `ebpf:"dst4"`
-	Dst6          *ebpf.MapSpec `ebpf:"dst6"`
-	DstUp         *ebpf.MapSpec `ebpf:"dst_up"`
-	Explained     *ebpf.MapSpec `ebpf:"explained"`
-	FlowsIn       *ebpf.MapSpec `ebpf:"flows_in"`
-	FlowsOut      *ebpf.MapSpec `ebpf:"flows_out"`
-	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
-	Leaves        *ebpf.MapSpec `ebpf:"leaves"`
-	LimitBuckets  *ebpf.MapSpec `ebpf:"limit_buckets"`
-	LimitPressure *ebpf.MapSpec `ebpf:"limit_pressure"`
-	LimitSeed     *ebpf.MapSpec `ebpf:"limit_seed"`
-	LimitSources  *ebpf.MapSpec `ebpf:"limit_sources"`
-	Limiters      *ebpf.MapSpec `ebpf:"limiters"`
-	Policies      *ebpf.MapSpec `ebpf:"policies"`
-	Reasons       *ebpf.MapSpec `ebpf:"reasons"`
-	RuleHits      *ebpf.MapSpec `ebpf:"rule_hits"`
-	Rules         *ebpf.MapSpec `ebpf:"rules"`
-	Self          *ebpf.MapSpec `ebpf:"self"`
-	Src4          *ebpf.MapSpec `ebpf:"src4"`
-	Src6          *ebpf.MapSpec `ebpf:"src6"`
-	SrcUp         *ebpf.MapSpec `ebpf:"src_up"`
-	Strict4       *ebpf.MapSpec `ebpf:"strict4"`
-	Strict6       *ebpf.MapSpec `ebpf:"strict6"`
-	Verdicts      *ebpf.MapSpec `ebpf:"verdicts"`
-	Workloads     *ebpf.MapSpec `ebpf:"workloads"`
+	BanHits        *ebpf.MapSpec `ebpf:"ban_hits"`
+	BanState       *ebpf.MapSpec `ebpf:"ban_state"`
+	Bans           *ebpf.MapSpec `ebpf:"bans"`
+	Bans4          *ebpf.MapSpec `ebpf:"bans4"`
+	Bans6          *ebpf.MapSpec `ebpf:"bans6"`
+	Buckets        *ebpf.MapSpec `ebpf:"buckets"`
+	CaptureEvents  *ebpf.MapSpec `ebpf:"capture_events"`
+	CaptureFilter  *ebpf.MapSpec `ebpf:"capture_filter"`
+	CaptureScratch *ebpf.MapSpec `ebpf:"capture_scratch"`
+	DropEvents     *ebpf.MapSpec `ebpf:"drop_events"`
+	Dst4           *ebpf.MapSpec `ebpf:"dst4"`
+	Dst6           *ebpf.MapSpec `ebpf:"dst6"`
+	DstUp          *ebpf.MapSpec `ebpf:"dst_up"`
+	Explained      *ebpf.MapSpec `ebpf:"explained"`
+	FlowsIn        *ebpf.MapSpec `ebpf:"flows_in"`
+	FlowsOut       *ebpf.MapSpec `ebpf:"flows_out"`
+	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
+	Leaves         *ebpf.MapSpec `ebpf:"leaves"`
+	LimitBuckets   *ebpf.MapSpec `ebpf:"limit_buckets"`
+	LimitPressure  *ebpf.MapSpec `ebpf:"limit_pressure"`
+	LimitSeed      *ebpf.MapSpec `ebpf:"limit_seed"`
+	LimitSources   *ebpf.MapSpec `ebpf:"limit_sources"`
+	Limiters       *ebpf.MapSpec `ebpf:"limiters"`
+	LogEvents      *ebpf.MapSpec `ebpf:"log_events"`
+	Policies       *ebpf.MapSpec `ebpf:"policies"`
+	Reasons        *ebpf.MapSpec `ebpf:"reasons"`
+	RuleHits       *ebpf.MapSpec `ebpf:"rule_hits"`
+	Rules          *ebpf.MapSpec `ebpf:"rules"`
+	Self           *ebpf.MapSpec `ebpf:"self"`
+	Src4           *ebpf.MapSpec `ebpf:"src4"`
+	Src6           *ebpf.MapSpec `ebpf:"src6"`
+	SrcUp          *ebpf.MapSpec `ebpf:"src_up"`
+	Strict4        *ebpf.MapSpec `ebpf:"strict4"`
+	Strict6        *ebpf.MapSpec `ebpf:"strict6"`
+	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
+	WatchBudgets   *ebpf.MapSpec `ebpf:"watch_budgets"`
+	Workloads      *ebpf.MapSpec `ebpf:"workloads"`
 }
 
 // tcVariableSpecs contains global variables before they are loaded into the kernel.
@@ -166,6 +173,7 @@ type tcVariableSpecs struct {
 	BucketMask *ebpf.VariableSpec `ebpf:"bucket_mask"`
 	Explain    *ebpf.VariableSpec `ebpf:"explain"`
 	Matrix     *ebpf.VariableSpec `ebpf:"matrix"`
+	Watches    *ebpf.VariableSpec `ebpf:"watches"`
 }
 
 // tcObjects contains all objects after they have been loaded into the kernel.
@@ -188,40 +196,43 @@ func (o *tcObjects) Close() error {
 //
 // It can be passed to loadTcObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcMaps struct {
-	BanHits       *ebpf.Map `ebpf:"ban_hits"`
-	BanState      *ebpf.Map `ebpf:"ban_state"`
-	Bans          *ebpf.Map `ebpf:"bans"`
-	Bans4         *ebpf.Map `ebpf:"bans4"`
-	Bans6         *ebpf.Map `ebpf:"bans6"`
-	Buckets       *ebpf.Map `ebpf:"buckets"`
-	DropBudget    *ebpf.Map `ebpf:"drop_budget"`
-	DropControl   *ebpf.Map `ebpf:"drop_control"`
-	DropEvents    *ebpf.Map `ebpf:"drop_events"`
-	Dst4          *ebpf.Map `ebpf:"dst4"`
-	Dst6          *ebpf.Map `ebpf:"dst6"`
-	DstUp         *ebpf.Map `ebpf:"dst_up"`
-	Explained     *ebpf.Map `ebpf:"explained"`
-	FlowsIn       *ebpf.Map `ebpf:"flows_in"`
-	FlowsOut      *ebpf.Map `ebpf:"flows_out"`
-	Interfaces    *ebpf.Map `ebpf:"interfaces"`
-	Leaves        *ebpf.Map `ebpf:"leaves"`
-	LimitBuckets  *ebpf.Map `ebpf:"limit_buckets"`
-	LimitPressure *ebpf.Map `ebpf:"limit_pressure"`
-	LimitSeed     *ebpf.Map `ebpf:"limit_seed"`
-	LimitSources  *ebpf.Map `ebpf:"limit_sources"`
-	Limiters      *ebpf.Map `ebpf:"limiters"`
-	Policies      *ebpf.Map `ebpf:"policies"`
-	Reasons       *ebpf.Map `ebpf:"reasons"`
-	RuleHits      *ebpf.Map `ebpf:"rule_hits"`
-	Rules         *ebpf.Map `ebpf:"rules"`
-	Self          *ebpf.Map `ebpf:"self"`
-	Src4          *ebpf.Map `ebpf:"src4"`
-	Src6          *ebpf.Map `ebpf:"src6"`
-	SrcUp         *ebpf.Map `ebpf:"src_up"`
-	Strict4       *ebpf.Map `ebpf:"strict4"`
-	Strict6       *ebpf.Map `ebpf:"strict6"`
-	Verdicts      *ebpf.Map `ebpf:"verdicts"`
-	Workloads     *ebpf.Map `ebpf:"workloads"`
+	BanHits        *ebpf.Map `ebpf:"ban_hits"`
+	BanState       *ebpf.Map `ebpf:"ban_state"`
+	Bans           *ebpf.Map `ebpf:"bans"`
+	Bans4          *ebpf.Map `ebpf:"bans4"`
+	Bans6          *ebpf.Map `ebpf:"bans6"`
+	Buckets        *ebpf.Map `ebpf:"buckets"`
+	CaptureEvents  *ebpf.Map `ebpf:"capture_events"`
+	CaptureFilter  *ebpf.Map `ebpf:"capture_filter"`
+	CaptureScratch *ebpf.Map `ebpf:"capture_scratch"`
+	DropEvents     *ebpf.Map `ebpf:"drop_events"`
+	Dst4           *ebpf.Map `ebpf:"dst4"`
+	Dst6           *ebpf.Map `ebpf:"dst6"`
+	DstUp          *ebpf.Map `ebpf:"dst_up"`
+	Explained      *ebpf.Map `ebpf:"explained"`
+	FlowsIn        *ebpf.Map `ebpf:"flows_in"`
+	FlowsOut       *ebpf.Map `ebpf:"flows_out"`
+	Interfaces     *ebpf.Map `ebpf:"interfaces"`
+	Leaves         *ebpf.Map `ebpf:"leaves"`
+	LimitBuckets   *ebpf.Map `ebpf:"limit_buckets"`
+	LimitPressure  *ebpf.Map `ebpf:"limit_pressure"`
+	LimitSeed      *ebpf.Map `ebpf:"limit_seed"`
+	LimitSources   *ebpf.Map `ebpf:"limit_sources"`
+	Limiters       *ebpf.Map `ebpf:"limiters"`
+	LogEvents      *ebpf.Map `ebpf:"log_events"`
+	Policies       *ebpf.Map `ebpf:"policies"`
+	Reasons        *ebpf.Map `ebpf:"reasons"`
+	RuleHits       *ebpf.Map `ebpf:"rule_hits"`
+	Rules          *ebpf.Map `ebpf:"rules"`
+	Self           *ebpf.Map `ebpf:"self"`
+	Src4           *ebpf.Map `ebpf:"src4"`
+	Src6           *ebpf.Map `ebpf:"src6"`
+	SrcUp          *ebpf.Map `ebpf:"src_up"`
+	Strict4        *ebpf.Map `ebpf:"strict4"`
+	Strict6        *ebpf.Map `ebpf:"strict6"`
+	Verdicts       *ebpf.Map `ebpf:"verdicts"`
+	WatchBudgets   *ebpf.Map `ebpf:"watch_budgets"`
+	Workloads      *ebpf.Map `ebpf:"workloads"`
 }
 
 func (m *tcMaps) Close() error {
@@ -232,8 +243,9 @@ func (m *tcMaps) Close() error {
 		m.Bans4,
 		m.Bans6,
 		m.Buckets,
-		m.DropBudget,
-		m.DropControl,
+		m.CaptureEvents,
+		m.CaptureFilter,
+		m.CaptureScratch,
 		m.DropEvents,
 		m.Dst4,
 		m.Dst6,
@@ -248,6 +260,7 @@ func (m *tcMaps) Close() error {
 		m.LimitSeed,
 		m.LimitSources,
 		m.Limiters,
+		m.LogEvents,
 		m.Policies,
 		m.Reasons,
 		m.RuleHits,
@@ -259,6 +272,7 @@ func (m *tcMaps) Close() error {
 		m.Strict4,
 		m.Strict6,
 		m.Verdicts,
+		m.WatchBudgets,
 		m.Workloads,
 	)
 }
@@ -270,6 +284,7 @@ type tcVariables struct {
 	BucketMask *ebpf.Variable `ebpf:"bucket_mask"`
 	Explain    *ebpf.Variable `ebpf:"explain"`
 	Matrix     *ebpf.Variable `ebpf:"matrix"`
+	Watches    *ebpf.Variable `ebpf:"watches"`
 }
 
 // tcPrograms contains all programs after they have been loaded into the kernel.

@@ -16,41 +16,45 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ingressMapBanHits       = "ban_hits"
-	ingressMapBanState      = "ban_state"
-	ingressMapBans          = "bans"
-	ingressMapBans4         = "bans4"
-	ingressMapBans6         = "bans6"
-	ingressMapBuckets       = "buckets"
-	ingressMapDropBudget    = "drop_budget"
-	ingressMapDropControl   = "drop_control"
-	ingressMapDropEvents    = "drop_events"
-	ingressMapDst4          = "dst4"
-	ingressMapDst6          = "dst6"
-	ingressMapDstUp         = "dst_up"
-	ingressMapExplained     = "explained"
-	ingressMapFlowsIn       = "flows_in"
-	ingressMapFlowsOut      = "flows_out"
-	ingressMapInterfaces    = "interfaces"
-	ingressMapLeaves        = "leaves"
-	ingressMapLimitBuckets  = "limit_buckets"
-	ingressMapLimitPressure = "limit_pressure"
-	ingressMapLimitSeed     = "limit_seed"
-	ingressMapLimitSources  = "limit_sources"
-	ingressMapLimiters      = "limiters"
-	ingressMapPolicies      = "policies"
-	ingressMapReasons       = "reasons"
-	ingressMapRuleHits      = "rule_hits"
-	ingressMapRules         = "rules"
-	ingressMapSelf          = "self"
-	ingressMapSockets       = "sockets"
-	ingressMapSrc4          = "src4"
-	ingressMapSrc6          = "src6"
-	ingressMapSrcUp         = "src_up"
-	ingressMapVerdicts      = "verdicts"
-	ingressProgIngress      = "ingress"
-	ingressVarBucketMask    = "bucket_mask"
-	ingressVarExplain       = "explain"
+	ingressMapBanHits        = "ban_hits"
+	ingressMapBanState       = "ban_state"
+	ingressMapBans           = "bans"
+	ingressMapBans4          = "bans4"
+	ingressMapBans6          = "bans6"
+	ingressMapBuckets        = "buckets"
+	ingressMapCaptureEvents  = "capture_events"
+	ingressMapCaptureFilter  = "capture_filter"
+	ingressMapCaptureScratch = "capture_scratch"
+	ingressMapDropEvents     = "drop_events"
+	ingressMapDst4           = "dst4"
+	ingressMapDst6           = "dst6"
+	ingressMapDstUp          = "dst_up"
+	ingressMapExplained      = "explained"
+	ingressMapFlowsIn        = "flows_in"
+	ingressMapFlowsOut       = "flows_out"
+	ingressMapInterfaces     = "interfaces"
+	ingressMapLeaves         = "leaves"
+	ingressMapLimitBuckets   = "limit_buckets"
+	ingressMapLimitPressure  = "limit_pressure"
+	ingressMapLimitSeed      = "limit_seed"
+	ingressMapLimitSources   = "limit_sources"
+	ingressMapLimiters       = "limiters"
+	ingressMapLogEvents      = "log_events"
+	ingressMapPolicies       = "policies"
+	ingressMapReasons        = "reasons"
+	ingressMapRuleHits       = "rule_hits"
+	ingressMapRules          = "rules"
+	ingressMapSelf           = "self"
+	ingressMapSockets        = "sockets"
+	ingressMapSrc4           = "src4"
+	ingressMapSrc6           = "src6"
+	ingressMapSrcUp          = "src_up"
+	ingressMapVerdicts       = "verdicts"
+	ingressMapWatchBudgets   = "watch_budgets"
+	ingressProgIngress       = "ingress"
+	ingressVarBucketMask     = "bucket_mask"
+	ingressVarExplain        = "explain"
+	ingressVarWatches        = "watches"
 )
 
 // loadIngress returns the embedded CollectionSpec for ingress.
@@ -102,38 +106,41 @@ type ingressProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ingressMapSpecs struct {
-	BanHits       *ebpf.MapSpec `ebpf:"ban_hits"`
-	BanState      *ebpf.MapSpec `ebpf:"ban_state"`
-	Bans          *ebpf.MapSpec `ebpf:"bans"`
-	Bans4         *ebpf.MapSpec `ebpf:"bans4"`
-	Bans6         *ebpf.MapSpec `ebpf:"bans6"`
-	Buckets       *ebpf.MapSpec `ebpf:"buckets"`
-	DropBudget    *ebpf.MapSpec `ebpf:"drop_budget"`
-	DropControl   *ebpf.MapSpec `ebpf:"drop_control"`
-	DropEvents    *ebpf.MapSpec `ebpf:"drop_events"`
-	Dst4          *ebpf.MapSpec `ebpf:"dst4"`
-	Dst6          *ebpf.MapSpec `ebpf:"dst6"`
-	DstUp         *ebpf.MapSpec `ebpf:"dst_up"`
-	Explained     *ebpf.MapSpec `ebpf:"explained"`
-	FlowsIn       *ebpf.MapSpec `ebpf:"flows_in"`
-	FlowsOut      *ebpf.MapSpec `ebpf:"flows_out"`
-	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
-	Leaves        *ebpf.MapSpec `ebpf:"leaves"`
-	LimitBuckets  *ebpf.MapSpec `ebpf:"limit_buckets"`
-	LimitPressure *ebpf.MapSpec `ebpf:"limit_pressure"`
-	LimitSeed     *ebpf.MapSpec `ebpf:"limit_seed"`
-	LimitSources  *ebpf.MapSpec `ebpf:"limit_sources"`
-	Limiters      *ebpf.MapSpec `ebpf:"limiters"`
-	Policies      *ebpf.MapSpec `ebpf:"policies"`
-	Reasons       *ebpf.MapSpec `ebpf:"reasons"`
-	RuleHits      *ebpf.MapSpec `ebpf:"rule_hits"`
-	Rules         *ebpf.MapSpec `ebpf:"rules"`
-	Self          *ebpf.MapSpec `ebpf:"self"`
-	Sockets       *ebpf.MapSpec `ebpf:"sockets"`
-	Src4          *ebpf.MapSpec `ebpf:"src4"`
-	Src6          *ebpf.MapSpec `ebpf:"src6"`
-	SrcUp         *ebpf.MapSpec `ebpf:"src_up"`
-	Verdicts      *ebpf.MapSpec `ebpf:"verdicts"`
+	BanHits        *ebpf.MapSpec `ebpf:"ban_hits"`
+	BanState       *ebpf.MapSpec `ebpf:"ban_state"`
+	Bans           *ebpf.MapSpec `ebpf:"bans"`
+	Bans4          *ebpf.MapSpec `ebpf:"bans4"`
+	Bans6          *ebpf.MapSpec `ebpf:"bans6"`
+	Buckets        *ebpf.MapSpec `ebpf:"buckets"`
+	CaptureEvents  *ebpf.MapSpec `ebpf:"capture_events"`
+	CaptureFilter  *ebpf.MapSpec `ebpf:"capture_filter"`
+	CaptureScratch *ebpf.MapSpec `ebpf:"capture_scratch"`
+	DropEvents     *ebpf.MapSpec `ebpf:"drop_events"`
+	Dst4           *ebpf.MapSpec `ebpf:"dst4"`
+	Dst6           *ebpf.MapSpec `ebpf:"dst6"`
+	DstUp          *ebpf.MapSpec `ebpf:"dst_up"`
+	Explained      *ebpf.MapSpec `ebpf:"explained"`
+	FlowsIn        *ebpf.MapSpec `ebpf:"flows_in"`
+	FlowsOut       *ebpf.MapSpec `ebpf:"flows_out"`
+	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
+	Leaves         *ebpf.MapSpec `ebpf:"leaves"`
+	LimitBuckets   *ebpf.MapSpec `ebpf:"limit_buckets"`
+	LimitPressure  *ebpf.MapSpec `ebpf:"limit_pressure"`
+	LimitSeed      *ebpf.MapSpec `ebpf:"limit_seed"`
+	LimitSources   *ebpf.MapSpec `ebpf:"limit_sources"`
+	Limiters       *ebpf.MapSpec `ebpf:"limiters"`
+	LogEvents      *ebpf.MapSpec `ebpf:"log_events"`
+	Policies       *ebpf.MapSpec `ebpf:"policies"`
+	Reasons        *ebpf.MapSpec `ebpf:"reasons"`
+	RuleHits       *ebpf.MapSpec `ebpf:"rule_hits"`
+	Rules          *ebpf.MapSpec `ebpf:"rules"`
+	Self           *ebpf.MapSpec `ebpf:"self"`
+	Sockets        *ebpf.MapSpec `ebpf:"sockets"`
+	Src4           *ebpf.MapSpec `ebpf:"src4"`
+	Src6           *ebpf.MapSpec `ebpf:"src6"`
+	SrcUp          *ebpf.MapSpec `ebpf:"src_up"`
+	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
+	WatchBudgets   *ebpf.MapSpec `ebpf:"watch_budgets"`
 }
 
 // ingressVariableSpecs contains global variables before they are loaded into the kernel.
@@ -142,6 +149,7 @@ type ingressMapSpecs struct {
 type ingressVariableSpecs struct {
 	BucketMask *ebpf.VariableSpec `ebpf:"bucket_mask"`
 	Explain    *ebpf.VariableSpec `ebpf:"explain"`
+	Watches    *ebpf.VariableSpec `ebpf:"watches"`
 }
 
 // ingressObjects contains all objects after they have been loaded into the kernel.
@@ -164,38 +172,41 @@ func (o *ingressObjects) Close() error {
 //
 // It can be passed to loadIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ingressMaps struct {
-	BanHits       *ebpf.Map `ebpf:"ban_hits"`
-	BanState      *ebpf.Map `ebpf:"ban_state"`
-	Bans          *ebpf.Map `ebpf:"bans"`
-	Bans4         *ebpf.Map `ebpf:"bans4"`
-	Bans6         *ebpf.Map `ebpf:"bans6"`
-	Buckets       *ebpf.Map `ebpf:"buckets"`
-	DropBudget    *ebpf.Map `ebpf:"drop_budget"`
-	DropControl   *ebpf.Map `ebpf:"drop_control"`
-	DropEvents    *ebpf.Map `ebpf:"drop_events"`
-	Dst4          *ebpf.Map `ebpf:"dst4"`
-	Dst6          *ebpf.Map `ebpf:"dst6"`
-	DstUp         *ebpf.Map `ebpf:"dst_up"`
-	Explained     *ebpf.Map `ebpf:"explained"`
-	FlowsIn       *ebpf.Map `ebpf:"flows_in"`
-	FlowsOut      *ebpf.Map `ebpf:"flows_out"`
-	Interfaces    *ebpf.Map `ebpf:"interfaces"`
-	Leaves        *ebpf.Map `ebpf:"leaves"`
-	LimitBuckets  *ebpf.Map `ebpf:"limit_buckets"`
-	LimitPressure *ebpf.Map `ebpf:"limit_pressure"`
-	LimitSeed     *ebpf.Map `ebpf:"limit_seed"`
-	LimitSources  *ebpf.Map `ebpf:"limit_sources"`
-	Limiters      *ebpf.Map `ebpf:"limiters"`
-	Policies      *ebpf.Map `ebpf:"policies"`
-	Reasons       *ebpf.Map `ebpf:"reasons"`
-	RuleHits      *ebpf.Map `ebpf:"rule_hits"`
-	Rules         *ebpf.Map `ebpf:"rules"`
-	Self          *ebpf.Map `ebpf:"self"`
-	Sockets       *ebpf.Map `ebpf:"sockets"`
-	Src4          *ebpf.Map `ebpf:"src4"`
-	Src6          *ebpf.Map `ebpf:"src6"`
-	SrcUp         *ebpf.Map `ebpf:"src_up"`
-	Verdicts      *ebpf.Map `ebpf:"verdicts"`
+	BanHits        *ebpf.Map `ebpf:"ban_hits"`
+	BanState       *ebpf.Map `ebpf:"ban_state"`
+	Bans           *ebpf.Map `ebpf:"bans"`
+	Bans4          *ebpf.Map `ebpf:"bans4"`
+	Bans6          *ebpf.Map `ebpf:"bans6"`
+	Buckets        *ebpf.Map `ebpf:"buckets"`
+	CaptureEvents  *ebpf.Map `ebpf:"capture_events"`
+	CaptureFilter  *ebpf.Map `ebpf:"capture_filter"`
+	CaptureScratch *ebpf.Map `ebpf:"capture_scratch"`
+	DropEvents     *ebpf.Map `ebpf:"drop_events"`
+	Dst4           *ebpf.Map `ebpf:"dst4"`
+	Dst6           *ebpf.Map `ebpf:"dst6"`
+	DstUp          *ebpf.Map `ebpf:"dst_up"`
+	Explained      *ebpf.Map `ebpf:"explained"`
+	FlowsIn        *ebpf.Map `ebpf:"flows_in"`
+	FlowsOut       *ebpf.Map `ebpf:"flows_out"`
+	Interfaces     *ebpf.Map `ebpf:"interfaces"`
+	Leaves         *ebpf.Map `ebpf:"leaves"`
+	LimitBuckets   *ebpf.Map `ebpf:"limit_buckets"`
+	LimitPressure  *ebpf.Map `ebpf:"limit_pressure"`
+	LimitSeed      *ebpf.Map `ebpf:"limit_seed"`
+	LimitSources   *ebpf.Map `ebpf:"limit_sources"`
+	Limiters       *ebpf.Map `ebpf:"limiters"`
+	LogEvents      *ebpf.Map `ebpf:"log_events"`
+	Policies       *ebpf.Map `ebpf:"policies"`
+	Reasons        *ebpf.Map `ebpf:"reasons"`
+	RuleHits       *ebpf.Map `ebpf:"rule_hits"`
+	Rules          *ebpf.Map `ebpf:"rules"`
+	Self           *ebpf.Map `ebpf:"self"`
+	Sockets        *ebpf.Map `ebpf:"sockets"`
+	Src4           *ebpf.Map `ebpf:"src4"`
+	Src6           *ebpf.Map `ebpf:"src6"`
+	SrcUp          *ebpf.Map `ebpf:"src_up"`
+	Verdicts       *ebpf.Map `ebpf:"verdicts"`
+	WatchBudgets   *ebpf.Map `ebpf:"watch_budgets"`
 }
 
 func (m *ingressMaps) Close() error {
@@ -206,8 +217,9 @@ func (m *ingressMaps) Close() error {
 		m.Bans4,
 		m.Bans6,
 		m.Buckets,
-		m.DropBudget,
-		m.DropControl,
+		m.CaptureEvents,
+		m.CaptureFilter,
+		m.CaptureScratch,
 		m.DropEvents,
 		m.Dst4,
 		m.Dst6,
@@ -222,6 +234,7 @@ func (m *ingressMaps) Close() error {
 		m.LimitSeed,
 		m.LimitSources,
 		m.Limiters,
+		m.LogEvents,
 		m.Policies,
 		m.Reasons,
 		m.RuleHits,
@@ -232,6 +245,7 @@ func (m *ingressMaps) Close() error {
 		m.Src6,
 		m.SrcUp,
 		m.Verdicts,
+		m.WatchBudgets,
 	)
 }
 
@@ -241,6 +255,7 @@ func (m *ingressMaps) Close() error {
 type ingressVariables struct {
 	BucketMask *ebpf.Variable `ebpf:"bucket_mask"`
 	Explain    *ebpf.Variable `ebpf:"explain"`
+	Watches    *ebpf.Variable `ebpf:"watches"`
 }
 
 // ingressPrograms contains all programs after they have been loaded into the kernel.

@@ -56,6 +56,8 @@ func TestMonitorPrintsALineForEachEvent(t *testing.T) {
 	port, web, kind := uint16(1234), uint16(80), uint8(8)
 	until := noon.Add(time.Minute)
 	src, dst := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("203.0.113.9")
+	packet := api.Packet{Hook: "xdp", Interface: "eth0", Rule: "ingress/bogons", Protocol: "tcp", Source: src,
+		Destination: dst, SourcePort: &port, DestinationPort: &web, TCPFlags: "S", VLAN: 100, Length: 60}
 	events := []api.Event{
 		{Type: api.EventBegin},
 		{Type: api.EventEngine, Engine: &api.Notice{Kind: "pending", Revision: 3, Text: "goes back to revision 2 in 2m0s"}},
@@ -68,11 +70,11 @@ func TestMonitorPrintsALineForEachEvent(t *testing.T) {
 		{Type: api.EventLink, Link: &api.Link{Name: "eth0"}},
 		{Type: api.EventBan, Text: "banned", Ban: &api.Ban{Target: "192.0.2.7", Until: &until, By: "ann", Why: "attack"}},
 		{Type: api.EventBan, Text: "expired", Ban: &api.Ban{Target: "192.0.2.7"}},
-		{Type: api.EventDrop, Drop: &api.Drop{Hook: "xdp", Interface: "eth0", Reason: "rule-drop", Rule: "ingress/bogons", Protocol: "tcp", Source: src,
-			Destination: dst, SourcePort: &port, DestinationPort: &web, TCPFlags: "S", VLAN: 100, Length: 60}},
-		{Type: api.EventDrop, Drop: &api.Drop{Hook: "tcx-ingress", Interface: "fra1", Reason: "banned", Ban: "192.0.2.0/24", Protocol: "icmp", Source: src,
-			Destination: dst, ICMPType: &kind, Length: 98}},
-		{Type: api.EventDrop, Drop: &api.Drop{Hook: "xdp", Interface: "eth0", Reason: "ip4-truncated", Length: 20}},
+		{Type: api.EventDrop, Drop: &api.Drop{Reason: "rule-drop", Packet: packet}},
+		{Type: api.EventLog, Log: &api.Logged{Verdict: "drop", Packet: packet}},
+		{Type: api.EventDrop, Drop: &api.Drop{Reason: "banned", Ban: "192.0.2.0/24", Packet: api.Packet{Hook: "tcx-ingress", Interface: "fra1",
+			Protocol: "icmp", Source: src, Destination: dst, ICMPType: &kind, Length: 98}}},
+		{Type: api.EventDrop, Drop: &api.Drop{Reason: "ip4-truncated", Packet: api.Packet{Hook: "xdp", Interface: "eth0", Length: 20}}},
 		{Type: api.EventUnseen, Count: 9000},
 		{Type: api.EventLost, Count: 12},
 		{Type: api.EventNote, Text: "as it is"},

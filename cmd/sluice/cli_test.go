@@ -99,6 +99,9 @@ type box struct {
 	explain api.Explanation
 	bans    []api.Ban
 	events  []api.Event // what Monitor tells; then the daemon ends
+	frames  []api.Frame // what Capture tells; then it waits for its end, or where dies is set the daemon ends
+	dies    bool
+	ended   chan struct{} // closed by EndCapture
 }
 
 func (b *box) note(format string, args ...any) error {
@@ -156,6 +159,40 @@ func (b *box) Monitor(_ context.Context, r api.MonitorRequest, each func(api.Eve
 		}
 	}
 	return b.note("monitor drops=%v", r.Drops)
+}
+
+// Capture takes a request without its By, which is another one in every process.
+func (b *box) Capture(ctx context.Context, r api.CaptureRequest, each func(api.CaptureEvent) error) error {
+	r.By, _, _ = strings.Cut(r.By, " ")
+	if err := b.note("capture %+v", r); err != nil {
+		return err
+	}
+	b.ended = make(chan struct{})
+	if err := each(api.CaptureEvent{Type: api.CaptureBegin, ID: 7}); err != nil {
+		return err
+	}
+	for _, f := range b.frames {
+		if err := each(api.CaptureEvent{Type: api.CaptureFrame, Frame: &f}); err != nil {
+			return err
+		}
+	}
+	if b.dies {
+		return nil
+	}
+	select {
+	case <-b.ended:
+	case <-ctx.Done():
+		return nil
+	}
+	return each(api.CaptureEvent{Type: api.CaptureEnded, Count: &api.CaptureCount{Wanted: 100, Suppressed: 5, Lost: 6}})
+}
+
+func (b *box) EndCapture(_ context.Context, r api.CaptureEnd) error {
+	if r.ID != 7 {
+		return fmt.Errorf("capture %d", r.ID)
+	}
+	close(b.ended)
+	return nil
 }
 
 func (b *box) Down(context.Context) error { return b.note("down") }

@@ -17,9 +17,9 @@ func (c *cli) monitorCmd() *cobra.Command {
 	var request api.MonitorRequest
 	cmd := &cobra.Command{
 		Use:   "monitor",
-		Short: "Follow what happens: revisions, BGP sessions, links, bans; with --drops dropped packets too",
-		Long: `One line for each event until Ctrl-C; with -o json, one JSON object a line. Of dropped packets it shows samples, and says
-how many it did not show: the counters of show drops have them all.`,
+		Short: "Follow what happens: revisions, BGP sessions, links, bans, logs; with --drops dropped packets too",
+		Long: `One line for each event until Ctrl-C; with -o json, one JSON object a line. Packets of rules with log: are among them. Of
+dropped packets it shows samples, and says how many it did not show: the counters of show drops have them all.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			show := c.printEvent
 			if c.json() {
@@ -66,7 +66,10 @@ func eventText(e api.Event) string {
 	case e.Ban != nil:
 		return banText(e)
 	case e.Drop != nil:
-		return dropText(*e.Drop)
+		why := strings.TrimSpace(e.Drop.Reason + " " + e.Drop.Rule + e.Drop.Ban)
+		return packetText(e.Drop.Packet) + " " + why
+	case e.Log != nil:
+		return packetText(e.Log.Packet) + " " + e.Log.Verdict + " " + e.Log.Rule
 	}
 	return e.Text
 }
@@ -95,8 +98,8 @@ func banText(e api.Event) string {
 	return text + prefixed(", by ", e.Ban.By) + prefixed(": ", e.Ban.Why)
 }
 
-// dropText is where, what and why.
-func dropText(d api.Drop) string {
+// packetText is where and what.
+func packetText(d api.Packet) string {
 	words := []string{d.Interface, d.Hook}
 	if d.Source.IsValid() {
 		words = append(words, d.Protocol, endpointText(d.Source, d.SourcePort), ">", endpointText(d.Destination, d.DestinationPort))
@@ -113,11 +116,7 @@ func dropText(d api.Drop) string {
 	if d.VLAN != 0 {
 		words = append(words, fmt.Sprintf("vlan=%d", d.VLAN))
 	}
-	words = append(words, fmt.Sprintf("len=%d", d.Length), d.Reason)
-	if why := d.Rule + d.Ban; why != "" {
-		words = append(words, why)
-	}
-	return strings.Join(words, " ")
+	return strings.Join(append(words, fmt.Sprintf("len=%d", d.Length)), " ")
 }
 
 func endpointText(a netip.Addr, port *uint16) string {

@@ -20,6 +20,10 @@ type Backend interface {
 	// Monitor calls each, one at a time, until ctx ends, which is no error, or each returns one. The first event comes
 	// at once.
 	Monitor(ctx context.Context, r MonitorRequest, each func(Event) error) error
+	// Capture calls each, one at a time, until ctx ends, EndCapture names it, or each returns an error. The first event
+	// comes at once, and the last one says that it ended.
+	Capture(ctx context.Context, r CaptureRequest, each func(CaptureEvent) error) error
+	EndCapture(ctx context.Context, r CaptureEnd) error
 	Down(ctx context.Context) error
 }
 

@@ -22,6 +22,10 @@ type fake struct {
 	enter chan struct{} // closed once Down waits
 
 	events chan Event // what Monitor tells
+
+	frames     chan CaptureEvent // what Capture tells
+	endCapture chan struct{}     // closed by EndCapture
+	gone       chan struct{}     // closed when Capture's client has gone
 }
 
 func (f *fake) note(format string, args ...any) error {
@@ -94,6 +98,34 @@ func (f *fake) Monitor(ctx context.Context, r MonitorRequest, each func(Event) e
 			}
 		}
 	}
+}
+
+// Capture tells of a begin and of what is in frames, until ctx ends or EndCapture is called.
+func (f *fake) Capture(ctx context.Context, r CaptureRequest, each func(CaptureEvent) error) error {
+	if err := f.note("capture %+v", r); err != nil {
+		return err
+	}
+	if err := each(CaptureEvent{Type: CaptureBegin, ID: 7}); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			close(f.gone)
+			return nil
+		case e := <-f.frames:
+			if err := each(e); err != nil {
+				return err
+			}
+		case <-f.endCapture:
+			return each(CaptureEvent{Type: CaptureEnded, Count: &CaptureCount{Wanted: 3}})
+		}
+	}
+}
+
+func (f *fake) EndCapture(_ context.Context, r CaptureEnd) error {
+	defer close(f.endCapture)
+	return f.note("end capture %d", r.ID)
 }
 
 func (f *fake) Down(context.Context) error {

@@ -1,12 +1,7 @@
 package api
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -29,6 +24,7 @@ const (
 	EventLink   EventType = "link"   // Link
 	EventBan    EventType = "ban"    // Ban, with what happened to it in Text
 	EventDrop   EventType = "drop"   // Drop
+	EventLog    EventType = "log"    // Log
 	EventUnseen EventType = "unseen" // Count drops were not sampled: there were too many
 	EventLost   EventType = "lost"   // Count events were not delivered: the reader was too slow
 	EventNote   EventType = "note"   // Text alone
@@ -45,6 +41,7 @@ type Event struct {
 	Link   *Link     `json:"link,omitempty"`
 	Ban    *Ban      `json:"ban,omitempty"`
 	Drop   *Drop     `json:"drop,omitempty"`
+	Log    *Logged   `json:"log,omitempty"`
 }
 
 // Link is the state of a link after it changed.
@@ -58,12 +55,23 @@ type Link struct {
 
 // Drop is one sampled packet that was dropped.
 type Drop struct {
+	Packet
+	Reason string `json:"reason"`
+	Text   string `json:"text"`
+	Ban    string `json:"ban,omitempty"` // the target, where one dropped it
+}
+
+// Logged is one packet of a rule with log:, among those that it samples.
+type Logged struct {
+	Packet
+	Verdict string `json:"verdict"` // pass, drop; shadow: the rule only counts
+}
+
+// Packet is what a hook saw of one.
+type Packet struct {
 	Hook            string     `json:"hook"` // xdp, tcx-ingress, tcx-egress
 	Interface       string     `json:"interface"`
-	Reason          string     `json:"reason"`
-	Text            string     `json:"text"`
 	Rule            string     `json:"rule,omitempty"` // policy/name
-	Ban             string     `json:"ban,omitempty"`  // the target, where one dropped it
 	Protocol        string     `json:"protocol,omitempty"`
 	Source          netip.Addr `json:"source,omitzero"` // none: it is not IP, or could not be read
 	Destination     netip.Addr `json:"destination,omitzero"`
@@ -76,77 +84,19 @@ type Drop struct {
 	Length          int        `json:"length"` // bytes of the frame
 }
 
-// maxEvent bounds one line of the stream.
-const maxEvent = 1 << 20
-
 // Monitor calls each for every event, until ctx ends, each returns an error, or the daemon ends (ErrUnreachable).
 func (c *Client) Monitor(ctx context.Context, in MonitorRequest, each func(Event) error) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://sluice/v1/monitor?drops="+strconv.FormatBool(in.Drops), nil)
-	if err != nil {
-		return err
-	}
-	response, err := c.http.Do(request)
-	if err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return c.unreachable(err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return failure(response)
-	}
-	lines := bufio.NewScanner(response.Body)
-	lines.Buffer(nil, maxEvent)
-	for lines.Scan() {
-		var e Event
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			return fmt.Errorf("the daemon's answer is not understood (is it of another version?): %w", err)
-		}
-		if err := each(e); err != nil {
-			return err
-		}
-	}
-	switch err := lines.Err(); {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case err == nil:
-		return fmt.Errorf("%w any more: it has ended", ErrUnreachable)
-	default:
-		return c.unreachable(errors.Join(err, io.ErrUnexpectedEOF))
-	}
+	return follow(ctx, c, http.MethodGet, "monitor?drops="+strconv.FormatBool(in.Drops), nil, each)
 }
 
-// monitor streams events as lines of JSON until the client goes or the daemon ends.
+// monitor streams events until the client goes or the daemon ends.
 func (s *Server) monitor(w http.ResponseWriter, r *http.Request) {
 	drops, err := strconv.ParseBool(r.URL.Query().Get("drops"))
 	if err != nil {
 		s.write(w, nil, &Failure{Message: "drops= is true or false", Refused: true})
 		return
 	}
-	// A request's context outlives the daemon's (Run), so that answers are given; a stream has no such answer.
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	control := http.NewResponseController(w)
-	defer context.AfterFunc(s.life, func() {
-		cancel()
-		_ = control.SetWriteDeadline(time.Now()) // a reader that does not read holds nobody up
-	})()
-	begun := false
-	lines := json.NewEncoder(w)
-	err = s.backend.Monitor(ctx, MonitorRequest{Drops: drops}, func(e Event) error {
-		if !begun {
-			w.Header().Set("Content-Type", "application/x-ndjson")
-			begun = true
-		}
-		if err := lines.Encode(e); err != nil {
-			return err
-		}
-		return control.Flush()
+	stream(s, w, r, func(ctx context.Context, each func(Event) error) error {
+		return s.backend.Monitor(ctx, MonitorRequest{Drops: drops}, each)
 	})
-	if err != nil && !begun {
-		s.write(w, nil, err)
-	} else if err != nil && ctx.Err() == nil {
-		s.log.Warn("a monitor ended", "error", err)
-	}
 }

@@ -38,6 +38,9 @@ type Daemon struct {
 	clock     engine.Clock
 	bans      *ban.List
 	hub       *hub
+	captures  captures
+
+	policyChanged chan struct{} // tells that rules may have changed
 
 	stop context.CancelFunc // ends Run, after a down
 }
@@ -77,7 +80,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // build makes the subsystems and the engine. Nothing is touched yet.
 func build(ctx context.Context, o Options) (*Daemon, error) {
-	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub()}
+	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1)}
 	var err error
 	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir}); err != nil {
 		return nil, err
@@ -162,6 +165,7 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"bans", d.bans.Run},
 		funcTask{"BGP events", func(ctx context.Context) error { return d.followBGP(ctx, d.bgp.Events()) }},
 		funcTask{"dropped packets", d.followDrops},
+		funcTask{"logged packets", d.followLogs},
 	)
 }
 

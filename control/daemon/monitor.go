@@ -3,8 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -15,7 +14,6 @@ import (
 	"sluice/control/host"
 	"sluice/xdp"
 	"sluice/xdp/abi"
-	"sluice/xdp/packet"
 )
 
 // dropRate is how many dropped packets a second are sampled at most, in all. It is a human's rate: the counters have
@@ -28,6 +26,10 @@ func (d *Daemon) Monitor(ctx context.Context, r api.MonitorRequest, each func(ap
 }
 
 func (d *Daemon) engineNotice(n engine.Notice) {
+	select {
+	case d.policyChanged <- struct{}{}:
+	default:
+	}
 	d.hub.publish(api.Event{Type: api.EventEngine, Engine: &n})
 }
 
@@ -113,24 +115,21 @@ func (d *Daemon) sampleDrops(ctx context.Context) error {
 
 // dropWriter turns samples into events.
 type dropWriter struct {
-	d *Daemon
+	d     *Daemon
+	names *names
 
-	mu    sync.Mutex
-	names map[int]string    // of interfaces, by index; both are looked up anew every second
-	rules map[uint32]string // by stable id
-	last  *xdp.Unseen
+	mu   sync.Mutex
+	last *xdp.Unseen
 }
 
 func (d *Daemon) newDropWriter() *dropWriter {
-	return &dropWriter{d: d, names: map[int]string{}}
+	return &dropWriter{d: d, names: d.newNames()}
 }
 
 // unseen comes before sampling begins, when it does, and then once a second.
 func (w *dropWriter) unseen(u xdp.Unseen) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	clear(w.names)
-	w.rules = nil
 	last := w.last
 	w.last = &u
 	if last == nil {
@@ -142,66 +141,22 @@ func (w *dropWriter) unseen(u xdp.Unseen) {
 	}
 }
 
-func (w *dropWriter) drop(p xdp.Drop) {
-	e := api.Drop{
-		Hook: hookNames[min(p.Hook, abi.HookMax)], Interface: w.interfaceName(p.Ifindex), Reason: p.Reason.String(), Text: p.Reason.Text(),
-		Rule: w.ruleName(p.Rule), Source: p.Src.Addr(), Destination: p.Dst.Addr(),
-		Fragment: p.Fragment, VLAN: p.VLAN, Length: p.Len,
-	}
-	if p.Src.IsValid() {
-		e.Protocol = packet.ProtocolName(p.Protocol)
-	}
-	if p.Ports {
-		source, destination := p.Src.Port(), p.Dst.Port()
-		e.SourcePort, e.DestinationPort = &source, &destination
-	}
-	switch p.Protocol {
-	case packet.TCP:
-		if p.Ports {
-			e.TCPFlags = packet.FlagText(p.TCPFlags)
-		}
-	case packet.ICMP, packet.ICMPv6:
-		if !p.Fragment {
-			e.ICMPType = &p.ICMPType
-		}
-	}
-	if p.Reason == abi.ReasonBanned {
-		if b, ok := w.d.bans.Find(p.Src.Addr()); ok {
-			e.Ban = ban.Text(b.Target)
-		}
-	}
-	w.d.hub.publish(api.Event{Time: time.Now().Add(p.Time - w.d.clock.Boot()), Type: api.EventDrop, Drop: &e})
+func (w *dropWriter) drop(s xdp.Sample) {
+	e := api.Drop{Packet: w.names.packet(s), Reason: s.Reason.String(), Text: s.Reason.Text(), Ban: w.d.banTarget(s.Reason, s.Src.Addr())}
+	w.d.hub.publish(api.Event{Time: w.d.wallClock(s.Time), Type: api.EventDrop, Drop: &e})
 }
 
-var hookNames = [abi.HookMax + 1]string{"xdp", "tcx-ingress", "tcx-egress", "unknown"}
-
-func (w *dropWriter) interfaceName(index int) string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if name, ok := w.names[index]; ok {
-		return name
-	}
-	name := fmt.Sprintf("interface %d", index)
-	if device, err := net.InterfaceByIndex(index); err == nil {
-		name = device.Name
-	}
-	w.names[index] = name
-	return name
+// wallClock is the time of a moment of CLOCK_BOOTTIME.
+func (d *Daemon) wallClock(boot time.Duration) time.Time {
+	return time.Now().Add(boot - d.clock.Boot())
 }
 
-func (w *dropWriter) ruleName(id uint32) string {
-	if id == 0 {
-		return ""
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.rules == nil {
-		w.rules = map[uint32]string{}
-		for _, p := range w.d.policies() {
-			for _, r := range p.Rules {
-				w.rules[r.ID] = p.Name + "/" + r.Name
-			}
+// banTarget names the ban that dropped a packet.
+func (d *Daemon) banTarget(reason abi.Reason, source netip.Addr) string {
+	if reason == abi.ReasonBanned {
+		if b, ok := d.bans.Find(source); ok {
+			return ban.Text(b.Target)
 		}
 	}
-	return w.rules[id]
+	return ""
 }

@@ -59,12 +59,13 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 		return REASON_INTERNAL;
 	from_workload = at_ingress && on->role == ROLE_WORKLOAD;
 	v->slot = on->slot;
+	v->l3 = is_l3(on);
 	if (is_vlan_child(skb))
 		return REASON_VLAN_CHILD;
 	if (at_ingress &&
 	    skb->pkt_type == PACKET_OTHERHOST) /* a bridge would forward these: so not at egress */
 		return REASON_OTHER_HOST;
-	reason = parse(skb, &v->p, is_l3(on));
+	reason = parse(skb, &v->p, v->l3);
 	if (reason != REASON_NONE)
 		return reason;
 	reason = link_control(&v->p);
@@ -209,36 +210,42 @@ static __always_inline enum reason judge_outside(struct view *v, const struct in
 }
 
 /* Ingress: judged, then into a workload, to the box, or onward. */
-static __always_inline int ingress(struct __sk_buff *skb, enum role role)
+static __always_inline int walk_ingress(struct __sk_buff *skb, struct view *v, enum role role)
 {
 	__u32 ifindex = skb->ifindex;
 	struct interface *in = bpf_map_lookup_elem(&interfaces, &ifindex);
-	struct view v = {};
-	enum reason reason = enter(skb, &v, in, true);
+	enum reason reason = enter(skb, v, in, true);
 	struct workload *to;
 	bool local;
 
 	if (reason != REASON_NONE || !in)
-		return leave_with(&v, reason);
-	prepare(skb, &v, in, true);
-	local = bpf_map_lookup_elem(&self, &v.p.dst) || (v.p.family == 6 && is_link_local6(&v.p.dst));
-	reason = role == ROLE_WORKLOAD ? judge_workload(skb, &v, in, local)
-				       : judge_outside(&v, in, role, local);
+		return leave_with(v, reason);
+	prepare(skb, v, in, true);
+	local = bpf_map_lookup_elem(&self, &v->p.dst) || (v->p.family == 6 && is_link_local6(&v->p.dst));
+	reason =
+		role == ROLE_WORKLOAD ? judge_workload(skb, v, in, local) : judge_outside(v, in, role, local);
 	if (drops(reason))
-		return leave_with(&v, reason);
-	if (is_multicast(&v.p))
-		return leave_with(&v, REASON_MULTICAST);
+		return leave_with(v, reason);
+	if (is_multicast(&v->p))
+		return leave_with(v, REASON_MULTICAST);
 
-	to = bpf_map_lookup_elem(&workloads, &v.p.dst);
+	to = bpf_map_lookup_elem(&workloads, &v->p.dst);
 	if (to)
-		return to_workload(skb, &v, to, role, in->flags & INTERFACE_L3);
+		return to_workload(skb, v, to, role, in->flags & INTERFACE_L3);
 	if (local)
-		return to_self(&v, role);
+		return to_self(v, role);
 	if (role == ROLE_WORKLOAD)
-		return forward(skb, &v, role);
-	if (prohibited(skb, &v.p))
-		return leave_with(&v, REASON_FORWARD_DENIED);
-	return leave_with(&v, REASON_STACK_FORWARD); /* the egress hook of the next interface judges it */
+		return forward(skb, v, role);
+	if (prohibited(skb, &v->p))
+		return leave_with(v, REASON_FORWARD_DENIED);
+	return leave_with(v, REASON_STACK_FORWARD); /* the egress hook of the next interface judges it */
+}
+
+static __always_inline int ingress(struct __sk_buff *skb, enum role role)
+{
+	struct view v = {};
+
+	return finish(skb, &v, walk_ingress(skb, &v, role));
 }
 
 /* Whether management: let the packet in that this one answers: its tuple turned round, asked of the failsafe. */
@@ -337,23 +344,29 @@ static __always_inline int egress_forwarded(struct view *v, const struct interfa
 }
 
 /* Egress. What our ingress judged already passes; the guard of the strict tunnels sees that too. */
-static __always_inline int egress(struct __sk_buff *skb, enum role role)
+static __always_inline int walk_egress(struct __sk_buff *skb, struct view *v, enum role role)
 {
 	__u32 ifindex = skb->ifindex, from_index = skb->ingress_ifindex; /* 0: made here */
 	struct interface *out = bpf_map_lookup_elem(&interfaces, &ifindex);
-	struct view v = {};
-	enum reason reason = enter(skb, &v, out, false);
+	enum reason reason = enter(skb, v, out, false);
 
 	if (reason != REASON_NONE || !out)
-		return leave_with(&v, reason);
-	if (role == ROLE_UPLINK && !(skb->mark & MARK_UNDERLAY) && is_strict(&v.p))
-		return leave_with(&v, REASON_STRICT_TUNNEL);
+		return leave_with(v, reason);
+	if (role == ROLE_UPLINK && !(skb->mark & MARK_UNDERLAY) && is_strict(&v->p))
+		return leave_with(v, REASON_STRICT_TUNNEL);
 	if (skb->mark & MARK_JUDGED)
-		return leave_with(&v, REASON_JUDGED);
+		return leave_with(v, REASON_JUDGED);
 	if (role == ROLE_WORKLOAD && !out->workload)
-		return leave_with(&v, REASON_WORKLOAD_UNKNOWN);
-	prepare(skb, &v, out, false);
+		return leave_with(v, REASON_WORKLOAD_UNKNOWN);
+	prepare(skb, v, out, false);
 	if (from_index)
-		return egress_forwarded(&v, out, role, from_index);
-	return egress_local(&v, out, role);
+		return egress_forwarded(v, out, role, from_index);
+	return egress_local(v, out, role);
+}
+
+static __always_inline int egress(struct __sk_buff *skb, enum role role)
+{
+	struct view v = {};
+
+	return finish(skb, &v, walk_egress(skb, &v, role));
 }

@@ -11,9 +11,19 @@
 #define PARSE_CTX  struct __sk_buff
 #define load_bytes bpf_skb_load_bytes
 
+#include <sluice/abi.h>
+
+static __always_inline void tag_beside(const struct __sk_buff *skb, struct capture_event *e)
+{
+	if (!skb->vlan_present)
+		return;
+	e->vlan_proto = skb->vlan_proto; /* network byte order, as the kernel has it */
+	e->vlan_tci = skb->vlan_tci;
+}
+
 #include <sluice/bans.h>
+#include <sluice/capture.h>
 #include <sluice/classify.h>
-#include <sluice/events.h>
 #include <sluice/flow.h>
 #include <sluice/link.h>
 #include <sluice/tcx.h>
@@ -42,6 +52,7 @@ struct view {
 	struct decision d;
 	struct flow_key key;
 	struct flow_key reversed;
+	__u32 reason;  /* enum reason: why it leaves */
 	__u32 slot;    /* of the reason counters */
 	__u32 at;      /* interface of the hook */
 	__u32 hook;    /* enum hook */
@@ -49,6 +60,7 @@ struct view {
 	bool reply;    /* to a flow that passed before */
 	bool related;  /* an ICMP error about one */
 	bool off_link; /* looks like link control, but goes elsewhere */
+	bool l3;       /* begins with its IP header */
 };
 
 /* A bare IP packet, without an Ethernet header. Test runs always supply one, and so the twin always expects it. */
@@ -74,21 +86,42 @@ static __always_inline int fate_of(enum reason reason)
 	}
 }
 
-/* The one way out: counts, or in the twin explains. fate is what the hook returns. */
-static __always_inline int leave(const struct view *v, enum reason reason, int fate)
+/* Says why the packet leaves. fate is what the hook returns. */
+static __always_inline int leave(struct view *v, enum reason reason, int fate)
+{
+	v->reason = reason;
+	return fate;
+}
+
+static __always_inline int leave_with(struct view *v, enum reason reason)
+{
+	return leave(v, reason, fate_of(reason));
+}
+
+/* The rule that gave the reason, or that let in what passes; 0: none did. */
+static __always_inline __u32 rule_of(const struct view *v, int fate)
+{
+	return fate != TCX_DROP || v->d.reason == v->reason ? v->d.rule : 0;
+}
+
+/* The one way out: counts and tells who looks on, or in the twin explains. */
+static __always_inline int finish(struct __sk_buff *skb, const struct view *v, int fate)
 {
 	__u32 zero = 0;
 	struct explanation *e;
 
 	if (!explain) {
-		count_reason(v->slot, reason, v->p.len);
-		if (fate == TCX_DROP)
-			report_drop(&v->p, v->hook, v->at, reason, v->d.reason == reason ? v->d.rule : 0);
+		count_reason(v->slot, v->reason, v->p.len);
+		if (fate == TCX_DROP && watched(WATCH_DROPS))
+			report_drop(&v->p, v->hook, v->at, v->reason, rule_of(v, fate));
+		if (watched(WATCH_CAPTURE))
+			report_capture(skb, &v->p, v->hook, v->at, v->l3 ? CAPTURE_L3 : 0, v->reason,
+				       rule_of(v, fate));
 		return fate;
 	}
 	e = bpf_map_lookup_elem(&explained, &zero);
 	if (e) {
-		e->reason = reason;
+		e->reason = v->reason;
 		e->rule = v->d.rule;
 		e->policy = v->d.policy;
 		e->decided = v->d.reason != REASON_NONE;
@@ -96,11 +129,6 @@ static __always_inline int leave(const struct view *v, enum reason reason, int f
 		e->fate = fate;
 	}
 	return fate;
-}
-
-static __always_inline int leave_with(const struct view *v, enum reason reason)
-{
-	return leave(v, reason, fate_of(reason));
 }
 
 static __always_inline void cursor_of(struct cursor *c, struct __sk_buff *skb)

@@ -14,19 +14,24 @@ import (
 // heard is what a watch reported.
 type heard struct {
 	mu     sync.Mutex
-	drops  []xdp.Drop
+	drops  []xdp.Sample
 	unseen xdp.Unseen
 	ticks  int
 }
 
-// watchDrops samples until the returned function is called, and returns when the programs have been told.
 func (s *site) watchDrops(t *testing.T, rate int) (*heard, func() error) {
+	t.Helper()
+	return s.watchSamples(t, xdp.WatchDrops, rate)
+}
+
+// watchSamples samples until the returned function is called, and returns when the programs have been told.
+func (s *site) watchSamples(t *testing.T, watch func(context.Context, string, int, func(xdp.Sample), func(xdp.Unseen)) error, rate int) (*heard, func() error) {
 	t.Helper()
 	h := &heard{}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- xdp.WatchDrops(ctx, s.dir, rate, func(d xdp.Drop) {
+		ended <- watch(ctx, s.dir, rate, func(d xdp.Sample) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			h.drops = append(h.drops, d)
@@ -64,14 +69,14 @@ func TestADroppedPacketIsToldAsItWas(t *testing.T) {
 	begin := booted(t)
 	frames := []struct {
 		frame []byte
-		want  xdp.Drop
+		want  xdp.Sample
 	}{
-		{frame4(6, tcp(1, 2)), xdp.Drop{Reason: abi.ReasonRuleDrop, Rule: dropID, Protocol: 6, Ports: true, TCPFlags: 2}},
-		{from4(outside, frame4(17, udp(1, 2))), xdp.Drop{Reason: abi.ReasonDefaultDrop, Protocol: 17, Ports: true}},
-		{ether(typeIP6, ip6(17, 64, src6, udp(3, 4)), 100), xdp.Drop{Reason: abi.ReasonRuleDrop, Rule: dropID, Protocol: 17, Ports: true, VLAN: 100}},
-		{from4(outside, frame4(1, icmp(8, 0, 5))), xdp.Drop{Reason: abi.ReasonDefaultDrop, Protocol: 1, ICMPType: 8}},
-		{from4(outside, ether(typeIP4, ip4Fragment(17, 100, nil, make([]byte, 16)))), xdp.Drop{Reason: abi.ReasonDefaultDrop, Protocol: 17, Fragment: true}},
-		{ether(typeIP4, []byte{0x45, 0}), xdp.Drop{Reason: abi.ReasonIP4Truncated}},
+		{frame4(6, tcp(1, 2)), xdp.Sample{Reason: abi.ReasonRuleDrop, Rule: dropID, Protocol: 6, Ports: true, TCPFlags: 2}},
+		{from4(outside, frame4(17, udp(1, 2))), xdp.Sample{Reason: abi.ReasonDefaultDrop, Protocol: 17, Ports: true}},
+		{ether(typeIP6, ip6(17, 64, src6, udp(3, 4)), 100), xdp.Sample{Reason: abi.ReasonRuleDrop, Rule: dropID, Protocol: 17, Ports: true, VLAN: 100}},
+		{from4(outside, frame4(1, icmp(8, 0, 5))), xdp.Sample{Reason: abi.ReasonDefaultDrop, Protocol: 1, ICMPType: 8}},
+		{from4(outside, ether(typeIP4, ip4Fragment(17, 100, nil, make([]byte, 16)))), xdp.Sample{Reason: abi.ReasonDefaultDrop, Protocol: 17, Fragment: true}},
+		{ether(typeIP4, []byte{0x45, 0}), xdp.Sample{Reason: abi.ReasonIP4Truncated}},
 	}
 	for _, f := range frames {
 		run(t, s.live, s.uplink, f.frame)
@@ -98,7 +103,7 @@ func TestADroppedPacketIsToldAsItWas(t *testing.T) {
 			t.Errorf("drop %d went from %s to %s", i, got.Src, got.Dst)
 		}
 		got.Time, got.Src, got.Dst = 0, f.want.Src, f.want.Dst
-		f.want.Hook, f.want.Ifindex, f.want.Len = abi.HookXdp, s.uplink, len(f.frame)
+		f.want.Hook, f.want.Ifindex, f.want.Len, f.want.Fate = abi.HookXdp, s.uplink, len(f.frame), abi.EventDropped
 		if got != f.want {
 			t.Errorf("drop %d\n got %+v\nwant %+v", i, got, f.want)
 		}
@@ -115,7 +120,7 @@ func TestSamplesAreBoundedAndTheCountersHaveEveryDrop(t *testing.T) {
 	if _, _, err := s.live.Benchmark(frame4(17, udp(1, 2)), packets, nil); err != nil {
 		t.Fatal(err)
 	}
-	windows := uint64((booted(t)-began)/(abi.DropWindowNs)) + 2
+	windows := uint64((booted(t)-began)/(abi.WatchWindowNs)) + 2
 	// Benchmark runs the program once more to warm up, or not: the counters say.
 	var dropped uint64
 	for _, c := range s.tally(t).minus(before).Unknown {
@@ -136,37 +141,70 @@ func TestSamplesAreBoundedAndTheCountersHaveEveryDrop(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	var control abi.DropControl
-	if err := s.openMap(t, "drop-control", 1).Lookup(uint32(0), &control); err != nil || control != (abi.DropControl{}) {
-		t.Errorf("after the end the programs are told %+v (%v)", control, err)
+	if got := s.watched(t, abi.WatchDrops); got != (abi.Watch{}) {
+		t.Errorf("after the end the programs are told %+v", got)
 	}
 }
 
-// TestALeaseThatNobodyRenewsEnds: a daemon that was killed leaves the programs told to sample.
+// watched is what the programs are told of a watcher.
+func (s *site) watched(t testing.TB, w abi.Watcher) abi.Watch {
+	t.Helper()
+	var all [abi.WatchMax]abi.Watch
+	if err := s.openMap(t, "watches", 1).Lookup(uint32(0), &all); err != nil {
+		t.Fatal(err)
+	}
+	return all[w]
+}
+
+func (s *site) watch(t testing.TB, w abi.Watcher, lease abi.Watch) {
+	t.Helper()
+	var all [abi.WatchMax]abi.Watch
+	all[w] = lease
+	if err := s.openMap(t, "watches", 1).Put(uint32(0), all); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// spent sums what the CPUs spent on a watcher.
+func (s *site) spent(t testing.TB, w abi.Watcher) (sum abi.WatchBudget) {
+	t.Helper()
+	var perCPU []abi.WatchBudget
+	if err := s.openMap(t, "watch-budgets", 1).Lookup(uint32(w), &perCPU); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range perCPU {
+		sum.Wanted += c.Wanted
+		sum.Suppressed += c.Suppressed
+		sum.Lost += c.Lost
+	}
+	return sum
+}
+
+// TestALeaseThatNobodyRenewsEnds: a daemon that was killed leaves the programs told to sample. The first packet after the
+// end takes the lease away, so that the next ones do not even ask.
 func TestALeaseThatNobodyRenewsEnds(t *testing.T) {
 	s := newSite(t, generation(classify.Drop))
-	control, budget := s.openMap(t, "drop-control", 1), s.openMap(t, "drop-budget", 1)
-	used := func() (n uint32) {
-		var perCPU []abi.DropBudget
-		if err := budget.Lookup(uint32(0), &perCPU); err != nil {
+	for _, w := range []abi.Watcher{abi.WatchDrops, abi.WatchCapture} {
+		if err := s.openMap(t, "capture-filter", 1).Put(uint32(0), everything); err != nil {
 			t.Fatal(err)
 		}
-		for _, c := range perCPU {
-			n += c.Used
-		}
-		return n
-	}
-	for _, test := range []struct {
-		until   time.Duration
-		sampled bool
-	}{{booted(t) - time.Second, false}, {booted(t) + time.Hour, true}} {
-		before := used()
-		if err := control.Put(uint32(0), abi.DropControl{UntilNs: uint64(test.until), Burst: 1000}); err != nil {
-			t.Fatal(err)
-		}
-		run(t, s.live, s.uplink, frame4(17, udp(1, 2)))
-		if got := used() != before; got != test.sampled {
-			t.Errorf("sampled %v, want %v", got, test.sampled)
+		for _, test := range []struct {
+			until time.Duration
+			want  uint64
+		}{{booted(t) - time.Second, 0}, {booted(t) + time.Hour, 1}} {
+			before := s.spent(t, w).Wanted
+			lease := abi.Watch{UntilNs: uint64(test.until), Burst: 1000}
+			s.watch(t, w, lease)
+			run(t, s.live, s.uplink, frame4(17, udp(1, 2)))
+			if got := s.spent(t, w).Wanted - before; got != test.want {
+				t.Errorf("watcher %d: %d packets were taken, want %d", w, got, test.want)
+			}
+			if test.want == 0 {
+				lease.UntilNs = 0
+			}
+			if got := s.watched(t, w); got != lease {
+				t.Errorf("watcher %d: then the programs are told %+v, want %+v", w, got, lease)
+			}
 		}
 	}
 	// The next watch does not take what an earlier one left for its own.
@@ -184,14 +222,11 @@ func TestALeaseThatNobodyRenewsEnds(t *testing.T) {
 // BenchmarkDrops gives the time of a dropped packet with and without somebody who listens.
 func BenchmarkDrops(b *testing.B) {
 	s := newSite(b, generation(classify.Drop))
-	lease := s.openMap(b, "drop-control", 1)
 	for _, test := range []struct {
 		name string
-		to   abi.DropControl
-	}{{"nobody", abi.DropControl{}}, {"listening", abi.DropControl{UntilNs: 1 << 62, Burst: 100}}, {"ended-lease", abi.DropControl{UntilNs: 1}}} {
-		if err := lease.Put(uint32(0), test.to); err != nil {
-			b.Fatal(err)
-		}
+		to   abi.Watch
+	}{{"nobody", abi.Watch{}}, {"listening", abi.Watch{UntilNs: 1 << 62, Burst: 100}}} {
+		s.watch(b, abi.WatchDrops, test.to)
 		best := time.Duration(1 << 40)
 		for range 7 {
 			_, each, err := s.live.Benchmark(frame4(17, udp(1, 2)), 1_000_000, nil)

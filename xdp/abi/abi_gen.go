@@ -4,79 +4,85 @@ package abi
 
 // The numbers that the headers define.
 const (
-	InterfaceSlots    = 256
-	InterfaceJudge    = 1
-	InterfaceL3       = 2
-	InterfaceFailOpen = 4
-	MaxRules          = 524288
-	MaxClasses        = 4194304
-	MaxWalk           = 2048
-	RuleIDs           = 131072
-	RefKindShift      = 62
-	RefInnerBits      = 12
-	ClassKeyed        = 8388608
-	ClassPaired       = 4194304
-	ClassNumber       = 4194303
-	MaxTableDepth4    = 8
-	MaxTableDepth6    = 32
-	MaxTableRuns      = 8
-	RuleShadow        = 1
-	RuleAnyProtocol   = 2
-	RulePorts         = 4
-	RuleSourcePorts   = 8
-	RuleSrc           = 16
-	RuleDst           = 32
-	RuleRest          = 64
-	RuleHidden        = 128
-	RuleVLAN          = 256
-	RuleLength        = 512
-	RuleICMP          = 1024
-	RuleTCP           = 2048
-	RuleTransport     = 3084
-	LeafEntry         = 2147483648
-	EntrySure         = 1073741824
-	EntryNumber       = 1073741823
-	ListMore          = 4294967296
-	LeafSearch        = 21
-	PortKeyHidden     = 16777216
-	PortKeyEnd        = 33554432
-	BucketShadow      = 2147483648
-	BucketWide        = 1073741824
-	NoClass           = 4294967295
-	BucketSlots       = 4
-	MaxBucketProbes   = 16
-	MaxAncestors      = 256
-	KeySrc            = 1
-	KeyDst            = 2
-	KeyBoth           = 4
-	KeyWideSrc        = 8
-	KeyWideDst        = 16
-	MaxWorkloads      = 1024
-	MaxPolicies       = 2052
-	FlowReplied       = 1
-	FlowClosing       = 2
-	MarkJudged        = 0x10000
-	MarkUnderlay      = 0x1000000
-	MarkOurs          = 0x1010000
-	MaxFailsafe       = 256
-	MaxSelf           = 1024
-	MaxBans           = 100000
-	MaxLimiters       = 4096
-	LimitTickBits     = 6
-	LimitPackets      = 128
-	LimitBytes        = 131072
-	LimitByBytes      = 1
-	LimitBySource     = 2
-	LimitWays         = 4
-	LimitSets         = 65536
-	LimitProven       = 4
-	DropPorts         = 1
-	DropFragment      = 2
-	DropRingSize      = 262144
-	DropWindowNs      = 100000000
-	MaxSockets        = 256
-	SocketQueues      = 256
-	ReasonSlots       = 128
+	InterfaceSlots     = 256
+	InterfaceJudge     = 1
+	InterfaceL3        = 2
+	InterfaceFailOpen  = 4
+	MaxRules           = 524288
+	MaxClasses         = 4194304
+	MaxWalk            = 2048
+	RuleIDs            = 131072
+	RefKindShift       = 62
+	RefInnerBits       = 12
+	ClassKeyed         = 8388608
+	ClassPaired        = 4194304
+	ClassNumber        = 4194303
+	MaxTableDepth4     = 8
+	MaxTableDepth6     = 32
+	MaxTableRuns       = 8
+	RuleShadow         = 1
+	RuleAnyProtocol    = 2
+	RulePorts          = 4
+	RuleSourcePorts    = 8
+	RuleSrc            = 16
+	RuleDst            = 32
+	RuleRest           = 64
+	RuleHidden         = 128
+	RuleVLAN           = 256
+	RuleLength         = 512
+	RuleICMP           = 1024
+	RuleTCP            = 2048
+	RuleTransport      = 3084
+	LeafEntry          = 2147483648
+	EntrySure          = 1073741824
+	EntryNumber        = 1073741823
+	ListMore           = 4294967296
+	LeafSearch         = 21
+	PortKeyHidden      = 16777216
+	PortKeyEnd         = 33554432
+	BucketShadow       = 2147483648
+	BucketWide         = 1073741824
+	NoClass            = 4294967295
+	BucketSlots        = 4
+	MaxBucketProbes    = 16
+	MaxAncestors       = 256
+	KeySrc             = 1
+	KeyDst             = 2
+	KeyBoth            = 4
+	KeyWideSrc         = 8
+	KeyWideDst         = 16
+	MaxWorkloads       = 1024
+	MaxPolicies        = 2052
+	FlowReplied        = 1
+	FlowClosing        = 2
+	MarkJudged         = 0x10000
+	MarkUnderlay       = 0x1000000
+	MarkOurs           = 0x1010000
+	MaxFailsafe        = 256
+	MaxSelf            = 1024
+	MaxBans            = 100000
+	MaxLimiters        = 4096
+	LimitTickBits      = 6
+	LimitPackets       = 128
+	LimitBytes         = 131072
+	LimitByBytes       = 1
+	LimitBySource      = 2
+	LimitWays          = 4
+	LimitSets          = 65536
+	LimitProven        = 4
+	WatchWindowNs      = 100000000
+	EventPorts         = 1
+	EventFragment      = 2
+	EventRingSize      = 262144
+	CaptureRules       = 8
+	CaptureSnaplen     = 9216
+	CaptureRingSize    = 4194304
+	CaptureReasonWords = 2
+	CaptureProtocol    = 1
+	CaptureL3          = 1
+	MaxSockets         = 256
+	SocketQueues       = 256
+	ReasonSlots        = 128
 )
 
 // Addr is union addr by its member byte, in the order of memory.
@@ -376,16 +382,52 @@ const (
 	HookMax       Hook = 3
 )
 
-// DropEvent is struct drop_event, 72 bytes.
-type DropEvent struct {
+// Watcher is enum watcher.
+type Watcher uint32
+
+const (
+	WatchDrops   Watcher = 0
+	WatchLogs    Watcher = 1
+	WatchCapture Watcher = 2
+	WatchMax     Watcher = 3
+)
+
+// Watch is struct watch, 16 bytes.
+type Watch struct {
+	UntilNs uint64 // CLOCK_BOOTTIME; 0: nobody. A lease, so that it ends when the daemon is killed
+	Burst   uint32 // packets per CPU and window of WATCH_WINDOW_NS
+	_       uint32
+}
+
+// WatchBudget is struct watch_budget, 48 bytes.
+type WatchBudget struct {
+	Window     uint64 // number of the present one
+	Used       uint64 // in this window
+	Wanted     uint64 // packets that were asked for
+	Suppressed uint64 // of them: beyond the burst
+	Lost       uint64 // of them: the ring had no room
+	PassedOver uint64 // by sampling, since the last one that was taken
+}
+
+// EventFate is enum event_fate.
+type EventFate uint32
+
+const (
+	EventPassed  EventFate = 0
+	EventDropped EventFate = 1
+	EventShadow  EventFate = 2
+)
+
+// PacketEvent is struct packet_event, 72 bytes.
+type PacketEvent struct {
 	TimeNs   uint64 // CLOCK_BOOTTIME
 	Src      Addr   // zero where family is 0
 	Dst      Addr
 	Ifindex  uint32
 	Len      uint32  // bytes of the frame
-	Reason   uint32  // enum reason
+	Reason   uint32  // enum reason; of a logged packet REASON_NONE
 	Rule     uint32  // stable id; 0: none decided
-	Sport    [2]byte // network byte order; with DROP_PORTS
+	Sport    [2]byte // network byte order; with EVENT_PORTS
 	Dport    [2]byte // network byte order
 	VLAN     uint16  // outermost id; 0: none
 	Hook     uint8   // enum hook
@@ -393,24 +435,43 @@ type DropEvent struct {
 	Protocol uint8
 	TCPFlags uint8
 	ICMPType uint8
-	Flags    uint8 // DROP_*
-	_        [4]uint8
+	Flags    uint8 // EVENT_*
+	Fate     uint8 // enum event_fate
+	_        [3]uint8
 }
 
-// DropControl is struct drop_control, 16 bytes.
-type DropControl struct {
-	UntilNs uint64 // CLOCK_BOOTTIME; 0: nobody. A lease, so that it ends when the daemon is killed
-	Burst   uint32 // samples per CPU and window of DROP_WINDOW_NS
-	_       uint32
+// CaptureFilter is struct capture_filter, 104 bytes.
+type CaptureFilter struct {
+	Reasons    [2]uint64 // bit r % 64 of word r / 64: reason r
+	Host       Addr      // source or destination, where host_family
+	Mask       Addr
+	Rules      [8]uint32 // stable ids, any of them; a 0 ends the list; none: any packet
+	Session    uint32    // goes into every event: the ring may hold what an earlier capture left
+	Ifindex    uint32    // 0: any
+	Sample     uint32    // one in so many, on each CPU; at least 1
+	Snaplen    uint32    // bytes, 1 to CAPTURE_SNAPLEN
+	Port       [2]byte   // network byte order; source or destination; 0: any
+	Protocol   uint8     // where CAPTURE_PROTOCOL
+	HostFamily uint8     // 4, 6; 0: any packet
+	Hooks      uint8     // bit h: enum hook
+	Flags      uint8     // CAPTURE_PROTOCOL
+	_          [2]uint8
 }
 
-// DropBudget is struct drop_budget, 32 bytes.
-type DropBudget struct {
-	Window     uint64 // number of the present one
-	Used       uint32
-	_          uint32
-	Suppressed uint64 // drops beyond the burst, since ever
-	Lost       uint64 // samples that the ring had no room for
+// CaptureEvent is struct capture_event, 40 bytes.
+type CaptureEvent struct {
+	TimeNs    uint64 // CLOCK_BOOTTIME
+	Session   uint32
+	Ifindex   uint32
+	Len       uint32  // bytes of the frame
+	Captured  uint32  // bytes of it that follow
+	Reason    uint32  // enum reason
+	Rule      uint32  // stable id; 0: none decided
+	VLANProto [2]byte // network byte order; of a tag that stands beside the frame; 0: none does
+	VLANTci   uint16
+	Hook      uint8 // enum hook
+	Flags     uint8 // CAPTURE_L3
+	_         [2]uint8
 }
 
 // SocketKey is struct socket_key, 8 bytes.

@@ -9,8 +9,8 @@
 #include "stages.h"
 #include "bypass.h"
 #include "sluice/bans.h"
+#include "sluice/capture.h"
 #include "sluice/classify.h"
-#include "sluice/events.h"
 #include "sluice/flow.h"
 
 /* management: matches only what is for the box itself, so no rule of it ever opens the way to a workload. */
@@ -138,6 +138,26 @@ static __always_inline void explain_verdict(const struct decision *d, enum reaso
 	}
 }
 
+static __always_inline __u32 rule_of(const struct decision *d, enum reason reason)
+{
+	return policy_decided(reason) ? d->rule : 0;
+}
+
+/* Tells who looks on. A packet that nobody wants is asked about nothing but that. */
+static __always_inline void report(struct xdp_md *ctx, const struct packet *p, const struct decision *d,
+				   enum reason reason, int verdict)
+{
+	__u32 ifindex = ctx->ingress_ifindex;
+
+	if (__builtin_expect(d->sample, 0) && policy_decided(reason))
+		report_log(p, HOOK_XDP, ifindex, d->rule, d->sample,
+			   verdict == XDP_DROP ? EVENT_DROPPED : EVENT_PASSED);
+	if (verdict == XDP_DROP && watched(WATCH_DROPS))
+		report_drop(p, HOOK_XDP, ifindex, reason, rule_of(d, reason));
+	if (watched(WATCH_CAPTURE))
+		report_capture(ctx, p, HOOK_XDP, ifindex, 0, reason, rule_of(d, reason));
+}
+
 SEC("xdp.frags")
 int ingress(struct xdp_md *ctx)
 {
@@ -157,8 +177,7 @@ int ingress(struct xdp_md *ctx)
 	}
 	interface = bpf_map_lookup_elem(&interfaces, &ifindex);
 	count_reason(interface ? interface->slot : 0, reason, p.len);
-	if (verdict == XDP_DROP)
-		report_drop(&p, HOOK_XDP, ifindex, reason, policy_decided(reason) ? d.rule : 0);
+	report(ctx, &p, &d, reason, verdict);
 	return verdict;
 }
 

@@ -12,3 +12,6 @@ func ProtocolName(protocol uint8) string {
 
 // FlagText gives TCP flags as letters: "SA".
 func FlagText(flags uint8) string { return flagText(flags) }
+
+// ParseProtocol takes the name or the number of an IP protocol.
+func ParseProtocol(word string) (uint8, error) { return parseProtocol(word) }

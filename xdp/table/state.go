@@ -8,11 +8,12 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"sluice/xdp/pin"
 )
 
-// Names of the state maps that XDP and tc share, as in maps.h, bans.h, limit.h and events.h.
+// Names of the state maps that XDP and tc share, as in maps.h, bans.h, limit.h, events.h and capture.h.
 const (
 	RuleHits = "rule_hits"
 	FlowsOut = "flows_out"
@@ -29,9 +30,12 @@ const (
 	LimitSeed     = "limit_seed"
 	LimitPressure = "limit_pressure"
 
-	DropEvents  = "drop_events"
-	DropControl = "drop_control"
-	DropBudget  = "drop_budget"
+	Watches       = ".data.watches" // a variable
+	WatchBudgets  = "watch_budgets"
+	DropEvents    = "drop_events"
+	LogEvents     = "log_events"
+	CaptureEvents = "capture_events"
+	CaptureFilter = "capture_filter"
 )
 
 // sharedPins are the names and layout versions of their pins. Raise a version with the struct that stands in the map.
@@ -54,9 +58,12 @@ var sharedPins = map[string]struct {
 	LimitSeed:     {"limit-seed", 1},
 	LimitPressure: {"limit-pressure", 1},
 
-	DropEvents:  {"drop-events", 1},
-	DropControl: {"drop-control", 1},
-	DropBudget:  {"drop-budget", 1},
+	Watches:       {"watches", 1},
+	WatchBudgets:  {"watch-budgets", 1},
+	DropEvents:    {"drop-events", 2},
+	LogEvents:     {"log-events", 1},
+	CaptureEvents: {"capture-events", 1},
+	CaptureFilter: {"capture-filter", 1},
 }
 
 // OpenShared opens the state maps that XDP and tc share, and makes what is missing. flowSlots is the size of each flow
@@ -85,6 +92,9 @@ func OpenState(dir *pin.Dir, spec *ebpf.CollectionSpec, names ...string) (map[st
 		one, ok := spec.Maps[name]
 		if !ok {
 			return nil, errors.Join(missing(name), CloseAll(shared))
+		}
+		if name == Watches {
+			one.Flags |= unix.BPF_F_MMAPABLE // as the loader of programs does with variables, but later
 		}
 		m, err := dir.StateMap(one, at.pin, at.version)
 		if err != nil {

@@ -43,7 +43,9 @@ func mirrored() map[string]any {
 		"ban":         abi.Ban{}, "ban_state": abi.BanState{}, "ban_hit": abi.BanHit{},
 		"limiter": abi.Limiter{}, "limit_bucket": abi.LimitBucket{}, "limit_way": abi.LimitWay{}, "limit_set": abi.LimitSet{},
 		"limit_pressure": abi.LimitPressure{},
-		"drop_event":     abi.DropEvent{}, "drop_control": abi.DropControl{}, "drop_budget": abi.DropBudget{},
+		"packet_event":   abi.PacketEvent{}, "watch": abi.Watch{}, "watch_budget": abi.WatchBudget{},
+		"capture_filter": abi.CaptureFilter{}, "capture_event": abi.CaptureEvent{},
+		"socket_key": abi.SocketKey{}, "socket_losses": abi.SocketLosses{},
 	}
 }
 

@@ -1,0 +1,104 @@
+package daemon
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"sluice/control/api"
+	"sluice/control/config"
+	"sluice/xdp"
+	"sluice/xdp/abi"
+	"sluice/xdp/packet"
+)
+
+// namesHold is how long names are taken for what they were.
+const namesHold = time.Second
+
+// names are those of what the programs know by number: interfaces by index, rules by stable id.
+type names struct {
+	d *Daemon
+
+	mu         sync.Mutex
+	since      time.Time // both are looked up anew when they are old
+	interfaces map[int]string
+	rules      map[uint32]ruleName
+}
+
+// ruleName is a rule by name, as policy/rule, and where it stands, if anywhere.
+type ruleName struct {
+	name string
+	pos  config.Pos
+}
+
+func (d *Daemon) newNames() *names { return &names{d: d} }
+
+// fresh is called with mu held.
+func (n *names) fresh() {
+	if time.Since(n.since) > namesHold {
+		n.since, n.interfaces, n.rules = time.Now(), map[int]string{}, nil
+	}
+}
+
+var hookNames = [abi.HookMax + 1]string{"xdp", "tcx-ingress", "tcx-egress", "unknown"}
+
+func hookName(h abi.Hook) string { return hookNames[min(h, abi.HookMax)] }
+
+func (n *names) iface(index int) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.fresh()
+	if name, ok := n.interfaces[index]; ok {
+		return name
+	}
+	name := fmt.Sprintf("interface %d", index)
+	if device, err := net.InterfaceByIndex(index); err == nil {
+		name = device.Name
+	}
+	n.interfaces[index] = name
+	return name
+}
+
+// rule is empty for an id that no rule of the live revision has, such as 0.
+func (n *names) rule(id uint32) ruleName {
+	if id == 0 {
+		return ruleName{}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.fresh()
+	if n.rules == nil {
+		n.rules = map[uint32]ruleName{}
+		for name, r := range n.d.rulesByName() {
+			n.rules[r.ID] = ruleName{name, ruleAt(n.d.liveConfig(), r.policy, r.Name)}
+		}
+	}
+	return n.rules[id]
+}
+
+// packet says in words what a hook saw.
+func (n *names) packet(s xdp.Sample) api.Packet {
+	p := api.Packet{
+		Hook: hookName(s.Hook), Interface: n.iface(s.Ifindex), Rule: n.rule(s.Rule).name,
+		Source: s.Src.Addr(), Destination: s.Dst.Addr(), Fragment: s.Fragment, VLAN: s.VLAN, Length: s.Len,
+	}
+	if s.Src.IsValid() {
+		p.Protocol = packet.ProtocolName(s.Protocol)
+	}
+	if s.Ports {
+		source, destination := s.Src.Port(), s.Dst.Port()
+		p.SourcePort, p.DestinationPort = &source, &destination
+	}
+	switch s.Protocol {
+	case packet.TCP:
+		if s.Ports {
+			p.TCPFlags = packet.FlagText(s.TCPFlags)
+		}
+	case packet.ICMP, packet.ICMPv6:
+		if !s.Fragment {
+			p.ICMPType = &s.ICMPType
+		}
+	}
+	return p
+}
