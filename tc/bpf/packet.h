@@ -51,7 +51,6 @@ struct view {
 	struct classes c;
 	struct decision d;
 	struct flow_key key;
-	struct flow_key reversed;
 	__u32 reason;  /* enum reason: why it leaves */
 	__u32 slot;    /* of the reason counters */
 	__u32 at;      /* interface of the hook */

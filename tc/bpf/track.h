@@ -20,7 +20,6 @@ static __always_inline void view_keys(struct view *v, __u32 workload)
 		v->key.scope[1] = workload >> 8;
 		v->key.scope[2] = workload >> 16;
 	}
-	flow_reverse(&v->key, &v->reversed);
 }
 
 /*
@@ -68,15 +67,27 @@ static __always_inline void track(const struct view *v, bool out, bool in)
 		flow_touch(&flows_in, &v->key, &v->p, 0, true);
 }
 
-/* Whether a table holds the flow that the packet replies to; the entry is refreshed when the reply is let through. */
-static __always_inline bool replies_to(void *table, const struct view *v)
+/*
+ * Whether a table holds the flow that the packet replies to; the entry is refreshed when the reply is let through. The key
+ * is turned in place and back: a second one would not fit on the stack.
+ */
+static __always_inline bool replies_to(void *table, struct view *v)
 {
-	return v->key.protocol != 255 && flow_find(table, &v->reversed);
+	bool found;
+
+	if (v->key.protocol == 255)
+		return false;
+	flow_turn(&v->key);
+	found = flow_find(table, &v->key);
+	flow_turn(&v->key);
+	return found;
 }
 
-static __always_inline void track_reply(void *table, const struct view *v)
+static __always_inline void track_reply(void *table, struct view *v)
 {
-	flow_touch(table, &v->reversed, &v->p, FLOW_REPLIED, false);
+	flow_turn(&v->key);
+	flow_touch(table, &v->key, &v->p, FLOW_REPLIED, false);
+	flow_turn(&v->key);
 }
 
 /*

@@ -55,6 +55,18 @@ static __always_inline void flow_reverse(const struct flow_key *key, struct flow
 	__builtin_memcpy(reversed->scope, key->scope, sizeof(reversed->scope));
 }
 
+/* The same in place. */
+static __always_inline void flow_turn(struct flow_key *key)
+{
+	union addr src = key->src;
+	__be16 sport = key->sport;
+
+	key->src = key->dst;
+	key->dst = src;
+	key->sport = key->dport;
+	key->dport = sport;
+}
+
 static __always_inline __u64 flow_timeout(const struct flow_key *key, __u32 flags)
 {
 	switch (key->protocol) {
