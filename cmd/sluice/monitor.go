@@ -17,7 +17,7 @@ func (c *cli) monitorCmd() *cobra.Command {
 	var request api.MonitorRequest
 	cmd := &cobra.Command{
 		Use:   "monitor",
-		Short: "Follow what happens: revisions, BGP sessions, links, bans; with --drops dropped packets too",
+		Short: "Follow what happens: revisions, sessions, links, bans, set files; with --drops dropped packets too",
 		Long: `One line for each event until Ctrl-C; with -o json, one JSON object a line. Of dropped packets it shows samples, and says
 how many it did not show: the counters of show drops have them all.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -65,10 +65,20 @@ func eventText(e api.Event) string {
 		return linkText(*e.Link)
 	case e.Ban != nil:
 		return banText(e)
+	case e.SetFile != nil:
+		return setText(*e.SetFile)
 	case e.Drop != nil:
 		return dropText(*e.Drop)
 	}
 	return e.Text
+}
+
+func setText(s api.SetFile) string {
+	if s.Error != "" {
+		first, _, _ := strings.Cut(s.Error, "\n")
+		return fmt.Sprintf("%s of set %s is not good, its %d prefixes of before go on: %s", s.File, strings.Join(s.Sets, " "), s.Prefixes, first)
+	}
+	return fmt.Sprintf("%s of set %s changed: %d prefixes, %d more and %d less", s.File, strings.Join(s.Sets, " "), s.Prefixes, s.Added, s.Removed)
 }
 
 func linkText(l api.Link) string {

@@ -157,6 +157,12 @@ type Set struct {
 	Prefixes int    `json:"prefixes"`
 	IPv4     int    `json:"ipv4"`
 	IPv6     int    `json:"ipv6"`
+
+	Files       []string   `json:"files"`                 // as the configuration writes them
+	Watched     bool       `json:"watched"`               // what the files hold is followed, and no part of the revision
+	LastChange  *time.Time `json:"last_change,omitempty"` // of a watched file, since the daemon started
+	LastError   string     `json:"last_error,omitempty"`  // why what a watched file holds now is not live
+	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
 }
 
 // Workload is one workload.

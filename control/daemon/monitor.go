@@ -29,6 +29,7 @@ func (d *Daemon) Monitor(ctx context.Context, r api.MonitorRequest, each func(ap
 
 func (d *Daemon) engineNotice(n engine.Notice) {
 	d.hub.publish(api.Event{Type: api.EventEngine, Engine: &n})
+	d.feeds.Wake() // another revision may watch other files
 }
 
 func (d *Daemon) banNotice(kind ban.Kind, b ban.Ban) {
