@@ -1,7 +1,8 @@
 package daemon
 
 import (
-	"fmt"
+	"cmp"
+	"errors"
 	"slices"
 	"strings"
 
@@ -49,10 +50,12 @@ func (d *Daemon) watchedSets() (paths []string, settled bool) {
 
 // prepareSets reads the files that a candidate is the first to watch. One that cannot be read has nothing to go on with.
 func (d *Daemon) prepareSets(cfg *config.Config) error {
-	if err := d.feeds.Prepare(cfg.Watched()); err != nil {
-		return fmt.Errorf("a file that is watched must be good when it is first applied: %w", err)
+	err := d.feeds.Prepare(cfg.Watched())
+	var list config.Errors
+	if errors.As(err, &list) {
+		list[0].Hint = cmp.Or(list[0].Hint, "a file that is watched must be good when it is first applied")
 	}
-	return nil
+	return err
 }
 
 func (d *Daemon) reportSets(problems []feed.Problem) {
