@@ -36,6 +36,7 @@ func (l *List) Run(ctx context.Context) error {
 	var look <-chan time.Time // nil: nothing to look at
 	soon := func() {
 		if look == nil {
+			l.mark()
 			look = time.After(settle)
 		}
 	}
@@ -111,6 +112,15 @@ func (l *List) follow(watcher *fsnotify.Watcher, retry bool) {
 		if err := watcher.Add(directory); err != nil {
 			l.opts.Log.Debug("watch a directory", "directory", directory, "error", err)
 		}
+	}
+}
+
+// mark notes how files are now: who looks the same at the next pass stands still.
+func (l *List) mark() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for path, f := range l.files {
+		f.seen = stampOf(path)
 	}
 }
 
@@ -195,9 +205,12 @@ func (l *List) finish() {
 		if !same(f.good, f.shown) {
 			change := Change{Path: path, Prefixes: len(f.good)}
 			change.Added, change.Removed = difference(f.shown, f.good)
-			l.opts.Log.Info("a watched set file changed", "file", path, "prefixes", len(f.good), "added", change.Added, "removed", change.Removed)
-			f.shown, f.changed = f.good, time.Now()
-			l.opts.Notify(change)
+			f.shown = f.good
+			if change.Added+change.Removed > 0 {
+				l.opts.Log.Info("a watched set file changed", "file", path, "prefixes", len(f.good), "added", change.Added, "removed", change.Removed)
+				f.changed = time.Now()
+				l.opts.Notify(change)
+			}
 		}
 		if !equal(f.good, f.stored) {
 			unsaved[path] = f.good

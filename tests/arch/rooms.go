@@ -31,7 +31,7 @@ var Rooms = map[string][]string{
 	"control/disk":   {},
 	"control/ban":    {"control/disk"},                   // the kernel's table is an interface here
 	"control/feed":   {"control/config", "control/disk"}, // watched set files; who compiles them is an interface here
-	"control/host":   {}, // a subsystem, though its folder is control's
+	"control/host":   {},                                 // a subsystem, though its folder is control's
 
 	// What XDP and tc share stands in xdp/table (tables and programs into the kernel) and xdp/pin (their pins).
 	"tc": {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/table"},

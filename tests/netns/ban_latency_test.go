@@ -16,13 +16,12 @@ func TestBansOneByOneUnderAFlood(t *testing.T) {
 	s := newGateway(t)
 	ended := make(chan error, 1)
 	go func() {
-		_, err := lab.Flood{Rate: 50000, Duration: 10 * time.Second}.Run(t.Context(), s.Site)
+		_, err := lab.Flood{Rate: 50000, Duration: 5 * time.Second}.Run(t.Context(), s.Site)
 		ended <- err
 	}()
 	var took []time.Duration
 	for i := range 100 {
 		took = append(took, s.ban(api.BanRequest{Targets: []string{fmt.Sprintf("10.66.0.%d", 1+i)}, ForSeconds: 3600, Why: "one by one"}))
-		time.Sleep(50 * time.Millisecond) // the rhythm of a human's script: each finds the writer at rest
 	}
 	slices.Sort(took)
 	t.Logf("100 bans under a flood: median %s, p99 %s, max %s", took[50], took[98], took[99])
