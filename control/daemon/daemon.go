@@ -38,6 +38,7 @@ type Daemon struct {
 	engine    *engine.Engine
 	clock     engine.Clock
 	bans      *ban.List
+	nextHops  hopCache
 	feeds     *feed.List
 	hub       *hub
 
