@@ -203,3 +203,6 @@ type (
 	Session  = bgp.Event
 	Tunnel   = wireguard.TunnelStatus
 )
+
+// Gone returns the ranges of numbers, first and last, that a history lacks: revisions that are not kept any more.
+func Gone(history []Revision) [][2]int { return engine.Gone(history) }

@@ -189,6 +189,7 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 	if before != nil {
 		e.replaced(before, next.number)
 	}
+	e.prune()
 	e.healthy(ctx)
 	e.log.Info("applied", "revision", next.number, "steps", len(steps), "pending", w != nil)
 	if w == nil {
