@@ -46,10 +46,17 @@ func (c *compiler) judgeSets() {
 		case len(list) == 0 && len(s.Watched) > 0: // of rules that name another empty set, linting says that they never match
 			warn("is empty: it matches nothing")
 		}
+		if len(s.Watched) > 0 && slices.ContainsFunc(c.cfg.Management, func(m config.ManagementRule) bool { return names(m.From, s.Name) }) {
+			warn("is watched, and management: lets in who is in it: an empty feed locks everybody out")
+		}
 		for _, all := range []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)} {
 			if _, found := slices.BinarySearchFunc(list, all, comparePrefixes); found {
 				warn(fmt.Sprintf("holds %s: every address of that family is in it", all))
 			}
 		}
 	}
+}
+
+func names(refs []config.Ref, set string) bool {
+	return slices.ContainsFunc(refs, func(r config.Ref) bool { return r.Set == set })
 }

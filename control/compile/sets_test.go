@@ -55,12 +55,14 @@ sets:
   - {name: feed, files: [/f], watch: true}
   - {name: fine, prefixes: [198.51.100.0/24]}
   - {name: dry, files: [/g], watch: true}
+management: {accept: [{name: m, protocol: tcp, ports: [22], from: [feed]}]}
 policy: {ingress: {rules: [{name: a, from: [none, world], action: drop}]}, egress: {rules: [{name: b, not_to: [feed, fine, dry], action: accept}]}}
 `), Runtime{Watched: map[string][]netip.Prefix{"/f": prefixList("::/0")}}, eth0)
 	want := []string{
 		"sets[0]: set unused is used by no rule",
 		"sets[2]: set world holds 0.0.0.0/0: every address of that family is in it",
 		"sets[2]: set world holds ::/0: every address of that family is in it",
+		"sets[3]: set feed is watched, and management: lets in who is in it: an empty feed locks everybody out",
 		"sets[3]: set feed holds ::/0: every address of that family is in it",
 		"sets[5]: set dry is empty: it matches nothing",
 	}
