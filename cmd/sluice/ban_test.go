@@ -108,6 +108,8 @@ func TestMonitorPrintsALineForEachEvent(t *testing.T) {
 		{Type: api.EventDrop, Drop: &api.Drop{Hook: "tcx-ingress", Interface: "fra1", Reason: "banned", Ban: "192.0.2.0/24", Protocol: "icmp", Source: src,
 			Destination: dst, ICMPType: &kind, Length: 98}},
 		{Type: api.EventDrop, Drop: &api.Drop{Hook: "xdp", Interface: "eth0", Reason: "ip4-truncated", Length: 20}},
+		{Type: api.EventSetFile, SetFile: &api.SetFile{File: "/f", Sets: []string{"feed"}, Prefixes: 7, Added: 2, Removed: 1}},
+		{Type: api.EventSetFile, SetFile: &api.SetFile{File: "/f", Sets: []string{"feed"}, Prefixes: 7, Error: "/f:3:1: bad\n/f:4:1: bad"}},
 		{Type: api.EventUnseen, Count: 9000},
 		{Type: api.EventLost, Count: 12},
 		{Type: api.EventNote, Text: "as it is"},

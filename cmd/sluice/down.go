@@ -20,7 +20,7 @@ start takes them up again: a ban that has not ended by then drops again.`,
 			if c.json() {
 				return c.printJSON(map[string]bool{"down": true})
 			}
-			_, err := fmt.Fprintln(c.out, "everything of Sluice's is gone but management addresses and routes; revisions and keys stay in the state directory")
+			_, err := fmt.Fprintln(c.out, "everything of Sluice's is gone but management addresses and routes; revisions, bans and keys stay in the state directory")
 			return err
 		},
 	}
