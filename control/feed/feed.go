@@ -119,10 +119,10 @@ func (l *List) Prepare(paths []string) error {
 	defer l.mu.Unlock()
 	var errs config.Errors
 	for _, path := range paths {
-		f := l.files[path]
-		if f == nil || !f.followed {
-			f = l.load(path)
+		if f := l.files[path]; f != nil && f.followed {
+			continue // live already, such as it is
 		}
+		f := l.load(path)
 		var list config.Errors
 		switch {
 		case f.newest() != nil:
