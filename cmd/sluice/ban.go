@@ -18,7 +18,7 @@ func (c *cli) banCmd() *cobra.Command {
 		Use:   "ban TARGET...",
 		Short: "Drop everything from addresses or prefixes, for a time; management: still lets in",
 		Long: `Bans hold at once and on every uplink and tunnel, without a new revision: apply and rollback leave them alone. They end
-by themselves, and outlive a restart of the daemon and a reboot. What management: and the system rules let in (BGP with a
+by themselves, and outlive a restart of the daemon, a reboot and sluice down. What management: and the system rules let in (BGP with a
 neighbor, a tunnel's packets) comes in still.`,
 		Example: `  sluice ban 192.0.2.7 --for 10m --why "ssh guessing"
   sluice ban 192.0.2.0/24 2001:db8:bad::/48 --for 7d

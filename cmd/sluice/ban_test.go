@@ -44,6 +44,41 @@ func TestBanAndUnban(t *testing.T) {
 	}
 }
 
+func TestShowBansOfAnAddressAnAuthorOrAReason(t *testing.T) {
+	all := []api.Ban{
+		{Target: "192.0.2.7", By: "ann", Why: "SSH guessing"}, {Target: "192.0.2.0/24", By: "bob"},
+		{Target: "198.51.100.0/25", By: "ann"}, {Target: "2001:db8::/32", By: "bob", Why: "ssh"},
+	}
+	for args, want := range map[string]string{
+		"":                             "192.0.2.7 192.0.2.0/24 198.51.100.0/25 2001:db8::/32",
+		"192.0.2.7":                    "192.0.2.7 192.0.2.0/24",
+		"::ffff:192.0.2.8":             "192.0.2.0/24",
+		"192.0.0.0/16":                 "192.0.2.7 192.0.2.0/24",
+		"2001:db8:1::1":                "2001:db8::/32",
+		"203.0.113.1":                  "",
+		"--by ann":                     "192.0.2.7 198.51.100.0/25",
+		"--why ssh":                    "192.0.2.7 2001:db8::/32",
+		"--why ssh --by bob 0.0.0.0/0": "",
+	} {
+		daemonOf(t, &box{shown: all})
+		var got []api.Ban
+		js := sluice(t, append(strings.Fields("show bans -o json"), strings.Fields(args)...)...)
+		if err := json.Unmarshal([]byte(js.out), &got); err != nil || got == nil {
+			t.Fatalf("%q: %+v", args, js)
+		}
+		var targets []string
+		for _, b := range got {
+			targets = append(targets, b.Target)
+		}
+		if strings.Join(targets, " ") != want {
+			t.Errorf("show bans %s: %q, want %q", args, targets, want)
+		}
+	}
+	if got := sluice(t, "show", "bans", "192.0.2.7/99"); got.code != exitUsage {
+		t.Errorf("a target that is none: %+v", got)
+	}
+}
+
 func TestExplainNamesTheBan(t *testing.T) {
 	until := noon.Add(time.Hour)
 	daemonOf(t, &box{explain: api.Explanation{Packet: "p", Hooks: []api.HookAnswer{{Hook: "xdp", Interface: "eth0", Verdict: "drop", Reason: "banned",
@@ -75,6 +110,8 @@ func TestMonitorPrintsALineForEachEvent(t *testing.T) {
 		{Type: api.EventDrop, Drop: &api.Drop{Reason: "banned", Ban: "192.0.2.0/24", Packet: api.Packet{Hook: "tcx-ingress", Interface: "fra1",
 			Protocol: "icmp", Source: src, Destination: dst, ICMPType: &kind, Length: 98}}},
 		{Type: api.EventDrop, Drop: &api.Drop{Reason: "ip4-truncated", Packet: api.Packet{Hook: "xdp", Interface: "eth0", Length: 20}}},
+		{Type: api.EventSetFile, SetFile: &api.SetFile{File: "/f", Sets: []string{"feed"}, Prefixes: 7, Added: 2, Removed: 1}},
+		{Type: api.EventSetFile, SetFile: &api.SetFile{File: "/f", Sets: []string{"feed"}, Prefixes: 7, Error: "/f:3:1: bad\n/f:4:1: bad"}},
 		{Type: api.EventUnseen, Count: 9000},
 		{Type: api.EventLost, Count: 12},
 		{Type: api.EventNote, Text: "as it is"},

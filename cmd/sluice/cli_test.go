@@ -98,6 +98,7 @@ type box struct {
 	history []api.Revision
 	explain api.Explanation
 	bans    []api.Ban
+	shown   any         // what Show answers, where it is not what lies in testdata
 	events  []api.Event // what Monitor tells; then the daemon ends
 	frames  []api.Frame // what Capture tells; then it waits for its end, or where dies is set the daemon ends
 	dies    bool
@@ -135,6 +136,9 @@ func (b *box) Config(_ context.Context, n int) (api.StoredConfig, error) {
 func (b *box) Show(_ context.Context, noun string) (any, error) {
 	if err := b.note("show %s", noun); err != nil {
 		return nil, err
+	}
+	if b.shown != nil {
+		return b.shown, nil
 	}
 	raw, err := os.ReadFile("testdata/show/" + noun + ".json")
 	return json.RawMessage(raw), err

@@ -17,7 +17,7 @@ func (c *cli) monitorCmd() *cobra.Command {
 	var request api.MonitorRequest
 	cmd := &cobra.Command{
 		Use:   "monitor",
-		Short: "Follow what happens: revisions, BGP sessions, links, bans, logs; with --drops dropped packets too",
+		Short: "Follow what happens: revisions, sessions, links, bans, logs; with --drops drops too",
 		Long: `One line for each event until Ctrl-C; with -o json, one JSON object a line. Packets of rules with log: are among them. Of
 dropped packets it shows samples, and says how many it did not show: the counters of show drops have them all.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -65,6 +65,8 @@ func eventText(e api.Event) string {
 		return linkText(*e.Link)
 	case e.Ban != nil:
 		return banText(e)
+	case e.SetFile != nil:
+		return setText(*e.SetFile)
 	case e.Drop != nil:
 		why := strings.TrimSpace(e.Drop.Reason + " " + e.Drop.Rule + e.Drop.Ban)
 		return packetText(e.Drop.Packet) + " " + why
@@ -72,6 +74,14 @@ func eventText(e api.Event) string {
 		return packetText(e.Log.Packet) + " " + e.Log.Verdict + " " + e.Log.Rule
 	}
 	return e.Text
+}
+
+func setText(s api.SetFile) string {
+	if s.Error != "" {
+		first, _, _ := strings.Cut(s.Error, "\n")
+		return fmt.Sprintf("%s of set %s is not good, its %d prefixes of before go on: %s", s.File, strings.Join(s.Sets, " "), s.Prefixes, first)
+	}
+	return fmt.Sprintf("%s of set %s changed: %d prefixes, %d more and %d less", s.File, strings.Join(s.Sets, " "), s.Prefixes, s.Added, s.Removed)
 }
 
 func linkText(l api.Link) string {

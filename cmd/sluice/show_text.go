@@ -50,7 +50,10 @@ func printStatus(c *cli, s api.Status) error {
 			fmt.Fprintf(c.out, "  failing   %s: %s\n", f.Check, f.Message)
 		}
 	}
-	if e.FileDiffers {
+	for _, path := range e.SetFiles {
+		fmt.Fprintf(c.out, "set file    %s differs from revision %d: apply takes it in\n", path, e.Revision)
+	}
+	if e.FileDiffers && len(e.SetFiles) == 0 {
 		fmt.Fprintf(c.out, "file        %s differs from revision %d\n", e.File, e.Revision)
 	}
 	fmt.Fprintf(c.out, "generation  xdp %s, tc %s\n", short(s.XDPGeneration), short(s.TCGeneration))
@@ -140,11 +143,23 @@ func printReasons(c *cli, list []api.Reason) error {
 }
 
 func printSets(c *cli, list []api.Set) error {
-	t := c.table("SET", "PREFIXES", "IPV4", "IPV6")
+	t := c.table("SET", "PREFIXES", "IPV4", "IPV6", "WATCHED", "CHANGED", "FILES")
 	for _, s := range list {
-		t.row(s.Name, s.Prefixes, s.IPv4, s.IPv6)
+		changed := "-"
+		if s.LastChange != nil {
+			changed = c.since(*s.LastChange) + " ago"
+		}
+		t.row(s.Name, s.Prefixes, s.IPv4, s.IPv6, yesNo(s.Watched), changed, orDash(strings.Join(s.Files, " ")))
 	}
-	return t.print()
+	if err := t.print(); err != nil {
+		return err
+	}
+	for _, s := range list {
+		if s.LastError != "" {
+			fmt.Fprintf(c.out, "%s: what was good before goes on, since %s: %s\n", s.Name, c.since(*s.LastErrorAt), s.LastError)
+		}
+	}
+	return nil
 }
 
 func printWorkloads(c *cli, list []api.Workload) error {

@@ -184,7 +184,7 @@ func TestVerbs(t *testing.T) {
 			"2         2026-03-01 12:00:00  reverted   -       -        not confirmed in time\n"},
 		{args: "show config", asked: "config 0", want: "# revision 3, confirmed\nnode: {name: a}\n"},
 		{args: "show config 7", asked: "config 7", want: "# revision 3, confirmed\nnode: {name: a}\n"},
-		{args: "down", asked: "down", want: "everything of Sluice's is gone but management addresses and routes; revisions and keys stay in the state directory\n"},
+		{args: "down", asked: "down", want: "everything of Sluice's is gone but management addresses and routes; revisions, bans and keys stay in the state directory\n"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			b := b
@@ -268,5 +268,26 @@ func TestExitCodes(t *testing.T) {
 		if got := exitCode(c.err); got != c.want {
 			t.Errorf("%v: exit code %d, want %d", c.err, got, c.want)
 		}
+	}
+}
+
+func TestHistorySaysWhatIsNotKept(t *testing.T) {
+	daemonOf(t, &box{history: []api.Revision{{Number: 3, Status: "confirmed"}, {Number: 5, Status: "confirmed"}}})
+	got := sluice(t, "history")
+	if got.code != exitDone || !strings.HasSuffix(got.out, "\nrevisions 1 to 2: not kept\nrevision 4: not kept\n") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestStatusAndPlanNameTheSetFilesThatDiffer(t *testing.T) {
+	daemonOf(t, &box{shown: api.Status{Engine: api.EngineStatus{Revision: 3, File: "e.yaml", FileDiffers: true, SetFiles: []string{"a.netset", "b.netset"}}}})
+	got := sluice(t, "show", "status")
+	for _, path := range []string{"a.netset", "b.netset"} {
+		if want := "set file    " + path + " differs from revision 3: apply takes it in\n"; !strings.Contains(got.out, want) {
+			t.Errorf("status does not say %q:\n%s", want, got.out)
+		}
+	}
+	if strings.Contains(got.out, "e.yaml") {
+		t.Errorf("the file itself does not differ:\n%s", got.out)
 	}
 }

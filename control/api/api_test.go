@@ -43,11 +43,11 @@ var calls = []struct {
 		StoredConfig{meta, []byte("node: {}\n"), []File{{"bogons", []byte("10.0.0.0/8\n")}}}},
 	{"config of the live one", func(ctx context.Context, c *Client) (any, error) { return c.Config(ctx, 0) }, "config 0",
 		StoredConfig{meta, []byte("node: {}\n"), []File{{"bogons", []byte("10.0.0.0/8\n")}}}},
-	{"show", func(ctx context.Context, c *Client) (any, error) { return Show[[]Set](ctx, c, "sets") }, "show sets", []Set{{"sets", 2, 1, 1}}},
+	{"show", func(ctx context.Context, c *Client) (any, error) { return Show[[]Set](ctx, c, "sets") }, "show sets", []Set{{Name: "sets", Prefixes: 2, IPv4: 1, IPv6: 1, Files: []string{"f"}}}},
 	{"show raw", func(ctx context.Context, c *Client) (any, error) {
 		raw, err := Show[json.RawMessage](ctx, c, "sets")
 		return string(raw), err
-	}, "show sets", `[{"name":"sets","prefixes":2,"ipv4":1,"ipv6":1}]`},
+	}, "show sets", `[{"name":"sets","prefixes":2,"ipv4":1,"ipv6":1,"files":["f"],"watched":false}]`},
 	{"explain", func(ctx context.Context, c *Client) (any, error) {
 		return c.Explain(ctx, ExplainRequest{"eth0", "icmp 192.0.2.1 > 192.0.2.2", true})
 	}, `explain eth0 "icmp 192.0.2.1 > 192.0.2.2" true`,
@@ -69,7 +69,7 @@ func TestEveryVerbMakesTheRoundTrip(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(c.want, got, cmpopts.IgnoreUnexported(engine.Step{})); diff != "" {
+			if diff := cmp.Diff(c.want, got, cmpopts.IgnoreUnexported(engine.Step{}, engine.Plan{})); diff != "" {
 				t.Errorf("answer (-want +got):\n%s", diff)
 			}
 			if !slices.Equal(b.asked, []string{c.sent}) {

@@ -62,7 +62,7 @@ func (f *fake) Config(_ context.Context, revision int) (StoredConfig, error) {
 }
 
 func (f *fake) Show(_ context.Context, noun string) (any, error) {
-	return []Set{{Name: noun, Prefixes: 2, IPv4: 1, IPv6: 1}}, f.note("show %s", noun)
+	return []Set{{Name: noun, Prefixes: 2, IPv4: 1, IPv6: 1, Files: []string{"f"}}}, f.note("show %s", noun)
 }
 
 func (f *fake) Explain(_ context.Context, r ExplainRequest) (Explanation, error) {

@@ -18,30 +18,32 @@ type EventType string
 
 // The types of events.
 const (
-	EventBegin  EventType = "begin"  // the first one: from here on nothing is missed without being told
-	EventEngine EventType = "engine" // Engine
-	EventBGP    EventType = "bgp"    // BGP
-	EventLink   EventType = "link"   // Link
-	EventBan    EventType = "ban"    // Ban, with what happened to it in Text
-	EventDrop   EventType = "drop"   // Drop
-	EventLog    EventType = "log"    // Log
-	EventUnseen EventType = "unseen" // Count drops were not sampled: there were too many
-	EventLost   EventType = "lost"   // Count events were not delivered: the reader was too slow
-	EventNote   EventType = "note"   // Text alone
+	EventBegin   EventType = "begin"  // the first one: from here on nothing is missed without being told
+	EventEngine  EventType = "engine" // Engine
+	EventBGP     EventType = "bgp"    // BGP
+	EventLink    EventType = "link"   // Link
+	EventBan     EventType = "ban"    // Ban, with what happened to it in Text
+	EventSetFile EventType = "set"    // SetFile
+	EventDrop    EventType = "drop"   // Drop
+	EventLog     EventType = "log"    // Log
+	EventUnseen  EventType = "unseen" // Count drops were not sampled: there were too many
+	EventLost    EventType = "lost"   // Count events were not delivered: the reader was too slow
+	EventNote    EventType = "note"   // Text alone
 )
 
 // Event is one line of `sluice monitor -o json`.
 type Event struct {
-	Time   time.Time `json:"time"`
-	Type   EventType `json:"type"`
-	Text   string    `json:"text,omitempty"`
-	Count  uint64    `json:"count,omitempty"`
-	Engine *Notice   `json:"engine,omitempty"`
-	BGP    *Session  `json:"bgp,omitempty"`
-	Link   *Link     `json:"link,omitempty"`
-	Ban    *Ban      `json:"ban,omitempty"`
-	Drop   *Drop     `json:"drop,omitempty"`
-	Log    *Logged   `json:"log,omitempty"`
+	Time    time.Time `json:"time"`
+	Type    EventType `json:"type"`
+	Text    string    `json:"text,omitempty"`
+	Count   uint64    `json:"count,omitempty"`
+	Engine  *Notice   `json:"engine,omitempty"`
+	BGP     *Session  `json:"bgp,omitempty"`
+	Link    *Link     `json:"link,omitempty"`
+	Ban     *Ban      `json:"ban,omitempty"`
+	SetFile *SetFile  `json:"set_file,omitempty"`
+	Drop    *Drop     `json:"drop,omitempty"`
+	Log     *Logged   `json:"log,omitempty"`
 }
 
 // Link is the state of a link after it changed.
@@ -51,6 +53,16 @@ type Link struct {
 	Up        bool   `json:"up"`
 	Carrier   bool   `json:"carrier"`
 	Addresses bool   `json:"addresses_changed,omitempty"`
+}
+
+// SetFile is a watched set file that changed, or that cannot be taken as it is.
+type SetFile struct {
+	File     string   `json:"file"`
+	Sets     []string `json:"sets"`     // that name it
+	Prefixes int      `json:"prefixes"` // live now
+	Added    int      `json:"added,omitempty"`
+	Removed  int      `json:"removed,omitempty"`
+	Error    string   `json:"error,omitempty"` // why what was good before goes on
 }
 
 // Drop is one sampled packet that was dropped.

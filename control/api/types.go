@@ -159,6 +159,12 @@ type Set struct {
 	Prefixes int    `json:"prefixes"`
 	IPv4     int    `json:"ipv4"`
 	IPv6     int    `json:"ipv6"`
+
+	Files       []string   `json:"files"`                 // as the configuration writes them
+	Watched     bool       `json:"watched"`               // what the files hold is followed, and no part of the revision
+	LastChange  *time.Time `json:"last_change,omitempty"` // of a watched file, since the daemon started
+	LastError   string     `json:"last_error,omitempty"`  // why what a watched file holds now is not live
+	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
 }
 
 // Workload is one workload.
@@ -216,3 +222,6 @@ type (
 	Session  = bgp.Event
 	Tunnel   = wireguard.TunnelStatus
 )
+
+// Gone returns the ranges of numbers, first and last, that a history lacks: revisions that are not kept any more.
+func Gone(history []Revision) [][2]int { return engine.Gone(history) }

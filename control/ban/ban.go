@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -92,6 +93,8 @@ type List struct {
 	bans   map[netip.Prefix]*entry
 	offset time.Duration // of the wall clock over the boot clock, when last looked at
 	writer writer
+
+	journal journal
 }
 
 // New makes a list; nothing happens before Load.
@@ -99,7 +102,8 @@ func New(o Options) *List {
 	if o.Notify == nil {
 		o.Notify = func(Kind, Ban) {}
 	}
-	return &List{opts: o, bans: map[netip.Prefix]*entry{}, writer: writer{wake: make(chan struct{}, 1)}}
+	return &List{opts: o, bans: map[netip.Prefix]*entry{}, writer: writer{wake: make(chan struct{}, 1)},
+		journal: journal{path: strings.TrimSuffix(o.Path, ".json") + ".journal"}}
 }
 
 // Load opens the table and brings it and the file together. Call it before packets are let in; where it fails, the next
@@ -122,6 +126,13 @@ func (l *List) load() error {
 	if err != nil {
 		return fmt.Errorf("bans: %w", err)
 	}
+	records, damaged, err := l.journal.replay(records)
+	if err != nil {
+		return fmt.Errorf("bans: %w", err)
+	}
+	if damaged > 0 {
+		l.opts.Log.Warn("bans: lines of the journal are damaged and passed over, as a power cut may leave them", "lines", damaged)
+	}
 	table, err := l.opts.Open()
 	if err != nil {
 		return fmt.Errorf("bans: %w", err)
@@ -134,7 +145,7 @@ func (l *List) load() error {
 		return errors.Join(fmt.Errorf("bans: %w", err), table.Close())
 	}
 	l.table = table
-	l.changed()
+	l.rewrite()
 	return nil
 }
 
@@ -203,41 +214,36 @@ func (l *List) ban(e *entry) Ban {
 func (l *List) live(e *entry) bool { return e.end == 0 || e.end > l.opts.Clock.Boot() }
 
 // Add bans targets for a time, 0 for until they are lifted; what is banned already gets the new end and reason. When it
-// returns the next packet is dropped. The bans are on the disk as well, but in a burst, where the disk follows within a
-// second; a kill loses none even then, only a power cut would. On an error the bans before the one that failed hold.
+// returns the next packet is dropped, and a kill loses nothing of the ban; it is on the disk within moments, so that a power
+// cut may lose it. On an error the bans before the one that failed hold.
 func (l *List) Add(targets []netip.Prefix, d time.Duration, why, by string) ([]Ban, error) {
 	if d < 0 || d > MaxFor {
 		return nil, fmt.Errorf("a ban for %s: at most %d days; without an end it holds until it is lifted", d, MaxFor/(24*time.Hour))
 	}
-	out, written, err := l.add(targets, d, why, by)
-	if err != nil {
-		return out, err
-	}
-	return out, await(written)
-}
-
-func (l *List) add(targets []netip.Prefix, d time.Duration, why, by string) ([]Ban, <-chan error, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.open(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var out []Ban
+	var changes []change
 	for _, p := range targets {
 		e := &entry{record: record{Target: p, Since: l.opts.Clock.Now(), For: d, Why: why, By: by}}
 		if d > 0 {
 			e.end = l.opts.Clock.Boot() + d
 		}
 		if err := l.table.Set(p, e.end); err != nil {
-			l.changed()
-			return out, nil, err
+			return out, errors.Join(err, l.changed(changes))
 		}
 		l.bans[p] = e
 		b := l.ban(e)
 		out = append(out, b)
+		r := e.record
+		r.Until = b.Until
+		changes = append(changes, change{Ban: &r})
 		l.opts.Notify(Banned, b)
 	}
-	return out, l.changed(), nil
+	return out, l.changed(changes)
 }
 
 // ErrNotBanned says that a target has no ban of its own.
@@ -245,40 +251,33 @@ var ErrNotBanned = errors.New("is not banned")
 
 // Remove lifts bans. Each target must be one as it was banned; else nothing is lifted.
 func (l *List) Remove(targets []netip.Prefix) ([]Ban, error) {
-	out, written, err := l.remove(targets)
-	if err != nil {
-		return out, err
-	}
-	return out, await(written)
-}
-
-func (l *List) remove(targets []netip.Prefix) ([]Ban, <-chan error, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.open(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, p := range targets {
 		if e := l.bans[p]; e == nil || !l.live(e) {
-			return nil, nil, l.notBanned(p)
+			return nil, l.notBanned(p)
 		}
 	}
 	var out []Ban
+	var changes []change
 	for _, p := range targets {
 		e := l.bans[p]
 		if e == nil {
 			continue // given twice
 		}
 		if err := l.table.Remove(p); err != nil {
-			l.changed()
-			return out, nil, err
+			return out, errors.Join(err, l.changed(changes))
 		}
 		delete(l.bans, p)
 		b := l.ban(e)
 		out = append(out, b)
+		changes = append(changes, change{Unban: p})
 		l.opts.Notify(Unbanned, b)
 	}
-	return out, l.changed(), nil
+	return out, l.changed(changes)
 }
 
 // notBanned names the ban that covers a target, which is what its author would look for.

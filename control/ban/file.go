@@ -8,8 +8,9 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"time"
+
+	"sluice/control/disk"
 )
 
 // schema grows when an older version would misread the file.
@@ -49,14 +50,19 @@ func readFile(path string) ([]record, error) {
 		return nil, fmt.Errorf("%s: %w (schema %d, this one knows %d)", path, ErrNewerSchema, file.Schema, schema)
 	}
 	for _, r := range file.Bans {
-		if !r.Target.IsValid() || r.Target != r.Target.Masked() || r.Target.Bits() == 0 || r.Target.Addr().Is4In6() {
+		if !isTarget(r.Target) {
 			return nil, fmt.Errorf("%s: %q is no target of a ban: move the file away to go on without the bans in it", path, r.Target)
 		}
 	}
 	return file.Bans, nil
 }
 
-// writeFile replaces the file: a reader, also one after a crash, sees the old bans or the new ones. One ban a line.
+// isTarget says whether ParseTarget could have made p.
+func isTarget(p netip.Prefix) bool {
+	return p.IsValid() && p == p.Masked() && p.Bits() > 0 && !p.Addr().Is4In6()
+}
+
+// writeFile replaces the file. One ban a line.
 func writeFile(path string, bans []record) error {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "{\"schema\": %d, \"bans\": [", schema)
@@ -72,29 +78,5 @@ func writeFile(path string, bans []record) error {
 		out.Write(line)
 	}
 	out.WriteString("\n]}\n")
-	return replaceFile(path, out.Bytes())
-}
-
-func replaceFile(path string, data []byte) error {
-	fresh := path + ".new"
-	// What a crash left; the lock on the state directory makes it ours.
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(fresh))
-	}
-	if err := os.Rename(fresh, path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return disk.Replace(path, out.Bytes())
 }

@@ -16,50 +16,53 @@ const (
 	sweepEvery = time.Second
 	// wallStep is how far the wall clock must jump to count as set anew, rather than slewed.
 	wallStep = 2 * time.Second
+	// fewLines is how long a journal may be, however few bans hold.
+	fewLines = 1000
 )
 
 // writer is the state of writing, guarded by List.mu.
 type writer struct {
-	dirty   bool
-	idle    bool // Run waits for work: a change is written at once
-	waiting []chan error
-	wake    chan struct{}
+	dirty bool // the file and the journal together are not what the list is: the file is to be written anew
+	wake  chan struct{}
 }
 
-// changed notes that the file is out of date. Where the writer is idle the channel tells when the change is on the
-// disk; else it is nil, and the change comes with the next write.
-func (l *List) changed() <-chan error {
-	w := &l.writer
-	w.dirty = true
+var errNotWritten = errors.New("bans hold, but could not be written to the disk")
+
+// changed notes what changed since the file was written.
+func (l *List) changed(changes []change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	err := l.journal.append(changes)
+	if err != nil {
+		err = errors.Join(errNotWritten, err)
+		l.writer.dirty = true
+	}
+	l.stir()
+	return err
+}
+
+// rewrite has the file written anew.
+func (l *List) rewrite() {
+	l.writer.dirty = true
+	l.stir()
+}
+
+func (l *List) stir() {
 	select {
-	case w.wake <- struct{}{}:
+	case l.writer.wake <- struct{}{}:
 	default:
 	}
-	if !w.idle {
-		return nil
-	}
-	w.idle = false
-	written := make(chan error, 1)
-	w.waiting = append(w.waiting, written)
-	return written
 }
 
-func await(written <-chan error) error {
-	if written == nil {
-		return nil
-	}
-	return <-written
-}
-
-// Run writes the file and sweeps what has ended, until ctx ends; then it writes once more.
+// Run writes to the disk and sweeps what has ended, until ctx ends; then it writes once more.
 func (l *List) Run(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
-		l.rested()
 		select {
 		case <-ctx.Done():
-			return l.flush()
+			return l.end()
 		case <-tick.C:
 			l.sweep()
 			continue
@@ -84,35 +87,38 @@ func (l *List) Run(ctx context.Context) error {
 	}
 }
 
-func (l *List) rested() {
+// end leaves one file that has it all.
+func (l *List) end() error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.writer.idle = !l.writer.dirty
+	l.writer.dirty = l.table != nil
+	l.mu.Unlock()
+	return l.flush()
 }
 
-// flush writes the list as it is. The lock is not held while the disk works.
+// flush brings what changed onto the disk: the journal, or once that is longer than the list the file. The lock is not
+// held while the disk works.
 func (l *List) flush() error {
 	l.mu.Lock()
-	w := &l.writer
-	waiting, dirty := w.waiting, w.dirty
-	w.waiting, w.dirty, w.idle = nil, false, false
-	var records []record
-	if dirty {
-		records = l.records()
-	}
-	l.mu.Unlock()
-	if !dirty {
-		return nil
-	}
-	err := writeFile(l.opts.Path, records)
-	if err != nil {
-		err = errors.Join(errors.New("bans hold, but could not be written to the disk"), err)
-		l.mu.Lock()
-		w.dirty = true // the next change or sweep tries again
+	if !l.writer.dirty && l.journal.lines <= max(fewLines, 2*len(l.bans)) {
+		f := l.journal.file
 		l.mu.Unlock()
+		return l.journal.sync(f)
 	}
-	for _, c := range waiting {
-		c <- err
+	records := l.records()
+	err := l.journal.turn()
+	l.writer.dirty = false
+	l.mu.Unlock()
+	if err == nil {
+		err = writeFile(l.opts.Path, records)
+	}
+	if err == nil {
+		err = l.journal.written()
+	}
+	if err != nil {
+		l.mu.Lock()
+		l.writer.dirty = true // the next change or sweep tries again
+		l.mu.Unlock()
+		err = errors.Join(errNotWritten, err)
 	}
 	return err
 }
@@ -140,7 +146,7 @@ func (l *List) sweep() {
 		return
 	}
 	l.followClock()
-	swept := false
+	var swept []change
 	for p, e := range maps.All(l.bans) {
 		if l.live(e) {
 			continue
@@ -150,11 +156,14 @@ func (l *List) sweep() {
 			continue
 		}
 		delete(l.bans, p)
-		swept = true
+		swept = append(swept, change{Unban: p})
 		l.opts.Notify(Expired, l.ban(e))
 	}
-	if swept || l.writer.dirty {
-		l.changed()
+	if err := l.changed(swept); err != nil {
+		l.opts.Log.Error("sweep bans", "error", err)
+	}
+	if l.writer.dirty {
+		l.stir()
 	}
 }
 
@@ -178,5 +187,5 @@ func (l *List) followClock() {
 		}
 		e.end = end
 	}
-	l.changed()
+	l.rewrite()
 }

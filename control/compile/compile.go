@@ -28,7 +28,8 @@ type compiler struct {
 	ids      *idAllocator
 	self     []netip.Addr
 	present  []config.Workload         // those whose interface is there
-	sets     map[string][]netip.Prefix // sorted, by name
+	sets     map[string][]netip.Prefix // sorted, by name; those that a rule names
+	watched  map[string][]netip.Prefix // Runtime.Watched
 	places   map[string]place          // of rules, by policy/name
 	limiters []classify.Limiter        // of all policies so far
 	crowded  bool                      // there were more
@@ -52,7 +53,7 @@ type place struct {
 // Compile makes the wanted state of every subsystem. Errors are config.Errors: what the parser cannot see, because it
 // takes the facts or the compiled tables to know. rt and facts are not changed.
 func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
-	c := &compiler{cfg: cfg, facts: facts, ids: newIDAllocator(rt), sets: map[string][]netip.Prefix{}, places: map[string]place{}}
+	c := &compiler{cfg: cfg, facts: facts, ids: newIDAllocator(rt), sets: map[string][]netip.Prefix{}, watched: rt.Watched, places: map[string]place{}}
 	c.findInterfaces()
 	c.findWorkloads()
 	c.self = c.selfAddresses()
@@ -67,6 +68,7 @@ func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
 		BGP:       c.bgp(),
 		Telemetry: Telemetry{Metrics: c.cfg.Telemetry.Metrics},
 	}
+	c.judgeSets()
 	c.budget(d)
 	c.checkStrict()
 	if len(c.errs) > 0 {

@@ -83,15 +83,6 @@ func (c *compiler) resolve(refs []config.Ref) []netip.Prefix {
 	return sortedPrefixes(out)
 }
 
-func (c *compiler) set(name string) []netip.Prefix {
-	sorted, ok := c.sets[name]
-	if !ok {
-		sorted = sortedPrefixes(c.cfg.SetByName(name).Prefixes)
-		c.sets[name] = sorted
-	}
-	return sorted
-}
-
 func (c *compiler) selfPrefixes() []netip.Prefix { return hostPrefixes(c.self) }
 
 // matrix is the forwarding matrix: what DESIGN.md permits by default, and forward:. Interfaces that the file does not

@@ -1,45 +1,77 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"net/netip"
 	"slices"
 )
 
-// setFile is a set file that was read once.
-type setFile struct {
-	contents []byte
-	prefixes []netip.Prefix
-}
-
 func (b *builder) sets(raw []rawSet) {
 	b.names["self"] = at{}
+	watched := map[string]watchedFile{}
 	for i := range raw {
 		r := &raw[i]
 		b.unique(b.names, string(r.Name.v), r.Name.ok, r.Name.at, "name")
 		if !r.Prefixes.written() && !r.Files.written() {
 			b.add(r.at, bad("the set has neither prefixes nor files"))
 		}
+		watch := bool(r.Watch.v)
+		if watch && (r.Files.empty() || !r.Files.written()) {
+			b.add(r.Watch.at, bad("the set has no files to watch").or("name them in files, or leave watch out"))
+		}
 		out := Set{Name: string(r.Name.v), Prefixes: prefixes(r.Prefixes), Pos: r.pos}
 		once := map[string]at{}
 		for _, f := range r.Files.items {
 			b.unique(once, string(f.v), f.ok, f.at, "file")
-			if f.ok {
+			if !f.ok {
+				continue
+			}
+			b.sameWatch(watched, f, watch)
+			out.Files = append(out.Files, string(f.v))
+			if watch {
+				out.Watched = append(out.Watched, string(f.v))
+			} else {
 				out.Prefixes = append(out.Prefixes, b.readSet(f).prefixes...)
 			}
 		}
-		var have families
-		for _, p := range out.Prefixes {
-			have |= familyOf(p.Addr())
-		}
-		if have == 0 {
-			have = bothFamilies // empty today: nothing can be said of it
-		}
-		b.families[out.Name], b.owners[out.Name] = have, false
+		b.families[out.Name], b.owners[out.Name] = setFamilies(out), false
 		b.cfg.Sets = append(b.cfg.Sets, out)
 	}
+}
+
+// watchedFile is how the first set that names a file uses it.
+type watchedFile struct {
+	at
+	watch bool
+}
+
+// sameWatch wants a file watched by all sets that name it or by none: it has contents of the revision or of the moment.
+func (b *builder) sameWatch(seen map[string]watchedFile, f val[setPath], watch bool) {
+	first, known := seen[string(f.v)]
+	if !known {
+		seen[string(f.v)] = watchedFile{f.at, watch}
+	} else if first.watch != watch {
+		b.add(f.at, bad("%s is watched by one set and not by another", string(f.v)).or("write `watch: true` in both or in none; the other stands at %s", place(first.at)))
+	}
+}
+
+// setFamilies are those that a set may have addresses of.
+func setFamilies(s Set) families {
+	var have families
+	for _, p := range s.Prefixes {
+		have |= familyOf(p.Addr())
+	}
+	if have == 0 || len(s.Watched) > 0 {
+		return bothFamilies // empty today, or other tomorrow: nothing can be said of it
+	}
+	return have
+}
+
+// setFile is a set file that was read once.
+type setFile struct {
+	contents []byte
+	prefixes []netip.Prefix
 }
 
 // readSet reads a set file, once however many sets name it.
@@ -55,46 +87,16 @@ func (b *builder) readSet(f val[setPath]) *setFile {
 		return out
 	}
 	contents, err := b.src.ReadFile(path)
-	var pathErr *fs.PathError
-	switch {
-	case errors.As(err, &pathErr):
-		b.add(f.at, bad("cannot read %s: %v", pathErr.Path, pathErr.Err).or("paths are relative to the directory of this file"))
-	case err != nil:
-		b.add(f.at, bad("cannot read %s: %v", path, err))
-	case len(contents) > maxSetFile:
-		b.add(f.at, bad("%s is larger than %d MiB", path, maxSetFile>>20))
-	default:
-		out.contents = contents
-		out.prefixes = b.lines(path, f.path, contents)
+	if wrong := unreadable(path, contents, err); !wrong.none() {
+		var pathErr *fs.PathError
+		if errors.As(err, &pathErr) {
+			wrong = wrong.or("paths are relative to the directory of this file")
+		}
+		b.add(f.at, wrong)
+		return out
 	}
-	return out
-}
-
-// lines reads one prefix or address per line. What follows # or ; is comment.
-func (b *builder) lines(file, path string, contents []byte) []netip.Prefix {
-	var out []netip.Prefix
-	contents = bytes.TrimPrefix(contents, []byte("\uFEFF"))
-	number := 0
-	for line := range bytes.Lines(contents) {
-		number++
-		if i := bytes.IndexAny(line, "#;"); i >= 0 {
-			line = line[:i]
-		}
-		word := bytes.TrimSpace(line)
-		if len(word) == 0 {
-			continue
-		}
-		p, wrong := parseTarget(string(word[:min(len(word), 100)]))
-		if bytes.ContainsAny(word, " \t") {
-			wrong = bad("more than one word on a line").or("write one prefix or address per line")
-		}
-		if !wrong.none() {
-			column := 1 + bytes.Index(line, word)
-			b.add(at{Pos{file, number, column}, path}, wrong)
-			continue
-		}
-		out = append(out, p)
-	}
+	out.contents = contents
+	out.prefixes = b.setLines(path, f.path, contents)
 	return out
 }
 

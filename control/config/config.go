@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"time"
 )
@@ -116,11 +117,15 @@ type Forward struct {
 	Pos      Pos
 }
 
-// Set is a named list of prefixes, inline and from files, as read (not merged).
+// Set is a named list of prefixes: inline, from files, and from watched files.
 type Set struct {
 	Name     string
-	Prefixes []netip.Prefix // masked; IPv4-mapped IPv6 is refused
-	Pos      Pos
+	Prefixes []netip.Prefix // inline and from files, as read (not merged); masked; IPv4-mapped IPv6 is refused
+	Files    []string       // as written; their prefixes are in Prefixes, or they are watched
+	// Watched are the files of a set with watch: true. What they hold is no part of the revision, so it is not here. As
+	// written, and after Resolve as absolute paths.
+	Watched []string
+	Pos     Pos
 }
 
 // Socket is where rules with action: bypass hand packets to: one AF_XDP socket per receive queue of Interfaces, which an
@@ -369,6 +374,28 @@ func (c *Config) SetByName(name string) *Set {
 		return nil
 	}
 	return &c.Sets[i]
+}
+
+// Watched returns every watched set file once, sorted.
+func (c *Config) Watched() []string {
+	var out []string
+	for _, s := range c.Sets {
+		out = append(out, s.Watched...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Resolve makes the paths of watched set files absolute: dir is the directory of the configuration. Whoever follows them
+// has another working directory, or a stored revision.
+func (c *Config) Resolve(dir string) {
+	for _, s := range c.Sets {
+		for i, path := range s.Watched {
+			if !filepath.IsAbs(path) {
+				s.Watched[i] = filepath.Join(dir, path)
+			}
+		}
+	}
 }
 
 // WorkloadByName returns the workload of that name, or nil.

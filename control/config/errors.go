@@ -34,8 +34,8 @@ func (e Error) Error() string {
 	return b.String()
 }
 
-// Errors is everything that is wrong with a file and its set files, sorted by place. Of one file it holds at most 100
-// errors and a last one that counts the others.
+// Errors is everything that is wrong with a file and its set files, sorted by place. It holds at most 100 errors of the
+// file and 20 of each set file, and a last one that counts the others.
 type Errors []Error
 
 // Error gives one error per line.
@@ -100,7 +100,8 @@ func unavailable(what string) problem {
 }
 
 const (
-	maxShown = 100    // errors kept of one file
+	maxShown = 100    // errors kept of the file
+	maxOfSet = 20     // errors kept of a set file: what is wrong with it is wrong with most lines
 	maxHeld  = 10_000 // errors remembered of one file before sorting: bounds the memory that a wrong file costs
 )
 
@@ -109,9 +110,12 @@ type report struct {
 	file   string // the main file: its errors come first
 	list   Errors
 	counts map[string]int
+	ended  map[string]int // files that were so wrong that reading ended, with the line
 }
 
-func newReport(file string) *report { return &report{file: file, counts: map[string]int{}} }
+func newReport(file string) *report {
+	return &report{file: file, counts: map[string]int{}, ended: map[string]int{}}
+}
 
 func (r *report) add(a at, p problem) {
 	if a.path == root {
@@ -139,9 +143,17 @@ func (r *report) err() error {
 		for end < len(r.list) && r.list[end].Pos.File == file {
 			end++
 		}
-		out = append(out, r.list[start:min(end, start+maxShown)]...)
-		if more := r.counts[file] - maxShown; more > 0 {
-			out = append(out, Error{Pos: Pos{File: file}, Msg: fmt.Sprintf("and %d more", more)})
+		shown := maxShown
+		if file != r.file {
+			shown = maxOfSet
+		}
+		out = append(out, r.list[start:min(end, start+shown)]...)
+		if more := r.counts[file] - shown; more > 0 {
+			last := Error{Pos: Pos{File: file}, Msg: fmt.Sprintf("and %d more", more)}
+			if line := r.ended[file]; line > 0 {
+				last.Msg += fmt.Sprintf(" up to line %d; the rest was not read", line)
+			}
+			out = append(out, last)
 		}
 		start = end
 	}

@@ -85,6 +85,7 @@ type rawSet struct {
 	Name     val[name]          `key:"name,required"`
 	Prefixes list[val[target]]  `key:"prefixes"`
 	Files    list[val[setPath]] `key:"files"`
+	Watch    val[truth]         `key:"watch"`
 }
 
 type rawSocket struct {

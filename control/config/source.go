@@ -67,7 +67,10 @@ func readLimited(path string, limit int64) ([]byte, error) {
 	if !info.Mode().IsRegular() && !info.IsDir() { // read says it well for a directory
 		return nil, &fs.PathError{Op: "read", Path: path, Err: errNotRegular}
 	}
-	return io.ReadAll(io.LimitReader(f, limit+1))
+	var out bytes.Buffer
+	out.Grow(int(min(info.Size(), limit)) + bytes.MinRead) // else the copies of a growing buffer add up to thrice the file
+	_, err = out.ReadFrom(io.LimitReader(f, limit+1))
+	return out.Bytes(), err
 }
 
 // Parse reads and checks a configuration. It touches nothing but src, so the bytes of a stored revision give the same

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"sluice/control/api"
@@ -20,8 +21,11 @@ func (d *Daemon) Plan(ctx context.Context, c api.Candidate) (engine.Plan, error)
 	if err != nil {
 		return engine.Plan{}, refused(err)
 	}
+	if err := d.prepareSets(candidate.Config); err != nil {
+		return engine.Plan{}, refused(err)
+	}
 	p, err := d.engine.Plan(ctx, candidate)
-	p.Steps = listed(p.Steps)
+	p = finished(p)
 	return p, refused(err)
 }
 
@@ -31,10 +35,13 @@ func (d *Daemon) Apply(ctx context.Context, r api.ApplyRequest) (engine.Result, 
 	if err != nil {
 		return engine.Result{}, refused(err)
 	}
+	if err := d.prepareSets(candidate.Config); err != nil {
+		return engine.Result{}, refused(err)
+	}
 	result, err := d.engine.Apply(ctx, candidate, engine.ApplyOptions{
 		Confirm: seconds(r.ConfirmSeconds), Message: r.Message, Author: r.Author,
 	})
-	result.Plan.Steps = listed(result.Plan.Steps)
+	result.Plan = finished(result.Plan)
 	return result, refused(err)
 }
 
@@ -49,8 +56,17 @@ func (d *Daemon) Rollback(ctx context.Context, r api.RollbackRequest) (engine.Re
 	result, err := d.engine.Rollback(ctx, r.Revision, engine.ApplyOptions{
 		Confirm: seconds(r.ConfirmSeconds), Message: r.Message, Author: r.Author,
 	})
-	result.Plan.Steps = listed(result.Plan.Steps)
+	result.Plan = finished(result.Plan)
 	return result, refused(err)
+}
+
+// finished is a plan as it is answered: with all that `sluice check` would warn of.
+func finished(p engine.Plan) engine.Plan {
+	p.Steps = listed(p.Steps)
+	if d := p.Desired(); d != nil {
+		p.Warnings = append(slices.Clone(p.Warnings), lint(d)...)
+	}
+	return p
 }
 
 // History lists the revisions, oldest first.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -45,7 +47,7 @@ func (d *Daemon) Ban(ctx context.Context, r api.BanRequest) ([]api.Ban, error) {
 	if r.ForSeconds < 0 || r.ForSeconds > ban.MaxFor.Seconds() {
 		return nil, refused(fmt.Errorf("a ban lasts at most %d days; without an end it holds until it is lifted", ban.MaxFor/(24*time.Hour)))
 	}
-	guarded, err := d.guarded(ctx)
+	guarded, err := d.guarded(ctx, targets)
 	if err != nil {
 		return nil, err
 	}
@@ -103,16 +105,20 @@ type guard struct {
 	own  bool // of the box: no packet of a peer has it as its source
 }
 
-// guarded are the box's own addresses, and those that it depends on.
-func (d *Daemon) guarded(ctx context.Context) ([]guard, error) {
+// guarded are addresses that targets may cover and should not: the box's own, and those that it depends on.
+func (d *Daemon) guarded(ctx context.Context, targets []netip.Prefix) ([]guard, error) {
 	var out []guard
-	links, err := d.host.Status(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range links {
-		for _, a := range l.Addresses {
-			out = append(out, guard{a.Addr(), "an address of " + l.Name, true})
+	// Asking every link takes the kernel's big network lock, which a ban in a hurry should not wait for: only where it is
+	// likely to name one.
+	if self := d.liveDesired().TC.Generation.Self; len(self) == 0 || coversOne(targets, self) {
+		links, err := d.host.Status(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range links {
+			for _, a := range l.Addresses {
+				out = append(out, guard{a.Addr(), "an address of " + l.Name, true})
+			}
 		}
 	}
 	cfg := d.liveConfig()
@@ -124,11 +130,7 @@ func (d *Daemon) guarded(ctx context.Context) ([]guard, error) {
 			out = append(out, guard{addr: via, what: "the next hop of " + r.Prefix.String()})
 		}
 	}
-	for _, r := range d.bgp.Routes() {
-		for _, via := range r.NextHops {
-			out = append(out, guard{addr: via, what: "the next hop of " + r.Prefix.String()})
-		}
-	}
+	out = append(out, d.nextHops.get(d.learnedNextHops)...)
 	for _, t := range cfg.Tunnels {
 		for _, p := range t.Peers {
 			for _, e := range p.Endpoints {
@@ -137,6 +139,49 @@ func (d *Daemon) guarded(ctx context.Context) ([]guard, error) {
 		}
 	}
 	return out, nil
+}
+
+// coversOne says whether a target may cover an address of the box. Link-local ones are not all known without asking.
+func coversOne(targets []netip.Prefix, self []netip.Addr) bool {
+	return slices.ContainsFunc(targets, func(t netip.Prefix) bool {
+		return t.Overlaps(linkLocal4) || t.Overlaps(linkLocal6) || slices.ContainsFunc(self, t.Contains)
+	})
+}
+
+var linkLocal4, linkLocal6 = netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("fe80::/10")
+
+// learnedNextHops are those of the routes in the kernel, each with one of its routes.
+func (d *Daemon) learnedNextHops() []guard {
+	seen := map[netip.Addr]bool{}
+	var out []guard
+	for _, r := range d.bgp.Routes() {
+		for _, via := range r.NextHops {
+			if !seen[via] {
+				seen[via] = true
+				out = append(out, guard{addr: via, what: "the next hop of " + r.Prefix.String()})
+			}
+		}
+	}
+	return out
+}
+
+// hopsAge is how old the next hops may be that bans are judged by: with a full table, each listing takes its time.
+const hopsAge = 5 * time.Second
+
+// hopCache keeps the learned next hops for a while.
+type hopCache struct {
+	mu   sync.Mutex
+	at   time.Time
+	hops []guard
+}
+
+func (c *hopCache) get(list func() []guard) []guard {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.at.IsZero() || time.Since(c.at) > hopsAge {
+		c.hops, c.at = list(), time.Now()
+	}
+	return c.hops
 }
 
 // judgeTargets refuses what is surely or likely a mistake.

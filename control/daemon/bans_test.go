@@ -77,3 +77,33 @@ func TestABadRequestBansNobody(t *testing.T) {
 		}
 	}
 }
+
+func TestLinksAreAskedOnlyWhereATargetMayCoverTheirAddresses(t *testing.T) {
+	self := []netip.Addr{netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("2001:db8::2")}
+	for text, want := range map[string]bool{
+		"192.0.2.7": false, "198.18.0.1": false, "198.18.0.2": true, "198.18.0.0/15": true, "2001:db8::/32": true, "2001:db8:1::/48": false,
+		"fe80::1": true, "169.254.9.9": true,
+	} {
+		if got := coversOne([]netip.Prefix{target(t, "203.0.113.0/24"), target(t, text)}, self); got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
+		}
+	}
+}
+
+func TestLearnedNextHopsAreListedOnceForABurst(t *testing.T) {
+	var c hopCache
+	listed := 0
+	for range 100 {
+		if got := c.get(func() []guard { listed++; return []guard{{what: "x"}} }); len(got) != 1 {
+			t.Fatalf("got %v", got)
+		}
+	}
+	if listed != 1 {
+		t.Errorf("listed %d times", listed)
+	}
+	c.at = c.at.Add(-2 * hopsAge)
+	c.get(func() []guard { listed++; return nil })
+	if listed != 2 {
+		t.Errorf("listed %d times, want it again after a while", listed)
+	}
+}

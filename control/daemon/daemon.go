@@ -14,6 +14,7 @@ import (
 	"sluice/control/compile"
 	"sluice/control/config"
 	"sluice/control/engine"
+	"sluice/control/feed"
 	"sluice/control/host"
 	"sluice/control/probe"
 	"sluice/crypto/wireguard"
@@ -37,6 +38,8 @@ type Daemon struct {
 	engine    *engine.Engine
 	clock     engine.Clock
 	bans      *ban.List
+	nextHops  hopCache
+	feeds     *feed.List
 	hub       *hub
 	captures  captures
 
@@ -103,9 +106,14 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	d.bans = ban.New(ban.Options{
 		Path: filepath.Join(o.StateDir, "bans.json"), Open: d.openBans, Clock: d.clock, Log: o.Log, Notify: d.banNotice,
 	})
+	d.feeds = feed.New(feed.Options{
+		Dir: filepath.Join(o.StateDir, "sets"), Log: o.Log,
+		Wanted: d.watchedSets, Changed: func() error { return d.engine.Recompile(ctx, "a watched set file changed") },
+		Notify: d.setNotice, Report: d.reportSets,
+	})
 	d.engine, err = engine.New(engine.Options{
 		Subsystems: d.subsystems(), Announcer: "bgp",
-		Parse: parse, Compile: compile.Compile, Facts: d.facts, Source: d.source,
+		Parse: parse, Compile: d.compile, Facts: d.facts, Source: d.source,
 		Store: store, Clock: d.clock, Checker: checker{d}, Log: o.Log, Notify: d.engineNotice,
 	})
 	return d, err
@@ -163,6 +171,7 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"drift", d.mend},
 		funcTask{"link events", func(ctx context.Context) error { return d.follow(ctx, events) }},
 		funcTask{"bans", d.bans.Run},
+		funcTask{"set files", d.feeds.Run},
 		funcTask{"BGP events", func(ctx context.Context) error { return d.followBGP(ctx, d.bgp.Events()) }},
 		funcTask{"dropped packets", d.followDrops},
 		funcTask{"logged packets", d.followLogs},
@@ -269,9 +278,22 @@ func (d *Daemon) leave(ctx context.Context) error {
 
 func (d *Daemon) source() (engine.Source, error) {
 	s, err := config.LoadFile(d.opts.File)
-	return engine.Source{Name: s.Name, Bytes: s.Bytes, ReadFile: s.ReadFile}, err
+	return engine.Source{Name: absolute(s.Name), Bytes: s.Bytes, ReadFile: s.ReadFile}, err
 }
 
+// absolute is the name that a file has for everybody: relative paths in it are meant from its directory.
+func absolute(name string) string {
+	if path, err := filepath.Abs(name); err == nil {
+		return path
+	}
+	return name
+}
+
+// parse is config.Parse for the engine; name is absolute.
 func parse(name string, data []byte, read func(string) ([]byte, error)) (*config.Config, error) {
-	return config.Parse(config.Source{Name: name, Bytes: data, ReadFile: read})
+	cfg, err := config.Parse(config.Source{Name: name, Bytes: data, ReadFile: read})
+	if err == nil {
+		cfg.Resolve(filepath.Dir(name))
+	}
+	return cfg, err
 }

@@ -31,6 +31,7 @@ func (d *Daemon) engineNotice(n engine.Notice) {
 	default:
 	}
 	d.hub.publish(api.Event{Type: api.EventEngine, Engine: &n})
+	d.feeds.Wake() // another revision may watch other files
 }
 
 func (d *Daemon) banNotice(kind ban.Kind, b ban.Ban) {

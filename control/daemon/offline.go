@@ -2,7 +2,11 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"sluice/control/api"
@@ -45,7 +49,7 @@ func Load(file string) (api.Candidate, error) {
 	if err != nil {
 		return api.Candidate{}, err
 	}
-	c := api.Candidate{Name: src.Name, Bytes: src.Bytes, Files: []api.File{}}
+	c := api.Candidate{Name: absolute(src.Name), Bytes: src.Bytes, Files: []api.File{}}
 	for _, f := range cfg.Files {
 		c.Files = append(c.Files, api.File(f))
 	}
@@ -64,7 +68,13 @@ func Check(_ context.Context, file string) (Report, error) {
 	if err != nil {
 		return r, err
 	}
-	desired, err := compile.Compile(cfg, compile.Runtime{}, pretend(cfg))
+	cfg.Resolve(filepath.Dir(file))
+	watched, missing, err := readWatched(cfg)
+	if err != nil {
+		return r, err
+	}
+	r.Warnings = append(r.Warnings, missing...)
+	desired, err := compile.Compile(cfg, compile.Runtime{Watched: watched}, pretend(cfg))
 	if err != nil {
 		return r, err
 	}
@@ -76,10 +86,30 @@ func Check(_ context.Context, file string) (Report, error) {
 		c := object.tables.Cost()
 		r.Objects = append(r.Objects, ObjectCost{object.name, c.Entries, c.Classes, c.Prefixes, c.Bytes, c.WorstProbes})
 	}
-	for _, f := range classify.Lint(desired.TC.Generation.Policies()) { // they hold all that XDP judges
-		r.Warnings = append(r.Warnings, f.String())
-	}
+	r.Warnings = append(r.Warnings, lint(desired)...)
 	return r, nil
+}
+
+// readWatched reads the watched set files. One that is not there may be so on the machine that the file is meant for.
+func readWatched(cfg *config.Config) (watched map[string][]netip.Prefix, missing []string, err error) {
+	watched = map[string][]netip.Prefix{}
+	var errs config.Errors
+	for _, path := range cfg.Watched() {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, path+" is watched and is not here: taken as empty")
+			continue
+		}
+		list, err := config.ReadSetFile(path)
+		var of config.Errors
+		if errors.As(err, &of) {
+			errs = append(errs, of...)
+		}
+		watched[path] = list
+	}
+	if errs != nil {
+		return nil, nil, errs
+	}
+	return watched, missing, nil
 }
 
 // pretend makes facts out of the file alone.

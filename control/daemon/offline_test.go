@@ -44,6 +44,7 @@ func TestPretendNamesEveryInterfaceOfTheFile(t *testing.T) {
 
 func TestCheckReportsWhatAGoodFileCosts(t *testing.T) {
 	file := place(t, site+"sets: [{name: none, files: [empty.netset]}]\n", map[string]string{"empty.netset": "# nothing\n"})
+	unused := file + ":23:8: sets[0]: set none is used by no rule"
 	r, err := Check(t.Context(), file)
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +58,7 @@ func TestCheckReportsWhatAGoodFileCosts(t *testing.T) {
 	if got := []int{r.Objects[0].Entries, r.Objects[1].Entries}; !slices.Equal(got, []int{4, 7}) {
 		t.Errorf("entries %v, want 4 and 7", got)
 	}
-	if r.File != file || r.Warnings == nil || len(r.Warnings) != 0 || r.Errors == nil || len(r.Errors) != 0 {
+	if r.File != file || !slices.Equal(r.Warnings, []string{unused}) || r.Errors == nil || len(r.Errors) != 0 {
 		t.Errorf("report %+v", r)
 	}
 }
@@ -103,5 +104,41 @@ func TestLoadTakesTheSetFilesAlong(t *testing.T) {
 	c, err := parseCandidate(got)
 	if err != nil || len(c.Config.SetByName("s").Prefixes) != 2 {
 		t.Errorf("candidate %+v (%v)", c, err)
+	}
+}
+
+// TestCheckSaysWhatAnOperatorShouldKnowOfSets is the table of docs/set-files.md, as far as it is about whole files and sets.
+func TestCheckSaysWhatAnOperatorShouldKnowOfSets(t *testing.T) {
+	const rule = "\ninterfaces: [{name: eth0, role: uplink, addresses: [198.18.0.2/30]}]\npolicy: {ingress: {rules: [{name: r, from: [s], action: drop}]}}\n"
+	for _, c := range []struct{ name, sets, file, warning, wrong string }{
+		{"good", "{name: s, files: [f]}", "192.0.2.0/24\n", "", ""},
+		{"good and watched", "{name: s, files: [f], watch: true}", "192.0.2.0/24\n", "", ""},
+		{"empty", "{name: s, files: [f]}", "", "ingress/r: from is an empty set: it never matches", ""},
+		{"empty and watched", "{name: s, files: [f], watch: true}", "# none\n", "set s is empty: it matches nothing\ningress/r: from is an empty set: it never matches", ""},
+		{"everything", "{name: s, files: [f]}", "192.0.2.0/24\n0.0.0.0/0\n", "set s holds 0.0.0.0/0: every address of that family is in it", ""},
+		{"everything, watched", "{name: s, files: [f], watch: true}", "::/0\n", "set s holds ::/0: every address of that family is in it", ""},
+		{"used by nobody", "{name: s, files: [f]}, {name: t, prefixes: [192.0.2.1]}", "192.0.2.0/24\n", "set t is used by no rule", ""},
+		{"garbage", "{name: s, files: [f]}", "<html>\n", "", "f:1:1: sets[0].files[0]: \"<html>\" is not an IP address"},
+		{"garbage, watched", "{name: s, files: [f], watch: true}", "<html>\n", "", "f:1:1: \"<html>\" is not an IP address"},
+		{"missing, watched", "{name: s, files: [g], watch: true}", "", "/g is watched and is not here: taken as empty\nset s is empty: it matches nothing\ningress/r: from is an empty set: it never matches", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			file := place(t, "sets: ["+c.sets+"]"+rule, map[string]string{"f": c.file})
+			r, err := Check(t.Context(), file)
+			var said []string
+			for _, w := range r.Warnings {
+				if _, after, ok := strings.Cut(w, "]: "); ok {
+					w = after // the place
+				}
+				said = append(said, strings.TrimPrefix(w, filepath.Dir(file)))
+			}
+			wrong := ""
+			if err != nil {
+				wrong = strings.ReplaceAll(err.Error(), filepath.Dir(file)+"/", "")
+			}
+			if strings.Join(said, "\n") != c.warning || wrong != c.wrong {
+				t.Errorf("warnings %q and error %q", said, wrong)
+			}
+		})
 	}
 }

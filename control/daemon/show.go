@@ -191,22 +191,6 @@ func (d *Daemon) showPolicy(ctx context.Context) ([]api.Policy, error) {
 	return out, nil
 }
 
-func (d *Daemon) showSets() []api.Set {
-	out := []api.Set{}
-	for _, s := range d.liveConfig().Sets {
-		set := api.Set{Name: s.Name, Prefixes: len(s.Prefixes)}
-		for _, p := range s.Prefixes {
-			if p.Addr().Is4() {
-				set.IPv4++
-			} else {
-				set.IPv6++
-			}
-		}
-		out = append(out, set)
-	}
-	return out
-}
-
 func (d *Daemon) showWorkloads(ctx context.Context) ([]api.Workload, error) {
 	links, err := d.host.GatherFacts(ctx)
 	if err != nil {

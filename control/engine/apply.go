@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -48,6 +49,7 @@ func (e *Engine) prepare(ctx context.Context, c Candidate, why string) (*target,
 		return nil, Plan{}, err
 	}
 	p, err := e.plan(ctx, t.desired, why)
+	p.SetFiles = otherFiles(e.current.content.Files, t.content.Files)
 	return t, p, err
 }
 
@@ -115,7 +117,7 @@ func (e *Engine) apply(ctx context.Context, c Candidate, o ApplyOptions) (Result
 	if err != nil {
 		return Result{}, err
 	}
-	if len(p.Steps) == 0 && next.digest == e.current.digest && !e.down {
+	if len(p.Steps) == 0 && next.same(e.current) && !e.down {
 		return e.unchanged(o, p)
 	}
 	w, err := e.newWatch(ctx, next, o)
@@ -187,6 +189,7 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 	if before != nil {
 		e.replaced(before, next.number)
 	}
+	e.prune()
 	e.healthy(ctx)
 	e.log.Info("applied", "revision", next.number, "steps", len(steps), "pending", w != nil)
 	if w == nil {
@@ -224,6 +227,13 @@ func (e *Engine) undo(ctx context.Context, n int, before *watch, cause error) er
 	e.failed(cause)
 	e.notify(NoticeFailed, n, cause.Error())
 	return fmt.Errorf("%w; the machine is back at %s", cause, e.current)
+}
+
+// same says whether two targets are the same file. Watched set files are no part of the digest, and where they lie follows
+// from the directory of the file.
+func (t *target) same(other *target) bool {
+	return t.digest == other.digest && t.content.Config != nil && other.content.Config != nil &&
+		slices.Equal(t.content.Config.Watched(), other.content.Config.Watched())
 }
 
 func (t *target) String() string {

@@ -54,6 +54,19 @@ func digest(data []byte, files []config.File) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// otherFiles are the set files of both lists whose contents differ, sorted as now is.
+func otherFiles(before, now []config.File) []string {
+	var out []string
+	for _, f := range now {
+		for _, old := range before {
+			if old.Path == f.Path && !bytes.Equal(old.Contents, f.Contents) {
+				out = append(out, f.Path)
+			}
+		}
+	}
+	return out
+}
+
 // readFrom answers a parser's wish for set files from contents in memory.
 func readFrom(files []config.File) func(string) ([]byte, error) {
 	return func(path string) ([]byte, error) {

@@ -24,7 +24,15 @@ type Plan struct {
 	Revision int      `json:"revision"` // the one that the machine leaves; 0: none
 	Steps    []Step   `json:"steps"`
 	Warnings []string `json:"warnings,omitempty"` // of the compiler
+	// SetFiles are those whose contents are others than in the revision that the machine leaves, by the path that FILE
+	// writes.
+	SetFiles []string `json:"set_files_differ,omitempty"`
+
+	desired *compile.Desired
 }
+
+// Desired is what the steps lead to.
+func (p Plan) Desired() *compile.Desired { return p.desired }
 
 // String prints a plan for people: one step a line, "-" where something is taken away.
 func (p Plan) String() string {
@@ -37,6 +45,9 @@ func (p Plan) String() string {
 		fmt.Fprintf(&b, "from %s: nothing to do\n", from)
 	} else {
 		fmt.Fprintf(&b, "from %s: %d steps\n", from, len(p.Steps))
+	}
+	for _, path := range p.SetFiles {
+		fmt.Fprintf(&b, "set file %s differs from revision %d\n", path, p.Revision)
 	}
 	width := 0
 	for _, s := range p.Steps {
@@ -107,7 +118,7 @@ func (e *Engine) plan(ctx context.Context, d *compile.Desired, why string) (Plan
 	if err != nil {
 		return Plan{}, err
 	}
-	return Plan{Revision: e.current.number, Steps: order(diffs, e.opts.Announcer, why), Warnings: d.Warnings}, nil
+	return Plan{Revision: e.current.number, Steps: order(diffs, e.opts.Announcer, why), Warnings: d.Warnings, desired: d}, nil
 }
 
 // StepError says which step of how many failed.

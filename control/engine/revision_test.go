@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -117,8 +118,13 @@ func TestARevisionKeepsTheContentsOfItsSetFiles(t *testing.T) {
 		t.Error("the file differs right after its apply")
 	}
 	s.sets["../lists/bogons set.txt"] = "xdp.b3=1"
-	if !e.Status().FileDiffers {
-		t.Error("an edited set file does not differ")
+	if st := e.Status(); !st.FileDiffers || fmt.Sprint(st.SetFiles) != "[../lists/bogons set.txt]" {
+		t.Errorf("an edited set file does not differ: %+v", st)
+	}
+	p, err := e.Plan(t.Context(), s.candidate(s.file))
+	if err != nil || fmt.Sprint(p.SetFiles) != "[../lists/bogons set.txt]" || p.Desired() == nil ||
+		!strings.Contains(p.String(), "set file ../lists/bogons set.txt differs from revision 1\n") {
+		t.Errorf("plan %s (%v)", p, err)
 	}
 	s.apply(e, s.file, ApplyOptions{})
 	s.holds("host.a=1\nxdp.b3=1\ntc.o=1")
@@ -258,4 +264,21 @@ func TestALockEndsWithUnlock(t *testing.T) {
 		t.Fatal(err)
 	}
 	unlock()
+}
+
+func TestAConditionOfOthersComesAndGoes(t *testing.T) {
+	s, e := running(t, confA)
+	e.SetCondition(ConditionSetFiles, False, "Kept", "f:1")
+	first := s.condition(e, ConditionSetFiles, False)
+	s.clock.advance(minute)
+	e.SetCondition(ConditionSetFiles, False, "Kept", "f:2")
+	if c := s.condition(e, ConditionSetFiles, False); c.Message != "f:2" || !c.Since.Equal(first.Since) {
+		t.Errorf("%+v, want it since %s", c, first.Since)
+	}
+	e.SetCondition(ConditionSetFiles, "", "", "")
+	for _, c := range e.Status().Conditions {
+		if c.Type == ConditionSetFiles {
+			t.Errorf("still there: %+v", c)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"time"
 
 	"sluice/control/compile"
-	"sluice/control/config"
 )
 
 // Status is what the engine knows about the machine.
@@ -24,7 +24,9 @@ type Status struct {
 	LastErrorAt time.Time      `json:"last_error_at"`
 	File        string         `json:"file,omitempty"`
 	FileDiffers bool           `json:"file_differs"` // from the live revision, set files included
-	Warnings    []string       `json:"warnings,omitempty"`
+	// SetFiles are those of the revision that differ from what lies on the disk now, or cannot be read.
+	SetFiles []string `json:"set_files_differ,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // PendingStatus is a revision that is not confirmed yet.
@@ -60,6 +62,7 @@ const (
 	ConditionDegraded = "Degraded"     // the machine does not hold what it should, or not the newest form of it
 	ConditionInSync   = "InSync"       // looked at after the last change: every Diff was empty
 	ConditionChecks   = "ChecksPassed" // of the pending revision, or of the last one
+	ConditionSetFiles = "SetFilesRead" // every watched set file was good when last read; SetCondition's
 )
 
 // report is the part of Status that operations write, with Engine.mu held.
@@ -81,6 +84,17 @@ func (r *report) condition(now time.Time, kind string, v ConditionValue, reason,
 		fresh.Since = r.conditions[i].Since
 	}
 	r.conditions[i] = fresh
+}
+
+// SetCondition puts a condition into Status that others than the engine judge. An empty value takes it out.
+func (e *Engine) SetCondition(kind string, v ConditionValue, reason, message string) {
+	e.set(func() {
+		if v == "" {
+			e.report.conditions = slices.DeleteFunc(e.report.conditions, func(c Condition) bool { return c.Type == kind })
+			return
+		}
+		e.report.condition(e.clock.Now(), kind, v, reason, message)
+	})
 }
 
 // failed keeps an error for Status.
@@ -152,12 +166,19 @@ func (e *Engine) Status() Status {
 		s.LastError = r.lastErr.Error()
 	}
 	e.mu.Unlock()
-	s.File, s.FileDiffers = e.file(t)
+	s.File, s.FileDiffers, s.SetFiles = e.file(t)
 	return s
 }
 
 func (r *report) is(kind string) bool {
 	return slices.ContainsFunc(r.conditions, func(c Condition) bool { return c.Type == kind && c.Status == True })
+}
+
+// Pending is the revision that is not confirmed yet; nil: there is none. It reads nothing from the disk.
+func (e *Engine) Pending() *PendingStatus {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.pendingStatus()
 }
 
 // pendingStatus is called by the operation that runs, or with mu held.
@@ -171,25 +192,26 @@ func (e *Engine) pendingStatus() *PendingStatus {
 	}
 }
 
-// file compares FILE with a target. A set file that cannot be read differs.
-func (e *Engine) file(t *target) (name string, differs bool) {
+// file compares FILE and the set files of a target with it. One that cannot be read differs.
+func (e *Engine) file(t *target) (name string, differs bool, sets []string) {
 	if e.opts.Source == nil {
-		return "", false
+		return "", false, nil
 	}
 	src, err := e.opts.Source()
 	if err != nil {
-		return src.Name, t.number != 0
+		return src.Name, t.number != 0, nil
 	}
-	var files []config.File
+	// FILE's bytes name the set files, so equal bytes name the same ones; of others nothing is said.
+	differs = !bytes.Equal(src.Bytes, t.content.Bytes)
 	for _, f := range t.content.Files {
-		data, err := src.ReadFile(f.Path)
-		if err != nil {
-			return src.Name, true
+		if differs {
+			break
 		}
-		files = append(files, config.File{Path: f.Path, Contents: data})
+		if data, err := src.ReadFile(f.Path); err != nil || !bytes.Equal(data, f.Contents) {
+			sets = append(sets, f.Path)
+		}
 	}
-	// FILE's bytes name the set files, so equal bytes name the same ones.
-	return src.Name, digest(src.Bytes, files) != t.digest
+	return src.Name, differs || len(sets) > 0, sets
 }
 
 // History returns all revisions, the oldest first.

@@ -232,7 +232,7 @@ func (s *Store) mark(n int, status RevisionStatus, reason string) error {
 func (s *Store) load(n int) (Candidate, Meta, error) {
 	m, ok := s.metas[n]
 	if !ok {
-		return Candidate{}, m, fmt.Errorf("revision %d: %w", n, ErrNoRevision)
+		return Candidate{}, m, s.absent(n)
 	}
 	var man manifest
 	path := filepath.Join(s.revision(n), "manifest.json")

@@ -15,7 +15,7 @@ var Rooms = map[string][]string{
 
 	// The composition root, which alone knows every subsystem by name.
 	"control/daemon": {
-		"control/api", "control/engine", "control/compile", "control/config", "control/probe", "control/host", "control/ban",
+		"control/api", "control/engine", "control/compile", "control/config", "control/probe", "control/host", "control/ban", "control/feed",
 		"xdp/...", "tc/...", "bgp/...", "crypto/...",
 	},
 	// The status types of the subsystems are the API's own answers.
@@ -28,8 +28,10 @@ var Rooms = map[string][]string{
 	},
 	"control/config": {},
 	"control/probe":  {},
-	"control/ban":    {}, // the kernel's table is an interface here
-	"control/host":   {}, // a subsystem, though its folder is control's
+	"control/disk":   {},
+	"control/ban":    {"control/disk"},                   // the kernel's table is an interface here
+	"control/feed":   {"control/config", "control/disk"}, // watched set files; who compiles them is an interface here
+	"control/host":   {},                                 // a subsystem, though its folder is control's
 
 	// What XDP and tc share stands in xdp/table (tables and programs into the kernel) and xdp/pin (their pins).
 	"tc": {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/table"},

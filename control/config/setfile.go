@@ -1,0 +1,139 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// A set file has one prefix or address per line; what follows # or ; is comment, and blank lines, CRLF and a byte order
+// mark are passed over: the netsets of FireHOL are read as they are. docs/set-files.md says what becomes of what else a
+// feed may hold.
+
+const (
+	// maxSetPrefixes bounds the memory that one file can cost: 32 bytes a prefix here, and more in the classifier.
+	maxSetPrefixes = 2_000_000
+	// maxSetErrors ends the reading of what is no set file at all.
+	maxSetErrors = 1000
+	// longestPrefix is well above the longest text of a prefix, "ffff:…:255.255.255.255/128".
+	longestPrefix = 100
+)
+
+// ReadSetFile reads and checks a set file. The prefixes are masked, sorted and distinct. An error is of type Errors, its
+// positions in the file.
+func ReadSetFile(path string) ([]netip.Prefix, error) {
+	r := newReport("")
+	contents, err := readLimited(path, maxSetFile)
+	if wrong := unreadable(path, contents, err); !wrong.none() {
+		r.add(at{}, wrong)
+		return nil, r.err()
+	}
+	out := r.setLines(path, "", contents)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return sortedSet(out), nil
+}
+
+// sortedSet sorts prefixes in place, and leaves each once.
+func sortedSet(p []netip.Prefix) []netip.Prefix {
+	if !slices.IsSortedFunc(p, ComparePrefixes) {
+		slices.SortFunc(p, ComparePrefixes)
+	}
+	return slices.Compact(p)
+}
+
+// ComparePrefixes orders by address, then by length, the shorter first.
+func ComparePrefixes(a, b netip.Prefix) int {
+	if n := a.Addr().Compare(b.Addr()); n != 0 {
+		return n
+	}
+	return a.Bits() - b.Bits()
+}
+
+// unreadable says why there are no contents to look at.
+func unreadable(path string, contents []byte, err error) problem {
+	var pathErr *fs.PathError
+	switch {
+	case errors.As(err, &pathErr):
+		return bad("cannot read %s: %v", pathErr.Path, pathErr.Err)
+	case err != nil:
+		return bad("cannot read %s: %v", path, err)
+	case len(contents) > maxSetFile:
+		return bad("%s is larger than %d MiB", path, maxSetFile>>20)
+	}
+	return problem{}
+}
+
+// setLines reads the lines of a set file; path is that of the key that names it.
+func (r *report) setLines(file, path string, contents []byte) []netip.Prefix {
+	wrong := func(line, column int, p problem) { r.add(at{Pos{file, line, column}, path}, p) }
+	contents = bytes.TrimPrefix(contents, []byte("\uFEFF"))
+	if what := notText(contents); !what.none() {
+		wrong(0, 0, what)
+		return nil
+	}
+	out := make([]netip.Prefix, 0, min(bytes.Count(contents, []byte{'\n'})+1, maxSetPrefixes))
+	number := 0
+	for line := range bytes.Lines(contents) {
+		number++
+		if i := bytes.IndexAny(line, "#;"); i >= 0 {
+			line = line[:i]
+		}
+		word := bytes.TrimSpace(line)
+		if len(word) == 0 {
+			continue
+		}
+		p, why := setWord(word)
+		switch {
+		case !why.none():
+			wrong(number, 1+bytes.Index(line, word), why)
+			if r.counts[file] >= maxSetErrors {
+				r.ended[file] = number
+				return nil
+			}
+		case len(out) == maxSetPrefixes:
+			wrong(number, 1, bad("more than %d prefixes", maxSetPrefixes).or("split the file, or merge its prefixes"))
+			return nil
+		default:
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func setWord(word []byte) (netip.Prefix, problem) {
+	if bytes.ContainsAny(word, " \t") {
+		return netip.Prefix{}, bad("more than one word on a line").or("write one prefix or address per line")
+	}
+	text := string(word[:min(len(word), longestPrefix)])
+	p, wrong := parseTarget(text)
+	if !wrong.none() && looksLikeRange(text) {
+		return p, bad("%q is a range", text).or("write it as prefixes")
+	}
+	return p, wrong
+}
+
+// looksLikeRange finds two addresses with a hyphen between.
+func looksLikeRange(s string) bool {
+	first, last, ok := strings.Cut(s, "-")
+	_, badFirst := netip.ParseAddr(first)
+	_, badLast := netip.ParseAddr(last)
+	return ok && badFirst == nil && badLast == nil
+}
+
+// notText finds what would be an error in every line: archives, and what is no text at all.
+func notText(contents []byte) problem {
+	for magic, name := range map[string]string{"\x1f\x8b": "gzip", "PK\x03\x04": "zip", "\xfd7zXZ": "xz", "\x28\xb5\x2f\xfd": "zstd", "BZh": "bzip2"} {
+		if bytes.HasPrefix(contents, []byte(magic)) {
+			return bad("the file is compressed (%s)", name).or("unpack it first")
+		}
+	}
+	if i := bytes.IndexByte(contents, 0); i >= 0 {
+		return bad("not a text file: line %d holds a NUL byte", 1+bytes.Count(contents[:i], []byte{'\n'}))
+	}
+	return problem{}
+}

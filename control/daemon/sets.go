@@ -1,0 +1,128 @@
+package daemon
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"strings"
+
+	"sluice/control/api"
+	"sluice/control/compile"
+	"sluice/control/config"
+	"sluice/control/engine"
+	"sluice/control/feed"
+	"sluice/xdp/classify"
+)
+
+// compile is compile.Compile with what the watched set files hold. Where the newest contents do not compile, and those
+// before do, these go on: a feed that ran wild keeps nobody from applying, starting or going back.
+func (d *Daemon) compile(cfg *config.Config, rt compile.Runtime, facts compile.Facts) (*compile.Desired, error) {
+	held := d.feeds.Snapshot(cfg.Watched())
+	rt.Watched = held.Contents
+	desired, err := compile.Compile(cfg, rt, facts)
+	if err == nil {
+		held.Compiled()
+		return desired, nil
+	}
+	before, ok := held.Before()
+	if !ok {
+		return nil, err
+	}
+	rt.Watched = before
+	desired, other := compile.Compile(cfg, rt, facts)
+	if other != nil {
+		return nil, err // for another reason, then
+	}
+	held.Refused(err)
+	return desired, nil
+}
+
+// watchedSets are the files that the live revision watches. While another is pending its base may come back.
+func (d *Daemon) watchedSets() (paths []string, settled bool) {
+	before := d.engine.Pending()
+	number, live, _ := d.engine.Current()
+	if live.Config != nil {
+		paths = live.Config.Watched()
+	}
+	// Asked on both sides: what is live must not be of a revision that came or went in between.
+	return paths, number != 0 && before == nil && d.engine.Pending() == nil
+}
+
+// prepareSets reads the files that a candidate is the first to watch. One that cannot be read has nothing to go on with.
+func (d *Daemon) prepareSets(cfg *config.Config) error {
+	err := d.feeds.Prepare(cfg.Watched())
+	var list config.Errors
+	if errors.As(err, &list) {
+		list[0].Hint = cmp.Or(list[0].Hint, "a file that is watched must be good when it is first applied")
+	}
+	return err
+}
+
+func (d *Daemon) reportSets(problems []feed.Problem) {
+	switch {
+	case problems == nil:
+		d.engine.SetCondition(engine.ConditionSetFiles, "", "", "")
+	case len(problems) == 0:
+		d.engine.SetCondition(engine.ConditionSetFiles, engine.True, "Read", "")
+	default:
+		var texts []string
+		for _, p := range problems {
+			texts = append(texts, p.Text)
+		}
+		d.engine.SetCondition(engine.ConditionSetFiles, engine.False, "Kept", "what was good before goes on: "+strings.Join(texts, "; "))
+	}
+}
+
+func (d *Daemon) setNotice(c feed.Change) {
+	e := api.SetFile{File: c.Path, Prefixes: c.Prefixes, Added: c.Added, Removed: c.Removed}
+	for _, s := range d.liveConfig().Sets {
+		if slices.Contains(s.Watched, c.Path) {
+			e.Sets = append(e.Sets, s.Name)
+		}
+	}
+	if c.Wrong != nil {
+		e.Error = c.Wrong.Error()
+	}
+	d.hub.publish(api.Event{Type: api.EventSetFile, SetFile: &e})
+}
+
+func (d *Daemon) showSets() []api.Set {
+	out := []api.Set{}
+	for _, s := range d.liveConfig().Sets {
+		set := api.Set{Name: s.Name, Files: listed(s.Files), Watched: len(s.Watched) > 0}
+		add := func(prefixes int, ipv4 int) {
+			set.Prefixes += prefixes
+			set.IPv4 += ipv4
+			set.IPv6 += prefixes - ipv4
+		}
+		ipv4 := 0
+		for _, p := range s.Prefixes {
+			if p.Addr().Is4() {
+				ipv4++
+			}
+		}
+		add(len(s.Prefixes), ipv4)
+		for _, path := range s.Watched {
+			f := d.feeds.Status(path)
+			add(f.Prefixes, f.IPv4)
+			if set.LastChange == nil && !f.Changed.IsZero() || set.LastChange != nil && f.Changed.After(*set.LastChange) {
+				set.LastChange = &f.Changed
+			}
+			if f.Wrong != "" {
+				set.LastError, set.LastErrorAt = f.Wrong, &f.Since
+			}
+		}
+		out = append(out, set)
+	}
+	return out
+}
+
+// lint finds rules that do not what they seem to. It takes seconds for a million prefixes, so it is for who asks, and no
+// part of compiling.
+func lint(d *compile.Desired) []string {
+	var out []string
+	for _, f := range classify.Lint(d.TC.Generation.Policies()) { // they hold all that XDP judges
+		out = append(out, f.String())
+	}
+	return out
+}
