@@ -15,8 +15,10 @@ func (c *cli) explainCmd() *cobra.Command {
 		Short: "Ask the live programs what they do with a packet, and why",
 		Long: `Ask the live programs what they do with a packet, and why. The packet is not sent and counts nowhere.
 
-SPEC is PROTOCOL FROM > TO [OPTION=VALUE]...: tcp, udp or sctp with ports, others without; an IPv6 address that has a
-port stands in brackets.`,
+SPEC is PROTOCOL FROM > TO [OPTION=VALUE]...: tcp, udp, udplite or sctp with ports, others without; an IPv6 address that
+has a port stands in brackets. The options are flags=SA (FSRPAUEW or none), type=, code= and id= of ICMP, ttl=, dscp=46,
+vlan=100 (twice for two tags), length= of the IP packet or len= of the frame, frag=0+ (a first fragment) or
+frag=1480 (a last one), src-mac= and dst-mac=.`,
 		Example: `  sluice explain --in eth0 --packet 'tcp 192.0.2.7:1234 > 203.0.113.9:443 flags=S'
   sluice explain --in web-1 --packet 'udp [2001:db8::10]:5353 > [2001:db8::53]:53'
   sluice explain --out eth0 --packet 'icmp 198.18.0.2 > 198.18.0.1 type=8'`,

@@ -15,6 +15,7 @@ import (
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
 	"sluice/xdp/classify/classifytest"
+	"sluice/xdp/packet"
 )
 
 // expectation is what the reference model says about one packet: the stages of DESIGN.md over classify.Judge.
@@ -68,7 +69,7 @@ func reasonOf(d classify.Decision) abi.Reason {
 // frameOf is a frame that the parser must see as p.
 func frameOf(t *testing.T, p classify.Packet) []byte {
 	t.Helper()
-	frame, err := classifytest.Spec(p).Frame()
+	frame, err := packet.Of(p).Frame()
 	if err != nil {
 		t.Fatalf("%+v: %v", p, err)
 	}

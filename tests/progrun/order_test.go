@@ -170,7 +170,7 @@ func (s *site) judge(t *testing.T, test judgement) {
 	if err != nil {
 		t.Fatalf("%s: %v", test.name, err)
 	}
-	want := xdp.Explanation{Verdict: test.want.Fate(), Reason: test.want, Rule: test.rule, Policy: test.policy}
+	want := xdp.Explanation{Verdict: test.want.Fate(), Reason: test.want, Rule: test.rule, Policy: test.policy, Ifindex: uint32(s.uplink)}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("%s: explain:\n%s", test.name, diff)
 	}

@@ -14,6 +14,7 @@ import (
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
 	"sluice/xdp/classify/classifytest"
+	"sluice/xdp/packet"
 )
 
 // TestTcxAgreesWithTheReferenceModel judges 105,000 pairs of policy and packet, each policy as that of a workload. The
@@ -110,7 +111,7 @@ func reasonOf(d classify.Decision) abi.Reason {
 // frameOfPacket is a frame that the parser must see as p.
 func frameOfPacket(t *testing.T, p classify.Packet) []byte {
 	t.Helper()
-	frame, err := classifytest.Spec(p).Frame()
+	frame, err := packet.Of(p).Frame()
 	if err != nil {
 		t.Fatalf("%+v: %v", p, err)
 	}

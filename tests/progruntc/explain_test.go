@@ -46,6 +46,7 @@ func TestExplainSaysWhatTheLiveProgramsWouldDo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		test.want.Ifindex = uint32(index(t, test.iface).Index)
 		if diff := cmp.Diff(test.want, got); diff != "" {
 			t.Errorf("%s %s:\n%s", test.iface, test.line, diff)
 		}

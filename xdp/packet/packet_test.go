@@ -1,13 +1,16 @@
 package packet_test
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
+	"sluice/xdp/classify"
 	"sluice/xdp/packet"
 )
 
@@ -41,6 +44,11 @@ func TestParseMakesTheFrameThatTheLineDescribes(t *testing.T) {
 		{"icmp 192.0.2.7 > 203.0.113.9 type=3 code=4", "", "Ethernet IPv4 ICMPv4", 42},
 		{"icmp 192.0.2.7 > 203.0.113.9 id=77", "icmp 192.0.2.7 > 203.0.113.9 type=8 id=77", "Ethernet IPv4 ICMPv4", 42},
 		{"icmpv6 2001:db8::7 > 2001:db8::9 type=128 id=9", "", "Ethernet IPv6 ICMPv6 ICMPv6Echo", 62},
+		{"tcp 192.0.2.7:1 > 203.0.113.9:2 flags=sew dscp=46", "tcp 192.0.2.7:1 > 203.0.113.9:2 flags=SEW dscp=46", "Ethernet IPv4 TCP", 54},
+		{"udp [2001:db8::7]:1 > [2001:db8::9]:2 dscp=63 vlan=7 length=100", "udp [2001:db8::7]:1 > [2001:db8::9]:2 dscp=63 vlan=7 len=118",
+			"Ethernet Dot1Q IPv6 UDP Payload", 118},
+		{"udplite 192.0.2.7:1 > 203.0.113.9:2", "", "", 42},
+		{"136 192.0.2.7:1 > 203.0.113.9:2", "udplite 192.0.2.7:1 > 203.0.113.9:2", "", 42},
 		{"gre 192.0.2.7 > 203.0.113.9", "", "Ethernet IPv4 GRE", 38},
 		{"89 192.0.2.7 > 224.0.0.5", "", "", 42},
 		{"udp 192.0.2.7:1 > 203.0.113.9:2 frag=0+", "", "Ethernet IPv4 Fragment", 42},
@@ -92,7 +100,10 @@ func TestParseSaysWhatIsWrongAndWhatWouldBeRight(t *testing.T) {
 		{"icmp 2001:db8::1 > 2001:db8::2", "icmpv6"},
 		{"icmpv6 192.0.2.7 > 203.0.113.9", "IPv4 has icmp"},
 		{"udp 192.0.2.7:1 > 203.0.113.9:2 flags=S", "flags are for tcp"},
-		{"tcp 192.0.2.7:1 > 203.0.113.9:2 flags=X", "FSRPAU"},
+		{"tcp 192.0.2.7:1 > 203.0.113.9:2 flags=X", "FSRPAUEW"},
+		{"tcp 192.0.2.7:1 > 203.0.113.9:2 dscp=64", "from 0 to 63"},
+		{"tcp 192.0.2.7:1 > 203.0.113.9:2 length=39", "headers alone are 54"},
+		{"tcp 192.0.2.7:1 > 203.0.113.9:2 length=60 len=100", "write one of them"},
 		{"tcp 192.0.2.7:1 > 203.0.113.9:2 ttl=256", "from 1 to 255"},
 		{"tcp 192.0.2.7:1 > 203.0.113.9:2 len=20", "headers alone are 54"},
 		{"tcp 192.0.2.7:1 > 203.0.113.9:2 frag=3", "multiple of 8"},
@@ -106,6 +117,29 @@ func TestParseSaysWhatIsWrongAndWhatWouldBeRight(t *testing.T) {
 		_, err := packet.Parse(test.line)
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%q: %v; want %q in it", test.line, err, test.want)
+		}
+	}
+}
+
+func TestSeenIsThePacketAsPoliciesSeeIt(t *testing.T) {
+	v4 := func(p classify.Packet) classify.Packet {
+		p.Src, p.Dst = netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("203.0.113.9")
+		return p
+	}
+	for line, want := range map[string]classify.Packet{
+		"tcp 192.0.2.7:1 > 203.0.113.9:2 flags=SA dscp=46 ttl=9 vlan=5 vlan=6 length=1500": v4(classify.Packet{Protocol: 6, SrcPort: 1, DstPort: 2,
+			HasPorts: true, TCPFlags: packet.SYN | packet.ACK, DSCP: 46, TTL: 9, VLAN: 5, Length: 1500}),
+		"tcp 192.0.2.7:1 > 203.0.113.9:2 flags=none": v4(classify.Packet{Protocol: 6, SrcPort: 1, DstPort: 2, HasPorts: true, TTL: 64, Length: 40}),
+		"icmp 192.0.2.7 > 203.0.113.9 type=3 code=4": v4(classify.Packet{Protocol: 1, HasICMP: true, ICMPType: 3, ICMPCode: 4, TTL: 64, Length: 28}),
+		"icmp 192.0.2.7 > 203.0.113.9 frag=8":        v4(classify.Packet{Protocol: 1, Fragment: true, NonFirst: true, TTL: 64, Length: 28}),
+		"tcp 192.0.2.7 > 203.0.113.9 frag=8 len=90":  v4(classify.Packet{Protocol: 6, Fragment: true, NonFirst: true, TTL: 64, Length: 76}),
+	} {
+		spec, err := packet.Parse(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, spec.Seen(), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", line, diff)
 		}
 	}
 }

@@ -26,6 +26,23 @@ func (s Spec) Seen() classify.Packet {
 	return p
 }
 
+// Of is a packet that policies see as p, but for its interface. Where p has no Length it is as short as it can be.
+func Of(p classify.Packet) Spec {
+	s := Spec{Src: p.Src, Dst: p.Dst, Protocol: p.Protocol, TTL: p.TTL, DSCP: p.DSCP, SrcPort: p.SrcPort, DstPort: p.DstPort,
+		TCPFlags: p.TCPFlags, NoTCPFlags: p.TCPFlags == 0, ICMPType: p.ICMPType, ICMPCode: p.ICMPCode,
+		Fragment: p.Fragment, More: p.Fragment}
+	if p.NonFirst {
+		s.Offset = 1480
+	}
+	if p.VLAN != 0 {
+		s.VLANs = []uint16{p.VLAN}
+	}
+	if p.Length != 0 {
+		s.Len = s.LinkLen() + p.Length
+	}
+	return s
+}
+
 func (s Spec) ttl() uint8 {
 	if s.TTL == 0 {
 		return 64

@@ -1,8 +1,12 @@
 package classifytest
 
-import (
-	"sluice/xdp/classify"
-	"sluice/xdp/packet"
+import "sluice/xdp/classify"
+
+// IP protocol numbers (IANA).
+const (
+	icmp   = 1
+	tcp    = 6
+	icmpv6 = 58
 )
 
 // Interfaces is the number of interfaces that rules and packets are about: their indexes are 1 to Interfaces.
@@ -21,28 +25,13 @@ func On(policies []classify.Policy, ifindexes ...int) {
 	}
 }
 
-// Spec is what the parser must see as p, but for its interface.
-func Spec(p classify.Packet) packet.Spec {
-	s := packet.Spec{Src: p.Src, Dst: p.Dst, Protocol: p.Protocol, TTL: p.TTL, DSCP: p.DSCP, SrcPort: p.SrcPort, DstPort: p.DstPort,
-		TCPFlags: p.TCPFlags, NoTCPFlags: p.TCPFlags == 0, ICMPType: p.ICMPType, ICMPCode: p.ICMPCode,
-		Fragment: p.Fragment, More: p.Fragment}
-	if p.NonFirst {
-		s.Offset = 1480
-	}
-	if p.VLAN != 0 {
-		s.VLANs = []uint16{p.VLAN}
-	}
-	s.Len = s.LinkLen() + p.Length
-	return s
-}
-
 // conditions adds some beside addresses, protocol and ports.
 func (g *generator) conditions(r *classify.Rule) {
-	if r.Protocol == packet.TCP && g.chance(30) {
+	if r.Protocol == tcp && g.chance(30) {
 		r.TCPMask = uint8(1+g.rng.IntN(255)) & uint8(g.rng.IntN(256))
 		r.TCPFlags = uint8(g.rng.IntN(256)) & r.TCPMask
 	}
-	if (r.Protocol == packet.ICMP || r.Protocol == packet.ICMPv6) && g.chance(60) {
+	if (r.Protocol == icmp || r.Protocol == icmpv6) && g.chance(60) {
 		r.ICMPTypes = g.icmpTypes()
 	}
 	if g.chance(10) {
@@ -114,12 +103,12 @@ func (g *generator) meet(p *classify.Packet, r *classify.Rule) {
 		return
 	}
 	switch {
-	case p.Protocol == packet.TCP:
+	case p.Protocol == tcp:
 		p.TCPFlags = uint8(g.rng.IntN(256))
 		if g.chance(60) {
 			p.TCPFlags = p.TCPFlags&^r.TCPMask | r.TCPFlags
 		}
-	case p.Protocol == packet.ICMP && p.Src.Is4(), p.Protocol == packet.ICMPv6 && p.Src.Is6():
+	case p.Protocol == icmp && p.Src.Is4(), p.Protocol == icmpv6 && p.Src.Is6():
 		p.HasICMP = true
 		p.ICMPType = []uint8{0, 1, 2, 3, 8, 11, 128, 129}[g.rng.IntN(8)]
 		p.ICMPCode = uint8(g.rng.IntN(5))
