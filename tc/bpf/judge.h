@@ -50,6 +50,8 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 
 	v->p.len = skb->len;
 	v->p.segments = skb->gso_segs;
+	if (!v->p.segments && skb->gso_size) /* from a VM: nobody has counted yet */
+		v->p.segments = (skb->len + skb->gso_size - 1) / skb->gso_size;
 	v->at = skb->ifindex;
 	v->p.ifindex = skb->ifindex;
 	v->hook = at_ingress ? HOOK_TC_INGRESS : HOOK_TC_EGRESS;

@@ -106,17 +106,25 @@ func TestOneBufferOfManyPacketsIsAsMany(t *testing.T) {
 		_       [3]uint32
 	}
 	ctx.Ifindex, ctx.GSOSegs, ctx.GSOSize = uint32(device.Index), 44, 1448
-	passed := 0
-	for range 20 {
-		verdict, err := g.Programs[name].Run(&ebpf.RunOptions{Data: frame, Context: ctx})
-		if err != nil {
-			t.Fatal(err)
+	send := func() (passed int) {
+		t.Helper()
+		for range 20 {
+			verdict, err := g.Programs[name].Run(&ebpf.RunOptions{Data: frame, Context: ctx})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if verdict == tcxRedirect {
+				passed++
+			}
 		}
-		if verdict == tcxRedirect {
-			passed++
-		}
+		return passed
 	}
-	if passed != 13 {
+	if passed := send(); passed != 13 {
 		t.Errorf("%d buffers of 44 packets passed, want 13", passed)
+	}
+	// A VM's buffer says the size of its packets alone: here one byte, so the frame is as many as it is long.
+	ctx.GSOSegs, ctx.GSOSize = 0, 1
+	if passed := send(); passed != 0 {
+		t.Errorf("%d buffers of %d packets passed, with 28 and a few seconds' left", passed, len(frame))
 	}
 }

@@ -42,7 +42,7 @@ struct {
 } limit_pressure SEC(".maps");
 
 /* How often an update is tried before it is forced. */
-#define LIMIT_RETRIES 8
+#define LIMIT_RETRIES 4
 #define LIMIT_NO_WAY  (~0ull)
 
 /* The debt of a bucket. More than one can have is left from another rate: then it is full. */
