@@ -52,8 +52,8 @@ func (s *site) hear(ns *lab.Namespace, at netip.AddrPort) *heard {
 	return h
 }
 
-// send sends n datagrams as fast as it can.
-func (s *site) send(ns *lab.Namespace, from netip.Addr, to netip.AddrPort, n int) {
+// sendDatagrams sends n datagrams as fast as it can.
+func (s *site) sendDatagrams(ns *lab.Namespace, from netip.Addr, to netip.AddrPort, n int) {
 	s.t.Helper()
 	err := ns.Do(func() error {
 		conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), net.UDPAddrFromAddrPort(to))
@@ -101,8 +101,8 @@ func TestAFloodIsLimitedPerSourceAndAnotherSourcePasses(t *testing.T) {
 	got := s.hear(s.Workload(1), server)
 
 	begin := time.Now()
-	s.send(s.Client, lab.Client4, server, flood)
-	s.send(s.Client, lab.Resolver4, server, polite)
+	s.sendDatagrams(s.Client, lab.Client4, server, flood)
+	s.sendDatagrams(s.Client, lab.Resolver4, server, polite)
 	eventually(t, func() error {
 		if r := s.limitOf("ingress", "flood"); r.Packets != flood+polite || r.Action != "limit" {
 			return fmt.Errorf("the rule saw %+v", r)
@@ -132,7 +132,7 @@ func TestAFloodIsLimitedPerSourceAndAnotherSourcePasses(t *testing.T) {
 	s.kill()
 	s.start()
 	began := time.Now()
-	s.send(s.Client, lab.Client4, server, flood)
+	s.sendDatagrams(s.Client, lab.Client4, server, flood)
 	eventually(t, func() error {
 		if r := s.limitOf("ingress", "flood"); r.Packets != 2*flood+polite {
 			return fmt.Errorf("the rule saw %+v", r)
@@ -145,7 +145,7 @@ func TestAFloodIsLimitedPerSourceAndAnotherSourcePasses(t *testing.T) {
 	passed = got.from(lab.Client4)
 	s.edit("rate: 1pps, burst: 50p", "rate: 1Mpps, burst: 500p")
 	s.apply()
-	s.send(s.Client, lab.Client4, server, 100)
+	s.sendDatagrams(s.Client, lab.Client4, server, 100)
 	eventually(t, func() error {
 		if n := got.from(lab.Client4) - passed; n != 100 {
 			return fmt.Errorf("at the new rate %d of 100 packets arrived", n)
