@@ -43,6 +43,7 @@ const (
 	tcMapSrcUp              = "src_up"
 	tcMapStrict4            = "strict4"
 	tcMapStrict6            = "strict6"
+	tcMapSynListeners       = "syn_listeners"
 	tcMapVerdicts           = "verdicts"
 	tcMapWorkloads          = "workloads"
 	tcProgDownstreamEgress  = "downstream_egress"
@@ -118,35 +119,36 @@ type tcProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcMapSpecs struct {
-	BanHits     *ebpf.MapSpec `ebpf:"ban_hits"`
-	BanState    *ebpf.MapSpec `ebpf:"ban_state"`
-	Bans        *ebpf.MapSpec `ebpf:"bans"`
-	Bans4       *ebpf.MapSpec `ebpf:"bans4"`
-	Bans6       *ebpf.MapSpec `ebpf:"bans6"`
-	Buckets     *ebpf.MapSpec `ebpf:"buckets"`
-	DropBudget  *ebpf.MapSpec `ebpf:"drop_budget"`
-	DropControl *ebpf.MapSpec `ebpf:"drop_control"`
-	DropEvents  *ebpf.MapSpec `ebpf:"drop_events"`
-	Dst4        *ebpf.MapSpec `ebpf:"dst4"`
-	Dst6        *ebpf.MapSpec `ebpf:"dst6"`
-	DstUp       *ebpf.MapSpec `ebpf:"dst_up"`
-	Explained   *ebpf.MapSpec `ebpf:"explained"`
-	FlowsIn     *ebpf.MapSpec `ebpf:"flows_in"`
-	FlowsOut    *ebpf.MapSpec `ebpf:"flows_out"`
-	Interfaces  *ebpf.MapSpec `ebpf:"interfaces"`
-	Leaves      *ebpf.MapSpec `ebpf:"leaves"`
-	Policies    *ebpf.MapSpec `ebpf:"policies"`
-	Reasons     *ebpf.MapSpec `ebpf:"reasons"`
-	RuleHits    *ebpf.MapSpec `ebpf:"rule_hits"`
-	Rules       *ebpf.MapSpec `ebpf:"rules"`
-	Self        *ebpf.MapSpec `ebpf:"self"`
-	Src4        *ebpf.MapSpec `ebpf:"src4"`
-	Src6        *ebpf.MapSpec `ebpf:"src6"`
-	SrcUp       *ebpf.MapSpec `ebpf:"src_up"`
-	Strict4     *ebpf.MapSpec `ebpf:"strict4"`
-	Strict6     *ebpf.MapSpec `ebpf:"strict6"`
-	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
-	Workloads   *ebpf.MapSpec `ebpf:"workloads"`
+	BanHits      *ebpf.MapSpec `ebpf:"ban_hits"`
+	BanState     *ebpf.MapSpec `ebpf:"ban_state"`
+	Bans         *ebpf.MapSpec `ebpf:"bans"`
+	Bans4        *ebpf.MapSpec `ebpf:"bans4"`
+	Bans6        *ebpf.MapSpec `ebpf:"bans6"`
+	Buckets      *ebpf.MapSpec `ebpf:"buckets"`
+	DropBudget   *ebpf.MapSpec `ebpf:"drop_budget"`
+	DropControl  *ebpf.MapSpec `ebpf:"drop_control"`
+	DropEvents   *ebpf.MapSpec `ebpf:"drop_events"`
+	Dst4         *ebpf.MapSpec `ebpf:"dst4"`
+	Dst6         *ebpf.MapSpec `ebpf:"dst6"`
+	DstUp        *ebpf.MapSpec `ebpf:"dst_up"`
+	Explained    *ebpf.MapSpec `ebpf:"explained"`
+	FlowsIn      *ebpf.MapSpec `ebpf:"flows_in"`
+	FlowsOut     *ebpf.MapSpec `ebpf:"flows_out"`
+	Interfaces   *ebpf.MapSpec `ebpf:"interfaces"`
+	Leaves       *ebpf.MapSpec `ebpf:"leaves"`
+	Policies     *ebpf.MapSpec `ebpf:"policies"`
+	Reasons      *ebpf.MapSpec `ebpf:"reasons"`
+	RuleHits     *ebpf.MapSpec `ebpf:"rule_hits"`
+	Rules        *ebpf.MapSpec `ebpf:"rules"`
+	Self         *ebpf.MapSpec `ebpf:"self"`
+	Src4         *ebpf.MapSpec `ebpf:"src4"`
+	Src6         *ebpf.MapSpec `ebpf:"src6"`
+	SrcUp        *ebpf.MapSpec `ebpf:"src_up"`
+	Strict4      *ebpf.MapSpec `ebpf:"strict4"`
+	Strict6      *ebpf.MapSpec `ebpf:"strict6"`
+	SynListeners *ebpf.MapSpec `ebpf:"syn_listeners"`
+	Verdicts     *ebpf.MapSpec `ebpf:"verdicts"`
+	Workloads    *ebpf.MapSpec `ebpf:"workloads"`
 }
 
 // tcVariableSpecs contains global variables before they are loaded into the kernel.
@@ -178,35 +180,36 @@ func (o *tcObjects) Close() error {
 //
 // It can be passed to loadTcObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcMaps struct {
-	BanHits     *ebpf.Map `ebpf:"ban_hits"`
-	BanState    *ebpf.Map `ebpf:"ban_state"`
-	Bans        *ebpf.Map `ebpf:"bans"`
-	Bans4       *ebpf.Map `ebpf:"bans4"`
-	Bans6       *ebpf.Map `ebpf:"bans6"`
-	Buckets     *ebpf.Map `ebpf:"buckets"`
-	DropBudget  *ebpf.Map `ebpf:"drop_budget"`
-	DropControl *ebpf.Map `ebpf:"drop_control"`
-	DropEvents  *ebpf.Map `ebpf:"drop_events"`
-	Dst4        *ebpf.Map `ebpf:"dst4"`
-	Dst6        *ebpf.Map `ebpf:"dst6"`
-	DstUp       *ebpf.Map `ebpf:"dst_up"`
-	Explained   *ebpf.Map `ebpf:"explained"`
-	FlowsIn     *ebpf.Map `ebpf:"flows_in"`
-	FlowsOut    *ebpf.Map `ebpf:"flows_out"`
-	Interfaces  *ebpf.Map `ebpf:"interfaces"`
-	Leaves      *ebpf.Map `ebpf:"leaves"`
-	Policies    *ebpf.Map `ebpf:"policies"`
-	Reasons     *ebpf.Map `ebpf:"reasons"`
-	RuleHits    *ebpf.Map `ebpf:"rule_hits"`
-	Rules       *ebpf.Map `ebpf:"rules"`
-	Self        *ebpf.Map `ebpf:"self"`
-	Src4        *ebpf.Map `ebpf:"src4"`
-	Src6        *ebpf.Map `ebpf:"src6"`
-	SrcUp       *ebpf.Map `ebpf:"src_up"`
-	Strict4     *ebpf.Map `ebpf:"strict4"`
-	Strict6     *ebpf.Map `ebpf:"strict6"`
-	Verdicts    *ebpf.Map `ebpf:"verdicts"`
-	Workloads   *ebpf.Map `ebpf:"workloads"`
+	BanHits      *ebpf.Map `ebpf:"ban_hits"`
+	BanState     *ebpf.Map `ebpf:"ban_state"`
+	Bans         *ebpf.Map `ebpf:"bans"`
+	Bans4        *ebpf.Map `ebpf:"bans4"`
+	Bans6        *ebpf.Map `ebpf:"bans6"`
+	Buckets      *ebpf.Map `ebpf:"buckets"`
+	DropBudget   *ebpf.Map `ebpf:"drop_budget"`
+	DropControl  *ebpf.Map `ebpf:"drop_control"`
+	DropEvents   *ebpf.Map `ebpf:"drop_events"`
+	Dst4         *ebpf.Map `ebpf:"dst4"`
+	Dst6         *ebpf.Map `ebpf:"dst6"`
+	DstUp        *ebpf.Map `ebpf:"dst_up"`
+	Explained    *ebpf.Map `ebpf:"explained"`
+	FlowsIn      *ebpf.Map `ebpf:"flows_in"`
+	FlowsOut     *ebpf.Map `ebpf:"flows_out"`
+	Interfaces   *ebpf.Map `ebpf:"interfaces"`
+	Leaves       *ebpf.Map `ebpf:"leaves"`
+	Policies     *ebpf.Map `ebpf:"policies"`
+	Reasons      *ebpf.Map `ebpf:"reasons"`
+	RuleHits     *ebpf.Map `ebpf:"rule_hits"`
+	Rules        *ebpf.Map `ebpf:"rules"`
+	Self         *ebpf.Map `ebpf:"self"`
+	Src4         *ebpf.Map `ebpf:"src4"`
+	Src6         *ebpf.Map `ebpf:"src6"`
+	SrcUp        *ebpf.Map `ebpf:"src_up"`
+	Strict4      *ebpf.Map `ebpf:"strict4"`
+	Strict6      *ebpf.Map `ebpf:"strict6"`
+	SynListeners *ebpf.Map `ebpf:"syn_listeners"`
+	Verdicts     *ebpf.Map `ebpf:"verdicts"`
+	Workloads    *ebpf.Map `ebpf:"workloads"`
 }
 
 func (m *tcMaps) Close() error {
@@ -238,6 +241,7 @@ func (m *tcMaps) Close() error {
 		m.SrcUp,
 		m.Strict4,
 		m.Strict6,
+		m.SynListeners,
 		m.Verdicts,
 		m.Workloads,
 	)

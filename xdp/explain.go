@@ -17,7 +17,7 @@ var ErrNoGeneration = errors.New("no XDP generation is live")
 
 // Explanation is what the live generation of an interface would do with a frame.
 type Explanation struct {
-	Verdict abi.Fate // pass or drop
+	Verdict abi.Fate // pass, drop or answer
 	Reason  abi.Reason
 	Rule    uint32 // stable id of the acting rule; 0: none acted
 	Policy  int    // abi.PolicyIndex of the policy that decided, or -1 where none did
@@ -82,8 +82,11 @@ func runTwin(twin *ebpf.Program, explained *ebpf.Map, ifindex int, frame []byte)
 		return Explanation{}, fmt.Errorf("read the explanation: %w", err)
 	}
 	e := Explanation{Verdict: abi.FateDrop, Reason: abi.Reason(said.Reason), Rule: said.Rule, Policy: -1}
-	if verdict == xdpPass {
+	switch verdict {
+	case xdpPass:
 		e.Verdict = abi.FatePass
+	case xdpTX:
+		e.Verdict = abi.FateAnswer
 	}
 	if said.Decided != 0 {
 		e.Policy = int(said.Policy)
@@ -91,4 +94,8 @@ func runTwin(twin *ebpf.Program, explained *ebpf.Map, ifindex int, frame []byte)
 	return e, nil
 }
 
-const xdpPass = 2 // XDP_PASS of enum xdp_action
+// Of enum xdp_action.
+const (
+	xdpPass = 2
+	xdpTX   = 3
+)

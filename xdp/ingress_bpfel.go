@@ -16,35 +16,36 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ingressMapBanHits     = "ban_hits"
-	ingressMapBanState    = "ban_state"
-	ingressMapBans        = "bans"
-	ingressMapBans4       = "bans4"
-	ingressMapBans6       = "bans6"
-	ingressMapBuckets     = "buckets"
-	ingressMapDropBudget  = "drop_budget"
-	ingressMapDropControl = "drop_control"
-	ingressMapDropEvents  = "drop_events"
-	ingressMapDst4        = "dst4"
-	ingressMapDst6        = "dst6"
-	ingressMapDstUp       = "dst_up"
-	ingressMapExplained   = "explained"
-	ingressMapFlowsIn     = "flows_in"
-	ingressMapFlowsOut    = "flows_out"
-	ingressMapInterfaces  = "interfaces"
-	ingressMapLeaves      = "leaves"
-	ingressMapPolicies    = "policies"
-	ingressMapReasons     = "reasons"
-	ingressMapRuleHits    = "rule_hits"
-	ingressMapRules       = "rules"
-	ingressMapSelf        = "self"
-	ingressMapSrc4        = "src4"
-	ingressMapSrc6        = "src6"
-	ingressMapSrcUp       = "src_up"
-	ingressMapVerdicts    = "verdicts"
-	ingressProgIngress    = "ingress"
-	ingressVarBucketMask  = "bucket_mask"
-	ingressVarExplain     = "explain"
+	ingressMapBanHits      = "ban_hits"
+	ingressMapBanState     = "ban_state"
+	ingressMapBans         = "bans"
+	ingressMapBans4        = "bans4"
+	ingressMapBans6        = "bans6"
+	ingressMapBuckets      = "buckets"
+	ingressMapDropBudget   = "drop_budget"
+	ingressMapDropControl  = "drop_control"
+	ingressMapDropEvents   = "drop_events"
+	ingressMapDst4         = "dst4"
+	ingressMapDst6         = "dst6"
+	ingressMapDstUp        = "dst_up"
+	ingressMapExplained    = "explained"
+	ingressMapFlowsIn      = "flows_in"
+	ingressMapFlowsOut     = "flows_out"
+	ingressMapInterfaces   = "interfaces"
+	ingressMapLeaves       = "leaves"
+	ingressMapPolicies     = "policies"
+	ingressMapReasons      = "reasons"
+	ingressMapRuleHits     = "rule_hits"
+	ingressMapRules        = "rules"
+	ingressMapSelf         = "self"
+	ingressMapSrc4         = "src4"
+	ingressMapSrc6         = "src6"
+	ingressMapSrcUp        = "src_up"
+	ingressMapSynListeners = "syn_listeners"
+	ingressMapVerdicts     = "verdicts"
+	ingressProgIngress     = "ingress"
+	ingressVarBucketMask   = "bucket_mask"
+	ingressVarExplain      = "explain"
 )
 
 // loadIngress returns the embedded CollectionSpec for ingress.
@@ -96,32 +97,33 @@ type ingressProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ingressMapSpecs struct {
-	BanHits     *ebpf.MapSpec `ebpf:"ban_hits"`
-	BanState    *ebpf.MapSpec `ebpf:"ban_state"`
-	Bans        *ebpf.MapSpec `ebpf:"bans"`
-	Bans4       *ebpf.MapSpec `ebpf:"bans4"`
-	Bans6       *ebpf.MapSpec `ebpf:"bans6"`
-	Buckets     *ebpf.MapSpec `ebpf:"buckets"`
-	DropBudget  *ebpf.MapSpec `ebpf:"drop_budget"`
-	DropControl *ebpf.MapSpec `ebpf:"drop_control"`
-	DropEvents  *ebpf.MapSpec `ebpf:"drop_events"`
-	Dst4        *ebpf.MapSpec `ebpf:"dst4"`
-	Dst6        *ebpf.MapSpec `ebpf:"dst6"`
-	DstUp       *ebpf.MapSpec `ebpf:"dst_up"`
-	Explained   *ebpf.MapSpec `ebpf:"explained"`
-	FlowsIn     *ebpf.MapSpec `ebpf:"flows_in"`
-	FlowsOut    *ebpf.MapSpec `ebpf:"flows_out"`
-	Interfaces  *ebpf.MapSpec `ebpf:"interfaces"`
-	Leaves      *ebpf.MapSpec `ebpf:"leaves"`
-	Policies    *ebpf.MapSpec `ebpf:"policies"`
-	Reasons     *ebpf.MapSpec `ebpf:"reasons"`
-	RuleHits    *ebpf.MapSpec `ebpf:"rule_hits"`
-	Rules       *ebpf.MapSpec `ebpf:"rules"`
-	Self        *ebpf.MapSpec `ebpf:"self"`
-	Src4        *ebpf.MapSpec `ebpf:"src4"`
-	Src6        *ebpf.MapSpec `ebpf:"src6"`
-	SrcUp       *ebpf.MapSpec `ebpf:"src_up"`
-	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
+	BanHits      *ebpf.MapSpec `ebpf:"ban_hits"`
+	BanState     *ebpf.MapSpec `ebpf:"ban_state"`
+	Bans         *ebpf.MapSpec `ebpf:"bans"`
+	Bans4        *ebpf.MapSpec `ebpf:"bans4"`
+	Bans6        *ebpf.MapSpec `ebpf:"bans6"`
+	Buckets      *ebpf.MapSpec `ebpf:"buckets"`
+	DropBudget   *ebpf.MapSpec `ebpf:"drop_budget"`
+	DropControl  *ebpf.MapSpec `ebpf:"drop_control"`
+	DropEvents   *ebpf.MapSpec `ebpf:"drop_events"`
+	Dst4         *ebpf.MapSpec `ebpf:"dst4"`
+	Dst6         *ebpf.MapSpec `ebpf:"dst6"`
+	DstUp        *ebpf.MapSpec `ebpf:"dst_up"`
+	Explained    *ebpf.MapSpec `ebpf:"explained"`
+	FlowsIn      *ebpf.MapSpec `ebpf:"flows_in"`
+	FlowsOut     *ebpf.MapSpec `ebpf:"flows_out"`
+	Interfaces   *ebpf.MapSpec `ebpf:"interfaces"`
+	Leaves       *ebpf.MapSpec `ebpf:"leaves"`
+	Policies     *ebpf.MapSpec `ebpf:"policies"`
+	Reasons      *ebpf.MapSpec `ebpf:"reasons"`
+	RuleHits     *ebpf.MapSpec `ebpf:"rule_hits"`
+	Rules        *ebpf.MapSpec `ebpf:"rules"`
+	Self         *ebpf.MapSpec `ebpf:"self"`
+	Src4         *ebpf.MapSpec `ebpf:"src4"`
+	Src6         *ebpf.MapSpec `ebpf:"src6"`
+	SrcUp        *ebpf.MapSpec `ebpf:"src_up"`
+	SynListeners *ebpf.MapSpec `ebpf:"syn_listeners"`
+	Verdicts     *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
 // ingressVariableSpecs contains global variables before they are loaded into the kernel.
@@ -152,32 +154,33 @@ func (o *ingressObjects) Close() error {
 //
 // It can be passed to loadIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ingressMaps struct {
-	BanHits     *ebpf.Map `ebpf:"ban_hits"`
-	BanState    *ebpf.Map `ebpf:"ban_state"`
-	Bans        *ebpf.Map `ebpf:"bans"`
-	Bans4       *ebpf.Map `ebpf:"bans4"`
-	Bans6       *ebpf.Map `ebpf:"bans6"`
-	Buckets     *ebpf.Map `ebpf:"buckets"`
-	DropBudget  *ebpf.Map `ebpf:"drop_budget"`
-	DropControl *ebpf.Map `ebpf:"drop_control"`
-	DropEvents  *ebpf.Map `ebpf:"drop_events"`
-	Dst4        *ebpf.Map `ebpf:"dst4"`
-	Dst6        *ebpf.Map `ebpf:"dst6"`
-	DstUp       *ebpf.Map `ebpf:"dst_up"`
-	Explained   *ebpf.Map `ebpf:"explained"`
-	FlowsIn     *ebpf.Map `ebpf:"flows_in"`
-	FlowsOut    *ebpf.Map `ebpf:"flows_out"`
-	Interfaces  *ebpf.Map `ebpf:"interfaces"`
-	Leaves      *ebpf.Map `ebpf:"leaves"`
-	Policies    *ebpf.Map `ebpf:"policies"`
-	Reasons     *ebpf.Map `ebpf:"reasons"`
-	RuleHits    *ebpf.Map `ebpf:"rule_hits"`
-	Rules       *ebpf.Map `ebpf:"rules"`
-	Self        *ebpf.Map `ebpf:"self"`
-	Src4        *ebpf.Map `ebpf:"src4"`
-	Src6        *ebpf.Map `ebpf:"src6"`
-	SrcUp       *ebpf.Map `ebpf:"src_up"`
-	Verdicts    *ebpf.Map `ebpf:"verdicts"`
+	BanHits      *ebpf.Map `ebpf:"ban_hits"`
+	BanState     *ebpf.Map `ebpf:"ban_state"`
+	Bans         *ebpf.Map `ebpf:"bans"`
+	Bans4        *ebpf.Map `ebpf:"bans4"`
+	Bans6        *ebpf.Map `ebpf:"bans6"`
+	Buckets      *ebpf.Map `ebpf:"buckets"`
+	DropBudget   *ebpf.Map `ebpf:"drop_budget"`
+	DropControl  *ebpf.Map `ebpf:"drop_control"`
+	DropEvents   *ebpf.Map `ebpf:"drop_events"`
+	Dst4         *ebpf.Map `ebpf:"dst4"`
+	Dst6         *ebpf.Map `ebpf:"dst6"`
+	DstUp        *ebpf.Map `ebpf:"dst_up"`
+	Explained    *ebpf.Map `ebpf:"explained"`
+	FlowsIn      *ebpf.Map `ebpf:"flows_in"`
+	FlowsOut     *ebpf.Map `ebpf:"flows_out"`
+	Interfaces   *ebpf.Map `ebpf:"interfaces"`
+	Leaves       *ebpf.Map `ebpf:"leaves"`
+	Policies     *ebpf.Map `ebpf:"policies"`
+	Reasons      *ebpf.Map `ebpf:"reasons"`
+	RuleHits     *ebpf.Map `ebpf:"rule_hits"`
+	Rules        *ebpf.Map `ebpf:"rules"`
+	Self         *ebpf.Map `ebpf:"self"`
+	Src4         *ebpf.Map `ebpf:"src4"`
+	Src6         *ebpf.Map `ebpf:"src6"`
+	SrcUp        *ebpf.Map `ebpf:"src_up"`
+	SynListeners *ebpf.Map `ebpf:"syn_listeners"`
+	Verdicts     *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *ingressMaps) Close() error {
@@ -207,6 +210,7 @@ func (m *ingressMaps) Close() error {
 		m.Src4,
 		m.Src6,
 		m.SrcUp,
+		m.SynListeners,
 		m.Verdicts,
 	)
 }

@@ -42,6 +42,9 @@ type Generation struct {
 	System    classify.Policy
 	Ingress   classify.Policy
 	FlowSlots uint32 // entries of each flow table, shared with tc
+	// SYNListeners are those whose SYNs rules with syn_cookie have answered: sorted, at most abi.MaxSYNListeners. A SYN to
+	// another address or port that such a rule matches passes.
+	SYNListeners []netip.AddrPort
 	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
 	// of the content.
 	Tables *classify.Tables `json:"-"`

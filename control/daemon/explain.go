@@ -62,7 +62,7 @@ func (e *explainer) xdp(ctx context.Context, name string, frame []byte) (passed 
 	e.banned(&answer, x.Reason)
 	e.decided(&answer, x.Reason, x.Rule, x.Policy, e.d.liveDesired().XDP.Generation.Policies())
 	e.out.Hooks = append(e.out.Hooks, answer)
-	return x.Verdict != abi.FateDrop, nil
+	return x.Verdict == abi.FatePass, nil
 }
 
 func (e *explainer) tc(ctx context.Context, name string, egress bool, frame []byte) error {

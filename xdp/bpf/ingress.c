@@ -11,6 +11,7 @@
 #include "sluice/classify.h"
 #include "sluice/events.h"
 #include "sluice/flow.h"
+#include "syncookie.h"
 
 /* management: matches only what is for the box itself, so no rule of it ever opens the way to a workload. */
 static __always_inline enum reason failsafe_stage(const struct packet *p, const struct classes *c,
@@ -90,7 +91,8 @@ static __always_inline enum reason stages(struct xdp_md *ctx, struct packet *p, 
 	reason = bans_stage(p);
 	if (reason != REASON_NONE)
 		return reason;
-	return rules_stage(p, &c, d);
+	reason = rules_stage(p, &c, d);
+	return reason == REASON_SYN_COOKIE_PASS ? answer_syn(ctx, p) : reason;
 }
 
 /* Whether the decision, and not a stage around it, is what gave the reason: then its policy and rule are shown. */
