@@ -31,6 +31,7 @@ type compiler struct {
 	sets    map[string][]netip.Prefix // sorted, by name
 	places  map[string]place          // of rules, by policy/name
 	shared  shared
+	cookies protected // by rules with syn_cookie
 	errs    config.Errors
 	warn    []string
 }
@@ -52,6 +53,7 @@ func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
 	c.findWorkloads()
 	c.self = c.selfAddresses()
 	c.shared = shared{c.failsafe(), c.system(), c.policy("ingress", "policy.ingress", cfg.Policy.Ingress)}
+	c.cookies = c.synCookies()
 
 	d := &Desired{
 		Host:      c.host(),
@@ -177,6 +179,8 @@ func (c *compiler) xdp() xdp.State {
 		System:    c.shared.system,
 		Ingress:   c.shared.ingress,
 		FlowSlots: c.cfg.Conntrack.MaxEntries,
+
+		SYNListeners: c.cookies.listeners,
 	}}
 	for _, i := range c.cfg.Interfaces {
 		if i.Role != config.RoleUplink || i.XDP == config.XDPNone {

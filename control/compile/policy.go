@@ -106,10 +106,14 @@ func (c *compiler) matrix() tc.Matrix {
 }
 
 func action(a config.Action) classify.Action {
-	if a == config.Drop {
+	switch a {
+	case config.Drop:
 		return classify.Drop
+	case config.SYNCookie:
+		return classify.SYNCookie
+	default:
+		return classify.Accept
 	}
-	return classify.Accept
 }
 
 func fragments(f config.Fragments) classify.Fragments {

@@ -6,12 +6,12 @@ import (
 
 // policies fills the rule lists of the node and of the workloads, which stand in Config already.
 func (b *builder) policies(raw *rawConfig) {
-	b.cfg.Policy.Ingress = b.rules(&raw.Policy.Ingress)
-	b.cfg.Policy.Egress = b.rules(&raw.Policy.Egress)
+	b.cfg.Policy.Ingress = b.rules(&raw.Policy.Ingress, true)
+	b.cfg.Policy.Egress = b.rules(&raw.Policy.Egress, false)
 	for i := range raw.Workloads.items {
 		r, w := &raw.Workloads.items[i], &b.cfg.Workloads[i]
-		w.Ingress = b.rules(&r.Ingress)
-		w.Egress = b.rules(&r.Egress)
+		w.Ingress = b.rules(&r.Ingress, false)
+		w.Egress = b.rules(&r.Egress, false)
 	}
 }
 
@@ -27,21 +27,23 @@ func (b *builder) lockout(raw *rawConfig) {
 		}
 	}
 	for _, rules := range []*rawRules{&raw.Policy.Ingress, &raw.Policy.Egress} {
-		if rules.Default.v == Drop && !failsafe {
+		if rules.Default.v == fate(Drop) && !failsafe {
 			b.add(rules.Default.at, bad("default: drop without a management rule would lock you out").or("write management: accept: first"))
 		}
-		if (rules.Default.v == Drop || len(rules.Rules.items) > 0) && !uplink && !unsure {
+		if (rules.Default.v == fate(Drop) || len(rules.Rules.items) > 0) && !uplink && !unsure {
 			b.add(rules.at, bad("the policy protects nothing: no interface has role uplink").or("give an interface role: uplink"))
 		}
 	}
 }
 
-func (b *builder) rules(raw *rawRules) RuleList {
-	out := RuleList{Default: raw.Default.or(Accept), Fragments: raw.Fragments.v, Pos: raw.pos}
+// rules fills one list. inXDP says that it is policy.ingress, the only one that XDP judges.
+func (b *builder) rules(raw *rawRules, inXDP bool) RuleList {
+	out := RuleList{Default: Action(raw.Default.or(fate(Accept))), Fragments: raw.Fragments.v, Pos: raw.pos}
 	seen := map[string]at{}
 	for i := range raw.Rules.items {
 		r := &raw.Rules.items[i]
 		b.unique(seen, string(r.Name.v), r.Name.ok, r.Name.at, "rule")
+		b.synCookie(r, inXDP)
 		out.Rules = append(out.Rules, b.rule(r))
 	}
 	return out
@@ -67,6 +69,24 @@ func protocolOf(p val[protocol]) Protocol {
 		return p.v.Protocol
 	}
 	return AnyProtocol
+}
+
+// synCookie reports rules with syn_cookie that do not name what they protect: listeners, by address and port.
+func (b *builder) synCookie(r *rawRule, inXDP bool) {
+	if !r.Action.ok || r.Action.v != SYNCookie {
+		return
+	}
+	switch {
+	case !inXDP:
+		b.add(r.Action.at, bad("only policy.ingress can answer with cookies: what XDP sees first").
+			or("move the rule there, or write action: accept; the kernel's own cookies work everywhere"))
+	case !r.Protocol.written() || r.Protocol.ok && r.Protocol.v.Protocol != protocolTCP:
+		b.add(r.Action.at, bad("syn_cookie is about TCP").or("write protocol: tcp"))
+	case !r.Ports.written():
+		b.add(r.Action.at, bad("syn_cookie needs the ports of the listeners").or("write ports:, such as [443]"))
+	case !r.To.written():
+		b.add(r.Action.at, bad("syn_cookie needs the addresses of the listeners").or("write to:, such as [self] or a workload's name"))
+	}
 }
 
 // protocolFamily reports ICMP of the one family with addresses of the other.

@@ -145,8 +145,9 @@ type Action string
 
 // The actions of this version.
 const (
-	Accept Action = "accept"
-	Drop   Action = "drop"
+	Accept    Action = "accept"
+	Drop      Action = "drop"
+	SYNCookie Action = "syn_cookie" // in policy.ingress: XDP answers SYNs, what else matches is accepted
 )
 
 // Fragments says what happens to non-first fragments that a port rule could have matched.

@@ -5,6 +5,7 @@ package config
 type (
 	failMode   string
 	ruleMode   string
+	fate       string // of what no rule decides
 	routeTable string
 	tunnelType string
 	backend    string
@@ -35,11 +36,15 @@ func (failMode) words() words {
 
 func (Action) words() words {
 	return words{
-		now:   []string{"accept", "drop"},
-		later: []string{"limit", "bypass", "syn_cookie"},
+		now:   []string{"accept", "drop", "syn_cookie"},
+		later: []string{"limit", "bypass"},
 		mean: map[string]string{"allow": "accept", "permit": "accept", "pass": "accept", "deny": "drop", "block": "drop",
-			"discard": "drop", "reject": "drop"},
+			"discard": "drop", "reject": "drop", "syncookie": "syn_cookie", "syn-cookie": "syn_cookie", "synproxy": "syn_cookie"},
 	}
+}
+
+func (fate) words() words {
+	return words{now: []string{"accept", "drop"}, mean: Action("").words().mean}
 }
 
 func (Fragments) words() words {

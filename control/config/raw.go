@@ -94,7 +94,7 @@ type rawPolicy struct {
 
 type rawRules struct {
 	at
-	Default   pick[Action]    `key:"default"`
+	Default   pick[fate]      `key:"default"`
 	Fragments pick[Fragments] `key:"fragments"`
 	Rules     list[rawRule]   `key:"rules"`
 }

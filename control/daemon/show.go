@@ -190,6 +190,8 @@ func actionName(a classify.Action) string {
 		return "accept"
 	case classify.Drop:
 		return "drop"
+	case classify.SYNCookie:
+		return "syn_cookie"
 	default:
 		return "continue"
 	}

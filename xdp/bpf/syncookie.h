@@ -30,18 +30,17 @@ struct syn {
 };
 
 /*
- * Whether this SYN is one that the listener is to see. The first of two CPUs passes one; for signed differences, a time
- * that another CPU took a moment later is not in the far past.
+ * Whether this SYN is one that the listener is to see: all, while it does not answer, and else the first after each interval, on
+ * whichever CPU. For signed differences, a time that another CPU took a moment later is not in the far past.
  */
 static __always_inline bool is_listeners_turn(struct syn_listener *l, __u64 now)
 {
+	bool silent = !l->answered_ns || (__s64)(now - l->answered_ns) > SYN_LISTENER_ALIVE;
 	__u64 last = l->passed_ns;
 
-	if ((__s64)(now - l->answered_ns) > SYN_LISTENER_ALIVE || !l->answered_ns)
-		return true;
 	if ((__s64)(now - last) < SYN_PASS_INTERVAL)
-		return false;
-	return explain || __sync_val_compare_and_swap(&l->passed_ns, last, now) == last;
+		return silent;
+	return explain || __sync_val_compare_and_swap(&l->passed_ns, last, now) == last || silent;
 }
 
 /* Whether we know how the listener answers all that the client offers. Without timestamps, only an MSS survives a cookie. */
