@@ -15,6 +15,9 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"sluice/cmd/lab"
@@ -35,30 +38,30 @@ func newProtected(t *testing.T) *site {
 	return s
 }
 
-// takesXDPAnswers lets the ToR take what XDP sends: the other end of a veth drops it without NAPI, which GRO switches on.
+// takesXDPAnswers lets the ToR take what XDP sends: the other end of a veth needs an XDP program for it. (With GRO alone Linux
+// 6.18 puts the frame into the ring and wakes nobody.)
 func (s *site) takesXDPAnswers() {
 	s.t.Helper()
+	const xdpPass = 2
 	err := s.ToR.Do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "GPL",
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, xdpPass), asm.Return()}})
 		if err != nil {
 			return err
 		}
-		defer unix.Close(fd)
-		value := struct{ command, on uint32 }{unix.ETHTOOL_SGRO, 1}
-		var request struct {
-			name [unix.IFNAMSIZ]byte
-			data unsafe.Pointer
-			_    [16]byte
+		defer program.Close()
+		device, err := net.InterfaceByName("gateway")
+		if err != nil {
+			return err
 		}
-		copy(request.name[:], "gateway")
-		request.data = unsafe.Pointer(&value)
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
-			return errno
+		l, err := link.AttachXDP(link.XDPOptions{Program: program, Interface: device.Index, Flags: link.XDPDriverMode})
+		if err == nil {
+			s.t.Cleanup(func() { _ = l.Close() })
 		}
-		return nil
+		return err
 	})
 	if err != nil {
-		s.t.Fatalf("switch GRO on at the ToR's end: %v", err)
+		s.t.Fatalf("a program at the ToR's end: %v", err)
 	}
 }
 
@@ -151,7 +154,8 @@ func (s *site) byCookie(from *lab.Namespace, to netip.AddrPort) net.Conn {
 			s.t.Fatalf("connect to %s: %v", to, err)
 		}
 		s.t.Cleanup(func() { _ = conn.Close() })
-		if s.packets("xdp", "eth0", "syn-cookie") > before {
+		// A SYN that was sent again may have been answered by the kernel.
+		if s.packets("xdp", "eth0", "syn-cookie") > before && info(s.t, conn).Total_retrans == 0 {
 			return conn
 		}
 		s.carries(conn, 100)
@@ -254,10 +258,8 @@ func TestTheKernelCompletesWhatXDPAnsweredWithACookie(t *testing.T) {
 	}
 
 	// Without timestamps an MSS alone survives.
-	for _, key := range []string{"net/ipv4/tcp_timestamps"} {
-		if err := s.Client.Sysctl(key, "0"); err != nil {
-			t.Fatal(err)
-		}
+	if err := s.Client.Sysctl("net/ipv4/tcp_timestamps", "0"); err != nil {
+		t.Fatal(err)
 	}
 	for _, v := range servers[:4] {
 		conn := s.byCookie(s.Client, netip.AddrPortFrom(v.at, cookiePort))
@@ -277,10 +279,10 @@ func TestTheKernelCompletesWhatXDPAnsweredWithACookie(t *testing.T) {
 // refusesAClosedPort: where nobody listens the kernel says so.
 func (s *site) refusesAClosedPort() {
 	s.t.Helper()
-	for _, a := range []netip.Addr{lab.Gateway4, lab.Web6[1]} {
+	for _, at := range []netip.AddrPort{netip.AddrPortFrom(lab.Gateway4, 80), netip.AddrPortFrom(lab.Web6[1], cookiePort)} {
 		for range 5 {
-			if _, err := s.dial(s.Client, netip.AddrPortFrom(a, cookiePort)); !errors.Is(err, unix.ECONNREFUSED) && a != lab.Gateway4 {
-				s.t.Errorf("a port where nobody listens: %v", err)
+			if _, err := s.dial(s.Client, at); !errors.Is(err, unix.ECONNREFUSED) {
+				s.t.Errorf("%s, where nobody listens: %v", at, err)
 			}
 		}
 	}

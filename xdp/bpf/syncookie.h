@@ -46,9 +46,7 @@ static __always_inline bool is_listeners_turn(struct syn_listener *l, __u64 now)
 /* Whether we know how the listener answers all that the client offers. Without timestamps, only an MSS survives a cookie. */
 static __always_inline bool is_known(const struct syn_listener *l, const struct tcp_options *offered)
 {
-	if (!l->mss || (offered->flags & OPTION_SIGNED))
-		return false;
-	return !(offered->flags & LISTENER_TIMESTAMPS) || !(offered->flags & ~l->flags);
+	return l->mss && (!(offered->flags & LISTENER_TIMESTAMPS) || !(offered->flags & ~l->flags));
 }
 
 /* Sources that no answer may go to: the kernel drops them, or has its own mind about them. */
@@ -129,7 +127,7 @@ static __always_inline bool read_syn(struct xdp_md *ctx, const struct packet *p,
 	    bpf_xdp_load_bytes(ctx, p->l4 + sizeof(s->tcp), s->options.byte, options))
 		return false;
 	parse_tcp_options(&s->options, options, &s->says);
-	return true;
+	return !(s->says.flags & OPTION_SIGNED);
 }
 
 /* The kernel's cookie for this SYN, or negative. Helpers of kernel 6.0; the MSS of the client is in it. */
@@ -252,10 +250,11 @@ __noinline int answer_syn(struct xdp_md *ctx, const struct packet *p)
 	eth = (void *)(long)ctx->data;
 	if (!l || (void *)(eth + 1) > (void *)(long)ctx->data_end)
 		return REASON_SYN_COOKIE_PASS;
-	if (!is_answerable(eth, p) || !read_syn(ctx, p, &s) || !is_known(l, &s.says))
+	/* What the listener may never answer must not take its turn. */
+	if (!is_answerable(eth, p) || !read_syn(ctx, p, &s))
 		return REASON_SYN_COOKIE_PASS;
 	now = bpf_ktime_get_ns();
-	if (is_listeners_turn(l, now))
+	if (is_listeners_turn(l, now) || !is_known(l, &s.says))
 		return REASON_SYN_COOKIE_PASS;
 	cookie = cookie_of(ctx, p, &s);
 	if (cookie < 0)

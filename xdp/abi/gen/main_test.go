@@ -42,6 +42,7 @@ func mirrored() map[string]any {
 		"failsafe":    abi.Failsafe{},
 		"ban":         abi.Ban{}, "ban_state": abi.BanState{}, "ban_hit": abi.BanHit{},
 		"drop_event": abi.DropEvent{}, "drop_control": abi.DropControl{}, "drop_budget": abi.DropBudget{},
+		"syn_listener_key": abi.SYNListenerKey{}, "syn_listener": abi.SYNListener{},
 	}
 }
 
