@@ -11,9 +11,9 @@ import (
 	"sluice/xdp/abi"
 )
 
-// cookieSysctls make the kernel take the cookies of XDP for its own: tcp_syncookies 2, because at 1 it looks at none unless
-// its own queue overflowed; tcp_timestamps 2, because at 1 they have an offset per connection that only the kernel knows,
-// and SACK and window scale ride in them.
+// cookieSysctls make the kernel take the cookies of XDP for its own. tcp_syncookies 2: at 1 the listener sends none while its
+// queue has room, and looks at none. tcp_timestamps 2: at 1 they have an offset per connection that only the kernel knows; window
+// scale and SACK, which ride in them, are then read wrong (Linux 6.18: half the connections broke).
 var cookieSysctls = []string{"net.ipv4.tcp_syncookies", "net.ipv4.tcp_timestamps"}
 
 const cookieValue = "2"

@@ -257,23 +257,28 @@ func TestTheKernelCompletesWhatXDPAnsweredWithACookie(t *testing.T) {
 		t.Error("nothing was passed")
 	}
 
-	// Without timestamps an MSS alone survives.
-	if err := s.Client.Sysctl("net/ipv4/tcp_timestamps", "0"); err != nil {
-		t.Fatal(err)
-	}
-	for _, v := range servers[:4] {
-		conn := s.byCookie(s.Client, netip.AddrPortFrom(v.at, cookiePort))
-		s.carries(conn, 300_000)
-		ours, theirs := info(t, conn), info(t, listening[v.at].of(t, conn))
-		if (ours.Options|theirs.Options)&(optTimestamps|optSACK|optWScale) != 0 {
-			t.Errorf("%s, no timestamps: options %#x at the client, %#x at the listener", v.name, ours.Options, theirs.Options)
-		}
-		if ours.Snd_mss < 1200 || theirs.Snd_mss < 1200 {
-			t.Errorf("%s, no timestamps: MSS %d and %d", v.name, ours.Snd_mss, theirs.Snd_mss)
-		}
-	}
+	s.survivesWithoutTimestamps(listening)
 	s.refusesAClosedPort()
 	s.settingsAreGivenBack()
+}
+
+// survivesWithoutTimestamps: then a cookie keeps an MSS alone.
+func (s *site) survivesWithoutTimestamps(listening map[netip.Addr]*echoServer) {
+	s.t.Helper()
+	if err := s.Client.Sysctl("net/ipv4/tcp_timestamps", "0"); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, server := range []netip.Addr{lab.Gateway4, lab.Gateway6, lab.Web4[0], lab.Web6[0]} {
+		conn := s.byCookie(s.Client, netip.AddrPortFrom(server, cookiePort))
+		s.carries(conn, 300_000)
+		ours, theirs := info(s.t, conn), info(s.t, listening[server].of(s.t, conn))
+		if (ours.Options|theirs.Options)&(optTimestamps|optSACK|optWScale) != 0 {
+			s.t.Errorf("%s, no timestamps: options %#x at the client, %#x at the listener", server, ours.Options, theirs.Options)
+		}
+		if ours.Snd_mss < 1200 || theirs.Snd_mss < 1200 {
+			s.t.Errorf("%s, no timestamps: MSS %d and %d", server, ours.Snd_mss, theirs.Snd_mss)
+		}
+	}
 }
 
 // refusesAClosedPort: where nobody listens the kernel says so.
