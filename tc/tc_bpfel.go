@@ -50,6 +50,7 @@ const (
 	tcMapSrcUp              = "src_up"
 	tcMapStrict4            = "strict4"
 	tcMapStrict6            = "strict6"
+	tcMapSynListeners       = "syn_listeners"
 	tcMapVerdicts           = "verdicts"
 	tcMapWatchBudgets       = "watch_budgets"
 	tcMapWorkloads          = "workloads"
@@ -161,6 +162,7 @@ type tcMapSpecs struct {
 	SrcUp          *ebpf.MapSpec `ebpf:"src_up"`
 	Strict4        *ebpf.MapSpec `ebpf:"strict4"`
 	Strict6        *ebpf.MapSpec `ebpf:"strict6"`
+	SynListeners   *ebpf.MapSpec `ebpf:"syn_listeners"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 	WatchBudgets   *ebpf.MapSpec `ebpf:"watch_budgets"`
 	Workloads      *ebpf.MapSpec `ebpf:"workloads"`
@@ -230,6 +232,7 @@ type tcMaps struct {
 	SrcUp          *ebpf.Map `ebpf:"src_up"`
 	Strict4        *ebpf.Map `ebpf:"strict4"`
 	Strict6        *ebpf.Map `ebpf:"strict6"`
+	SynListeners   *ebpf.Map `ebpf:"syn_listeners"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 	WatchBudgets   *ebpf.Map `ebpf:"watch_budgets"`
 	Workloads      *ebpf.Map `ebpf:"workloads"`
@@ -271,6 +274,7 @@ func (m *tcMaps) Close() error {
 		m.SrcUp,
 		m.Strict4,
 		m.Strict6,
+		m.SynListeners,
 		m.Verdicts,
 		m.WatchBudgets,
 		m.Workloads,

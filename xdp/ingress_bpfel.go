@@ -49,6 +49,7 @@ const (
 	ingressMapSrc4           = "src4"
 	ingressMapSrc6           = "src6"
 	ingressMapSrcUp          = "src_up"
+	ingressMapSynListeners   = "syn_listeners"
 	ingressMapVerdicts       = "verdicts"
 	ingressMapWatchBudgets   = "watch_budgets"
 	ingressProgIngress       = "ingress"
@@ -139,6 +140,7 @@ type ingressMapSpecs struct {
 	Src4           *ebpf.MapSpec `ebpf:"src4"`
 	Src6           *ebpf.MapSpec `ebpf:"src6"`
 	SrcUp          *ebpf.MapSpec `ebpf:"src_up"`
+	SynListeners   *ebpf.MapSpec `ebpf:"syn_listeners"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 	WatchBudgets   *ebpf.MapSpec `ebpf:"watch_budgets"`
 }
@@ -205,6 +207,7 @@ type ingressMaps struct {
 	Src4           *ebpf.Map `ebpf:"src4"`
 	Src6           *ebpf.Map `ebpf:"src6"`
 	SrcUp          *ebpf.Map `ebpf:"src_up"`
+	SynListeners   *ebpf.Map `ebpf:"syn_listeners"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 	WatchBudgets   *ebpf.Map `ebpf:"watch_budgets"`
 }
@@ -244,6 +247,7 @@ func (m *ingressMaps) Close() error {
 		m.Src4,
 		m.Src6,
 		m.SrcUp,
+		m.SynListeners,
 		m.Verdicts,
 		m.WatchBudgets,
 	)

@@ -49,6 +49,18 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 		return err
 	}
 	defer doors.Close()
+	protected, err := openListeners(dir)
+	if err != nil {
+		return err
+	}
+	defer protected.Close()
+	// The table has no room for those of two generations: what goes is passed to the kernel by either.
+	if err := protected.retain(want.Generation.SYNListeners); err != nil {
+		return err
+	}
+	if err := protected.add(want.Generation.SYNListeners); err != nil {
+		return err
+	}
 	for _, i := range want.Interfaces {
 		if err := dir.Switch(pin.Hook{Kind: hookKind, Interface: i.Name}, g.Programs[liveProgram]); err != nil {
 			return err

@@ -45,6 +45,9 @@ type Generation struct {
 	Limiters  []classify.Limiter // rules with Limit name theirs by index
 	FlowSlots uint32             // entries of each flow table, shared with tc
 	Sockets   []xsk.Socket       // that rules with bypass hand packets to
+	// SYNListeners are those whose SYNs rules with syn_cookie have answered: sorted, at most abi.MaxSYNListeners. A SYN to
+	// another address or port that such a rule matches passes.
+	SYNListeners []netip.AddrPort
 	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
 	// of the content.
 	Tables *classify.Tables `json:"-"`

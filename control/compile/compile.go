@@ -34,6 +34,7 @@ type compiler struct {
 	limiters []classify.Limiter        // of all policies so far
 	crowded  bool                      // there were more
 	shared   shared
+	cookies  protected // by rules with syn_cookie
 	errs     config.Errors
 	warn     []string
 }
@@ -59,6 +60,7 @@ func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
 	c.self = c.selfAddresses()
 	c.shared = shared{failsafe: c.failsafe(), system: c.system(), ingress: c.policy("ingress", "policy.ingress", cfg.Policy.Ingress)}
 	c.shared.limiters = slices.Clone(c.limiters)
+	c.cookies = c.synCookies()
 
 	d := &Desired{
 		Host:      c.host(),
@@ -187,6 +189,8 @@ func (c *compiler) xdp() xdp.State {
 		Limiters:  c.shared.limiters,
 		FlowSlots: c.cfg.Conntrack.MaxEntries,
 		Sockets:   c.sockets(),
+
+		SYNListeners: c.cookies.listeners,
 	}}
 	for _, i := range c.cfg.Interfaces {
 		if i.Role != config.RoleUplink || i.XDP == config.XDPNone {

@@ -113,6 +113,8 @@ func action(a config.Action) classify.Action {
 		return classify.Limit
 	case config.Bypass:
 		return classify.Bypass
+	case config.SYNCookie:
+		return classify.SYNCookie
 	default:
 		return classify.Accept
 	}

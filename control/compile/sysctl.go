@@ -23,6 +23,11 @@ func (c *compiler) sysctls() []host.Sysctl {
 	if forwards6 {
 		want["net.ipv6.conf.all.forwarding"] = "1"
 	}
+	if c.cookies.own {
+		for _, key := range cookieSysctls {
+			want[key] = cookieValue
+		}
+	}
 	for _, s := range c.cfg.Sysctls {
 		want[s.Key] = s.Value // the file has the last word
 	}

@@ -97,6 +97,9 @@ func (p *printer) host(s host.State) {
 	for _, y := range s.Sysctls {
 		p.line("sysctl", y.Key, "=", y.Value)
 	}
+	for _, y := range s.Inner {
+		p.line("behind", y.Link, "sysctl", y.Key, "=", y.Value)
+	}
 }
 
 func (p *printer) wireguard(s wireguard.State) {

@@ -44,6 +44,7 @@ func (b *builder) rules(raw *rawRules, in judged) RuleList {
 		r := &raw.Rules.items[i]
 		b.unique(seen, string(r.Name.v), r.Name.ok, r.Name.at, "rule")
 		b.socketOf(r, in)
+		b.synCookie(r, in)
 		out.Rules = append(out.Rules, b.rule(r, in))
 	}
 	b.fragmentsDropped(raw)
@@ -73,6 +74,24 @@ func protocolOf(p val[protocol]) Protocol {
 		return p.v.Protocol
 	}
 	return AnyProtocol
+}
+
+// synCookie reports rules with syn_cookie that do not name what they protect: listeners, by address and port.
+func (b *builder) synCookie(r *rawRule, in judged) {
+	if !r.Action.ok || r.Action.v != SYNCookie {
+		return
+	}
+	switch {
+	case in != atIngress:
+		b.add(r.Action.at, bad("only policy.ingress can answer with cookies: what XDP sees first").
+			or("move the rule there, or write action: accept; the kernel's own cookies work everywhere"))
+	case !r.Protocol.written() || r.Protocol.ok && r.Protocol.v.Protocol != protocolTCP:
+		b.add(r.Action.at, bad("syn_cookie is about TCP").or("write protocol: tcp"))
+	case !r.Ports.written():
+		b.add(r.Action.at, bad("syn_cookie needs the ports of the listeners").or("write ports:, such as [443]"))
+	case !r.To.written():
+		b.add(r.Action.at, bad("syn_cookie needs the addresses of the listeners").or("write to:, such as [self] or a workload's name"))
+	}
 }
 
 // protocolFamily reports ICMP of the one family with addresses of the other.

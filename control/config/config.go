@@ -189,9 +189,12 @@ type Action string
 const (
 	Accept Action = "accept"
 	Drop   Action = "drop"
-	Bypass Action = "bypass" // in policy.ingress: hands the packet to Rule.Socket
 	// ActionLimit accepts what is within Rule.Limit and drops the rest.
 	ActionLimit Action = "limit"
+	// SYNCookie, in policy.ingress: XDP answers SYNs, what else matches is accepted.
+	SYNCookie Action = "syn_cookie"
+	// Bypass, in policy.ingress, hands the packet to Rule.Socket.
+	Bypass Action = "bypass"
 )
 
 // Fragments says what happens to non-first fragments that a port rule could have matched.

@@ -5,12 +5,12 @@ package config
 type (
 	failMode   string
 	ruleMode   string
+	fate       string // of what no rule decides
 	routeTable string
 	tunnelType string
 	backend    string
 	keep       string
 	limitPer   string
-	fate       string // what a default does: no more than these two
 )
 
 const shadow ruleMode = "shadow"
@@ -37,10 +37,10 @@ func (failMode) words() words {
 
 func (Action) words() words {
 	return words{
-		now:   []string{"accept", "drop", "limit", "bypass"},
-		later: []string{"syn_cookie"},
+		now: []string{"accept", "drop", "limit", "syn_cookie", "bypass"},
 		mean: map[string]string{"allow": "accept", "permit": "accept", "pass": "accept", "deny": "drop", "block": "drop",
-			"discard": "drop", "reject": "drop", "police": "limit", "ratelimit": "limit", "rate-limit": "limit"},
+			"discard": "drop", "reject": "drop", "police": "limit", "ratelimit": "limit", "rate-limit": "limit",
+			"syncookie": "syn_cookie", "syn-cookie": "syn_cookie", "synproxy": "syn_cookie"},
 	}
 }
 

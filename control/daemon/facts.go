@@ -6,6 +6,7 @@ import (
 
 	"sluice/control/compile"
 	"sluice/control/config"
+	"sluice/control/host"
 	"sluice/crypto/keys"
 )
 
@@ -13,6 +14,9 @@ import (
 func (d *Daemon) facts(ctx context.Context, cfg *config.Config) (compile.Facts, error) {
 	h, err := d.host.GatherFacts(ctx)
 	if err != nil {
+		return compile.Facts{}, err
+	}
+	if h.Behind, err = host.WorkloadsBehind(ctx, compile.LooksBehind(cfg)); err != nil {
 		return compile.Facts{}, err
 	}
 	public, err := publicKeys(cfg)

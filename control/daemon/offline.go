@@ -58,7 +58,7 @@ func Load(file string) (api.Candidate, error) {
 
 // Check parses and compiles a file as if every interface that it names were there and every key made: it may be meant
 // for another machine. An error is of type config.Errors where the file is bad.
-func Check(_ context.Context, file string) (Report, error) {
+func Check(ctx context.Context, file string) (Report, error) {
 	r := Report{File: file, Objects: []ObjectCost{}, Warnings: []string{}, Errors: []api.Problem{}}
 	src, err := config.LoadFile(file)
 	if err != nil {
@@ -74,7 +74,12 @@ func Check(_ context.Context, file string) (Report, error) {
 		return r, err
 	}
 	r.Warnings = append(r.Warnings, missing...)
-	desired, err := compile.Compile(cfg, compile.Runtime{Watched: watched}, pretend(cfg))
+	facts := pretend(cfg)
+	// Where it is meant for this machine, what stands behind its workloads is known.
+	if facts.Host.Behind, err = host.WorkloadsBehind(ctx, compile.LooksBehind(cfg)); err != nil {
+		return r, err
+	}
+	desired, err := compile.Compile(cfg, compile.Runtime{Watched: watched}, facts)
 	if err != nil {
 		return r, err
 	}

@@ -59,6 +59,7 @@ func Diff(have, want State) []Op {
 	plain := func(s Sysctl) bool { return !forwarding(s) }
 
 	add(diffSysctls(filter(have.Sysctls, plain), filter(want.Sysctls, plain)))
+	add(diffInner(have.Inner, want.Inner))
 	add(diffLinks(have.Links, want.Links))
 	add(diffList(have.Addresses, want.Addresses, addressKey,
 		func(h, w Address) bool { return h.Keep == w.Keep },

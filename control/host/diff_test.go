@@ -55,7 +55,12 @@ func generated(r *rand.Rand) State {
 		{"net.ipv4.ip_forward", "1"}, {"net.ipv4.ip_forward", "0"}, {"net.ipv6.conf.all.forwarding", "1"},
 		{"net.ipv6.conf.default.accept_ra", "0"}, {"net.ipv6.conf.eth0.accept_ra", "2"}, {"net.ipv6.conf.all.accept_ra", "0"},
 	}
+	inner := []InnerSysctl{
+		{"web-1", "net.ipv4.tcp_syncookies", "2"}, {"web-1", "net.ipv4.tcp_syncookies", "1"}, {"web-1", "net.ipv4.tcp_timestamps", "2"},
+		{"web-2", "net.ipv4.tcp_syncookies", "2"},
+	}
 	return State{
+		Inner:     pick(r, inner, InnerSysctl.id),
 		Links:     pick(r, links, func(l Link) string { return l.Name }),
 		Addresses: pick(r, addresses, addressKey),
 		Routes:    pick(r, routes, Route.key),
@@ -106,6 +111,10 @@ func model(t *testing.T, s State, op Op) State {
 		s.Sysctls = append(filter(s.Sysctls, func(v Sysctl) bool { return v.Key != o.Key }), o.Sysctl)
 	case dropSysctl:
 		s.Sysctls = filter(s.Sysctls, func(v Sysctl) bool { return v.Key != o.Key })
+	case setInner:
+		s.Inner = append(filter(s.Inner, func(v InnerSysctl) bool { return v.id() != o.id() }), o.InnerSysctl)
+	case dropInner:
+		s.Inner = filter(s.Inner, func(v InnerSysctl) bool { return v.id() != o.id() })
 	default:
 		t.Fatalf("a step that the model does not know: %T", op)
 	}
@@ -120,6 +129,8 @@ func sorted(s State) State {
 	slices.SortFunc(s.Routes, func(a, b Route) int { return cmp.Compare(a.String(), b.String()) })
 	slices.SortFunc(s.Rules, func(a, b Rule) int { return cmp.Compare(a.String(), b.String()) })
 	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Key, b.Key) })
+	s.Inner = slices.Clone(s.Inner)
+	slices.SortFunc(s.Inner, compareInner)
 	return s
 }
 
@@ -189,12 +200,14 @@ func TestOrderOfSteps(t *testing.T) {
 // A field that is new in a State type must be thought of in Diff: this test is told when it was.
 func TestEveryFieldIsKnownToDiff(t *testing.T) {
 	known := map[reflect.Type][]string{
-		reflect.TypeFor[State]():   {"Links", "Addresses", "Routes", "Rules", "Sysctls"},
+		reflect.TypeFor[State]():   {"Links", "Addresses", "Routes", "Rules", "Sysctls", "Inner"},
 		reflect.TypeFor[Link]():    {"Name", "Up", "MTU", "Group"},
 		reflect.TypeFor[Address](): {"Link", "Prefix", "Keep", "Adopted"},
 		reflect.TypeFor[Route]():   {"Prefix", "Type", "Via", "Link", "Metric", "Table", "Keep", "Adopted"},
 		reflect.TypeFor[Rule]():    {"Priority", "IPv6", "InLink", "Table", "SuppressGroup", "Prohibit"},
 		reflect.TypeFor[Sysctl]():  {"Key", "Value"},
+
+		reflect.TypeFor[InnerSysctl](): {"Link", "Key", "Value"},
 	}
 	for typ, fields := range known {
 		var got []string

@@ -104,7 +104,10 @@ func (h *Host) observe(ctx context.Context) (State, error) {
 	if s.Rules, err = h.observeRules(); err != nil {
 		return State{}, err
 	}
-	s.Sysctls, err = h.observeSysctls(links)
+	if s.Sysctls, err = h.observeSysctls(links); err != nil {
+		return State{}, err
+	}
+	s.Inner, err = h.observeInner()
 	return s, err
 }
 
@@ -155,7 +158,7 @@ func (h *Host) prune(ctx context.Context) error {
 		return err
 	}
 	l := h.ledger
-	l.Links, l.Sysctls = nil, nil
+	l.Links, l.Sysctls, l.Inner = nil, nil, nil
 	l.Addresses = filter(l.Addresses, func(c addressClaim) bool {
 		return slices.ContainsFunc(have.Addresses, func(a Address) bool { return a.Link == c.Link && a.Prefix == c.Prefix })
 	})

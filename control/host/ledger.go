@@ -28,6 +28,7 @@ type ledger struct {
 	Addresses []addressClaim `json:"addresses,omitempty"`
 	Routes    []routeClaim   `json:"routes,omitempty"`
 	Sysctls   []sysctlClaim  `json:"sysctls,omitempty"` // in the order of claiming
+	Inner     []innerClaim   `json:"inner_sysctls,omitempty"`
 }
 
 // linkClaim holds by index: a link that was deleted and made again under its old name is not the one we changed.
@@ -71,6 +72,18 @@ type sysctlClaim struct {
 	Around map[string]string `json:"around,omitempty"`
 }
 
+// innerClaim is on a setting of the namespace behind a veth.
+type innerClaim struct {
+	Link      string `json:"link"`
+	Namespace string `json:"namespace"` // as ledger.Namespace
+	Key       string `json:"key"`
+	Path      string `json:"path"`
+	Value     string `json:"value"`
+	Before    string `json:"before"`
+}
+
+func (c innerClaim) id() innerID { return innerID{c.Link, c.Path} }
+
 func (l *ledger) link(index int) *linkClaim {
 	i := slices.IndexFunc(l.Links, func(c linkClaim) bool { return c.Index == index })
 	if i < 0 {
@@ -106,7 +119,7 @@ func (l *ledger) sysctl(path string) *sysctlClaim {
 func (c routeClaim) key() routeKey { return routeKey{c.Table, c.Prefix, c.Metric} }
 
 func (l *ledger) empty() bool {
-	return len(l.Links)+len(l.Addresses)+len(l.Routes)+len(l.Sysctls) == 0
+	return len(l.Links)+len(l.Addresses)+len(l.Routes)+len(l.Sysctls)+len(l.Inner) == 0
 }
 
 // loadLedger reads the file; a missing file and one of another boot or namespace are an empty ledger.

@@ -9,11 +9,12 @@ const RouteProtocol = 188
 
 // State is what the host subsystem should hold, or holds of ours.
 type State struct {
-	Links     []Link    // sorted by name
-	Addresses []Address // sorted by link, then prefix
-	Routes    []Route   // sorted by table, prefix, metric
-	Rules     []Rule    // sorted by priority, then family
-	Sysctls   []Sysctl  // sorted by key
+	Links     []Link        // sorted by name
+	Addresses []Address     // sorted by link, then prefix
+	Routes    []Route       // sorted by table, prefix, metric
+	Rules     []Rule        // sorted by priority, then family
+	Sysctls   []Sysctl      // sorted by key
+	Inner     []InnerSysctl // of workloads' namespaces, sorted by link, then key
 }
 
 // Link is an existing link whose attributes the file writes.
@@ -75,10 +76,16 @@ type Rule struct {
 // the ledger and restored on down.
 type Sysctl struct{ Key, Value string }
 
+// InnerSysctl is a key in the network namespace at the other end of a workload's veth. Like Sysctl it is restored on
+// down, where that namespace is still there.
+type InnerSysctl struct{ Link, Key, Value string }
+
 // Facts are what the machine says about itself; they carry no wishes.
 type Facts struct {
 	KernelRelease string
 	Links         []LinkFact // sorted by name
+	// Behind tells of the interfaces of workloads that were asked about: WorkloadsBehind.
+	Behind map[string]Behind
 }
 
 // LinkFact is one link of the daemon's namespace.

@@ -100,3 +100,6 @@ func around(path string) ([]string, error) {
 	}
 	return out, nil
 }
+
+// SameSysctl says whether two spellings name one key.
+func SameSysctl(a, b string) bool { return sysctlID(a) == sysctlID(b) }

@@ -6,6 +6,7 @@
  */
 
 #include "forward.h"
+#include "listen.h"
 
 static __always_inline __u32 workload_policy(const struct interface *in, bool egress)
 {
@@ -288,7 +289,8 @@ static __always_inline enum reason judge_outbound(struct view *v)
  * What the node itself sends: by policy.egress, or toward a workload by the workload's ingress policy. Its own ICMP
  * errors need no flow: what could not be forwarded was never tracked, and path MTU discovery depends on the answer.
  */
-static __always_inline int egress_local(struct view *v, const struct interface *out, enum role role)
+static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, const struct interface *out,
+					enum role role)
 {
 	bool to_workload = role == ROLE_WORKLOAD;
 	void *asked = to_workload ? (void *)&flows_out
@@ -307,6 +309,7 @@ static __always_inline int egress_local(struct view *v, const struct interface *
 		track_reply(asked, v);
 	else
 		track(v, !to_workload, to_workload);
+	learn_listener(skb, &v->p);
 	return leave_with(v, reason);
 }
 
@@ -356,14 +359,16 @@ static __always_inline int walk_egress(struct __sk_buff *skb, struct view *v, en
 		return leave_with(v, reason);
 	if (role == ROLE_UPLINK && !(skb->mark & MARK_UNDERLAY) && is_strict(&v->p))
 		return leave_with(v, REASON_STRICT_TUNNEL);
-	if (skb->mark & MARK_JUDGED)
+	if (skb->mark & MARK_JUDGED) {
+		learn_listener(skb, &v->p);
 		return leave_with(v, REASON_JUDGED);
+	}
 	if (role == ROLE_WORKLOAD && !out->workload)
 		return leave_with(v, REASON_WORKLOAD_UNKNOWN);
 	prepare(skb, v, out, false);
 	if (from_index)
 		return egress_forwarded(v, out, role, from_index);
-	return egress_local(v, out, role);
+	return egress_local(skb, v, out, role);
 }
 
 static __always_inline int egress(struct __sk_buff *skb, enum role role)

@@ -4,85 +4,89 @@ package abi
 
 // The numbers that the headers define.
 const (
-	InterfaceSlots     = 256
-	InterfaceJudge     = 1
-	InterfaceL3        = 2
-	InterfaceFailOpen  = 4
-	MaxRules           = 524288
-	MaxClasses         = 4194304
-	MaxWalk            = 2048
-	RuleIDs            = 131072
-	RefKindShift       = 62
-	RefInnerBits       = 12
-	ClassKeyed         = 8388608
-	ClassPaired        = 4194304
-	ClassNumber        = 4194303
-	MaxTableDepth4     = 8
-	MaxTableDepth6     = 32
-	MaxTableRuns       = 8
-	RuleShadow         = 1
-	RuleAnyProtocol    = 2
-	RulePorts          = 4
-	RuleSourcePorts    = 8
-	RuleSrc            = 16
-	RuleDst            = 32
-	RuleRest           = 64
-	RuleHidden         = 128
-	RuleVLAN           = 256
-	RuleLength         = 512
-	RuleICMP           = 1024
-	RuleTCP            = 2048
-	RuleTransport      = 3084
-	LeafEntry          = 2147483648
-	EntrySure          = 1073741824
-	EntryNumber        = 1073741823
-	ListMore           = 4294967296
-	LeafSearch         = 21
-	PortKeyHidden      = 16777216
-	PortKeyEnd         = 33554432
-	BucketShadow       = 2147483648
-	BucketWide         = 1073741824
-	NoClass            = 4294967295
-	BucketSlots        = 4
-	MaxBucketProbes    = 16
-	MaxAncestors       = 256
-	KeySrc             = 1
-	KeyDst             = 2
-	KeyBoth            = 4
-	KeyWideSrc         = 8
-	KeyWideDst         = 16
-	MaxWorkloads       = 1024
-	MaxPolicies        = 2052
-	FlowReplied        = 1
-	FlowClosing        = 2
-	MarkJudged         = 0x10000
-	MarkUnderlay       = 0x1000000
-	MarkOurs           = 0x1010000
-	MaxFailsafe        = 256
-	MaxSelf            = 1024
-	MaxBans            = 100000
-	MaxLimiters        = 4096
-	LimitTickBits      = 6
-	LimitPackets       = 128
-	LimitBytes         = 131072
-	LimitByBytes       = 1
-	LimitBySource      = 2
-	LimitWays          = 4
-	LimitSets          = 65536
-	LimitProven        = 4
-	WatchWindowNs      = 100000000
-	EventPorts         = 1
-	EventFragment      = 2
-	EventRingSize      = 262144
-	CaptureRules       = 8
-	CaptureSnaplen     = 9216
-	CaptureRingSize    = 4194304
-	CaptureReasonWords = 2
-	CaptureProtocol    = 1
-	CaptureL3          = 1
-	MaxSockets         = 256
-	SocketQueues       = 256
-	ReasonSlots        = 128
+	InterfaceSlots      = 256
+	InterfaceJudge      = 1
+	InterfaceL3         = 2
+	InterfaceFailOpen   = 4
+	MaxRules            = 524288
+	MaxClasses          = 4194304
+	MaxWalk             = 2048
+	RuleIDs             = 131072
+	RefKindShift        = 62
+	RefInnerBits        = 12
+	ClassKeyed          = 8388608
+	ClassPaired         = 4194304
+	ClassNumber         = 4194303
+	MaxTableDepth4      = 8
+	MaxTableDepth6      = 32
+	MaxTableRuns        = 8
+	RuleShadow          = 1
+	RuleAnyProtocol     = 2
+	RulePorts           = 4
+	RuleSourcePorts     = 8
+	RuleSrc             = 16
+	RuleDst             = 32
+	RuleRest            = 64
+	RuleHidden          = 128
+	RuleVLAN            = 256
+	RuleLength          = 512
+	RuleICMP            = 1024
+	RuleTCP             = 2048
+	RuleTransport       = 3084
+	LeafEntry           = 2147483648
+	EntrySure           = 1073741824
+	EntryNumber         = 1073741823
+	ListMore            = 4294967296
+	LeafSearch          = 21
+	PortKeyHidden       = 16777216
+	PortKeyEnd          = 33554432
+	BucketShadow        = 2147483648
+	BucketWide          = 1073741824
+	NoClass             = 4294967295
+	BucketSlots         = 4
+	MaxBucketProbes     = 16
+	MaxAncestors        = 256
+	KeySrc              = 1
+	KeyDst              = 2
+	KeyBoth             = 4
+	KeyWideSrc          = 8
+	KeyWideDst          = 16
+	MaxWorkloads        = 1024
+	MaxPolicies         = 2052
+	FlowReplied         = 1
+	FlowClosing         = 2
+	MarkJudged          = 0x10000
+	MarkUnderlay        = 0x1000000
+	MarkOurs            = 0x1010000
+	MaxFailsafe         = 256
+	MaxSelf             = 1024
+	MaxBans             = 100000
+	MaxLimiters         = 4096
+	LimitTickBits       = 6
+	LimitPackets        = 128
+	LimitBytes          = 131072
+	LimitByBytes        = 1
+	LimitBySource       = 2
+	LimitWays           = 4
+	LimitSets           = 65536
+	LimitProven         = 4
+	WatchWindowNs       = 100000000
+	EventPorts          = 1
+	EventFragment       = 2
+	EventRingSize       = 262144
+	CaptureRules        = 8
+	CaptureSnaplen      = 9216
+	CaptureRingSize     = 4194304
+	CaptureReasonWords  = 2
+	CaptureProtocol     = 1
+	CaptureL3           = 1
+	MaxSockets          = 256
+	SocketQueues        = 256
+	MaxSYNListeners     = 4096
+	ListenerTimestamps  = 1
+	ListenerSACK        = 2
+	ListenerWindowScale = 4
+	ReasonSlots         = 128
 )
 
 // Addr is union addr by its member byte, in the order of memory.
@@ -486,4 +490,22 @@ type SocketLosses struct {
 	RingFull   uint64 // ENOBUFS: the receive ring is full
 	WrongPlace uint64 // EINVAL: the socket is bound to another interface or queue than it is registered for
 	Other      uint64
+}
+
+// SYNListenerKey is struct syn_listener_key, 24 bytes.
+type SYNListenerKey struct {
+	Addr Addr
+	Port [2]byte // network byte order
+	_    [6]uint8
+}
+
+// SYNListener is struct syn_listener, 24 bytes.
+type SYNListener struct {
+	PassedNs    uint64 // CLOCK_MONOTONIC of the last SYN that was passed to it in its turn
+	AnsweredNs  uint64 // of its last SYN-ACK
+	MSS         uint16
+	Window      uint16 // of its SYN-ACK: never scaled (RFC 7323 section 2.2)
+	WindowScale uint8  // valid with LISTENER_WINDOW_SCALE
+	Flags       uint8  // LISTENER_*
+	_           [2]uint8
 }

@@ -12,6 +12,7 @@
 #include "sluice/capture.h"
 #include "sluice/classify.h"
 #include "sluice/flow.h"
+#include "syncookie.h"
 
 /* management: matches only what is for the box itself, so no rule of it ever opens the way to a workload. */
 static __always_inline enum reason failsafe_stage(const struct packet *p, const struct classes *c,
@@ -92,7 +93,10 @@ static __always_inline enum reason stages(struct xdp_md *ctx, struct packet *p, 
 	if (reason != REASON_NONE)
 		return reason;
 	reason = rules_stage(p, &c, d);
-	return reason == REASON_BYPASS_STACK ? bypass_stage(ctx, d) : reason;
+	/* Two actions do more than judge, and only here. */
+	if (reason == REASON_BYPASS_STACK)
+		return bypass_stage(ctx, d);
+	return reason == REASON_SYN_COOKIE_PASS ? answer_syn(ctx, p) : reason;
 }
 
 /* Whether the decision, and not a stage around it, is what gave the reason: then its policy and rule are shown. */

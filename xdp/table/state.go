@@ -13,7 +13,7 @@ import (
 	"sluice/xdp/pin"
 )
 
-// Names of the state maps that XDP and tc share, as in maps.h, bans.h, limit.h, events.h and capture.h.
+// Names of the state maps that XDP and tc share, as in maps.h, bans.h, limit.h, events.h, capture.h and syncookie.h.
 const (
 	RuleHits = "rule_hits"
 	FlowsOut = "flows_out"
@@ -36,6 +36,8 @@ const (
 	LogEvents     = "log_events"
 	CaptureEvents = "capture_events"
 	CaptureFilter = "capture_filter"
+
+	SYNListeners = "syn_listeners"
 )
 
 // sharedPins are the names and layout versions of their pins. Raise a version with the struct that stands in the map.
@@ -43,6 +45,8 @@ var sharedPins = map[string]struct {
 	pin     string
 	version int
 }{
+	SYNListeners: {"syn-listeners", 1},
+
 	RuleHits: {"rule-hits", 2},
 	FlowsOut: {"flows-out", 1},
 	FlowsIn:  {"flows-in", 1},
@@ -131,6 +135,9 @@ func UsesShared(dir *pin.Dir, p *ebpf.Program) (bool, error) {
 		return false, errors.New("the kernel tells no map ids")
 	}
 	for name := range sharedPins {
+		if name == SYNListeners {
+			continue // of one size for ever, so its pin is never replaced; and tc's ingress has no use for it
+		}
 		m, err := ReadShared(dir, name)
 		if err != nil {
 			return false, err

@@ -57,7 +57,7 @@ func goName(c string) string {
 	var out strings.Builder
 	for word := range strings.SplitSeq(strings.ToLower(c), "_") {
 		switch word {
-		case "id", "ip4", "ip6", "l3", "l4", "icmp", "mtu", "ttl", "vlan", "tcp", "dscp", "syn":
+		case "id", "mss", "sack", "ip4", "ip6", "l3", "l4", "icmp", "mtu", "ttl", "vlan", "tcp", "dscp", "syn":
 			out.WriteString(strings.ToUpper(word))
 		case "ids":
 			out.WriteString("IDs")

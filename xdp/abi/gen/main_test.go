@@ -46,6 +46,7 @@ func mirrored() map[string]any {
 		"packet_event":   abi.PacketEvent{}, "watch": abi.Watch{}, "watch_budget": abi.WatchBudget{},
 		"capture_filter": abi.CaptureFilter{}, "capture_event": abi.CaptureEvent{},
 		"socket_key": abi.SocketKey{}, "socket_losses": abi.SocketLosses{},
+		"syn_listener_key": abi.SYNListenerKey{}, "syn_listener": abi.SYNListener{},
 	}
 }
 

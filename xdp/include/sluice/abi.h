@@ -507,3 +507,30 @@ struct socket_losses {
 	__u64 wrong_place; /* EINVAL: the socket is bound to another interface or queue than it is registered for */
 	__u64 other;
 };
+
+/* ---- syn_cookie: whose SYNs are answered, and how ---- */
+
+#define MAX_SYN_LISTENERS 4096
+
+struct syn_listener_key {
+	union addr addr;
+	__be16 port;
+	__u8 pad[6];
+};
+
+/*
+ * A protected (address, port). Go makes the entry, all zero; XDP writes passed_ns, tcx the rest, from the listener's own
+ * SYN-ACKs. So an answer says what the listener itself would, whatever its socket options and sysctls are. 0: not seen.
+ */
+struct syn_listener {
+	__u64 passed_ns;   /* CLOCK_MONOTONIC of the last SYN that was passed to it in its turn */
+	__u64 answered_ns; /* of its last SYN-ACK */
+	__u16 mss;
+	__u16 window;	   /* of its SYN-ACK: never scaled (RFC 7323 section 2.2) */
+	__u8 window_scale; /* valid with LISTENER_WINDOW_SCALE */
+	__u8 flags;	   /* LISTENER_* */
+	__u8 pad[2];
+};
+#define LISTENER_TIMESTAMPS   1
+#define LISTENER_SACK	      2
+#define LISTENER_WINDOW_SCALE 4
