@@ -18,14 +18,14 @@ import (
 
 const xdpRedirect = 4
 
-// consumer is what an external kernel-bypass program does: an AF_XDP socket that it registers where Sluice says.
-type consumer struct {
+// bypasser is what an external kernel-bypass program does: an AF_XDP socket that it registers where Sluice says.
+type bypasser struct {
 	*xdp.Socket
 	door *ebpf.Map
 }
 
 // bind makes a socket on queue 0 with room for as many frames, and registers it for a queue.
-func (s *site) bind(t *testing.T, path string, frames int, queue uint32) *consumer {
+func (s *site) bind(t *testing.T, path string, frames int, queue uint32) *bypasser {
 	t.Helper()
 	socket, err := xdp.NewSocket(s.uplink, 0, &xdp.SocketOptions{NumFrames: 64, FrameSize: 2048,
 		FillRingNumDescs: 64, CompletionRingNumDescs: 64, RxRingNumDescs: 64, TxRingNumDescs: 64})
@@ -42,11 +42,11 @@ func (s *site) bind(t *testing.T, path string, frames int, queue uint32) *consum
 		t.Fatal(err)
 	}
 	socket.Fill(socket.GetDescs(frames))
-	return &consumer{socket, door}
+	return &bypasser{socket, door}
 }
 
 // receive returns the frames that arrive until there are n, at most in five seconds.
-func (c *consumer) receive(t *testing.T, n int) [][]byte {
+func (c *bypasser) receive(t *testing.T, n int) [][]byte {
 	t.Helper()
 	var out [][]byte
 	for deadline := time.Now().Add(5 * time.Second); len(out) < n && time.Now().Before(deadline); {
