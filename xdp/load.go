@@ -17,7 +17,6 @@ const (
 	liveProgram    = "live"
 	explainProgram = "explain"
 	explainedMap   = ingressMapExplained
-	rulesMap       = ingressMapRules
 )
 
 // load brings a generation into the kernel, whole, and only then switches slot after slot to it. The generations before
@@ -85,7 +84,7 @@ func build(dir *pin.Dir, state *stateMaps, g Generation) (*pin.Generation, error
 	}
 	spec.Maps[ingressMapSelf].MaxEntries = uint32(max(len(g.Self), 1))
 	spec.Maps[ingressMapInterfaces].MaxEntries = abi.InterfaceSlots
-	shared, err := table.OpenShared(dir, spec, g.FlowSlots)
+	shared, err := table.OpenShared(dir, spec, table.Sizes{Flows: g.FlowSlots, Rules: max(g.RuleSlots, classify.IDs(g.Policies()))})
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +109,7 @@ func build(dir *pin.Dir, state *stateMaps, g Generation) (*pin.Generation, error
 	defer twin.Close()
 	return &pin.Generation{
 		Programs: map[string]*ebpf.Program{liveProgram: live.DetachProgram(ingressProgIngress), explainProgram: twin.DetachProgram(ingressProgIngress)},
-		Maps:     map[string]*ebpf.Map{explainedMap: live.DetachMap(explainedMap), rulesMap: live.DetachMap(rulesMap)},
+		Maps:     map[string]*ebpf.Map{explainedMap: live.DetachMap(explainedMap)},
 	}, nil
 }
 

@@ -42,6 +42,7 @@ type Generation struct {
 	System    classify.Policy
 	Ingress   classify.Policy
 	FlowSlots uint32 // entries of each flow table, shared with tc
+	RuleSlots uint32 // counters of rules, shared by both subsystems: at least those of the policies
 	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
 	// of the content.
 	Tables *classify.Tables `json:"-"`

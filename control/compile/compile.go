@@ -30,13 +30,18 @@ type compiler struct {
 	present []config.Workload         // those whose interface is there
 	sets    map[string][]netip.Prefix // sorted, by name
 	places  map[string]place          // of rules, by policy/name
-	shared  shared
+	rules   policies
 	errs    config.Errors
 	warn    []string
 }
 
-// shared are the policies that both objects judge.
-type shared struct{ failsafe, system, ingress classify.Policy }
+// policies are all of a file, those of workloads in its order. Both objects judge the first three.
+type policies struct {
+	failsafe, system, ingress, egress classify.Policy
+	workloads                         []workloadPolicies
+}
+
+type workloadPolicies struct{ ingress, egress classify.Policy }
 
 // place is where something stands in the file.
 type place struct {
@@ -51,7 +56,7 @@ func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
 	c.findInterfaces()
 	c.findWorkloads()
 	c.self = c.selfAddresses()
-	c.shared = shared{c.failsafe(), c.system(), c.policy("ingress", "policy.ingress", cfg.Policy.Ingress)}
+	c.rules = c.policies()
 
 	d := &Desired{
 		Host:      c.host(),
@@ -173,10 +178,11 @@ func (c *compiler) selfAddresses() []netip.Addr {
 func (c *compiler) xdp() xdp.State {
 	s := xdp.State{Generation: xdp.Generation{
 		Self:      c.self,
-		Failsafe:  c.shared.failsafe,
-		System:    c.shared.system,
-		Ingress:   c.shared.ingress,
+		Failsafe:  c.rules.failsafe,
+		System:    c.rules.system,
+		Ingress:   c.rules.ingress,
 		FlowSlots: c.cfg.Conntrack.MaxEntries,
+		RuleSlots: c.ids.slots(),
 	}}
 	for _, i := range c.cfg.Interfaces {
 		if i.Role != config.RoleUplink || i.XDP == config.XDPNone {
@@ -192,12 +198,13 @@ func (c *compiler) xdp() xdp.State {
 func (c *compiler) tc() tc.State {
 	g := tc.Generation{
 		Self:      c.self,
-		Failsafe:  c.shared.failsafe,
-		System:    c.shared.system,
-		Ingress:   c.shared.ingress,
-		Egress:    c.policy("egress", "policy.egress", c.cfg.Policy.Egress),
+		Failsafe:  c.rules.failsafe,
+		System:    c.rules.system,
+		Ingress:   c.rules.ingress,
+		Egress:    c.rules.egress,
 		Matrix:    c.matrix(),
 		FlowSlots: c.cfg.Conntrack.MaxEntries,
+		RuleSlots: c.ids.slots(),
 	}
 	var s tc.State
 	for _, i := range c.cfg.Interfaces {
@@ -215,16 +222,13 @@ func (c *compiler) tc() tc.State {
 		}
 	}
 	for n, w := range c.cfg.Workloads {
-		// Those that are away are compiled too, for the ids of their rules: a container that restarts counts on.
-		path := fmt.Sprintf("workloads[%d].", n)
-		ingress := c.policy("workload/"+w.Name+"/ingress", path+"ingress", w.Ingress)
-		egress := c.policy("workload/"+w.Name+"/egress", path+"egress", w.Egress)
 		if link := c.link(w.Interface); link == nil || link.PeerHere {
 			continue
 		}
 		s.Interfaces = append(s.Interfaces, tc.Interface{Name: w.Interface, Role: tc.RoleWorkload})
 		g.Workloads = append(g.Workloads, tc.Workload{
-			Name: w.Name, Interface: w.Interface, Addresses: sortedAddrs(w.Addresses), Ingress: ingress, Egress: egress,
+			Name: w.Name, Interface: w.Interface, Addresses: sortedAddrs(w.Addresses),
+			Ingress: c.rules.workloads[n].ingress, Egress: c.rules.workloads[n].egress,
 		})
 	}
 	slices.SortFunc(s.Interfaces, func(a, b tc.Interface) int { return compareNames(a.Name, b.Name) })

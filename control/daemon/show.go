@@ -163,7 +163,7 @@ func (d *Daemon) policies() []classify.Policy {
 }
 
 func (d *Daemon) showPolicy(ctx context.Context) ([]api.Policy, error) {
-	hits, err := d.ruleHits(ctx)
+	hits, err := xdp.RuleHits(d.opts.BPFDir)
 	if err != nil {
 		return nil, err
 	}
