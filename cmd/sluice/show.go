@@ -18,6 +18,10 @@ func (c *cli) showCmd() *cobra.Command {
 		Short: "Look at the running gateway; changes nothing",
 	}
 	for _, noun := range api.Nouns {
+		if noun.Name == "policy" {
+			cmd.AddCommand(c.showPolicyCmd(noun.Help))
+			continue
+		}
 		cmd.AddCommand(&cobra.Command{
 			Use:   noun.Name,
 			Short: "Show " + noun.Help,

@@ -142,6 +142,7 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("POST /v1/down", answer(s, func(ctx context.Context, _ struct{}) (any, error) { return struct{}{}, b.Down(ctx) }))
 	mux.Handle("POST /v1/ban", answer(s, func(ctx context.Context, r BanRequest) (any, error) { return b.Ban(ctx, r) }))
 	mux.Handle("POST /v1/unban", answer(s, func(ctx context.Context, r UnbanRequest) (any, error) { return b.Unban(ctx, r) }))
+	mux.Handle("POST /v1/clear/counters", answer(s, func(ctx context.Context, r ClearCountersRequest) (any, error) { return b.ClearCounters(ctx, r) }))
 	mux.HandleFunc("GET /v1/monitor", s.monitor)
 	mux.HandleFunc("GET /v1/history", func(w http.ResponseWriter, r *http.Request) {
 		v, err := b.History(r.Context())

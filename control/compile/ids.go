@@ -47,13 +47,16 @@ func (a *idAllocator) ofDefault(policy string) uint32 {
 	return a.id(key)
 }
 
+// minSlots is what the counters begin with: 24 KB per possible CPU.
+const minSlots = 1024
+
 // slots is how many counters the ids in use need, to a power of two, so that a rule more or less seldom changes it.
 func (a *idAllocator) slots() uint32 {
 	var highest uint32
 	for _, id := range a.used {
 		highest = max(highest, id)
 	}
-	return 1 << bits.Len32(highest)
+	return max(minSlots, uint32(1)<<bits.Len32(highest))
 }
 
 // id returns the id of a rule by its key, policy/name. The same key always gets the same id: the XDP and the tcx

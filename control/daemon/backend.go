@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"sluice/control/api"
+	"sluice/control/compile"
 	"sluice/control/config"
 	"sluice/control/engine"
+	"sluice/xdp"
 )
 
 // The Daemon is the api.Backend.
@@ -35,7 +38,64 @@ func (d *Daemon) Apply(ctx context.Context, r api.ApplyRequest) (engine.Result, 
 		Confirm: seconds(r.ConfirmSeconds), Message: r.Message, Author: r.Author,
 	})
 	result.Plan.Steps = listed(result.Plan.Steps)
+	if err == nil { // only now: what is looked for takes longer than the change
+		result.Plan.Warnings = append(slices.Clone(result.Plan.Warnings), d.lintWarnings()...)
+	}
 	return result, refused(err)
+}
+
+// Bounds of what apply says of rules without effect; `sluice check` says it all.
+const (
+	maxLinted   = 20000 // rules; so many take some 0.5 s
+	maxWarnings = 20
+)
+
+// lintWarnings are about rules of the live revision that can never act.
+func (d *Daemon) lintWarnings() []string {
+	desired, rules := d.liveDesired(), 0
+	for _, p := range desired.TC.Generation.Policies() {
+		rules += len(p.Rules)
+	}
+	if rules > maxLinted {
+		return []string{fmt.Sprintf("%d rules are too many to look here for those without effect: `sluice check` does", rules)}
+	}
+	var out []string
+	more := 0
+	for _, f := range compile.Findings(d.liveConfig(), desired) {
+		switch {
+		case f.Redundant():
+		case len(out) == maxWarnings:
+			more++
+		default:
+			out = append(out, fmt.Sprintf("%s/%s: %s", f.Policy, f.Rule, f.Message))
+		}
+	}
+	if more > 0 {
+		out = append(out, fmt.Sprintf("%d more rules can never act: `sluice check` names them", more))
+	}
+	return out
+}
+
+// ClearCounters sets the counters of rules and defaults to zero.
+func (d *Daemon) ClearCounters(_ context.Context, r api.ClearCountersRequest) (api.Cleared, error) {
+	var ids []uint32
+	out := api.Cleared{Policies: []string{}}
+	for _, p := range d.policies() {
+		if p.Name == "" || r.Policy != "" && !api.InPolicy(p.Name, r.Policy) {
+			continue
+		}
+		out.Policies, out.Rules = append(out.Policies, p.Name), out.Rules+len(p.Rules)
+		if p.DefaultID != 0 {
+			ids = append(ids, p.DefaultID)
+		}
+		for i := range p.Rules {
+			ids = append(ids, p.Rules[i].ID)
+		}
+	}
+	if len(out.Policies) == 0 && r.Policy != "" {
+		return out, refused(fmt.Errorf("there is no policy %q; `sluice show policy` lists them", r.Policy))
+	}
+	return out, xdp.ClearRuleHits(d.opts.BPFDir, ids)
 }
 
 // Confirm keeps the pending revision.

@@ -68,8 +68,8 @@ func (c collector) reasons(ctx context.Context, out chan<- prometheus.Metric) er
 	return err
 }
 
-func (c collector) rules(ctx context.Context, out chan<- prometheus.Metric) error {
-	policies, err := c.d.showPolicy(ctx)
+func (c collector) rules(_ context.Context, out chan<- prometheus.Metric) error {
+	policies, err := c.d.showPolicy()
 	for _, p := range policies {
 		for _, r := range p.Rules {
 			counter(out, descRule, r.Packets, p.Name, r.Name, r.Action)

@@ -23,7 +23,7 @@ func (d *Daemon) Show(ctx context.Context, noun string) (any, error) {
 	case "interfaces":
 		return d.showInterfaces(ctx)
 	case "policy":
-		return d.showPolicy(ctx)
+		return d.showPolicy()
 	case "drops":
 		reasons, err := d.reasons(ctx)
 		return slices.DeleteFunc(reasons, func(r api.Reason) bool { return r.Fate != "drop" }), err
@@ -162,7 +162,7 @@ func (d *Daemon) policies() []classify.Policy {
 	return g.Policies()
 }
 
-func (d *Daemon) showPolicy(ctx context.Context) ([]api.Policy, error) {
+func (d *Daemon) showPolicy() ([]api.Policy, error) {
 	hits, err := xdp.RuleHits(d.opts.BPFDir)
 	if err != nil {
 		return nil, err
@@ -173,15 +173,25 @@ func (d *Daemon) showPolicy(ctx context.Context) ([]api.Policy, error) {
 			continue
 		}
 		shown := api.Policy{Name: p.Name, Default: actionName(p.Default), Rules: []api.Rule{}}
-		for _, r := range p.Rules {
-			shown.Rules = append(shown.Rules, api.Rule{
-				ID: r.ID, Name: r.Name, Action: actionName(r.Action), Shadow: r.Shadow, Match: r.Match(),
-				Packets: hits[r.ID].Packets, Bytes: hits[r.ID].Bytes,
-			})
+		if p.DefaultID != 0 {
+			shown.DefaultHits = new(shownHits(hits[p.DefaultID]))
+		}
+		for i := range p.Rules {
+			r := &p.Rules[i]
+			shown.Rules = append(shown.Rules, api.Rule{Position: i + 1, ID: r.ID, Name: r.Name, Action: actionName(r.Action), Shadow: r.Shadow,
+				Match: r.Match(), Hits: shownHits(hits[r.ID])})
 		}
 		out = append(out, shown)
 	}
 	return out, nil
+}
+
+func shownHits(h xdp.RuleHit) api.Hits {
+	out := api.Hits{Packets: h.Packets, Bytes: h.Bytes}
+	if !h.Last.IsZero() {
+		out.LastHit = &h.Last
+	}
+	return out
 }
 
 func actionName(a classify.Action) string {
