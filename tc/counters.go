@@ -16,14 +16,9 @@ import (
 // Count is a number of packets and of their bytes, link headers included.
 type Count = table.Count
 
-// Counters are sums over all CPUs and both directions since the interface was first attached, or the rule's id was
-// first used. What is zero is left out.
-type Counters struct {
-	Interfaces []InterfaceCounters
-	// Rules counts by stable id what matched the rules of the live generation, shadow rules included. XDP counts its
-	// packets into the same map, so that a rule that both judge has one number.
-	Rules map[uint32]Count
-}
+// Counters are sums over all CPUs and both directions since the interface was first attached. What is zero is left out.
+// Those of rules are one map of both hooks: xdp.RuleHits.
+type Counters struct{ Interfaces []InterfaceCounters }
 
 // InterfaceCounters are those of one interface. Name is "" for packets of interfaces that are unknown.
 type InterfaceCounters struct {
@@ -48,7 +43,7 @@ func (s *Subsystem) Counters(ctx context.Context) (Counters, error) {
 		return Counters{}, fmt.Errorf("reason counters: %w", err)
 	}
 	defer reasons.Close()
-	out := Counters{Rules: map[uint32]Count{}}
+	var out Counters
 	for i, o := range append([]observed{{}}, interfaces...) { // slot 0: unknown
 		if i > 0 && o.entry.Slot == 0 {
 			continue // not attached, or more interfaces than slots
@@ -61,67 +56,7 @@ func (s *Subsystem) Counters(ctx context.Context) (Counters, error) {
 			out.Interfaces = append(out.Interfaces, InterfaceCounters{Name: o.name, Reasons: counts})
 		}
 	}
-	return out, readRules(dir, out.Rules)
-}
-
-// readRules reads the counters of the rules that pinned generations have.
-func readRules(dir *pin.Dir, out map[uint32]Count) error {
-	hits, err := table.ReadShared(dir, table.RuleHits)
-	if err != nil || hits == nil {
-		return err
-	}
-	defer hits.Close()
-	keys, err := dir.Generations(owner)
-	if err != nil {
-		return err
-	}
-	for _, key := range keys {
-		ids, err := ruleIDs(dir, key)
-		if err != nil {
-			return err
-		}
-		for _, id := range ids {
-			c, err := table.Sum(hits, id)
-			if err != nil {
-				return err
-			}
-			if c != (Count{}) {
-				out[id] = c
-			}
-		}
-	}
-	return nil
-}
-
-// LimitDrops is what each limit rule dropped beyond its limit, by the rule's stable id. Counts are of both hooks, since the
-// rule got its id; what is zero is left out.
-func (s *Subsystem) LimitDrops(context.Context) (map[uint32]Count, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	dir := pin.At(s.dir)
-	keys, err := dir.Generations(owner)
-	if err != nil {
-		return nil, err
-	}
-	out := map[uint32]Count{}
-	for _, key := range keys {
-		if err := table.LimitDrops(dir, owner, key, out); err != nil {
-			return nil, err
-		}
-	}
 	return out, nil
-}
-
-func ruleIDs(dir *pin.Dir, key string) ([]uint32, error) {
-	g, err := dir.LoadGeneration(owner, key)
-	if err != nil {
-		return nil, err
-	}
-	defer g.Close()
-	if g.Maps[tcMapRules] == nil {
-		return nil, nil
-	}
-	return table.RuleIDs(g.Maps[tcMapRules])
 }
 
 // Status is what `show interfaces` tells about tcx.

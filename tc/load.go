@@ -173,7 +173,7 @@ func build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links
 	if err := size(spec, tables, on, g); err != nil {
 		return nil, err
 	}
-	replace, err := table.OpenShared(dir, spec, g.FlowSlots)
+	replace, err := table.OpenShared(dir, spec, table.Sizes{Flows: g.FlowSlots, Rules: max(g.RuleSlots, classify.IDs(g.Policies()))})
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +196,7 @@ func build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links
 	for name := range spec.Programs {
 		out.Programs[name], out.Programs[twinPrefix+name] = live.DetachProgram(name), twin.DetachProgram(name)
 	}
-	for _, name := range []string{tcMapInterfaces, tcMapExplained, tcMapRules, tcMapLimiters} {
+	for _, name := range []string{tcMapInterfaces, tcMapExplained} {
 		out.Maps[name] = live.DetachMap(name)
 	}
 	return out, nil

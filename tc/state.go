@@ -53,6 +53,7 @@ type Generation struct {
 	Strict    []netip.Prefix     // plaintext to these is dropped at uplink egress
 	Limiters  []classify.Limiter // rules with Limit name theirs by index
 	FlowSlots uint32
+	RuleSlots uint32 // counters of rules, shared by both subsystems: at least those of the policies
 	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
 	// of the content.
 	Tables *classify.Tables `json:"-"`

@@ -15,14 +15,8 @@ import (
 // Count is a number of packets and of their bytes, Ethernet headers included.
 type Count = table.Count
 
-// Counters are sums over all CPUs since the interface was first attached, or the rule's id was first used. What is zero
-// is left out.
-type Counters struct {
-	Interfaces []InterfaceCounters
-	// Rules counts by stable id what matched the rules of the live generations, shadow rules included. tc counts its
-	// packets into the same map, so that a rule that both judge has one number.
-	Rules map[uint32]Count
-}
+// Counters are sums over all CPUs since the interface was first attached. What is zero is left out.
+type Counters struct{ Interfaces []InterfaceCounters }
 
 // InterfaceCounters are those of one interface. Name is "" for packets of interfaces that are unknown, such as the
 // members of a bond.
@@ -44,7 +38,7 @@ func (s *Subsystem) Counters(ctx context.Context) (Counters, error) {
 		return Counters{}, err
 	}
 	defer maps.Close()
-	out := Counters{Rules: map[uint32]Count{}}
+	var out Counters
 	hooks = append([]hookState{{}}, hooks...) // slot 0: unknown
 	for i, h := range hooks {
 		if i > 0 && h.slot == 0 {
@@ -58,75 +52,12 @@ func (s *Subsystem) Counters(ctx context.Context) (Counters, error) {
 			out.Interfaces = append(out.Interfaces, InterfaceCounters{Name: h.hook.Interface, Reasons: reasons})
 		}
 	}
-	return out, s.readRules(hooks, out.Rules)
-}
-
-// readRules reads the counters of the rules that the live generations have.
-func (s *Subsystem) readRules(hooks []hookState, out map[uint32]Count) error {
-	hits, err := table.ReadShared(pin.At(s.dir), table.RuleHits)
-	if err != nil || hits == nil {
-		return err
-	}
-	defer hits.Close()
-	seen := map[string]bool{"": true}
-	for _, h := range hooks {
-		if seen[h.digest] {
-			continue
-		}
-		seen[h.digest] = true
-		ids, err := ruleIDs(pin.At(s.dir), h.digest)
-		if err != nil {
-			return err
-		}
-		for _, id := range ids {
-			c, err := table.Sum(hits, id)
-			if err != nil {
-				return err
-			}
-			if c != (Count{}) {
-				out[id] = c
-			}
-		}
-	}
-	return nil
-}
-
-// LimitDrops is what each limit rule of the live generations dropped beyond its limit, by the rule's stable id. Counts are
-// of both hooks, since the rule got its id; what is zero is left out.
-func (s *Subsystem) LimitDrops(ctx context.Context) (map[uint32]Count, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	hooks, err := s.observeHooks(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := map[uint32]Count{}
-	for _, h := range hooks {
-		if h.digest == "" {
-			continue
-		}
-		if err := table.LimitDrops(pin.At(s.dir), owner, h.digest, out); err != nil {
-			return nil, err
-		}
-	}
 	return out, nil
 }
 
 // LimitPressure tells how full the table of limited sources is; tc's packets use the same one.
 func (s *Subsystem) LimitPressure(context.Context) (table.Pressure, error) {
 	return table.ReadPressure(pin.At(s.dir))
-}
-
-func ruleIDs(dir *pin.Dir, digest string) ([]uint32, error) {
-	g, err := dir.LoadGeneration(owner, digest)
-	if err != nil {
-		return nil, err
-	}
-	defer g.Close()
-	if g.Maps[rulesMap] == nil {
-		return nil, nil
-	}
-	return table.RuleIDs(g.Maps[rulesMap])
 }
 
 // Status is what `show interfaces` tells about XDP.

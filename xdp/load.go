@@ -18,8 +18,6 @@ const (
 	liveProgram    = "live"
 	explainProgram = "explain"
 	explainedMap   = ingressMapExplained
-	rulesMap       = ingressMapRules
-	limitersMap    = ingressMapLimiters
 )
 
 // load brings a generation into the kernel, whole, and only then switches slot after slot to it. The generations before
@@ -107,7 +105,7 @@ func build(dir *pin.Dir, state *stateMaps, g Generation) (*pin.Generation, error
 	if err := table.ResizeLimiters(spec, g.Limiters); err != nil {
 		return nil, err
 	}
-	shared, err := table.OpenShared(dir, spec, g.FlowSlots)
+	shared, err := table.OpenShared(dir, spec, table.Sizes{Flows: g.FlowSlots, Rules: max(g.RuleSlots, classify.IDs(g.Policies(), g.Limiters...))})
 	if err != nil {
 		return nil, err
 	}
@@ -137,8 +135,7 @@ func build(dir *pin.Dir, state *stateMaps, g Generation) (*pin.Generation, error
 	defer twin.Close()
 	return &pin.Generation{
 		Programs: map[string]*ebpf.Program{liveProgram: live.DetachProgram(ingressProgIngress), explainProgram: twin.DetachProgram(ingressProgIngress)},
-		Maps: map[string]*ebpf.Map{explainedMap: live.DetachMap(explainedMap), rulesMap: live.DetachMap(rulesMap),
-			limitersMap: live.DetachMap(limitersMap)},
+		Maps:     map[string]*ebpf.Map{explainedMap: live.DetachMap(explainedMap)},
 	}, nil
 }
 
@@ -150,8 +147,8 @@ func fill(maps map[string]*ebpf.Map, t *classify.Tables, g Generation) error {
 	if err := table.FillSelf(maps[ingressMapSelf], g.Self); err != nil {
 		return err
 	}
-	if err := table.FillLimiters(maps[limitersMap], g.Limiters); err != nil {
+	if err := table.FillLimiters(maps[ingressMapLimiters], g.Limiters); err != nil {
 		return err
 	}
-	return table.Freeze(maps, append(table.Names(), ingressMapSelf, limitersMap)...)
+	return table.Freeze(maps, append(table.Names(), ingressMapSelf, ingressMapLimiters)...)
 }

@@ -16,7 +16,9 @@ func (c *cli) checkCmd() *cobra.Command {
 		Use:   "check",
 		Short: "Check a file and report what its policy costs",
 		Long: `Check a file and its set files, as if every interface that it names were there, and report what its policy
-costs. Nothing is asked of the daemon or the machine. Exit code 1 and every error at once where the file is bad.`,
+costs: how many loads from tables one packet takes at most, and memory. It names rules that can never act, because they
+match nothing or because rules before them match all that they could, and those that change no verdict. Nothing is asked
+of the daemon or the machine. Exit code 1 and every error at once where the file is bad.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if schema {
 				_, err := c.out.Write(daemon.Schema())
@@ -41,17 +43,46 @@ costs. Nothing is asked of the daemon or the machine. Exit code 1 and every erro
 	return cmd
 }
 
+// maxFindings bounds how many rules without effect the text names, by kind.
+const maxFindings = 20
+
 func (c *cli) printReport(r daemon.Report) error {
 	fmt.Fprintf(c.out, "%s is good\n", r.File)
-	t := c.table("OBJECT", "ENTRIES", "CLASSES", "PREFIXES", "MEMORY", "WORST PROBES")
+	t := c.table("OBJECT", "RULES", "ENTRIES", "CLASSES", "PREFIXES", "MEMORY")
 	for _, o := range r.Objects {
-		t.row(o.Name, o.Entries, o.Classes, o.Prefixes, bytesText(o.Bytes), o.WorstProbes)
+		t.row(o.Name, o.Rules, o.Entries, o.Classes, o.Prefixes, bytesText(o.Bytes))
 	}
 	if err := t.print(); err != nil {
 		return err
 	}
+	t = c.table("HOOK", "WORST PROBES")
+	for _, h := range r.Hooks {
+		t.row(h.Hook, h.Probes)
+	}
+	if err := t.print(); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.out, "tables take %s, %s during a change; rule counters %s per possible CPU\n",
+		bytesText(r.Memory.Tables), bytesText(r.Memory.TablesInSwap), bytesText(r.Memory.CountersPerCPU))
 	for _, w := range r.Warnings {
 		fmt.Fprintf(c.out, "warning: %s\n", w)
 	}
+	c.printOddRules("warning", r.Findings, false)
+	c.printOddRules("note", r.Findings, true)
 	return nil
+}
+
+func (c *cli) printOddRules(word string, all []daemon.Finding, redundant bool) {
+	n := 0
+	for _, f := range all {
+		if f.Redundant() != redundant {
+			continue
+		}
+		if n++; n <= maxFindings {
+			fmt.Fprintf(c.out, "%s: %s/%s%s: %s\n", word, f.Policy, f.Rule, lineText(f.File, f.Line), f.Message)
+		}
+	}
+	if n > maxFindings {
+		fmt.Fprintf(c.out, "%s: and %d more such rules: `sluice check -o json` names them\n", word, n-maxFindings)
+	}
 }

@@ -156,6 +156,10 @@ func (b *box) Unban(_ context.Context, r api.UnbanRequest) ([]api.Ban, error) {
 	return b.bans, b.note("unban %q all=%v", r.Targets, r.All)
 }
 
+func (b *box) ClearCounters(_ context.Context, r api.ClearCountersRequest) (api.Cleared, error) {
+	return api.Cleared{Policies: []string{"ingress", "egress"}, Rules: 7}, b.note("clear counters %q", r.Policy)
+}
+
 func (b *box) Monitor(_ context.Context, r api.MonitorRequest, each func(api.Event) error) error {
 	for _, e := range b.events {
 		if err := each(e); err != nil {

@@ -46,11 +46,18 @@ frag=1480 (a last one), src-mac= and dst-mac=.`,
 	return cmd
 }
 
+// maxPassedOver bounds what the text says: the rules that came last before the decision.
+const maxPassedOver = 20
+
 func (c *cli) printExplanation(e api.Explanation) error {
 	fmt.Fprintln(c.out, e.Packet)
 	for _, h := range e.Hooks {
 		fmt.Fprintf(c.out, "%s on %s: %s, %s: %s\n", h.Hook, h.Interface, h.Verdict, h.Reason, h.Text)
-		for _, p := range h.PassedOver {
+		near := h.PassedOver[max(0, len(h.PassedOver)-maxPassedOver):]
+		if more := len(h.PassedOver) - len(near); more > 0 {
+			fmt.Fprintf(c.out, "  passed over %d rules before these: -o json names them\n", more)
+		}
+		for _, p := range near {
 			fmt.Fprintf(c.out, "  passed over %s%s: %s\n", p.Rule, lineText("", p.Line), p.Why)
 		}
 		if h.Rule != "" {

@@ -3,10 +3,13 @@ package main
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"sluice/control/daemon"
 	"sluice/control/host"
@@ -19,7 +22,7 @@ func TestCheckOfTheExamples(t *testing.T) {
 	}
 	for _, file := range files {
 		got := sluice(t, "check", "-c", file)
-		if got.code != exitDone || got.err != "" || !strings.HasPrefix(got.out, file+" is good\nOBJECT  ENTRIES") {
+		if got.code != exitDone || got.err != "" || !strings.HasPrefix(got.out, file+" is good\nOBJECT  RULES  ENTRIES") {
 			t.Errorf("%+v", got)
 		}
 		var r daemon.Report
@@ -41,11 +44,47 @@ policy:
     rules:
       - {name: all, action: accept}
       - {name: late, from: [192.0.2.0/24], action: drop}
+  egress:
+    rules:
+      - {name: one, to: [192.0.2.0/24], action: drop}
+      - {name: both, to: [192.0.2.0/23], action: drop}
 `)
 	got := sluice(t, "check", "-c", file)
-	if want := "warning: ingress/late: rule all before it matches all that it could: it is never reached\n"; got.code != exitDone || !strings.HasSuffix(got.out, want) ||
-		strings.Count(got.out, "warning: ") != 1 {
-		t.Errorf("%+v", got)
+	if got.code != exitDone || got.err != "" {
+		t.Fatalf("%+v", got)
+	}
+	golden(t, "testdata/check.golden.txt", strings.ReplaceAll(got.out, file, "e.yaml"))
+	var r daemon.Report
+	js := sluice(t, "check", "-c", file, "-o", "json")
+	if err := json.Unmarshal([]byte(js.out), &r); err != nil {
+		t.Fatal(err)
+	}
+	want := []daemon.Finding{
+		{Policy: "ingress", Rule: "late", Kind: "unreachable", By: []string{"all"}, File: file, Line: 7,
+			Message: "rule all before it matches all that it could: it is never reached"},
+		{Policy: "egress", Rule: "one", Kind: "redundant", By: []string{"both"}, File: file, Line: 10,
+			Message: "rule both behind it does the same, and none in between differs: without it no verdict changes"},
+	}
+	if diff := cmp.Diff(want, r.Findings); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestCheckNamesABoundedNumberOfRules in its text, and all of them in JSON.
+func TestCheckNamesABoundedNumberOfRules(t *testing.T) {
+	yaml := "interfaces: [{name: eth0, role: uplink}]\npolicy: {ingress: {rules: [{name: all, action: accept}"
+	for i := range 50 {
+		yaml += fmt.Sprintf(", {name: r%d, action: drop}", i)
+	}
+	file := write(t, "e.yaml", yaml+"]}}\n")
+	got := sluice(t, "check", "-c", file)
+	if n := strings.Count(got.out, "warning: "); n != 21 || !strings.HasSuffix(got.out, "warning: and 30 more such rules: `sluice check -o json` names them\n") {
+		t.Errorf("%d warnings:\n%s", n, got.out)
+	}
+	var r daemon.Report
+	js := sluice(t, "check", "-c", file, "-o", "json")
+	if err := json.Unmarshal([]byte(js.out), &r); err != nil || len(r.Findings) != 50 {
+		t.Errorf("%d findings in JSON (%v)", len(r.Findings), err)
 	}
 }
 

@@ -18,7 +18,11 @@ func (c *cli) showCmd() *cobra.Command {
 		Short: "Look at the running gateway; changes nothing",
 	}
 	for _, noun := range api.Nouns {
-		if noun.Name == "bans" {
+		switch noun.Name {
+		case "policy":
+			cmd.AddCommand(c.showPolicyCmd(noun.Help))
+			continue
+		case "bans":
 			cmd.AddCommand(c.showBansCmd("Show " + noun.Help))
 			continue
 		}

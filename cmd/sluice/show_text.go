@@ -13,7 +13,7 @@ import (
 var printers = map[string]func(*cli, json.RawMessage) error{
 	"status":     printer(printStatus),
 	"interfaces": printer(printInterfaces),
-	"policy":     printer(printPolicy),
+	"policy":     printer(func(c *cli, list []api.Policy) error { return policyView{}.print(c, list, list) }),
 	"drops":      printer(printReasons),
 	"reasons":    printer(printReasons),
 	"sets":       printer(printSets),
@@ -105,30 +105,6 @@ func printInterfaces(c *cli, list []api.Interface) error {
 	for _, i := range list {
 		if i.XDPWhy != "" {
 			fmt.Fprintf(c.out, "%s: XDP is %s, not native: %s\n", i.Name, orDash(i.XDPMode), i.XDPWhy)
-		}
-	}
-	return nil
-}
-
-func printPolicy(c *cli, list []api.Policy) error {
-	for _, p := range list {
-		fmt.Fprintf(c.out, "%s (default %s)\n", p.Name, p.Default)
-		if len(p.Rules) == 0 {
-			continue
-		}
-		t := c.table("  RULE", "ACTION", "MATCH", "PACKETS", "BYTES")
-		for _, r := range p.Rules {
-			action := r.Action
-			if r.Shadow {
-				action += " (shadow)"
-			}
-			if r.LimitDrops > 0 {
-				action += fmt.Sprintf(" (%d dropped)", r.LimitDrops)
-			}
-			t.row("  "+r.Name, action, r.Match, r.Packets, r.Bytes)
-		}
-		if err := t.print(); err != nil {
-			return err
 		}
 	}
 	return nil

@@ -58,6 +58,9 @@ var calls = []struct {
 	{"unban", func(ctx context.Context, c *Client) (any, error) {
 		return c.Unban(ctx, UnbanRequest{Targets: []string{"192.0.2.7"}})
 	}, `unban ["192.0.2.7"] all false`, []Ban{}},
+	{"clear counters", func(ctx context.Context, c *Client) (any, error) {
+		return c.ClearCounters(ctx, ClearCountersRequest{Policy: "ingress"})
+	}, `clear counters "ingress"`, Cleared{Policies: []string{"ingress"}, Rules: 2}},
 	{"down", func(ctx context.Context, c *Client) (any, error) { return nil, c.Down(ctx) }, "down", nil},
 }
 

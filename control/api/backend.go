@@ -17,6 +17,7 @@ type Backend interface {
 	Explain(ctx context.Context, r ExplainRequest) (Explanation, error)
 	Ban(ctx context.Context, r BanRequest) ([]Ban, error)
 	Unban(ctx context.Context, r UnbanRequest) ([]Ban, error)
+	ClearCounters(ctx context.Context, r ClearCountersRequest) (Cleared, error)
 	// Monitor calls each, one at a time, until ctx ends, which is no error, or each returns one. The first event comes
 	// at once.
 	Monitor(ctx context.Context, r MonitorRequest, each func(Event) error) error

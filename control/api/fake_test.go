@@ -77,6 +77,10 @@ func (f *fake) Unban(_ context.Context, r UnbanRequest) ([]Ban, error) {
 	return []Ban{}, f.note("unban %q all %v", r.Targets, r.All)
 }
 
+func (f *fake) ClearCounters(_ context.Context, r ClearCountersRequest) (Cleared, error) {
+	return Cleared{Policies: []string{"ingress"}, Rules: 2}, f.note("clear counters %q", r.Policy)
+}
+
 // Monitor tells of a begin and of what is in events, until they are closed.
 func (f *fake) Monitor(ctx context.Context, r MonitorRequest, each func(Event) error) error {
 	if err := f.note("monitor drops %v", r.Drops); err != nil {

@@ -122,26 +122,6 @@ type Interface struct {
 	TxBytes   uint64         `json:"tx_bytes"`
 }
 
-// Policy is one policy with the hits of its rules.
-type Policy struct {
-	Name    string `json:"name"`
-	Default string `json:"default"` // accept, drop, continue
-	Rules   []Rule `json:"rules"`
-}
-
-// Rule is one rule with its counters. Both hooks count into them.
-type Rule struct {
-	ID      uint32 `json:"id"`
-	Name    string `json:"name"`
-	Action  string `json:"action"`
-	Shadow  bool   `json:"shadow,omitempty"`
-	Match   string `json:"match"`
-	Packets uint64 `json:"packets"`
-	Bytes   uint64 `json:"bytes"`
-	// LimitDrops are those of Packets that a limit dropped.
-	LimitDrops uint64 `json:"limit_drops,omitempty"`
-}
-
 // Reason is one counter: what happened at a hook of an interface, and why.
 type Reason struct {
 	Hook      string `json:"hook"` // xdp, tc

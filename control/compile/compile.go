@@ -33,17 +33,20 @@ type compiler struct {
 	places   map[string]place          // of rules, by policy/name
 	limiters []classify.Limiter        // of all policies so far
 	crowded  bool                      // there were more
-	shared   shared
+	rules    policies
 	cookies  protected // by rules with syn_cookie
 	errs     config.Errors
 	warn     []string
 }
 
-// shared are the policies that both objects judge.
-type shared struct {
-	failsafe, system, ingress classify.Policy
-	limiters                  []classify.Limiter // of ingress
+// policies are all of a file, those of workloads in its order. Both objects judge the first three.
+type policies struct {
+	failsafe, system, ingress, egress classify.Policy
+	workloads                         []workloadPolicies
+	shared                            []classify.Limiter // those of ingress
 }
+
+type workloadPolicies struct{ ingress, egress classify.Policy }
 
 // place is where something stands in the file.
 type place struct {
@@ -58,8 +61,7 @@ func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
 	c.findInterfaces()
 	c.findWorkloads()
 	c.self = c.selfAddresses()
-	c.shared = shared{failsafe: c.failsafe(), system: c.system(), ingress: c.policy("ingress", "policy.ingress", cfg.Policy.Ingress)}
-	c.shared.limiters = slices.Clone(c.limiters)
+	c.rules = c.policies()
 	c.cookies = c.synCookies()
 
 	d := &Desired{
@@ -183,11 +185,12 @@ func (c *compiler) selfAddresses() []netip.Addr {
 func (c *compiler) xdp() xdp.State {
 	s := xdp.State{Generation: xdp.Generation{
 		Self:      c.self,
-		Failsafe:  c.shared.failsafe,
-		System:    c.shared.system,
-		Ingress:   c.shared.ingress,
-		Limiters:  c.shared.limiters,
+		Failsafe:  c.rules.failsafe,
+		System:    c.rules.system,
+		Ingress:   c.rules.ingress,
+		Limiters:  c.rules.shared,
 		FlowSlots: c.cfg.Conntrack.MaxEntries,
+		RuleSlots: c.ids.slots(),
 		Sockets:   c.sockets(),
 
 		SYNListeners: c.cookies.listeners,
@@ -206,12 +209,13 @@ func (c *compiler) xdp() xdp.State {
 func (c *compiler) tc() tc.State {
 	g := tc.Generation{
 		Self:      c.self,
-		Failsafe:  c.shared.failsafe,
-		System:    c.shared.system,
-		Ingress:   c.shared.ingress,
-		Egress:    c.policy("egress", "policy.egress", c.cfg.Policy.Egress),
+		Failsafe:  c.rules.failsafe,
+		System:    c.rules.system,
+		Ingress:   c.rules.ingress,
+		Egress:    c.rules.egress,
 		Matrix:    c.matrix(),
 		FlowSlots: c.cfg.Conntrack.MaxEntries,
+		RuleSlots: c.ids.slots(),
 	}
 	var s tc.State
 	for _, i := range c.cfg.Interfaces {
@@ -229,16 +233,13 @@ func (c *compiler) tc() tc.State {
 		}
 	}
 	for n, w := range c.cfg.Workloads {
-		// Those that are away are compiled too, for the ids of their rules: a container that restarts counts on.
-		path := fmt.Sprintf("workloads[%d].", n)
-		ingress := c.policy("workload/"+w.Name+"/ingress", path+"ingress", w.Ingress)
-		egress := c.policy("workload/"+w.Name+"/egress", path+"egress", w.Egress)
 		if link := c.link(w.Interface); link == nil || link.PeerHere {
 			continue
 		}
 		s.Interfaces = append(s.Interfaces, tc.Interface{Name: w.Interface, Role: tc.RoleWorkload})
 		g.Workloads = append(g.Workloads, tc.Workload{
-			Name: w.Name, Interface: w.Interface, Addresses: sortedAddrs(w.Addresses), Ingress: ingress, Egress: egress,
+			Name: w.Name, Interface: w.Interface, Addresses: sortedAddrs(w.Addresses),
+			Ingress: c.rules.workloads[n].ingress, Egress: c.rules.workloads[n].egress,
 		})
 	}
 	slices.SortFunc(s.Interfaces, func(a, b tc.Interface) int { return compareNames(a.Name, b.Name) })

@@ -18,6 +18,13 @@ func rules(names ...string) string {
 	return uplink + "policy: {ingress: {rules: [" + strings.Join(items, ", ") + "]}}"
 }
 
+// ofRules leaves out the ids of defaults.
+func ofRules(ids map[string]uint32) map[string]uint32 {
+	out := maps.Clone(ids)
+	maps.DeleteFunc(out, func(key string, _ uint32) bool { return strings.HasSuffix(key, "#default") })
+	return out
+}
+
 func TestRuleIDs(t *testing.T) {
 	before := map[string]uint32{"ingress/a": 1, "ingress/b": 2, "ingress/c": 3}
 	for _, c := range []struct {
@@ -44,8 +51,8 @@ func TestRuleIDs(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := compile(t, parse(t, rules(c.rules...)), c.rt, eth0)
-			if !maps.Equal(d.RuleIDs, c.want) {
-				t.Errorf("ids %v, want %v", d.RuleIDs, c.want)
+			if ids := ofRules(d.RuleIDs); !maps.Equal(ids, c.want) {
+				t.Errorf("ids %v, want %v", ids, c.want)
 			}
 			for i, r := range d.TC.Generation.Ingress.Rules {
 				if r.Name != c.rules[i] || r.ID != c.want["ingress/"+r.Name] {
@@ -63,8 +70,49 @@ management: {accept: [{name: r, protocol: any}]}
 workloads: [{name: w, interface: w, addresses: [10.0.1.1], ingress: {rules: [{name: r, action: drop}]}, egress: {rules: [{name: r, action: drop}]}}]
 `), Runtime{}, facts("eth0", "w"))
 	want := map[string]uint32{"failsafe/r": 1, "ingress/r": 2, "egress/r": 3, "workload/w/ingress/r": 4, "workload/w/egress/r": 5}
+	if ids := ofRules(d.RuleIDs); !maps.Equal(ids, want) {
+		t.Errorf("ids %v, want %v", ids, want)
+	}
+}
+
+// TestDefaultsHaveIDsBehindAllRules: they are counted as well, and keep their ids as rules do.
+func TestDefaultsHaveIDsBehindAllRules(t *testing.T) {
+	cfg := parse(t, uplink+`
+policy: {ingress: {default: drop, rules: [{name: default, action: accept}]}}
+management: {accept: [{name: r, protocol: any}]}
+workloads: [{name: w, interface: w, addresses: [10.0.1.1]}]
+`)
+	d := compile(t, cfg, Runtime{RuleIDs: map[string]uint32{"egress#default": 1000}}, facts("eth0", "w"))
+	want := map[string]uint32{"failsafe/r": 1, "ingress/default": 2, "ingress#default": 3, "egress#default": 1000,
+		"workload/w/ingress#default": 4, "workload/w/egress#default": 5}
 	if !maps.Equal(d.RuleIDs, want) {
 		t.Errorf("ids %v, want %v", d.RuleIDs, want)
+	}
+	g := d.TC.Generation
+	got := map[string]uint32{"ingress#default": g.Ingress.DefaultID, "egress#default": g.Egress.DefaultID,
+		"workload/w/ingress#default": g.Workloads[0].Ingress.DefaultID, "workload/w/egress#default": g.Workloads[0].Egress.DefaultID}
+	for key, id := range got {
+		if id != want[key] {
+			t.Errorf("%s counts as %d, want %d", key, id, want[key])
+		}
+	}
+	if g.Failsafe.DefaultID != 0 || g.System.DefaultID != 0 || d.XDP.Generation.Ingress.DefaultID != 3 {
+		t.Errorf("failsafe %d, system %d, XDP's ingress %d", g.Failsafe.DefaultID, g.System.DefaultID, d.XDP.Generation.Ingress.DefaultID)
+	}
+	if g.RuleSlots != 1024 || d.XDP.Generation.RuleSlots != 1024 {
+		t.Errorf("room for %d and %d ids, want 1024", g.RuleSlots, d.XDP.Generation.RuleSlots)
+	}
+}
+
+// TestADefaultGoesWithoutAnID where rules took the last one: it is not counted, and nothing is refused.
+func TestADefaultGoesWithoutAnID(t *testing.T) {
+	rt := Runtime{Retired: map[uint32]bool{}}
+	for id := range uint32(abi.RuleIDs) {
+		rt.Retired[id] = id != 7 && id != 9
+	}
+	d := compile(t, parse(t, rules("a")), rt, eth0)
+	if g := d.TC.Generation; d.RuleIDs["ingress/a"] != 7 || g.Ingress.DefaultID != 9 || g.Egress.DefaultID != 0 {
+		t.Errorf("ids %v, ingress counts as %d, egress as %d", d.RuleIDs, g.Ingress.DefaultID, g.Egress.DefaultID)
 	}
 }
 
@@ -108,7 +156,7 @@ func TestManyRulesHaveDistinctIDs(t *testing.T) {
 		}
 		seen[id] = name
 	}
-	if len(d.RuleIDs) != 2000 || d.RuleIDs["ingress/r7"] != 3 || seen[1000] != "" {
+	if len(ofRules(d.RuleIDs)) != 2000 || d.RuleIDs["ingress/r7"] != 3 || seen[1000] != "" {
 		t.Errorf("%d ids; r7 has %d, 1000 is %q's", len(d.RuleIDs), d.RuleIDs["ingress/r7"], seen[1000])
 	}
 }

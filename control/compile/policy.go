@@ -43,6 +43,28 @@ func (c *compiler) policy(name, path string, list config.RuleList) classify.Poli
 	return p
 }
 
+// policies resolves every policy of the file. Workloads that are away are compiled too, for the ids of their rules: a
+// container that restarts counts on.
+func (c *compiler) policies() policies {
+	p := policies{failsafe: c.failsafe(), system: c.system(), ingress: c.policy("ingress", "policy.ingress", c.cfg.Policy.Ingress)}
+	p.shared = slices.Clone(c.limiters) // both objects number those of ingress alike
+	p.egress = c.policy("egress", "policy.egress", c.cfg.Policy.Egress)
+	for n, w := range c.cfg.Workloads {
+		path := fmt.Sprintf("workloads[%d].", n)
+		p.workloads = append(p.workloads, workloadPolicies{
+			ingress: c.policy("workload/"+w.Name+"/ingress", path+"ingress", w.Ingress),
+			egress:  c.policy("workload/"+w.Name+"/egress", path+"egress", w.Egress),
+		})
+	}
+	// Behind all rules: they come first where ids run out.
+	p.ingress.DefaultID, p.egress.DefaultID = c.ids.ofDefault("ingress"), c.ids.ofDefault("egress")
+	for i := range p.workloads {
+		w := &p.workloads[i]
+		w.ingress.DefaultID, w.egress.DefaultID = c.ids.ofDefault(w.ingress.Name), c.ids.ofDefault(w.egress.Name)
+	}
+	return p
+}
+
 // failsafe is management: as a policy. It matches only the box's own addresses and never denies.
 func (c *compiler) failsafe() classify.Policy {
 	p := classify.Policy{Name: "failsafe", Default: classify.Continue}

@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"sluice/control/api"
+	"sluice/control/compile"
 	"sluice/control/config"
 	"sluice/control/engine"
+	"sluice/xdp"
 )
 
 // The Daemon is the api.Backend.
@@ -25,7 +27,10 @@ func (d *Daemon) Plan(ctx context.Context, c api.Candidate) (engine.Plan, error)
 		return engine.Plan{}, refused(err)
 	}
 	p, err := d.engine.Plan(ctx, candidate)
-	p = finished(p)
+	p.Steps = listed(p.Steps)
+	if desired := p.Desired(); desired != nil {
+		p.Warnings = append(slices.Clone(p.Warnings), lintWarnings(candidate.Config, desired)...)
+	}
 	return p, refused(err)
 }
 
@@ -41,8 +46,70 @@ func (d *Daemon) Apply(ctx context.Context, r api.ApplyRequest) (engine.Result, 
 	result, err := d.engine.Apply(ctx, candidate, engine.ApplyOptions{
 		Confirm: seconds(r.ConfirmSeconds), Message: r.Message, Author: r.Author,
 	})
-	result.Plan = finished(result.Plan)
-	return result, refused(err)
+	return d.finished(result, err)
+}
+
+// finished is the answer to a change: with what its rules look like, only now, for looking takes longer than the change.
+func (d *Daemon) finished(r engine.Result, err error) (engine.Result, error) {
+	r.Plan.Steps = listed(r.Plan.Steps)
+	if err == nil {
+		r.Plan.Warnings = append(slices.Clone(r.Plan.Warnings), lintWarnings(d.liveConfig(), d.liveDesired())...)
+	}
+	return r, refused(err)
+}
+
+// Bounds of what apply says of rules without effect; `sluice check` says it all.
+const (
+	maxLinted   = 20000 // rules; so many take some 0.5 s
+	maxWarnings = 20
+)
+
+// lintWarnings are about rules that can never act.
+func lintWarnings(cfg *config.Config, desired *compile.Desired) []string {
+	rules := 0
+	for _, p := range desired.TC.Generation.Policies() {
+		rules += len(p.Rules)
+	}
+	if rules > maxLinted {
+		return []string{fmt.Sprintf("%d rules are too many to look here for those without effect: `sluice check` does", rules)}
+	}
+	var out []string
+	more := 0
+	for _, f := range compile.Findings(cfg, desired) {
+		switch {
+		case f.Redundant():
+		case len(out) == maxWarnings:
+			more++
+		default:
+			out = append(out, fmt.Sprintf("%s/%s: %s", f.Policy, f.Rule, f.Message))
+		}
+	}
+	if more > 0 {
+		out = append(out, fmt.Sprintf("%d more rules can never act: `sluice check` names them", more))
+	}
+	return out
+}
+
+// ClearCounters sets the counters of rules and defaults to zero.
+func (d *Daemon) ClearCounters(_ context.Context, r api.ClearCountersRequest) (api.Cleared, error) {
+	var ids []uint32
+	out := api.Cleared{Policies: []string{}}
+	for _, p := range d.policies() {
+		if p.Name == "" || r.Policy != "" && !api.InPolicy(p.Name, r.Policy) {
+			continue
+		}
+		out.Policies, out.Rules = append(out.Policies, p.Name), out.Rules+len(p.Rules)
+		if p.DefaultID != 0 {
+			ids = append(ids, p.DefaultID)
+		}
+		for i := range p.Rules {
+			ids = append(ids, p.Rules[i].ID)
+		}
+	}
+	if len(out.Policies) == 0 && r.Policy != "" {
+		return out, refused(fmt.Errorf("there is no policy %q; `sluice show policy` lists them", r.Policy))
+	}
+	return out, xdp.ClearRuleHits(d.opts.BPFDir, ids)
 }
 
 // Confirm keeps the pending revision.
@@ -56,17 +123,7 @@ func (d *Daemon) Rollback(ctx context.Context, r api.RollbackRequest) (engine.Re
 	result, err := d.engine.Rollback(ctx, r.Revision, engine.ApplyOptions{
 		Confirm: seconds(r.ConfirmSeconds), Message: r.Message, Author: r.Author,
 	})
-	result.Plan = finished(result.Plan)
-	return result, refused(err)
-}
-
-// finished is a plan as it is answered: with all that `sluice check` would warn of.
-func finished(p engine.Plan) engine.Plan {
-	p.Steps = listed(p.Steps)
-	if d := p.Desired(); d != nil {
-		p.Warnings = append(slices.Clone(p.Warnings), lint(d)...)
-	}
-	return p
+	return d.finished(result, err)
 }
 
 // History lists the revisions, oldest first.

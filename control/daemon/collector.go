@@ -73,7 +73,7 @@ func (c collector) reasons(ctx context.Context, out chan<- prometheus.Metric) er
 }
 
 func (c collector) rules(ctx context.Context, out chan<- prometheus.Metric) error {
-	policies, err := c.d.showPolicy(ctx)
+	policies, err := c.d.showPolicy()
 	for _, p := range policies {
 		for _, r := range p.Rules {
 			counter(out, descRule, r.Packets, p.Name, r.Name, r.Action)

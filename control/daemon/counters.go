@@ -12,48 +12,6 @@ import (
 // count is packets and bytes.
 type count struct{ Packets, Bytes uint64 }
 
-// ruleHits are the counters of every rule by its stable id. Both subsystems read the same map, each for the rules that
-// its own generation holds.
-func (d *Daemon) ruleHits(ctx context.Context) (map[uint32]count, error) {
-	hits := map[uint32]count{}
-	x, err := d.xdp.Counters(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for id, c := range x.Rules {
-		hits[id] = count(c)
-	}
-	t, err := d.tc.Counters(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for id, c := range t.Rules {
-		hits[id] = count(c)
-	}
-	return hits, nil
-}
-
-// limitDrops are what each rule with a limit has dropped beyond it, by the rule's stable id. Both hooks count into the same
-// counter, and each subsystem knows the limits of its own generation.
-func (d *Daemon) limitDrops(ctx context.Context) (map[uint32]count, error) {
-	drops := map[uint32]count{}
-	x, err := d.xdp.LimitDrops(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for id, c := range x {
-		drops[id] = count(c)
-	}
-	t, err := d.tc.LimitDrops(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for id, c := range t {
-		drops[id] = count(c)
-	}
-	return drops, nil
-}
-
 // reasons are the counters by interface, hook and reason, without those at zero; most packets first within a hook.
 func (d *Daemon) reasons(ctx context.Context) ([]api.Reason, error) {
 	out := []api.Reason{}

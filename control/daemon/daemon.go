@@ -115,6 +115,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 		Subsystems: d.subsystems(), Announcer: "bgp",
 		Parse: parse, Compile: d.compile, Facts: d.facts, Source: d.source,
 		Store: store, Clock: d.clock, Checker: checker{d}, Log: o.Log, Notify: d.engineNotice,
+		NewRuleIDs: func(ids []uint32) error { return xdp.ClearRuleHits(o.BPFDir, ids) },
 	})
 	return d, err
 }

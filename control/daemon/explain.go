@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"sluice/control/api"
+	"sluice/control/compile"
 	"sluice/control/config"
 	"sluice/tc"
 	"sluice/xdp"
@@ -25,7 +26,7 @@ func (d *Daemon) Explain(ctx context.Context, r api.ExplainRequest) (api.Explana
 	if err != nil {
 		return api.Explanation{}, refused(err)
 	}
-	e := &explainer{d: d, cfg: d.liveConfig(), seen: spec.Seen(), out: api.Explanation{Packet: spec.String(), Hooks: []api.HookAnswer{}}}
+	e := &explainer{d: d, places: compile.RulePlaces(d.liveConfig()), seen: spec.Seen(), out: api.Explanation{Packet: spec.String(), Hooks: []api.HookAnswer{}}}
 	want := d.liveDesired()
 	guarded := slices.ContainsFunc(want.XDP.Interfaces, func(i xdp.Interface) bool { return i.Name == r.Interface })
 	hooked := slices.ContainsFunc(want.TC.Interfaces, func(i tc.Interface) bool { return i.Name == r.Interface })
@@ -45,10 +46,10 @@ func (d *Daemon) Explain(ctx context.Context, r api.ExplainRequest) (api.Explana
 }
 
 type explainer struct {
-	d    *Daemon
-	cfg  *config.Config
-	seen classify.Packet
-	out  api.Explanation
+	d      *Daemon
+	places map[string]config.Pos // of rules, by policy/name
+	seen   classify.Packet
+	out    api.Explanation
 }
 
 func (e *explainer) xdp(ctx context.Context, name string, frame []byte) (passed bool, err error) {
@@ -113,14 +114,13 @@ func (e *explainer) decided(a *api.HookAnswer, reason abi.Reason, rule uint32, i
 	for _, r := range p.Rules {
 		if r.ID == rule && rule != 0 {
 			a.Rule = p.Name + "/" + r.Name
-			pos := ruleAt(e.cfg, p.Name, r.Name)
+			pos := e.places[a.Rule]
 			a.File, a.Line = pos.File, pos.Line
 		}
 	}
 	for _, over := range classify.PassedOver(p, e.seen) {
-		a.PassedOver = append(a.PassedOver, api.PassedOver{
-			Rule: p.Name + "/" + over.Rule, Line: ruleAt(e.cfg, p.Name, over.Rule).Line, Why: over.Why,
-		})
+		name := p.Name + "/" + over.Rule
+		a.PassedOver = append(a.PassedOver, api.PassedOver{Rule: name, Line: e.places[name].Line, Why: over.Why})
 	}
 }
 
@@ -135,37 +135,4 @@ func byPolicy(r abi.Reason) bool {
 	default:
 		return r.Fate() != abi.FateDrop
 	}
-}
-
-// ruleAt finds where a rule of a policy stands in the file. System rules stand nowhere: they follow from the file.
-func ruleAt(cfg *config.Config, policy, name string) config.Pos {
-	find := func(rules []config.Rule) config.Pos {
-		for _, r := range rules {
-			if r.Name == name {
-				return r.Pos
-			}
-		}
-		return config.Pos{}
-	}
-	switch policy {
-	case "failsafe":
-		for _, m := range cfg.Management {
-			if m.Name == name {
-				return m.Pos
-			}
-		}
-	case "ingress":
-		return find(cfg.Policy.Ingress.Rules)
-	case "egress":
-		return find(cfg.Policy.Egress.Rules)
-	}
-	for _, w := range cfg.Workloads {
-		switch policy {
-		case "workload/" + w.Name + "/ingress":
-			return find(w.Ingress.Rules)
-		case "workload/" + w.Name + "/egress":
-			return find(w.Egress.Rules)
-		}
-	}
-	return config.Pos{}
 }

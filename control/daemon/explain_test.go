@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sluice/control/api"
+	"sluice/control/compile"
 	"sluice/control/config"
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
@@ -45,8 +46,8 @@ func parsed(t *testing.T, yaml string) *config.Config {
 	return cfg
 }
 
-func TestRuleAt(t *testing.T) {
-	cfg := parsed(t, site)
+func TestRulePlaces(t *testing.T) {
+	places := compile.RulePlaces(parsed(t, site))
 	for _, c := range []struct {
 		policy, rule string
 		line         int
@@ -55,7 +56,7 @@ func TestRuleAt(t *testing.T) {
 		{"workload/w/ingress", "web", 19}, {"workload/w/egress", "web", 22},
 		{"system", "bgp-tor-a-in", 0}, {"ingress", "gone", 0}, {"workload/x/egress", "web", 0}, {"", "", 0},
 	} {
-		got := ruleAt(cfg, c.policy, c.rule)
+		got := places[c.policy+"/"+c.rule]
 		if got.Line != c.line || (c.line > 0) != (got.File == "edge.yaml") {
 			t.Errorf("%s/%s stands at %v, want line %d", c.policy, c.rule, got, c.line)
 		}
@@ -112,7 +113,7 @@ func TestDecided(t *testing.T) {
 			"policy ingress: the live program says default-drop by rule 0, the reference model rule 8"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := &explainer{cfg: parsed(t, site), seen: c.seen}
+			e := &explainer{places: compile.RulePlaces(parsed(t, site)), seen: c.seen}
 			var got api.HookAnswer
 			e.decided(&got, c.reason, c.rule, c.index, policies)
 			if diff := cmp.Diff(c.want, got); diff != "" {

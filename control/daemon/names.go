@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/control/api"
+	"sluice/control/compile"
 	"sluice/control/config"
 	"sluice/xdp"
 	"sluice/xdp/abi"
@@ -70,8 +71,9 @@ func (n *names) rule(id uint32) ruleName {
 	n.fresh()
 	if n.rules == nil {
 		n.rules = map[uint32]ruleName{}
+		places := compile.RulePlaces(n.d.liveConfig())
 		for name, r := range n.d.rulesByName() {
-			n.rules[r.ID] = ruleName{name, ruleAt(n.d.liveConfig(), r.policy, r.Name)}
+			n.rules[r.ID] = ruleName{name, places[name]}
 		}
 	}
 	return n.rules[id]

@@ -13,27 +13,19 @@ import (
 	"sluice/control/compile"
 	"sluice/control/config"
 	"sluice/control/host"
-	"sluice/xdp/classify"
 )
 
 // Report is what `sluice check` tells of a file.
 type Report struct {
-	File     string       `json:"file"`
-	Objects  []ObjectCost `json:"objects"`
-	Warnings []string     `json:"warnings"`
+	File string `json:"file"`
+	compile.Report
+	Warnings []string `json:"warnings"`
 
 	Errors []api.Problem `json:"errors"` // of a bad file, which has nothing of the above
 }
 
-// ObjectCost is what the policies of one program cost.
-type ObjectCost struct {
-	Name        string `json:"name"` // xdp, tc
-	Entries     int    `json:"entries"`
-	Classes     int    `json:"classes"`
-	Prefixes    int    `json:"prefixes"`
-	Bytes       int64  `json:"bytes"`
-	WorstProbes int    `json:"worst_probes"`
-}
+// Finding is a rule without effect.
+type Finding = compile.Finding
 
 // Schema is the JSON Schema of the file.
 func Schema() []byte { return config.Schema() }
@@ -59,7 +51,8 @@ func Load(file string) (api.Candidate, error) {
 // Check parses and compiles a file as if every interface that it names were there and every key made: it may be meant
 // for another machine. An error is of type config.Errors where the file is bad.
 func Check(ctx context.Context, file string) (Report, error) {
-	r := Report{File: file, Objects: []ObjectCost{}, Warnings: []string{}, Errors: []api.Problem{}}
+	none := compile.Report{Objects: []compile.ObjectCost{}, Hooks: []compile.HookCost{}, Findings: []compile.Finding{}}
+	r := Report{File: file, Report: none, Warnings: []string{}, Errors: []api.Problem{}}
 	src, err := config.LoadFile(file)
 	if err != nil {
 		return r, err
@@ -84,14 +77,7 @@ func Check(ctx context.Context, file string) (Report, error) {
 		return r, err
 	}
 	r.Warnings = append(r.Warnings, desired.Warnings...)
-	for _, object := range []struct {
-		name   string
-		tables *classify.Tables
-	}{{"xdp", desired.XDP.Generation.Tables}, {"tc", desired.TC.Generation.Tables}} {
-		c := object.tables.Cost()
-		r.Objects = append(r.Objects, ObjectCost{object.name, c.Entries, c.Classes, c.Prefixes, c.Bytes, c.WorstProbes})
-	}
-	r.Warnings = append(r.Warnings, lint(desired)...)
+	r.Report = compile.NewReport(cfg, desired)
 	return r, nil
 }
 

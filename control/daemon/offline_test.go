@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sluice/control/api"
+	"sluice/control/compile"
 	"sluice/control/config"
 )
 
@@ -58,6 +60,17 @@ func TestCheckReportsWhatAGoodFileCosts(t *testing.T) {
 	if got := []int{r.Objects[0].Entries, r.Objects[1].Entries}; !slices.Equal(got, []int{4, 7}) {
 		t.Errorf("entries %v, want 4 and 7", got)
 	}
+	// The longest ways: failsafe, system, ingress; and from a workload nowhere but out.
+	probes := map[string]int{}
+	for _, h := range r.Hooks {
+		probes[h.Hook] = h.Probes
+	}
+	if len(probes) != 3 || probes["xdp"] <= r.Objects[0].WorstProbes || probes["tcx-ingress"] < probes["xdp"] || probes["tcx-egress"] <= r.Objects[1].WorstProbes {
+		t.Errorf("probes %v for objects %+v", probes, r.Objects)
+	}
+	if tables := r.Objects[0].Bytes + r.Objects[1].Bytes; r.Memory != (compile.MemoryCost{Tables: tables, TablesInSwap: 2 * tables, CountersPerCPU: 1024 * 24}) {
+		t.Errorf("memory %+v, want tables of %d", r.Memory, tables)
+	}
 	if r.File != file || !slices.Equal(r.Warnings, []string{unused}) || r.Errors == nil || len(r.Errors) != 0 {
 		t.Errorf("report %+v", r)
 	}
@@ -70,9 +83,13 @@ sets: [{name: none, prefixes: []}]
 management: {accept: [{name: m, protocol: any, from: [none]}]}
 workloads: [{name: w, interface: w, addresses: [10.0.1.1], egress: {rules: [{name: e, to: [none], action: drop}]}}]
 `, nil))
-	want := []string{"failsafe/m: from is an empty set: it never matches", "workload/w/egress/e: to is an empty set: it never matches"}
-	if err != nil || !slices.Equal(r.Warnings, want) {
-		t.Errorf("warnings %q (%v), want %q", r.Warnings, err, want)
+	want := []string{"failsafe/m line 4: from is an empty set: it never matches", "workload/w/egress/e line 5: to is an empty set: it never matches"}
+	var got []string
+	for _, f := range r.Findings {
+		got = append(got, fmt.Sprintf("%s/%s line %d: %s", f.Policy, f.Rule, f.Line, f.Message))
+	}
+	if err != nil || !slices.Equal(got, want) || len(r.Warnings) != 0 {
+		t.Errorf("findings %q, warnings %q (%v), want %q", got, r.Warnings, err, want)
 	}
 }
 
@@ -131,6 +148,9 @@ func TestCheckSaysWhatAnOperatorShouldKnowOfSets(t *testing.T) {
 					w = after // the place
 				}
 				said = append(said, strings.TrimPrefix(w, filepath.Dir(file)))
+			}
+			for _, f := range r.Findings {
+				said = append(said, f.Policy+"/"+f.Rule+": "+f.Message)
 			}
 			wrong := ""
 			if err != nil {

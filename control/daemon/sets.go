@@ -11,7 +11,6 @@ import (
 	"sluice/control/config"
 	"sluice/control/engine"
 	"sluice/control/feed"
-	"sluice/xdp/classify"
 )
 
 // compile is compile.Compile with what the watched set files hold. Where the newest contents do not compile, and those
@@ -113,16 +112,6 @@ func (d *Daemon) showSets() []api.Set {
 			}
 		}
 		out = append(out, set)
-	}
-	return out
-}
-
-// lint finds rules that do not what they seem to. It takes seconds for a million prefixes, so it is for who asks, and no
-// part of compiling.
-func lint(d *compile.Desired) []string {
-	var out []string
-	for _, f := range classify.Lint(d.TC.Generation.Policies()) { // they hold all that XDP judges
-		out = append(out, f.String())
 	}
 	return out
 }

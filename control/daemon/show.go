@@ -23,7 +23,7 @@ func (d *Daemon) Show(ctx context.Context, noun string) (any, error) {
 	case "interfaces":
 		return d.showInterfaces(ctx)
 	case "policy":
-		return d.showPolicy(ctx)
+		return d.showPolicy()
 	case "drops":
 		reasons, err := d.reasons(ctx)
 		return slices.DeleteFunc(reasons, func(r api.Reason) bool { return r.Fate != "drop" }), err
@@ -164,14 +164,14 @@ func (d *Daemon) policies() []classify.Policy {
 	return g.Policies()
 }
 
-func (d *Daemon) showPolicy(ctx context.Context) ([]api.Policy, error) {
-	hits, err := d.ruleHits(ctx)
+func (d *Daemon) showPolicy() ([]api.Policy, error) {
+	hits, err := xdp.RuleHits(d.opts.BPFDir)
 	if err != nil {
 		return nil, err
 	}
-	beyond, err := d.limitDrops(ctx)
-	if err != nil {
-		return nil, err
+	beyond := map[uint32]uint64{} // of a limit, by its rule
+	for _, l := range d.liveDesired().TC.Generation.Limiters {
+		beyond[l.Rule] = hits[l.Beyond].Packets
 	}
 	out := []api.Policy{}
 	for _, p := range d.policies() {
@@ -179,16 +179,25 @@ func (d *Daemon) showPolicy(ctx context.Context) ([]api.Policy, error) {
 			continue
 		}
 		shown := api.Policy{Name: p.Name, Default: p.Default.String(), Rules: []api.Rule{}}
-		for _, r := range p.Rules {
-			shown.Rules = append(shown.Rules, api.Rule{
-				ID: r.ID, Name: r.Name, Action: r.Action.String(), Shadow: r.Shadow, Match: r.Match(),
-				Packets: hits[r.ID].Packets, Bytes: hits[r.ID].Bytes,
-				LimitDrops: beyond[r.ID].Packets,
-			})
+		if p.DefaultID != 0 {
+			shown.DefaultHits = new(shownHits(hits[p.DefaultID]))
+		}
+		for i := range p.Rules {
+			r := &p.Rules[i]
+			shown.Rules = append(shown.Rules, api.Rule{Position: i + 1, ID: r.ID, Name: r.Name, Action: r.Action.String(), Shadow: r.Shadow,
+				Match: r.Match(), Hits: shownHits(hits[r.ID]), LimitDrops: beyond[r.ID]})
 		}
 		out = append(out, shown)
 	}
 	return out, nil
+}
+
+func shownHits(h xdp.RuleHit) api.Hits {
+	out := api.Hits{Packets: h.Packets, Bytes: h.Bytes}
+	if !h.Last.IsZero() {
+		out.LastHit = &h.Last
+	}
+	return out
 }
 
 func (d *Daemon) showWorkloads(ctx context.Context) ([]api.Workload, error) {

@@ -73,7 +73,7 @@ func (t Timing) withDefaults() Timing {
 	return t
 }
 
-// Options are what an engine is made of. All are needed but for Source, Timing, Log, Notify and Announcer.
+// Options are what an engine is made of. All are needed but for Source, Timing, Log, Notify, NewRuleIDs and Announcer.
 type Options struct {
 	Subsystems []Subsystem // in the order of the data path, what it builds on first
 	Announcer  string      // name of the subsystem that announces
@@ -87,6 +87,9 @@ type Options struct {
 	Timing     Timing
 	Log        *slog.Logger
 	Notify     func(Notice) // nil: nobody listens; must not block
+	// NewRuleIDs is told the ids that go to rules which did not have them, before the data path has them: who had them
+	// before may have left counters. nil: nobody counts.
+	NewRuleIDs func(ids []uint32) error
 }
 
 // target is a configuration that the machine is brought to. Number 0 without a Config is nothing at all: what the
@@ -203,6 +206,11 @@ func (e *Engine) keepRuleIDs(d *compile.Desired) error {
 		return nil
 	}
 	next := e.nextRuleIDs(d)
+	if fresh := e.ids.fresh(d.RuleIDs); len(fresh) > 0 && e.opts.NewRuleIDs != nil {
+		if err := e.opts.NewRuleIDs(fresh); err != nil {
+			e.log.Warn("a new rule may begin with the counters of one that is gone", "error", err)
+		}
+	}
 	if err := e.store.saveRuleIDs(next); err != nil {
 		return err
 	}

@@ -281,6 +281,24 @@ func TestAnEngineWithoutItsPartsIsRefused(t *testing.T) {
 	}
 }
 
+// TestIDsThatGoToAnotherRuleAreToldBeforeTheyCount: a rule that keeps its id, or comes back to it, counts on.
+func TestIDsThatGoToAnotherRuleAreToldBeforeTheyCount(t *testing.T) {
+	s, e := running(t, "xdp.a=1\nxdp.b=1")
+	var told [][]uint32
+	e.opts.NewRuleIDs = func(ids []uint32) error {
+		told = append(told, ids)
+		return errInjected // a warning, no more
+	}
+	s.apply(e, "xdp.c=1\nxdp.b=1", ApplyOptions{}) // c is 3
+	s.apply(e, "xdp.a=1\nxdp.b=1", ApplyOptions{}) // a comes back to 1
+	s.clock.advance(10 * minute)
+	s.apply(e, "xdp.e=1\nxdp.b=1\nxdp.f=1", ApplyOptions{}) // c's id is free again
+	_, _, d := e.Current()
+	if want := [][]uint32{{3}, {d.RuleIDs["xdp.e"], d.RuleIDs["xdp.f"]}}; len(told) != 2 || !reflect.DeepEqual(told, want) || d.RuleIDs["xdp.e"] != 3 {
+		t.Errorf("told %v, ids %v", told, d.RuleIDs)
+	}
+}
+
 func TestRuleIDsStayWithTheirRulesAndAreNotReusedWithinTheGrace(t *testing.T) {
 	s, e := running(t, "xdp.a=1\nxdp.b=1")
 	ids := func(e *Engine) map[string]uint32 { _, _, d := e.Current(); return d.RuleIDs }

@@ -22,14 +22,11 @@ type retiredID struct {
 	Until time.Time `json:"until"` // wall clock: it must mean something after a reboot
 }
 
-// maxRuleID is the highest id that the data path has room for; 0 is nobody's.
-const maxRuleID = 65535
-
 // plausible is false for ids that no compilation gave: with them nothing would ever compile again.
 func (r ruleIDs) plausible() bool {
 	seen := map[uint32]bool{0: true}
 	fresh := func(id uint32) bool {
-		ok := !seen[id] && id <= maxRuleID
+		ok := !seen[id] && id <= compile.MaxRuleID
 		seen[id] = true
 		return ok
 	}
@@ -59,6 +56,22 @@ func (r ruleIDs) runtime(now time.Time) compile.Runtime {
 		rt.RuleIDs[name] = id
 	}
 	return rt
+}
+
+// fresh are those of given that their rules did not have, nor claim from before they were retired. Sorted.
+func (r ruleIDs) fresh(given map[string]uint32) []uint32 {
+	claims := map[string]uint32{}
+	for _, old := range r.Retired {
+		claims[old.Name] = old.ID
+	}
+	var out []uint32
+	for name, id := range given {
+		if r.Current[name] != id && claims[name] != id {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // next makes given the current ids; those that are gone retire until now + grace.

@@ -128,11 +128,14 @@ static __always_inline enum reason judge_flow(struct view *v, __u32 policy)
 	if (v->d.sample)
 		report_log(&v->p, v->hook, v->at, v->d.rule, v->d.sample,
 			   reason_accepts(v->d.reason) ? EVENT_PASSED : EVENT_DROPPED);
-	if (v->d.reason != REASON_DEFAULT_DROP && v->d.reason != REASON_FRAGMENT_DEFAULT_DROP)
-		return v->d.reason;
-	if (v->reply)
-		return REASON_ESTABLISHED;
-	return v->related ? REASON_ICMP_ERROR : v->d.reason;
+	if (v->d.reason == REASON_DEFAULT_DROP || v->d.reason == REASON_FRAGMENT_DEFAULT_DROP) {
+		if (v->reply)
+			return REASON_ESTABLISHED;
+		if (v->related)
+			return REASON_ICMP_ERROR;
+	}
+	count_default(&v->p, &v->d);
+	return v->d.reason;
 }
 
 static __always_inline bool drops(enum reason reason)

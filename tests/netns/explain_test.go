@@ -77,9 +77,12 @@ func (s *site) counters() string {
 		}
 	}
 	for _, p := range show[[]api.Policy](s, "policy") {
+		if p.DefaultHits != nil {
+			lines = append(lines, fmt.Sprintf("%s %d %d", p.Name, p.DefaultHits.Packets, p.DefaultHits.Bytes))
+		}
 		for _, r := range p.Rules {
 			if p.Name != "system" {
-				lines = append(lines, fmt.Sprintf("%s/%s %d", p.Name, r.Name, r.Packets))
+				lines = append(lines, fmt.Sprintf("%s/%s %d %d", p.Name, r.Name, r.Packets, r.Bytes))
 			}
 		}
 	}

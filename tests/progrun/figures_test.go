@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/xdp"
+	"sluice/xdp/abi"
 	"sluice/xdp/classify"
 	"sluice/xdp/classify/classifytest"
 )
@@ -96,4 +97,25 @@ func BenchmarkChange(b *testing.B) {
 	}
 	b.ReportMetric(float64(usage.Maxrss)/1024, "peak-MB")
 	b.ReportMetric(float64(g.Tables.Cost().Bytes)/1e6, "maps-MB")
+}
+
+// BenchmarkReadHits reads the counters of 100,000 rules that all were hit.
+func BenchmarkReadHits(b *testing.B) {
+	g := generation(classify.Drop, classifytest.Rules(rand.New(rand.NewPCG(5, 5)), classifytest.ACL, 100_000)...)
+	s := newSite(b, g)
+	one := make([]abi.RuleHit, ebpf.MustPossibleCPU())
+	for i := range one {
+		one[i] = abi.RuleHit{Packets: 1, Bytes: 60, Last: 1 << 32}
+	}
+	for id := range uint32(100_001) {
+		if err := s.hits.Put(id, one); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		hits, err := xdp.RuleHits(s.dir)
+		if err != nil || len(hits) != 100_000 {
+			b.Fatalf("%d counters: %v", len(hits), err)
+		}
+	}
 }

@@ -23,7 +23,7 @@ func (s *site) tally(t testing.TB, rules ...uint32) tally {
 		put(out.Unknown, reason, count(t, s.counts, uint32(reason)))
 	}
 	for _, id := range rules {
-		put(out.Rules, id, count(t, s.hits, id))
+		put(out.Rules, id, hits(t, s.hits, id))
 	}
 	return out
 }
@@ -40,6 +40,20 @@ func count(t testing.TB, m *ebpf.Map, index uint32) xdp.Count {
 	t.Helper()
 	var perCPU []abi.Counter
 	if err := m.Lookup(index, &perCPU); err != nil {
+		t.Fatal(err)
+	}
+	var sum xdp.Count
+	for _, c := range perCPU {
+		sum.Packets += c.Packets
+		sum.Bytes += c.Bytes
+	}
+	return sum
+}
+
+func hits(t testing.TB, m *ebpf.Map, id uint32) xdp.Count {
+	t.Helper()
+	var perCPU []abi.RuleHit
+	if err := m.Lookup(id, &perCPU); err != nil {
 		t.Fatal(err)
 	}
 	var sum xdp.Count

@@ -143,6 +143,13 @@ type Counter struct {
 	Bytes   uint64
 }
 
+// RuleHit is struct rule_hit, 24 bytes.
+type RuleHit struct {
+	Packets uint64
+	Bytes   uint64
+	Last    uint64 // jiffies64 of the last packet; 0: never, for they begin at 2^32 - 300 s
+}
+
 // Interface is struct interface, 12 bytes.
 type Interface struct {
 	Slot     uint32 // of the reason counters, 1 to INTERFACE_SLOTS - 1
@@ -241,13 +248,14 @@ type SearchPlan struct {
 	Keys       uint32 // KEY_* that have buckets
 }
 
-// Policy is struct policy, 20 bytes.
+// Policy is struct policy, 24 bytes.
 type Policy struct {
 	Act           SearchPlan
 	Shadow        SearchPlan
 	DefaultAction uint8 // enum action
 	Fragments     uint8 // enum fragments
 	_             [2]byte
+	DefaultID     uint32 // stable id of what its default counts as; 0: it is not counted
 }
 
 // PolicyIndex is enum policy_index.

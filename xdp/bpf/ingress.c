@@ -60,13 +60,15 @@ static __always_inline enum reason rules_stage(const struct packet *p, const str
 	struct flow_key key, reversed;
 
 	judge_limited(p, c, POLICY_INGRESS, d);
-	if (d->reason != REASON_DEFAULT_DROP && d->reason != REASON_FRAGMENT_DEFAULT_DROP)
-		return d->reason;
-	if (!flow_tracked(p))
-		return d->reason;
-	flow_key(p, &key);
-	flow_reverse(&key, &reversed);
-	return flow_find(&flows_out, &reversed) ? REASON_ESTABLISHED : d->reason;
+	if ((d->reason == REASON_DEFAULT_DROP || d->reason == REASON_FRAGMENT_DEFAULT_DROP) &&
+	    flow_tracked(p)) {
+		flow_key(p, &key);
+		flow_reverse(&key, &reversed);
+		if (flow_find(&flows_out, &reversed))
+			return REASON_ESTABLISHED;
+	}
+	count_default(p, d);
+	return d->reason;
 }
 
 static __always_inline enum reason stages(struct xdp_md *ctx, struct packet *p, struct decision *d)

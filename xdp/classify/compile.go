@@ -103,7 +103,7 @@ func (c *compiler) sweep() (space [abi.ClassTables][]boundary, err error) {
 func (c *compiler) addRules(policies []Policy) error {
 	for i := range policies {
 		c.tables.Policies = append(c.tables.Policies,
-			abi.Policy{DefaultAction: uint8(policies[i].Default), Fragments: uint8(policies[i].Fragments)})
+			abi.Policy{DefaultAction: uint8(policies[i].Default), DefaultID: policies[i].DefaultID, Fragments: uint8(policies[i].Fragments)})
 	}
 	var over *BudgetError
 	total := 0
@@ -250,6 +250,9 @@ func validate(policies []Policy) error {
 		p := &policies[i]
 		if p.Default > Drop || p.Fragments > FragDrop {
 			errs = append(errs, fmt.Errorf("policy %s: default %d, fragments %d: no such action", p.Name, p.Default, p.Fragments))
+		}
+		if p.DefaultID >= abi.RuleIDs {
+			errs = append(errs, fmt.Errorf("policy %s: id %d of its default is not in 1-%d", p.Name, p.DefaultID, abi.RuleIDs-1))
 		}
 		for j := range p.Rules {
 			for _, problem := range problems(&p.Rules[j]) {

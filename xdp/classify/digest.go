@@ -46,6 +46,7 @@ func (d *digester) text(s string) {
 func (d *digester) policy(p *Policy) {
 	d.text(p.Name)
 	d.number(uint64(p.Default))
+	d.number(uint64(p.DefaultID))
 	d.number(uint64(p.Fragments))
 	d.number(uint64(len(p.Rules)))
 	for i := range p.Rules {

@@ -2,10 +2,19 @@ package classify
 
 import (
 	"fmt"
-	"iter"
 	"net/netip"
-	"slices"
-	"sort"
+	"strings"
+)
+
+// Kind says what is odd about a rule.
+type Kind string
+
+// The kinds. What never matches or is never reached changes no verdict and no counter when it goes; what is redundant
+// changes no verdict, only who is counted for it.
+const (
+	NeverMatches Kind = "never-matches"
+	Unreachable  Kind = "unreachable" // earlier rules match all that it could
+	Redundant    Kind = "redundant"   // what follows does the same
 )
 
 // Finding is a rule that an operator probably did not mean: it can be left out without changing any verdict.
@@ -13,31 +22,80 @@ type Finding struct {
 	Policy string
 	Rule   string // its name
 	ID     uint32
-	Text   string // "from is an empty set: it never matches"
+	Kind   Kind
+	By     []string // names of the rules that make it so, in order; none: itself, or the policy's default
+	Text   string   // "from is an empty set: it never matches"
 }
 
-// Lint finds rules that can never match, and rules that an earlier one of the same policy covers alone. Rules that
-// only several earlier ones cover together are not found.
+// Lint finds rules without effect, policy by policy in order. What it says is true; where it is silent it may not have
+// looked: the cost of looking is bounded, and a rule between thousands that it overlaps with is judged by pairs only.
 func Lint(policies []Policy) []Finding {
-	var out []Finding
+	l := linter{rest: restFields(), outer: map[sliceID][]netip.Prefix{}}
 	for i := range policies {
-		p := &policies[i]
-		earlier := newShelf()
-		for j := range p.Rules {
-			r := &p.Rules[j]
-			if why := neverMatches(r); why != "" {
-				out = append(out, Finding{p.Name, r.Name, r.ID, why + ": it never matches"})
-				continue
-			}
-			e := newExtent(r)
-			if by := earlier.covering(e); by != nil {
-				out = append(out, Finding{p.Name, r.Name, r.ID, coverText(by, e)})
-			} else if !r.Shadow {
-				earlier.put(e)
-			}
+		l.policy(&policies[i])
+	}
+	return l.found
+}
+
+type linter struct {
+	rest  []int // fields of Rule that only sameRest compares
+	outer map[sliceID][]netip.Prefix
+	found []Finding
+}
+
+func (l *linter) policy(p *Policy) {
+	all := make([]*extent, 0, len(p.Rules))
+	for i := range p.Rules {
+		if neverMatches(&p.Rules[i]) == "" {
+			all = append(all, l.extent(&p.Rules[i], i))
 		}
 	}
-	return out
+	earlier, near := newShelf(), newNeighborhood(all)
+	var odd []oddity
+	for i := range p.Rules {
+		if len(all) == 0 || all[0].order != i {
+			odd = append(odd, oddity{rule: &p.Rules[i], kind: NeverMatches, text: neverMatches(&p.Rules[i]) + ": it never matches"})
+			continue
+		}
+		e := all[0]
+		all = all[1:]
+		around, complete := near.of(e)
+		if by := earlier.covering(e); by != nil {
+			odd = append(odd, oddity{e.rule, Unreachable, []*extent{by}, coverText(by, e)})
+			e.unreachable = true
+		} else if by := together(e, around, p.Default == Continue); by != nil {
+			odd = append(odd, oddity{e.rule, Unreachable, by, togetherText(by, e)})
+			e.unreachable = true
+		} else if acts(e.rule) {
+			if by, ok := redundant(p, e, around); ok && complete && e.rule.Sample == 0 { // what it logs would be missed
+				odd = append(odd, oddity{e.rule, Redundant, by, redundantText(by)})
+			}
+			earlier.put(e)
+		}
+	}
+	l.report(p, odd)
+}
+
+// oddity is a finding on its way.
+type oddity struct {
+	rule *Rule
+	kind Kind
+	by   []*extent
+	text string
+}
+
+// report leaves out what is redundant for a rule that is itself never reached: one of the two must stay.
+func (l *linter) report(p *Policy, odd []oddity) {
+	for _, o := range odd {
+		if o.kind == Redundant && len(o.by) > 0 && o.by[0].unreachable {
+			continue
+		}
+		f := Finding{Policy: p.Name, Rule: o.rule.Name, ID: o.rule.ID, Kind: o.kind, Text: o.text}
+		for _, e := range o.by {
+			f.By = append(f.By, e.rule.Name)
+		}
+		l.found = append(l.found, f)
+	}
 }
 
 func coverText(by, e *extent) string {
@@ -45,6 +103,41 @@ func coverText(by, e *extent) string {
 		return fmt.Sprintf("rule %s before it matches the same packets: it is never reached", by.rule.Name)
 	}
 	return fmt.Sprintf("rule %s before it matches all that it could: it is never reached", by.rule.Name)
+}
+
+func togetherText(by []*extent, e *extent) string {
+	if len(by) == 1 {
+		return coverText(by[0], e)
+	}
+	return fmt.Sprintf("rules %s before it match all that it could together: it is never reached", listed(by))
+}
+
+func redundantText(by []*extent) string {
+	if len(by) == 0 {
+		return "the default does the same, and no rule behind it differs: without it no verdict changes"
+	}
+	return fmt.Sprintf("rule %s behind it does the same, and none in between differs: without it no verdict changes", by[0].rule.Name)
+}
+
+// listed bounds what one line says. There are at least two.
+func listed(by []*extent) string {
+	var names []string
+	for _, e := range by[:min(len(by), maxShown)] {
+		names = append(names, e.rule.Name)
+	}
+	if more := len(by) - len(names); more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names, ", "), more)
+	}
+	return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
+}
+
+// acts says whether a rule that matches surely ends the search. An action that is not known here may let packets on.
+func acts(r *Rule) bool {
+	switch r.Action {
+	case Accept, Drop, Limit, SYNCookie, Bypass:
+		return !r.Shadow
+	}
+	return false
 }
 
 // neverMatches says why a rule matches no packet at all, or "".
@@ -80,142 +173,6 @@ func families(prefixes []netip.Prefix) (v4, v6 bool) {
 		v6 = v6 || p.Addr().Is6()
 	}
 	return v4, v6
-}
-
-// shelf holds rules where those that they might cover look for them, so that 100,000 rules need not each meet all.
-type shelf struct {
-	byFrom, byTo map[netip.Prefix][]*extent // by each prefix of a short list
-	rest         []*extent
-	count        int
-}
-
-func newShelf() *shelf {
-	return &shelf{byFrom: map[netip.Prefix][]*extent{}, byTo: map[netip.Prefix][]*extent{}}
-}
-
-// shortList bounds the places that one rule takes.
-const shortList = 8
-
-func (s *shelf) put(e *extent) {
-	e.order = s.count
-	s.count++
-	on, list := s.byFrom, e.from
-	if e.rule.From == nil {
-		on, list = s.byTo, e.to
-	}
-	if len(list) == 0 || len(list) > shortList {
-		s.rest = append(s.rest, e)
-		return
-	}
-	for _, p := range list {
-		on[p] = append(on[p], e)
-	}
-}
-
-// covering returns the first rule that covers e, or nil. It stands at a prefix around the first of e's own, or with the
-// rest.
-func (s *shelf) covering(e *extent) *extent {
-	var first *extent
-	look := func(list []*extent) {
-		for _, by := range list {
-			if first != nil && by.order >= first.order {
-				return
-			}
-			if by.covers(e) {
-				first = by
-				return
-			}
-		}
-	}
-	look(s.rest)
-	for p := range around(orEverywhere(e.rule.From, e.from)[0]) {
-		look(s.byFrom[p])
-	}
-	for p := range around(orEverywhere(e.rule.To, e.to)[0]) {
-		look(s.byTo[p])
-	}
-	return first
-}
-
-// around yields a masked prefix and all that contain it.
-func around(p netip.Prefix) iter.Seq[netip.Prefix] {
-	return func(yield func(netip.Prefix) bool) {
-		for bits := p.Bits(); bits >= 0; bits-- {
-			if !yield(netip.PrefixFrom(p.Addr(), bits).Masked()) {
-				return
-			}
-		}
-	}
-}
-
-// extent is what a rule matches, in a form that compares fast.
-type extent struct {
-	rule                     *Rule
-	order                    int
-	from, notFrom, to, notTo []netip.Prefix // outermost
-	ports, sources           []PortRange    // merged
-}
-
-func newExtent(r *Rule) *extent {
-	return &extent{rule: r, from: outermost(r.From), notFrom: outermost(r.NotFrom), to: outermost(r.To), notTo: outermost(r.NotTo),
-		ports: mergePorts(r.Ports), sources: mergePorts(r.SourcePorts)}
-}
-
-// outermost returns the masked prefixes that no other one of the list contains, sorted.
-func outermost(prefixes []netip.Prefix) []netip.Prefix {
-	var out []netip.Prefix
-	sorted := slices.Clone(prefixes)
-	for i, p := range sorted {
-		sorted[i] = p.Masked()
-	}
-	slices.SortFunc(sorted, netip.Prefix.Compare)
-	for _, p := range sorted {
-		if n := len(out); n == 0 || !out[n-1].Contains(p.Addr()) {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
-// covers says whether every packet that other matches, e matches too. Where it says no, it may still be so.
-func (e *extent) covers(other *extent) bool {
-	a, b := e.rule, other.rule
-	return (a.Protocol == AnyProtocol || a.Protocol == b.Protocol) &&
-		restWithin(b, a) &&
-		(a.Ports == nil || b.Ports != nil && portsWithin(other.ports, e.ports)) &&
-		(a.SourcePorts == nil || b.SourcePorts != nil && portsWithin(other.sources, e.sources)) &&
-		(a.From == nil || prefixesWithin(orEverywhere(b.From, other.from), e.from)) &&
-		(a.To == nil || prefixesWithin(orEverywhere(b.To, other.to), e.to)) &&
-		prefixesWithin(e.notFrom, other.notFrom) && prefixesWithin(e.notTo, other.notTo)
-}
-
-// orEverywhere returns the outermost prefixes of a list; nil stands for both families as a whole.
-func orEverywhere(list, outer []netip.Prefix) []netip.Prefix {
-	if list == nil {
-		return []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
-	}
-	return outer
-}
-
-// prefixesWithin says whether each of inner lies in one of outer, which outermost made.
-func prefixesWithin(inner, outer []netip.Prefix) bool {
-	for _, p := range inner {
-		n := sort.Search(len(outer), func(i int) bool { return outer[i].Compare(p) > 0 })
-		if n == 0 || outer[n-1].Bits() > p.Bits() || !outer[n-1].Contains(p.Addr()) {
-			return false
-		}
-	}
-	return true
-}
-
-// portsWithin says whether each range of inner lies in one of outer, both merged.
-func portsWithin(inner, outer []PortRange) bool {
-	for _, r := range inner {
-		if !slices.ContainsFunc(outer, func(o PortRange) bool { return o.First <= r.First && r.Last <= o.Last }) {
-			return false
-		}
-	}
-	return true
 }
 
 // String is the finding as `sluice check` prints it.

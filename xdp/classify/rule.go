@@ -77,7 +77,24 @@ type Policy struct {
 	Name      string // "failsafe", "system", "ingress", "egress", "workload/web-1/ingress"
 	Rules     []Rule
 	Default   Action
+	DefaultID uint32 // stable id of the default's counters; 0: it is not counted
 	Fragments Fragments
+}
+
+// IDs returns how many counters the policies need: their highest stable id + 1.
+func IDs(policies []Policy, limiters ...Limiter) uint32 {
+	var highest uint32
+	for i := range policies {
+		p := &policies[i]
+		highest = max(highest, p.DefaultID)
+		for j := range p.Rules {
+			highest = max(highest, p.Rules[j].ID)
+		}
+	}
+	for _, l := range limiters {
+		highest = max(highest, l.Rule, l.Beyond)
+	}
+	return highest + 1
 }
 
 // Packet is what a policy can see of a packet. Ports are zero where the protocol has none or the packet is a

@@ -63,14 +63,32 @@ func bytesOf[T any](values []T) int64 {
 }
 
 func (t *Tables) worstProbes() int {
-	way := func(table abi.ClassTable) int { return t.Prefixes[table].steps() }
-	probes := max(way(abi.ClassSrc4)+way(abi.ClassDst4), way(abi.ClassSrc6)+way(abi.ClassDst6))
 	most := 0
-	for _, p := range t.Policies {
-		n := 1 + t.planProbes(p.Act) + t.planProbes(p.Shadow)
-		most = max(most, n)
+	for i := range t.Policies {
+		most = max(most, t.policyProbes(i))
 	}
-	return probes + most
+	return t.addressProbes() + most
+}
+
+// Probes bounds the loads from tables that one packet costs that meets these policies, one after the other.
+func (t *Tables) Probes(policies ...int) int {
+	n := t.addressProbes()
+	for _, i := range policies {
+		if i < len(t.Policies) {
+			n += t.policyProbes(i)
+		}
+	}
+	return n
+}
+
+// addressProbes are those of the ways to both classes, once per packet.
+func (t *Tables) addressProbes() int {
+	way := func(table abi.ClassTable) int { return t.Prefixes[table].steps() }
+	return max(way(abi.ClassSrc4)+way(abi.ClassDst4), way(abi.ClassSrc6)+way(abi.ClassDst6))
+}
+
+func (t *Tables) policyProbes(i int) int {
+	return 1 + t.planProbes(t.Policies[i].Act) + t.planProbes(t.Policies[i].Shadow)
 }
 
 func (t *Tables) planProbes(plan abi.SearchPlan) int {

@@ -37,11 +37,26 @@ func (d *Dir) StateMap(spec *ebpf.MapSpec, name string, version int) (*ebpf.Map,
 		return m, nil
 	}
 	defer m.Close()
-	resized, err := resize(m, spec, path)
+	if spec.Type != ebpf.Hash && spec.Type != ebpf.LRUHash {
+		return nil, fmt.Errorf("state map %s: it has %d entries, not %d: a %v has one size per layout version, or ReplaceStateMap",
+			name, m.MaxEntries(), spec.MaxEntries, spec.Type)
+	}
+	resized, err := d.ReplaceStateMap(spec, name, version, func(fresh *ebpf.Map) error { return copyEntries(m, fresh) })
 	if err != nil {
-		return nil, fmt.Errorf("state map %s: from %d to %d entries: %w", name, m.MaxEntries(), spec.MaxEntries, err)
+		return nil, fmt.Errorf("from %d to %d entries: %w", m.MaxEntries(), spec.MaxEntries, err)
 	}
 	return resized, nil
+}
+
+// ReplaceStateMap makes <name>-v<version> anew, lets fill write into it what it takes over, and then gives it the pin,
+// whether or not there was one. As with StateMap, what programs write meanwhile into a map before it is lost.
+func (d *Dir) ReplaceStateMap(spec *ebpf.MapSpec, name string, version int, fill func(*ebpf.Map) error) (*ebpf.Map, error) {
+	path := d.StateMapPath(name, version)
+	m, err := replace(spec, path, fill)
+	if err != nil {
+		return nil, fmt.Errorf("replace state map %s: %w", name, err)
+	}
+	return m, nil
 }
 
 // RemoveStateMap removes the pin. Programs that use the map keep it.
@@ -61,10 +76,7 @@ func newStateMap(spec *ebpf.MapSpec, path string) (*ebpf.Map, error) {
 	return m, nil
 }
 
-func resize(old *ebpf.Map, spec *ebpf.MapSpec, path string) (*ebpf.Map, error) {
-	if spec.Type != ebpf.Hash && spec.Type != ebpf.LRUHash {
-		return nil, fmt.Errorf("a %v has one size per layout version", spec.Type)
-	}
+func replace(spec *ebpf.MapSpec, path string, fill func(*ebpf.Map) error) (*ebpf.Map, error) {
 	staged := path + "-new"
 	if err := removePin(staged); err != nil { // of a process that died here
 		return nil, err
@@ -73,7 +85,7 @@ func resize(old *ebpf.Map, spec *ebpf.MapSpec, path string) (*ebpf.Map, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := copyEntries(old, m); err != nil {
+	if err := fill(m); err != nil {
 		m.Close()
 		return nil, errors.Join(err, removePin(staged))
 	}

@@ -1,7 +1,6 @@
 package table
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -52,21 +51,4 @@ func ClearSlot(m *ebpf.Map, slot uint32) error {
 		}
 	}
 	return nil
-}
-
-// RuleIDs reads the ids from a rule table itself: after a restart nobody else knows them. An id may repeat.
-func RuleIDs(rules *ebpf.Map) ([]uint32, error) {
-	keys, entries := make([]uint32, rules.MaxEntries()), make([]abi.Rule, rules.MaxEntries())
-	var cursor ebpf.MapBatchCursor
-	n, err := rules.BatchLookup(&cursor, keys, entries, nil)
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) { // which says that these were all
-		return nil, fmt.Errorf("rule table: %w", err)
-	}
-	var ids []uint32
-	for _, r := range entries[:n] {
-		if r.ID != 0 {
-			ids = append(ids, r.ID)
-		}
-	}
-	return ids, nil
 }

@@ -36,41 +36,6 @@ func FillLimiters(m *ebpf.Map, limiters []classify.Limiter) error {
 	return nil
 }
 
-// LimitDrops adds to out what the limit rules of a pinned generation have dropped, by rule.
-func LimitDrops(dir *pin.Dir, owner, key string, out map[uint32]Count) error {
-	g, err := dir.LoadGeneration(owner, key)
-	if err != nil {
-		return err
-	}
-	defer g.Close()
-	limiters := g.Maps[Limiters]
-	if limiters == nil {
-		return nil
-	}
-	hits, err := ReadShared(dir, RuleHits)
-	if err != nil || hits == nil {
-		return err
-	}
-	defer hits.Close()
-	for i := range limiters.MaxEntries() {
-		var l abi.Limiter
-		if err := limiters.Lookup(i, &l); err != nil {
-			return fmt.Errorf("map %s: %w", Limiters, err)
-		}
-		if l.Beyond == 0 {
-			continue // the one element of an empty table
-		}
-		c, err := Sum(hits, l.Beyond)
-		if err != nil {
-			return err
-		}
-		if c != (Count{}) {
-			out[l.Rule] = c
-		}
-	}
-	return nil
-}
-
 // Pressure tells how full the table of limited sources was, since it was made.
 type Pressure struct {
 	Forgotten uint64 // debts of unproven sources that made room for others

@@ -47,7 +47,7 @@ var sharedPins = map[string]struct {
 }{
 	SYNListeners: {"syn-listeners", 1},
 
-	RuleHits: {"rule-hits", 2},
+	RuleHits: {"rule-hits", 3},
 	FlowsOut: {"flows-out", 1},
 	FlowsIn:  {"flows-in", 1},
 
@@ -70,12 +70,23 @@ var sharedPins = map[string]struct {
 	CaptureFilter: {"capture-filter", 1},
 }
 
-// OpenShared opens the state maps that XDP and tc share, and makes what is missing. flowSlots is the size of each flow
-// table; one of another size is replaced by one that takes over its entries. The keys are the names of maps.h.
-func OpenShared(dir *pin.Dir, spec *ebpf.CollectionSpec, flowSlots uint32) (map[string]*ebpf.Map, error) {
+// Sizes are those of the state maps that a configuration chooses.
+type Sizes struct {
+	Flows uint32 // of each flow table
+	Rules uint32 // ids that rules and defaults have, counted from 0: the highest + 1
+}
+
+// OpenShared opens the state maps that XDP and tc share, and makes what is missing. A flow table of another size, and
+// rule counters that are too few, are replaced by a map that takes over the entries. The keys are the names of maps.h.
+func OpenShared(dir *pin.Dir, spec *ebpf.CollectionSpec, sizes Sizes) (map[string]*ebpf.Map, error) {
 	for _, name := range []string{FlowsOut, FlowsIn} {
 		if one, ok := spec.Maps[name]; ok {
-			one.MaxEntries = max(flowSlots, 1)
+			one.MaxEntries = max(sizes.Flows, 1)
+		}
+	}
+	if hits, ok := spec.Maps[RuleHits]; ok {
+		if err := prepareHits(dir, hits, sizes.Rules); err != nil {
+			return nil, err
 		}
 	}
 	shared, err := OpenState(dir, spec, slices.Collect(maps.Keys(sharedPins))...)

@@ -52,6 +52,13 @@ struct counter {
 	__u64 bytes;
 };
 
+/* What a rule, or a policy's default, matched, per CPU. Layout version 3 of the rule counters: 2 was struct counter. */
+struct rule_hit {
+	__u64 packets;
+	__u64 bytes;
+	__u64 last; /* jiffies64 of the last packet; 0: never, for they begin at 2^32 - 300 s */
+};
+
 /* Reason counters are one array: interface slot * REASON_SLOTS + reason. Slot 0 is "interface unknown". */
 #define INTERFACE_SLOTS 256
 
@@ -78,7 +85,7 @@ struct interface {
 #define MAX_RULES   (1 << 19) /* entries of one rule space; each range of ports takes one */
 #define MAX_CLASSES (1 << 22) /* of one direction */
 #define MAX_WALK    2048      /* entries of one list */
-#define RULE_IDS    131072    /* size of the rule counters; id 0 is never used */
+#define RULE_IDS    131072    /* most of the rule counters; id 0 is nobody's */
 
 /* Keys of the LPM tries that are no part of the classifier. */
 struct prefix4_key {
@@ -235,6 +242,7 @@ struct policy {
 	struct search_plan shadow;
 	__u8 default_action; /* enum action */
 	__u8 fragments;	     /* enum fragments */
+	__u32 default_id;    /* stable id of what its default counts as; 0: it is not counted */
 };
 
 /* Indexes into the policies array that both objects share. Workloads' policies follow, two each: ingress, egress. */

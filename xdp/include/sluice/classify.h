@@ -165,6 +165,29 @@ static __always_inline enum reason default_reason(const struct policy *policy, b
 	}
 }
 
+/*
+ * Counts what a policy's default decided. Apart from judge(), because only the caller knows what a tracked flow excuses:
+ * replies would drown what the default really met.
+ */
+static __always_inline void count_default(const struct packet *p, const struct decision *d)
+{
+	struct policy *policy;
+	__u32 index = d->policy;
+
+	switch (d->reason) {
+	case REASON_DEFAULT_ACCEPT:
+	case REASON_DEFAULT_DROP:
+	case REASON_FRAGMENT_DEFAULT_ACCEPT:
+	case REASON_FRAGMENT_DEFAULT_DROP:
+		break;
+	default:
+		return;
+	}
+	policy = bpf_map_lookup_elem(&policies, &index);
+	if (policy)
+		count_rule(policy->default_id, p->len);
+}
+
 #include "search.h"
 
 /*

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sluice/control/api"
+)
+
+func (c *cli) clearCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "clear", Short: "Set counters to zero"}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "counters [POLICY]",
+		Short: "Set the counters of rules and defaults to zero",
+		Long: `Set packets, bytes and last hit of rules and defaults to zero: of one policy, or of all. The counters of reasons, as in
+show drops, go on.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			done, err := c.client().ClearCounters(cmd.Context(), api.ClearCountersRequest{Policy: strings.Join(args, "")})
+			if err != nil {
+				return err
+			}
+			if c.json() {
+				return c.printJSON(done)
+			}
+			fmt.Fprintf(c.out, "cleared %d rules of %d policies\n", done.Rules, len(done.Policies))
+			return nil
+		},
+	})
+	return cmd
+}
