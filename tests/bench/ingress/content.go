@@ -43,7 +43,7 @@ func newContent(kind Kind, n int) (*Content, error) {
 	c := &Content{Kind: kind}
 	switch kind {
 	case Prefixes:
-		c.Prefixes = keep(classifytest.Blocklist4(rng, n+n/100+64), n)
+		c.Prefixes = keep(classifytest.Blocklist4(rng, n+n/50+64), n)
 	case Hosts:
 		seen := map[netip.Prefix]bool{}
 		for len(c.Prefixes) < n {

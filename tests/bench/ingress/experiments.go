@@ -49,30 +49,81 @@ func (b *bench) drop(ctx context.Context, kind Kind, size int) (err error) {
 	}
 	var keys []string
 	for _, r := range Rivals {
-		if r.fits != nil && r.Key != Nothing && r.Key != Path && r.fits(c, b.o) {
+		if r.fits != nil && r.Key != Nothing && r.Key != Path && r.Key != List && r.fits(c, b.o) {
 			keys = append(keys, r.Key)
 		}
 	}
-	g, err := newGroup(ctx, b.w, b.log, keys, func(Rival) *Content { return c })
+	return b.dropLanes(ctx, keys, Measurement{Experiment: Drop, Kind: kind, Size: size}, func(Rival) *Content { return c })
+}
+
+// mixed measures a million prefixes of Sluice beside a thousand rules of iptables, in the same rounds.
+func (b *bench) mixed(ctx context.Context) error {
+	prefixes, err := b.content(Prefixes, million)
+	if err != nil {
+		return err
+	}
+	rules, err := b.content(Rules, thousand)
+	if err != nil {
+		return err
+	}
+	keys := []string{Floor, Sluice, IPTable, IPTableNFT}
+	return b.dropLanes(ctx, keys, Measurement{Experiment: Mixed, Kind: Prefixes, Size: million}, func(r Rival) *Content {
+		if r.Key == IPTable || r.Key == IPTableNFT {
+			return rules
+		}
+		return prefixes
+	})
+}
+
+// dropLanes sends each lane flows that its content drops.
+func (b *bench) dropLanes(ctx context.Context, keys []string, about Measurement, contentOf func(Rival) *Content) (err error) {
+	g, err := newGroup(ctx, b.w, b.log, keys, contentOf)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, g.Close()) }()
-	if err := g.check(func(_ Rival, want classify.Action) ([]lane.Flow, error) { return checkFlows(c, want) }); err != nil {
+	if err := g.check(func(r Rival, want classify.Action) ([]lane.Flow, error) { return checkFlows(contentOf(r), want) }); err != nil {
 		return err
 	}
-	for _, keys := range []Keys{FixedHit, RandomHit} {
-		list, err := c.flows(keys, classify.Drop, b.o.Flows)
-		if err != nil {
+	for _, about.Keys = range []Keys{FixedHit, RandomHit} {
+		if err := b.measure(ctx, g, about, classify.Drop, contentOf); err != nil {
 			return err
 		}
-		got, err := g.measure(ctx, b.o, Measurement{Experiment: Drop, Kind: kind, Size: size, Keys: keys}, list, classify.Drop)
-		if err != nil {
-			return err
-		}
-		b.results.Measurements = append(b.results.Measurements, got...)
 	}
 	return nil
+}
+
+// measure sends each lane flows with a fate by its content, and keeps what they cost.
+func (b *bench) measure(ctx context.Context, g *group, about Measurement, want classify.Action, contentOf func(Rival) *Content) error {
+	tables := map[*Content]*lane.Flows{}
+	for _, l := range g.lanes {
+		c := contentOf(l.Rival)
+		if tables[c] != nil {
+			continue
+		}
+		flows, err := b.flows(c, about.Keys, want)
+		if err != nil {
+			return err
+		}
+		defer flows.Close()
+		tables[c] = flows
+	}
+	got, err := g.measure(ctx, b.o, about, want, func(r Rival) *lane.Flows { return tables[contentOf(r)] })
+	b.results.Measurements = append(b.results.Measurements, got...)
+	return err
+}
+
+// flows writes a table of them.
+func (b *bench) flows(c *Content, keys Keys, want classify.Action) (*lane.Flows, error) {
+	list, err := c.flows(keys, want, b.o.Flows)
+	if err != nil {
+		return nil, err
+	}
+	n := b.o.Flows
+	if len(list) == 1 {
+		n = 1
+	}
+	return b.w.lane.NewFlows(list, n)
 }
 
 // checkFlows are some flows with a fate, by a rule where there is one, else by the default.
@@ -96,7 +147,7 @@ func (b *bench) forward(ctx context.Context) (err error) {
 	}
 	var keys []string
 	for _, r := range Rivals {
-		if r.fits != nil && r.Key != Floor && (r.fits(lists, b.o) || r.Key == Path) {
+		if r.fits != nil && r.Key != Floor && r.fits(lists, b.o) {
 			keys = append(keys, r.Key)
 		}
 	}
@@ -119,16 +170,12 @@ func (b *bench) forward(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	for _, keys := range []Keys{FixedHit, RandomHit} {
-		list, err := rules.flows(keys, classify.Accept, b.o.Flows)
-		if err != nil {
+	about := Measurement{Experiment: Forward, Kind: Rules, Size: b.o.Forward}
+	for _, about.Keys = range []Keys{FixedHit, RandomHit} {
+		// The rules accept these flows, and no list holds them.
+		if err := b.measure(ctx, g, about, classify.Accept, func(Rival) *Content { return rules }); err != nil {
 			return err
 		}
-		got, err := g.measure(ctx, b.o, Measurement{Experiment: Forward, Kind: Rules, Size: b.o.Forward, Keys: keys}, list, classify.Accept)
-		if err != nil {
-			return err
-		}
-		b.results.Measurements = append(b.results.Measurements, got...)
 	}
 	return nil
 }
@@ -174,15 +221,7 @@ func (b *bench) testRunKeys(ctx context.Context, site *lane.Site, c *Content, ke
 	if keys == FixedHit || keys == RandomHit {
 		want = classify.Drop
 	}
-	list, err := c.flows(keys, want, b.o.Flows)
-	if err != nil {
-		return err
-	}
-	n := b.o.Flows
-	if len(list) == 1 {
-		n = 1
-	}
-	flows, err := b.w.lane.NewFlows(list, n)
+	flows, err := b.flows(c, keys, want)
 	if err != nil {
 		return err
 	}
@@ -206,7 +245,9 @@ func (b *bench) testRunKeys(ctx context.Context, site *lane.Site, c *Content, ke
 		lanes = append(lanes, lane.Lane{Name: r.Key, Run: run})
 	}
 	about := Measurement{Experiment: TestRun, Kind: c.Kind, Size: c.Size(), Keys: keys}
-	got, err := rounds(ctx, b.log, b.o, about, lanes)
+	o := b.o
+	o.Aim = o.TestAim
+	got, err := rounds(ctx, b.log, o, about, lanes)
 	b.results.Measurements = append(b.results.Measurements, got...)
 	return err
 }

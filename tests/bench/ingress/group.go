@@ -159,20 +159,11 @@ func (g *group) once(l *rivalLane, list []lane.Flow, want classify.Action, packe
 	return err
 }
 
-// measure sends the same flows through all lanes in rounds.
-func (g *group) measure(ctx context.Context, o Options, about Measurement, list []lane.Flow, want classify.Action) ([]Measurement, error) {
-	n := o.Flows
-	if len(list) == 1 {
-		n = 1
-	}
-	flows, err := g.w.lane.NewFlows(list, n)
-	if err != nil {
-		return nil, err
-	}
-	defer flows.Close()
+// measure sends flows, which all have one fate, through all lanes in rounds.
+func (g *group) measure(ctx context.Context, o Options, about Measurement, want classify.Action, flowsOf func(Rival) *lane.Flows) ([]Measurement, error) {
 	var lanes []lane.Lane
 	for _, l := range g.lanes {
-		run, closer, err := g.w.lane.Sender(l.site, flows)
+		run, closer, err := g.w.lane.Sender(l.site, flowsOf(l.Rival))
 		if err != nil {
 			return nil, err
 		}

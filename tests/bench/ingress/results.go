@@ -27,9 +27,11 @@ type Results struct {
 // Experiment is what packets were sent through.
 type Experiment string
 
-// The experiments. Drop and Forward: live frames on veth. TestRun: BPF_PROG_TEST_RUN of the program alone.
+// The experiments. Drop and Forward: live frames on veth. Mixed: a drop in which iptables holds a thousand rules and Sluice
+// a million prefixes. TestRun: BPF_PROG_TEST_RUN of the program alone.
 const (
 	Drop    Experiment = "drop"
+	Mixed   Experiment = "drop, iptables with 1k rules"
 	Forward Experiment = "forward"
 	TestRun Experiment = "test run"
 )

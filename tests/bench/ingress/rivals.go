@@ -30,10 +30,13 @@ const (
 	Nothing = "nothing"
 	Floor   = "xdp-drop"
 	Sluice  = "sluice"
+	List    = "sluice-list" // in the forwarding comparison, where Sluice alone holds rules
 	Path    = "sluice-path"
 	Parse   = "parse"
 	LPM     = "xdp-lpm"
 	IPTable = "iptables"
+
+	IPTableNFT = "iptables-nft"
 )
 
 // Rivals are all of them, in the order of tables.
@@ -42,7 +45,8 @@ var Rivals = []Rival{
 	{Key: Floor, Label: "XDP_DROP alone", Colour: "#9a9a9a", load: xdpProgram("drop"), fits: always},
 	{Key: Parse, Label: "parse only", Colour: "#5b7f95"},
 	{Key: Sluice, Label: "Sluice", Colour: "#d1342f", load: loadSluice(false), fits: always},
-	{Key: Path, Label: "Sluice, XDP and tcx", Colour: "#8e1b5c", load: loadSluice(true), fits: always},
+	{Key: List, Label: "Sluice, list", Colour: "#f0857d", load: loadSluice(false), fits: always},
+	{Key: Path, Label: "Sluice with tcx", Colour: "#8e1b5c", load: loadSluice(true), fits: always},
 	{Key: LPM, Label: "XDP with LPM_TRIE", Colour: "#e58e1a", load: xdpProgram("lpm"), fits: listed},
 	{Key: "xdp-filter", Label: "xdp-filter", Colour: "#b8a400", load: loadXDPFilter, fits: fitsXDPFilter},
 	{Key: "ipset-raw", Label: "ipset, raw PREROUTING", Colour: "#1b7f3b", Kernel: true, load: loadIPSet("raw", "PREROUTING"), fits: listed},
@@ -53,7 +57,7 @@ var Rivals = []Rival{
 		load: loadNFT("inet", "type filter hook forward priority 0"), fits: fitsNFT},
 	{Key: "iptables-raw", Label: "iptables legacy, raw PREROUTING", Colour: "#5a3d9a", Kernel: true, load: loadIPTables("legacy", "raw", "PREROUTING"), fits: fitsIPTables},
 	{Key: IPTable, Label: "iptables legacy, FORWARD", Colour: "#9b7fd1", Kernel: true, load: loadIPTables("legacy", "filter", "FORWARD"), fits: fitsIPTables},
-	{Key: "iptables-nft", Label: "iptables nft, FORWARD", Colour: "#c08ab8", Kernel: true, load: loadIPTables("nft", "filter", "FORWARD"), fits: fitsIPTables},
+	{Key: IPTableNFT, Label: "iptables nft, FORWARD", Colour: "#c08ab8", Kernel: true, load: loadIPTables("nft", "filter", "FORWARD"), fits: fitsIPTables},
 }
 
 // rival finds one by its key.

@@ -17,7 +17,7 @@ import (
 	"sluice/xdp/packet"
 )
 
-const shapeRules = 1000
+const shapeRules = 500
 
 // shape sends packets through the rules of one shape, three times each: by the reference model, by the tables in Go,
 // and by the loaded XDP programs, the live one and the twin that says which rule it was.
