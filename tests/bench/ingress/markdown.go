@@ -86,7 +86,10 @@ func (r *Results) tables(b *strings.Builder) {
 
 func (r *Results) table(b *strings.Builder, e Experiment, kind Kind, keys Keys) {
 	sizes := r.sizes(e, kind)
-	header := []string{"CPU ns per packet (interval) · Mpps"}
+	header := []string{"CPU ns per packet (interval)"}
+	if e != TestRun {
+		header[0] += " · Mpps"
+	}
 	ratios := []string{"Sluice's cost / the rival's"}
 	for _, size := range sizes {
 		column := report.Thousands(fmt.Sprint(size)) + " " + string(kind)
