@@ -15,7 +15,7 @@ type figure struct {
 }
 
 func (r *Results) figures() []figure {
-	conditions := "Medians and 95 % intervals of " + fmt.Sprint(r.Rounds) + " rounds"
+	conditions := "Medians and 95 % intervals of " + fmt.Sprint(r.Rounds) + " rounds; " + r.Machine.CPU + ", kernel " + r.Machine.Kernel
 	var out []figure
 	for _, f := range []struct {
 		keys       Keys
@@ -26,8 +26,8 @@ func (r *Results) figures() []figure {
 	} {
 		plot := report.Lines{
 			Title:    "What it costs to drop a packet, by the size of the filter",
-			Subtitle: "64-byte frames on veth, generator included; " + f.what + ". " + conditions + ".",
-			X:        "prefixes in the list, or rules", Y: "CPU nanoseconds per packet", Curves: r.dropCurves(f.keys),
+			Subtitle: "64-byte frames on veth, generator included; " + f.what, Conditions: conditions,
+			X: "prefixes in the list, or rules", Y: "CPU nanoseconds per packet", Curves: r.dropCurves(f.keys),
 		}
 		out = append(out, figure{f.file, "drop, " + f.what, plot.SVG()})
 	}
@@ -41,8 +41,8 @@ func (r *Results) figures() []figure {
 	} {
 		plot := report.Lines{
 			Title:    "The XDP program alone: " + f.what,
-			Subtitle: "BPF_PROG_TEST_RUN, writing the frame and a tail call included. " + conditions + ".",
-			X:        f.axis, Y: "CPU nanoseconds per packet", Curves: r.programCurves(f.kind),
+			Subtitle: "BPF_PROG_TEST_RUN; writing the frame and a tail call are included", Conditions: conditions,
+			X: f.axis, Y: "CPU nanoseconds per packet", Curves: r.programCurves(f.kind),
 		}
 		out = append(out, figure{f.file, "program alone, " + f.what, plot.SVG()})
 	}
@@ -116,10 +116,10 @@ func (r *Results) programCurves(kind Kind) []report.Curve {
 func (r *Results) forwardBars(conditions string) report.Bars {
 	size := r.forwardSize()
 	plot := report.Bars{
-		Title: fmt.Sprintf("What it costs to forward a packet past a filter of %s rules or prefixes", report.Thousands(fmt.Sprint(size))),
-		Subtitle: "64-byte frames on veth, generator and sink included; Sluice: 5-tuple rules, the others: a list that misses. " +
-			conditions + ".",
-		X: "CPU nanoseconds per packet; behind each bar the ratio to no program at all",
+		Title:      fmt.Sprintf("What it costs to forward a packet past a filter of %s rules or prefixes", report.Thousands(fmt.Sprint(size))),
+		Subtitle:   "64-byte frames on veth, generator and sink included; Sluice judges by 5-tuple rules, the others by a list that misses",
+		Conditions: conditions,
+		X:          "CPU nanoseconds per packet; behind each bar the ratio to no program at all",
 	}
 	for _, g := range []struct {
 		keys    Keys

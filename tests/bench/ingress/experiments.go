@@ -31,11 +31,7 @@ func (b *bench) content(kind Kind, size int) (*Content, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%d %s: %w", size, kind, err)
 	}
-	want, err := c.desired()
-	if err != nil {
-		return nil, err
-	}
-	cost := want.XDP.Generation.Tables.Cost()
+	cost := c.want.XDP.Generation.Tables.Cost()
 	b.results.Gateways = append(b.results.Gateways, GatewayCost{kind, size, cost.Bytes, cost.WorstProbes})
 	b.contents[key] = c
 	return c, nil
@@ -186,11 +182,7 @@ func (b *bench) testRun(ctx context.Context, kind Kind, size int) (err error) {
 	if err != nil {
 		return err
 	}
-	want, err := c.desired()
-	if err != nil {
-		return err
-	}
-	site, gen, closer, err := liveGeneration(ctx, b.w, want.XDP)
+	site, gen, closer, err := liveGeneration(ctx, b.w, c.want.XDP)
 	if err != nil {
 		return err
 	}

@@ -85,15 +85,11 @@ func loadNothing(context.Context, *workshop, *lane.Site, *Content) (func() error
 
 func loadSluice(tcx bool) func(context.Context, *workshop, *lane.Site, *Content) (func() error, error) {
 	return func(ctx context.Context, _ *workshop, s *lane.Site, c *Content) (func() error, error) {
-		want, err := c.desired()
-		if err != nil {
-			return nil, err
-		}
 		var path *tc.State
 		if tcx {
-			path = &want.TC
+			path = &c.want.TC
 		}
-		g, err := newGateway(ctx, s, want.XDP, path)
+		g, err := newGateway(ctx, s, c.want.XDP, path)
 		if err != nil {
 			return nil, err
 		}

@@ -56,12 +56,7 @@ func newGateway(ctx context.Context, s *lane.Site, want xdp.State, path *tc.Stat
 	return g, nil
 }
 
-// desired is the way of a configuration from its bytes to what the subsystems should hold. Several lanes may ask for it.
-func (c *Content) desired() (*compile.Desired, error) {
-	c.once.Do(func() { c.want, c.wantErr = c.desire() })
-	return c.want, c.wantErr
-}
-
+// desire is the way of a configuration from its bytes to what the subsystems should hold.
 func (c *Content) desire() (*compile.Desired, error) {
 	file, set := c.YAML()
 	cfg, err := config.Parse(config.Source{Name: "bench.yaml", Bytes: file, ReadFile: func(string) ([]byte, error) { return set, nil }})

@@ -7,9 +7,10 @@ import (
 
 // Bars is a plot of horizontal bars in groups, with a linear axis from zero.
 type Bars struct {
-	Title, Subtitle string
-	X               string // what the axis shows, with the unit
-	Groups          []BarGroup
+	Title, Subtitle, Conditions string
+
+	X      string // what the axis shows, with the unit
+	Groups []BarGroup
 }
 
 // BarGroup is what belongs together, under a heading.
@@ -28,17 +29,17 @@ type Bar struct {
 
 // SVG draws it.
 func (p Bars) SVG() []byte {
-	const left, right, top, row, gap = 210.0, width - 150.0, 84.0, 28.0, 44.0
+	const left, right, top, row, head = 224.0, width - 170.0, 96.0, 28.0, 44.0
 	height, high := top+16, 1.0
 	for _, g := range p.Groups {
-		height += gap + row*float64(len(g.Bars))
+		height += head + row*float64(len(g.Bars))
 		for _, b := range g.Bars {
 			high = max(high, b.High)
 		}
 	}
 	bottom := height
 	x := scale{0, high * 1.02, left, right, false}
-	c := newCanvas(int(bottom)+64, p.Title, p.Subtitle)
+	c := newCanvas(int(bottom)+64, p.Title, p.Subtitle, p.Conditions)
 	step := niceStep(high)
 	for v := 0.0; v <= high*1.02; v += step {
 		c.line(x.at(v), top, x.at(v), bottom, grid, 1)
@@ -47,8 +48,8 @@ func (p Bars) SVG() []byte {
 	c.text((left+right)/2, bottom+44, 13, faint, "middle", "400", p.X)
 	at := top
 	for _, g := range p.Groups {
-		c.text(24, at+gap-16, 14, ink, "start", "600", g.Heading)
-		at += gap
+		c.text(24, at+head-16, 14, ink, "start", "600", g.Heading)
+		at += head
 		for _, b := range g.Bars {
 			b.draw(c, x, at, row)
 			at += row
@@ -70,7 +71,7 @@ func (b Bar) draw(c *canvas, x scale, at, row float64) {
 	}
 	text := Digits(b.Median)
 	if b.Note != "" {
-		text += "   " + b.Note
+		text += gap + gap + b.Note
 	}
 	c.text(x.at(b.High)+9, middle+4, 12.5, ink, "start", weight, text)
 }

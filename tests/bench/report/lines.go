@@ -9,9 +9,10 @@ import (
 
 // Lines is a plot of curves over a size, both axes logarithmic. Each curve has its name at its end, in its colour.
 type Lines struct {
-	Title, Subtitle string
-	X, Y            string // what the axes show, with the unit
-	Curves          []Curve
+	Title, Subtitle, Conditions string
+
+	X, Y   string // what the axes show, with the unit
+	Curves []Curve
 }
 
 // Curve is one rival.
@@ -28,15 +29,18 @@ type Point struct {
 	Estimate
 }
 
-const labelRoom = 250.0
+// gap is two spaces that no reader of SVG draws as one.
+const gap = "\u00a0\u00a0"
+
+const labelRoom = 296.0
 
 // SVG draws it.
 func (p Lines) SVG() []byte {
-	const height, left, top, bottom = 560, 84.0, 84.0, 500.0
+	const height, left, top, bottom = 590, 84.0, 104.0, 530.0
 	low, high, first, last := p.bounds()
 	x := scale{first, last, left + 14, width - labelRoom, true}
 	y := scale{low, high, bottom, top, true}
-	c := newCanvas(height, p.Title, p.Subtitle)
+	c := newCanvas(height, p.Title, p.Subtitle, p.Conditions)
 	for _, v := range logTicks(low, high) {
 		c.line(left, y.at(v), width-labelRoom+8, y.at(v), grid, 1)
 		c.text(left-9, y.at(v)+4, 12, faint, "end", "400", Short(v))
@@ -140,6 +144,6 @@ func (p Lines) labels(c *canvas, x, y scale, top, bottom float64) {
 		from, to := x.at(l.end.Size)+7, width-labelRoom+18
 		fmt.Fprintf(c, `<path d="M%.1f %.1fL%.1f %.1fL%.1f %.1f" fill="none" stroke="%s" stroke-width="0.9" stroke-opacity="0.55" stroke-dasharray="2 3"/>`+"\n",
 			from, y.at(max(l.end.Median, y.low)), to, l.y, to+8, l.y, l.Colour)
-		c.text(to+12, l.y+4, 12.5, l.Colour, "start", weight, l.Label+"  "+Digits(l.end.Median))
+		c.text(to+12, l.y+4, 12.5, l.Colour, "start", weight, l.Label+gap+Digits(l.end.Median))
 	}
 }

@@ -116,20 +116,20 @@ func texts(t *testing.T, svg []byte) (all []string, ys map[string]float64) {
 
 func TestALinePlotCanBeReadOnItsOwn(t *testing.T) {
 	at := func(size, v float64) Point { return Point{size, Estimate{v, v * 0.9, v * 1.1}} }
-	plot := Lines{Title: "Cost & size", Subtitle: "<here>", X: "rules", Y: "ns", Curves: []Curve{
+	plot := Lines{Title: "Cost & size", Subtitle: "<here>", Conditions: "7 rounds", X: "rules", Y: "ns", Curves: []Curve{
 		{Label: "one", Colour: "#111111", Points: []Point{at(10, 100), at(100_000, 400)}, Bold: true},
 		{Label: "two", Colour: "#222222", Points: []Point{at(10, 101), at(100_000, 401)}, Dashed: true},
 		{Label: "three", Colour: "#333333", Points: []Point{at(10, 102)}},
 		{Label: "none", Colour: "#444444"},
 	}}
 	all, ys := texts(t, plot.SVG())
-	for _, want := range []string{"Cost & size", "<here>", "rules", "ns", "10", "100k", "200", "one  400", "two  401", "three  102"} {
+	for _, want := range []string{"Cost & size", "<here>", "7 rounds", "rules", "ns", "10", "100k", "200", "one" + gap + "400", "two" + gap + "401", "three" + gap + "102"} {
 		if _, ok := ys[want]; !ok {
 			t.Errorf("the plot does not say %q: %q", want, all)
 		}
 	}
-	if gap := math.Abs(ys["one  400"] - ys["two  401"]); gap < 15 {
-		t.Errorf("two names lie %v apart", gap)
+	if apart := math.Abs(ys["one"+gap+"400"] - ys["two"+gap+"401"]); apart < 15 {
+		t.Errorf("two names lie %v apart", apart)
 	}
 	texts(t, Lines{Title: "nothing"}.SVG())
 }
@@ -140,7 +140,7 @@ func TestABarPlotCanBeReadOnItsOwn(t *testing.T) {
 		{"Many", []Bar{{Label: "b", Colour: "#222222", Estimate: Estimate{1600, 1500, 1700}, Bold: true}}},
 	}}
 	all, ys := texts(t, plot.SVG())
-	for _, want := range []string{"Cost", "here", "ns", "0", "1,500", "One flow", "Many", "a", "b", "812   1.08 ×", "1,600"} {
+	for _, want := range []string{"Cost", "here", "ns", "0", "1,500", "One flow", "Many", "a", "b", "812" + gap + gap + "1.08 ×", "1,600"} {
 		if _, ok := ys[want]; !ok {
 			t.Errorf("the plot does not say %q: %q", want, all)
 		}

@@ -9,7 +9,7 @@ import (
 
 // Width of every plot, and the colours that are not a rival's.
 const (
-	width = 960
+	width = 1000
 	ink   = "#1d2530"
 	faint = "#5d6875"
 	grid  = "#e4e8ed"
@@ -18,14 +18,15 @@ const (
 // canvas writes SVG elements. Text is escaped here and nowhere else.
 type canvas struct{ strings.Builder }
 
-func newCanvas(height int, title, subtitle string) *canvas {
+func newCanvas(height int, title, subtitle, conditions string) *canvas {
 	c := &canvas{}
 	fmt.Fprintf(c, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img" `+
 		`font-family="system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif">`+"\n", width, height, width, height)
 	fmt.Fprintf(c, "<title>%s</title>\n", html.EscapeString(title))
 	fmt.Fprintf(c, `<rect width="%d" height="%d" fill="#ffffff"/>`+"\n", width, height)
 	c.text(24, 34, 19, ink, "start", "600", title)
-	c.text(24, 56, 13, faint, "start", "400", subtitle)
+	c.text(24, 57, 13, faint, "start", "400", subtitle)
+	c.text(24, 76, 13, faint, "start", "400", conditions)
 	return c
 }
 
