@@ -106,9 +106,16 @@ func (r *Results) Wins() []string {
 		case Sluice, List, Path, Parse, Floor, Nothing: // itself, and what filters nothing
 			continue
 		}
-		if ratio := report.Ratio(own.Nanos, m.Nanos); ratio.Valid() && ratio.Low > 1 {
-			out = append(out, fmt.Sprintf("%s wins %s: %s ns, and Sluice %s times that", rival(m.Rival).Label, m, report.Digits(m.Cost().Median), ratio))
+		ratio := report.Ratio(own.Nanos, m.Nanos)
+		if !ratio.Valid() || ratio.Low <= 1 {
+			continue
 		}
+		win := fmt.Sprintf("%s wins %s: %s ns, and Sluice %s times that", rival(m.Rival).Label, m, report.Digits(m.Cost().Median), ratio)
+		if m.Experiment == Forward { // where the rival has a list, and Sluice rules
+			same := r.find(m.Experiment, m.Kind, m.Size, m.Keys, List)
+			win += fmt.Sprintf(" by rules, %s by the rival's own list", report.Ratio(same.Nanos, m.Nanos))
+		}
+		out = append(out, win)
 	}
 	return out
 }
