@@ -1,10 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -189,6 +192,29 @@ func TestNestedPrefixesAreLeftToTheirOutermost(t *testing.T) {
 	want := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("192.0.3.0/24")}
 	if got := outermost(list); !slices.Equal(got, want) {
 		t.Errorf("got %v", got)
+	}
+}
+
+func TestPinsOfAKilledRunAreSweptAndThoseOfALiveOneStay(t *testing.T) {
+	dirs := map[bool]string{}
+	for live, pid := range map[bool]int{true: os.Getpid(), false: 1 << 30} { // beyond the largest pid there can be
+		dir, err := os.MkdirTemp(bpffs, fmt.Sprintf("%s%d-", pinPrefix, pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		if err := os.Mkdir(filepath.Join(dir, "node"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		dirs[live] = dir
+	}
+	if err := sweep(); err != nil {
+		t.Fatal(err)
+	}
+	for live, dir := range dirs {
+		if _, err := os.Stat(dir); (err == nil) != live {
+			t.Errorf("pins of a process that lives (%v): %v", live, err)
+		}
 	}
 }
 

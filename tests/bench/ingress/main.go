@@ -85,6 +85,9 @@ func run(ctx context.Context, args []string) error {
 func measure(ctx context.Context, log *slog.Logger, o Options, revision string) (*Results, error) {
 	start := time.Now()
 	results := &Results{When: start.UTC().Truncate(time.Second), Size: o.Name, Revision: revision, Machine: report.Describe(), Rounds: o.Rounds}
+	if err := sweep(); err != nil {
+		return nil, fmt.Errorf("remove the pins of an earlier run: %w", err)
+	}
 	w, err := newWorkshop(ctx)
 	if err != nil {
 		return nil, err

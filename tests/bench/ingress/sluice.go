@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"sluice/control/compile"
 	"sluice/control/config"
@@ -26,9 +28,30 @@ type gateway struct {
 	closer []func() error
 }
 
+const (
+	bpffs     = "/sys/fs/bpf"
+	pinPrefix = "sluice-lane-" // then the process that made it
+)
+
+// sweep removes the pins of runs that were killed; everything else of theirs went with them.
+func sweep() error {
+	left, err := filepath.Glob(filepath.Join(bpffs, pinPrefix+"*"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, dir := range left {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), pinPrefix), "-")
+		if _, err := os.Stat("/proc/" + pid); errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, os.RemoveAll(dir))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // newGateway loads XDP, and, where path is given, the tcx programs of the same file as well.
 func newGateway(ctx context.Context, s *lane.Site, want xdp.State, path *tc.State) (*gateway, error) {
-	parent, err := os.MkdirTemp("/sys/fs/bpf", "sluice-bench-")
+	parent, err := os.MkdirTemp(bpffs, fmt.Sprintf("%s%d-", pinPrefix, os.Getpid()))
 	if err != nil {
 		return nil, fmt.Errorf("this needs root and a bpffs at /sys/fs/bpf (make deps mounts it): %w", err)
 	}
