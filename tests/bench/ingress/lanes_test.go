@@ -91,10 +91,18 @@ func TestALaneThatDoesOtherwiseIsAnError(t *testing.T) {
 
 func TestAGroupThatCannotBeLoadedLeavesNothingBehind(t *testing.T) {
 	b := newBench(t)
-	bad := &Content{Kind: Prefixes, Prefixes: []netip.Prefix{{}}}
-	if g, err := newGroup(t.Context(), b.w, b.log, []string{Nothing, "nft-set"}, func(Rival) *Content { return bad }); err == nil {
+	c, err := newContent(Prefixes, 50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Prefixes[0] = netip.Prefix{} // which Sluice, whose file is written, does not see any more
+	if g, err := newGroup(t.Context(), b.w, b.log, []string{Sluice, "nft-set"}, func(Rival) *Content { return c }); err == nil {
 		g.Close()
 		t.Error("nftables took a prefix that is none")
+	}
+	pins, err := filepath.Glob(filepath.Join(bpffs, fmt.Sprintf("%s%d-*", pinPrefix, os.Getpid())))
+	if err != nil || len(pins) > 0 {
+		t.Errorf("pins %v: %v", pins, err)
 	}
 }
 
@@ -197,7 +205,7 @@ func TestNestedPrefixesAreLeftToTheirOutermost(t *testing.T) {
 
 func TestPinsOfAKilledRunAreSweptAndThoseOfALiveOneStay(t *testing.T) {
 	dirs := map[bool]string{}
-	for live, pid := range map[bool]int{true: os.Getpid(), false: 1 << 30} { // beyond the largest pid there can be
+	for live, pid := range map[bool]int{true: os.Getppid(), false: 1 << 30} { // beyond the largest pid there can be
 		dir, err := os.MkdirTemp(bpffs, fmt.Sprintf("%s%d-", pinPrefix, pid))
 		if err != nil {
 			t.Fatal(err)

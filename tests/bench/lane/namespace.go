@@ -33,6 +33,9 @@ func NewNamespace() (*Namespace, error) {
 		})
 	})
 	if err != nil {
+		if n.handle > 0 {
+			n.handle.Close()
+		}
 		return nil, err
 	}
 	return n, nil
