@@ -8,6 +8,9 @@ SHELL := /bin/bash
 PKGS         ?= ./...
 FUZZTIME     ?= 10s
 TEST_TIMEOUT ?= 10m
+# full or quick. Only a full run replaces the report that is kept.
+BENCH        ?= full
+BENCH_OUT    ?= $(if $(filter full,$(BENCH)),tests/bench/results,.cache/bench)
 # Control is where goroutines meet; the gate is here because there is always something of it to run.
 RACE_PKGS    ?= ./control/... ./tests/gate
 
@@ -74,9 +77,14 @@ mod: ## modules are what go.sum says, and go.mod is tidy
 	go mod verify
 	go mod tidy -diff
 
+bench: deps ## measure ingress beside its rivals and write a report (root): 10 minutes; BENCH=quick 2
+	$(ROOT_ONLY)
+	@CGO_ENABLED=0 go build -o bin/bench-ingress ./tests/bench/ingress
+	bin/bench-ingress -size $(BENCH) -out $(BENCH_OUT) -revision $(VERSION)
+
 clean: ## remove what was built
 	rm -rf bin .cache
 	find . -path ./.git -prune -o -type f \( -name '*.test' -o -name '*.prof' \) -exec rm -f {} +
 
 FORCE:
-.PHONY: help build demo generate deps test race fuzz check lint lint-c arch fresh mod clean FORCE
+.PHONY: help build demo generate deps test race fuzz check lint lint-c arch fresh mod bench clean FORCE

@@ -11,6 +11,7 @@ packages=(
 	gcc libc6-dev # the race detector needs cgo
 	# what the tests run: a router, tunnels, a virtual machine, filters that Sluice must live beside
 	bird2 wireguard-tools qemu-system-x86 nftables iptables
+	ipset xdp-tools # rivals of the benchmarks
 	iproute2 iputils-ping bpftool procps util-linux
 	# unpacking a kernel and its modules for the virtual machine
 	xz-utils kmod
