@@ -8,6 +8,14 @@ const (
 	InterfaceJudge      = 1
 	InterfaceL3         = 2
 	InterfaceFailOpen   = 4
+	FlowReplied         = 1
+	FlowClosing         = 2
+	MarkJudged          = 0x10000
+	MarkUnderlay        = 0x1000000
+	MarkOurs            = 0x1010000
+	MaxFailsafe         = 256
+	MaxSelf             = 1024
+	MaxBans             = 100000
 	MaxRules            = 524288
 	MaxClasses          = 4194304
 	MaxWalk             = 2048
@@ -53,14 +61,6 @@ const (
 	KeyWideDst          = 16
 	MaxWorkloads        = 1024
 	MaxPolicies         = 2052
-	FlowReplied         = 1
-	FlowClosing         = 2
-	MarkJudged          = 0x10000
-	MarkUnderlay        = 0x1000000
-	MarkOurs            = 0x1010000
-	MaxFailsafe         = 256
-	MaxSelf             = 1024
-	MaxBans             = 100000
 	MaxLimiters         = 4096
 	LimitTickBits       = 6
 	LimitPackets        = 128
@@ -70,6 +70,12 @@ const (
 	LimitWays           = 4
 	LimitSets           = 65536
 	LimitProven         = 4
+	MaxSockets          = 256
+	SocketQueues        = 256
+	MaxSYNListeners     = 4096
+	ListenerTimestamps  = 1
+	ListenerSACK        = 2
+	ListenerWindowScale = 4
 	WatchWindowNs       = 100000000
 	EventPorts          = 1
 	EventFragment       = 2
@@ -80,12 +86,6 @@ const (
 	CaptureReasonWords  = 2
 	CaptureProtocol     = 1
 	CaptureL3           = 1
-	MaxSockets          = 256
-	SocketQueues        = 256
-	MaxSYNListeners     = 4096
-	ListenerTimestamps  = 1
-	ListenerSACK        = 2
-	ListenerWindowScale = 4
 	ReasonSlots         = 128
 )
 
@@ -112,6 +112,12 @@ const (
 	FragmentsAccept  Fragments = 1
 	FragmentsDrop    Fragments = 2
 )
+
+// PortRange is struct port_range, 4 bytes.
+type PortRange struct {
+	First uint16
+	Last  uint16
+}
 
 // FragmentMatch is enum fragment_match.
 type FragmentMatch uint32
@@ -159,6 +165,72 @@ type Interface struct {
 	Workload uint32 // index into workloads + 1; 0: none
 }
 
+// FlowKey is struct flow_key, 40 bytes.
+type FlowKey struct {
+	Src      Addr
+	Dst      Addr
+	Sport    [2]byte // network byte order
+	Dport    [2]byte // network byte order
+	Protocol uint8
+	Scope    [3]uint8
+}
+
+// Flow is struct flow, 16 bytes.
+type Flow struct {
+	LastNs uint64 // CLOCK_MONOTONIC of the last packet of either direction
+	Flags  uint32 // FLOW_*
+	_      uint32
+}
+
+// Workload is struct workload, 8 bytes.
+type Workload struct {
+	Ifindex uint32 // host side of the veth
+	Index   uint32 // its policies are POLICY_WORKLOADS + 2 * index (ingress) and + 1 (egress)
+}
+
+// Explanation is struct explanation, 24 bytes.
+type Explanation struct {
+	Reason  uint32 // enum reason
+	Rule    uint32 // stable id; 0: none
+	Policy  uint32 // index of the policy that decided; valid where rule or a default decided
+	Decided uint32 // 1: policy is valid; with tc: the last one that was asked
+	Ifindex uint32 // of the redirect, 0: none
+	Fate    uint32 // XDP_* or TC_ACT_* as returned
+}
+
+// Failsafe is struct failsafe, 40 bytes.
+type Failsafe struct {
+	From        Addr // network, IPv4 mapped
+	Mask        Addr
+	Ports       PortRange
+	Protocol    uint8
+	AnyProtocol uint8
+	Used        uint8 // 0 ends the list
+	_           uint8
+}
+
+// Ban is struct ban, 16 bytes.
+type Ban struct {
+	UntilNs uint64 // CLOCK_BOOTTIME; 0: until it is lifted. The program compares, so that it ends without a daemon
+	Slot    uint32 // of ban_hits, 1 to MAX_BANS
+	Bits    uint8  // length of the prefix
+	_       [3]uint8
+}
+
+// BanState is struct ban_state, 16 bytes.
+type BanState struct {
+	Addresses uint32
+	Prefixes4 uint32
+	Prefixes6 uint32
+	Loaded    uint32 // 1: the maps hold all bans; 0: they are new, and the daemon is to fill them from its file
+}
+
+// BanHit is struct ban_hit, 16 bytes.
+type BanHit struct {
+	Packets uint64
+	LastNs  uint64 // CLOCK_BOOTTIME of the last one
+}
+
 // Prefix4Key is struct prefix4_key, 8 bytes.
 type Prefix4Key struct {
 	Prefixlen uint32
@@ -180,12 +252,6 @@ const (
 	RefIsNode  RefKind = 2
 	RefIsPair  RefKind = 3
 )
-
-// PortRange is struct port_range, 4 bytes.
-type PortRange struct {
-	First uint16
-	Last  uint16
-}
 
 // ClassRange is struct class_range, 8 bytes.
 type ClassRange struct {
@@ -280,72 +346,6 @@ const (
 	ClassTables ClassTable = 4
 )
 
-// FlowKey is struct flow_key, 40 bytes.
-type FlowKey struct {
-	Src      Addr
-	Dst      Addr
-	Sport    [2]byte // network byte order
-	Dport    [2]byte // network byte order
-	Protocol uint8
-	Scope    [3]uint8
-}
-
-// Flow is struct flow, 16 bytes.
-type Flow struct {
-	LastNs uint64 // CLOCK_MONOTONIC of the last packet of either direction
-	Flags  uint32 // FLOW_*
-	_      uint32
-}
-
-// Workload is struct workload, 8 bytes.
-type Workload struct {
-	Ifindex uint32 // host side of the veth
-	Index   uint32 // its policies are POLICY_WORKLOADS + 2 * index (ingress) and + 1 (egress)
-}
-
-// Explanation is struct explanation, 24 bytes.
-type Explanation struct {
-	Reason  uint32 // enum reason
-	Rule    uint32 // stable id; 0: none
-	Policy  uint32 // index of the policy that decided; valid where rule or a default decided
-	Decided uint32 // 1: policy is valid; with tc: the last one that was asked
-	Ifindex uint32 // of the redirect, 0: none
-	Fate    uint32 // XDP_* or TC_ACT_* as returned
-}
-
-// Failsafe is struct failsafe, 40 bytes.
-type Failsafe struct {
-	From        Addr // network, IPv4 mapped
-	Mask        Addr
-	Ports       PortRange
-	Protocol    uint8
-	AnyProtocol uint8
-	Used        uint8 // 0 ends the list
-	_           uint8
-}
-
-// Ban is struct ban, 16 bytes.
-type Ban struct {
-	UntilNs uint64 // CLOCK_BOOTTIME; 0: until it is lifted. The program compares, so that it ends without a daemon
-	Slot    uint32 // of ban_hits, 1 to MAX_BANS
-	Bits    uint8  // length of the prefix
-	_       [3]uint8
-}
-
-// BanState is struct ban_state, 16 bytes.
-type BanState struct {
-	Addresses uint32
-	Prefixes4 uint32
-	Prefixes6 uint32
-	Loaded    uint32 // 1: the maps hold all bans; 0: they are new, and the daemon is to fill them from its file
-}
-
-// BanHit is struct ban_hit, 16 bytes.
-type BanHit struct {
-	Packets uint64
-	LastNs  uint64 // CLOCK_BOOTTIME of the last one
-}
-
 // Limiter is struct limiter, 64 bytes.
 type Limiter struct {
 	Rule   uint32 // stable id: its buckets
@@ -382,6 +382,38 @@ type LimitSet struct {
 type LimitPressure struct {
 	Forgotten uint64 // debts of unproven sources, to make room for others
 	Shared    uint64 // packets whose source found no way: they share the bucket of the rule
+}
+
+// SocketKey is struct socket_key, 8 bytes.
+type SocketKey struct {
+	Socket  uint32 // the argument of ACTION_BYPASS: FNV-1a of the socket's name
+	Ifindex uint32
+}
+
+// SocketLosses is struct socket_losses, 32 bytes.
+type SocketLosses struct {
+	NoFrame    uint64 // ENOMEM, ENOSPC: the fill ring is empty (copy mode), or the frame is too large for a chunk
+	RingFull   uint64 // ENOBUFS: the receive ring is full
+	WrongPlace uint64 // EINVAL: the socket is bound to another interface or queue than it is registered for
+	Other      uint64
+}
+
+// SYNListenerKey is struct syn_listener_key, 24 bytes.
+type SYNListenerKey struct {
+	Addr Addr
+	Port [2]byte // network byte order
+	_    [6]uint8
+}
+
+// SYNListener is struct syn_listener, 24 bytes.
+type SYNListener struct {
+	PassedNs    uint64 // CLOCK_MONOTONIC of the last SYN that was passed to it in its turn
+	AnsweredNs  uint64 // of its last SYN-ACK
+	MSS         uint16
+	Window      uint16 // of its SYN-ACK: never scaled (RFC 7323 section 2.2)
+	WindowScale uint8  // valid with LISTENER_WINDOW_SCALE
+	Flags       uint8  // LISTENER_*
+	_           [2]uint8
 }
 
 // Hook is enum hook.
@@ -484,36 +516,4 @@ type CaptureEvent struct {
 	Hook      uint8 // enum hook
 	Flags     uint8 // CAPTURE_L3
 	_         [2]uint8
-}
-
-// SocketKey is struct socket_key, 8 bytes.
-type SocketKey struct {
-	Socket  uint32 // the argument of ACTION_BYPASS: FNV-1a of the socket's name
-	Ifindex uint32
-}
-
-// SocketLosses is struct socket_losses, 32 bytes.
-type SocketLosses struct {
-	NoFrame    uint64 // ENOMEM, ENOSPC: the fill ring is empty (copy mode), or the frame is too large for a chunk
-	RingFull   uint64 // ENOBUFS: the receive ring is full
-	WrongPlace uint64 // EINVAL: the socket is bound to another interface or queue than it is registered for
-	Other      uint64
-}
-
-// SYNListenerKey is struct syn_listener_key, 24 bytes.
-type SYNListenerKey struct {
-	Addr Addr
-	Port [2]byte // network byte order
-	_    [6]uint8
-}
-
-// SYNListener is struct syn_listener, 24 bytes.
-type SYNListener struct {
-	PassedNs    uint64 // CLOCK_MONOTONIC of the last SYN that was passed to it in its turn
-	AnsweredNs  uint64 // of its last SYN-ACK
-	MSS         uint16
-	Window      uint16 // of its SYN-ACK: never scaled (RFC 7323 section 2.2)
-	WindowScale uint8  // valid with LISTENER_WINDOW_SCALE
-	Flags       uint8  // LISTENER_*
-	_           [2]uint8
 }

@@ -23,10 +23,10 @@ var (
 	fieldLine  = regexp.MustCompile(`^\s+[\w ]+?(\w+)(?:\[\w+\])?;\s*/\* (.*) \*/$`)
 )
 
-// scan reads sluice/abi.h and the constants of sluice/reason.h. enum reason has a file of its own.
+// scan reads sluice/abi.h with its parts, and the constants of sluice/reason.h. enum reason has a file of its own.
 func scan(include string) (*header, error) {
 	h := &header{comments: map[string]string{}}
-	for _, name := range []string{"abi.h", "reason.h"} {
+	for _, name := range []string{"abi.h", "abi_classify.h", "abi_actions.h", "abi_watch.h", "reason.h"} {
 		text, err := os.ReadFile(filepath.Join(include, "sluice", name))
 		if err != nil {
 			return nil, err
