@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 
 	"github.com/cilium/ebpf"
 
@@ -80,15 +81,11 @@ func readRules(dir *pin.Dir, out map[uint32]Count) error {
 		if err != nil {
 			return err
 		}
-		for _, id := range ids {
-			c, err := table.Sum(hits, id)
-			if err != nil {
-				return err
-			}
-			if c != (Count{}) {
-				out[id] = c
-			}
+		counts, err := table.RuleCounts(hits, ids)
+		if err != nil {
+			return err
 		}
+		maps.Copy(out, counts)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package xdp
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -78,15 +79,11 @@ func (s *Subsystem) readRules(hooks []hookState, out map[uint32]Count) error {
 		if err != nil {
 			return err
 		}
-		for _, id := range ids {
-			c, err := table.Sum(hits, id)
-			if err != nil {
-				return err
-			}
-			if c != (Count{}) {
-				out[id] = c
-			}
+		counts, err := table.RuleCounts(hits, ids)
+		if err != nil {
+			return err
 		}
+		maps.Copy(out, counts)
 	}
 	return nil
 }

@@ -159,7 +159,7 @@ func (s *site) load(t testing.TB, g xdp.Generation) {
 	}
 	t.Cleanup(func() { gen.Close() })
 	s.live, s.twin, s.said = gen.Programs["live"], gen.Programs["explain"], gen.Maps["explained"]
-	s.counts, s.hits = s.openMap(t, "xdp-reasons", 1), s.openMap(t, "rule-hits", 2)
+	s.counts, s.hits = s.openMap(t, "xdp-reasons", 1), s.openMap(t, "rule-hits", 3)
 	var entry abi.Interface
 	if err := s.openMap(t, "xdp-interfaces", 1).Lookup(uint32(s.uplink), &entry); err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 
 	"sluice/xdp"
 	"sluice/xdp/abi"
+	"sluice/xdp/table"
 )
 
 // tally is every counter of a site that is not zero.
@@ -22,8 +23,9 @@ func (s *site) tally(t testing.TB, rules ...uint32) tally {
 		put(out.Reasons, reason, count(t, s.counts, s.slot*abi.ReasonSlots+uint32(reason)))
 		put(out.Unknown, reason, count(t, s.counts, uint32(reason)))
 	}
-	for _, id := range rules {
-		put(out.Rules, id, count(t, s.hits, id))
+	var err error
+	if out.Rules, err = table.RuleCounts(s.hits, rules); err != nil {
+		t.Fatal(err)
 	}
 	return out
 }

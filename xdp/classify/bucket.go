@@ -17,17 +17,19 @@ func (k bucketKey) hash() uint32 {
 	return uint32(h >> 32)
 }
 
-// newBuckets makes the hash table of slots with distinct keys: half full, and larger where one would overflow too far.
-// probes is the longest way to a slot.
+func keyOfSlot(s *abi.BucketSlot) bucketKey { return bucketKey{uint32(s.Kind), s.Src, s.Dst} }
+
+// newBuckets makes the hash table of slots with distinct keys: a quarter to half full, and larger where one would overflow
+// too far. probes is the longest way to a slot.
 func newBuckets(slots []abi.BucketSlot) (buckets []abi.Bucket, probes int) {
 	size := 1
 	if n := len(slots); n > 0 {
-		size = 1 << bits.Len(uint(n/2))
+		size = 1 << bits.Len(uint(n-1))
 	}
 	for ; ; size *= 2 {
 		buckets, probes = make([]abi.Bucket, size), 0
-		for _, s := range slots {
-			probes = max(probes, insert(buckets, s))
+		for i := range slots {
+			probes = max(probes, insert(buckets, &slots[i]))
 		}
 		if probes <= abi.MaxBucketProbes {
 			return buckets, probes
@@ -35,14 +37,14 @@ func newBuckets(slots []abi.BucketSlot) (buckets []abi.Bucket, probes int) {
 	}
 }
 
-func insert(buckets []abi.Bucket, s abi.BucketSlot) (probes int) {
-	at := bucketKey{s.Kind, s.Src, s.Dst}.hash()
+func insert(buckets []abi.Bucket, s *abi.BucketSlot) (probes int) {
+	at := keyOfSlot(s).hash()
 	for {
 		probes++
 		b := &buckets[at&uint32(len(buckets)-1)]
 		for i := range b.Slot {
 			if b.Slot[i].Leaf == 0 {
-				b.Slot[i] = s
+				b.Slot[i] = *s
 				return probes
 			}
 		}
@@ -50,21 +52,43 @@ func insert(buckets []abi.Bucket, s abi.BucketSlot) (probes int) {
 	}
 }
 
-// findLeaf returns the leaf of a slot, or 0.
-func (t *Tables) findLeaf(k bucketKey) uint32 {
+// slot makes that of a leaf, with its head.
+func (c *compiler) slot(key bucketKey, leaf uint32, entries []uint32) abi.BucketSlot {
+	s := abi.BucketSlot{Kind: uint16(key.kind), Src: key.src, Dst: key.dst, Leaf: leaf, First: entries[0]}
+	r := &c.tables.Rules[entries[0]]
+	if !decides(r, abi.HeadRuleFlags) {
+		return s
+	}
+	s.ID, s.Ports, s.SourcePorts, s.Protocol = r.ID, r.Ports, r.SourcePorts, r.Protocol
+	s.Flags = uint8(r.Flags&abi.HeadRuleFlags) | abi.HeadHere
+	if len(entries) == 1 {
+		s.Flags |= abi.HeadAlone
+	}
+	if r.Flags&abi.RulePlain != 0 {
+		s.Flags |= abi.HeadPlain
+		if r.Action == uint8(Drop) {
+			s.Flags |= abi.HeadDrops
+		}
+	}
+	return s
+}
+
+// findSlot returns that of a key, or nil.
+func (t *Tables) findSlot(k bucketKey) *abi.BucketSlot {
 	at := k.hash()
 	for range abi.MaxBucketProbes {
-		for _, s := range t.Buckets[at&uint32(len(t.Buckets)-1)].Slot {
-			if s.Leaf == 0 {
-				return 0
-			}
-			if (bucketKey{s.Kind, s.Src, s.Dst}) == k {
-				return s.Leaf
+		slots := &t.Buckets[at&uint32(len(t.Buckets)-1)].Slot
+		for i := range slots {
+			switch s := &slots[i]; {
+			case s.Leaf == 0:
+				return nil
+			case keyOfSlot(s) == k:
+				return s
 			}
 		}
 		at++
 	}
-	return 0
+	return nil
 }
 
 // sorter collects the entries of leaves by their keys. Entries come in ascending order.

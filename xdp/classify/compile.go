@@ -119,8 +119,12 @@ func (c *compiler) addRules(policies []Policy) error {
 			continue
 		}
 		for _, e := range r.expand(policies[r.policy].Default != Continue) {
+			v := abi.Verdict{ID: e.ID, Action: e.Action}
+			if isPlain(v) {
+				e.Flags |= abi.RulePlain
+			}
 			c.tables.Rules = append(c.tables.Rules, e)
-			c.tables.Verdicts = append(c.tables.Verdicts, abi.Verdict{ID: e.ID, Action: e.Action})
+			c.tables.Verdicts = append(c.tables.Verdicts, v)
 			c.owner = append(c.owner, int32(i))
 		}
 	}
@@ -129,6 +133,11 @@ func (c *compiler) addRules(policies []Policy) error {
 		return over
 	}
 	return nil
+}
+
+// isPlain says that a verdict is no more than an id and one of the two plain actions, whatever else verdicts may say.
+func isPlain(v abi.Verdict) bool {
+	return v == abi.Verdict{ID: v.ID, Action: v.Action} && (v.Action == uint8(Accept) || v.Action == uint8(Drop))
 }
 
 // addLeaves sorts the entries into leaves, and those into buckets.
@@ -156,12 +165,13 @@ func (c *compiler) addLeaves() error {
 	l := newLeaves(c.tables.Rules)
 	var slots []abi.BucketSlot
 	for n, key := range sorted.keys {
-		leaf, err := l.leaf(sorted.entries(n))
+		entries := sorted.entries(n)
+		leaf, err := l.leaf(entries)
 		if err != nil {
 			return c.explain(err)
 		}
 		if key.src != abi.NoClass || key.dst != abi.NoClass {
-			slots = append(slots, abi.BucketSlot{Kind: key.kind, Src: key.src, Dst: key.dst, Leaf: leaf})
+			slots = append(slots, c.slot(key, leaf, entries))
 			continue
 		}
 		policy := &c.tables.Policies[key.kind&^abi.BucketShadow]

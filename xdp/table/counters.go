@@ -28,6 +28,34 @@ func Sum(m *ebpf.Map, index uint32) (Count, error) {
 	return total, nil
 }
 
+// RuleCounts adds up the counters of rules over all CPUs. What is zero is left out. ids may be in any order, and repeat.
+func RuleCounts(hits *ebpf.Map, ids []uint32) (map[uint32]Count, error) {
+	wanted := map[uint32][]uint32{} // by page
+	for _, id := range ids {
+		page := id / abi.RulePageIDs
+		wanted[page] = append(wanted[page], id)
+	}
+	counts := map[uint32]Count{}
+	var perCPU []abi.RulePage
+	for page, ids := range wanted {
+		if err := hits.Lookup(page, &perCPU); err != nil {
+			return nil, fmt.Errorf("rule counters from %d on: %w", page*abi.RulePageIDs, err)
+		}
+		for _, id := range ids {
+			var total Count
+			for i := range perCPU {
+				c := perCPU[i].Rule[id%abi.RulePageIDs]
+				total.Packets += c.Packets
+				total.Bytes += c.Bytes
+			}
+			if total != (Count{}) {
+				counts[id] = total
+			}
+		}
+	}
+	return counts, nil
+}
+
 // Reasons reads the reason counters of one interface slot. What is zero is left out.
 func Reasons(m *ebpf.Map, slot uint32) (map[abi.Reason]Count, error) {
 	reasons := map[abi.Reason]Count{}

@@ -34,7 +34,7 @@ var sharedPins = map[string]struct {
 	pin     string
 	version int
 }{
-	RuleHits: {"rule-hits", 2},
+	RuleHits: {"rule-hits", 3},
 	FlowsOut: {"flows-out", 1},
 	FlowsIn:  {"flows-in", 1},
 

@@ -24,6 +24,7 @@ func mirrored() map[string]any {
 	return map[string]any{
 		"addr":        abi.Addr{},
 		"counter":     abi.Counter{},
+		"rule_page":   abi.RulePage{},
 		"interface":   abi.Interface{},
 		"prefix4_key": abi.Prefix4Key{},
 		"prefix6_key": abi.Prefix6Key{},

@@ -18,10 +18,10 @@
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, RULE_IDS);
+	__uint(max_entries, RULE_IDS / RULE_PAGE_IDS);
 	__type(key, __u32);
-	__type(value, struct counter);
-} rule_hits SEC(".maps"); /* index: stable rule id */
+	__type(value, struct rule_page);
+} rule_hits SEC(".maps"); /* index: stable rule id / RULE_PAGE_IDS */
 
 /* Flows that something inside (the box, a workload, a downstream host) opened: replies to them may come in. */
 struct {
@@ -100,11 +100,12 @@ struct {
 
 static __always_inline void count_rule(__u32 id, __u64 bytes)
 {
-	struct counter *c;
+	struct rule_page *page;
+	__u32 index = id / RULE_PAGE_IDS;
 
 	if (explain)
 		return;
-	c = bpf_map_lookup_elem(&rule_hits, &id);
-	if (c)
-		count(c, bytes);
+	page = bpf_map_lookup_elem(&rule_hits, &index);
+	if (page)
+		count(&page->rule[id % RULE_PAGE_IDS], bytes);
 }
