@@ -179,25 +179,17 @@ func build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links
 	}
 	defer table.CloseAll(maps.Clone(replace))
 	replace[tcMapReasons] = reasons
-	live, err := ebpf.NewCollectionWithOptions(spec.Copy(), ebpf.CollectionOptions{MapReplacements: replace})
-	if err != nil {
-		return nil, table.LoadError(err)
-	}
-	defer live.Close()
-	if err := fill(live.Maps, tables, on, g); err != nil {
-		return nil, err
-	}
-	twin, err := table.LoadTwin(spec, live.Maps)
+	pair, err := table.LoadPair(spec, replace, func(m map[string]*ebpf.Map) error { return fill(m, tables, on, g) })
 	if err != nil {
 		return nil, err
 	}
-	defer twin.Close()
+	defer pair.Close()
 	out := &pin.Generation{Programs: map[string]*ebpf.Program{}, Maps: map[string]*ebpf.Map{}}
 	for name := range spec.Programs {
-		out.Programs[name], out.Programs[twinPrefix+name] = live.DetachProgram(name), twin.DetachProgram(name)
+		out.Programs[name], out.Programs[twinPrefix+name] = pair.Live.DetachProgram(name), pair.Twin.DetachProgram(name)
 	}
 	for _, name := range []string{tcMapInterfaces, tcMapExplained, tcMapRules} {
-		out.Maps[name] = live.DetachMap(name)
+		out.Maps[name] = pair.Live.DetachMap(name)
 	}
 	return out, nil
 }

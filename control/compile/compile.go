@@ -30,6 +30,7 @@ type compiler struct {
 	present []config.Workload         // those whose interface is there
 	sets    map[string][]netip.Prefix // sorted, by name
 	places  map[string]place          // of rules, by policy/name
+	sums    *classify.Sums
 	shared  shared
 	errs    config.Errors
 	warn    []string
@@ -47,7 +48,7 @@ type place struct {
 // Compile makes the wanted state of every subsystem. Errors are config.Errors: what the parser cannot see, because it
 // takes the facts or the compiled tables to know. rt and facts are not changed.
 func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
-	c := &compiler{cfg: cfg, facts: facts, ids: newIDAllocator(rt), sets: map[string][]netip.Prefix{}, places: map[string]place{}}
+	c := &compiler{cfg: cfg, facts: facts, ids: newIDAllocator(rt), sets: map[string][]netip.Prefix{}, places: map[string]place{}, sums: classify.NewSums()}
 	c.findInterfaces()
 	c.findWorkloads()
 	c.self = c.selfAddresses()
@@ -185,7 +186,7 @@ func (c *compiler) xdp() xdp.State {
 		s.Interfaces = append(s.Interfaces, xdp.Interface{Name: i.Name, Mode: xdp.Mode(i.XDP), FailOpen: i.FailOpen})
 	}
 	slices.SortFunc(s.Interfaces, func(a, b xdp.Interface) int { return compareNames(a.Name, b.Name) })
-	s.Digest = s.Generation.Digest()
+	s.Digest = s.Generation.DigestBy(c.sums)
 	return s
 }
 
@@ -231,7 +232,7 @@ func (c *compiler) tc() tc.State {
 	slices.SortFunc(g.Workloads, func(a, b tc.Workload) int { return compareNames(a.Name, b.Name) })
 	g.Strict = sortedPrefixes(g.Strict)
 	s.Generation = g
-	s.Digest = g.Digest()
+	s.Digest = g.DigestBy(c.sums)
 	return s
 }
 

@@ -94,7 +94,7 @@ func (t *Tables) findSlot(k bucketKey) *abi.BucketSlot {
 // sorter collects the entries of leaves by their keys. Entries come in ascending order.
 type sorter struct {
 	keys  []bucketKey
-	known map[bucketKey]int32
+	known []int32 // hash table: number of a key and 1, or 0
 	last  []int32 // of each key: its latest part
 	parts []part
 }
@@ -105,27 +105,39 @@ type part struct {
 	before     int32 // the part of the same leaf before it, or none
 }
 
-func newSorter() *sorter { return &sorter{known: map[bucketKey]int32{}} }
+// newSorter takes the number of calls of add to come.
+func newSorter(places int) *sorter {
+	return &sorter{known: make([]int32, 1<<bits.Len(uint(2*places))), parts: make([]part, 0, places)}
+}
 
 func (s *sorter) add(key bucketKey, first, end uint32) {
-	n, ok := s.known[key]
-	if !ok {
-		n = int32(len(s.keys))
-		s.known[key] = n
-		s.keys, s.last = append(s.keys, key), append(s.last, none)
-	}
+	n := s.number(key)
 	s.parts = append(s.parts, part{first, end, s.last[n]})
 	s.last[n] = int32(len(s.parts) - 1)
 }
 
-// entries returns those of a key, ascending.
-func (s *sorter) entries(n int) []uint32 {
-	var out []uint32
-	for at := s.last[n]; at != none; at = s.parts[at].before {
-		for e := s.parts[at].end; e > s.parts[at].first; e-- {
-			out = append(out, e-1)
+func (s *sorter) number(key bucketKey) int32 {
+	for at := key.hash(); ; at++ {
+		known := &s.known[int(at)&(len(s.known)-1)]
+		if *known == 0 {
+			s.keys, s.last = append(s.keys, key), append(s.last, none)
+			*known = int32(len(s.keys))
+			return *known - 1
+		}
+		if s.keys[*known-1] == key {
+			return *known - 1
 		}
 	}
-	slices.Reverse(out)
-	return out
+}
+
+// entries appends those of a key, ascending.
+func (s *sorter) entries(to []uint32, n int) []uint32 {
+	from := len(to)
+	for at := s.last[n]; at != none; at = s.parts[at].before {
+		for e := s.parts[at].end; e > s.parts[at].first; e-- {
+			to = append(to, e-1)
+		}
+	}
+	slices.Reverse(to[from:])
+	return to
 }

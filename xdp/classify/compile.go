@@ -48,10 +48,13 @@ func Compile(policies []Policy) (*Tables, error) {
 	if err := c.addRules(policies); err != nil {
 		return nil, err
 	}
-	if err := c.addLeaves(); err != nil {
+	sorted := c.sort()
+	var group errgroup.Group
+	group.Go(func() error { return c.addLeaves(sorted) })
+	c.addPrefixes(space, sorted.keys)
+	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	c.addPrefixes(space)
 	return &c.tables, nil
 }
 
@@ -105,34 +108,42 @@ func (c *compiler) addRules(policies []Policy) error {
 		c.tables.Policies = append(c.tables.Policies,
 			abi.Policy{DefaultAction: uint8(policies[i].Default), Fragments: uint8(policies[i].Fragments)})
 	}
-	var over *BudgetError
-	total := 0
+	needs := 0
+	for i := range c.rules {
+		needs += c.rules[i].entries(c.rules[i].manner)
+	}
+	if needs > abi.MaxRules {
+		return c.tooMany(needs)
+	}
+	c.tables.Rules, c.tables.Verdicts, c.owner = make([]abi.Rule, 0, needs), make([]abi.Verdict, 0, needs), make([]int32, 0, needs)
 	for i := range c.rules {
 		r := &c.rules[i]
-		needs := r.entries(r.manner)
-		total += needs
-		if over == nil && total > abi.MaxRules {
-			over = &BudgetError{Rule: r.name(), What: "entries", Needs: needs, Free: abi.MaxRules - (total - needs),
-				Budget: abi.MaxRules, Advice: entryAdvice(r)}
-		}
-		if over != nil {
-			continue
-		}
-		for _, e := range r.expand(policies[r.policy].Default != Continue) {
+		c.tables.Rules = r.expand(c.tables.Rules, policies[r.policy].Default != Continue)
+		for n := len(c.owner); n < len(c.tables.Rules); n++ {
+			e := &c.tables.Rules[n]
 			v := abi.Verdict{ID: e.ID, Action: e.Action}
 			if isPlain(v) {
 				e.Flags |= abi.RulePlain
 			}
-			c.tables.Rules = append(c.tables.Rules, e)
 			c.tables.Verdicts = append(c.tables.Verdicts, v)
 			c.owner = append(c.owner, int32(i))
 		}
 	}
-	if over != nil {
-		over.Total = total
-		return over
-	}
 	return nil
+}
+
+// tooMany names the rule whose entries do not fit any more.
+func (c *compiler) tooMany(total int) error {
+	free := abi.MaxRules
+	for i := range c.rules {
+		r := &c.rules[i]
+		needs := r.entries(r.manner)
+		if needs > free {
+			return &BudgetError{Rule: r.name(), What: "entries", Needs: needs, Free: free, Total: total, Budget: abi.MaxRules, Advice: entryAdvice(r)}
+		}
+		free -= needs
+	}
+	return nil // not reached: total is more than there is
 }
 
 // isPlain says that a verdict is no more than an id and one of the two plain actions, whatever else verdicts may say.
@@ -140,9 +151,13 @@ func isPlain(v abi.Verdict) bool {
 	return v == abi.Verdict{ID: v.ID, Action: v.Action} && (v.Action == uint8(Accept) || v.Action == uint8(Drop))
 }
 
-// addLeaves sorts the entries into leaves, and those into buckets.
-func (c *compiler) addLeaves() error {
-	sorted := newSorter()
+// sort sorts the entries by the buckets that they go into.
+func (c *compiler) sort() *sorter {
+	places := 0
+	for i := range c.rules {
+		places += c.rules[i].places(c.rules[i].manner)
+	}
+	sorted := newSorter(places)
 	entry := uint32(0)
 	for i := range c.rules {
 		r := &c.rules[i]
@@ -162,10 +177,16 @@ func (c *compiler) addLeaves() error {
 		r.eachKey(func(wide, src, dst uint32) { sorted.add(bucketKey{kind | wide, src, dst}, entry, end) })
 		entry = end
 	}
+	return sorted
+}
+
+// addLeaves makes leaves of sorted entries, and buckets that lead to them.
+func (c *compiler) addLeaves(sorted *sorter) error {
 	l := newLeaves(c.tables.Rules)
-	var slots []abi.BucketSlot
+	slots := make([]abi.BucketSlot, 0, len(sorted.keys))
+	var entries []uint32
 	for n, key := range sorted.keys {
-		entries := sorted.entries(n)
+		entries = sorted.entries(entries[:0], n)
 		leaf, err := l.leaf(entries)
 		if err != nil {
 			return c.explain(err)
@@ -198,21 +219,19 @@ func (c *compiler) explain(err error) error {
 }
 
 // addPrefixes writes the prefix tables, now that it is known which classes have buckets.
-func (c *compiler) addPrefixes(space [abi.ClassTables][]boundary) {
+func (c *compiler) addPrefixes(space [abi.ClassTables][]boundary, buckets []bucketKey) {
 	flags := [2][]uint32{make([]uint32, len(c.src.classes)), make([]uint32, len(c.dst.classes))}
 	wide := [2][]bool{make([]bool, len(c.src.classes)), make([]bool, len(c.dst.classes))}
-	for _, b := range c.tables.Buckets {
-		for _, s := range b.Slot {
-			for i, class := range [2]uint32{s.Src, s.Dst} {
-				switch {
-				case s.Leaf == 0 || class == abi.NoClass:
-				case s.Kind&abi.BucketWide != 0:
-					wide[i][class] = true
-				case s.Src != abi.NoClass && s.Dst != abi.NoClass:
-					flags[i][class] |= abi.ClassPaired
-				default:
-					flags[i][class] |= abi.ClassKeyed
-				}
+	for _, key := range buckets {
+		for i, class := range [2]uint32{key.src, key.dst} {
+			switch {
+			case class == abi.NoClass:
+			case key.kind&abi.BucketWide != 0:
+				wide[i][class] = true
+			case key.src != abi.NoClass && key.dst != abi.NoClass:
+				flags[i][class] |= abi.ClassPaired
+			default:
+				flags[i][class] |= abi.ClassKeyed
 			}
 		}
 	}
