@@ -173,6 +173,7 @@ func build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links
 	if err := size(spec, tables, on, g); err != nil {
 		return nil, err
 	}
+	keepPrograms(spec, on)
 	replace, err := table.OpenShared(dir, spec, g.FlowSlots)
 	if err != nil {
 		return nil, err
@@ -192,6 +193,18 @@ func build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links
 		out.Maps[name] = pair.Live.DetachMap(name)
 	}
 	return out, nil
+}
+
+// keepPrograms leaves those of the roles that are there, and the witness: the verifier's time is most of a change, and
+// another role's interface makes another generation.
+func keepPrograms(spec *ebpf.CollectionSpec, on *links) {
+	keep := map[string]bool{witness: true}
+	for _, entry := range on.entries {
+		for _, egress := range []bool{false, true} {
+			keep[programName(Role(entry.Role), egress)] = true
+		}
+	}
+	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return !keep[name] })
 }
 
 // size sets what must be known before loading: the sizes of the tables, and the matrix, which is a constant.

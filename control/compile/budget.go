@@ -30,7 +30,7 @@ func (c *compiler) budget(d *Desired) {
 // compileTables compiles the policies of both objects once, for they may hold a million prefixes: those of XDP are the
 // first of tc's, under the same indexes, so that tc's tables serve both. Loading uses the same tables.
 func (c *compiler) compileTables(d *Desired) {
-	tables, err := classify.Compile(d.TC.Generation.Policies())
+	tables, err := c.cache.tables.Compile(d.TC.Generation.Policies())
 	if err == nil {
 		d.TC.Generation.Tables, d.XDP.Generation.Tables = tables, tables
 		return

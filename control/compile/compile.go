@@ -23,6 +23,7 @@ var (
 
 // compiler gathers what every part of the work needs.
 type compiler struct {
+	cache   *Cache
 	cfg     *config.Config
 	facts   Facts
 	ids     *idAllocator
@@ -48,7 +49,16 @@ type place struct {
 // Compile makes the wanted state of every subsystem. Errors are config.Errors: what the parser cannot see, because it
 // takes the facts or the compiled tables to know. rt and facts are not changed.
 func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
-	c := &compiler{cfg: cfg, facts: facts, ids: newIDAllocator(rt), sets: map[string][]netip.Prefix{}, places: map[string]place{}, sums: classify.NewSums()}
+	return new(Cache).Compile(cfg, rt, facts)
+}
+
+// Cache keeps work of the last compilation for the next one. It saves time and never changes an outcome. The zero value
+// is empty.
+type Cache struct{ tables classify.Cache }
+
+// Compile is the function Compile. The address lists of cfg must not be changed afterwards.
+func (k *Cache) Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
+	c := &compiler{cache: k, cfg: cfg, facts: facts, ids: newIDAllocator(rt), sets: map[string][]netip.Prefix{}, places: map[string]place{}, sums: classify.NewSums()}
 	c.findInterfaces()
 	c.findWorkloads()
 	c.self = c.selfAddresses()

@@ -102,7 +102,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	})
 	d.engine, err = engine.New(engine.Options{
 		Subsystems: d.subsystems(), Announcer: "bgp",
-		Parse: parse, Compile: compile.Compile, Facts: d.facts, Source: d.source,
+		Parse: parse, Compile: new(compile.Cache).Compile, Facts: d.facts, Source: d.source,
 		Store: store, Clock: d.clock, Checker: checker{d}, Log: o.Log, Notify: d.engineNotice,
 	})
 	return d, err

@@ -34,16 +34,21 @@ func (e *BudgetError) Error() string {
 // Compile turns policies into tables. The index in the slice becomes the index of the policies map (enum
 // policy_index); policies may be empty. Rules that can never match get no entry. It fails with a *BudgetError, or with
 // every invalid rule at once. Equal input gives equal output.
-func Compile(policies []Policy) (*Tables, error) {
+func Compile(policies []Policy) (*Tables, error) { return new(Cache).Compile(policies) }
+
+// Compile is the function Compile. Lists of prefixes must not be changed afterwards.
+func (k *Cache) Compile(policies []Policy) (*Tables, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if err := validate(policies); err != nil {
 		return nil, err
 	}
-	c := &compiler{src: newSide(), dst: newSide()}
+	c := &compiler{}
 	c.gather(policies)
-	space, err := c.sweep()
-	if err != nil {
+	if err := c.sweep(k.last); err != nil {
 		return nil, err
 	}
+	k.last = [2]*swept{c.src, c.dst}
 	place(c.rules, len(policies))
 	if err := c.addRules(policies); err != nil {
 		return nil, err
@@ -51,7 +56,7 @@ func Compile(policies []Policy) (*Tables, error) {
 	sorted := c.sort()
 	var group errgroup.Group
 	group.Go(func() error { return c.addLeaves(sorted) })
-	c.addPrefixes(space, sorted.keys)
+	c.addPrefixes(sorted.keys)
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
@@ -60,7 +65,7 @@ func Compile(policies []Policy) (*Tables, error) {
 
 // compiler is the state of one compilation, stage by stage.
 type compiler struct {
-	src, dst *side
+	src, dst *swept
 	rules    []placed // that can match, in order of priority
 	owner    []int32  // of each entry: index of its rule
 	tables   Tables
@@ -79,27 +84,22 @@ func (c *compiler) gather(policies []Policy) {
 }
 
 // sweep makes the classes, and tells the rules theirs. The two sides know nothing of each other, and each may be long.
-func (c *compiler) sweep() (space [abi.ClassTables][]boundary, err error) {
-	var prefixes [abi.ClassTables]int
+func (c *compiler) sweep(last [2]*swept) error {
+	var now [2]*swept
 	var group errgroup.Group
-	for i, s := range [2]*side{c.src, c.dst} {
-		group.Go(func() error {
+	for i := range now {
+		group.Go(func() (err error) {
+			s := newSide()
 			s.gather(c.rules, i)
-			for table := abi.ClassTable(i); table < abi.ClassTables; table += 2 {
-				var err error
-				if space[table], prefixes[table], err = s.sweep(isV6(table)); err != nil {
-					return err
-				}
+			if now[i], err = s.sweep(last[i]); err == nil {
+				now[i].classify(c.rules, i)
 			}
-			s.classify(c.rules, i)
-			return nil
+			return err
 		})
 	}
-	err = group.Wait()
-	for _, n := range prefixes {
-		c.tables.prefixes += n
-	}
-	return space, err
+	err := group.Wait()
+	c.src, c.dst = now[0], now[1]
+	return err
 }
 
 // addRules lays the entries of all policies into the rule space.
@@ -219,7 +219,7 @@ func (c *compiler) explain(err error) error {
 }
 
 // addPrefixes writes the prefix tables, now that it is known which classes have buckets.
-func (c *compiler) addPrefixes(space [abi.ClassTables][]boundary, buckets []bucketKey) {
+func (c *compiler) addPrefixes(buckets []bucketKey) {
 	flags := [2][]uint32{make([]uint32, len(c.src.classes)), make([]uint32, len(c.dst.classes))}
 	wide := [2][]bool{make([]bool, len(c.src.classes)), make([]bool, len(c.dst.classes))}
 	for _, key := range buckets {
@@ -236,23 +236,21 @@ func (c *compiler) addPrefixes(space [abi.ClassTables][]boundary, buckets []buck
 		}
 	}
 	var group errgroup.Group
-	for table := range abi.ClassTables {
+	for i, s := range [2]*swept{c.src, c.dst} {
 		group.Go(func() error {
-			of := flags[table%2]
-			c.tables.Prefixes[table] = newPrefixTable(space[table], isV6(table), func(class uint32) uint32 { return class | of[class] })
+			for family, t := range s.prefixTables(flags[i]) {
+				c.tables.Prefixes[tableOf(i, family)] = t
+			}
 			return nil
 		})
-	}
-	_ = group.Wait() // none can fail
-	for i, s := range [2]*side{c.src, c.dst} {
 		var most int
 		c.tables.Up[i], most = s.ancestors(wide[i])
 		c.tables.ancestors = max(c.tables.ancestors, most)
 		c.tables.classes += len(s.classes)
+		c.tables.prefixes += s.prefixes
 	}
+	_ = group.Wait() // none can fail
 }
-
-func isV6(table abi.ClassTable) bool { return table == abi.ClassSrc6 || table == abi.ClassDst6 }
 
 // mergePorts returns the same ports as sorted ranges that neither overlap nor touch.
 func mergePorts(ranges []PortRange) []PortRange {

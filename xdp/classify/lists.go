@@ -166,7 +166,9 @@ func (s *side) gather(rules []placed, direction int) {
 
 // classify tells the rules their classes, once all are known.
 func (s *side) classify(rules []placed, direction int) {
-	s.index()
+	if len(s.sets) > 4*len(rules)+1024 { // of rules that are no more
+		s.sets = map[[2]int]*classSet{}
+	}
 	for i := range rules {
 		r := &rules[i]
 		set := s.set(r.lists[direction][0], r.lists[direction][1])
