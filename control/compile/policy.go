@@ -141,7 +141,15 @@ func hostPrefixes(addrs []netip.Addr) []netip.Prefix {
 	return out
 }
 
+// sortedPrefixes returns p itself where nothing is to be done: it may hold a million. Neither is changed afterwards.
 func sortedPrefixes(p []netip.Prefix) []netip.Prefix {
+	ascending := len(p) > 0
+	for i := 1; i < len(p) && ascending; i++ {
+		ascending = comparePrefixes(p[i-1], p[i]) < 0
+	}
+	if ascending {
+		return p
+	}
 	out := append([]netip.Prefix{}, p...) // never nil
 	slices.SortFunc(out, comparePrefixes)
 	return slices.Compact(out)
