@@ -11,9 +11,12 @@ import (
 
 // Digest identifies the content of g and the object that runs it: 32 hexadecimal digits. It knows neither interfaces
 // nor their indexes; Diff compares those.
-func (g Generation) Digest() string {
+func (g Generation) Digest() string { return g.DigestBy(classify.NewSums()) }
+
+// DigestBy is Digest for who asks for several that share lists or policies.
+func (g Generation) DigestBy(sums *classify.Sums) string {
 	h := sha256.New()
-	classify.Digest(h, g.Policies())
+	sums.Digest(h, g.Policies())
 	none := classify.Policy{}
 	g.Failsafe, g.System, g.Ingress, g.Egress = none, none, none, none
 	g.Workloads = slices.Clone(g.Workloads)

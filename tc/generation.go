@@ -16,6 +16,9 @@ import (
 // twinPrefix makes the name of a program's explain twin.
 const twinPrefix = "explain-"
 
+// witness uses every map that XDP and tc share, so that it tells on which ones a generation works.
+const witness = "uplink_ingress"
+
 // programName is the name of a role's program in the object, and of its pin.
 func programName(role Role, egress bool) string {
 	if egress {
@@ -31,16 +34,22 @@ type generation struct {
 	digest string
 }
 
-// isCurrent says whether a generation is whole and works on the flow tables of today.
+// isCurrent says whether a generation is whole and works on the flow tables of today. It is whole with the programs of
+// every role among its interfaces.
 func isCurrent(dir *pin.Dir, g *pin.Generation) (bool, error) {
-	for role := RoleUplink; role < NumRoles; role++ {
+	entries, err := (&generation{Generation: g}).entries()
+	if err != nil || g.Programs[witness] == nil {
+		return false, err
+	}
+	for _, entry := range entries {
 		for _, egress := range []bool{false, true} {
-			if name := programName(role, egress); g.Programs[name] == nil || g.Programs[twinPrefix+name] == nil {
+			name := programName(Role(entry.Role), egress)
+			if g.Programs[name] == nil || g.Programs[twinPrefix+name] == nil {
 				return false, nil
 			}
 		}
 	}
-	return table.UsesShared(dir, g.Programs[programName(RoleUplink, false)])
+	return table.UsesShared(dir, g.Programs[witness])
 }
 
 // reuse opens a generation that is pinned already: fs.ErrNotExist where there is none that is current.

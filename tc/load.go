@@ -173,33 +173,38 @@ func build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links
 	if err := size(spec, tables, on, g); err != nil {
 		return nil, err
 	}
-	replace, err := table.OpenShared(dir, spec, table.Sizes{Flows: g.FlowSlots, Rules: max(g.RuleSlots, classify.IDs(g.Policies()))})
+	keepPrograms(spec, on)
+	replace, err := table.OpenShared(dir, spec, table.Sizes{Flows: g.FlowSlots, Rules: max(g.RuleSlots, classify.IDs(g.Policies(), g.Limiters...))})
 	if err != nil {
 		return nil, err
 	}
 	defer table.CloseAll(maps.Clone(replace))
 	replace[tcMapReasons] = reasons
-	live, err := ebpf.NewCollectionWithOptions(spec.Copy(), ebpf.CollectionOptions{MapReplacements: replace})
-	if err != nil {
-		return nil, table.LoadError(err)
-	}
-	defer live.Close()
-	if err := fill(live.Maps, tables, on, g); err != nil {
-		return nil, err
-	}
-	twin, err := table.LoadTwin(spec, live.Maps)
+	pair, err := table.LoadPair(spec, replace, func(m map[string]*ebpf.Map) error { return fill(m, tables, on, g) })
 	if err != nil {
 		return nil, err
 	}
-	defer twin.Close()
+	defer pair.Close()
 	out := &pin.Generation{Programs: map[string]*ebpf.Program{}, Maps: map[string]*ebpf.Map{}}
 	for name := range spec.Programs {
-		out.Programs[name], out.Programs[twinPrefix+name] = live.DetachProgram(name), twin.DetachProgram(name)
+		out.Programs[name], out.Programs[twinPrefix+name] = pair.Live.DetachProgram(name), pair.Twin.DetachProgram(name)
 	}
 	for _, name := range []string{tcMapInterfaces, tcMapExplained} {
-		out.Maps[name] = live.DetachMap(name)
+		out.Maps[name] = pair.Live.DetachMap(name)
 	}
 	return out, nil
+}
+
+// keepPrograms leaves those of the roles that are there, and the witness: the verifier's time is most of a change, and
+// another role's interface makes another generation.
+func keepPrograms(spec *ebpf.CollectionSpec, on *links) {
+	keep := map[string]bool{witness: true}
+	for _, entry := range on.entries {
+		for _, egress := range []bool{false, true} {
+			keep[programName(Role(entry.Role), egress)] = true
+		}
+	}
+	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return !keep[name] })
 }
 
 // size sets what must be known before loading: the sizes of the tables, and the matrix, which is a constant.

@@ -67,6 +67,7 @@ const (
 	tcVarBucketMask         = "bucket_mask"
 	tcVarExplain            = "explain"
 	tcVarMatrix             = "matrix"
+	tcVarRuleIds            = "rule_ids"
 	tcVarWatches            = "watches"
 )
 
@@ -175,6 +176,7 @@ type tcVariableSpecs struct {
 	BucketMask *ebpf.VariableSpec `ebpf:"bucket_mask"`
 	Explain    *ebpf.VariableSpec `ebpf:"explain"`
 	Matrix     *ebpf.VariableSpec `ebpf:"matrix"`
+	RuleIds    *ebpf.VariableSpec `ebpf:"rule_ids"`
 	Watches    *ebpf.VariableSpec `ebpf:"watches"`
 }
 
@@ -288,6 +290,7 @@ type tcVariables struct {
 	BucketMask *ebpf.Variable `ebpf:"bucket_mask"`
 	Explain    *ebpf.Variable `ebpf:"explain"`
 	Matrix     *ebpf.Variable `ebpf:"matrix"`
+	RuleIds    *ebpf.Variable `ebpf:"rule_ids"`
 	Watches    *ebpf.Variable `ebpf:"watches"`
 }
 

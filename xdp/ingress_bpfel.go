@@ -55,6 +55,7 @@ const (
 	ingressProgIngress       = "ingress"
 	ingressVarBucketMask     = "bucket_mask"
 	ingressVarExplain        = "explain"
+	ingressVarRuleIds        = "rule_ids"
 	ingressVarWatches        = "watches"
 )
 
@@ -151,6 +152,7 @@ type ingressMapSpecs struct {
 type ingressVariableSpecs struct {
 	BucketMask *ebpf.VariableSpec `ebpf:"bucket_mask"`
 	Explain    *ebpf.VariableSpec `ebpf:"explain"`
+	RuleIds    *ebpf.VariableSpec `ebpf:"rule_ids"`
 	Watches    *ebpf.VariableSpec `ebpf:"watches"`
 }
 
@@ -259,6 +261,7 @@ func (m *ingressMaps) Close() error {
 type ingressVariables struct {
 	BucketMask *ebpf.Variable `ebpf:"bucket_mask"`
 	Explain    *ebpf.Variable `ebpf:"explain"`
+	RuleIds    *ebpf.Variable `ebpf:"rule_ids"`
 	Watches    *ebpf.Variable `ebpf:"watches"`
 }
 

@@ -120,22 +120,14 @@ func build(dir *pin.Dir, state *stateMaps, g Generation) (*pin.Generation, error
 		replace[name] = m
 	}
 
-	live, err := ebpf.NewCollectionWithOptions(spec.Copy(), ebpf.CollectionOptions{MapReplacements: replace})
-	if err != nil {
-		return nil, table.LoadError(err)
-	}
-	defer live.Close()
-	if err := fill(live.Maps, tables, g); err != nil {
-		return nil, err
-	}
-	twin, err := table.LoadTwin(spec, live.Maps)
+	pair, err := table.LoadPair(spec, replace, func(maps map[string]*ebpf.Map) error { return fill(maps, tables, g) })
 	if err != nil {
 		return nil, err
 	}
-	defer twin.Close()
+	defer pair.Close()
 	return &pin.Generation{
-		Programs: map[string]*ebpf.Program{liveProgram: live.DetachProgram(ingressProgIngress), explainProgram: twin.DetachProgram(ingressProgIngress)},
-		Maps:     map[string]*ebpf.Map{explainedMap: live.DetachMap(explainedMap)},
+		Programs: map[string]*ebpf.Program{liveProgram: pair.Live.DetachProgram(ingressProgIngress), explainProgram: pair.Twin.DetachProgram(ingressProgIngress)},
+		Maps:     map[string]*ebpf.Map{explainedMap: pair.Live.DetachMap(explainedMap)},
 	}, nil
 }
 

@@ -1,11 +1,8 @@
 package compile
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-
-	"golang.org/x/sync/errgroup"
 
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
@@ -30,22 +27,12 @@ func (c *compiler) budget(d *Desired) {
 	c.compileTables(d)
 }
 
-// compileTables compiles the policies of both objects, side by side: each may hold a million prefixes. Loading uses the
-// same tables.
+// compileTables compiles the policies of both objects once, for they may hold a million prefixes: those of XDP are the
+// first of tc's, under the same indexes, so that tc's tables serve both. Loading uses the same tables.
 func (c *compiler) compileTables(d *Desired) {
-	var inXDP, inTC error
-	var group errgroup.Group
-	group.Go(func() error {
-		d.XDP.Generation.Tables, inXDP = classify.Compile(d.XDP.Generation.Policies())
-		return nil
-	})
-	group.Go(func() error {
-		d.TC.Generation.Tables, inTC = classify.Compile(d.TC.Generation.Policies())
-		return nil
-	})
-	_ = group.Wait()
-	err := cmp.Or(inXDP, inTC) // one: the other object most likely fails for the same rule
+	tables, err := c.cache.tables.Compile(d.TC.Generation.Policies())
 	if err == nil {
+		d.TC.Generation.Tables, d.XDP.Generation.Tables = tables, tables
 		return
 	}
 	at := place{c.cfg.Policy.Ingress.Pos, "policy"}

@@ -23,6 +23,7 @@ var (
 
 // compiler gathers what every part of the work needs.
 type compiler struct {
+	cache    *Cache
 	cfg      *config.Config
 	facts    Facts
 	ids      *idAllocator
@@ -33,6 +34,7 @@ type compiler struct {
 	places   map[string]place          // of rules, by policy/name
 	limiters []classify.Limiter        // of all policies so far
 	crowded  bool                      // there were more
+	sums     *classify.Sums
 	rules    policies
 	cookies  protected // by rules with syn_cookie
 	errs     config.Errors
@@ -57,7 +59,17 @@ type place struct {
 // Compile makes the wanted state of every subsystem. Errors are config.Errors: what the parser cannot see, because it
 // takes the facts or the compiled tables to know. rt and facts are not changed.
 func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
-	c := &compiler{cfg: cfg, facts: facts, ids: newIDAllocator(rt), sets: map[string][]netip.Prefix{}, watched: rt.Watched, places: map[string]place{}}
+	return new(Cache).Compile(cfg, rt, facts)
+}
+
+// Cache keeps work of the last compilation for the next one. It saves time and never changes an outcome. The zero value
+// is empty.
+type Cache struct{ tables classify.Cache }
+
+// Compile is the function Compile. The address lists of cfg must not be changed afterwards.
+func (k *Cache) Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
+	c := &compiler{cache: k, cfg: cfg, facts: facts, ids: newIDAllocator(rt), sets: map[string][]netip.Prefix{}, watched: rt.Watched,
+		places: map[string]place{}, sums: classify.NewSums()}
 	c.findInterfaces()
 	c.findWorkloads()
 	c.self = c.selfAddresses()
@@ -202,7 +214,7 @@ func (c *compiler) xdp() xdp.State {
 		s.Interfaces = append(s.Interfaces, xdp.Interface{Name: i.Name, Mode: xdp.Mode(i.XDP), FailOpen: i.FailOpen})
 	}
 	slices.SortFunc(s.Interfaces, func(a, b xdp.Interface) int { return compareNames(a.Name, b.Name) })
-	s.Digest = s.Generation.Digest()
+	s.Digest = s.Generation.DigestBy(c.sums)
 	return s
 }
 
@@ -247,7 +259,7 @@ func (c *compiler) tc() tc.State {
 	g.Strict = sortedPrefixes(g.Strict)
 	g.Limiters = c.limiters
 	s.Generation = g
-	s.Digest = g.Digest()
+	s.Digest = g.DigestBy(c.sums)
 	return s
 }
 

@@ -21,7 +21,7 @@ type idAllocator struct {
 const MaxRuleID = abi.RuleIDs - 1
 
 func newIDAllocator(rt Runtime) *idAllocator {
-	a := &idAllocator{before: rt.RuleIDs, blocked: map[uint32]bool{}, used: map[string]uint32{}, next: 1}
+	a := &idAllocator{before: rt.RuleIDs, blocked: map[uint32]bool{}, used: make(map[string]uint32, len(rt.RuleIDs)), next: 1}
 	for _, id := range rt.RuleIDs {
 		a.blocked[id] = true
 	}

@@ -56,11 +56,11 @@ policy:
 	for _, c := range []struct {
 		facts   Facts
 		want    []classify.Interface
-		entries int // of r and t
+		entries int // of r and t, and of r in policy.egress: both objects have the same tables
 	}{
-		{facts("eth0"), on(classify.Interface{Name: "t"}, classify.Interface{Name: "eth0", Index: 1}), 1},
-		{facts("eth0", "t"), on(classify.Interface{Name: "t", Index: 2}, classify.Interface{Name: "eth0", Index: 1}), 3},
-		{facts("t", "eth0"), on(classify.Interface{Name: "t", Index: 1}, classify.Interface{Name: "eth0", Index: 2}), 3},
+		{facts("eth0"), on(classify.Interface{Name: "t"}, classify.Interface{Name: "eth0", Index: 1}), 2},
+		{facts("eth0", "t"), on(classify.Interface{Name: "t", Index: 2}, classify.Interface{Name: "eth0", Index: 1}), 4},
+		{facts("t", "eth0"), on(classify.Interface{Name: "t", Index: 1}, classify.Interface{Name: "eth0", Index: 2}), 4},
 	} {
 		d := compile(t, cfg, Runtime{}, c.facts)
 		if diff := cmp.Diff(c.want, rule(t, d.XDP.Generation.Ingress, "r").Interfaces); diff != "" {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sluice/control/config"
@@ -16,8 +17,9 @@ import (
 // policy resolves a rule list. name is the policy's own, path its place in the file.
 func (c *compiler) policy(name, path string, list config.RuleList) classify.Policy {
 	p := classify.Policy{Name: name, Default: action(list.Default), Fragments: fragments(list.Fragments)}
+	p.Rules = slices.Grow(p.Rules, len(list.Rules)) // nil where there are none
 	for n, r := range list.Rules {
-		key, at := name+"/"+r.Name, fmt.Sprintf("%s.rules[%d]", path, n)
+		key, at := name+"/"+r.Name, path+".rules["+strconv.Itoa(n)+"]"
 		c.places[key] = place{r.Pos, at}
 		rule := classify.Rule{
 			ID: c.ids.id(key), Name: r.Name,
@@ -169,7 +171,15 @@ func hostPrefixes(addrs []netip.Addr) []netip.Prefix {
 	return out
 }
 
+// sortedPrefixes returns p itself where nothing is to be done: it may hold a million. Neither is changed afterwards.
 func sortedPrefixes(p []netip.Prefix) []netip.Prefix {
+	ascending := len(p) > 0
+	for i := 1; i < len(p) && ascending; i++ {
+		ascending = comparePrefixes(p[i-1], p[i]) < 0
+	}
+	if ascending {
+		return p
+	}
 	out := append([]netip.Prefix{}, p...) // never nil
 	slices.SortFunc(out, comparePrefixes)
 	return slices.Compact(out)

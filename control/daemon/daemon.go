@@ -36,6 +36,7 @@ type Daemon struct {
 	metrics   *metrics
 	prober    *probe.Prober
 	engine    *engine.Engine
+	compiled  compile.Cache // what the next compilation can use of the last
 	clock     engine.Clock
 	bans      *ban.List
 	nextHops  hopCache

@@ -18,7 +18,7 @@ import (
 func (d *Daemon) compile(cfg *config.Config, rt compile.Runtime, facts compile.Facts) (*compile.Desired, error) {
 	held := d.feeds.Snapshot(cfg.Watched())
 	rt.Watched = held.Contents
-	desired, err := compile.Compile(cfg, rt, facts)
+	desired, err := d.compiled.Compile(cfg, rt, facts)
 	if err == nil {
 		held.Compiled()
 		return desired, nil
@@ -28,7 +28,7 @@ func (d *Daemon) compile(cfg *config.Config, rt compile.Runtime, facts compile.F
 		return nil, err
 	}
 	rt.Watched = before
-	desired, other := compile.Compile(cfg, rt, facts)
+	desired, other := d.compiled.Compile(cfg, rt, facts)
 	if other != nil {
 		return nil, err // for another reason, then
 	}

@@ -21,6 +21,9 @@ import (
 // batch is how many packets stand in the array of arrivals at once, a power of two.
 const batch = 1 << 16
 
+// ruleIDs have counters.
+const ruleIDs = 1024
+
 type lane uint32
 
 const (
@@ -72,9 +75,9 @@ func newHarness(t testing.TB, l lane, n int, limiters ...classify.Limiter) *harn
 	for _, m := range spec.Maps {
 		m.MaxEntries = max(m.MaxEntries, 1)
 	}
-	spec.Maps[table.RuleHits].MaxEntries = 1024
+	spec.Maps[table.RuleHits].MaxEntries = uint32(ruleIDs * ebpf.MustPossibleCPU())
 	spec.Maps["arrivals"].MaxEntries = uint32(n)
-	for name, v := range map[string]any{"lane": uint32(l), "arrival_mask": uint32(n - 1)} {
+	for name, v := range map[string]any{"rule_ids": uint32(ruleIDs), "lane": uint32(l), "arrival_mask": uint32(n - 1)} {
 		if err := spec.Variables[name].Set(v); err != nil {
 			t.Fatal(err)
 		}
@@ -144,12 +147,12 @@ func (h *harness) pressure(t testing.TB) abi.LimitPressure {
 // dropped is the counter of what went beyond a limit.
 func (h *harness) dropped(t testing.TB, id uint32) uint64 {
 	t.Helper()
-	var perCPU []abi.RuleHit
-	if err := h.maps[table.RuleHits].Lookup(id, &perCPU); err != nil {
-		t.Fatal(err)
-	}
 	var packets uint64
-	for _, c := range perCPU {
+	for cpu := range ebpf.MustPossibleCPU() {
+		var c abi.RuleHit
+		if err := h.maps[table.RuleHits].Lookup(uint32(cpu)*ruleIDs+id, &c); err != nil {
+			t.Fatal(err)
+		}
 		packets += c.Packets
 	}
 	return packets

@@ -35,6 +35,7 @@ const (
 	RuleSrc             = 16
 	RuleDst             = 32
 	RuleRest            = 64
+	RulePlain           = 2147483648
 	RuleHidden          = 128
 	RuleVLAN            = 256
 	RuleLength          = 512
@@ -48,11 +49,16 @@ const (
 	LeafSearch          = 21
 	PortKeyHidden       = 16777216
 	PortKeyEnd          = 33554432
-	BucketShadow        = 2147483648
-	BucketWide          = 1073741824
+	BucketShadow        = 32768
+	BucketWide          = 16384
 	NoClass             = 4294967295
-	BucketSlots         = 4
-	MaxBucketProbes     = 16
+	HeadDrops           = 1
+	HeadHere            = 16
+	HeadAlone           = 32
+	HeadPlain           = 64
+	HeadRuleFlags       = 142
+	BucketSlots         = 2
+	MaxBucketProbes     = 32
 	MaxAncestors        = 256
 	KeySrc              = 1
 	KeyDst              = 2
@@ -295,17 +301,23 @@ type Verdict struct {
 	Sample   uint32 // one in so many packets is logged; 0: none
 }
 
-// BucketSlot is struct bucket_slot, 16 bytes.
+// BucketSlot is struct bucket_slot, 32 bytes.
 type BucketSlot struct {
-	Kind uint32 // policy | BUCKET_*
-	Src  uint32 // class or NO_CLASS
-	Dst  uint32
-	Leaf uint32 // a found reference
+	Src         uint32 // class or NO_CLASS
+	Dst         uint32
+	Leaf        uint32    // a found reference: all entries, the head too
+	First       uint32    // entry: where an earlier one matched, there is nothing to find here
+	ID          uint32    // of the head, as are the following
+	Ports       PortRange // destination, where RULE_PORTS
+	SourcePorts PortRange // where RULE_SOURCE_PORTS
+	Kind        uint16    // policy | BUCKET_*
+	Flags       uint8     // HEAD_*, and RULE_* as far as HEAD_RULE_FLAGS
+	Protocol    uint8     // unless RULE_ANY_PROTOCOL
 }
 
 // Bucket is struct bucket, 64 bytes.
 type Bucket struct {
-	Slot [4]BucketSlot
+	Slot [2]BucketSlot
 }
 
 // SearchPlan is struct search_plan, 8 bytes.

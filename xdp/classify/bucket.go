@@ -17,17 +17,19 @@ func (k bucketKey) hash() uint32 {
 	return uint32(h >> 32)
 }
 
-// newBuckets makes the hash table of slots with distinct keys: half full, and larger where one would overflow too far.
-// probes is the longest way to a slot.
+func keyOfSlot(s *abi.BucketSlot) bucketKey { return bucketKey{uint32(s.Kind), s.Src, s.Dst} }
+
+// newBuckets makes the hash table of slots with distinct keys: a quarter to half full, and larger where one would overflow
+// too far. probes is the longest way to a slot.
 func newBuckets(slots []abi.BucketSlot) (buckets []abi.Bucket, probes int) {
 	size := 1
 	if n := len(slots); n > 0 {
-		size = 1 << bits.Len(uint(n/2))
+		size = 1 << bits.Len(uint(n-1))
 	}
 	for ; ; size *= 2 {
 		buckets, probes = make([]abi.Bucket, size), 0
-		for _, s := range slots {
-			probes = max(probes, insert(buckets, s))
+		for i := range slots {
+			probes = max(probes, insert(buckets, &slots[i]))
 		}
 		if probes <= abi.MaxBucketProbes {
 			return buckets, probes
@@ -35,14 +37,14 @@ func newBuckets(slots []abi.BucketSlot) (buckets []abi.Bucket, probes int) {
 	}
 }
 
-func insert(buckets []abi.Bucket, s abi.BucketSlot) (probes int) {
-	at := bucketKey{s.Kind, s.Src, s.Dst}.hash()
+func insert(buckets []abi.Bucket, s *abi.BucketSlot) (probes int) {
+	at := keyOfSlot(s).hash()
 	for {
 		probes++
 		b := &buckets[at&uint32(len(buckets)-1)]
 		for i := range b.Slot {
 			if b.Slot[i].Leaf == 0 {
-				b.Slot[i] = s
+				b.Slot[i] = *s
 				return probes
 			}
 		}
@@ -50,27 +52,49 @@ func insert(buckets []abi.Bucket, s abi.BucketSlot) (probes int) {
 	}
 }
 
-// findLeaf returns the leaf of a slot, or 0.
-func (t *Tables) findLeaf(k bucketKey) uint32 {
+// slot makes that of a leaf, with its head.
+func (c *compiler) slot(key bucketKey, leaf uint32, entries []uint32) abi.BucketSlot {
+	s := abi.BucketSlot{Kind: uint16(key.kind), Src: key.src, Dst: key.dst, Leaf: leaf, First: entries[0]}
+	r := &c.tables.Rules[entries[0]]
+	if !decides(r, abi.HeadRuleFlags) {
+		return s
+	}
+	s.ID, s.Ports, s.SourcePorts, s.Protocol = r.ID, r.Ports, r.SourcePorts, r.Protocol
+	s.Flags = uint8(r.Flags&abi.HeadRuleFlags) | abi.HeadHere
+	if len(entries) == 1 {
+		s.Flags |= abi.HeadAlone
+	}
+	if r.Flags&abi.RulePlain != 0 {
+		s.Flags |= abi.HeadPlain
+		if r.Action == uint8(Drop) {
+			s.Flags |= abi.HeadDrops
+		}
+	}
+	return s
+}
+
+// findSlot returns that of a key, or nil.
+func (t *Tables) findSlot(k bucketKey) *abi.BucketSlot {
 	at := k.hash()
 	for range abi.MaxBucketProbes {
-		for _, s := range t.Buckets[at&uint32(len(t.Buckets)-1)].Slot {
-			if s.Leaf == 0 {
-				return 0
-			}
-			if (bucketKey{s.Kind, s.Src, s.Dst}) == k {
-				return s.Leaf
+		slots := &t.Buckets[at&uint32(len(t.Buckets)-1)].Slot
+		for i := range slots {
+			switch s := &slots[i]; {
+			case s.Leaf == 0:
+				return nil
+			case keyOfSlot(s) == k:
+				return s
 			}
 		}
 		at++
 	}
-	return 0
+	return nil
 }
 
 // sorter collects the entries of leaves by their keys. Entries come in ascending order.
 type sorter struct {
 	keys  []bucketKey
-	known map[bucketKey]int32
+	known []int32 // hash table: number of a key and 1, or 0
 	last  []int32 // of each key: its latest part
 	parts []part
 }
@@ -81,27 +105,39 @@ type part struct {
 	before     int32 // the part of the same leaf before it, or none
 }
 
-func newSorter() *sorter { return &sorter{known: map[bucketKey]int32{}} }
+// newSorter takes the number of calls of add to come.
+func newSorter(places int) *sorter {
+	return &sorter{known: make([]int32, 1<<bits.Len(uint(2*places))), parts: make([]part, 0, places)}
+}
 
 func (s *sorter) add(key bucketKey, first, end uint32) {
-	n, ok := s.known[key]
-	if !ok {
-		n = int32(len(s.keys))
-		s.known[key] = n
-		s.keys, s.last = append(s.keys, key), append(s.last, none)
-	}
+	n := s.number(key)
 	s.parts = append(s.parts, part{first, end, s.last[n]})
 	s.last[n] = int32(len(s.parts) - 1)
 }
 
-// entries returns those of a key, ascending.
-func (s *sorter) entries(n int) []uint32 {
-	var out []uint32
-	for at := s.last[n]; at != none; at = s.parts[at].before {
-		for e := s.parts[at].end; e > s.parts[at].first; e-- {
-			out = append(out, e-1)
+func (s *sorter) number(key bucketKey) int32 {
+	for at := key.hash(); ; at++ {
+		known := &s.known[int(at)&(len(s.known)-1)]
+		if *known == 0 {
+			s.keys, s.last = append(s.keys, key), append(s.last, none)
+			*known = int32(len(s.keys))
+			return *known - 1
+		}
+		if s.keys[*known-1] == key {
+			return *known - 1
 		}
 	}
-	slices.Reverse(out)
-	return out
+}
+
+// entries appends those of a key, ascending.
+func (s *sorter) entries(to []uint32, n int) []uint32 {
+	from := len(to)
+	for at := s.last[n]; at != none; at = s.parts[at].before {
+		for e := s.parts[at].end; e > s.parts[at].first; e-- {
+			to = append(to, e-1)
+		}
+	}
+	slices.Reverse(to[from:])
+	return to
 }

@@ -34,30 +34,38 @@ func (e *BudgetError) Error() string {
 // Compile turns policies into tables. The index in the slice becomes the index of the policies map (enum
 // policy_index); policies may be empty. Rules that can never match get no entry. It fails with a *BudgetError, or with
 // every invalid rule at once. Equal input gives equal output.
-func Compile(policies []Policy) (*Tables, error) {
+func Compile(policies []Policy) (*Tables, error) { return new(Cache).Compile(policies) }
+
+// Compile is the function Compile. Lists of prefixes must not be changed afterwards.
+func (k *Cache) Compile(policies []Policy) (*Tables, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if err := validate(policies); err != nil {
 		return nil, err
 	}
-	c := &compiler{src: newSide(), dst: newSide()}
+	c := &compiler{}
 	c.gather(policies)
-	space, err := c.sweep()
-	if err != nil {
+	if err := c.sweep(k.last); err != nil {
 		return nil, err
 	}
+	k.last = [2]*swept{c.src, c.dst}
 	place(c.rules, len(policies))
 	if err := c.addRules(policies); err != nil {
 		return nil, err
 	}
-	if err := c.addLeaves(); err != nil {
+	sorted := c.sort()
+	var group errgroup.Group
+	group.Go(func() error { return c.addLeaves(sorted) })
+	c.addPrefixes(sorted.keys)
+	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	c.addPrefixes(space)
 	return &c.tables, nil
 }
 
 // compiler is the state of one compilation, stage by stage.
 type compiler struct {
-	src, dst *side
+	src, dst *swept
 	rules    []placed // that can match, in order of priority
 	owner    []int32  // of each entry: index of its rule
 	tables   Tables
@@ -76,27 +84,22 @@ func (c *compiler) gather(policies []Policy) {
 }
 
 // sweep makes the classes, and tells the rules theirs. The two sides know nothing of each other, and each may be long.
-func (c *compiler) sweep() (space [abi.ClassTables][]boundary, err error) {
-	var prefixes [abi.ClassTables]int
+func (c *compiler) sweep(last [2]*swept) error {
+	var now [2]*swept
 	var group errgroup.Group
-	for i, s := range [2]*side{c.src, c.dst} {
-		group.Go(func() error {
+	for i := range now {
+		group.Go(func() (err error) {
+			s := newSide()
 			s.gather(c.rules, i)
-			for table := abi.ClassTable(i); table < abi.ClassTables; table += 2 {
-				var err error
-				if space[table], prefixes[table], err = s.sweep(isV6(table)); err != nil {
-					return err
-				}
+			if now[i], err = s.sweep(last[i]); err == nil {
+				now[i].classify(c.rules, i)
 			}
-			s.classify(c.rules, i)
-			return nil
+			return err
 		})
 	}
-	err = group.Wait()
-	for _, n := range prefixes {
-		c.tables.prefixes += n
-	}
-	return space, err
+	err := group.Wait()
+	c.src, c.dst = now[0], now[1]
+	return err
 }
 
 // addRules lays the entries of all policies into the rule space.
@@ -105,35 +108,56 @@ func (c *compiler) addRules(policies []Policy) error {
 		c.tables.Policies = append(c.tables.Policies,
 			abi.Policy{DefaultAction: uint8(policies[i].Default), DefaultID: policies[i].DefaultID, Fragments: uint8(policies[i].Fragments)})
 	}
-	var over *BudgetError
-	total := 0
+	needs := 0
+	for i := range c.rules {
+		needs += c.rules[i].entries(c.rules[i].manner)
+	}
+	if needs > abi.MaxRules {
+		return c.tooMany(needs)
+	}
+	c.tables.Rules, c.tables.Verdicts, c.owner = make([]abi.Rule, 0, needs), make([]abi.Verdict, 0, needs), make([]int32, 0, needs)
 	for i := range c.rules {
 		r := &c.rules[i]
-		needs := r.entries(r.manner)
-		total += needs
-		if over == nil && total > abi.MaxRules {
-			over = &BudgetError{Rule: r.name(), What: "entries", Needs: needs, Free: abi.MaxRules - (total - needs),
-				Budget: abi.MaxRules, Advice: entryAdvice(r)}
-		}
-		if over != nil {
-			continue
-		}
-		for _, e := range r.expand(policies[r.policy].Default != Continue) {
-			c.tables.Rules = append(c.tables.Rules, e)
-			c.tables.Verdicts = append(c.tables.Verdicts, abi.Verdict{ID: e.ID, Action: e.Action, Argument: r.rule.Argument, Sample: r.rule.Sample})
+		c.tables.Rules = r.expand(c.tables.Rules, policies[r.policy].Default != Continue)
+		for n := len(c.owner); n < len(c.tables.Rules); n++ {
+			e := &c.tables.Rules[n]
+			v := abi.Verdict{ID: e.ID, Action: e.Action, Argument: r.rule.Argument, Sample: r.rule.Sample}
+			if isPlain(v) {
+				e.Flags |= abi.RulePlain
+			}
+			c.tables.Verdicts = append(c.tables.Verdicts, v)
 			c.owner = append(c.owner, int32(i))
 		}
-	}
-	if over != nil {
-		over.Total = total
-		return over
 	}
 	return nil
 }
 
-// addLeaves sorts the entries into leaves, and those into buckets.
-func (c *compiler) addLeaves() error {
-	sorted := newSorter()
+// tooMany names the rule whose entries do not fit any more.
+func (c *compiler) tooMany(total int) error {
+	free := abi.MaxRules
+	for i := range c.rules {
+		r := &c.rules[i]
+		needs := r.entries(r.manner)
+		if needs > free {
+			return &BudgetError{Rule: r.name(), What: "entries", Needs: needs, Free: free, Total: total, Budget: abi.MaxRules, Advice: entryAdvice(r)}
+		}
+		free -= needs
+	}
+	return nil // not reached: total is more than there is
+}
+
+// isPlain says that a verdict is no more than an id and one of the two plain actions, whatever else verdicts may say.
+func isPlain(v abi.Verdict) bool {
+	return v == abi.Verdict{ID: v.ID, Action: v.Action} && (v.Action == uint8(Accept) || v.Action == uint8(Drop))
+}
+
+// sort sorts the entries by the buckets that they go into.
+func (c *compiler) sort() *sorter {
+	places := 0
+	for i := range c.rules {
+		places += c.rules[i].places(c.rules[i].manner)
+	}
+	sorted := newSorter(places)
 	entry := uint32(0)
 	for i := range c.rules {
 		r := &c.rules[i]
@@ -153,15 +177,22 @@ func (c *compiler) addLeaves() error {
 		r.eachKey(func(wide, src, dst uint32) { sorted.add(bucketKey{kind | wide, src, dst}, entry, end) })
 		entry = end
 	}
+	return sorted
+}
+
+// addLeaves makes leaves of sorted entries, and buckets that lead to them.
+func (c *compiler) addLeaves(sorted *sorter) error {
 	l := newLeaves(c.tables.Rules)
-	var slots []abi.BucketSlot
+	slots := make([]abi.BucketSlot, 0, len(sorted.keys))
+	var entries []uint32
 	for n, key := range sorted.keys {
-		leaf, err := l.leaf(sorted.entries(n))
+		entries = sorted.entries(entries[:0], n)
+		leaf, err := l.leaf(entries)
 		if err != nil {
 			return c.explain(err)
 		}
 		if key.src != abi.NoClass || key.dst != abi.NoClass {
-			slots = append(slots, abi.BucketSlot{Kind: key.kind, Src: key.src, Dst: key.dst, Leaf: leaf})
+			slots = append(slots, c.slot(key, leaf, entries))
 			continue
 		}
 		policy := &c.tables.Policies[key.kind&^abi.BucketShadow]
@@ -188,42 +219,38 @@ func (c *compiler) explain(err error) error {
 }
 
 // addPrefixes writes the prefix tables, now that it is known which classes have buckets.
-func (c *compiler) addPrefixes(space [abi.ClassTables][]boundary) {
+func (c *compiler) addPrefixes(buckets []bucketKey) {
 	flags := [2][]uint32{make([]uint32, len(c.src.classes)), make([]uint32, len(c.dst.classes))}
 	wide := [2][]bool{make([]bool, len(c.src.classes)), make([]bool, len(c.dst.classes))}
-	for _, b := range c.tables.Buckets {
-		for _, s := range b.Slot {
-			for i, class := range [2]uint32{s.Src, s.Dst} {
-				switch {
-				case s.Leaf == 0 || class == abi.NoClass:
-				case s.Kind&abi.BucketWide != 0:
-					wide[i][class] = true
-				case s.Src != abi.NoClass && s.Dst != abi.NoClass:
-					flags[i][class] |= abi.ClassPaired
-				default:
-					flags[i][class] |= abi.ClassKeyed
-				}
+	for _, key := range buckets {
+		for i, class := range [2]uint32{key.src, key.dst} {
+			switch {
+			case class == abi.NoClass:
+			case key.kind&abi.BucketWide != 0:
+				wide[i][class] = true
+			case key.src != abi.NoClass && key.dst != abi.NoClass:
+				flags[i][class] |= abi.ClassPaired
+			default:
+				flags[i][class] |= abi.ClassKeyed
 			}
 		}
 	}
 	var group errgroup.Group
-	for table := range abi.ClassTables {
+	for i, s := range [2]*swept{c.src, c.dst} {
 		group.Go(func() error {
-			of := flags[table%2]
-			c.tables.Prefixes[table] = newPrefixTable(space[table], isV6(table), func(class uint32) uint32 { return class | of[class] })
+			for family, t := range s.prefixTables(flags[i]) {
+				c.tables.Prefixes[tableOf(i, family)] = t
+			}
 			return nil
 		})
-	}
-	_ = group.Wait() // none can fail
-	for i, s := range [2]*side{c.src, c.dst} {
 		var most int
 		c.tables.Up[i], most = s.ancestors(wide[i])
 		c.tables.ancestors = max(c.tables.ancestors, most)
 		c.tables.classes += len(s.classes)
+		c.tables.prefixes += s.prefixes
 	}
+	_ = group.Wait() // none can fail
 }
-
-func isV6(table abi.ClassTable) bool { return table == abi.ClassSrc6 || table == abi.ClassDst6 }
 
 // mergePorts returns the same ports as sorted ranges that neither overlap nor touch.
 func mergePorts(ranges []PortRange) []PortRange {

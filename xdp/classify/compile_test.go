@@ -91,7 +91,7 @@ func TestRulesTakeAnEntryPerPairOfPortRanges(t *testing.T) {
 		t.Fatalf("3 ranges, once those that touch are one, times 2 source ranges took %d entries", len(tables.Rules))
 	}
 	for _, r := range tables.Rules {
-		if r.ID != 7 || r.Flags != abi.RulePorts|abi.RuleSourcePorts|abi.RuleAnyProtocol|abi.RuleHidden {
+		if r.ID != 7 || r.Flags != abi.RulePorts|abi.RuleSourcePorts|abi.RuleAnyProtocol|abi.RuleHidden|abi.RulePlain {
 			t.Errorf("entry %+v", r)
 		}
 	}

@@ -59,25 +59,25 @@ func rest(r *Rule, entry abi.Rule) []abi.Rule {
 	}
 	out := []abi.Rule{entry}
 	if r.Interfaces != nil {
-		out = times(out, r.ifindexes(), func(e *abi.Rule, ifindex uint32) {
+		out = times(out, 0, r.ifindexes(), func(e *abi.Rule, ifindex uint32) {
 			e.Flags |= abi.RuleRest
 			e.Ifindex = ifindex
 		})
 	}
 	if r.VLANs != nil {
-		out = times(out, mergePorts(r.VLANs), func(e *abi.Rule, v Range) {
+		out = times(out, 0, mergePorts(r.VLANs), func(e *abi.Rule, v Range) {
 			e.Flags |= abi.RuleRest | abi.RuleVLAN
 			e.VLANFirst, e.VLANLast = v.First, v.Last
 		})
 	}
 	if r.Lengths != nil {
-		out = times(out, mergePorts(r.Lengths), func(e *abi.Rule, l Range) {
+		out = times(out, 0, mergePorts(r.Lengths), func(e *abi.Rule, l Range) {
 			e.Flags |= abi.RuleRest | abi.RuleLength
 			e.LengthFirst, e.LengthLast = l.First, l.Last
 		})
 	}
 	if r.ICMPTypes != nil {
-		out = times(out, mergeICMP(r.ICMPTypes), func(e *abi.Rule, i ICMPRange) {
+		out = times(out, 0, mergeICMP(r.ICMPTypes), func(e *abi.Rule, i ICMPRange) {
 			e.Flags |= abi.RuleICMP
 			e.ICMPTypeFirst, e.ICMPTypeLast, e.ICMPCodeFirst, e.ICMPCodeLast = i.TypeFirst, i.TypeLast, i.CodeFirst, i.CodeLast
 		})

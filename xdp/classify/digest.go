@@ -6,12 +6,30 @@ import (
 	"encoding/binary"
 	"hash"
 	"net/netip"
+	"unsafe"
 )
 
-// Digest writes into h what policies say, so that different policies give different sums. A list that several rules
-// share is read once: it may hold a million prefixes.
-func Digest(h hash.Hash, policies []Policy) {
-	d := digester{buffered: bufio.NewWriterSize(h, 1<<16), lists: map[sliceID][sha256.Size]byte{}}
+// Sums remembers what it has read, so that lists and rules that several digests share are read once: there may be a
+// million of them. It knows them by their memory, which must not change meanwhile.
+type Sums struct {
+	lists map[sliceID]sum
+	rules map[rulesID]sum
+}
+
+type sum [sha256.Size]byte
+
+// rulesID is to rules what sliceID is to prefixes.
+type rulesID struct {
+	first  *Rule
+	length int
+}
+
+// NewSums returns one that has read nothing.
+func NewSums() *Sums { return &Sums{map[sliceID]sum{}, map[rulesID]sum{}} }
+
+// Digest writes into h what policies say, so that different policies give different sums.
+func (s *Sums) Digest(h hash.Hash, policies []Policy) {
+	d := digester{bufio.NewWriter(h), s, nil}
 	d.number(uint64(len(policies)))
 	for i := range policies {
 		d.policy(&policies[i])
@@ -19,9 +37,24 @@ func Digest(h hash.Hash, policies []Policy) {
 	_ = d.buffered.Flush() // a hash takes everything
 }
 
+func (s *Sums) ofRules(rules []Rule) (of sum) {
+	id := rulesID{unsafe.SliceData(rules), len(rules)}
+	if known, ok := s.rules[id]; ok {
+		return known
+	}
+	h := sha256.New()
+	d := digester{bufio.NewWriterSize(h, 1<<16), s, nil}
+	for i := range rules {
+		d.rule(&rules[i])
+	}
+	_ = d.buffered.Flush()
+	s.rules[id] = sum(h.Sum(of[:0]))
+	return s.rules[id]
+}
+
 type digester struct {
 	buffered *bufio.Writer
-	lists    map[sliceID][sha256.Size]byte
+	sums     *Sums
 	scratch  []byte
 }
 
@@ -49,9 +82,8 @@ func (d *digester) policy(p *Policy) {
 	d.number(uint64(p.DefaultID))
 	d.number(uint64(p.Fragments))
 	d.number(uint64(len(p.Rules)))
-	for i := range p.Rules {
-		d.rule(&p.Rules[i])
-	}
+	of := d.sums.ofRules(p.Rules)
+	_, _ = d.buffered.Write(of[:])
 }
 
 // rule writes every field: a test sets each and looks whether the digest changes.
@@ -121,23 +153,33 @@ func (d *digester) prefixes(list []netip.Prefix) {
 		}
 		return
 	}
-	sum, known := d.lists[id]
+	of, known := d.sums.lists[id]
 	if !known {
-		text := make([]byte, 0, 18*len(list))
-		for _, p := range list {
-			text = appendPrefix(text, p)
-		}
-		sum = sha256.Sum256(text)
-		d.lists[id] = sum
+		of = sumOfList(list)
+		d.sums.lists[id] = of
 	}
-	_, _ = d.buffered.Write(sum[:])
+	_, _ = d.buffered.Write(of[:])
 }
 
-// appendPrefix appends 18 bytes: the length, the family, and the address with IPv4 as ::ffff:0:0/96.
-func appendPrefix(to []byte, p netip.Prefix) []byte {
-	family, raw := byte(4), p.Addr().As16()
-	if p.Addr().Is6() {
-		family = 6
+func sumOfList(list []netip.Prefix) (of sum) {
+	h := sha256.New()
+	text := make([]byte, 0, 1<<16)
+	for _, p := range list {
+		if text = appendPrefix(text, p); len(text) > cap(text)-18 {
+			_, _ = h.Write(text)
+			text = text[:0]
+		}
 	}
-	return append(append(to, byte(p.Bits()), family), raw[:]...)
+	_, _ = h.Write(text)
+	return sum(h.Sum(of[:0]))
+}
+
+// appendPrefix appends the length and the address; of IPv6 behind a byte that is no length of IPv4.
+func appendPrefix(to []byte, p netip.Prefix) []byte {
+	if a := p.Addr(); a.Is4() {
+		raw := a.As4()
+		return append(append(to, byte(p.Bits())), raw[:]...)
+	}
+	raw := p.Addr().As16()
+	return append(append(to, 0xff, byte(p.Bits())), raw[:]...)
 }

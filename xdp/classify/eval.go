@@ -32,8 +32,11 @@ func (t *Tables) Eval(policy int, p Packet) Decision {
 	case act.hidden:
 		d.Reason = ByFragment
 	default:
-		does := t.Verdicts[act.limit]
-		d.Rule, d.Reason, d.Action = does.ID, ByRule, Action(does.Action)
+		d.Rule, d.Reason, d.Action = act.id, ByRule, act.action
+		if act.action == Continue {
+			does := t.Verdicts[act.limit]
+			d.Rule, d.Action = does.ID, Action(does.Action)
+		}
 	}
 	return d
 }
@@ -64,6 +67,8 @@ func (v *view) classify() {
 type search struct {
 	kind, limit uint32
 	hidden      bool
+	id          uint32 // of the entry, and what it does, where that is all of its verdict; else action is Continue
+	action      Action
 	counted     []uint32 // entries of shadow rules
 }
 
@@ -71,22 +76,22 @@ func (v *view) search(s *search, plan *abi.SearchPlan) {
 	src, dst := v.src&abi.ClassNumber, v.dst&abi.ClassNumber
 	v.searchLeaf(s, plan.Everywhere)
 	if plan.Keys&abi.KeySrc != 0 && v.src&abi.ClassKeyed != 0 {
-		v.searchLeaf(s, v.findLeaf(bucketKey{s.kind, src, abi.NoClass}))
+		v.searchBucket(s, bucketKey{s.kind, src, abi.NoClass})
 	}
 	if plan.Keys&abi.KeyDst != 0 && v.dst&abi.ClassKeyed != 0 {
-		v.searchLeaf(s, v.findLeaf(bucketKey{s.kind, abi.NoClass, dst}))
+		v.searchBucket(s, bucketKey{s.kind, abi.NoClass, dst})
 	}
 	if plan.Keys&abi.KeyBoth != 0 && v.src&v.dst&abi.ClassPaired != 0 {
-		v.searchLeaf(s, v.findLeaf(bucketKey{s.kind, src, dst}))
+		v.searchBucket(s, bucketKey{s.kind, src, dst})
 	}
 	if plan.Keys&abi.KeyWideSrc != 0 {
 		v.searchWide(v.Up[0], src, func(class uint32) {
-			v.searchLeaf(s, v.findLeaf(bucketKey{s.kind | abi.BucketWide, class, abi.NoClass}))
+			v.searchBucket(s, bucketKey{s.kind | abi.BucketWide, class, abi.NoClass})
 		})
 	}
 	if plan.Keys&abi.KeyWideDst != 0 {
 		v.searchWide(v.Up[1], dst, func(class uint32) {
-			v.searchLeaf(s, v.findLeaf(bucketKey{s.kind | abi.BucketWide, abi.NoClass, class}))
+			v.searchBucket(s, bucketKey{s.kind | abi.BucketWide, abi.NoClass, class})
 		})
 	}
 }
@@ -98,6 +103,57 @@ func (v *view) searchWide(up []uint64, class uint32, ask func(class uint32)) {
 			return
 		}
 	}
+}
+
+func (s *search) settle(entry, id uint32, action uint8) {
+	s.limit, s.hidden, s.id, s.action = entry, false, id, Action(action)
+}
+
+func (v *view) searchBucket(s *search, key bucketKey) {
+	slot := v.findSlot(key)
+	if slot == nil || slot.First >= s.limit {
+		return
+	}
+	if slot.Flags&abi.HeadHere != 0 {
+		switch m := v.matchHead(slot); {
+		case m == matched:
+			s.settle(slot.First, slot.ID, headAction(slot))
+			return
+		case m == matchUnknown && slot.Flags&abi.RuleHidden != 0:
+			s.limit, s.hidden = slot.First, true
+			return
+		}
+		if slot.Flags&abi.HeadAlone != 0 {
+			return
+		}
+	}
+	v.searchLeaf(s, slot.Leaf)
+}
+
+func (v *view) matchHead(slot *abi.BucketSlot) match {
+	switch {
+	case slot.Flags&abi.RuleAnyProtocol == 0 && slot.Protocol != v.p.Protocol:
+		return noMatch
+	case slot.Flags&(abi.RulePorts|abi.RuleSourcePorts) == 0:
+		return matched
+	case v.p.NonFirst:
+		return matchUnknown
+	case !v.p.HasPorts,
+		slot.Flags&abi.RulePorts != 0 && !inPorts(slot.Ports, v.p.DstPort),
+		slot.Flags&abi.RuleSourcePorts != 0 && !inPorts(slot.SourcePorts, v.p.SrcPort):
+		return noMatch
+	}
+	return matched
+}
+
+func headAction(slot *abi.BucketSlot) uint8 {
+	switch {
+	case slot.Flags&abi.HeadPlain == 0:
+		return uint8(Continue)
+	case slot.Flags&abi.HeadDrops != 0:
+		return uint8(Drop)
+	}
+	return uint8(Accept)
 }
 
 func (v *view) searchLeaf(s *search, leaf uint32) {
@@ -135,7 +191,7 @@ func (v *view) tryEntry(s *search, found uint32) bool {
 		return true
 	}
 	if found&abi.EntrySure != 0 {
-		s.limit, s.hidden = entry, false
+		s.settle(entry, 0, 0)
 		return true
 	}
 	r := &v.Rules[entry]
@@ -145,17 +201,19 @@ func (v *view) tryEntry(s *search, found uint32) bool {
 			s.counted = append(s.counted, entry)
 			return false
 		}
-		s.hidden = false
-	case matchUnknown:
-		if r.Flags&abi.RuleHidden == 0 {
-			return false
+		action := uint8(Continue)
+		if r.Flags&abi.RulePlain != 0 {
+			action = r.Action
 		}
-		s.hidden = true
-	default:
-		return false
+		s.settle(entry, r.ID, action)
+		return true
+	case matchUnknown:
+		if r.Flags&abi.RuleHidden != 0 {
+			s.limit, s.hidden = entry, true
+			return true
+		}
 	}
-	s.limit = entry
-	return true
+	return false
 }
 
 type match int

@@ -69,10 +69,11 @@ func portSpans(r *abi.Rule) []portSpan {
 	return out
 }
 
-// decides says whether an entry that is found by its port key certainly ends the search.
-func decides(r *abi.Rule) bool {
-	return r.Flags&(abi.RuleShadow|abi.RuleSrc|abi.RuleDst|abi.RuleSourcePorts|abi.RuleRest|abi.RuleICMP|abi.RuleTCP) == 0
-}
+// byPortKey are the conditions that a port key has answered.
+const byPortKey = abi.RuleAnyProtocol | abi.RulePorts | abi.RuleHidden
+
+// decides says whether an entry certainly ends the search where the given conditions hold: it acts, and has no other.
+func decides(r *abi.Rule, conditions uint32) bool { return r.Flags&^(conditions|abi.RulePlain) == 0 }
 
 // leaf writes a leaf of ascending entries and returns its found reference.
 func (l *leaves) leaf(entries []uint32) (uint32, error) {
@@ -191,7 +192,7 @@ type activeEntries struct {
 
 func (a *activeEntries) change(r *abi.Rule, e portEvent) {
 	in := &a.perhaps
-	if decides(r) {
+	if decides(r, byPortKey) {
 		in = &a.surely
 	}
 	n, _ := slices.BinarySearch(*in, e.entry)

@@ -54,6 +54,11 @@ type side struct {
 	bySet    map[string]uint32    // class by its set
 	groups   map[string]uint32
 	sets     map[[2]int]*classSet
+
+	last struct { // answer of under: neighbours in a long list have the same
+		parent, group, class uint32
+		known                bool
+	}
 }
 
 func newSide() *side {
@@ -96,13 +101,19 @@ func (s *side) under(parent uint32, added []uint32) (number uint32, ok bool) {
 		}
 		group = known
 	}
-	key := [2]uint32{parent, group}
-	if number, ok = s.byParent[key]; ok {
-		return number, true
+	if s.last.known && s.last.parent == parent && s.last.group == group {
+		return s.last.class, true
 	}
-	number, ok = s.union(parent, added)
-	s.byParent[key] = number
-	return number, ok
+	key := [2]uint32{parent, group}
+	number, ok = s.byParent[key]
+	if !ok {
+		if number, ok = s.union(parent, added); !ok {
+			return 0, false
+		}
+		s.byParent[key] = number
+	}
+	s.last.parent, s.last.group, s.last.class, s.last.known = parent, group, number, true
+	return number, true
 }
 
 func (s *side) union(parent uint32, added []uint32) (uint32, bool) {
@@ -155,7 +166,9 @@ func (s *side) gather(rules []placed, direction int) {
 
 // classify tells the rules their classes, once all are known.
 func (s *side) classify(rules []placed, direction int) {
-	s.index()
+	if len(s.sets) > 4*len(rules)+1024 { // of rules that are no more
+		s.sets = map[[2]int]*classSet{}
+	}
 	for i := range rules {
 		r := &rules[i]
 		set := s.set(r.lists[direction][0], r.lists[direction][1])
@@ -169,6 +182,22 @@ func (s *side) classify(rules []placed, direction int) {
 
 // index tells each list its classes, once all are known.
 func (s *side) index() {
+	sizes := make([][2]int, len(s.lists))
+	total := [2]int{}
+	for _, c := range s.classes {
+		for _, l := range c.lists {
+			sizes[l][0]++
+		}
+		for _, l := range c.added {
+			sizes[l][1]++
+		}
+		total[0], total[1] = total[0]+len(c.lists), total[1]+len(c.added)
+	}
+	all, first := make([]uint32, total[0]), make([]uint32, total[1])
+	for n, size := range sizes {
+		s.lists[n].classes, all = all[:0:size[0]], all[size[0]:]
+		s.lists[n].first, first = first[:0:size[1]], first[size[1]:]
+	}
 	for n, c := range s.classes {
 		for _, l := range c.lists {
 			s.lists[l].classes = append(s.lists[l].classes, uint32(n))

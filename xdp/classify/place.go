@@ -3,6 +3,7 @@ package classify
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"sluice/xdp/abi"
 )
@@ -138,8 +139,8 @@ func place(rules []placed, policies int) {
 	}
 }
 
-// expand returns the entries of a rule. No two of them match one packet, so that a shadow rule counts it once.
-func (p *placed) expand(hidden bool) []abi.Rule {
+// expand appends the entries of a rule. No two of them match one packet, so that a shadow rule counts it once.
+func (p *placed) expand(to []abi.Rule, hidden bool) []abi.Rule {
 	r := p.rule
 	entry := abi.Rule{ID: r.ID, Action: uint8(r.Action)}
 	if r.Shadow {
@@ -153,45 +154,52 @@ func (p *placed) expand(hidden bool) []abi.Rule {
 	if hidden && !r.Shadow && r.asksTransport() {
 		entry.Flags |= abi.RuleHidden
 	}
-	out := rest(r, entry)
+	from := len(to)
+	to = append(to, rest(r, entry)...)
 	if r.Ports != nil {
-		out = times(out, mergePorts(r.Ports), func(e *abi.Rule, pr PortRange) {
+		to = times(to, from, mergePorts(r.Ports), func(e *abi.Rule, pr PortRange) {
 			e.Flags |= abi.RulePorts
 			e.Ports = abi.PortRange(pr)
 		})
 	}
 	if r.SourcePorts != nil {
-		out = times(out, mergePorts(r.SourcePorts), func(e *abi.Rule, pr PortRange) {
+		to = times(to, from, mergePorts(r.SourcePorts), func(e *abi.Rule, pr PortRange) {
 			e.Flags |= abi.RuleSourcePorts
 			e.SourcePorts = abi.PortRange(pr)
 		})
 	}
 	if p.comparesSource(p.manner) {
-		out = times(out, p.src.ranges, func(e *abi.Rule, cr abi.ClassRange) {
+		to = times(to, from, p.src.ranges, func(e *abi.Rule, cr abi.ClassRange) {
 			e.Flags |= abi.RuleSrc
 			e.Src = cr
 		})
 	}
 	if p.comparesDestination(p.manner) {
-		out = times(out, p.dst.ranges, func(e *abi.Rule, cr abi.ClassRange) {
+		to = times(to, from, p.dst.ranges, func(e *abi.Rule, cr abi.ClassRange) {
 			e.Flags |= abi.RuleDst
 			e.Dst = cr
 		})
 	}
-	return out
+	return to
 }
 
-// times returns each entry with each alternative.
-func times[T any](entries []abi.Rule, alternatives []T, with func(*abi.Rule, T)) []abi.Rule {
-	out := make([]abi.Rule, 0, len(entries)*len(alternatives))
-	for _, e := range entries {
+// times puts in place of each entry behind from as many as there are alternatives, with one each.
+func times[T any](entries []abi.Rule, from int, alternatives []T, with func(*abi.Rule, T)) []abi.Rule {
+	if len(alternatives) == 1 {
+		for i := from; i < len(entries); i++ {
+			with(&entries[i], alternatives[0])
+		}
+		return entries
+	}
+	before := slices.Clone(entries[from:])
+	entries = entries[:from]
+	for _, e := range before {
 		for _, a := range alternatives {
-			one := e
-			with(&one, a)
-			out = append(out, one)
+			entries = append(entries, e)
+			with(&entries[len(entries)-1], a)
 		}
 	}
-	return out
+	return entries
 }
 
 // eachKey calls f with the buckets that a rule goes into, without the kind's policy.

@@ -27,16 +27,15 @@ type prefixTable struct {
 	words []uint64
 	v6    bool
 	depth int // nodes on the longest way
+
+	values []uint32 // by class, while it is made
 }
 
-// newPrefixTable lays out an address space. value gives what a packet gets to know of a class; it overwrites the
-// classes of space.
-func newPrefixTable(space []boundary, v6 bool, value func(class uint32) uint32) *prefixTable {
-	t := &prefixTable{words: make([]uint64, 1, 1+2*len(space)), v6: v6}
-	for i := range space {
-		space[i].class = value(space[i].class)
-	}
+// newPrefixTable lays out an address space. values are what a packet gets to know of a class, by class.
+func newPrefixTable(space []boundary, v6 bool, values []uint32) *prefixTable {
+	t := &prefixTable{words: make([]uint64, 1, 1+2*len(space)), v6: v6, values: values}
 	t.words[0], t.depth = t.ref(space, key{}, 0)
+	t.values = nil
 	return t
 }
 
@@ -51,7 +50,7 @@ func (t *prefixTable) length() int {
 // first run may begin before base, the others begin behind it.
 func (t *prefixTable) ref(runs []boundary, base key, used int) (ref uint64, depth int) {
 	if len(runs) == 1 {
-		return valueRef(runs[0].class), 0
+		return valueRef(t.values[runs[0].class]), 0
 	}
 	if pair, ok := t.pair(runs, base, used); ok {
 		return pair, 0
@@ -98,9 +97,9 @@ func (t *prefixTable) write(runs []boundary) uint64 {
 	ref := reference(abi.RefIsRuns, uint64(len(runs))<<32|uint64(len(t.words)))
 	for _, r := range runs {
 		if t.v6 {
-			t.words = append(t.words, r.start.hi, r.start.lo, uint64(r.class))
+			t.words = append(t.words, r.start.hi, r.start.lo, uint64(t.values[r.class]))
 		} else {
-			t.words = append(t.words, r.start.hi|uint64(r.class))
+			t.words = append(t.words, r.start.hi|uint64(t.values[r.class]))
 		}
 	}
 	return ref
@@ -124,6 +123,7 @@ func (t *prefixTable) pair(runs []boundary, base key, used int) (uint64, bool) {
 	if !ok {
 		return 0, false
 	}
+	inner, outer = t.values[inner], t.values[outer]
 	if t.v6 {
 		t.words = append(t.words, first.hi, first.lo, uint64(length)<<48|uint64(inner)<<24|uint64(outer))
 		return reference(abi.RefIsPair, uint64(len(t.words)-runWords6)), true

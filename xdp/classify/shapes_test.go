@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
@@ -204,5 +205,45 @@ func TestTooManyEntriesAreRefusedByName(t *testing.T) {
 	if !errors.As(err, &over) || over.Rule != fmt.Sprintf("ingress/rule-%d", abi.MaxRules/1024) || over.Needs != 1024 || over.Free != 0 ||
 		over.Total != abi.MaxRules+1024 || !strings.Contains(err.Error(), "write its ports as fewer ranges") {
 		t.Fatalf("%v", err)
+	}
+}
+
+// TestTablesKeepTheirBudgetPerPrefixAndRule bounds bytes by the entry, beside the roots of two large prefix tables. With 1M
+// prefixes and 100,000 rules that is 113 MB a generation; XDP and tc each have one, and while they change another: 452 MB.
+func TestTablesKeepTheirBudgetPerPrefixAndRule(t *testing.T) {
+	const roots, perPrefix, perRule, prefixes, rules = 2 << 23, 32, 640, 100_000, 10_000
+	if got := unsafe.Sizeof(abi.Bucket{}); got != 64 || unsafe.Sizeof(abi.Rule{}) != 64 {
+		t.Errorf("a bucket has %d bytes, a rule %d: each is to be one cache line", got, unsafe.Sizeof(abi.Rule{}))
+	}
+	for _, shape := range classifytest.Shapes {
+		rng := rand.New(rand.NewPCG(7, 14))
+		set := classifytest.Blocklist4(rng, prefixes)
+		list := append([]classify.Rule{rule(id(rules+1), drop, func(r *classify.Rule) { r.From = set })}, classifytest.Rules(rng, shape, rules)...)
+		cost := mustCompile(t, policy(classify.Accept, classify.FragDefault, list...)).Cost()
+		if budget := int64(roots + perPrefix*prefixes + perRule*rules); cost.Bytes > budget {
+			t.Errorf("%s: %d bytes, the budget is %d", shape, cost.Bytes, budget)
+		}
+	}
+}
+
+// TestMostPacketsAreDecidedByOneSlot counts: of the buckets of large rule sets that look like real ones, most hold all that
+// decides, and the way to one is short.
+func TestMostPacketsAreDecidedByOneSlot(t *testing.T) {
+	for shape, share := range map[classifytest.Shape]int{classifytest.ACL: 90, classifytest.FW: 75, classifytest.IPC: 90} {
+		tables := mustCompile(t, policy(classify.Drop, classify.FragDefault, classifytest.Rules(rand.New(rand.NewPCG(8, 15)), shape, 20_000)...))
+		slots, alone := 0, 0
+		for _, b := range tables.Buckets {
+			for _, s := range b.Slot {
+				if s.Leaf != 0 {
+					slots++
+				}
+				if s.Flags&abi.HeadAlone != 0 {
+					alone++
+				}
+			}
+		}
+		if 100*alone < share*slots || 4*slots < len(tables.Buckets)*abi.BucketSlots {
+			t.Errorf("%s: of %d slots %d are used, %d decide alone", shape, len(tables.Buckets)*abi.BucketSlots, slots, alone)
+		}
 	}
 }

@@ -158,9 +158,9 @@ type covering struct {
 	class uint32
 }
 
-// sweep walks the prefixes of a family in order, with the stack of those that contain the current one, and returns the
+// sweepFamily walks the prefixes of a family in order, with the stack of those that contain the current one, and returns the
 // address space as boundaries; the first is at 0. prefixes is the number of distinct ones.
-func (s *side) sweep(v6 bool) (space []boundary, prefixes int, err error) {
+func (s *side) sweepFamily(v6 bool) (space []boundary, prefixes int, err error) {
 	members := s.members(v6)
 	end := key{^uint64(0), ^uint64(0)}
 	stack := []covering{{last: end}}

@@ -1,6 +1,7 @@
 package table
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,12 +15,14 @@ import (
 )
 
 const (
-	// minHits is the size of the rule counters where few ids are in use: 24 KB per possible CPU.
+	// minHits are the ids that have counters where few are in use: 24 KB per possible CPU.
 	minHits = 1024
-	// formerHits is the layout version before the last hit came in: struct counter, always abi.RuleIDs entries.
+	// formerHits is the layout version before the last hit came in: a per-CPU array of struct counter.
 	formerHits = 2
-	// hitsBatch bounds what one system call copies: 100 KB per possible CPU.
+	// hitsBatch bounds what one system call copies of it: 64 KB per possible CPU.
 	hitsBatch = 4096
+	hitSize   = 24 // struct rule_hit
+	ruleIDs   = "rule_ids"
 )
 
 // Hit is what a rule, or a policy's default, has matched.
@@ -32,7 +35,11 @@ type Hit struct {
 // power of two: what a rule counted that a rollback may bring back stays. Counters of the former layout are taken over.
 func prepareHits(dir *pin.Dir, spec *ebpf.MapSpec, ids uint32) error {
 	at := sharedPins[RuleHits]
-	spec.MaxEntries = max(minHits, uint32(1)<<bits.Len32(max(ids, 1)-1))
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return err
+	}
+	spec.MaxEntries = max(minHits, uint32(1)<<bits.Len32(max(ids, 1)-1)) * uint32(cpus)
 	have, err := ReadShared(dir, RuleHits)
 	if err != nil {
 		return err
@@ -44,7 +51,7 @@ func prepareHits(dir *pin.Dir, spec *ebpf.MapSpec, ids uint32) error {
 			return nil
 		}
 		return replaceHits(dir, spec, func(fresh *ebpf.Map) error {
-			return copyHits(have, fresh, func(h abi.RuleHit) abi.RuleHit { return h })
+			return copyHits(have, fresh)
 		})
 	}
 	former, err := ebpf.LoadPinnedMap(dir.StateMapPath(at.pin, formerHits), nil)
@@ -55,13 +62,24 @@ func prepareHits(dir *pin.Dir, spec *ebpf.MapSpec, ids uint32) error {
 		return fmt.Errorf("state map %s-v%d: %w", at.pin, formerHits, err)
 	}
 	defer former.Close()
-	err = replaceHits(dir, spec, func(fresh *ebpf.Map) error {
-		return copyHits(former, fresh, func(c abi.Counter) abi.RuleHit { return abi.RuleHit{Packets: c.Packets, Bytes: c.Bytes} })
-	})
+	err = replaceHits(dir, spec, func(fresh *ebpf.Map) error { return takeOver(former, fresh) })
 	if err != nil {
 		return err
 	}
 	return dir.RemoveStateMap(at.pin, formerHits)
+}
+
+// numberHits tells the programs of spec how many ids have counters.
+func numberHits(spec *ebpf.CollectionSpec, hits *ebpf.Map) error {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return err
+	}
+	ids, ok := spec.Variables[ruleIDs]
+	if !ok {
+		return missing(ruleIDs)
+	}
+	return ids.Set(hits.MaxEntries() / uint32(cpus))
 }
 
 func replaceHits(dir *pin.Dir, spec *ebpf.MapSpec, fill func(*ebpf.Map) error) error {
@@ -73,22 +91,64 @@ func replaceHits(dir *pin.Dir, spec *ebpf.MapSpec, fill func(*ebpf.Map) error) e
 	return m.Close()
 }
 
+// hitTable is the memory of rule counters: CPU after CPU.
+type hitTable struct {
+	*ebpf.Memory
+	ids, cpus uint32
+}
+
+func openHits(m *ebpf.Map) (hitTable, error) {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return hitTable{}, err
+	}
+	memory, err := m.Memory()
+	if err != nil {
+		return hitTable{}, fmt.Errorf("counters of rules: %w", err)
+	}
+	return hitTable{memory, m.MaxEntries() / uint32(cpus), uint32(cpus)}, nil
+}
+
+func (t hitTable) at(cpu, id uint32) int64 { return hitSize * (int64(cpu)*int64(t.ids) + int64(id)) }
+
 // copyHits copies what both maps have room for, CPU by CPU.
-func copyHits[T any](from, to *ebpf.Map, convert func(T) abi.RuleHit) error {
-	return eachBatch(from, func(ids []uint32, perCPU []T) error {
-		cpus := len(perCPU) / len(ids)
-		for len(ids) > 0 && ids[len(ids)-1] >= to.MaxEntries() { // in ascending order, as of any array
-			ids = ids[:len(ids)-1]
-		}
-		if len(ids) == 0 {
-			return nil
-		}
-		converted := make([]abi.RuleHit, len(ids)*cpus)
-		for i := range converted {
-			converted[i] = convert(perCPU[i])
-		}
-		if _, err := to.BatchUpdate(ids, converted, nil); err != nil {
+func copyHits(from, to *ebpf.Map) error {
+	was, err := openHits(from)
+	if err != nil {
+		return err
+	}
+	is, err := openHits(to)
+	if err != nil {
+		return err
+	}
+	all := make([]byte, hitSize*min(was.ids, is.ids))
+	for cpu := range is.cpus {
+		if _, err := was.ReadAt(all, was.at(cpu, 0)); err != nil {
 			return fmt.Errorf("copy the counters of rules: %w", err)
+		}
+		if _, err := is.WriteAt(all, is.at(cpu, 0)); err != nil {
+			return fmt.Errorf("copy the counters of rules: %w", err)
+		}
+	}
+	return nil
+}
+
+// takeOver copies the counters of the former layout.
+func takeOver(former, to *ebpf.Map) error {
+	is, err := openHits(to)
+	if err != nil {
+		return err
+	}
+	return eachBatch(former, func(ids []uint32, perCPU []abi.Counter) error {
+		for i, c := range perCPU {
+			id, cpu := ids[i/int(is.cpus)], uint32(i)%is.cpus
+			if id >= is.ids || c.Packets == 0 {
+				continue
+			}
+			hit := binary.NativeEndian.AppendUint64(nil, c.Packets)
+			if _, err := is.WriteAt(binary.NativeEndian.AppendUint64(hit, c.Bytes), is.at(cpu, id)); err != nil {
+				return fmt.Errorf("copy the counters of rules: %w", err)
+			}
 		}
 		return nil
 	})
@@ -128,27 +188,36 @@ func ReadHits(dir *pin.Dir) (map[uint32]Hit, error) {
 		return nil, err
 	}
 	defer m.Close()
+	counters, err := openHits(m)
+	if err != nil {
+		return nil, err
+	}
+	sums := make([]abi.RuleHit, counters.ids)
+	all := make([]byte, hitSize*counters.ids)
+	for cpu := range counters.cpus {
+		if _, err := counters.ReadAt(all, counters.at(cpu, 0)); err != nil {
+			return nil, fmt.Errorf("counters of rules: %w", err)
+		}
+		for id := range sums {
+			sum, one := &sums[id], all[hitSize*id:]
+			sum.Packets += binary.NativeEndian.Uint64(one)
+			sum.Bytes += binary.NativeEndian.Uint64(one[8:])
+			sum.Last = max(sum.Last, binary.NativeEndian.Uint64(one[16:]))
+		}
+	}
 	hits := map[uint32]Hit{}
 	last := map[uint32]uint64{}
-	err = eachBatch(m, func(ids []uint32, perCPU []abi.RuleHit) error {
-		cpus := len(perCPU) / len(ids)
-		for i, id := range ids {
-			var sum abi.RuleHit
-			for _, c := range perCPU[i*cpus : (i+1)*cpus] {
-				sum = abi.RuleHit{Packets: sum.Packets + c.Packets, Bytes: sum.Bytes + c.Bytes, Last: max(sum.Last, c.Last)}
-			}
-			if id == 0 || sum.Packets == 0 {
-				continue // id 0 is nobody's
-			}
-			hits[id] = Hit{Count: Count{sum.Packets, sum.Bytes}}
-			if sum.Last != 0 {
-				last[id] = sum.Last
-			}
+	for id, sum := range sums {
+		if id == 0 || sum.Packets == 0 {
+			continue // id 0 is nobody's
 		}
-		return nil
-	})
-	if err != nil || len(last) == 0 {
-		return hits, err
+		hits[uint32(id)] = Hit{Count: Count{sum.Packets, sum.Bytes}}
+		if sum.Last != 0 {
+			last[uint32(id)] = sum.Last
+		}
+	}
+	if len(last) == 0 {
+		return hits, nil
 	}
 	now, err := readTicks() // after the counters, so that none is of the future
 	if err != nil {
@@ -169,25 +238,18 @@ func ClearHits(dir *pin.Dir, ids []uint32) error {
 		return err
 	}
 	defer m.Close()
-	cpus, err := ebpf.PossibleCPU()
+	counters, err := openHits(m)
 	if err != nil {
 		return err
 	}
-	zero := make([]abi.RuleHit, min(len(ids), hitsBatch)*cpus)
-	for len(ids) > 0 {
-		n := min(len(ids), hitsBatch)
-		some := make([]uint32, 0, n)
-		for _, id := range ids[:n] {
-			if id < m.MaxEntries() {
-				some = append(some, id)
+	for cpu := range counters.cpus {
+		for _, id := range ids {
+			if id >= counters.ids {
+				continue
 			}
-		}
-		ids = ids[n:]
-		if len(some) == 0 {
-			continue
-		}
-		if _, err := m.BatchUpdate(some, zero[:len(some)*cpus], nil); err != nil {
-			return fmt.Errorf("clear the counters of rules: %w", err)
+			if _, err := counters.WriteAt(make([]byte, hitSize), counters.at(cpu, id)); err != nil {
+				return fmt.Errorf("clear the counters of rules: %w", err)
+			}
 		}
 	}
 	return nil

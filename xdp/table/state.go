@@ -93,7 +93,11 @@ func OpenShared(dir *pin.Dir, spec *ebpf.CollectionSpec, sizes Sizes) (map[strin
 	if err != nil {
 		return nil, err
 	}
-	if err := seedLimits(shared[LimitSeed]); err != nil {
+	err = numberHits(spec, shared[RuleHits])
+	if err == nil {
+		err = seedLimits(shared[LimitSeed])
+	}
+	if err != nil {
 		return nil, errors.Join(err, CloseAll(shared))
 	}
 	return shared, nil
@@ -176,26 +180,6 @@ func CloseAll(maps map[string]*ebpf.Map) error {
 	return errors.Join(errs...)
 }
 
-// LoadTwin loads the programs of spec once more with explain set. They share every map of the live ones but .rodata,
-// the one in which they differ.
-func LoadTwin(spec *ebpf.CollectionSpec, live map[string]*ebpf.Map) (*ebpf.Collection, error) {
-	spec = spec.Copy()
-	if err := spec.Variables["explain"].Set(uint8(1)); err != nil {
-		return nil, fmt.Errorf("explain twin: %w", err)
-	}
-	replace := map[string]*ebpf.Map{}
-	for name, m := range live {
-		if name != ".rodata" {
-			replace[name] = m
-		}
-	}
-	twin, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replace})
-	if err != nil {
-		return nil, fmt.Errorf("explain twin: %w", LoadError(err))
-	}
-	return twin, nil
-}
-
 // Freeze makes tables read-only to us as well: from here on nothing changes them.
 func Freeze(maps map[string]*ebpf.Map, names ...string) error {
 	for _, name := range names {
@@ -208,16 +192,4 @@ func Freeze(maps map[string]*ebpf.Map, names ...string) error {
 		}
 	}
 	return nil
-}
-
-// LoadError says what a refusal by the kernel most likely means. The verifier's log is in the error's %+v form.
-func LoadError(err error) error {
-	var verifier *ebpf.VerifierError
-	if errors.As(err, &verifier) {
-		return fmt.Errorf("the kernel's verifier refuses the program (is the kernel older than 6.6? `sluice doctor` tells): %w", err)
-	}
-	if errors.Is(err, ebpf.ErrNotSupported) {
-		return fmt.Errorf("this kernel lacks a feature that the programs need (`sluice doctor` tells which): %w", err)
-	}
-	return err
 }

@@ -23,7 +23,7 @@ func TestTheLanesAgree(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(2, 2))
-			compiled, _ := compile(t, blocklist(of.set))
+			compiled, _ := compileOf(t, blocklist(of.set))
 			x := newBenchOf(t, 1, compiled, of.set, lpm, tables, judged)
 			listed := 0
 			for i := range 2000 {

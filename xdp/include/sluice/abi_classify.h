@@ -102,6 +102,7 @@ struct rule {
 #define RULE_SRC	  16 /* the bucket did not choose by source: its class is compared */
 #define RULE_DST	  32
 #define RULE_REST	  64
+#define RULE_PLAIN	  0x80000000u /* its verdict says no more than id and action */
 #define RULE_HIDDEN	  128 /* later fragments end the search here: it acts, and its policy decides */
 #define RULE_VLAN	  256
 #define RULE_LENGTH	  512
@@ -134,22 +135,37 @@ struct verdict {
 #define PORT_KEY_HIDDEN 0x1000000u /* | protocol */
 #define PORT_KEY_END	0x2000000u
 
-/* Which leaf: of a policy, by one class, both, or the ancestors of one. Of an unused slot, leaf is 0. */
+/*
+ * Which leaf: of a policy, by one class, both, or the ancestors of one. Most leaves begin with an entry of which nothing but
+ * protocol and ports is left to compare: that head stands in the slot itself, with what it does, so that finding it and
+ * being decided by it is one load. Of an unused slot, leaf is 0.
+ */
 struct bucket_slot {
-	__u32 kind; /* policy | BUCKET_* */
-	__u32 src;  /* class or NO_CLASS */
+	__u32 src; /* class or NO_CLASS */
 	__u32 dst;
-	__u32 leaf; /* a found reference */
+	__u32 leaf;		 /* a found reference: all entries, the head too */
+	__u32 first;		 /* entry: where an earlier one matched, there is nothing to find here */
+	__u32 id;		 /* of the head, as are the following */
+	struct port_range ports; /* destination, where RULE_PORTS */
+	struct port_range source_ports; /* where RULE_SOURCE_PORTS */
+	__u16 kind;			/* policy | BUCKET_* */
+	__u8 flags;			/* HEAD_*, and RULE_* as far as HEAD_RULE_FLAGS */
+	__u8 protocol;			/* unless RULE_ANY_PROTOCOL */
 };
-#define BUCKET_SHADOW 0x80000000u /* rules that only count */
-#define BUCKET_WIDE   0x40000000u /* of an ancestor: holds for all classes below it */
-#define NO_CLASS      0xffffffffu
+#define BUCKET_SHADOW	0x8000u /* rules that only count */
+#define BUCKET_WIDE	0x4000u /* of an ancestor: holds for all classes below it */
+#define NO_CLASS	0xffffffffu
+#define HEAD_DROPS	1  /* where HEAD_PLAIN; else it accepts */
+#define HEAD_HERE	16 /* the first entry is the head */
+#define HEAD_ALONE	32 /* and there is no other */
+#define HEAD_PLAIN	64 /* its verdict says no more than id, and accept or drop */
+#define HEAD_RULE_FLAGS (RULE_ANY_PROTOCOL | RULE_PORTS | RULE_SOURCE_PORTS | RULE_HIDDEN)
 
-#define BUCKET_SLOTS 4
+#define BUCKET_SLOTS 2
 struct bucket { /* one cache line; a full one overflows into the next */
 	struct bucket_slot slot[BUCKET_SLOTS];
 };
-#define MAX_BUCKET_PROBES 16
+#define MAX_BUCKET_PROBES 32
 #define MAX_ANCESTORS	  256 /* with wide buckets, above one class */
 
 /* Where to look, for the rules that act or for those in shadow mode. */

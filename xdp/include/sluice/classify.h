@@ -220,6 +220,11 @@ static __always_inline enum reason decide(const struct search *s, const struct p
 	if (s->hidden)
 		return policy->fragments == FRAGMENTS_ACCEPT ? REASON_FRAGMENT_ACCEPT
 							     : default_reason(policy, true);
+	if (s->action) {
+		count_rule(s->id, p->len);
+		d->rule = s->id;
+		return s->action == ACTION_ACCEPT ? REASON_RULE_ACCEPT : REASON_RULE_DROP;
+	}
 	v = bpf_map_lookup_elem(&verdicts, &entry);
 	if (!v)
 		return REASON_INTERNAL;

@@ -12,7 +12,17 @@ struct search {
 	__u32 kind;   /* of the buckets: policy and BUCKET_SHADOW */
 	__u32 limit;  /* only entries before this one matter; the first acting one in the end */
 	__u32 hidden; /* 1: its ports cannot be seen */
+	__u32 id;     /* of the entry, and what it does, where that is all of its verdict; else action is 0 */
+	__u32 action;
 };
+
+static __always_inline void settle(struct search *s, __u32 entry, __u32 id, __u32 action)
+{
+	s->limit = entry;
+	s->hidden = 0;
+	s->id = id;
+	s->action = action;
+}
 
 /* found is an entry, perhaps with ENTRY_SURE. Returns true when a list need not be walked further. */
 static __always_inline bool try_entry(struct search *s, __u32 found, const struct packet *p,
@@ -24,8 +34,7 @@ static __always_inline bool try_entry(struct search *s, __u32 found, const struc
 	if (entry >= s->limit)
 		return true;
 	if (found & ENTRY_SURE) {
-		s->limit = entry;
-		s->hidden = 0;
+		settle(s, entry, 0, 0);
 		return true;
 	}
 	r = bpf_map_lookup_elem(&rules, &entry);
@@ -37,18 +46,17 @@ static __always_inline bool try_entry(struct search *s, __u32 found, const struc
 			count_rule(r->id, p->len);
 			return false;
 		}
-		s->hidden = 0;
-		break;
+		settle(s, entry, r->id, r->flags & RULE_PLAIN ? r->action : 0);
+		return true;
 	case MATCH_UNKNOWN: /* passed over by shadow rules, and by policies that continue */
 		if (!(r->flags & RULE_HIDDEN))
 			return false;
+		s->limit = entry;
 		s->hidden = 1;
-		break;
+		return true;
 	default:
 		return false;
 	}
-	s->limit = entry;
-	return true;
 }
 
 /* The found reference of the run of a leaf that holds for a port key. The first run begins at 0. */
@@ -95,8 +103,8 @@ static __always_inline __u32 bucket_hash(__u32 kind, __u32 src, __u32 dst)
 	return h >> 32;
 }
 
-/* The leaf of a bucket slot, or 0. */
-__noinline __u32 find_leaf(__u32 kind, __u32 src, __u32 dst)
+/* The place of a bucket slot and 1, or 0. */
+__noinline __u32 find_slot(__u32 kind, __u32 src, __u32 dst)
 {
 	__u32 at = bucket_hash(kind, src, dst);
 
@@ -110,12 +118,80 @@ __noinline __u32 find_leaf(__u32 kind, __u32 src, __u32 dst)
 			const struct bucket_slot *slot = &b->slot[j];
 
 			if (slot->kind == kind && slot->src == src && slot->dst == dst)
-				return slot->leaf;
+				return index * BUCKET_SLOTS + j + 1;
 			if (!slot->leaf)
 				return 0;
 		}
 	}
 	return 0;
+}
+
+/* match_rule() for a head. */
+static __always_inline enum match match_head(const struct bucket_slot *slot, const struct packet *p)
+{
+	if (!(slot->flags & RULE_ANY_PROTOCOL) && slot->protocol != p->protocol)
+		return NO_MATCH;
+	if (!(slot->flags & (RULE_PORTS | RULE_SOURCE_PORTS)))
+		return MATCH;
+	if (p->flags & PACKET_NON_FIRST)
+		return MATCH_UNKNOWN;
+	if (!(p->flags & PACKET_PORTS))
+		return NO_MATCH;
+	if ((slot->flags & RULE_PORTS) && !in_ports(&slot->ports, p->dport))
+		return NO_MATCH;
+	if ((slot->flags & RULE_SOURCE_PORTS) && !in_ports(&slot->source_ports, p->sport))
+		return NO_MATCH;
+	return MATCH;
+}
+
+static __always_inline __u32 head_action(const struct bucket_slot *slot)
+{
+	if (!(slot->flags & HEAD_PLAIN))
+		return 0;
+	return slot->flags & HEAD_DROPS ? ACTION_DROP : ACTION_ACCEPT;
+}
+
+/* Tries the head of a bucket slot. Returns the leaf where more than that is to be looked at. */
+__noinline __u32 try_slot(struct search *s, const struct packet *p, __u32 place)
+{
+	__u32 index = (place - 1) / BUCKET_SLOTS;
+	const struct bucket_slot *slot;
+	struct bucket *b;
+
+	if (!s || !p || !place)
+		return 0;
+	b = bpf_map_lookup_elem(&buckets, &index);
+	if (!b)
+		return 0;
+	slot = &b->slot[(place - 1) % BUCKET_SLOTS];
+	if (slot->first >= s->limit)
+		return 0;
+	if (!(slot->flags & HEAD_HERE))
+		return slot->leaf;
+	switch (match_head(slot, p)) {
+	case MATCH:
+		settle(s, slot->first, slot->id, head_action(slot));
+		return 0;
+	case MATCH_UNKNOWN:
+		if (!(slot->flags & RULE_HIDDEN))
+			break;
+		s->limit = slot->first;
+		s->hidden = 1;
+		return 0;
+	default:
+		break;
+	}
+	return slot->flags & HEAD_ALONE ? 0 : slot->leaf;
+}
+
+/* Tries what a bucket holds. */
+static __always_inline void search_bucket(struct search *s, const struct packet *p, const struct classes *c,
+					  __u32 kind, __u32 src, __u32 dst)
+{
+	__u32 place = find_slot(kind, src, dst), leaf = place ? try_slot(s, p, place) : 0;
+
+	if (leaf)
+		search_leaf(s, p, c, leaf);
 }
 
 /* Asks for a bucket's line now, so that it comes while the other buckets' do. */
@@ -139,8 +215,7 @@ static __always_inline void search_wide(struct search *s, const struct packet *p
 	while (bpf_iter_num_next(&it)) {
 		__u32 kind = s->kind | BUCKET_WIDE;
 
-		search_leaf(s, p, c,
-			    source ? find_leaf(kind, class, NO_CLASS) : find_leaf(kind, NO_CLASS, class));
+		search_bucket(s, p, c, kind, source ? class : NO_CLASS, source ? NO_CLASS : class);
 		class = source ? word_at(&src_up, class) : word_at(&dst_up, class);
 		if (class == NO_CLASS)
 			break;
@@ -166,11 +241,11 @@ static __always_inline void search(struct search *s, const struct search_plan *p
 	if (plan->everywhere)
 		search_leaf(s, p, c, plan->everywhere);
 	if (by_src)
-		search_leaf(s, p, c, find_leaf(s->kind, src, NO_CLASS));
+		search_bucket(s, p, c, s->kind, src, NO_CLASS);
 	if (by_dst)
-		search_leaf(s, p, c, find_leaf(s->kind, NO_CLASS, dst));
+		search_bucket(s, p, c, s->kind, NO_CLASS, dst);
 	if (by_both)
-		search_leaf(s, p, c, find_leaf(s->kind, src, dst));
+		search_bucket(s, p, c, s->kind, src, dst);
 	if (plan->keys & KEY_WIDE_SRC)
 		search_wide(s, p, c, true);
 	if (plan->keys & KEY_WIDE_DST)
