@@ -26,6 +26,7 @@ static __always_inline void tag_beside(const struct __sk_buff *skb, struct captu
 #include <sluice/classify.h>
 #include <sluice/flow.h>
 #include <sluice/link.h>
+#include <sluice/log.h>
 #include <sluice/tcx.h>
 
 /* The longest chain of headers that is brought into linear memory; longer ones are left to the kernel. */

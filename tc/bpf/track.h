@@ -125,9 +125,8 @@ static __always_inline bool excused(const struct view *v)
 static __always_inline enum reason judge_flow(struct view *v, __u32 policy)
 {
 	judge_limited(&v->p, &v->c, policy, &v->d);
-	if (v->d.sample)
-		report_log(&v->p, v->hook, v->at, v->d.rule, v->d.sample,
-			   reason_accepts(v->d.reason) ? EVENT_PASSED : EVENT_DROPPED);
+	if (v->d.sample | v->d.shadow)
+		log_rules(&v->p, &v->d, v->hook, v->at, !reason_accepts(v->d.reason));
 	if (v->d.reason == REASON_DEFAULT_DROP || v->d.reason == REASON_FRAGMENT_DEFAULT_DROP) {
 		if (v->reply)
 			return REASON_ESTABLISHED;

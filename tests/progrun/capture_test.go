@@ -3,6 +3,7 @@ package progrun_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -314,6 +315,33 @@ func TestARuleLogsOneInSoManyOfItsPackets(t *testing.T) {
 		if l.Rule != 6 || l.Fate != abi.EventPassed {
 			t.Fatalf("logged %+v", l)
 		}
+	}
+}
+
+func TestAShadowRuleLogsWhatItWouldDo(t *testing.T) {
+	s := newSite(t, generation(classify.Drop,
+		classify.Rule{ID: 3, Protocol: 6, Action: classify.Drop, Shadow: true, Sample: 1},
+		classify.Rule{ID: 4, Protocol: 17, Action: classify.Drop, Shadow: true},
+		classify.Rule{ID: 5, From: prefixes("192.0.2.0/24"), Action: classify.Drop, Protocol: classify.AnyProtocol, Shadow: true, Sample: 1},
+		classify.Rule{ID: 6, Protocol: classify.AnyProtocol, Action: classify.Accept, Sample: 1},
+		classify.Rule{ID: 7, Protocol: 17, Action: classify.Drop, Shadow: true, Sample: 1}, // never met
+	))
+	h, stop := s.watchSamples(t, xdp.WatchLogs, 1_000_000)
+	s.explain(t, s.uplink, frame4(17, udp(1, 2)))
+	run(t, s.live, s.uplink, frame4(17, udp(1, 2)))
+	run(t, s.live, s.uplink, frame4(6, tcp(1, 2))) // of two shadow rules the first is logged
+	h.await(t, "two logs of each packet", func() bool { return len(h.drops) >= 4 })
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	var got []string
+	for _, l := range h.drops {
+		got = append(got, fmt.Sprint(l.Protocol, " ", l.Rule, " ", l.Fate))
+	}
+	want := []string{fmt.Sprint(17, " 6 ", abi.EventPassed), fmt.Sprint(17, " 5 ", abi.EventShadow), fmt.Sprint(6, " 6 ", abi.EventPassed),
+		fmt.Sprint(6, " 3 ", abi.EventShadow)}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("logs as protocol, rule, fate:\n%s", diff)
 	}
 }
 

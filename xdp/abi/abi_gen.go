@@ -41,6 +41,7 @@ const (
 	RuleLength          = 512
 	RuleICMP            = 1024
 	RuleTCP             = 2048
+	RuleLogged          = 4096
 	RuleTransport       = 3084
 	LeafEntry           = 2147483648
 	EntrySure           = 1073741824

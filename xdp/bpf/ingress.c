@@ -12,6 +12,7 @@
 #include "sluice/capture.h"
 #include "sluice/classify.h"
 #include "sluice/flow.h"
+#include "sluice/log.h"
 #include "syncookie.h"
 
 /* management: matches only what is for the box itself, so no rule of it ever opens the way to a workload. */
@@ -155,9 +156,8 @@ static __always_inline void report(struct xdp_md *ctx, const struct packet *p, c
 {
 	__u32 ifindex = ctx->ingress_ifindex;
 
-	if (__builtin_expect(d->sample, 0) && policy_decided(reason))
-		report_log(p, HOOK_XDP, ifindex, d->rule, d->sample,
-			   verdict == XDP_DROP ? EVENT_DROPPED : EVENT_PASSED);
+	if (__builtin_expect(d->sample | d->shadow, 0))
+		log_rules(p, d, HOOK_XDP, ifindex, verdict == XDP_DROP);
 	if (verdict == XDP_DROP && watched(WATCH_DROPS))
 		report_drop(p, HOOK_XDP, ifindex, reason, rule_of(d, reason));
 	if (watched(WATCH_CAPTURE))

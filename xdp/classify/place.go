@@ -145,6 +145,9 @@ func (p *placed) expand(to []abi.Rule, hidden bool) []abi.Rule {
 	entry := abi.Rule{ID: r.ID, Action: uint8(r.Action)}
 	if r.Shadow {
 		entry.Flags |= abi.RuleShadow
+		if r.Sample != 0 {
+			entry.Flags |= abi.RuleLogged
+		}
 	}
 	if r.Protocol == AnyProtocol {
 		entry.Flags |= abi.RuleAnyProtocol

@@ -26,6 +26,7 @@ struct decision {
 	__u32 policy;	/* index of the policy that decided */
 	__u32 argument; /* of the rule's action */
 	__u32 sample;	/* one in so many is logged; 0: none */
+	__u32 shadow;	/* entry of the first shadow rule that is to be logged, and 1; 0: none */
 };
 
 static __always_inline bool reason_accepts(enum reason reason)
@@ -250,6 +251,7 @@ __noinline int judge(const struct packet *p, const struct classes *c, __u32 inde
 	d->rule = 0;
 	d->argument = 0;
 	d->sample = 0;
+	d->shadow = 0;
 	d->reason = REASON_NONE;
 	d->policy = index;
 	policy = bpf_map_lookup_elem(&policies, &index);
@@ -267,6 +269,7 @@ __noinline int judge(const struct packet *p, const struct classes *c, __u32 inde
 	if (policy->shadow.everywhere || policy->shadow.keys) { /* counts what comes before s.limit */
 		s.kind |= BUCKET_SHADOW;
 		search(&s, &policy->shadow, p, c);
+		d->shadow = s.shadow;
 	}
 	return 0;
 }

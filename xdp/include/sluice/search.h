@@ -14,6 +14,7 @@ struct search {
 	__u32 hidden; /* 1: its ports cannot be seen */
 	__u32 id;     /* of the entry, and what it does, where that is all of its verdict; else action is 0 */
 	__u32 action;
+	__u32 shadow; /* the first shadow entry that matched and is logged, and 1; 0: none */
 };
 
 static __always_inline void settle(struct search *s, __u32 entry, __u32 id, __u32 action)
@@ -44,6 +45,8 @@ static __always_inline bool try_entry(struct search *s, __u32 found, const struc
 	case MATCH:
 		if (s->kind & BUCKET_SHADOW) {
 			count_rule(r->id, p->len);
+			if ((r->flags & RULE_LOGGED) && (!s->shadow || entry < s->shadow))
+				s->shadow = entry + 1;
 			return false;
 		}
 		settle(s, entry, r->id, r->flags & RULE_PLAIN ? r->action : 0);

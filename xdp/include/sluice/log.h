@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/* What rules with log: have to say of a packet, at the end of its way through a policy. */
+
+#include "classify.h"
+#include "events.h"
+
+/* Of the rule that acted, and of the first one in shadow mode before it. */
+static __always_inline void log_rules(const struct packet *p, const struct decision *d, enum hook hook,
+				      __u32 ifindex, bool dropped)
+{
+	__u32 entry = d->shadow - 1;
+	struct verdict *v;
+
+	if (d->sample)
+		report_log(p, hook, ifindex, d->rule, d->sample, dropped ? EVENT_DROPPED : EVENT_PASSED);
+	if (!d->shadow)
+		return;
+	v = bpf_map_lookup_elem(&verdicts, &entry);
+	if (v)
+		report_log(p, hook, ifindex, v->id, v->sample, EVENT_SHADOW);
+}
