@@ -111,20 +111,20 @@ func TestCountersOutliveGrowthAndAnEarlierLayout(t *testing.T) {
 	frame := frame4(17, udp(1, 2))
 	run(t, s.live, s.uplink, frame)
 	before := hitsOf(t, s)
-	if n := s.hits.MaxEntries(); n != 1024 {
+	if n := s.hits.MaxEntries() / uint32(ebpf.MustPossibleCPU()); n != 1024 {
 		t.Errorf("room for %d ids", n)
 	}
 	g := counting()
 	g.RuleSlots = 4000
 	s.load(t, g)
-	if n := s.hits.MaxEntries(); n != 4096 {
+	if n := s.hits.MaxEntries() / uint32(ebpf.MustPossibleCPU()); n != 4096 {
 		t.Errorf("room for %d ids after it grew", n)
 	}
 	if after := hitsOf(t, s); after[hitDrop].Count != before[hitDrop].Count || after[hitDrop].Last.Sub(before[hitDrop].Last).Abs() > 20*time.Millisecond {
 		t.Errorf("%v became %v", before[hitDrop], after[hitDrop])
 	}
 	s.load(t, counting())
-	if n := s.hits.MaxEntries(); n != 4096 {
+	if n := s.hits.MaxEntries() / uint32(ebpf.MustPossibleCPU()); n != 4096 {
 		t.Errorf("it shrank to %d ids", n)
 	}
 	run(t, s.live, s.uplink, frame)
