@@ -12,8 +12,12 @@ import (
 	"time"
 )
 
-// maxEvent bounds one line of a stream.
-const maxEvent = 1 << 20
+const (
+	// maxEvent bounds one line of a stream.
+	maxEvent = 1 << 20
+	// maxStall is how long a reader may take none of it.
+	maxStall = 10 * time.Second
+)
 
 // follow calls each for every line of a stream, until ctx ends, each returns an error, or the daemon ends
 // (ErrUnreachable).
@@ -70,6 +74,9 @@ func stream[T any](s *Server, w http.ResponseWriter, r *http.Request, run func(c
 		if !begun {
 			w.Header().Set("Content-Type", "application/x-ndjson")
 			begun = true
+		}
+		if s.life.Err() == nil { // else it is set, to now
+			_ = control.SetWriteDeadline(time.Now().Add(maxStall))
 		}
 		if err := lines.Encode(one); err != nil {
 			return err

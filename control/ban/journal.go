@@ -58,6 +58,10 @@ func (j *journal) append(changes []change) error {
 	}
 	_, err := j.file.Write(out.Bytes())
 	j.lines += len(changes)
+	if err != nil { // open() ends the line that this may have torn
+		err = errors.Join(err, j.file.Close())
+		j.file = nil
+	}
 	return err
 }
 

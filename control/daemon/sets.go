@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 
@@ -32,7 +33,22 @@ func (d *Daemon) compile(cfg *config.Config, rt compile.Runtime, facts compile.F
 	if other != nil {
 		return nil, err // for another reason, then
 	}
-	held.Refused(err)
+	fresh := held.Fresh()
+	if len(fresh) == 1 {
+		held.Refused(fresh[0], err)
+		return desired, nil
+	}
+	for _, path := range fresh { // one that does not fit is no reason to refuse the others
+		rt.Watched = maps.Clone(before)
+		rt.Watched[path] = held.Contents[path]
+		with, err := d.compiled.Compile(cfg, rt, facts)
+		if err != nil {
+			held.Refused(path, err)
+			continue
+		}
+		held.Compiled(path)
+		desired, before = with, rt.Watched
+	}
 	return desired, nil
 }
 

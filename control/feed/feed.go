@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -194,10 +195,14 @@ func (l *List) Snapshot(paths []string) Snapshot {
 }
 
 // Compiled makes what was fresh good.
-func (s Snapshot) Compiled() {
+// Without paths it is about all that is fresh.
+func (s Snapshot) Compiled(paths ...string) {
 	s.list.mu.Lock()
 	defer s.list.mu.Unlock()
 	for path, contents := range s.fresh {
+		if len(paths) > 0 && !slices.Contains(paths, path) {
+			continue
+		}
 		f := s.list.files[path]
 		if f != nil && same(f.fresh, contents) {
 			f.good, f.fresh, f.refused = contents, nil, false
@@ -225,19 +230,20 @@ func (s Snapshot) Before() (map[string][]netip.Prefix, bool) {
 	return out, len(s.fresh) > 0
 }
 
-// Refused says that the compiler took what Before returned, and not what is fresh.
-func (s Snapshot) Refused(err error) {
+// Fresh are the files whose contents have not compiled yet, sorted.
+func (s Snapshot) Fresh() []string { return slices.Sorted(maps.Keys(s.fresh)) }
+
+// Refused says that the compiler took what Before returned, and not what is fresh in one file.
+func (s Snapshot) Refused(path string, err error) {
 	s.list.mu.Lock()
 	defer s.list.mu.Unlock()
-	for path, contents := range s.fresh {
-		f := s.list.files[path]
-		if f == nil || !same(f.fresh, contents) {
-			continue
-		}
-		f.fresh, f.refused = nil, true
-		if f.fail(fmt.Errorf("what %s holds does not fit: %w", path, err)) {
-			s.list.opts.Log.Error("a watched set file is refused, keeping what it held before", "file", path, "error", oneLine(err))
-		}
+	f := s.list.files[path]
+	if f == nil || !same(f.fresh, s.fresh[path]) {
+		return
+	}
+	f.fresh, f.refused = nil, true
+	if f.fail(fmt.Errorf("what %s holds does not fit: %w", path, err)) {
+		s.list.opts.Log.Error("a watched set file is refused, keeping what it held before", "file", path, "error", oneLine(err))
 	}
 }
 

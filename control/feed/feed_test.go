@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -94,8 +95,17 @@ func (e *engine) compile() error {
 	if !ok || take(before) != nil {
 		return err
 	}
-	s.Refused(err)
-	return nil
+	for _, path := range s.Fresh() {
+		with := maps.Clone(before)
+		with[path] = s.Contents[path]
+		if bad := take(with); bad != nil {
+			s.Refused(path, bad)
+			continue
+		}
+		s.Compiled(path)
+		before = with
+	}
+	return take(before)
 }
 
 func (e *engine) path(name string) string { return filepath.Join(e.dir, name) }
@@ -358,4 +368,18 @@ func TestDifferenceCountsWhatCameAndWhatWent(t *testing.T) {
 			t.Errorf("%q to %q: %d and %d", c.before, c.now, added, removed)
 		}
 	}
+}
+
+// TestAFileThatDoesNotFitTakesNoOtherAlong: of two that changed in one pass the good one is live.
+func TestAFileThatDoesNotFitTakesNoOtherAlong(t *testing.T) {
+	e := newEngine(t)
+	e.write("f", "192.0.2.1\n")
+	e.write("g", "198.51.100.1\n")
+	stop := e.follow("f", "g")
+	e.eventually("[f:192.0.2.1/32 g:198.51.100.1/32]", "")
+	stop()
+	e.write("f", "192.0.2.1\n192.0.2.2\n192.0.2.3\n192.0.2.4\n192.0.2.5\n192.0.2.6\n")
+	e.write("g", "198.51.100.2\n")
+	defer e.run()()
+	e.eventually("[f:192.0.2.1/32 g:198.51.100.2/32]", "what f holds does not fit: over budget\n")
 }

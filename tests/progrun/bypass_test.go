@@ -9,6 +9,7 @@ import (
 
 	"github.com/asavie/xdp"
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 
 	sluice "sluice/xdp"
 	"sluice/xdp/abi"
@@ -192,3 +193,39 @@ func TestASocketThatTheFileDropsIsTakenAway(t *testing.T) {
 }
 
 func dnsQuery() []byte { return ether(typeIP4, ip4(17, nil, udp(4000, 53))) }
+
+// TestAnUplinkMadeAnewHasNobodyRegistered: sockets of the former device would swallow what the kernel can have.
+func TestAnUplinkMadeAnewHasNobodyRegistered(t *testing.T) {
+	g := bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}})
+	s := newSite(t, g)
+	c := s.bind(t, s.path(t), 64, 0)
+	if err := sendFrames(ifindex(t, "tor"), dnsQuery(), 2); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.receive(t, 2); len(got) != 2 {
+		t.Fatalf("%d of 2 frames arrived", len(got))
+	}
+	old, err := netlink.LinkByName("uplink")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkDel(old); err != nil {
+		t.Fatal(err)
+	}
+	s.uplink = addVeth(t, "uplink", "tor")
+	s.load(t, g)
+	if err := sendFrames(ifindex(t, "tor"), dnsQuery(), 3); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitCounters(t, 3)
+	if got := s.reason(t, abi.ReasonBypassStack); got != 3 {
+		t.Errorf("%d of 3 packets went to the kernel", got)
+	}
+	again := s.bind(t, s.path(t), 64, 0)
+	if err := sendFrames(ifindex(t, "tor"), dnsQuery(), 2); err != nil {
+		t.Fatal(err)
+	}
+	if got := again.receive(t, 2); len(got) != 2 {
+		t.Errorf("%d of 2 frames arrived at who registered anew", len(got))
+	}
+}

@@ -80,6 +80,7 @@ const (
 	MaxSockets          = 256
 	SocketQueues        = 256
 	MaxSYNListeners     = 4096
+	ListenerPeriodNs    = 5000000000
 	ListenerTimestamps  = 1
 	ListenerSACK        = 2
 	ListenerWindowScale = 4
@@ -418,15 +419,18 @@ type SYNListenerKey struct {
 	_    [6]uint8
 }
 
-// SYNListener is struct syn_listener, 24 bytes.
+// SYNListener is struct syn_listener, 40 bytes.
 type SYNListener struct {
 	PassedNs    uint64 // CLOCK_MONOTONIC of the last SYN that was passed to it in its turn
 	AnsweredNs  uint64 // of its last SYN-ACK
-	MSS         uint16
+	SinceNs     uint64 // begin of the present period: what was not seen in two of them is forgotten
+	MSS         uint16 // the largest
+	FreshMSS    uint16 // the same of this period
 	Window      uint16 // of its SYN-ACK: never scaled (RFC 7323 section 2.2)
 	WindowScale uint8  // valid with LISTENER_WINDOW_SCALE
 	Flags       uint8  // LISTENER_*
-	_           [2]uint8
+	Fresh       uint8  // those of this period
+	_           [7]uint8
 }
 
 // Hook is enum hook.

@@ -16,7 +16,7 @@
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
-	__uint(max_entries, MAX_SOCKETS);
+	__uint(max_entries, 2 * MAX_SOCKETS); /* those of two generations */
 	__type(key, struct socket_key);
 	__array(
 		values, struct {

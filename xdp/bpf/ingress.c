@@ -183,6 +183,8 @@ int ingress(struct xdp_md *ctx)
 	}
 	interface = bpf_map_lookup_elem(&interfaces, &ifindex);
 	count_reason(interface ? interface->slot : 0, reason, p.len);
+	if (verdict == XDP_TX) /* an answer stands in the place of the frame that came */
+		p.len = bpf_xdp_get_buff_len(ctx);
 	report(ctx, &p, &d, reason, verdict);
 	return verdict;
 }

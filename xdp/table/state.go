@@ -45,7 +45,7 @@ var sharedPins = map[string]struct {
 	pin     string
 	version int
 }{
-	SYNListeners: {"syn-listeners", 1},
+	SYNListeners: {"syn-listeners", 2},
 
 	RuleHits: {"rule-hits", 3},
 	FlowsOut: {"flows-out", 1},
@@ -93,6 +93,9 @@ func OpenShared(dir *pin.Dir, spec *ebpf.CollectionSpec, sizes Sizes) (map[strin
 	if err != nil {
 		return nil, err
 	}
+	if err := removeFormer(dir); err != nil {
+		return nil, errors.Join(err, CloseAll(shared))
+	}
 	err = numberHits(spec, shared[RuleHits])
 	if err == nil {
 		err = seedLimits(shared[LimitSeed])
@@ -101,6 +104,20 @@ func OpenShared(dir *pin.Dir, spec *ebpf.CollectionSpec, sizes Sizes) (map[strin
 		return nil, errors.Join(err, CloseAll(shared))
 	}
 	return shared, nil
+}
+
+// removeFormer unpins maps of former layouts, whose successors are there.
+func removeFormer(dir *pin.Dir) error {
+	var errs []error
+	for _, former := range []struct {
+		pin     string
+		version int
+	}{
+		{sharedPins[RuleHits].pin, formerHits}, {"drop-events", 1}, {"drop-control", 1}, {"drop-budget", 1}, {"syn-listeners", 1},
+	} {
+		errs = append(errs, dir.RemoveStateMap(former.pin, former.version))
+	}
+	return errors.Join(errs...)
 }
 
 // OpenState opens some of them, of the sizes that spec says, and makes what is missing.

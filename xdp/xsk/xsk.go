@@ -80,7 +80,21 @@ func open(dir *pin.Dir, doors *ebpf.Map, pair pin.Socket, key abi.SocketKey) err
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return err
 	}
+	if err := clear(door); err != nil {
+		return err
+	}
 	return doors.Put(key, door)
+}
+
+// clear empties a door that comes to an interface: one that was made anew. What is registered in it is bound to the former
+// interface, and would swallow packets that the kernel could have.
+func clear(door *ebpf.Map) error {
+	for queue := range door.MaxEntries() {
+		if err := door.Delete(queue); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func create(path string) (*ebpf.Map, error) {

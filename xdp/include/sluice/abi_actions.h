@@ -94,12 +94,16 @@ struct syn_listener_key {
 struct syn_listener {
 	__u64 passed_ns;   /* CLOCK_MONOTONIC of the last SYN that was passed to it in its turn */
 	__u64 answered_ns; /* of its last SYN-ACK */
-	__u16 mss;
+	__u64 since_ns;	   /* begin of the present period: what was not seen in two of them is forgotten */
+	__u16 mss;	   /* the largest */
+	__u16 fresh_mss;   /* the same of this period */
 	__u16 window;	   /* of its SYN-ACK: never scaled (RFC 7323 section 2.2) */
 	__u8 window_scale; /* valid with LISTENER_WINDOW_SCALE */
 	__u8 flags;	   /* LISTENER_* */
-	__u8 pad[2];
+	__u8 fresh;	   /* those of this period */
+	__u8 pad[7];
 };
+#define LISTENER_PERIOD_NS    5000000000ll
 #define LISTENER_TIMESTAMPS   1
 #define LISTENER_SACK	      2
 #define LISTENER_WINDOW_SCALE 4

@@ -110,13 +110,30 @@ static __always_inline void syn_listener_key(struct syn_listener_key *key, const
 	key->port = port;
 }
 
-/* What a SYN-ACK that left says of its listener: copies its options, and the window. Written word by word: readers bear a mix. */
+/*
+ * What a SYN-ACK that left says of its listener: copies its options, and the window. A client that offered less, or whose path
+ * is narrow, is no reason to know less at once; what no client was given for a while is forgotten, and its SYNs pass until it
+ * is seen again. Written word by word: readers bear a mix.
+ */
 static __always_inline void learn(struct syn_listener *l, const struct tcp_options *o, __u16 window)
 {
-	l->mss = o->mss;
+	__u64 now = bpf_ktime_get_ns();
+
+	if ((__s64)(now - l->since_ns) > LISTENER_PERIOD_NS) {
+		l->flags = l->fresh;
+		l->mss = l->fresh_mss;
+		l->fresh = 0;
+		l->fresh_mss = 0;
+		l->since_ns = now;
+	}
+	if (o->mss > l->mss)
+		l->mss = o->mss;
+	if (o->mss > l->fresh_mss)
+		l->fresh_mss = o->mss;
 	l->window = window;
 	if (o->flags & LISTENER_WINDOW_SCALE)
 		l->window_scale = o->window_scale;
-	l->flags |= o->flags; /* a client that offered less is no reason to know less */
-	l->answered_ns = bpf_ktime_get_ns();
+	l->flags |= o->flags;
+	l->fresh |= o->flags;
+	l->answered_ns = now;
 }
