@@ -30,7 +30,10 @@ func (f *tcpFlag) parse(s string) problem {
 	i := slices.Index(tcpFlagNames(), name)
 	if i < 0 {
 		p := bad("%q is not a TCP flag", s)
-		if near := nearest(name, tcpFlagNames()); near != "" {
+		switch near := nearest(strings.TrimSpace(name), tcpFlagNames()); {
+		case near != "" && clear:
+			return p.or("did you mean \"!%s\"?", near)
+		case near != "":
 			return p.or("did you mean %s?", near)
 		}
 		return p.or("write %s, or one of them as \"!syn\" where it must be clear", strings.Join(tcpFlagNames(), ", "))

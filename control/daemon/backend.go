@@ -93,6 +93,10 @@ func lintWarnings(cfg *config.Config, desired *compile.Desired) []string {
 // ClearCounters sets the counters of rules and defaults to zero.
 func (d *Daemon) ClearCounters(_ context.Context, r api.ClearCountersRequest) (api.Cleared, error) {
 	var ids []uint32
+	beyond := map[uint32]uint32{} // what a limit dropped is counted by itself
+	for _, l := range d.liveDesired().TC.Generation.Limiters {
+		beyond[l.Rule] = l.Beyond
+	}
 	out := api.Cleared{Policies: []string{}}
 	for _, p := range d.policies() {
 		if p.Name == "" || r.Policy != "" && !api.InPolicy(p.Name, r.Policy) {
@@ -104,6 +108,9 @@ func (d *Daemon) ClearCounters(_ context.Context, r api.ClearCountersRequest) (a
 		}
 		for i := range p.Rules {
 			ids = append(ids, p.Rules[i].ID)
+			if id, limited := beyond[p.Rules[i].ID]; limited {
+				ids = append(ids, id)
+			}
 		}
 	}
 	if len(out.Policies) == 0 && r.Policy != "" {

@@ -86,5 +86,5 @@ func lengthMatters(f File) bool {
 	}
 	// Go's rule: the mark stands before the first code, so near the top.
 	head := f.Data[:min(len(f.Data), 1024)]
-	return !strings.Contains("/"+f.Path, "/testdata/") && !generated.Match(head)
+	return !strings.Contains("/"+f.Path, "/testdata/") && !strings.HasPrefix(f.Path, "tests/bench/results/") && !generated.Match(head)
 }
