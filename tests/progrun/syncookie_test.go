@@ -47,7 +47,7 @@ type listener struct {
 
 func (s *site) listener(t testing.TB, at netip.AddrPort) listener {
 	t.Helper()
-	l := listener{t, s.openMap(t, "syn-listeners", 1), abi.SYNListenerKey{Addr: at.Addr().As16()}}
+	l := listener{t, s.openMap(t, "syn-listeners", 2), abi.SYNListenerKey{Addr: at.Addr().As16()}}
 	binary.BigEndian.PutUint16(l.key.Port[:], at.Port())
 	return l
 }

@@ -132,7 +132,7 @@ func protect(dir string, servers []netip.AddrPort) error {
 // connectsByCookie first connects through the kernel, and learns the listener's window scale as tcx would; then by cookies.
 func connectsByCookie(t *testing.T, box, client *node, dir string, at netip.AddrPort, options uint8) {
 	t.Helper()
-	m, err := ebpf.LoadPinnedMap(pin.At(dir).StateMapPath("syn-listeners", 1), nil)
+	m, err := ebpf.LoadPinnedMap(pin.At(dir).StateMapPath("syn-listeners", 2), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
