@@ -50,6 +50,7 @@ const (
 	ingressMapSrc6           = "src6"
 	ingressMapSrcUp          = "src_up"
 	ingressMapSynListeners   = "syn_listeners"
+	ingressMapUplinkMacs     = "uplink_macs"
 	ingressMapVerdicts       = "verdicts"
 	ingressMapWatchBudgets   = "watch_budgets"
 	ingressProgIngress       = "ingress"
@@ -142,6 +143,7 @@ type ingressMapSpecs struct {
 	Src6           *ebpf.MapSpec `ebpf:"src6"`
 	SrcUp          *ebpf.MapSpec `ebpf:"src_up"`
 	SynListeners   *ebpf.MapSpec `ebpf:"syn_listeners"`
+	UplinkMacs     *ebpf.MapSpec `ebpf:"uplink_macs"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 	WatchBudgets   *ebpf.MapSpec `ebpf:"watch_budgets"`
 }
@@ -210,6 +212,7 @@ type ingressMaps struct {
 	Src6           *ebpf.Map `ebpf:"src6"`
 	SrcUp          *ebpf.Map `ebpf:"src_up"`
 	SynListeners   *ebpf.Map `ebpf:"syn_listeners"`
+	UplinkMacs     *ebpf.Map `ebpf:"uplink_macs"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 	WatchBudgets   *ebpf.Map `ebpf:"watch_budgets"`
 }
@@ -250,6 +253,7 @@ func (m *ingressMaps) Close() error {
 		m.Src6,
 		m.SrcUp,
 		m.SynListeners,
+		m.UplinkMacs,
 		m.Verdicts,
 		m.WatchBudgets,
 	)

@@ -9,25 +9,12 @@ import (
 	"github.com/cilium/ebpf"
 
 	"sluice/xdp/abi"
-	"sluice/xdp/pin"
 	"sluice/xdp/table"
 )
 
 // listeners are the protected listeners in the kernel. They are state, because what is known of a listener is not to be
 // learned anew with every generation; only a rule of the live one makes use of an entry.
 type listeners struct{ *ebpf.Map }
-
-func openListeners(dir *pin.Dir) (listeners, error) {
-	spec, err := loadIngress()
-	if err != nil {
-		return listeners{}, err
-	}
-	shared, err := table.OpenState(dir, spec, table.SYNListeners)
-	if err != nil {
-		return listeners{}, err
-	}
-	return listeners{shared[table.SYNListeners]}, nil
-}
 
 func listenerKey(a netip.AddrPort) abi.SYNListenerKey {
 	k := abi.SYNListenerKey{Addr: table.SelfKey(a.Addr())}

@@ -28,9 +28,14 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 		return err
 	}
 	defer maps.Close()
+	own, err := openProgramMaps(dir)
+	if err != nil {
+		return err
+	}
+	defer own.Close()
 	g, err := reuse(dir, want.Digest)
 	if errors.Is(err, fs.ErrNotExist) {
-		g, err = build(dir, maps, want.Generation)
+		g, err = build(dir, maps, own, want.Generation)
 		if err == nil {
 			err = dir.SaveGeneration(owner, want.Digest, g)
 		}
@@ -42,21 +47,7 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 	if err := s.writeFailsafe(maps, want.Generation); err != nil {
 		return err
 	}
-	doors, err := s.openSockets(dir, want.Generation.Sockets)
-	if err != nil {
-		return err
-	}
-	defer doors.Close()
-	protected, err := openListeners(dir)
-	if err != nil {
-		return err
-	}
-	defer protected.Close()
-	// The table has no room for those of two generations: what goes is passed to the kernel by either.
-	if err := protected.retain(want.Generation.SYNListeners); err != nil {
-		return err
-	}
-	if err := protected.add(want.Generation.SYNListeners); err != nil {
+	if err := own.prepare(dir, want, s.log); err != nil {
 		return err
 	}
 	for _, i := range want.Interfaces {
@@ -64,7 +55,7 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 			return err
 		}
 	}
-	return errors.Join(dir.SweepGenerations(owner, want.Digest), xsk.Sweep(dir, doors, want.Generation.Sockets))
+	return errors.Join(dir.SweepGenerations(owner, want.Digest), xsk.Sweep(dir, own.sockets, want.Generation.Sockets))
 }
 
 // reuse opens a generation that is pinned already: fs.ErrNotExist where there is none that is whole and works on the
@@ -88,7 +79,7 @@ func reuse(dir *pin.Dir, digest string) (*pin.Generation, error) {
 }
 
 // build loads the live program and its explain twin, which share every map.
-func build(dir *pin.Dir, state *stateMaps, g Generation) (*pin.Generation, error) {
+func build(dir *pin.Dir, state *stateMaps, own *programMaps, g Generation) (*pin.Generation, error) {
 	tables, err := g.tables()
 	if err != nil {
 		return nil, err
@@ -110,12 +101,8 @@ func build(dir *pin.Dir, state *stateMaps, g Generation) (*pin.Generation, error
 		return nil, err
 	}
 	defer table.CloseAll(shared)
-	doors, err := dir.StateMap(spec.Maps[ingressMapSockets], socketsPin, socketsVersion)
-	if err != nil {
-		return nil, err
-	}
-	defer doors.Close()
-	replace := map[string]*ebpf.Map{ingressMapReasons: state.reasons, ingressMapInterfaces: state.interfaces, ingressMapSockets: doors}
+	replace := map[string]*ebpf.Map{ingressMapReasons: state.reasons, ingressMapInterfaces: state.interfaces,
+		ingressMapSockets: own.sockets, ingressMapUplinkMacs: own.macs}
 	for name, m := range shared {
 		replace[name] = m
 	}

@@ -20,6 +20,7 @@ const (
 	failsafeVersion   = 1
 	selfVersion       = 1
 	socketsVersion    = 1
+	macsVersion       = 1
 )
 
 const failOpenFlag = abi.InterfaceFailOpen
@@ -67,6 +68,7 @@ func removeOwnState(dir *pin.Dir) error {
 		dir.RemoveStateMap("xdp-failsafe", failsafeVersion),
 		dir.RemoveStateMap("xdp-self", selfVersion),
 		dir.RemoveStateMap(socketsPin, socketsVersion),
+		dir.RemoveStateMap(macsPin, macsVersion),
 		xsk.Sweep(dir, nil, nil),
 		xsk.Unwatch(dir),
 	)

@@ -30,7 +30,7 @@ func join(parts ...[]byte) []byte {
 
 // ether is an Ethernet header with as many 802.1Q tags as ids.
 func ether(ethertype int, payload []byte, vlans ...int) []byte {
-	out := []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1}
+	out := append(append([]byte{}, ours...), 2, 0, 0, 0, 0, 1)
 	for i, id := range vlans {
 		tag := 0x8100
 		if i == 0 && len(vlans) > 1 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -52,10 +53,17 @@ func enter(t testing.TB) netns.NsHandle {
 	return ns
 }
 
+// ours is the MAC address of the uplink, as frames have it.
+var ours = net.HardwareAddr{2, 0, 0, 0, 0, 2}
+
 // addVeth makes two ends in the current namespace and returns the first one's ifindex.
 func addVeth(t testing.TB, name, peer string) int {
 	t.Helper()
-	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: peer}); err != nil {
+	attrs := netlink.LinkAttrs{Name: name}
+	if name == "uplink" {
+		attrs.HardwareAddr = ours
+	}
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: peer}); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range []string{peer, name} {

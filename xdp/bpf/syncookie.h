@@ -21,6 +21,15 @@
 
 #define ANSWER_OPTIONS 20 /* bytes, at most */
 
+/* State: the MAC address of each uplink, in the first six bytes. XDP sees frames for other hosts where the NIC takes all. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, INTERFACE_SLOTS);
+	__type(key, __u32); /* ifindex */
+	__type(value, __u64);
+} uplink_macs SEC(".maps");
+
 /* One answer in the making. */
 struct syn {
 	struct tcphdr tcp; /* the SYN's, then the SYN-ACK's */
@@ -49,10 +58,25 @@ static __always_inline bool is_known(const struct syn_listener *l, const struct 
 	return l->mss && (!(offered->flags & LISTENER_TIMESTAMPS) || !(offered->flags & ~l->flags));
 }
 
+/* Whether a frame is for the interface that it came in by: an answer in another host's name would confuse switches. */
+static __always_inline bool is_for_us(const struct ethhdr *eth, __u32 ifindex)
+{
+	const __u8 *mac = bpf_map_lookup_elem(&uplink_macs, &ifindex);
+
+	if (!mac)
+		return false;
+#pragma unroll
+	for (int i = 0; i < ETH_ALEN; i++) {
+		if (eth->h_dest[i] != mac[i])
+			return false;
+	}
+	return true;
+}
+
 /* Sources that no answer may go to: the kernel drops them, or has its own mind about them. */
 static __always_inline bool is_answerable(const struct ethhdr *eth, const struct packet *p)
 {
-	if ((eth->h_dest[0] & 1) || (eth->h_source[0] & 1)) /* a group's */
+	if (!is_for_us(eth, p->ifindex) || (eth->h_source[0] & 1)) /* a group's */
 		return false;
 	if (bpf_map_lookup_elem(&self, &p->src)) /* itself: "land" */
 		return false;

@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * Whole packets for `sluice capture`, as the hook leaves them. While nobody captures, a packet costs one look into an
- * array; while somebody does, one that no filter wants costs the filter, and a flood of what is wanted the budget. The
+ * Whole packets for `sluice capture`, as the hook leaves them. While nobody captures, a packet costs one look at a
+ * variable; while somebody does, one that no filter wants costs the filter, and a flood of what is wanted the budget. The
  * frame goes through a buffer of the CPU, because a ring reserves constant sizes only. Programs of a hook do not
  * interrupt each other on a CPU.
  *

@@ -3,7 +3,7 @@
 
 /*
  * Samples of packets for who looks on: of dropped ones for `sluice monitor --drops`, and of those that a rule logs. While
- * nobody does, a drop costs one look into an array. While somebody does, each CPU writes at most a burst per window: a
+ * nobody does, a drop costs one look at a variable. While somebody does, each CPU writes at most a burst per window: a
  * flood stays as cheap as it was, and what was not written is counted.
  */
 
