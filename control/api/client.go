@@ -99,21 +99,11 @@ func order(ctx context.Context, c *Client, path string) error {
 }
 
 func (c *Client) do(ctx context.Context, method, path string, body io.Reader, out any) error {
-	request, err := http.NewRequestWithContext(ctx, method, "http://sluice/v1/"+path, body)
+	response, err := c.send(ctx, method, path, body)
 	if err != nil {
 		return err
 	}
-	response, err := c.http.Do(request)
-	if err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return c.unreachable(err)
-	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return failure(response)
-	}
 	if err := json.NewDecoder(response.Body).Decode(out); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -124,6 +114,26 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, ou
 		return fmt.Errorf("the daemon's answer is not understood (is it of another version?): %w", err)
 	}
 	return nil
+}
+
+// send returns an answer that is 200, with its body still to be read and closed.
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://sluice/v1/"+path, body)
+	if err != nil {
+		return nil, err
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, c.unreachable(err)
+	}
+	if response.StatusCode != http.StatusOK {
+		defer response.Body.Close()
+		return nil, failure(response)
+	}
+	return response, nil
 }
 
 // failure reads an answer that is not 200.

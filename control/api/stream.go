@@ -22,21 +22,11 @@ const (
 // follow calls each for every line of a stream, until ctx ends, each returns an error, or the daemon ends
 // (ErrUnreachable).
 func follow[T any](ctx context.Context, c *Client, method, path string, body io.Reader, each func(T) error) error {
-	request, err := http.NewRequestWithContext(ctx, method, "http://sluice/v1/"+path, body)
+	response, err := c.send(ctx, method, path, body)
 	if err != nil {
 		return err
 	}
-	response, err := c.http.Do(request)
-	if err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return c.unreachable(err)
-	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return failure(response)
-	}
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, maxEvent)
 	for lines.Scan() {

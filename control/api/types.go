@@ -127,7 +127,7 @@ type Reason struct {
 	Hook      string `json:"hook"` // xdp, tc
 	Interface string `json:"interface"`
 	Reason    string `json:"reason"`
-	Fate      string `json:"fate"` // pass, drop, stack
+	Fate      string `json:"fate"` // pass, drop, stack, answer, redirect
 	Text      string `json:"text"`
 	Packets   uint64 `json:"packets"`
 	Bytes     uint64 `json:"bytes"`

@@ -11,7 +11,7 @@ import (
 
 // The metrics. Reasons, rules and interfaces are labels, never parts of names.
 var (
-	descPackets   = desc("packets_total", "Packets by hook, interface and reason; fate is pass, drop or stack.", "hook", "interface", "reason", "fate")
+	descPackets   = desc("packets_total", "Packets by hook, interface and reason; fate is pass, drop, stack, answer or redirect.", "hook", "interface", "reason", "fate")
 	descBytes     = desc("bytes_total", "Bytes by hook, interface and reason.", "hook", "interface", "reason", "fate")
 	descRule      = desc("rule_packets_total", "Packets that matched a rule, shadow rules included.", "policy", "rule", "action")
 	descRuleBytes = desc("rule_bytes_total", "Bytes that matched a rule, shadow rules included.", "policy", "rule", "action")

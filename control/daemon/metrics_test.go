@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"sluice/control/compile"
+	"sluice/xdp/abi"
 )
 
 func texts(ops []metricsOp) (out []string) {
@@ -154,4 +155,12 @@ func TestAPortInUseFailsTheStepAndSaysSo(t *testing.T) {
 	}
 	m.close()
 	observed(t, m, compile.Telemetry{})
+}
+
+func TestTheHelpOfPacketsNamesEveryFate(t *testing.T) {
+	for f := abi.FatePass; !strings.HasPrefix(f.String(), "fate-"); f++ {
+		if !strings.Contains(descPackets.String(), " "+f.String()) {
+			t.Errorf("%s is not in %s", f, descPackets)
+		}
+	}
 }

@@ -185,6 +185,7 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 		e.current, e.watch, e.down, e.stale = next, w, false, false
 		e.revisions = e.store.List()
 		e.report.appliedAt = e.clock.Now()
+		e.report.forget(ConditionChecks)
 	})
 	if before != nil {
 		e.replaced(before, next.number)

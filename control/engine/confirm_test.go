@@ -189,6 +189,18 @@ func TestAFailingCheckGoesBackSoonerThanTheTimer(t *testing.T) {
 	if h := e.History()[1]; h.Reason != "check failed: neighbors keep: tor-a is down" {
 		t.Errorf("reason %q", h.Reason)
 	}
+	s.without(e, ConditionChecks) // the base failed none
+}
+
+func TestWhatChecksFoundIsOfTheRevisionTheyLookedAt(t *testing.T) {
+	s, e := running(t, confA)
+	s.apply(e, confChecked, ApplyOptions{Confirm: 10 * minute})
+	s.check.set("tor-a is down")
+	e.tick(t.Context())
+	s.condition(e, ConditionChecks, False)
+	s.apply(e, confB, ApplyOptions{Confirm: 10 * minute}) // without checks
+	e.tick(t.Context())
+	s.without(e, ConditionChecks)
 }
 
 func TestACheckThatFailsForAMomentIsForgiven(t *testing.T) {

@@ -186,6 +186,16 @@ func (s *site) condition(e *Engine, kind string, want ConditionValue) Condition 
 	return Condition{}
 }
 
+// without fails where there is a condition.
+func (s *site) without(e *Engine, kind string) {
+	s.t.Helper()
+	for _, c := range e.Status().Conditions {
+		if c.Type == kind {
+			s.t.Errorf("condition %+v, should be none", c)
+		}
+	}
+}
+
 // history prints the books, one revision a line.
 func history(e *Engine) string {
 	var b strings.Builder

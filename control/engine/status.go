@@ -61,7 +61,7 @@ const (
 const (
 	ConditionDegraded = "Degraded"     // the machine does not hold what it should, or not the newest form of it
 	ConditionInSync   = "InSync"       // looked at after the last change: every Diff was empty
-	ConditionChecks   = "ChecksPassed" // of the pending revision, or of the last one
+	ConditionChecks   = "ChecksPassed" // of the live revision: as it was looked at while it was pending
 	ConditionSetFiles = "SetFilesRead" // every watched set file was good when last read; SetCondition's
 )
 
@@ -86,11 +86,15 @@ func (r *report) condition(now time.Time, kind string, v ConditionValue, reason,
 	r.conditions[i] = fresh
 }
 
+func (r *report) forget(kind string) {
+	r.conditions = slices.DeleteFunc(r.conditions, func(c Condition) bool { return c.Type == kind })
+}
+
 // SetCondition puts a condition into Status that others than the engine judge. An empty value takes it out.
 func (e *Engine) SetCondition(kind string, v ConditionValue, reason, message string) {
 	e.set(func() {
 		if v == "" {
-			e.report.conditions = slices.DeleteFunc(e.report.conditions, func(c Condition) bool { return c.Type == kind })
+			e.report.forget(kind)
 			return
 		}
 		e.report.condition(e.clock.Now(), kind, v, reason, message)

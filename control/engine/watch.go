@@ -113,7 +113,10 @@ func (e *Engine) goBack(ctx context.Context, reason string) error {
 	e.log.Warn("going back", "revision", w.Revision, "to", w.Base, "reason", reason)
 	e.revert(w.Revision, nil, reason)
 	cause := fmt.Errorf("%w: revision %d: %s", ErrReverted, w.Revision, reason)
-	e.set(func() { e.current, e.watch, e.goingBack = w.base, nil, true })
+	e.set(func() {
+		e.current, e.watch, e.goingBack = w.base, nil, true
+		e.report.forget(ConditionChecks) // History has what failed; the base is not looked at
+	})
 	defer w.end(cause)
 	defer e.set(func() { e.goingBack = false })
 	// The machine may have changed since the base was compiled; where it no longer compiles, its last form must do.
