@@ -112,6 +112,7 @@ func TestMonitorPrintsALineForEachEvent(t *testing.T) {
 		{Type: api.EventDrop, Drop: &api.Drop{Reason: "ip4-truncated", Packet: api.Packet{Hook: "xdp", Interface: "eth0", Length: 20}}},
 		{Type: api.EventSetFile, SetFile: &api.SetFile{File: "/f", Sets: []string{"feed"}, Prefixes: 7, Added: 2, Removed: 1}},
 		{Type: api.EventSetFile, SetFile: &api.SetFile{File: "/f", Sets: []string{"feed"}, Prefixes: 7, Error: "/f:3:1: bad\n/f:4:1: bad"}},
+		{Type: api.EventSetFile, SetFile: &api.SetFile{File: "/f", Sets: []string{"feed"}, Prefixes: 7}},
 		{Type: api.EventUnseen, Count: 9000},
 		{Type: api.EventLost, Count: 12},
 		{Type: api.EventNote, Text: "as it is"},

@@ -81,6 +81,9 @@ func setText(s api.SetFile) string {
 		first, _, _ := strings.Cut(s.Error, "\n")
 		return fmt.Sprintf("%s of set %s is not good, its %d prefixes of before go on: %s", s.File, strings.Join(s.Sets, " "), s.Prefixes, first)
 	}
+	if s.Added+s.Removed == 0 {
+		return fmt.Sprintf("%s of set %s is good again, and holds its %d prefixes of before", s.File, strings.Join(s.Sets, " "), s.Prefixes)
+	}
 	return fmt.Sprintf("%s of set %s changed: %d prefixes, %d more and %d less", s.File, strings.Join(s.Sets, " "), s.Prefixes, s.Added, s.Removed)
 }
 

@@ -55,7 +55,8 @@ type Link struct {
 	Addresses bool   `json:"addresses_changed,omitempty"`
 }
 
-// SetFile is a watched set file that changed, or that cannot be taken as it is.
+// SetFile is a watched set file that changed, that cannot be taken as it is, or, with neither Added nor Removed nor Error,
+// one that is good again and holds what it held before.
 type SetFile struct {
 	File     string   `json:"file"`
 	Sets     []string `json:"sets"`     // that name it

@@ -37,7 +37,7 @@ type Change struct {
 	Path           string
 	Prefixes       int   // that it holds now, or held when it was last good
 	Added, Removed int   // prefixes
-	Wrong          error // why it is not believed; nil: its contents are live
+	Wrong          error // why it is not believed; nil: its contents are live, or again are those that were
 }
 
 // Problem is a file that is not as it should be.
@@ -78,6 +78,7 @@ type file struct {
 	changed time.Time
 
 	shown, stored []netip.Prefix // good, as it was last told of and last written
+	told          string         // what was last said to be wrong with it; "": nothing
 
 	read, seen stamp // as it was when it was last read, and when it was last looked at
 	writing    time.Time
@@ -102,6 +103,14 @@ func (f *file) newest() []netip.Prefix {
 		return f.fresh
 	}
 	return f.good
+}
+
+// problem is one line about what is wrong; "": nothing is.
+func (f *file) problem() string {
+	if f.wrong == nil {
+		return ""
+	}
+	return oneLine(f.wrong)
 }
 
 // fail notes why what the file holds is not live. It returns false where that was known.
@@ -161,8 +170,8 @@ func (l *List) load(path string) *file {
 			f.fresh = contents
 		}
 	}
-	if err != nil && f.fail(err) {
-		l.opts.Log.Warn("a watched set file is not good, keeping what it held before", "file", path, "prefixes", len(f.newest()), "error", oneLine(err))
+	if err != nil {
+		l.fail(f, err)
 	}
 	return f
 }
@@ -263,8 +272,8 @@ func (l *List) Status(path string) Status {
 	s := Status{Prefixes: len(f.good), Changed: f.changed}
 	// IPv4 sorts first.
 	s.IPv4, _ = slices.BinarySearchFunc(f.good, netip.PrefixFrom(netip.IPv6Unspecified(), 0), config.ComparePrefixes)
-	if f.wrong != nil {
-		s.Wrong, s.Since = oneLine(f.wrong), f.since
+	if s.Wrong = f.problem(); s.Wrong != "" {
+		s.Since = f.since
 	}
 	return s
 }

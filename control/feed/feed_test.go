@@ -213,7 +213,7 @@ func TestWhatIsNotGoodLeavesWhatWasGood(t *testing.T) {
 	if s.Wrong != "" || s.Prefixes != 1 || s.IPv4 != 1 || s.Changed.IsZero() {
 		t.Errorf("status %+v", s)
 	}
-	if got, want := fmt.Sprint(e.events), "[f 1 +1 -0 f kept f kept]"; got != want {
+	if got, want := fmt.Sprint(e.events), "[f 1 +1 -0 f kept f kept f kept f 1 +0 -0]"; got != want {
 		t.Errorf("told of %s, want %s", got, want)
 	}
 }

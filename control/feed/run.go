@@ -176,10 +176,7 @@ func (l *List) look(f *file) (again bool) {
 		l.fail(f, err)
 		return false
 	}
-	if f.wrong != nil {
-		l.opts.Log.Info("a watched set file is good again", "file", f.path)
-		f.wrong = nil
-	}
+	f.wrong = nil // until the compiler refuses it
 	if f.fresh = nil; !equal(contents, f.good) {
 		f.fresh = contents
 	}
@@ -190,29 +187,46 @@ func (l *List) fail(f *file, err error) {
 	if !f.fail(err) {
 		return
 	}
-	l.opts.Log.Warn("a watched set file is not good, keeping what it held before", "file", f.path, "prefixes", len(f.good), "error", oneLine(err))
-	l.opts.Notify(Change{Path: f.path, Prefixes: len(f.good), Wrong: err})
+	l.opts.Log.Warn("a watched set file is not good, keeping what it held before", "file", f.path, "prefixes", len(f.newest()), "error", oneLine(err))
 }
 
-// finish tells of what became good, and writes it.
+// tell hands on what became of a file since that was last done.
+func (l *List) tell(f *file) {
+	change := Change{Path: f.path, Prefixes: len(f.good)}
+	if !same(f.good, f.shown) {
+		change.Added, change.Removed = difference(f.shown, f.good)
+		f.shown = f.good
+	}
+	changed := change.Added+change.Removed > 0
+	if changed {
+		l.opts.Log.Info("a watched set file changed", "file", f.path, "prefixes", len(f.good), "added", change.Added, "removed", change.Removed)
+		f.changed = time.Now()
+		l.opts.Notify(change)
+	}
+	problem := f.problem()
+	if problem == f.told {
+		return
+	}
+	f.told = problem
+	switch {
+	case problem != "":
+		l.opts.Notify(Change{Path: f.path, Prefixes: len(f.good), Wrong: f.wrong})
+	case !changed && f.fresh == nil: // else it is told of once it is live
+		l.opts.Log.Info("a watched set file is good again", "file", f.path)
+		l.opts.Notify(change)
+	}
+}
+
+// finish tells of what became good and what did not, and writes the former.
 func (l *List) finish() {
 	l.mu.Lock()
 	unsaved := map[string][]netip.Prefix{}
 	for path, f := range l.files {
-		if !f.followed || f.good == nil {
+		if !f.followed {
 			continue
 		}
-		if !same(f.good, f.shown) {
-			change := Change{Path: path, Prefixes: len(f.good)}
-			change.Added, change.Removed = difference(f.shown, f.good)
-			f.shown = f.good
-			if change.Added+change.Removed > 0 {
-				l.opts.Log.Info("a watched set file changed", "file", path, "prefixes", len(f.good), "added", change.Added, "removed", change.Removed)
-				f.changed = time.Now()
-				l.opts.Notify(change)
-			}
-		}
-		if !equal(f.good, f.stored) {
+		l.tell(f)
+		if f.good != nil && !equal(f.good, f.stored) {
 			unsaved[path] = f.good
 		}
 	}
@@ -241,7 +255,7 @@ func (l *List) report() {
 		f := l.files[path]
 		followed = followed || f.followed
 		if f.followed && f.wrong != nil {
-			problems = append(problems, Problem{path, oneLine(f.wrong)})
+			problems = append(problems, Problem{path, f.problem()})
 		}
 	}
 	if followed && problems == nil {
