@@ -17,14 +17,14 @@ func (c *cli) checkCmd() *cobra.Command {
 		Short: "Check a file and report what its policy costs",
 		Long: `Check a file and its set files, as if every interface that it names were there, and report what its policy
 costs: how many loads from tables one packet takes at most, and memory. It names rules that can never act, because they
-match nothing or because rules before them match all that they could, and those that change no verdict. Nothing is asked
-of the daemon or the machine. Exit code 1 and every error at once where the file is bad.`,
+match nothing or because rules before them match all that they could, and those that change no verdict. The daemon is not
+asked: it need not run. Exit code 1 and every error at once where the file is bad.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if schema {
 				_, err := c.out.Write(daemon.Schema())
 				return err
 			}
-			report, err := daemon.Check(cmd.Context(), c.file)
+			report, err := daemon.Check(cmd.Context(), c.file, c.settings.GetString("node.state_dir"))
 			if problems := api.Problems(err); len(problems) > 0 && c.json() {
 				report.Errors = problems
 				return errors.Join(c.printJSON(report), errSilent)

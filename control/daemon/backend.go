@@ -23,13 +23,13 @@ func (d *Daemon) Plan(ctx context.Context, c api.Candidate) (engine.Plan, error)
 	if err != nil {
 		return engine.Plan{}, refused(err)
 	}
-	if err := d.prepareSets(candidate.Config); err != nil {
+	if err := prepareSets(d.feeds, candidate.Config); err != nil {
 		return engine.Plan{}, refused(err)
 	}
 	p, err := d.engine.Plan(ctx, candidate)
 	p.Steps = listed(p.Steps)
 	if desired := p.Desired(); desired != nil {
-		p.Warnings = append(slices.Clone(p.Warnings), lintWarnings(candidate.Config, desired)...)
+		p.Warnings = slices.Concat(p.Warnings, keptWarnings(d.feeds, candidate.Config), lintWarnings(candidate.Config, desired))
 	}
 	return p, refused(err)
 }
@@ -40,7 +40,7 @@ func (d *Daemon) Apply(ctx context.Context, r api.ApplyRequest) (engine.Result, 
 	if err != nil {
 		return engine.Result{}, refused(err)
 	}
-	if err := d.prepareSets(candidate.Config); err != nil {
+	if err := prepareSets(d.feeds, candidate.Config); err != nil {
 		return engine.Result{}, refused(err)
 	}
 	result, err := d.engine.Apply(ctx, candidate, engine.ApplyOptions{
@@ -53,7 +53,8 @@ func (d *Daemon) Apply(ctx context.Context, r api.ApplyRequest) (engine.Result, 
 func (d *Daemon) finished(r engine.Result, err error) (engine.Result, error) {
 	r.Plan.Steps = listed(r.Plan.Steps)
 	if err == nil {
-		r.Plan.Warnings = append(slices.Clone(r.Plan.Warnings), lintWarnings(d.liveConfig(), d.liveDesired())...)
+		live := d.liveConfig()
+		r.Plan.Warnings = slices.Concat(r.Plan.Warnings, keptWarnings(d.feeds, live), lintWarnings(live, d.liveDesired()))
 	}
 	return r, refused(err)
 }
@@ -71,7 +72,7 @@ func lintWarnings(cfg *config.Config, desired *compile.Desired) []string {
 		rules += len(p.Rules)
 	}
 	if rules > maxLinted {
-		return []string{fmt.Sprintf("%d rules are too many to look here for those without effect: `sluice check` does", rules)}
+		return []string{fmt.Sprintf("%d rules are too many to look here for those that can never act: run `sluice check -c FILE`", rules)}
 	}
 	var out []string
 	more := 0

@@ -108,7 +108,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 		Path: filepath.Join(o.StateDir, "bans.json"), Open: d.openBans, Clock: d.clock, Log: o.Log, Notify: d.banNotice,
 	})
 	d.feeds = feed.New(feed.Options{
-		Dir: filepath.Join(o.StateDir, "sets"), Log: o.Log,
+		Dir: keptSets(o.StateDir), Log: o.Log,
 		Wanted: d.watchedSets, Changed: func() error { return d.engine.Recompile(ctx, "a watched set file changed") },
 		Notify: d.setNotice, Report: d.reportSets,
 	})

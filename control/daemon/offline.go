@@ -2,16 +2,15 @@ package daemon
 
 import (
 	"context"
-	"errors"
-	"io/fs"
+	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 
 	"sluice/control/api"
 	"sluice/control/compile"
 	"sluice/control/config"
+	"sluice/control/feed"
 	"sluice/control/host"
 )
 
@@ -49,8 +48,9 @@ func Load(file string) (api.Candidate, error) {
 }
 
 // Check parses and compiles a file as if every interface that it names were there and every key made: it may be meant
-// for another machine. An error is of type config.Errors where the file is bad.
-func Check(ctx context.Context, file string) (Report, error) {
+// for another machine. stateDir is where a daemon of this machine keeps what watched set files held. An error is of type
+// config.Errors where the file is bad.
+func Check(ctx context.Context, file, stateDir string) (Report, error) {
 	none := compile.Report{Objects: []compile.ObjectCost{}, Hooks: []compile.HookCost{}, Findings: []compile.Finding{}}
 	r := Report{File: file, Report: none, Warnings: []string{}, Errors: []api.Problem{}}
 	src, err := config.LoadFile(file)
@@ -61,12 +61,13 @@ func Check(ctx context.Context, file string) (Report, error) {
 	if err != nil {
 		return r, err
 	}
-	cfg.Resolve(filepath.Dir(file))
-	watched, missing, err := readWatched(cfg)
-	if err != nil {
+	cfg.Resolve(filepath.Dir(absolute(file)))
+	feeds := feed.New(feed.Options{Dir: keptSets(stateDir), Log: slog.New(slog.DiscardHandler)})
+	if err := prepareSets(feeds, cfg); err != nil {
 		return r, err
 	}
-	r.Warnings = append(r.Warnings, missing...)
+	r.Warnings = append(r.Warnings, keptWarnings(feeds, cfg)...)
+	watched := feeds.Snapshot(cfg.Watched()).Contents
 	facts := pretend(cfg)
 	// Where it is meant for this machine, what stands behind its workloads is known.
 	if facts.Host.Behind, err = host.WorkloadsBehind(ctx, compile.LooksBehind(cfg)); err != nil {
@@ -79,28 +80,6 @@ func Check(ctx context.Context, file string) (Report, error) {
 	r.Warnings = append(r.Warnings, desired.Warnings...)
 	r.Report = compile.NewReport(cfg, desired)
 	return r, nil
-}
-
-// readWatched reads the watched set files. One that is not there may be so on the machine that the file is meant for.
-func readWatched(cfg *config.Config) (watched map[string][]netip.Prefix, missing []string, err error) {
-	watched = map[string][]netip.Prefix{}
-	var errs config.Errors
-	for _, path := range cfg.Watched() {
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			missing = append(missing, path+" is watched and is not here: taken as empty")
-			continue
-		}
-		list, err := config.ReadSetFile(path)
-		var of config.Errors
-		if errors.As(err, &of) {
-			errs = append(errs, of...)
-		}
-		watched[path] = list
-	}
-	if errs != nil {
-		return nil, nil, errs
-	}
-	return watched, missing, nil
 }
 
 // pretend makes facts out of the file alone.

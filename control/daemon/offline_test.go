@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +16,8 @@ import (
 	"sluice/control/api"
 	"sluice/control/compile"
 	"sluice/control/config"
+	"sluice/control/feed"
+	"sluice/xdp/classify"
 )
 
 // place writes files into a directory and returns the path of the first, edge.yaml.
@@ -47,7 +51,7 @@ func TestPretendNamesEveryInterfaceOfTheFile(t *testing.T) {
 func TestCheckReportsWhatAGoodFileCosts(t *testing.T) {
 	file := place(t, site+"sets: [{name: none, files: [empty.netset]}]\n", map[string]string{"empty.netset": "# nothing\n"})
 	unused := file + ":23:8: sets[0]: set none is used by no rule"
-	r, err := Check(t.Context(), file)
+	r, err := Check(t.Context(), file, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +86,7 @@ interfaces: [{name: eth0, role: uplink, addresses: [198.18.0.2/30]}]
 sets: [{name: none, prefixes: []}]
 management: {accept: [{name: m, protocol: any, from: [none]}]}
 workloads: [{name: w, interface: w, addresses: [10.0.1.1], egress: {rules: [{name: e, to: [none], action: drop}]}}]
-`, nil))
+`, nil), t.TempDir())
 	want := []string{"failsafe/m line 4: from is an empty set: it never matches", "workload/w/egress/e line 5: to is an empty set: it never matches"}
 	var got []string
 	for _, f := range r.Findings {
@@ -96,7 +100,7 @@ workloads: [{name: w, interface: w, addresses: [10.0.1.1], egress: {rules: [{nam
 func TestCheckAndLoadOfABadFile(t *testing.T) {
 	var list config.Errors
 	file := place(t, "polcy: {}\nndoe: {}\n", nil)
-	if _, err := Check(t.Context(), file); !errors.As(err, &list) || len(list) != 2 || list[0].Pos.File != file {
+	if _, err := Check(t.Context(), file, t.TempDir()); !errors.As(err, &list) || len(list) != 2 || list[0].Pos.File != file {
 		t.Errorf("check: %v", err)
 	}
 	if _, err := Load(file); !errors.As(err, &list) || len(list) != 2 {
@@ -137,11 +141,12 @@ func TestCheckSaysWhatAnOperatorShouldKnowOfSets(t *testing.T) {
 		{"used by nobody", "{name: s, files: [f]}, {name: t, prefixes: [192.0.2.1]}", "192.0.2.0/24\n", "set t is used by no rule", ""},
 		{"garbage", "{name: s, files: [f]}", "<html>\n", "", "f:1:1: sets[0].files[0]: \"<html>\" is not an IP address"},
 		{"garbage, watched", "{name: s, files: [f], watch: true}", "<html>\n", "", "f:1:1: \"<html>\" is not an IP address"},
-		{"missing, watched", "{name: s, files: [g], watch: true}", "", "/g is watched and is not here: taken as empty\nset s is empty: it matches nothing\ningress/r: from is an empty set: it never matches", ""},
+		{"missing, watched", "{name: s, files: [g], watch: true}", "", "",
+			"edge.yaml:1:8: sets[0]: cannot read g: no such file or directory; a watched file must be there and good when it is first applied, be it empty"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			file := place(t, "sets: ["+c.sets+"]"+rule, map[string]string{"f": c.file})
-			r, err := Check(t.Context(), file)
+			r, err := Check(t.Context(), file, t.TempDir())
 			var said []string
 			for _, w := range r.Warnings {
 				if _, after, ok := strings.Cut(w, "]: "); ok {
@@ -160,5 +165,83 @@ func TestCheckSaysWhatAnOperatorShouldKnowOfSets(t *testing.T) {
 				t.Errorf("warnings %q and error %q", said, wrong)
 			}
 		})
+	}
+}
+
+// TestCheckAnswersAsApplyWouldWhereAWatchedFileIsNotGood: with what a daemon of this machine has kept of it, or without.
+func TestCheckAnswersAsApplyWouldWhereAWatchedFileIsNotGood(t *testing.T) {
+	const yaml = "sets: [{name: s, files: [f], watch: true}]\ninterfaces: [{name: eth0, role: uplink}]\npolicy: {ingress: {rules: [{name: r, from: [s], action: drop}]}}\n"
+	for _, c := range []struct{ name, file, warning string }{
+		{"missing", "", "cannot read DIR/f: no such file or directory: it is watched, and the 2 prefixes that it held when it was last good go on"},
+		{"garbage", "<html>\n", "DIR/f:1:1: \"<html>\" is not an IP address: it is watched, and the 2 prefixes that it held when it was last good go on"},
+		{"good", "192.0.2.1\n", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			file, state := place(t, yaml, nil), t.TempDir()
+			path := filepath.Join(filepath.Dir(file), "f")
+			keptOf(t, path, state)
+			if c.file != "" {
+				if err := os.WriteFile(path, []byte(c.file), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r, err := Check(t.Context(), file, state)
+			if got := strings.ReplaceAll(strings.Join(r.Warnings, "\n"), filepath.Dir(file), "DIR"); err != nil || got != c.warning {
+				t.Errorf("check warns %q (%v)", got, err)
+			}
+			cfg := parsed(t, yaml)
+			cfg.Resolve(filepath.Dir(file))
+			feeds := feed.New(feed.Options{Dir: keptSets(state), Log: slog.New(slog.DiscardHandler)})
+			if err := prepareSets(feeds, cfg); err != nil {
+				t.Errorf("plan and apply: %v", err)
+			}
+			if diff := cmp.Diff(r.Warnings, append([]string{}, keptWarnings(feeds, cfg)...)); diff != "" {
+				t.Errorf("check and apply warn differently:\n%s", diff)
+			}
+		})
+	}
+}
+
+// keptOf has a daemon follow a file with two prefixes until it has kept them, and removes the file.
+func keptOf(t *testing.T, path, state string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte("192.0.2.1\n192.0.2.2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var feeds *feed.List
+	read := make(chan []feed.Problem, 1)
+	feeds = feed.New(feed.Options{
+		Dir: keptSets(state), Log: slog.New(slog.DiscardHandler),
+		Wanted:  func() ([]string, bool) { return []string{path}, true },
+		Changed: func() error { feeds.Snapshot([]string{path}).Compiled(); return nil },
+		Notify:  func(feed.Change) {},
+		Report:  func(p []feed.Problem) { read <- p },
+	})
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- feeds.Run(ctx) }()
+	if p := <-read; len(p) > 0 {
+		t.Errorf("problems %v", p)
+	}
+	stop()
+	if err := errors.Join(<-ended, os.Remove(path)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSoManyRulesThatNobodyLooksAreSaidSo: silence is no approval.
+func TestSoManyRulesThatNobodyLooksAreSaidSo(t *testing.T) {
+	cfg := parsed(t, "interfaces: [{name: eth0, role: uplink}]\n")
+	desired, err := compile.Compile(cfg, compile.Runtime{}, pretend(cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said := lintWarnings(cfg, desired); len(said) != 0 {
+		t.Errorf("of no rules: %q", said)
+	}
+	desired.TC.Generation.Ingress.Rules = make([]classify.Rule, maxLinted+1)
+	want := []string{"20001 rules are too many to look here for those that can never act: run `sluice check -c FILE`"}
+	if said := lintWarnings(cfg, desired); !slices.Equal(said, want) {
+		t.Errorf("warnings %q, want %q", said, want)
 	}
 }

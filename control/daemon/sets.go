@@ -1,9 +1,10 @@
 package daemon
 
 import (
-	"cmp"
 	"errors"
+	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -63,14 +64,45 @@ func (d *Daemon) watchedSets() (paths []string, settled bool) {
 	return paths, number != 0 && before == nil && d.engine.Pending() == nil
 }
 
-// prepareSets reads the files that a candidate is the first to watch. One that cannot be read has nothing to go on with.
-func (d *Daemon) prepareSets(cfg *config.Config) error {
-	err := d.feeds.Prepare(cfg.Watched())
-	var list config.Errors
-	if errors.As(err, &list) {
-		list[0].Hint = cmp.Or(list[0].Hint, "a file that is watched must be good when it is first applied")
+// keptSets is where the last good contents of watched set files lie.
+func keptSets(stateDir string) string { return filepath.Join(stateDir, "sets") }
+
+// prepareSets reads the files that a candidate is the first to watch. One that is not good and never was has nothing to
+// go on with. An error is of type config.Errors.
+func prepareSets(feeds *feed.List, cfg *config.Config) error {
+	var errs config.Errors
+	asked := map[string]bool{}
+	for i, s := range cfg.Sets {
+		for _, path := range s.Watched {
+			if asked[path] {
+				continue
+			}
+			asked[path] = true
+			var list config.Errors
+			if !errors.As(feeds.Prepare([]string{path}), &list) {
+				continue
+			}
+			if list[0].Pos.File == "" { // there is no line of its own to point at
+				list[0].Pos, list[0].Path = s.Pos, fmt.Sprintf("sets[%d]", i)
+				list[0].Hint = "a watched file must be there and good when it is first applied, be it empty"
+			}
+			errs = append(errs, list...)
+		}
 	}
-	return err
+	if errs != nil {
+		return errs
+	}
+	return nil
+}
+
+// keptWarnings name the files of a candidate that are not good now, and that go on with what they held before.
+func keptWarnings(feeds *feed.List, cfg *config.Config) (out []string) {
+	for _, path := range cfg.Watched() {
+		if s := feeds.Status(path); s.Wrong != "" {
+			out = append(out, fmt.Sprintf("%s: it is watched, and the %d prefixes that it held when it was last good go on", s.Wrong, s.Prefixes))
+		}
+	}
+	return out
 }
 
 func (d *Daemon) reportSets(problems []feed.Problem) {

@@ -67,14 +67,14 @@ management: {accept: [{name: m, protocol: tcp, ports: [22], from: [staff]}]}
 
 	// At first there is nothing to go on with.
 	write(300)
-	if err := d.prepareSets(cfg); err != nil {
+	if err := prepareSets(d.feeds, cfg); err != nil {
 		t.Fatal(err)
 	}
 	if got := entries(); !strings.Contains(got, "the rule needs 300 entries of prefix and port range, 256 of 256 are left") {
 		t.Errorf("compiled: %s", got)
 	}
 	write(2)
-	if err := d.prepareSets(cfg); err != nil {
+	if err := prepareSets(d.feeds, cfg); err != nil {
 		t.Fatal(err)
 	}
 	if got := entries(); got != "2" {
@@ -100,8 +100,8 @@ func TestWhoIsTheFirstToWatchAMissingFileIsToldSo(t *testing.T) {
 	cfg := parsed(t, "sets: [{name: s, files: [/nowhere/f], watch: true}]")
 	d := &Daemon{feeds: feed.New(feed.Options{Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})}
 	var list config.Errors
-	err := d.prepareSets(cfg)
-	want := "cannot read /nowhere/f: no such file or directory; a file that is watched must be good when it is first applied"
+	err := prepareSets(d.feeds, cfg)
+	want := "edge.yaml:1:8: sets[0]: cannot read /nowhere/f: no such file or directory; a watched file must be there and good when it is first applied, be it empty"
 	if !errors.As(err, &list) || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
