@@ -39,3 +39,13 @@ func (s *Subsystem) Sockets(ctx context.Context) ([]SocketStatus, error) {
 	}
 	return out, nil
 }
+
+// Registered says for which receive queues a program has registered its socket in a door of Sockets.
+func (s *Subsystem) Registered(ctx context.Context, socket SocketStatus) ([]uint32, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return xsk.Registered(pin.At(s.dir), pin.Socket{Name: socket.Name, Interface: socket.Interface})
+}

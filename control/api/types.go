@@ -180,11 +180,22 @@ type (
 
 // Socket is one bypass socket on one interface, in `show sockets`.
 type Socket struct {
-	Name      string     `json:"name"`
-	Interface string     `json:"interface"`
-	Path      string     `json:"path"`    // of the XSKMAP in which a program registers, by receive queue
-	Counted   bool       `json:"counted"` // whether losses are
-	Lost      SocketLost `json:"lost"`
+	Name      string `json:"name"`
+	Interface string `json:"interface"`
+	Path      string `json:"path"` // of the XSKMAP in which a program registers, by receive queue
+	// Queues are the receive queues in use, and those beyond them that somebody is registered for. Where the driver does
+	// not say which are in use, the latter alone.
+	Queues  []SocketQueue `json:"queues"`
+	Counted bool          `json:"counted"` // whether losses are
+	Lost    SocketLost    `json:"lost"`
+}
+
+// SocketQueue is one receive queue of a socket's interface. Packets of a queue that nobody is registered for take the
+// kernel's path.
+type SocketQueue struct {
+	Queue      uint32 `json:"queue"`
+	Registered bool   `json:"registered"`
+	InUse      *bool  `json:"in_use,omitempty"` // absent: the driver does not say
 }
 
 // SocketLost are packets that were handed to a socket and did not arrive, by cause.

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -10,11 +11,44 @@ import (
 
 func (d *Daemon) showSockets(ctx context.Context) ([]api.Socket, error) {
 	sockets, err := d.xdp.Sockets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	links, err := d.host.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	inUse := map[string]int{}
+	for _, l := range links {
+		inUse[l.Name] = l.RxQueues
+	}
 	out := []api.Socket{}
 	for _, s := range sockets {
-		out = append(out, api.Socket{Name: s.Name, Interface: s.Interface, Path: s.Path, Counted: s.Counted, Lost: api.SocketLost(s.Lost)})
+		registered, err := d.xdp.Registered(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, api.Socket{Name: s.Name, Interface: s.Interface, Path: s.Path, Queues: socketQueues(registered, inUse[s.Interface]),
+			Counted: s.Counted, Lost: api.SocketLost(s.Lost)})
 	}
-	return out, err
+	return out, nil
+}
+
+// socketQueues joins those that are registered for, in order, with the first inUse ones; 0: how many is not known.
+func socketQueues(registered []uint32, inUse int) []api.SocketQueue {
+	out := []api.SocketQueue{}
+	for queue := range uint32(inUse) {
+		out = append(out, api.SocketQueue{Queue: queue, Registered: slices.Contains(registered, queue), InUse: new(true)})
+	}
+	for _, queue := range registered {
+		switch {
+		case inUse == 0:
+			out = append(out, api.SocketQueue{Queue: queue, Registered: true})
+		case queue >= uint32(inUse):
+			out = append(out, api.SocketQueue{Queue: queue, Registered: true, InUse: new(false)})
+		}
+	}
+	return out
 }
 
 var descSocketLost = desc("socket_lost_total", "Packets handed to a bypass socket that did not arrive.", "socket", "interface", "cause")

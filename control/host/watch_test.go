@@ -154,14 +154,14 @@ func TestFactsAndStatus(t *testing.T) {
 	i := slices.IndexFunc(status, func(s InterfaceStatus) bool { return s.Name == "eth0" })
 	s := status[i]
 	// An interface of virtual wire says 10 Gbit/s.
-	if s.MTU != 1400 || !s.Up || !s.Carrier || s.Driver != "veth" || s.SpeedMbps != 10000 || len(s.Addresses) != 3 || s.TX.Packets == 0 {
+	if s.MTU != 1400 || !s.Up || !s.Carrier || s.Driver != "veth" || s.SpeedMbps != 10000 || s.RxQueues < 1 || len(s.Addresses) != 3 || s.TX.Packets == 0 {
 		t.Errorf("eth0: %+v", s)
 	}
 	text, err := json.Marshal(s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	has(t, string(text), fmt.Sprintf(`{"name":"eth0","index":%d,"kind":"veth","mtu":1400,"up":true,"carrier":true,"speed_mbps":10000,"driver":"veth","addresses":["198.18.0.2/24","2001:db8::2/64"`, s.Index))
+	has(t, string(text), fmt.Sprintf(`{"name":"eth0","index":%d,"kind":"veth","mtu":1400,"up":true,"carrier":true,"speed_mbps":10000,"driver":"veth","rx_queues":%d,"addresses":["198.18.0.2/24","2001:db8::2/64"`, s.Index, s.RxQueues))
 	has(t, string(text), `"rx":{"packets":`)
 }
 

@@ -233,7 +233,7 @@ func TestSetFilesOfTheRevisionAreTakenInByApplyAndBadOnesRefused(t *testing.T) {
 	s.feed("nonsense")
 	s.wants(s.sluice("apply", "-c", s.Gateway.File), 1, `feed.netset:2:1: sets[0].files[0]: "nonsense" is not an IP address`)
 	s.edit("files: [feed.netset]}", "files: [none.netset], watch: true}")
-	s.wants(s.sluice("apply", "-c", s.Gateway.File), 1, "must be good when it is first applied", "none.netset: no such file or directory")
+	s.wants(s.sluice("apply", "-c", s.Gateway.File), 1, "good when it is first applied", "none.netset: no such file or directory")
 	s.mustBe(s.drops)
 	if e := s.status().Engine; e.Revision != 3 {
 		t.Errorf("status %+v", e)

@@ -78,6 +78,18 @@ func (s *site) path(t *testing.T) string {
 	return sockets[0].Path
 }
 
+// registeredIs holds who is registered against what is wanted.
+func (s *site) registeredIs(t *testing.T, want ...uint32) {
+	t.Helper()
+	sockets, err := s.Sockets(t.Context())
+	if err != nil || len(sockets) != 1 {
+		t.Fatalf("sockets %+v: %v", sockets, err)
+	}
+	if got, err := s.Registered(t.Context(), sockets[0]); err != nil || !slices.Equal(got, want) {
+		t.Errorf("registered for queues %v, want %v: %v", got, want, err)
+	}
+}
+
 // reason is how often a reason was given on the uplink.
 func (s *site) reason(t *testing.T, r abi.Reason) uint64 {
 	t.Helper()
@@ -106,6 +118,7 @@ func TestBypassHandsPacketsToTheRegisteredSocket(t *testing.T) {
 		}
 	}
 
+	s.registeredIs(t)
 	send(3)
 	s.awaitCounters(t, 3)
 	if got := s.reason(t, abi.ReasonBypassStack); got != 3 {
@@ -113,6 +126,13 @@ func TestBypassHandsPacketsToTheRegisteredSocket(t *testing.T) {
 	}
 
 	c := s.bind(t, s.path(t), 64, 0)
+	s.registeredIs(t, 0)
+	for _, queue := range []uint32{7, abi.SocketQueues - 1} { // one socket may be registered for several
+		if err := c.door.Put(queue, uint32(c.FD())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.registeredIs(t, 0, 7, abi.SocketQueues-1)
 	send(5)
 	got := c.receive(t, 5)
 	if len(got) != 5 || !slices.ContainsFunc(got, func(f []byte) bool { return bytes.Equal(f, query) }) {
