@@ -192,6 +192,20 @@ func TestAFailingCheckGoesBackSoonerThanTheTimer(t *testing.T) {
 	s.without(e, ConditionChecks) // the base failed none
 }
 
+func TestHistoryNamesTheCheckThatFailedWhenTheTimeWasUp(t *testing.T) {
+	s, e := running(t, confA)
+	s.apply(e, confChecked, ApplyOptions{Confirm: minute})
+	s.clock.advance(minute - time.Second)
+	s.check.set("tor-a is down")
+	e.tick(t.Context())
+	s.clock.advance(time.Second)
+	e.tick(t.Context())
+	s.live(e, 1, 0)
+	if h := e.History()[1]; h.Reason != "not confirmed in time, and a check failed: neighbors keep: tor-a is down" {
+		t.Errorf("reason %q", h.Reason)
+	}
+}
+
 func TestWhatChecksFoundIsOfTheRevisionTheyLookedAt(t *testing.T) {
 	s, e := running(t, confA)
 	s.apply(e, confChecked, ApplyOptions{Confirm: 10 * minute})

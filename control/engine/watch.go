@@ -152,6 +152,8 @@ func (e *Engine) expire(ctx context.Context) error {
 		return e.goBack(ctx, "check failed: "+describe(w.failures))
 	case now < w.Deadline:
 		return nil
+	case w.Confirm && w.failing != 0: // not for long enough to go back sooner, but why nobody confirmed, perhaps
+		return e.goBack(ctx, "not confirmed in time, and a check failed: "+describe(w.failures))
 	case w.Confirm:
 		return e.goBack(ctx, "not confirmed in time")
 	case w.failing != 0:
