@@ -13,7 +13,7 @@ import (
 )
 
 func (c *cli) applyCmd() *cobra.Command {
-	var confirm time.Duration
+	var confirm lifetime
 	var message string
 	cmd := &cobra.Command{
 		Use:   "apply",
@@ -24,15 +24,12 @@ has apply.checks the machine goes back as soon as one of them fails; without --c
 before it ends. Ctrl-C then ends the waiting only; before, the apply.`,
 		Example: `  sluice apply -c new.yaml --confirm 2m -m 'open port 443'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkConfirm(cmd, confirm); err != nil {
-				return err
-			}
 			candidate, err := daemon.Load(c.file)
 			if err != nil {
 				return err
 			}
 			result, err := c.client().Apply(cmd.Context(), api.ApplyRequest{
-				Candidate: candidate, ConfirmSeconds: confirm.Seconds(), Message: message, Author: author(),
+				Candidate: candidate, ConfirmSeconds: confirm.seconds(), Message: message, Author: author(),
 			})
 			if err != nil {
 				return err
@@ -46,17 +43,9 @@ before it ends. Ctrl-C then ends the waiting only; before, the apply.`,
 }
 
 // applyFlags are those of everything that makes a revision.
-func applyFlags(cmd *cobra.Command, confirm *time.Duration, message *string) {
-	cmd.Flags().DurationVar(confirm, "confirm", 0, "go back after this `TIME`, such as 2m, unless confirmed")
+func applyFlags(cmd *cobra.Command, confirm *lifetime, message *string) {
+	cmd.Flags().Var(confirm, "confirm", "go back after this `TIME`, such as 2m, unless confirmed")
 	cmd.Flags().StringVarP(message, "message", "m", "", "say `WHY`: history shows it")
-}
-
-// checkConfirm refuses a time in which nobody could confirm: left out, the flag asks for no confirmation at all.
-func checkConfirm(cmd *cobra.Command, confirm time.Duration) error {
-	if confirm < 0 || cmd.Flags().Changed("confirm") && confirm == 0 {
-		return usageError{fmt.Errorf("--confirm %s: give a positive time, such as 2m", confirm)}
-	}
-	return nil
 }
 
 // author names who asks: the login behind a sudo, else the user.

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,7 +23,7 @@ neighbor, a tunnel's packets) comes in still.`,
   sluice ban 192.0.2.7                                 # until sluice unban 192.0.2.7`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request.Targets, request.ForSeconds = args, time.Duration(lasts).Seconds()
+			request.Targets, request.ForSeconds = args, lasts.seconds()
 			bans, err := c.client().Ban(cmd.Context(), request)
 			if err != nil {
 				return err
@@ -43,43 +41,6 @@ neighbor, a tunnel's packets) comes in still.`,
 	cmd.Flags().StringVar(&request.Why, "why", "", "the `REASON`, for show bans and explain")
 	cmd.Flags().BoolVar(&request.Force, "force", false, "ban also what covers a neighbor, a next hop, a tunnel's peer, or very much")
 	return cmd
-}
-
-// lifetime is a duration that knows days.
-type lifetime time.Duration
-
-func (l *lifetime) String() string {
-	if *l == 0 {
-		return ""
-	}
-	return time.Duration(*l).String()
-}
-
-func (l *lifetime) Type() string { return "TIME" }
-
-// Set takes Go's durations, and days in front: 7d, 1d12h.
-func (l *lifetime) Set(text string) error {
-	var whole time.Duration
-	rest := text
-	if days, after, ok := strings.Cut(text, "d"); ok {
-		n, err := strconv.ParseUint(days, 10, 16)
-		if err != nil {
-			return fmt.Errorf("%q is no time: write 90s, 10m, 12h or 7d", text)
-		}
-		whole, rest = time.Duration(n)*24*time.Hour, after
-	}
-	if rest != "" {
-		d, err := time.ParseDuration(rest)
-		if err != nil || d < 0 {
-			return fmt.Errorf("%q is no time: write 90s, 10m, 12h or 7d", text)
-		}
-		whole += d
-	}
-	if whole <= 0 {
-		return fmt.Errorf("%q is no time: write 90s, 10m, 12h or 7d", text)
-	}
-	*l = lifetime(whole)
-	return nil
 }
 
 func untilText(b api.Ban) string {

@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,10 +44,10 @@ with --in; Wireshark reads it.`,
 	flags.StringVar(&t.request.Interface, "in", "", "packets of an `INTERFACE`")
 	flags.StringVar(&t.request.Hook, "hook", "", "packets of a `HOOK`: xdp, tcx-ingress or tcx-egress")
 	flags.StringVar(&t.request.Protocol, "protocol", "", "packets of a `PROTOCOL`, by name or number")
-	flags.Uint16Var(&t.request.Port, "port", 0, "packets from or to a `PORT`")
-	flags.IntVar(&t.request.Sample, "sample", 0, "one packet in `N`")
-	flags.IntVar(&t.request.Snaplen, "snaplen", 0, "`BYTES` of a packet at most; without it, all up to 9216")
-	flags.Uint64Var(&t.count, "count", 0, "end after `N` packets")
+	flags.Var(number[uint16]{&t.request.Port, math.MaxUint16, "443"}, "port", "packets from or to a `PORT`")
+	flags.Var(number[int]{&t.request.Sample, math.MaxInt32, "100"}, "sample", "one packet in `N`")
+	flags.Var(number[int]{&t.request.Snaplen, math.MaxInt32, "128"}, "snaplen", "`BYTES` of a packet at most; without it, all up to 9216")
+	flags.Var(number[uint64]{&t.count, math.MaxInt64, "1000"}, "count", "end after `N` packets")
 	flags.Var(&t.lasts, "for", "end after a time, such as 30s or 10m")
 	flags.Var(&t.size, "size", "end once FILE has so many `BYTES`: 500kB, 10MB, 2GB")
 	return cmd
@@ -102,8 +101,6 @@ func (t *taking) check(cmd *cobra.Command) error {
 		return usageError{fmt.Errorf("give -w FILE; see `%s --help`", cmd.CommandPath())}
 	case t.dropped && t.passed:
 		return usageError{errors.New("--dropped and --passed: say one of them, or none for both")}
-	case t.request.Sample < 0 || t.request.Snaplen < 0:
-		return usageError{errors.New("--sample and --snaplen are not negative")}
 	case t.dropped:
 		t.request.Fate = api.FateDropped
 	case t.passed:
@@ -215,35 +212,4 @@ func (t *taking) report() {
 		}
 	}
 	fmt.Fprintf(t.err, "%d packets in %s%s\n", t.out.packets, t.name(), missing)
-}
-
-// byteSize is a number of bytes with a decimal unit.
-type byteSize int64
-
-func (b *byteSize) String() string {
-	if *b == 0 {
-		return ""
-	}
-	return strconv.FormatInt(int64(*b), 10)
-}
-
-func (b *byteSize) Type() string { return "BYTES" }
-
-func (b *byteSize) Set(text string) error {
-	number, unit := text, int64(1)
-	for _, u := range []struct {
-		name  string
-		bytes int64
-	}{{"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"B", 1}} {
-		if rest, ok := strings.CutSuffix(text, u.name); ok {
-			number, unit = rest, u.bytes
-			break
-		}
-	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n <= 0 || n > 1<<62/unit {
-		return fmt.Errorf("%q is no size: write 500kB, 10MB or 2GB", text)
-	}
-	*b = byteSize(n * unit)
-	return nil
 }

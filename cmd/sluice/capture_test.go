@@ -236,13 +236,13 @@ func TestWhatACaptureIsAskedFor(t *testing.T) {
 	for args, want := range map[string]string{
 		"":                         "give -w FILE",
 		"-w x --dropped --passed":  "say one of them",
-		"-w x --sample -1":         "not negative",
-		"-w x --size MB":           "is no size",
-		"-w x --size 9999999999GB": "is no size",
-		"-w x --for soon":          "is no time",
-		"-w x --port 70000":        "out of range",
-		"-w x --count -1":          "invalid",
-		"-w x y":                   "unknown command",
+		"-w x --sample -1":         "--sample -1: write a whole number",
+		"-w x --size MB":           "--size MB: write a size",
+		"-w x --size 9999999999GB": "write a size",
+		"-w x --for soon":          "--for soon: write a time",
+		"-w x --port 70000":        "a number from 1 to 65535",
+		"-w x --count -1":          "--count -1: write a whole number",
+		"-w x y":                   "takes no word",
 	} {
 		if got := sluice(t, append([]string{"capture"}, strings.Fields(args)...)...); got.code != exitUsage || !strings.Contains(got.err, want) {
 			t.Errorf("capture %s: %+v", args, got)

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -11,7 +10,7 @@ import (
 )
 
 func (c *cli) rollbackCmd() *cobra.Command {
-	var confirm time.Duration
+	var confirm lifetime
 	var message string
 	cmd := &cobra.Command{
 		Use:   "rollback N",
@@ -22,11 +21,8 @@ func (c *cli) rollbackCmd() *cobra.Command {
 			if err != nil || n < 1 {
 				return usageError{fmt.Errorf("%q is no revision; `sluice history` lists them", args[0])}
 			}
-			if err := checkConfirm(cmd, confirm); err != nil {
-				return err
-			}
 			result, err := c.client().Rollback(cmd.Context(), api.RollbackRequest{
-				Revision: n, ConfirmSeconds: confirm.Seconds(), Message: message, Author: author(),
+				Revision: n, ConfirmSeconds: confirm.seconds(), Message: message, Author: author(),
 			})
 			if err != nil {
 				return err

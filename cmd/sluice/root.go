@@ -51,9 +51,7 @@ first three also under node: of the file that -c names.`,
 	}
 	root.SetOut(c.out)
 	root.SetErr(c.err)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
-	})
+	root.SetFlagErrorFunc(flagError)
 	flags := root.PersistentFlags()
 	flags.StringVarP(&c.output, "output", "o", "text", "`FORMAT`: text or json")
 	for _, s := range settings {
@@ -115,7 +113,7 @@ func usage(args cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 	return func(cmd *cobra.Command, given []string) error {
 		if err := args(cmd, given); err != nil {
-			return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
+			return argsError(cmd, given, args(cmd, []string{"word"}) != nil)
 		}
 		return nil
 	}

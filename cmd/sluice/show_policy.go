@@ -2,8 +2,8 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -32,9 +32,6 @@ A rule in shadow mode counts what it would have acted on. A default does not cou
   sluice show policy --unused`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if view.top < 0 {
-				return usageError{errors.New("--top: give a number of rules")}
-			}
 			if len(args) == 1 {
 				view.name = args[0]
 			}
@@ -53,7 +50,7 @@ A rule in shadow mode counts what it would have acted on. A default does not cou
 		},
 	}
 	cmd.Flags().BoolVar(&view.unused, "unused", false, "only the rules that never matched")
-	cmd.Flags().IntVar(&view.top, "top", 0, "only the `N` rules of each policy that matched most, those first")
+	cmd.Flags().Var(number[int]{&view.top, math.MaxInt32, "10"}, "top", "only the `N` rules of each policy that matched most, those first")
 	return cmd
 }
 
