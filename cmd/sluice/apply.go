@@ -18,11 +18,14 @@ func (c *cli) applyCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apply",
 		Short: "Make the file the machine's configuration",
-		Long: `Make the file the machine's configuration, all of it or nothing. With --confirm the machine goes back by itself
+		Long: `All of it or nothing. With --confirm the machine goes back by itself
 unless ` + "`sluice confirm`" + ` comes in time; while it waits, another apply --confirm starts the clock again. Where the file
 has apply.checks the machine goes back as soon as one of them fails; without --confirm the verb watches them for 30 s
-before it ends. Ctrl-C then ends the waiting only; before, the apply.`,
-		Example: `  sluice apply -c new.yaml --confirm 2m -m 'open port 443'`,
+before it ends. Ctrl-C then ends the waiting only; before, the apply.
+
+Exit code 1 where the file is refused or the machine went back: what was live before is live again.`,
+		Example: `  sluice apply -c new.yaml --confirm 2m -m 'open port 443'
+  sluice apply -c new.yaml                             # no way back but rollback`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			candidate, err := daemon.Load(c.file)
 			if err != nil {

@@ -15,10 +15,13 @@ func (c *cli) checkCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check a file and report what its policy costs",
-		Long: `Check a file and its set files, as if every interface that it names were there, and report what its policy
-costs: how many loads from tables one packet takes at most, and memory. It names rules that can never act, because they
-match nothing or because rules before them match all that they could, and those that change no verdict. The daemon is not
-asked: it need not run. Exit code 1 and every error at once where the file is bad.`,
+		Long: `The file and its set files are looked at as if every interface that they name were there. The cost is how many loads
+from tables one packet takes at most, and memory. Named are rules that can never act, because they match nothing or because
+rules before them match all that they could, and those that change no verdict. The daemon is not asked: it need not run.
+
+Exit code 1, and every error at once, where the file is bad; warnings leave it at 0.`,
+		Example: `  sluice check -c new.yaml
+  sluice check --schema > sluice.schema.json           # for an editor`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if schema {
 				_, err := c.out.Write(daemon.Schema())

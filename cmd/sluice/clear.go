@@ -14,8 +14,10 @@ func (c *cli) clearCmd() *cobra.Command {
 	cmd.AddCommand(&cobra.Command{
 		Use:   "counters [POLICY]",
 		Short: "Set the counters of rules and defaults to zero",
-		Long: `Set packets, bytes and last hit of rules and defaults to zero: of one policy, or of all. The counters of reasons, as in
+		Long: `Packets, bytes and the last hit: of one policy, or of all. The counters of reasons, as in
 show drops, go on.`,
+		Example: `  sluice clear counters
+  sluice clear counters ingress`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			done, err := c.client().ClearCounters(cmd.Context(), api.ClearCountersRequest{Policy: strings.Join(args, "")})

@@ -8,8 +8,10 @@ import (
 
 func (c *cli) confirmCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:   "confirm",
-		Short: "Keep the revision that waits for confirmation",
+		Use:     "confirm",
+		Short:   "Keep the revision that waits for confirmation",
+		Long:    "Exit code 1 where none waits: it says what became of the last one.",
+		Example: "  sluice confirm",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			n, err := c.client().Confirm(cmd.Context())
 			if err != nil {

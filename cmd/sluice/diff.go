@@ -20,6 +20,9 @@ func (c *cli) diffCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff",
 		Short: "Show how a file and its set files differ from the live revision",
+		Long: `The set files are those that belong to the revision: watched ones do not. Exit code 1 where the file is bad; 0 whether
+they differ or not.`,
+		Example: "  sluice diff -c new.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			candidate, err := daemon.Load(c.file)
 			if err != nil {

@@ -12,8 +12,9 @@ func (c *cli) doctorCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this machine and its NICs can do, and what is missing",
-		Long: `Say what this machine and its NICs can do, what is missing, and what that costs. Changes nothing. Exit code 1
-when something is missing that Sluice cannot do without.`,
+		Long: `With what that costs, and what to do about it. Changes nothing. Exit code 1 when something is missing that Sluice cannot do
+without.`,
+		Example: "  sluice doctor",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			findings := host.Doctor(cmd.Context(), host.DoctorOptions{BPFDir: c.settings.GetString("node.bpf_dir")})
 			if c.json() {

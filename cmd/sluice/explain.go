@@ -13,7 +13,7 @@ func (c *cli) explainCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain --in IFACE --packet SPEC",
 		Short: "Ask the live programs what they do with a packet, and why",
-		Long: `Ask the live programs what they do with a packet, and why. The packet is not sent and counts nowhere.
+		Long: `The packet is not sent and counts nowhere.
 
 SPEC is PROTOCOL FROM > TO [OPTION=VALUE]...: tcp, udp, udplite or sctp with ports, others without; an IPv6 address that
 has a port stands in brackets. The options are flags=SA (FSRPAUEW or none), type=, code= and id= of ICMP, ttl=, dscp=46,

@@ -13,8 +13,9 @@ func (c *cli) historyCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "history",
 		Short: "List the revisions",
-		Long: `List the revisions, the oldest first. Kept are the newest 50, the newest confirmed ones, and what a pending one goes
+		Long: `The oldest first, with why a reverted one went back. Kept are the newest 50, the newest confirmed ones, and what a pending one goes
 back to.`,
+		Example: "  sluice history",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			revisions, err := c.client().History(cmd.Context())
 			if err != nil {

@@ -15,18 +15,20 @@ func (c *cli) keyCmd() *cobra.Command {
 	}
 	cmd.AddCommand(
 		&cobra.Command{
-			Use:   "gen FILE",
-			Short: "Make a private key, 0600, never overwriting one; prints the public key",
-			Args:  cobra.ExactArgs(1),
+			Use:     "gen FILE",
+			Short:   "Make a private key, 0600, never overwriting one; prints the public key",
+			Example: "  sluice key gen /var/lib/sluice/keys/fra1.key",
+			Args:    cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error {
 				public, err := keys.Generate(args[0])
 				return c.printKey(args[0], public, err)
 			},
 		},
 		&cobra.Command{
-			Use:   "psk FILE",
-			Short: "Make a preshared key, 0600, never overwriting one; both peers need a copy of the file",
-			Args:  cobra.ExactArgs(1),
+			Use:     "psk FILE",
+			Short:   "Make a preshared key, 0600, never overwriting one; both peers need a copy of the file",
+			Example: "  sluice key psk /var/lib/sluice/keys/fra1.psk",
+			Args:    cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error {
 				if err := keys.GeneratePSK(args[0]); err != nil {
 					return err
@@ -39,9 +41,10 @@ func (c *cli) keyCmd() *cobra.Command {
 			},
 		},
 		&cobra.Command{
-			Use:   "show FILE",
-			Short: "Print the public key of a private key file",
-			Args:  cobra.ExactArgs(1),
+			Use:     "show FILE",
+			Short:   "Print the public key of a private key file",
+			Example: "  sluice key show /var/lib/sluice/keys/fra1.key",
+			Args:    cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error {
 				public, err := keys.PublicKey(args[0])
 				return c.printKey(args[0], public, err)

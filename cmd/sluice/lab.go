@@ -13,7 +13,7 @@ func (c *cli) labCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lab",
 		Short: "A virtual site of network namespaces on this machine",
-		Long: `A virtual site on this machine: a ToR router, a client, an attacker, a gateway with two workloads and a peer
+		Long: `A ToR router, a client, an attacker, a gateway with two workloads and a peer
 node, each in a network namespace of its own. The gateway and the peer are real daemons.`,
 	}
 	cmd.AddCommand(c.labRunCmd(), c.labUpCmd(), c.labDownCmd(), c.labTorCmd(), c.labServeCmd())
@@ -27,8 +27,10 @@ func (c *cli) labOptions() (lab.Options, error) {
 
 func (c *cli) labRunCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:   "run",
-		Short: "Build the site, show line by line what the gateway does, take the site down",
+		Use:     "run",
+		Short:   "Build the site, show line by line what the gateway does, take the site down",
+		Long:    "Exit code 1 where a line does not hold.",
+		Example: "  sluice lab run",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			options, err := c.labOptions()
 			if err != nil {
@@ -45,8 +47,10 @@ func (c *cli) labRunCmd() *cobra.Command {
 
 func (c *cli) labUpCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:   "up",
-		Short: "Build the site and leave it running to play with",
+		Use:     "up",
+		Short:   "Build the site and leave it running to play with",
+		Long:    "It says how to speak to the gateway, and how to take the site down.",
+		Example: "  sluice lab up",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			options, err := c.labOptions()
 			if err != nil {
@@ -59,9 +63,10 @@ func (c *cli) labUpCmd() *cobra.Command {
 
 func (c *cli) labDownCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:   "down [ID...]",
-		Short: "Remove the sites that were left up, and what crashed ones left behind",
-		Args:  cobra.ArbitraryArgs,
+		Use:     "down [ID...]",
+		Short:   "Remove the sites that were left up, and what crashed ones left behind",
+		Example: "  sluice lab down\n  sluice lab down k3x9",
+		Args:    cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, ids []string) error {
 			said, err := lab.Down("", ids...)
 			for _, line := range said {

@@ -20,6 +20,8 @@ func (c *cli) monitorCmd() *cobra.Command {
 		Short: "Follow what happens: revisions, sessions, links, bans, logs; with --drops drops too",
 		Long: `One line for each event until Ctrl-C; with -o json, one JSON object a line. Packets of rules with log: are among them. Of
 dropped packets it shows samples, and says how many it did not show: the counters of show drops have them all.`,
+		Example: `  sluice monitor
+  sluice monitor --drops -o json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			show := c.printEvent
 			if c.json() {

@@ -10,8 +10,10 @@ import (
 
 func (c *cli) planCmd() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "plan",
-		Short: "Show what apply would do, step by step",
+		Use:     "plan",
+		Short:   "Show what apply would do, step by step",
+		Long:    `Nothing is changed. Exit code 1 where apply would refuse the file.`,
+		Example: "  sluice plan -c new.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			candidate, err := daemon.Load(c.file)
 			if err != nil {

@@ -15,7 +15,11 @@ func (c *cli) rollbackCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rollback N",
 		Short: "Apply the content of revision N as a new revision",
-		Args:  cobra.ExactArgs(1),
+		Long: `The file and its set files as they were; bans, watched sets and keys stay as they are. It may be confirmed, and goes
+back, as apply does. Exit code 1 where it is refused or the machine went back.`,
+		Example: `  sluice history
+  sluice rollback 12 --confirm 2m -m 'port 443 was a mistake'`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := strconv.Atoi(args[0])
 			if err != nil || n < 1 {

@@ -41,9 +41,7 @@ func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sluice",
 		Short: "An XDP gateway: one binary, one YAML file",
-		Long: `An XDP gateway: one binary, one YAML file.
-
-Exit codes: 0 done, 1 the answer is no (a bad file, a failed check), 2 wrong usage, 3 could not reach the daemon.
+		Long: `Exit codes: 0 done, 1 the answer is no (a bad file, a failed check), 2 wrong usage, 3 could not reach the daemon.
 --state-dir, --bpf-dir, --socket and --log-level may also stand in the environment as SLUICE_STATE_DIR and so on; the
 first three also under node: of the file that -c names.`,
 		SilenceErrors: true,
@@ -74,6 +72,9 @@ first three also under node: of the file that -c names.`,
 	root.InitDefaultCompletionCmd()
 	forEach(root, func(cmd *cobra.Command) {
 		cmd.Args = usage(cmd.Args)
+		if cmd.Long != "" { // help shows it alone
+			cmd.Long = cmd.Short + ".\n\n" + cmd.Long
+		}
 		if !cmd.Runnable() { // it has verbs below it; cobra itself would take any word for a cry for help
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 		}

@@ -10,8 +10,9 @@ func (c *cli) runCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the daemon",
-		Long: `Run the daemon in the foreground. The last confirmed revision is the truth; the file is read only when there
+		Long: `It runs in the foreground. The last confirmed revision is the truth; the file is read only when there
 is none yet. On SIGTERM the data path, the tunnels and, with graceful restart, the routes stay in place.`,
+		Example: "  sluice run -c /etc/sluice/sluice.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := c.logger()
 			if err != nil {

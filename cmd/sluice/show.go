@@ -27,9 +27,10 @@ func (c *cli) showCmd() *cobra.Command {
 			continue
 		}
 		cmd.AddCommand(&cobra.Command{
-			Use:   noun.Name,
-			Short: "Show " + noun.Help,
-			RunE:  func(cmd *cobra.Command, _ []string) error { return c.show(cmd.Context(), noun.Name) },
+			Use:     noun.Name,
+			Short:   "Show " + noun.Help,
+			Example: fmt.Sprintf("  sluice show %s\n  sluice show %[1]s -o json", noun.Name),
+			RunE:    func(cmd *cobra.Command, _ []string) error { return c.show(cmd.Context(), noun.Name) },
 		})
 	}
 	cmd.AddCommand(c.showConfigCmd())
@@ -54,9 +55,10 @@ func (c *cli) show(ctx context.Context, noun string) error {
 
 func (c *cli) showConfigCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:   "config [REVISION]",
-		Short: "Show a revision's file as it was applied; without a number, the live one's",
-		Args:  cobra.MaximumNArgs(1),
+		Use:     "config [REVISION]",
+		Short:   "Show a revision's file as it was applied; without a number, the live one's",
+		Example: "  sluice show config\n  sluice show config 12",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n := 0
 			if len(args) == 1 {

@@ -45,7 +45,7 @@ func (c *cli) showBansCmd(short string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "bans [TARGET]",
 		Short:   short,
-		Long:    short + ".\n\nWith an address or a prefix: those that cover it, and those within it.",
+		Long:    "With an address or a prefix: those that cover it, and those within it.",
 		Example: "  sluice show bans 192.0.2.7\n  sluice show bans --by ann --why ssh",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -24,7 +24,7 @@ func (c *cli) showPolicyCmd(help string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy [POLICY]",
 		Short: "Show " + help,
-		Long: `Show the rules in the order in which packets meet them, with what each has matched and when it last did. POLICY is
+		Long: `The rules are in the order in which packets meet them, with what each has matched and when it last did. POLICY is
 failsafe, system, ingress, egress, workload/NAME, or workload/NAME/ingress and workload/NAME/egress.
 
 A rule in shadow mode counts what it would have acted on. A default does not count the replies that tracked flows let in.`,

@@ -75,11 +75,11 @@ func TestWrongUsage(t *testing.T) {
 	file := write(t, "e.yaml", minimal)
 	for _, c := range []struct{ args, want string }{
 		{"frobnicate", "unknown command \"frobnicate\" for \"sluice\"; see `sluice --help`"},
-		{"show frobs", "unknown command \"frobs\" for \"sluice show\"; see `sluice show --help`"},
+		{"show everything", "unknown command \"everything\" for \"sluice show\"; see `sluice show --help`"},
 		{"key steal", "unknown command \"steal\" for \"sluice key\"; see `sluice key --help`"},
 		{"help frobnicate", "there is no verb \"frobnicate\"; `sluice --help` lists them"},
 		{"help show frobs", "there is no verb \"show frobs\"; `sluice --help` lists them"},
-		{"completion tcsh", "unknown command \"tcsh\" for \"sluice completion\"; see `sluice completion --help`"},
+		{"completion tcsh", "unknown command \"tcsh\" for \"sluice completion\"; did you mean bash or fish or zsh?; see `sluice completion --help`"},
 		{"--frob", "unknown flag: --frob; see `sluice --help`"},
 		{"check --frob", "unknown flag: --frob; see `sluice check --help`"},
 		{"check -c", "--config needs a FILE behind it; see `sluice check --help`"},

@@ -8,8 +8,9 @@ import (
 
 func (c *cli) versionCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  sluice version",
 		RunE: func(*cobra.Command, []string) error {
 			if c.json() {
 				return c.printJSON(map[string]string{"version": version})
