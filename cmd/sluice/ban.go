@@ -17,7 +17,9 @@ func (c *cli) banCmd() *cobra.Command {
 		Short: "Drop everything from addresses or prefixes, for a time; management: still lets in",
 		Long: `Bans hold at once and on every uplink and tunnel, without a new revision: apply and rollback leave them alone. They end
 by themselves, and outlive a restart of the daemon, a reboot and sluice down. What management: and the system rules let in (BGP with a
-neighbor, a tunnel's packets) comes in still.`,
+neighbor, a tunnel's packets) comes in still.
+
+What is banned already gets the new end and reason, also where that is sooner: the answer says what held before.`,
 		Example: `  sluice ban 192.0.2.7 --for 10m --why "ssh guessing"
   sluice ban 192.0.2.0/24 2001:db8:bad::/48 --for 7d
   sluice ban 192.0.2.7                                 # until sluice unban 192.0.2.7`,
@@ -32,7 +34,7 @@ neighbor, a tunnel's packets) comes in still.`,
 				return c.printJSON(bans)
 			}
 			for _, b := range bans {
-				fmt.Fprintf(c.out, "%s is banned %s\n", b.Target, untilText(b))
+				fmt.Fprintf(c.out, "%s is banned %s%s\n", b.Target, untilText(b.Until), beforeText(b))
 			}
 			return nil
 		},
@@ -43,11 +45,24 @@ neighbor, a tunnel's packets) comes in still.`,
 	return cmd
 }
 
-func untilText(b api.Ban) string {
-	if b.Until == nil {
+func untilText(until *time.Time) string {
+	if until == nil {
 		return "until it is lifted"
 	}
-	return "until " + b.Until.Local().Format(time.DateTime)
+	return "until " + until.Local().Format(time.DateTime)
+}
+
+// beforeText says which ban of the same target a new one took the place of, above all where that held for longer.
+func beforeText(b api.Ban) string {
+	before := b.Before
+	if before == nil {
+		return ""
+	}
+	when := "; before: "
+	if b.Until != nil && (before.Until == nil || before.Until.After(*b.Until)) {
+		when = ", SOONER than before: "
+	}
+	return when + untilText(before.Until) + prefixed(", by ", before.By) + prefixed(": ", before.Why)
 }
 
 func printBans(c *cli, list []api.Ban) error {

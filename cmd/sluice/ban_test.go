@@ -44,6 +44,24 @@ func TestBanAndUnban(t *testing.T) {
 	}
 }
 
+func TestBanningAgainSaysWhatHeldBefore(t *testing.T) {
+	now, later := noon.Add(10*time.Minute), noon.Add(time.Hour)
+	for _, c := range []struct {
+		until  *time.Time
+		before api.FormerBan
+		want   string
+	}{
+		{&now, api.FormerBan{By: "ann", Why: "ssh"}, "until 2026-03-01 12:10:00, SOONER than before: until it is lifted, by ann: ssh"},
+		{&now, api.FormerBan{Until: &later}, "until 2026-03-01 12:10:00, SOONER than before: until 2026-03-01 13:00:00"},
+		{&later, api.FormerBan{Until: &now, By: "ann"}, "until 2026-03-01 13:00:00; before: until 2026-03-01 12:10:00, by ann"},
+		{nil, api.FormerBan{Until: &now}, "until it is lifted; before: until 2026-03-01 12:10:00"},
+		{&now, api.FormerBan{Until: &now, Why: "x"}, "until 2026-03-01 12:10:00; before: until 2026-03-01 12:10:00: x"},
+	} {
+		daemonOf(t, &box{bans: []api.Ban{{Target: "192.0.2.7", Until: c.until, Before: &c.before}}})
+		sluice(t, "ban", "192.0.2.7").is(t, done("192.0.2.7 is banned "+c.want+"\n"))
+	}
+}
+
 func TestShowBansOfAnAddressAnAuthorOrAReason(t *testing.T) {
 	all := []api.Ban{
 		{Target: "192.0.2.7", By: "ann", Why: "SSH guessing"}, {Target: "192.0.2.0/24", By: "bob"},
@@ -104,6 +122,7 @@ func TestMonitorPrintsALineForEachEvent(t *testing.T) {
 		{Type: api.EventLink, Link: &api.Link{Name: "eth0", Exists: true, Up: true}},
 		{Type: api.EventLink, Link: &api.Link{Name: "eth0"}},
 		{Type: api.EventBan, Text: "banned", Ban: &api.Ban{Target: "192.0.2.7", Until: &until, By: "ann", Why: "attack"}},
+		{Type: api.EventBan, Text: "banned", Ban: &api.Ban{Target: "192.0.2.7", Until: &until, Before: &api.FormerBan{By: "bob"}}},
 		{Type: api.EventBan, Text: "expired", Ban: &api.Ban{Target: "192.0.2.7"}},
 		{Type: api.EventDrop, Drop: &api.Drop{Reason: "rule-drop", Packet: packet}},
 		{Type: api.EventLog, Log: &api.Logged{Verdict: "drop", Packet: packet}},

@@ -66,7 +66,7 @@ func (c *cli) printExplanation(e api.Explanation) error {
 			fmt.Fprintf(c.out, "  by the default of %s\n", h.Policy)
 		}
 		if b := h.Ban; b != nil {
-			fmt.Fprintf(c.out, "  by the ban of %s %s%s%s\n", b.Target, untilText(*b), prefixed(", by ", b.By), prefixed(": ", b.Why))
+			fmt.Fprintf(c.out, "  by the ban of %s %s%s%s\n", b.Target, untilText(b.Until), prefixed(", by ", b.By), prefixed(": ", b.Why))
 		}
 		if h.RedirectTo != "" {
 			fmt.Fprintf(c.out, "  to %s\n", h.RedirectTo)

@@ -108,9 +108,9 @@ func linkText(l api.Link) string {
 func banText(e api.Event) string {
 	text := e.Ban.Target + " " + e.Text
 	if e.Text == "banned" {
-		text += " " + untilText(*e.Ban)
+		text += " " + untilText(e.Ban.Until)
 	}
-	return text + prefixed(", by ", e.Ban.By) + prefixed(": ", e.Ban.Why)
+	return text + prefixed(", by ", e.Ban.By) + prefixed(": ", e.Ban.Why) + beforeText(*e.Ban)
 }
 
 // packetText is where and what.

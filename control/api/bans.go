@@ -30,6 +30,14 @@ type Ban struct {
 	By               string     `json:"by,omitempty"`
 	Packets          uint64     `json:"packets"` // that it dropped, at all hooks
 	LastHit          *time.Time `json:"last_hit,omitempty"`
+	Before           *FormerBan `json:"before,omitempty"` // that a new ban took the place of: in the answer to Ban and in its event
+}
+
+// FormerBan is a ban that a new one of the same target took the place of.
+type FormerBan struct {
+	Until *time.Time `json:"until,omitempty"` // none: until it is lifted
+	Why   string     `json:"why,omitempty"`
+	By    string     `json:"by,omitempty"`
 }
 
 // Ban bans sources. When it returns their next packet is dropped.

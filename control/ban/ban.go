@@ -45,6 +45,13 @@ type Ban struct {
 	Until  time.Time // zero: until it is lifted
 	Why    string
 	By     string
+	Before *Former // the ban of the target that this one took the place of; known only to who made this one
+}
+
+// Former is a ban that another took the place of.
+type Former struct {
+	Until   time.Time // zero: until it is lifted
+	Why, By string
 }
 
 // Shown is a ban with what it has dropped.
@@ -213,8 +220,8 @@ func (l *List) ban(e *entry) Ban {
 
 func (l *List) live(e *entry) bool { return e.end == 0 || e.end > l.opts.Clock.Boot() }
 
-// Add bans targets for a time, 0 for until they are lifted; what is banned already gets the new end and reason. When it
-// returns the next packet is dropped, and a kill loses nothing of the ban; it is on the disk within moments, so that a power
+// Add bans targets for a time, 0 for until they are lifted; what is banned already gets the new end and reason, be it
+// sooner than the former, which comes back as Before. When it returns the next packet is dropped, and a kill loses nothing of the ban; it is on the disk within moments, so that a power
 // cut may lose it. On an error the bans before the one that failed hold.
 func (l *List) Add(targets []netip.Prefix, d time.Duration, why, by string) ([]Ban, error) {
 	if d < 0 || d > MaxFor {
@@ -232,11 +239,16 @@ func (l *List) Add(targets []netip.Prefix, d time.Duration, why, by string) ([]B
 		if d > 0 {
 			e.end = l.opts.Clock.Boot() + d
 		}
+		var before *Former
+		if old := l.bans[p]; old != nil && l.live(old) {
+			before = &Former{l.until(old), old.Why, old.By}
+		}
 		if err := l.table.Set(p, e.end); err != nil {
 			return out, errors.Join(err, l.changed(changes))
 		}
 		l.bans[p] = e
 		b := l.ban(e)
+		b.Before = before
 		out = append(out, b)
 		r := e.record
 		r.Until = b.Until

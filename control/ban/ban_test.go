@@ -179,6 +179,34 @@ func TestBanningAgainTakesTheNewEnd(t *testing.T) {
 	}
 }
 
+func TestBanningAgainSaysWhatHeldBefore(t *testing.T) {
+	m := newMachine(t)
+	l := m.list(t)
+	before := func(d time.Duration, why string) string {
+		t.Helper()
+		bans, err := l.Add(targets(t, "192.0.2.7"), d, why, "ann")
+		if err != nil || len(bans) != 1 {
+			t.Fatalf("%v: %v", bans, err)
+		}
+		f := bans[0].Before
+		if f == nil {
+			return "nothing"
+		}
+		if f.Until.IsZero() {
+			return "no end, " + f.Why
+		}
+		return f.Until.Sub(m.wall).String() + ", " + f.Why
+	}
+	want(t, "at first", before(time.Hour, "a"), "nothing")
+	want(t, "the second", before(0, "b"), "1h0m0s, a")
+	want(t, "the third", before(time.Minute, "c"), "no end, b")
+	m.wall, m.boot = m.wall.Add(time.Hour), m.boot+time.Hour
+	want(t, "once it has ended", before(0, "d"), "nothing")
+	if found, _ := l.Find(targets(t, "192.0.2.7")[0].Addr()); found.Before != nil {
+		t.Errorf("the list itself remembers %+v", found.Before)
+	}
+}
+
 func TestUnbanTakesTheTargetsAsTheyWereBanned(t *testing.T) {
 	m := newMachine(t)
 	l := m.list(t)

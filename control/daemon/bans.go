@@ -227,6 +227,12 @@ func shownBan(s ban.Shown) api.Ban {
 	if !s.LastHit.IsZero() {
 		b.LastHit = &s.LastHit
 	}
+	if f := s.Before; f != nil {
+		b.Before = &api.FormerBan{Why: f.Why, By: f.By}
+		if !f.Until.IsZero() {
+			b.Before.Until = &f.Until
+		}
+	}
 	return b
 }
 

@@ -5,9 +5,30 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"sluice/control/api"
+	"sluice/control/ban"
 )
+
+func TestAShownBanHasWhatHeldBefore(t *testing.T) {
+	until := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		before *ban.Former
+		want   *api.FormerBan
+	}{
+		{nil, nil},
+		{&ban.Former{Why: "w", By: "ann"}, &api.FormerBan{Why: "w", By: "ann"}},
+		{&ban.Former{Until: until}, &api.FormerBan{Until: &until}},
+	} {
+		shown := shownBans([]ban.Ban{{Target: netip.MustParsePrefix("192.0.2.7/32"), Before: c.before}})
+		if diff := cmp.Diff(c.want, shown[0].Before); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
 
 func TestBansThatAreLikelyMistakesAreRefused(t *testing.T) {
 	guarded := []guard{
