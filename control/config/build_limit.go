@@ -1,5 +1,8 @@
 package config
 
+// sourceIPv6 is how long a prefix of IPv6 is one source: a host has a /64 for itself, and may send from every address of it.
+const sourceIPv6 = 64
+
 // maxBurst is how long, in seconds, a burst may take to come again at the rate.
 const maxBurst = 86400
 
@@ -17,8 +20,10 @@ func (b *builder) limit(r *rawRule) *Limit {
 		return nil
 	}
 	source := raw.Per.v == perSource
-	out := &Limit{Rate: raw.Rate.v.perSecond, Bits: raw.Rate.v.bits, PerSource: source,
-		IPv4Prefix: int(raw.IPv4Prefix.or(32)), IPv6Prefix: int(raw.IPv6Prefix.or(128))}
+	out := &Limit{Rate: raw.Rate.v.perSecond, Bits: raw.Rate.v.bits, PerSource: source, IPv4Prefix: int(raw.IPv4Prefix.or(32)), IPv6Prefix: 128}
+	if source {
+		out.IPv6Prefix = int(raw.IPv6Prefix.or(sourceIPv6))
+	}
 	for _, length := range []at{raw.IPv4Prefix.at, raw.IPv6Prefix.at} {
 		if length.written() && !source && (raw.Per.ok || !raw.Per.written()) {
 			b.add(length, bad("a prefix length is of a source").or("write per: source"))
