@@ -2,6 +2,8 @@ package compile
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"sluice/control/config"
 	"sluice/xdp/abi"
@@ -25,10 +27,52 @@ func (c *compiler) limiter(key string, id uint32, r config.Rule, at place) uint3
 		c.fail(at.pos, at.path, "no rule id is left to count what goes beyond its limit",
 			"remove rules, or wait until the counters of removed ones are released")
 	}
+	c.warnOfBurst(key, r)
 	c.limiters = append(c.limiters, classify.Limiter{
 		Rule: id, Beyond: beyond,
 		Rate: r.Limit.Rate, Burst: r.Limit.Burst, Bits: r.Limit.Bits,
 		PerSource: r.Limit.PerSource, IPv4Bits: r.Limit.IPv4Prefix, IPv6Bits: r.Limit.IPv6Prefix,
 	})
 	return uint32(len(c.limiters) - 1)
+}
+
+// warnOfBurst tells where a packet of full size costs more than the whole burst: it never passes, however long the rule was
+// idle. Packets are counted with their Ethernet header.
+func (c *compiler) warnOfBurst(key string, r config.Rule) {
+	const header = 14
+	full, on := uint64(0), ""
+	for _, name := range c.limitedLinks(key, r) {
+		mtu := defaultMTU
+		if link := c.link(name); link != nil {
+			mtu = link.MTU
+		}
+		if i := slices.IndexFunc(c.cfg.Interfaces, func(i config.Interface) bool { return i.Name == name && i.MTU != 0 }); i >= 0 {
+			mtu = c.cfg.Interfaces[i].MTU
+		}
+		if uint64(mtu+header) > full {
+			full, on = uint64(mtu+header), name
+		}
+	}
+	if r.Limit.Bits && r.Limit.Burst < full {
+		c.warn = append(c.warn, fmt.Sprintf("%s: packets of full size never pass: they have %d bytes on %s, and the burst is of %d; write burst: %dB or more",
+			key, full, on, r.Limit.Burst, full))
+	}
+}
+
+// limitedLinks are the interfaces whose packets a rule judges, as far as the file names them.
+func (c *compiler) limitedLinks(key string, r config.Rule) []string {
+	if of, ok := strings.CutPrefix(key, "workload/"); ok {
+		name, _, _ := strings.Cut(of, "/")
+		return []string{c.cfg.WorkloadByName(name).Interface}
+	}
+	if len(r.Interfaces) > 0 {
+		return r.Interfaces
+	}
+	var out []string
+	for _, i := range c.cfg.Interfaces {
+		if i.Role == config.RoleUplink {
+			out = append(out, i.Name)
+		}
+	}
+	return out
 }

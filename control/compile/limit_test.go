@@ -39,7 +39,7 @@ func TestLimitersAreOneTableInWhichIngressComesFirst(t *testing.T) {
 		{Rule: id("ingress/d"), Beyond: id("ingress/d/beyond"), Rate: 1e9, Burst: 1e6, Bits: true, IPv4Bits: 32, IPv6Bits: 128},
 	}
 	all := append(slices.Clone(ingress),
-		classify.Limiter{Rule: id("egress/b"), Beyond: id("egress/b/beyond"), Rate: 100, Burst: 10, PerSource: true, IPv4Bits: 32, IPv6Bits: 128},
+		classify.Limiter{Rule: id("egress/b"), Beyond: id("egress/b/beyond"), Rate: 100, Burst: 10, PerSource: true, IPv4Bits: 32, IPv6Bits: 64},
 		classify.Limiter{Rule: id("workload/w/ingress/b"), Beyond: id("workload/w/ingress/b/beyond"), Rate: 8000, Burst: 15180, Bits: true, IPv4Bits: 32, IPv6Bits: 128},
 		classify.Limiter{Rule: id("workload/v/egress/b"), Beyond: id("workload/v/egress/b/beyond"), Rate: 5e6, Burst: 500_000, IPv4Bits: 32, IPv6Bits: 128},
 	)
@@ -60,6 +60,26 @@ func TestLimitersAreOneTableInWhichIngressComesFirst(t *testing.T) {
 			if want := map[string]uint32{"d": 1000}[r.Name]; r.Sample != want {
 				t.Errorf("%s/%s logs one in %d, want %d", p.Name, r.Name, r.Sample, want)
 			}
+		}
+	}
+}
+
+func TestABurstBelowOnePacketOfFullSizeIsWarnedOf(t *testing.T) {
+	const never = "packets of full size never pass: they have %d bytes on %s, and the burst is of %d; write burst: %[1]dB or more"
+	jumbo := "interfaces: [{name: eth0, role: uplink, addresses: [198.18.0.2/30]}, {name: eth1, role: uplink, mtu: 9000}, {name: eth2, role: downstream, mtu: 9500}]\n"
+	for _, c := range []struct{ name, file, want string }{
+		{"below", uplink + "policy: {ingress: {rules: [{name: r, action: limit, limit: {rate: 1Mbps, burst: 1500B}}]}}", "ingress/r: " + fmt.Sprintf(never, 1514, "eth0", 1500)},
+		{"one packet", uplink + "policy: {ingress: {rules: [{name: r, action: limit, limit: {rate: 1Mbps, burst: 1514B}}]}}", ""},
+		{"the least that the file gets by itself", uplink + "policy: {ingress: {rules: [{name: r, action: limit, limit: {rate: 1kbps}}]}}", ""},
+		{"packets", uplink + "policy: {ingress: {rules: [{name: r, action: limit, limit: {rate: 1kpps, burst: 1p}}]}}", ""},
+		{"the file's MTU", jumbo + "policy: {egress: {rules: [{name: r, action: limit, limit: {rate: 1Mbps, burst: 9kB}}]}}", "egress/r: " + fmt.Sprintf(never, 9014, "eth1", 9000)},
+		{"of the interfaces of the rule", jumbo + "policy: {ingress: {rules: [{name: r, interfaces: [eth0], action: limit, limit: {rate: 1Mbps, burst: 9kB}}]}}", ""},
+		{"of a workload", uplink + "workloads: [{name: w, interface: v, addresses: [10.0.1.1], egress: {rules: [{name: r, action: limit, limit: {rate: 1Mbps, burst: 1kB}}]}}]",
+			"workload/w/egress/r: " + fmt.Sprintf(never, 1514, "v", 1000)},
+	} {
+		d := compile(t, parse(t, c.file), Runtime{}, facts("eth0", "eth1", "eth2", "v"))
+		if got := strings.Join(d.Warnings, "\n"); got != c.want {
+			t.Errorf("%s: warnings %q, want %q", c.name, got, c.want)
 		}
 	}
 }
