@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 func (b *builder) sets(raw []rawSet) {
@@ -129,6 +130,9 @@ func (b *builder) dangling(text string) problem {
 	p := bad("no set or workload is named %q", text)
 	if b.counts[b.file] > 10*maxShown {
 		return p // nobody will read the hint, and each costs a comparison with every name
+	}
+	if slices.Contains([]string{"any", "all", "everything", "world", "internet"}, strings.ToLower(text)) {
+		return p.or("leave the key out: then every address matches")
 	}
 	var all []string
 	for known := range b.names {

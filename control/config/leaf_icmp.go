@@ -112,7 +112,7 @@ func (i *icmpType) of(p Protocol) (ICMPType, problem) {
 		number, family, other = known.v6, "icmpv6", "icmp"
 	}
 	if number == "" {
-		wrong := bad("%s is of %s, and the rule is about %s", i.name, other, family)
+		wrong := bad("%s is of %s, not of %s", i.name, other, family)
 		if twin := icmpTwin(i.name); twin != "" {
 			return ICMPType{}, wrong.or("write %s, or protocol: %s", twin, other)
 		}

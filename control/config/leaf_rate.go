@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"regexp"
 	"strings"
 )
@@ -25,9 +26,8 @@ var rateRegexp = regexp.MustCompile(ratePattern)
 func (r *rate) takes() takes     { return text }
 func (r *rate) describe() schema { return schema{"pattern": ratePattern} }
 func (r *rate) parse(s string) problem {
-	const hint = "write packets or bits per second, such as 10kpps or 1Gbps"
 	if !rateRegexp.MatchString(s) {
-		return misspelt("rate", s, rateRegexp, hint)
+		return misspelt("rate", s, rateRegexp, rateSpellings, "write a whole number of pps or bps, with k, M or G before it: 500pps, 10kpps, 1Gbps")
 	}
 	r.bits = strings.HasSuffix(s, "bps")
 	n, fits := multiplied(s[:len(s)-3])
@@ -59,7 +59,7 @@ func (b *burst) takes() takes     { return text }
 func (b *burst) describe() schema { return schema{"pattern": burstPattern} }
 func (b *burst) parse(s string) problem {
 	if !burstRegexp.MatchString(s) {
-		return misspelt("burst", s, burstRegexp, "write packets or bytes, such as 20kp or 1MB")
+		return misspelt("burst", s, burstRegexp, burstSpellings, "write a whole number of packets (p) or bytes (B), with k, M or G before it: 500p, 20kp, 1MB")
 	}
 	n, fits := multiplied(s[:len(s)-1])
 	if !fits {
@@ -69,13 +69,25 @@ func (b *burst) parse(s string) problem {
 	return problem{}
 }
 
-// misspelt refuses what is no quantity. Where only blanks or the case of the multiple are wrong, the hint is the answer.
-func misspelt(what, s string, right *regexp.Regexp, hint string) problem {
-	near := strings.ReplaceAll(s, " ", "")
-	for _, r := range []string{near, strings.Replace(near, "K", "k", 1), strings.Replace(near, "m", "M", 1), strings.Replace(near, "g", "G", 1)} {
-		if right.MatchString(r) {
-			hint = "write " + r
-			break
+// What people write for the unit behind the multiple. Bytes per second are none of them: that would be an eighth.
+const (
+	rateSpellings  = `^([1-9][0-9]*)([kKmMgG]?)(?:(pps|pp|p/s|pkts?/s|packets?/s|packets?|p)|(bps|b/s|bits?/s|bits?|b))$`
+	burstSpellings = `^([1-9][0-9]*)([kKmMgG]?)(?:(p|pp|pps|pkts?|packets?)|(B|[Bb]ytes?))$`
+)
+
+// misspelt refuses what is no quantity. Where only blanks, the case of the multiple or the spelling of the unit are wrong,
+// the hint is the answer. spellings has the number, the multiple, and the unit as packets or as the other.
+func misspelt(what, s string, right *regexp.Regexp, spellings, hint string) problem {
+	m := regexp.MustCompile(spellings).FindStringSubmatch(strings.ReplaceAll(s, " ", ""))
+	if m != nil {
+		multiple := map[string]string{"K": "k", "m": "M", "g": "G"}
+		units := map[string][2]string{"rate": {"pps", "bps"}, "burst": {"p", "B"}}[what]
+		unit := units[0]
+		if m[4] != "" {
+			unit = units[1]
+		}
+		if near := m[1] + cmp.Or(multiple[m[2]], m[2]) + unit; right.MatchString(near) {
+			hint = "write " + near
 		}
 	}
 	return bad("%q is not a %s", s, what).or("%s", hint)

@@ -104,9 +104,15 @@ func (r *reader) document(contents []byte) *yaml.Node {
 	}
 	in := yaml.NewDecoder(bytes.NewReader(contents))
 	var doc, second yaml.Node
-	if err := in.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
-		r.add(r.syntax(contents, err))
-		return nil
+	err := in.Decode(&doc)
+	if wrong := err != nil && !errors.Is(err, io.EOF); wrong || bytes.Contains(contents, []byte("! ")) {
+		if mended := r.unquotedFlags(contents); mended != nil {
+			return r.document(mended) // for what else is wrong
+		}
+		if wrong {
+			r.add(r.syntax(contents, err))
+			return nil
+		}
 	}
 	switch err := in.Decode(&second); {
 	case errors.Is(err, io.EOF):
@@ -140,9 +146,6 @@ func (r *reader) syntax(contents []byte, err error) (at, problem) {
 		return at{pos: pos}, bad("anchors and aliases are not supported").or("put a value that begins with * in quotes")
 	}
 	for i, line := range strings.Split(string(contents), "\n") {
-		if at := unquotedFlag.FindStringSubmatchIndex(line); at != nil { // [syn, !ack] ends in the middle of a tag
-			return placeOf(r.file, i, line, at[2]), tagged(&yaml.Node{Tag: line[at[2]:at[3]]})
-		}
 		indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
 		if tab := strings.IndexByte(indent, '\t'); tab >= 0 && (pos.Line == 0 || i < pos.Line+1) {
 			return at{pos: Pos{r.file, i + 1, tab + 1}}, bad("a tab indents this line").or("indent with spaces")
@@ -152,7 +155,28 @@ func (r *reader) syntax(contents []byte, err error) (at, problem) {
 }
 
 // unquotedFlag is a TCP flag that must be clear, as it stands without quotes.
-var unquotedFlag = regexp.MustCompile(`^(?:[^#"']|"[^"]*"|'[^']*')*[\s\[,](!(?:fin|syn|rst|psh|ack|urg|ece|cwr))\b`)
+var unquotedFlag = regexp.MustCompile(`^(?:[^#"']|"[^"]*"|'[^']*')*[\s\[,](!(\s*)(fin|syn|rst|psh|ack|urg|ece|cwr))\b`)
+
+// unquotedFlags reports them, and returns the file without their exclamation marks and with everything else in its place;
+// nil: there are none. [syn, !ack] ends in the middle of a tag, so that the library reads no more of the file, and
+// [! ack] is ack to it.
+func (r *reader) unquotedFlags(contents []byte) []byte {
+	lines := strings.Split(string(contents), "\n")
+	found := false
+	for i, line := range lines {
+		for at := unquotedFlag.FindStringSubmatchIndex(line); at != nil; at = unquotedFlag.FindStringSubmatchIndex(line) {
+			found = true
+			blanks, flag := line[at[4]:at[5]], line[at[6]:at[7]]
+			r.add(placeOf(r.file, i, line, at[2]), tagged(&yaml.Node{Tag: "!" + flag}))
+			line = line[:at[2]] + flag + " " + blanks + line[at[3]:]
+		}
+		lines[i] = line
+	}
+	if !found {
+		return nil
+	}
+	return []byte(strings.Join(lines, "\n"))
+}
 
 func placeOf(file string, line int, text string, offset int) at {
 	return at{pos: Pos{file, line + 1, utf8.RuneCountInString(text[:offset]) + 1}}
