@@ -16,12 +16,17 @@ func (c *cli) explainCmd() *cobra.Command {
 		Long: `The packet is not sent and counts nowhere.
 
 SPEC is PROTOCOL FROM > TO [OPTION=VALUE]...: tcp, udp, udplite or sctp with ports, others without; an IPv6 address that
-has a port stands in brackets. The options are flags=SA (FSRPAUEW or none), type=, code= and id= of ICMP, ttl=, dscp=46,
-vlan=100 (twice for two tags), length= of the IP packet or len= of the frame, frag=0+ (a first fragment) or
-frag=1480 (a last one), src-mac= and dst-mac=.`,
+has a port stands in brackets. The options are, in the words of rules or in numbers:
+
+  flags=syn,!ack        or letters of FSRPAUEW: flags=SA, flags=none; what is not named is clear
+  type=echo-request     of ICMP, or type=8 and code=, or type=3/4; id= of an echo
+  dscp=ef               or dscp=46
+  fragment=first        or later, whole; or frag=0+ (a first fragment), frag=1480 (a last one)
+  ttl=64   vlan=100 (twice for two tags)   length= of the IP packet, or len= of the frame   src-mac=   dst-mac=`,
 		Example: `  sluice explain --in eth0 --packet 'tcp 192.0.2.7:1234 > 203.0.113.9:443 flags=S'
   sluice explain --in web-1 --packet 'udp [2001:db8::10]:5353 > [2001:db8::53]:53'
-  sluice explain --out eth0 --packet 'icmp 198.18.0.2 > 198.18.0.1 type=8'`,
+  sluice explain --in eth0 --packet 'tcp 192.0.2.7:1234 > 203.0.113.9:443 flags=syn,ack dscp=ef'
+  sluice explain --out eth0 --packet 'icmp 198.18.0.2 > 198.18.0.1 type=echo-request'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out, _ := cmd.Flags().GetString("out")
 			if (request.Interface == "") == (out == "") || request.Packet == "" {

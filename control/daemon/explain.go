@@ -18,7 +18,11 @@ import (
 // Explain runs the twins of the live programs on a packet, hook by hook for as long as it passes, and says which rules
 // were passed over and where the one that acted stands.
 func (d *Daemon) Explain(ctx context.Context, r api.ExplainRequest) (api.Explanation, error) {
-	spec, err := packet.Parse(r.Packet)
+	line, err := spelled(r.Packet)
+	if err != nil {
+		return api.Explanation{}, refused(err)
+	}
+	spec, err := packet.Parse(line)
 	if err != nil {
 		return api.Explanation{}, refused(err)
 	}

@@ -109,7 +109,7 @@ func TestParseSaysWhatIsWrongAndWhatWouldBeRight(t *testing.T) {
 		{"tcp 192.0.2.7:1 > 203.0.113.9:2 frag=3", "multiple of 8"},
 		{"tcp 192.0.2.7:1 > 203.0.113.9:2 frag=0", "leave frag out"},
 		{"tcp 192.0.2.7 > 203.0.113.9 frag=65528 len=60", "more than an IP packet holds"},
-		{"tcp 192.0.2.7:1 > 203.0.113.9:2 colour=red", "there are flags ttl"},
+		{"tcp 192.0.2.7:1 > 203.0.113.9:2 colour=red", "want one of flags ttl"},
 		{"tcp 192.0.2.7:1 > 203.0.113.9:2 syn", "OPTION=VALUE"},
 		{"tcp 192.0.2.7:1 > 203.0.113.9:2 src-mac=1", "02:00:00:00:00:01"},
 	}

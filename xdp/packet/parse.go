@@ -64,6 +64,9 @@ func parseProtocol(word string) (uint8, error) {
 func (s *Spec) parseEndpoint(word string) (netip.Addr, uint16, error) {
 	if !s.HasPorts() {
 		addr, err := netip.ParseAddr(strings.Trim(word, "[]"))
+		if err != nil && s.Offset != 0 {
+			return netip.Addr{}, 0, fmt.Errorf("address %q: a later fragment shows no ports: want an IPv4 or IPv6 address alone, as in 192.0.2.7 or 2001:db8::7", word)
+		}
 		if err != nil || addr.Zone() != "" {
 			return netip.Addr{}, 0, fmt.Errorf("address %q: want an IPv4 or IPv6 address without a port, as in 192.0.2.7 or 2001:db8::7", word)
 		}
@@ -132,7 +135,7 @@ func (s *Spec) option(key, value string) error {
 	case "dst-mac":
 		s.DstMAC, err = parseMAC(value)
 	default:
-		return fmt.Errorf("no such option; there are %s", optionNames)
+		return fmt.Errorf("no such option: want one of %s, or fragment", optionNames)
 	}
 	return err
 }
@@ -160,14 +163,14 @@ func (s *Spec) parseFlags(text string) error {
 		return nil
 	}
 	for _, letter := range strings.ToUpper(text) {
-		bit := strings.IndexRune(flagLetters, letter)
+		bit := strings.IndexRune(FlagLetters, letter)
 		if bit < 0 {
-			return fmt.Errorf("flags are letters of %s or \"none\", as in flags=SA", flagLetters)
+			return fmt.Errorf("flags are letters of %s or \"none\", as in flags=SA", FlagLetters)
 		}
 		s.TCPFlags |= 1 << bit
 	}
 	if s.TCPFlags == 0 {
-		return fmt.Errorf("flags are letters of %s or \"none\", as in flags=SA", flagLetters)
+		return fmt.Errorf("flags are letters of %s or \"none\", as in flags=SA", FlagLetters)
 	}
 	return nil
 }

@@ -73,7 +73,8 @@ var protocols = []struct {
 	number uint8
 }{{"tcp", TCP}, {"udp", UDP}, {"sctp", SCTP}, {"icmp", ICMP}, {"icmpv6", ICMPv6}, {"gre", GRE}, {"esp", ESP}, {"udplite", UDPLite}}
 
-const flagLetters = "FSRPAUEW" // bit 0 first, as tcpdump has them
+// FlagLetters are those of flags=, bit 0 first, as tcpdump has them.
+const FlagLetters = "FSRPAUEW"
 
 // String is the line that Parse reads.
 func (s Spec) String() string {
@@ -149,7 +150,7 @@ func protocolName(number uint8) string {
 
 func flagText(flags uint8) string {
 	var b strings.Builder
-	for i, letter := range flagLetters {
+	for i, letter := range FlagLetters {
 		if flags&(1<<i) != 0 {
 			b.WriteRune(letter)
 		}
