@@ -2,6 +2,7 @@ package progrun_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"slices"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	sluice "sluice/xdp"
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
+	"sluice/xdp/pin"
 	"sluice/xdp/xsk"
 )
 
@@ -179,16 +181,97 @@ func TestASocketThatTheFileDropsIsTakenAway(t *testing.T) {
 		t.Fatalf("sockets %+v: %v", sockets, err)
 	}
 	gone := sockets[0].Path
+	if doors, counters := s.doors(t); doors != 2 || counters != 2 {
+		t.Errorf("programs know %d doors and count for %d, not 2", doors, counters)
+	}
 	s.load(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}))
 	s.path(t)
 	if _, err := os.Stat(gone); !os.IsNotExist(err) {
 		t.Errorf("the pin of the removed socket: %v", err)
+	}
+	if doors, counters := s.doors(t); doors != 1 || counters != 1 {
+		t.Errorf("programs know %d doors and count for %d, not 1", doors, counters)
 	}
 	if err := s.Down(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(s.dir); !os.IsNotExist(err) {
 		t.Errorf("down left %s", s.dir)
+	}
+}
+
+// doors are how many entries the map of sockets has, and that of their losses.
+func (s *site) doors(t *testing.T) (doors, counters int) {
+	t.Helper()
+	var (
+		key    abi.SocketKey
+		id     uint32
+		perCPU []abi.SocketLosses
+	)
+	known := s.openMap(t, "xdp-sockets", 1).Iterate()
+	for known.Next(&key, &id) {
+		doors++
+	}
+	counted := s.openMap(t, "socket-losses", 2).Iterate()
+	for counted.Next(&id, &perCPU) {
+		counters++
+	}
+	if err := errors.Join(known.Err(), counted.Err()); err != nil {
+		t.Fatal(err)
+	}
+	return doors, counters
+}
+
+// TestWithTheLastSocketNobodyCountsLosses: the program at the tracepoint goes as well.
+func TestWithTheLastSocketNobodyCountsLosses(t *testing.T) {
+	s := newSite(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}))
+	dir := pin.At(s.dir)
+	pins := []string{dir.TracePath("xdp_redirect_err-v1"), dir.StateMapPath("socket-losses", 2)}
+	for _, pinned := range pins {
+		if _, err := os.Stat(pinned); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.load(t, generation(classify.Drop))
+	for _, pinned := range pins {
+		if _, err := os.Stat(pinned); !os.IsNotExist(err) {
+			t.Errorf("%s is left: %v", pinned, err)
+		}
+	}
+	s.load(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}))
+	s.path(t) // and is counted again
+}
+
+// TestLossesAreCountedWhereTheyAreRead: a program at the tracepoint that another version left has counters of its own.
+func TestLossesAreCountedWhereTheyAreRead(t *testing.T) {
+	g := bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}})
+	s := newSite(t, g)
+	if err := os.Remove(pin.At(s.dir).StateMapPath("socket-losses", 2)); err != nil {
+		t.Fatal(err)
+	}
+	g.Ingress.Default = classify.Accept // another generation, with the same door
+	s.load(t, g)
+	s.bind(t, s.path(t), 0, 0)
+	if err := sendFrames(ifindex(t, "tor"), dnsQuery(), 3); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitCounters(t, 3)
+	sockets, err := s.Sockets(t.Context())
+	if want := (xsk.Losses{NoFrame: 3}); err != nil || sockets[0].Lost != want {
+		t.Errorf("lost: %+v, %v", sockets, err)
+	}
+}
+
+// TestLossesThatNobodyCountsAreNotShownAsNone: the rest works where the tracepoint is not to be had.
+func TestLossesThatNobodyCountsAreNotShownAsNone(t *testing.T) {
+	s := newSite(t, generation(classify.Drop))
+	if err := os.Mkdir(pin.At(s.dir).TracePath("xdp_redirect_err-v1"), 0o700); err != nil { // in the place of its pin
+		t.Fatal(err)
+	}
+	s.load(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}))
+	sockets, err := s.Sockets(t.Context())
+	if err != nil || len(sockets) != 1 || sockets[0].Counted {
+		t.Errorf("sockets %+v: %v", sockets, err)
 	}
 }
 
