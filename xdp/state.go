@@ -49,6 +49,9 @@ type Generation struct {
 	// SYNListeners are those whose SYNs rules with syn_cookie have answered: sorted, at most abi.MaxSYNListeners. A SYN to
 	// another address or port that such a rule matches passes.
 	SYNListeners []netip.AddrPort
+	// Workloads are the addresses of workloads, where there are SYNListeners: nobody behind an uplink has one, so SYNs from
+	// them are not answered. Sorted.
+	Workloads []netip.Addr
 	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
 	// of the content.
 	Tables *classify.Tables `json:"-"`

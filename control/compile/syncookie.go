@@ -23,6 +23,7 @@ type protected struct {
 	listeners []netip.AddrPort // sorted
 	own       bool             // some are the box's
 	links     []string         // of workloads that have some: sorted
+	workloads []netip.Addr     // addresses of all workloads, those that are away included: sorted
 }
 
 // LooksBehind names the interfaces behind which compiling cfg has to look: Facts.Host.Behind.
@@ -70,6 +71,9 @@ func (c *compiler) synCookies() protected {
 		p.links = append(p.links, link)
 	}
 	slices.Sort(p.links)
+	if len(p.listeners) > 0 {
+		p.workloads = c.workloadAddresses()
+	}
 	c.cookieSettings(p)
 	return p
 }
@@ -87,6 +91,14 @@ func (c *compiler) listenerOwners() map[netip.Addr]string {
 		owners[a] = ""
 	}
 	return owners
+}
+
+func (c *compiler) workloadAddresses() []netip.Addr {
+	var all []netip.Addr
+	for _, w := range c.cfg.Workloads {
+		all = append(all, w.Addresses...)
+	}
+	return sortedAddrs(all)
 }
 
 // listenerAddresses are those that a rule protects. What it matches beyond them is an error: nobody would notice that it

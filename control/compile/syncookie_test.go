@@ -63,6 +63,13 @@ func TestListenersOfSYNCookie(t *testing.T) {
 			if diff := cmp.Diff(c.want, d.XDP.Generation.SYNListeners, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 				t.Errorf("listeners (- wanted, + got):\n%s", diff)
 			}
+			var workloads []netip.Addr
+			if c.want != nil { // vm-1 has no listeners, and its address is not to be answered all the same
+				workloads = []netip.Addr{netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("203.0.113.11"), netip.MustParseAddr("fd00:1::10")}
+			}
+			if got := d.XDP.Generation.Workloads; !slices.Equal(got, workloads) {
+				t.Errorf("addresses of workloads %v, want %v", got, workloads)
+			}
 			if got := rule(t, d.XDP.Generation.Ingress, "flood").Action; got != classify.SYNCookie {
 				t.Errorf("the action is %v", got)
 			}

@@ -26,6 +26,7 @@ func protecting() xdp.Generation {
 		Protocol: 6, Ports: []classify.PortRange{{First: 443, Last: 443}, {First: 8443, Last: 8443}}, Action: classify.SYNCookie})
 	g.Self = []netip.Addr{dst4, dst6}
 	g.SYNListeners = []netip.AddrPort{netip.AddrPortFrom(dst4, 443), netip.AddrPortFrom(dst6, 443)}
+	g.Workloads = []netip.Addr{netip.MustParseAddr("203.0.113.20"), netip.MustParseAddr("2001:db8::20")}
 	return g
 }
 
@@ -280,6 +281,8 @@ func TestWhatIsNoSYNForAListenerOfOursPasses(t *testing.T) {
 		{"a signed one", frame4(6, syn(join([]byte{19, 18}, make([]byte, 16), []byte{1, 1})...))},
 		{"one with TCP-AO", frame4(6, syn(join([]byte{29, 16}, make([]byte, 14))...))},
 		{"from itself", from4(dst4.String(), frame4(6, plain))},
+		{"from a workload's address", from4("203.0.113.20", frame4(6, plain))},
+		{"from a workload's address over IPv6", ether(typeIP6, ip6(6, 64, netip.MustParseAddr("2001:db8::20"), plain))},
 		{"from loopback", from4("127.0.0.1", frame4(6, plain))},
 		{"from this network", from4("0.0.0.1", frame4(6, plain))},
 		{"from a group", from4("224.0.0.1", frame4(6, plain))},

@@ -30,6 +30,14 @@ struct {
 	__type(value, __u64);
 } uplink_macs SEC(".maps");
 
+/* The addresses of workloads. Where nothing is answered it is empty. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, union addr);
+	__type(value, __u8);
+} workload_addrs SEC(".maps");
+
 /* One answer in the making. */
 struct syn {
 	struct tcphdr tcp; /* the SYN's, then the SYN-ACK's */
@@ -73,12 +81,16 @@ static __always_inline bool is_for_us(const struct ethhdr *eth, __u32 ifindex)
 	return true;
 }
 
-/* Sources that no answer may go to: the kernel drops them, or has its own mind about them. */
+/*
+ * Sources that no answer may go to: the kernel drops them, or has its own mind about them. What claims to come from
+ * the box or from a workload is martian by an uplink and tcx drops it there, but not by a workload's VLAN of the same NIC:
+ * tcx sees the interface, and XDP only the tag. So it passes.
+ */
 static __always_inline bool is_answerable(const struct ethhdr *eth, const struct packet *p)
 {
 	if (!is_for_us(eth, p->ifindex) || (eth->h_source[0] & 1)) /* a group's */
 		return false;
-	if (bpf_map_lookup_elem(&self, &p->src)) /* itself: "land" */
+	if (bpf_map_lookup_elem(&self, &p->src) || bpf_map_lookup_elem(&workload_addrs, &p->src))
 		return false;
 	if (p->family == 6)
 		return p->src.byte[0] != 0xff &&
