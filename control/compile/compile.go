@@ -206,6 +206,7 @@ func (c *compiler) xdp() xdp.State {
 		Sockets:   c.sockets(),
 
 		SYNListeners: c.cookies.listeners,
+		Refuses:      c.cookies.refuses,
 		Workloads:    c.cookies.workloads,
 	}}
 	for _, i := range c.cfg.Interfaces {

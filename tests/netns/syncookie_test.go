@@ -33,6 +33,9 @@ func newProtected(t *testing.T) *site {
 		"      - {name: web-flood, to: [self, web-1, web-2], protocol: tcp, ports: [80, 8080], action: syn_cookie}\n")
 	s.write(strings.ReplaceAll(s.file, "ports: [80], action: accept", "ports: [80, 8080], action: accept"))
 	s.takesXDPAnswers()
+	if err := s.Workload(2).Sysctl("net/ipv4/tcp_sack", "0"); err != nil { // as after CVE-2019-11477
+		t.Fatal(err)
+	}
 	s.start()
 	s.established()
 	return s
@@ -247,7 +250,11 @@ func TestTheKernelCompletesWhatXDPAnsweredWithACookie(t *testing.T) {
 	}
 	group := servers[4]
 	for range 30 {
-		s.carries(s.byCookie(s.Client, netip.AddrPortFrom(group.at, cookiePort)), 100)
+		conn := s.byCookie(s.Client, netip.AddrPortFrom(group.at, cookiePort))
+		s.carries(conn, 100)
+		if ours := info(t, conn); ours.Options&(optTimestamps|optSACK|optWScale) != optTimestamps|optWScale {
+			t.Errorf("%s, without SACK: options %#x at the client", group.name, ours.Options)
+		}
 	}
 	one, other := listening[group.at].count.Load(), listening[netip.Addr{}].count.Load()
 	if one == 0 || other == 0 {

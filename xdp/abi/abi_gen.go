@@ -430,7 +430,8 @@ type SYNListener struct {
 	WindowScale uint8  // valid with LISTENER_WINDOW_SCALE
 	Flags       uint8  // LISTENER_*
 	Fresh       uint8  // those of this period
-	_           [7]uint8
+	Refused     uint8  // those that its namespace is set not to take: Go's
+	_           [6]uint8
 }
 
 // Hook is enum hook.

@@ -88,7 +88,7 @@ struct syn_listener_key {
 };
 
 /*
- * A protected (address, port). Go makes the entry, all zero; XDP writes passed_ns, tcx the rest, from the listener's own
+ * A protected (address, port). Go makes the entry; XDP writes passed_ns, tcx the rest, from the listener's own
  * SYN-ACKs. So an answer says what the listener itself would, whatever its socket options and sysctls are. 0: not seen.
  */
 struct syn_listener {
@@ -101,7 +101,8 @@ struct syn_listener {
 	__u8 window_scale; /* valid with LISTENER_WINDOW_SCALE */
 	__u8 flags;	   /* LISTENER_* */
 	__u8 fresh;	   /* those of this period */
-	__u8 pad[7];
+	__u8 refused;	   /* those that its namespace is set not to take: Go's */
+	__u8 pad[6];
 };
 #define LISTENER_PERIOD_NS    5000000000ll
 #define LISTENER_TIMESTAMPS   1
