@@ -365,7 +365,7 @@ type Limiter struct {
 	Rule   uint32 // stable id: its buckets
 	Beyond uint32 // id of the counter of what it drops, in rule_hits
 	Burst  uint64 // ticks that a bucket may be ahead of now
-	Most   uint64 // ticks that one can be ahead: burst and one packet. More is of another rate, or of no bucket
+	Mark   uint64 // of what the limit allows: buckets of another mark are another's. Never 0
 	Mult   uint64 // ticks of a packet or byte: mult >> shift
 	Shift  uint8
 	Flags  uint8 // LIMIT_*
@@ -377,8 +377,9 @@ type Limiter struct {
 
 // LimitBucket is struct limit_bucket, 64 bytes.
 type LimitBucket struct {
-	Tat uint64
-	_   [56]byte
+	Tat  uint64
+	Mark uint64 // of the limit that it is of; 0: of none yet
+	_    [48]byte
 }
 
 // LimitWay is struct limit_way, 16 bytes.
