@@ -15,7 +15,6 @@ import (
 	sluice "sluice/xdp"
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
-	"sluice/xdp/pin"
 	"sluice/xdp/xsk"
 )
 
@@ -30,8 +29,14 @@ type bypasser struct {
 // bind makes a socket on queue 0 with room for as many frames, and registers it for a queue.
 func (s *site) bind(t *testing.T, path string, frames int, queue uint32) *bypasser {
 	t.Helper()
+	return s.bindRing(t, path, frames, 64, queue)
+}
+
+// bindRing is bind with a receive ring of so many frames.
+func (s *site) bindRing(t *testing.T, path string, frames, ring int, queue uint32) *bypasser {
+	t.Helper()
 	socket, err := xdp.NewSocket(s.uplink, 0, &xdp.SocketOptions{NumFrames: 64, FrameSize: 2048,
-		FillRingNumDescs: 64, CompletionRingNumDescs: 64, RxRingNumDescs: 64, TxRingNumDescs: 64})
+		FillRingNumDescs: 64, CompletionRingNumDescs: 64, RxRingNumDescs: ring, TxRingNumDescs: 64})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,42 +143,6 @@ func TestBypassHandsPacketsToTheRegisteredSocket(t *testing.T) {
 	}
 }
 
-func TestBypassCountsWhatDoesNotFit(t *testing.T) {
-	s := newSite(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}))
-	c := s.bind(t, s.path(t), 2, 0) // a fill ring of two frames
-	if err := sendFrames(ifindex(t, "tor"), dnsQuery(), 10); err != nil {
-		t.Fatal(err)
-	}
-	s.awaitCounters(t, 10)
-	got := c.receive(t, 2)
-	sockets, err := s.Sockets(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := (xsk.Losses{NoFrame: 8}); len(got) != 2 || sockets[0].Lost != want {
-		t.Errorf("%d of 10 frames arrived, lost: %+v", len(got), sockets[0].Lost)
-	}
-}
-
-func TestASocketOfAnotherQueueLosesPacketsVisibly(t *testing.T) {
-	s := newSite(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}))
-	path := s.path(t)
-	addVeth(t, "second", "far")
-	elsewhere := &site{uplink: ifindex(t, "second")}
-	elsewhere.bind(t, path, 64, 0) // bound to an interface that the door is not of
-	if err := sendFrames(ifindex(t, "tor"), dnsQuery(), 3); err != nil {
-		t.Fatal(err)
-	}
-	s.awaitCounters(t, 3)
-	sockets, err := s.Sockets(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := (xsk.Losses{WrongPlace: 3}); sockets[0].Lost != want {
-		t.Errorf("lost: %+v", sockets[0].Lost)
-	}
-}
-
 func TestASocketThatTheFileDropsIsTakenAway(t *testing.T) {
 	s := newSite(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}, xsk.Socket{Name: "app.1", Interfaces: []string{"uplink", "absent"}}))
 	sockets, err := s.Sockets(t.Context())
@@ -220,59 +189,6 @@ func (s *site) doors(t *testing.T) (doors, counters int) {
 		t.Fatal(err)
 	}
 	return doors, counters
-}
-
-// TestWithTheLastSocketNobodyCountsLosses: the program at the tracepoint goes as well.
-func TestWithTheLastSocketNobodyCountsLosses(t *testing.T) {
-	s := newSite(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}))
-	dir := pin.At(s.dir)
-	pins := []string{dir.TracePath("xdp_redirect_err-v1"), dir.StateMapPath("socket-losses", 2)}
-	for _, pinned := range pins {
-		if _, err := os.Stat(pinned); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.load(t, generation(classify.Drop))
-	for _, pinned := range pins {
-		if _, err := os.Stat(pinned); !os.IsNotExist(err) {
-			t.Errorf("%s is left: %v", pinned, err)
-		}
-	}
-	s.load(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}))
-	s.path(t) // and is counted again
-}
-
-// TestLossesAreCountedWhereTheyAreRead: a program at the tracepoint that another version left has counters of its own.
-func TestLossesAreCountedWhereTheyAreRead(t *testing.T) {
-	g := bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}})
-	s := newSite(t, g)
-	if err := os.Remove(pin.At(s.dir).StateMapPath("socket-losses", 2)); err != nil {
-		t.Fatal(err)
-	}
-	g.Ingress.Default = classify.Accept // another generation, with the same door
-	s.load(t, g)
-	s.bind(t, s.path(t), 0, 0)
-	if err := sendFrames(ifindex(t, "tor"), dnsQuery(), 3); err != nil {
-		t.Fatal(err)
-	}
-	s.awaitCounters(t, 3)
-	sockets, err := s.Sockets(t.Context())
-	if want := (xsk.Losses{NoFrame: 3}); err != nil || sockets[0].Lost != want {
-		t.Errorf("lost: %+v, %v", sockets, err)
-	}
-}
-
-// TestLossesThatNobodyCountsAreNotShownAsNone: the rest works where the tracepoint is not to be had.
-func TestLossesThatNobodyCountsAreNotShownAsNone(t *testing.T) {
-	s := newSite(t, generation(classify.Drop))
-	if err := os.Mkdir(pin.At(s.dir).TracePath("xdp_redirect_err-v1"), 0o700); err != nil { // in the place of its pin
-		t.Fatal(err)
-	}
-	s.load(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}))
-	sockets, err := s.Sockets(t.Context())
-	if err != nil || len(sockets) != 1 || sockets[0].Counted {
-		t.Errorf("sockets %+v: %v", sockets, err)
-	}
 }
 
 func dnsQuery() []byte { return ether(typeIP4, ip4(17, nil, udp(4000, 53))) }
