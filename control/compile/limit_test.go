@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"sluice/control/config"
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
 )
@@ -82,6 +83,30 @@ func TestOfTwoShadowRulesThatDoMoreThanCountTheFirstIsAsked(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, d.Warnings); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.name, diff)
+		}
+	}
+}
+
+// TestTheFileHasTheBoundsOfLimiters: config imports nothing of the data path, so it has them once more.
+func TestTheFileHasTheBoundsOfLimiters(t *testing.T) {
+	for _, c := range []struct {
+		limit  string
+		want   classify.Limiter
+		beyond string
+	}{
+		{"rate: 1Gpps, burst: 86400Gp", classify.Limiter{Rate: classify.MaxPacketRate, Burst: classify.MaxPacketRate * classify.MaxBurstSeconds}, "rate: 1001Mpps"},
+		{"rate: 400Gbps", classify.Limiter{Rate: classify.MaxBitRate}, "rate: 401Gbps"},
+		{"rate: 1kbps", classify.Limiter{Rate: classify.MinBitRate}, "rate: 999bps"},
+	} {
+		yaml := func(limit string) string {
+			return uplink + "policy: {ingress: {rules: [{name: a, action: limit, limit: {" + limit + "}}]}}\n"
+		}
+		got := compile(t, parse(t, yaml(c.limit)), Runtime{}, facts("eth0")).XDP.Generation.Limiters[0]
+		if got.Rate != c.want.Rate || c.want.Burst != 0 && got.Burst != c.want.Burst {
+			t.Errorf("%s: %+v, want %+v", c.limit, got, c.want)
+		}
+		if _, err := config.Parse(config.Source{Name: "edge.yaml", Bytes: []byte(yaml(c.beyond))}); err == nil {
+			t.Errorf("%s is accepted", c.beyond)
 		}
 	}
 }

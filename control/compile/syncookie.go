@@ -22,9 +22,9 @@ const cookieValue = "2"
 type protected struct {
 	listeners []netip.AddrPort // sorted
 	refuses   map[netip.AddrPort]uint8
-	own       bool             // some are the box's
-	links     []string         // of workloads that have some: sorted
-	workloads []netip.Addr     // addresses of all workloads, those that are away included: sorted
+	own       bool         // some are the box's
+	links     []string     // of workloads that have some: sorted
+	workloads []netip.Addr // addresses of all workloads, those that are away included: sorted
 }
 
 // LooksBehind names the interfaces behind which compiling cfg has to look: Facts.Host.Behind.

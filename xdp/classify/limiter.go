@@ -13,7 +13,7 @@ import (
 type Limiter struct {
 	Rule   uint32 // stable id
 	Beyond uint32 // stable id of the counter of what it drops
-	Rate   uint64 // packets, or with Bits bits, per second; 1 to MaxRate
+	Rate   uint64 // packets, or with Bits bits, per second; at most MaxPacketRate, or MinBitRate to MaxBitRate
 	Burst  uint64 // packets, or with Bits bytes; at most MaxBurstSeconds of the rate
 	Bits   bool
 	// PerSource gives every source address a bucket of its own, or every prefix of these lengths.
