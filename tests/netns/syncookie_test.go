@@ -264,26 +264,40 @@ func TestTheKernelCompletesWhatXDPAnsweredWithACookie(t *testing.T) {
 		t.Error("nothing was passed")
 	}
 
-	s.survivesWithoutTimestamps(listening)
+	s.takesClientsThatOfferLess(listening)
 	s.refusesAClosedPort()
 	s.settingsAreGivenBack()
 }
 
-// survivesWithoutTimestamps: then a cookie keeps an MSS alone.
-func (s *site) survivesWithoutTimestamps(listening map[netip.Addr]*echoServer) {
+// takesClientsThatOfferLess: without timestamps a cookie keeps an MSS alone.
+func (s *site) takesClientsThatOfferLess(listening map[netip.Addr]*echoServer) {
 	s.t.Helper()
-	if err := s.Client.Sysctl("net/ipv4/tcp_timestamps", "0"); err != nil {
-		s.t.Fatal(err)
-	}
-	for _, server := range []netip.Addr{lab.Gateway4, lab.Gateway6, lab.Web4[0], lab.Web6[0]} {
-		conn := s.byCookie(s.Client, netip.AddrPortFrom(server, cookiePort))
-		s.carries(conn, 300_000)
-		ours, theirs := info(s.t, conn), info(s.t, listening[server].of(s.t, conn))
-		if (ours.Options|theirs.Options)&(optTimestamps|optSACK|optWScale) != 0 {
-			s.t.Errorf("%s, no timestamps: options %#x at the client, %#x at the listener", server, ours.Options, theirs.Options)
+	const all = optTimestamps | optSACK | optWScale
+	for _, c := range []struct {
+		setting string
+		options uint8
+		servers []netip.Addr
+	}{
+		{"tcp_timestamps", 0, []netip.Addr{lab.Gateway4, lab.Gateway6, lab.Web4[0], lab.Web6[0]}},
+		{"tcp_sack", all &^ optSACK, []netip.Addr{lab.Gateway4, lab.Web6[0]}},
+		{"tcp_window_scaling", all &^ optWScale, []netip.Addr{lab.Gateway6, lab.Web4[0]}},
+	} {
+		if err := s.Client.Sysctl("net/ipv4/"+c.setting, "0"); err != nil {
+			s.t.Fatal(err)
 		}
-		if ours.Snd_mss < 1200 || theirs.Snd_mss < 1200 {
-			s.t.Errorf("%s, no timestamps: MSS %d and %d", server, ours.Snd_mss, theirs.Snd_mss)
+		for _, server := range c.servers {
+			conn := s.byCookie(s.Client, netip.AddrPortFrom(server, cookiePort))
+			s.carries(conn, 300_000)
+			ours, theirs := info(s.t, conn), info(s.t, listening[server].of(s.t, conn))
+			if ours.Options&all != c.options || theirs.Options&all != c.options {
+				s.t.Errorf("%s, %s off: options %#x at the client, %#x at the listener", server, c.setting, ours.Options, theirs.Options)
+			}
+			if ours.Snd_mss < 1200 || theirs.Snd_mss < 1200 {
+				s.t.Errorf("%s, %s off: MSS %d and %d", server, c.setting, ours.Snd_mss, theirs.Snd_mss)
+			}
+		}
+		if err := s.Client.Sysctl("net/ipv4/"+c.setting, "1"); err != nil {
+			s.t.Fatal(err)
 		}
 	}
 }
