@@ -53,6 +53,7 @@ const (
 	ingressMapUplinkMacs     = "uplink_macs"
 	ingressMapVerdicts       = "verdicts"
 	ingressMapWatchBudgets   = "watch_budgets"
+	ingressMapWorkloadAddrs  = "workload_addrs"
 	ingressProgIngress       = "ingress"
 	ingressVarBucketMask     = "bucket_mask"
 	ingressVarExplain        = "explain"
@@ -146,6 +147,7 @@ type ingressMapSpecs struct {
 	UplinkMacs     *ebpf.MapSpec `ebpf:"uplink_macs"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 	WatchBudgets   *ebpf.MapSpec `ebpf:"watch_budgets"`
+	WorkloadAddrs  *ebpf.MapSpec `ebpf:"workload_addrs"`
 }
 
 // ingressVariableSpecs contains global variables before they are loaded into the kernel.
@@ -215,6 +217,7 @@ type ingressMaps struct {
 	UplinkMacs     *ebpf.Map `ebpf:"uplink_macs"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 	WatchBudgets   *ebpf.Map `ebpf:"watch_budgets"`
+	WorkloadAddrs  *ebpf.Map `ebpf:"workload_addrs"`
 }
 
 func (m *ingressMaps) Close() error {
@@ -256,6 +259,7 @@ func (m *ingressMaps) Close() error {
 		m.UplinkMacs,
 		m.Verdicts,
 		m.WatchBudgets,
+		m.WorkloadAddrs,
 	)
 }
 

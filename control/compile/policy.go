@@ -30,9 +30,9 @@ func (c *compiler) policy(name, path string, list config.RuleList) classify.Poli
 			Action: action(r.Action), Sample: r.Sample, Shadow: r.Shadow,
 		}
 		switch {
-		case r.Shadow: // which only counts
-		case r.Limit != nil:
+		case r.Limit != nil: // in shadow mode as well: it counts what it would drop
 			rule.Argument = c.limiter(key, rule.ID, r, place{r.Pos, at})
+		case r.Shadow: // which only counts
 		case r.Action == config.Bypass:
 			rule.Argument = xsk.ID(r.Socket)
 		}
@@ -42,6 +42,7 @@ func (c *compiler) policy(name, path string, list config.RuleList) classify.Poli
 		}
 		p.Rules = append(p.Rules, rule)
 	}
+	c.warnOfShadows(p)
 	return p
 }
 
