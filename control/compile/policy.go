@@ -150,6 +150,8 @@ func fragments(f config.Fragments) classify.Fragments {
 		return classify.FragAccept
 	case config.FragmentsDrop:
 		return classify.FragDrop
+	case config.FragmentsTrack:
+		return classify.FragTrack
 	default:
 		return classify.FragDefault
 	}
