@@ -32,6 +32,7 @@ const (
 	ingressMapExplained      = "explained"
 	ingressMapFlowsIn        = "flows_in"
 	ingressMapFlowsOut       = "flows_out"
+	ingressMapFragments      = "fragments"
 	ingressMapInterfaces     = "interfaces"
 	ingressMapLeaves         = "leaves"
 	ingressMapLimitBuckets   = "limit_buckets"
@@ -126,6 +127,7 @@ type ingressMapSpecs struct {
 	Explained      *ebpf.MapSpec `ebpf:"explained"`
 	FlowsIn        *ebpf.MapSpec `ebpf:"flows_in"`
 	FlowsOut       *ebpf.MapSpec `ebpf:"flows_out"`
+	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Leaves         *ebpf.MapSpec `ebpf:"leaves"`
 	LimitBuckets   *ebpf.MapSpec `ebpf:"limit_buckets"`
@@ -196,6 +198,7 @@ type ingressMaps struct {
 	Explained      *ebpf.Map `ebpf:"explained"`
 	FlowsIn        *ebpf.Map `ebpf:"flows_in"`
 	FlowsOut       *ebpf.Map `ebpf:"flows_out"`
+	Fragments      *ebpf.Map `ebpf:"fragments"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Leaves         *ebpf.Map `ebpf:"leaves"`
 	LimitBuckets   *ebpf.Map `ebpf:"limit_buckets"`
@@ -238,6 +241,7 @@ func (m *ingressMaps) Close() error {
 		m.Explained,
 		m.FlowsIn,
 		m.FlowsOut,
+		m.Fragments,
 		m.Interfaces,
 		m.Leaves,
 		m.LimitBuckets,

@@ -50,9 +50,6 @@ func (c *compiler) policy(name, path string, list config.RuleList) classify.Poli
 // container that restarts counts on.
 func (c *compiler) policies() policies {
 	p := policies{failsafe: c.failsafe(), system: c.system(), ingress: c.policy("ingress", "policy.ingress", c.cfg.Policy.Ingress)}
-	if slices.ContainsFunc(p.ingress.Rules, func(r classify.Rule) bool { return r.VLANs != nil }) {
-		c.warn = append(c.warn, "rules with vlan: XDP sees the tags that are in the frame; a NIC that takes them out (rx-vlan-offload) needs `ethtool -K INTERFACE rxvlan off`")
-	}
 	p.shared = slices.Clone(c.limiters) // both objects number those of ingress alike
 	p.egress = c.policy("egress", "policy.egress", c.cfg.Policy.Egress)
 	for n, w := range c.cfg.Workloads {
@@ -154,6 +151,8 @@ func fragments(f config.Fragments) classify.Fragments {
 		return classify.FragAccept
 	case config.FragmentsDrop:
 		return classify.FragDrop
+	case config.FragmentsTrack:
+		return classify.FragTrack
 	default:
 		return classify.FragDefault
 	}

@@ -119,6 +119,7 @@ const (
 	FragmentsDefault Fragments = 0
 	FragmentsAccept  Fragments = 1
 	FragmentsDrop    Fragments = 2
+	FragmentsTrack   Fragments = 3
 )
 
 // PortRange is struct port_range, 4 bytes.
