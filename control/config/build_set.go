@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"io/fs"
-	"net/netip"
 	"slices"
 )
 
@@ -68,35 +67,33 @@ func setFamilies(s Set) families {
 	return have
 }
 
-// setFile is a set file that was read once.
-type setFile struct {
-	contents []byte
-	prefixes []netip.Prefix
-}
-
 // readSet reads a set file, once however many sets name it.
 func (b *builder) readSet(f val[setPath]) *setFile {
 	path := string(f.v)
 	if known := b.files[path]; known != nil {
 		return known
 	}
-	out := &setFile{}
-	b.files[path] = out
-	if b.src.ReadFile == nil {
+	if b.reader.read == nil {
+		b.files[path] = &setFile{}
 		b.add(f.at, bad("cannot read %s: set files are not at hand here", path))
+		return b.files[path]
+	}
+	out := b.reader.get(path)
+	b.files[path] = out
+	if out.good {
 		return out
 	}
-	contents, err := b.src.ReadFile(path)
-	if wrong := unreadable(path, contents, err); !wrong.none() {
+	if wrong := unreadable(path, out.contents, out.err); !wrong.none() {
 		var pathErr *fs.PathError
-		if errors.As(err, &pathErr) {
+		if errors.As(out.err, &pathErr) {
 			wrong = wrong.or("paths are relative to the directory of this file")
 		}
 		b.add(f.at, wrong)
 		return out
 	}
-	out.contents = contents
-	out.prefixes = b.setLines(path, f.path, contents)
+	wrong := b.counts[path]
+	out.prefixes = b.setLines(path, f.path, out.contents)
+	out.good = b.counts[path] == wrong
 	return out
 }
 

@@ -78,16 +78,24 @@ type list[T any] struct {
 	at
 	items []T
 	whole bool
+	cut   *cut // the items stand elsewhere
 }
 
 // empty says that the file writes [].
-func (l *list[T]) empty() bool { return l.whole && len(l.items) == 0 }
+func (l *list[T]) empty() bool { return l.whole && !l.any() }
+
+// any says that there are items, here or elsewhere.
+func (l *list[T]) any() bool { return len(l.items) > 0 || l.cut != nil }
 
 // unsure says that the list is written, but not all of it could be read.
 func (l *list[T]) unsure() bool { return l.written() && !l.whole }
 
 func (l *list[T]) read(r *reader, n *yaml.Node, a at) {
 	if !r.kind(n, yaml.SequenceNode, "a list", a) {
+		return
+	}
+	if c := r.cuts[n.Line]; c != nil && c.heldBy(n) {
+		l.whole, l.cut = true, c
 		return
 	}
 	l.items = make([]T, 0, len(n.Content))

@@ -11,7 +11,13 @@ import (
 // reader walks YAML nodes into the raw structs.
 type reader struct {
 	*report
-	keys map[reflect.Type][]key // cache of keysOf
+	keys  map[reflect.Type][]key // cache of keysOf
+	lines int                    // in front of what is read: a piece begins further down
+	cuts  map[int]*cut           // whose placeholders stand in what is read, by line
+}
+
+func newReader(r *report) *reader {
+	return &reader{report: r, keys: map[reflect.Type][]key{}}
 }
 
 // key is one key of a raw struct, from its tag `key:"name,required"`.
@@ -43,7 +49,7 @@ func (r *reader) keysOf(t reflect.Type) []key {
 }
 
 func (r *reader) at(n *yaml.Node, path string) at {
-	return at{Pos{r.file, n.Line, n.Column}, path}
+	return at{Pos{r.file, r.lines + n.Line, n.Column}, path}
 }
 
 // into reads a node into a part or a raw struct, both of which embed at. False says that the node has the wrong shape, so

@@ -1,0 +1,194 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"maps"
+	"runtime"
+	"sync/atomic"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/sync/errgroup"
+)
+
+// bundle is the rules of one piece.
+type bundle struct {
+	rules []Rule
+	line  int // that the piece began in
+	asked map[question]answer
+}
+
+// question is what a rule asks of the rest of the file. A rule that was read before is the same rule as long as the
+// answers are.
+type question struct {
+	kind asking
+	name string
+}
+
+type asking uint8
+
+const (
+	whose    asking = iota // name of a set or workload
+	isSocket               // name of a socket
+	passes                 // interface or tunnel that the policy judges
+)
+
+// answer is in or no, and of a set or workload what a rule has to know.
+type answer struct {
+	known, workload bool
+	families        families
+}
+
+// ask answers a question out of the file, and notes it.
+func (b *builder) ask(q question, in judged) answer {
+	var a answer
+	switch q.kind {
+	case whose:
+		a.workload, a.known = b.owners[q.name]
+		a.families = b.families[q.name]
+	case isSocket:
+		a.known = b.hasSocket(q.name)
+	case passes:
+		a.known = b.judges(q.name, in)
+	}
+	if b.asked != nil {
+		b.asked[q] = a
+	}
+	return a
+}
+
+// parsePieces reads a file in pieces. No Config: it has to be read as a whole.
+func parsePieces(src Source, g grain, known memory, files *setReader) (*Config, map[fingerprint]bundle) {
+	if len(src.Bytes) > maxFile || !utf8.Valid(src.Bytes) {
+		return nil, nil
+	}
+	skeleton, cuts := cutRules(src.Bytes, g)
+	if len(cuts) == 0 {
+		return nil, nil
+	}
+	r := newReader(newReport(src.Name))
+	r.cuts = cuts
+	node := r.document(skeleton)
+	if node == nil || placed(node, cuts) != len(cuts) {
+		return nil, nil
+	}
+	var raw rawConfig
+	if r.into(&raw, node, r.at(node, root)); len(r.list) > 0 {
+		return nil, nil
+	}
+	b := newBuilder(r.report, files)
+	b.known, b.pieces = known, map[fingerprint]bundle{}
+	if b.build(&raw); b.uncertain || len(b.list) > 0 {
+		return nil, nil
+	}
+	return b.cfg, b.pieces
+}
+
+// rulesOf reads the rules of a list that was cut out. Each piece has its place in the list, so they are read side by side.
+func (b *builder) rulesOf(c *cut, in judged) []Rule {
+	out := make([]Rule, c.items)
+	places := make([][]Rule, len(c.pieces))
+	for i, begin := 0, 0; i < len(places); i++ {
+		places[i] = out[begin : begin+c.pieces[i].items : begin+c.pieces[i].items]
+		begin += c.pieces[i].items
+	}
+	found := make([]map[fingerprint]bundle, runtime.GOMAXPROCS(0))
+	var next atomic.Int64
+	var group errgroup.Group
+	for worker := range found {
+		found[worker] = map[fingerprint]bundle{}
+		group.Go(func() error {
+			for i := next.Add(1) - 1; i < int64(len(places)); i = next.Add(1) - 1 {
+				if err := b.piece(&c.pieces[i], in, places[i], found[worker]); err != nil {
+					next.Store(int64(len(places))) // the others need not go on
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	b.uncertain = group.Wait() != nil || b.uncertain
+	for _, f := range found {
+		maps.Copy(b.pieces, f)
+	}
+	b.uncertain = b.uncertain || twice(out)
+	return out
+}
+
+// twice says whether two rules have one name.
+func twice(rules []Rule) bool {
+	seen := make(map[string]struct{}, len(rules))
+	for i := range rules {
+		seen[rules[i].Name] = struct{}{}
+	}
+	return len(seen) < len(rules)
+}
+
+// errUncertain sends the file back to be read as a whole.
+var errUncertain = errors.New("not certain, or not right")
+
+// piece fills in the rules of one piece, from memory or from its text.
+func (b *builder) piece(p *piece, in judged, out []Rule, found map[fingerprint]bundle) error {
+	print := b.known.fingerprint(p.text, in)
+	if before, ok := b.known.pieces[print]; ok && len(before.rules) == len(out) && b.sameAnswers(before.asked, in) {
+		copy(out, before.rules)
+		for i := range out {
+			out[i].Pos.Line += p.line - before.line
+		}
+		found[print] = bundle{rules: out, line: p.line, asked: before.asked}
+		return nil
+	}
+	asked, err := b.readPiece(p, in, out)
+	found[print] = bundle{rules: out, line: p.line, asked: asked}
+	return err
+}
+
+func (b *builder) sameAnswers(asked map[question]answer, in judged) bool {
+	for q, a := range asked {
+		if b.ask(q, in) != a {
+			return false
+		}
+	}
+	return true
+}
+
+// readPiece reads the text of a piece, with a report of its own: what it says does not matter, but that it says something.
+func (b *builder) readPiece(p *piece, in judged, out []Rule) (asked map[question]answer, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errUncertain // a fault of the YAML library ends its caller, not the process: let it happen there
+		}
+	}()
+	text := yaml.NewDecoder(bytes.NewReader(p.text))
+	var doc, second yaml.Node
+	if text.Decode(&doc) != nil || !errors.Is(text.Decode(&second), io.EOF) || !p.holds(&doc) {
+		return nil, errUncertain
+	}
+	r := newReader(newReport(b.file))
+	r.lines = p.line - 1
+	mine := *b // what it knows of the rest of the file is only read
+	mine.report, mine.asked = r.report, map[question]answer{}
+	for i, node := range doc.Content[0].Content {
+		var raw rawRule
+		if !r.into(&raw, node, r.at(node, root)) {
+			return nil, errUncertain
+		}
+		out[i] = mine.ruleOf(&raw, in)
+	}
+	if len(r.list) > 0 {
+		return nil, errUncertain
+	}
+	return mine.asked, nil
+}
+
+// holds says whether what was read is the items of the piece and nothing else.
+func (p *piece) holds(doc *yaml.Node) bool {
+	if len(doc.Content) != 1 {
+		return false
+	}
+	list := doc.Content[0]
+	return list.Kind == yaml.SequenceNode && list.Style&(yaml.FlowStyle|yaml.TaggedStyle) == 0 && list.Anchor == "" &&
+		list.Column == p.indent+1 && len(list.Content) == p.items
+}
