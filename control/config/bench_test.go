@@ -5,7 +5,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
+	"runtime/metrics"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // manyRules is a configuration as a large site has it, of about 12 MB.
@@ -42,14 +46,80 @@ func manyPrefixes(n int) []byte {
 	return text
 }
 
+func manySource(text []byte) Source {
+	set := manyPrefixes(1)
+	return Source{Name: "edge.yaml", Bytes: text, ReadFile: func(string) ([]byte, error) { return set, nil }}
+}
+
+// BenchmarkParse reads 100,000 rules: as a whole, in pieces, and again with one rule that differs and another in front of all.
 func BenchmarkParse(b *testing.B) {
-	text, set := manyRules(100_000), manyPrefixes(1)
-	b.Logf("%d bytes", len(text))
-	src := Source{Name: "edge.yaml", Bytes: text, ReadFile: func(string) ([]byte, error) { return set, nil }}
+	text := manyRules(100_000)
+	src := manySource(text)
+	b.Run("whole", func(b *testing.B) {
+		measure(b, func() error {
+			_, err := parseWhole(src, setsOf(src))
+			return err
+		})
+	})
+	b.Run("pieces", func(b *testing.B) {
+		measure(b, func() error {
+			_, err := Parse(src)
+			return err
+		})
+	})
+	b.Run("change", func(b *testing.B) {
+		var c Cache
+		if _, err := c.Parse(src); err != nil {
+			b.Fatal(err)
+		}
+		n := 0
+		measure(b, func() error {
+			n++
+			changed := bytes.Replace(text, []byte("      - {name: r0,"), fmt.Appendf(nil, "      - {name: s%d, action: drop}\n      - {name: r0,", n), 1)
+			_, err := c.Parse(manySource(changed))
+			return err
+		})
+	})
+}
+
+// measure reports the highest heap that a read saw beside time and allocations.
+func measure(b *testing.B, f func() error) {
+	b.Helper()
+	runtime.GC()
+	done, peak := make(chan struct{}), make(chan uint64)
+	go func() {
+		var most uint64
+		sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+		for tick := time.NewTicker(2 * time.Millisecond); ; {
+			metrics.Read(sample)
+			most = max(most, sample[0].Value.Uint64())
+			select {
+			case <-done:
+				tick.Stop()
+				peak <- most
+				return
+			case <-tick.C:
+			}
+		}
+	}()
 	b.ReportAllocs()
+	before := cpuTime(b)
 	for b.Loop() {
-		if _, err := Parse(src); err != nil {
+		if err := f(); err != nil {
 			b.Fatal(err)
 		}
 	}
+	b.ReportMetric(float64(cpuTime(b)-before)/1e6/float64(b.N), "cpu-ms/op")
+	close(done)
+	b.ReportMetric(float64(<-peak)/1e6, "peak-MB")
+}
+
+// cpuTime is what this process used of all processors, in ns.
+func cpuTime(b *testing.B) int64 {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return u.Utime.Nano() + u.Stime.Nano()
 }

@@ -91,17 +91,18 @@ func (b *builder) rulesOf(c *cut, in judged) []Rule {
 	out := make([]Rule, c.items)
 	places := make([][]Rule, len(c.pieces))
 	for i, begin := 0, 0; i < len(places); i++ {
-		places[i] = out[begin : begin+c.pieces[i].items : begin+c.pieces[i].items]
-		begin += c.pieces[i].items
+		end := begin + c.pieces[i].items
+		places[i], begin = out[begin:end:end], end
 	}
-	found := make([]map[fingerprint]bundle, runtime.GOMAXPROCS(0))
+	workers := make([]pieceReader, runtime.GOMAXPROCS(0))
 	var next atomic.Int64
 	var group errgroup.Group
-	for worker := range found {
-		found[worker] = map[fingerprint]bundle{}
+	for n := range workers {
+		w := &workers[n]
+		w.init(b, in)
 		group.Go(func() error {
 			for i := next.Add(1) - 1; i < int64(len(places)); i = next.Add(1) - 1 {
-				if err := b.piece(&c.pieces[i], in, places[i], found[worker]); err != nil {
+				if err := w.fill(places[i], &c.pieces[i]); err != nil {
 					next.Store(int64(len(places))) // the others need not go on
 					return err
 				}
@@ -109,11 +110,10 @@ func (b *builder) rulesOf(c *cut, in judged) []Rule {
 			return nil
 		})
 	}
-	b.uncertain = group.Wait() != nil || b.uncertain
-	for _, f := range found {
-		maps.Copy(b.pieces, f)
+	b.uncertain = group.Wait() != nil || twice(out) || b.uncertain
+	for _, w := range workers {
+		maps.Copy(b.pieces, w.found)
 	}
-	b.uncertain = b.uncertain || twice(out)
 	return out
 }
 
@@ -129,58 +129,73 @@ func twice(rules []Rule) bool {
 // errUncertain sends the file back to be read as a whole.
 var errUncertain = errors.New("not certain, or not right")
 
-// piece fills in the rules of one piece, from memory or from its text.
-func (b *builder) piece(p *piece, in judged, out []Rule, found map[fingerprint]bundle) error {
-	print := b.known.fingerprint(p.text, in)
-	if before, ok := b.known.pieces[print]; ok && len(before.rules) == len(out) && b.sameAnswers(before.asked, in) {
+// pieceReader reads pieces of one list, one after the other.
+type pieceReader struct {
+	*reader
+	*builder // its own; what it knows of the rest of the file is that of all, and only read
+
+	in    judged
+	found map[fingerprint]bundle
+}
+
+// init gives the worker a report of its own: what it says does not matter, but that it says something.
+func (w *pieceReader) init(b *builder, in judged) {
+	own := *b
+	own.report = newReport(b.file)
+	w.reader, w.builder, w.in, w.found = newReader(own.report), &own, in, map[fingerprint]bundle{}
+	w.pathless = true
+}
+
+// fill writes the rules of a piece, from memory or from its text.
+func (w *pieceReader) fill(out []Rule, p *piece) error {
+	print := w.known.fingerprint(p.text, w.in)
+	before, ok := w.known.pieces[print]
+	if ok && len(before.rules) == len(out) && w.same(before.asked) {
 		copy(out, before.rules)
 		for i := range out {
 			out[i].Pos.Line += p.line - before.line
 		}
-		found[print] = bundle{rules: out, line: p.line, asked: before.asked}
+		w.found[print] = bundle{rules: out, line: p.line, asked: before.asked}
 		return nil
 	}
-	asked, err := b.readPiece(p, in, out)
-	found[print] = bundle{rules: out, line: p.line, asked: asked}
+	w.asked = map[question]answer{}
+	err := w.read(out, p)
+	w.found[print] = bundle{rules: out, line: p.line, asked: w.asked}
+	w.asked = nil
 	return err
 }
 
-func (b *builder) sameAnswers(asked map[question]answer, in judged) bool {
+// same says whether the rest of the file still gives the same answers.
+func (w *pieceReader) same(asked map[question]answer) bool {
 	for q, a := range asked {
-		if b.ask(q, in) != a {
+		if w.ask(q, w.in) != a {
 			return false
 		}
 	}
 	return true
 }
 
-// readPiece reads the text of a piece, with a report of its own: what it says does not matter, but that it says something.
-func (b *builder) readPiece(p *piece, in judged, out []Rule) (asked map[question]answer, err error) {
+func (w *pieceReader) read(out []Rule, p *piece) (err error) {
 	defer func() {
 		if recover() != nil {
 			err = errUncertain // a fault of the YAML library ends its caller, not the process: let it happen there
 		}
 	}()
-	text := yaml.NewDecoder(bytes.NewReader(p.text))
+	in := yaml.NewDecoder(bytes.NewReader(p.text))
 	var doc, second yaml.Node
-	if text.Decode(&doc) != nil || !errors.Is(text.Decode(&second), io.EOF) || !p.holds(&doc) {
-		return nil, errUncertain
+	if in.Decode(&doc) != nil || !errors.Is(in.Decode(&second), io.EOF) || !p.holds(&doc) {
+		return errUncertain
 	}
-	r := newReader(newReport(b.file))
-	r.lines = p.line - 1
-	mine := *b // what it knows of the rest of the file is only read
-	mine.report, mine.asked = r.report, map[question]answer{}
+	w.lines = p.line - 1
 	for i, node := range doc.Content[0].Content {
 		var raw rawRule
-		if !r.into(&raw, node, r.at(node, root)) {
-			return nil, errUncertain
-		}
-		out[i] = mine.ruleOf(&raw, in)
+		w.into(&raw, node, w.at(node, root))
+		out[i] = w.ruleOf(&raw, w.in)
 	}
-	if len(r.list) > 0 {
-		return nil, errUncertain
+	if len(w.reader.list) > 0 {
+		return errUncertain
 	}
-	return mine.asked, nil
+	return nil
 }
 
 // holds says whether what was read is the items of the piece and nothing else.
