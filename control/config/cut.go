@@ -2,7 +2,10 @@ package config
 
 import (
 	"bytes"
+	"encoding/binary"
 	"hash/crc32"
+	"slices"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -36,6 +39,7 @@ func coarse() grain { return grain{least: 32 << 10, mask: 63, items: 256, bytes:
 type cut struct {
 	line   int // of its key, and of the placeholder
 	indent int // columns in front of the key
+	begin  int // of the first item, in the file
 	items  int
 	pieces []piece
 }
@@ -66,9 +70,11 @@ func cutRules(contents []byte, g grain) (skeleton []byte, cuts map[int]*cut) {
 		c := &cut{line: key.number, indent: key.indent}
 		certain := c.take(&s, g)
 		if certain && s.begin-key.end >= g.least {
-			skeleton = append(skeleton, contents[kept:key.begin+key.indent]...)
-			skeleton = append(skeleton, rulesKey+" []\n"...)
-			skeleton = append(skeleton, bytes.Repeat([]byte{'\n'}, s.number-key.number-1)...)
+			here := key.begin + key.indent + len(rulesKey)
+			skeleton = append(skeleton, contents[kept:here]...)
+			skeleton = append(skeleton, " []"...)
+			skeleton = append(skeleton, contents[here:c.begin]...) // comments
+			skeleton = append(skeleton, bytes.Repeat([]byte{'\n'}, s.number-c.pieces[0].line)...)
 			cuts[c.line], kept = c, s.begin
 		}
 		s.again()
@@ -94,9 +100,11 @@ func (c *cut) take(s *lines, g grain) bool {
 			c.close(s.text[begin:s.begin])
 			return s.indent <= c.indent
 		}
-		indent = s.indent
+		if indent < 0 {
+			indent, c.begin, begin = s.indent, s.begin, s.begin
+		}
 		last := len(c.pieces) - 1
-		if last < 0 || c.pieces[last].items == g.items || s.begin-begin >= g.bytes || crc32.ChecksumIEEE(s.text[s.begin:s.end])&g.mask == 0 {
+		if last < 0 || c.pieces[last].items == g.items || s.begin-begin >= g.bytes || s.sum()&g.mask == 0 {
 			c.close(s.text[begin:s.begin])
 			c.pieces, begin = append(c.pieces, piece{line: s.number, indent: indent}), s.begin
 			last++
@@ -139,12 +147,24 @@ func (c *cut) heldBy(n *yaml.Node) bool {
 // oddLines says whether YAML may see other lines than we do: it ends them at a lone CR, at NEL, LS and PS, too, and
 // passes over a byte order mark in front of one.
 func oddLines(contents []byte) bool {
+	if bytes.IndexByte(contents, '\r') < 0 && ascii(contents) {
+		return false
+	}
 	for _, mark := range []string{"\u0085", "\u2028", "\u2029", "\uFEFF"} {
 		if bytes.Contains(contents[min(3, len(contents)):], []byte(mark)) {
 			return true
 		}
 	}
 	return bytes.Count(contents, []byte{'\r'}) != bytes.Count(contents, []byte("\r\n"))
+}
+
+func ascii(b []byte) bool {
+	for ; len(b) >= 8; b = b[8:] {
+		if binary.NativeEndian.Uint64(b)&0x8080808080808080 != 0 {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(b, func(c byte) bool { return c >= utf8.RuneSelf })
 }
 
 // lines walks over the lines of a text.
@@ -180,6 +200,9 @@ func (s *lines) first() byte {
 	}
 	return s.text[s.begin+s.indent]
 }
+
+// sum is a checksum of as much of the line as tells it from others.
+func (s *lines) sum() uint32 { return crc32.ChecksumIEEE(s.text[s.begin:min(s.begin+64, s.end)]) }
 
 // isItem says whether an item of a block sequence begins here.
 func (s *lines) isItem() bool {

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"errors"
+	"hash/maphash"
 	"io"
 	"maps"
 	"runtime"
@@ -16,7 +17,8 @@ import (
 // bundle is the rules of one piece.
 type bundle struct {
 	rules []Rule
-	line  int // that the piece began in
+	names []uint64 // hashes of their names
+	line  int      // that the piece began in
 	asked map[question]answer
 }
 
@@ -95,6 +97,7 @@ func (b *builder) rulesOf(c *cut, in judged) []Rule {
 		places[i], begin = out[begin:end:end], end
 	}
 	workers := make([]pieceReader, runtime.GOMAXPROCS(0))
+	names := make([][]uint64, len(c.pieces))
 	var next atomic.Int64
 	var group errgroup.Group
 	for n := range workers {
@@ -102,28 +105,32 @@ func (b *builder) rulesOf(c *cut, in judged) []Rule {
 		w.init(b, in)
 		group.Go(func() error {
 			for i := next.Add(1) - 1; i < int64(len(places)); i = next.Add(1) - 1 {
-				if err := w.fill(places[i], &c.pieces[i]); err != nil {
+				print, err := w.fill(places[i], &c.pieces[i])
+				if err != nil {
 					next.Store(int64(len(places))) // the others need not go on
 					return err
 				}
+				names[i] = w.found[print].names
 			}
 			return nil
 		})
 	}
-	b.uncertain = group.Wait() != nil || twice(out) || b.uncertain
+	b.uncertain = group.Wait() != nil || twice(names, c.items) || b.uncertain
 	for _, w := range workers {
 		maps.Copy(b.pieces, w.found)
 	}
 	return out
 }
 
-// twice says whether two rules have one name.
-func twice(rules []Rule) bool {
-	seen := make(map[string]struct{}, len(rules))
-	for i := range rules {
-		seen[rules[i].Name] = struct{}{}
+// twice says whether two rules may have one name: their hashes are the same.
+func twice(names [][]uint64, rules int) bool {
+	seen := make(map[uint64]struct{}, rules)
+	for _, list := range names {
+		for _, name := range list {
+			seen[name] = struct{}{}
+		}
 	}
-	return len(seen) < len(rules)
+	return len(seen) < rules
 }
 
 // errUncertain sends the file back to be read as a whole.
@@ -147,22 +154,26 @@ func (w *pieceReader) init(b *builder, in judged) {
 }
 
 // fill writes the rules of a piece, from memory or from its text.
-func (w *pieceReader) fill(out []Rule, p *piece) error {
-	print := w.known.fingerprint(p.text, w.in)
+func (w *pieceReader) fill(out []Rule, p *piece) (print fingerprint, err error) {
+	print = w.known.fingerprint(p.text, w.in)
 	before, ok := w.known.pieces[print]
 	if ok && len(before.rules) == len(out) && w.same(before.asked) {
 		copy(out, before.rules)
 		for i := range out {
 			out[i].Pos.Line += p.line - before.line
 		}
-		w.found[print] = bundle{rules: out, line: p.line, asked: before.asked}
-		return nil
+		w.found[print] = bundle{out, before.names, p.line, before.asked}
+		return print, nil
 	}
 	w.asked = map[question]answer{}
-	err := w.read(out, p)
-	w.found[print] = bundle{rules: out, line: p.line, asked: w.asked}
+	err = w.read(out, p)
+	names := make([]uint64, len(out))
+	for i := range out {
+		names[i] = maphash.String(w.known.seeds[0], out[i].Name)
+	}
+	w.found[print] = bundle{out, names, p.line, w.asked}
 	w.asked = nil
-	return err
+	return print, err
 }
 
 // same says whether the rest of the file still gives the same answers.
