@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"runtime"
 	"runtime/metrics"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -77,6 +78,33 @@ func BenchmarkParse(b *testing.B) {
 			n++
 			changed := bytes.Replace(text, []byte("      - {name: r0,"), fmt.Appendf(nil, "      - {name: s%d, action: drop}\n      - {name: r0,", n), 1)
 			_, err := c.Parse(manySource(changed))
+			return err
+		})
+	})
+}
+
+// BenchmarkSetFile reads a million prefixes: sorted as most feeds are, and not, and once more by a Cache.
+func BenchmarkSetFile(b *testing.B) {
+	sorted := manyPrefixes(1_000_000)
+	lines := strings.SplitAfter(string(sorted), "\n")
+	rand.New(rand.NewPCG(1, 1)).Shuffle(len(lines), func(i, j int) { lines[i], lines[j] = lines[j], lines[i] })
+	for name, text := range map[string]string{"sorted": string(sorted), "shuffled": strings.Join(lines, "")} {
+		path := writeSet(b, text)
+		b.Run(name, func(b *testing.B) {
+			measure(b, func() error {
+				_, err := ReadSetFile(path)
+				return err
+			})
+		})
+	}
+	b.Run("again", func(b *testing.B) {
+		var c Cache
+		src := Source{Name: "edge.yaml", Bytes: []byte("sets: [{name: a, files: [f]}]"), ReadFile: func(string) ([]byte, error) { return bytes.Clone(sorted), nil }}
+		if _, err := c.Parse(src); err != nil {
+			b.Fatal(err)
+		}
+		measure(b, func() error {
+			_, err := c.Parse(src)
 			return err
 		})
 	})

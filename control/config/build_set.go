@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"io/fs"
+	"net/netip"
 	"slices"
 )
 
@@ -20,6 +21,7 @@ func (b *builder) sets(raw []rawSet) {
 			b.add(r.Watch.at, bad("the set has no files to watch").or("name them in files, or leave watch out"))
 		}
 		out := Set{Name: string(r.Name.v), Prefixes: prefixes(r.Prefixes), Pos: r.pos}
+		have := familiesOf(out.Prefixes)
 		once := map[string]at{}
 		for _, f := range r.Files.items {
 			b.unique(once, string(f.v), f.ok, f.at, "file")
@@ -31,10 +33,15 @@ func (b *builder) sets(raw []rawSet) {
 			if watch {
 				out.Watched = append(out.Watched, string(f.v))
 			} else {
-				out.Prefixes = append(out.Prefixes, b.readSet(f).prefixes...)
+				file := b.readSet(f)
+				out.Prefixes = joined(out.Prefixes, file.prefixes)
+				have |= file.families
 			}
 		}
-		b.families[out.Name], b.owners[out.Name] = setFamilies(out), false
+		if have == 0 || len(out.Watched) > 0 {
+			have = bothFamilies // empty today, or other tomorrow: nothing can be said of it
+		}
+		b.families[out.Name], b.owners[out.Name] = have, false
 		b.cfg.Sets = append(b.cfg.Sets, out)
 	}
 }
@@ -55,16 +62,20 @@ func (b *builder) sameWatch(seen map[string]watchedFile, f val[setPath], watch b
 	}
 }
 
-// setFamilies are those that a set may have addresses of.
-func setFamilies(s Set) families {
+func familiesOf(list []netip.Prefix) families {
 	var have families
-	for _, p := range s.Prefixes {
+	for _, p := range list {
 		have |= familyOf(p.Addr())
 	}
-	if have == 0 || len(s.Watched) > 0 {
-		return bothFamilies // empty today, or other tomorrow: nothing can be said of it
-	}
 	return have
+}
+
+// joined is both lists; a file may hold a million and most sets have nothing else, so then it is that one itself.
+func joined(a, b []netip.Prefix) []netip.Prefix {
+	if len(a) == 0 && len(b) > 0 {
+		return slices.Clip(b)
+	}
+	return append(a, b...)
 }
 
 // readSet reads a set file, once however many sets name it.
@@ -93,6 +104,7 @@ func (b *builder) readSet(f val[setPath]) *setFile {
 	}
 	wrong := b.counts[path]
 	out.prefixes = b.setLines(path, f.path, out.contents)
+	out.families = familiesOf(out.prefixes)
 	out.good = b.counts[path] == wrong
 	return out
 }
