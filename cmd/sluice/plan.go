@@ -13,13 +13,13 @@ func (c *cli) planCmd() *cobra.Command {
 		Use:   "plan",
 		Short: "Show what apply would do, step by step",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			candidate, err := daemon.Load(c.file)
+			candidate, judge, err := daemon.Collect(c.file)
 			if err != nil {
 				return err
 			}
 			plan, err := c.client().Plan(cmd.Context(), candidate)
 			if err != nil {
-				return err
+				return refusal(err, judge)
 			}
 			if c.json() {
 				return c.printJSON(plan)

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"hash/maphash"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 )
 
@@ -90,4 +92,32 @@ func (s *setReader) get(path string) *setFile {
 	}
 	s.now[path] = f
 	return f
+}
+
+// SetFiles reads the set files of a long configuration as Parse would, sorted by path, and judges nothing. Not certain:
+// only Parse can tell, because the file is short, or something in it or in them is wrong.
+func SetFiles(src Source) (out []File, certain bool) {
+	skeleton, cuts := cutRules(src.Bytes, coarse())
+	r := newReader(newReport(src.Name))
+	r.cuts = cuts
+	var raw rawConfig
+	node := r.document(skeleton)
+	if len(src.Bytes) > maxFile || len(cuts) == 0 || node == nil || placed(node, cuts) != len(cuts) || !r.into(&raw, node, r.at(node, root)) {
+		return nil, false
+	}
+	files := &setReader{read: src.ReadFile, now: map[string]*setFile{}}
+	for _, s := range raw.Sets.items {
+		for _, f := range s.Files.items {
+			if s.Watch.v {
+				continue // state of the moment
+			}
+			if read := files.get(string(f.v)); read.err != nil || len(read.contents) > maxSetFile {
+				return nil, false
+			}
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(files.now)) {
+		out = append(out, File{Path: path, Contents: files.now[path].contents})
+	}
+	return out, len(r.list) == 0
 }
