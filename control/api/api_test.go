@@ -278,3 +278,35 @@ func TestProblemsOfAFile(t *testing.T) {
 		}
 	}
 }
+
+// TestContentsOfFilesTravelAsTheyAre and are counted: what is not what the header says is refused.
+func TestContentsOfFilesTravelAsTheyAre(t *testing.T) {
+	sent := ApplyRequest{Candidate: Candidate{"e.yaml", []byte("a: \x00\xff{"), []File{{"x", nil}, {"y", []byte("}")}}}, Message: "why"}
+	head := `{"candidate":{"name":"e.yaml","bytes":null,"files":[{"path":"x","contents":null},{"path":"y","contents":null}]},"message":"why"}`
+	for _, c := range []struct{ lengths, tail, wrong string }{
+		{"6,0,1", "a: \x00\xff{}", ""},
+		{"6,0,2", "a: \x00\xff{}", "unexpected EOF"},
+		{"6,1", "a: \x00\xff{}", "not the lengths of its files"},
+		{"6,-1,1", "a: \x00\xff{}", "-1 is not a length"},
+		{"6,0,1025", "a: \x00\xff{}", "1025 is not a length"},
+	} {
+		var got ApplyRequest
+		d := json.NewDecoder(strings.NewReader(head + c.tail))
+		if err := d.Decode(&got); err != nil {
+			t.Fatal(err)
+		}
+		err := readContents(c.lengths, 1024, d.Buffered(), &got)
+		if c.wrong != "" {
+			if err == nil || !strings.Contains(err.Error(), c.wrong) {
+				t.Errorf("%s: %v, want %s", c.lengths, err, c.wrong)
+			}
+			continue
+		}
+		if err != nil || fmt.Sprintf("%v", got) != fmt.Sprintf("%v", sent) {
+			t.Errorf("%v, want %v (%v)", got, sent, err)
+		}
+	}
+	if err := readContents("1", 1024, strings.NewReader("x"), &struct{}{}); err == nil {
+		t.Error("a request without files took contents")
+	}
+}

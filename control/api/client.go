@@ -35,12 +35,14 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Plan asks what an apply would do.
 func (c *Client) Plan(ctx context.Context, in Candidate) (Plan, error) {
-	return post[Plan](ctx, c, "plan", in)
+	in.own()
+	return postContents[Plan](ctx, c, "plan", &in)
 }
 
 // Apply makes a candidate the revision of the machine.
 func (c *Client) Apply(ctx context.Context, in ApplyRequest) (Result, error) {
-	return post[Result](ctx, c, "apply", in)
+	in.Candidate.own()
+	return postContents[Result](ctx, c, "apply", &in)
 }
 
 // Confirm keeps the pending revision.
@@ -82,13 +84,13 @@ func post[T any](ctx context.Context, c *Client, path string, in any) (T, error)
 	if err != nil {
 		return out, err
 	}
-	err = c.do(ctx, http.MethodPost, path, bytes.NewReader(body), &out)
+	err = c.do(ctx, http.MethodPost, path, nil, bytes.NewReader(body), &out)
 	return out, err
 }
 
 func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 	var out T
-	err := c.do(ctx, http.MethodGet, path, nil, &out)
+	err := c.do(ctx, http.MethodGet, path, nil, nil, &out)
 	return out, err
 }
 
@@ -98,8 +100,8 @@ func order(ctx context.Context, c *Client, path string) error {
 	return err
 }
 
-func (c *Client) do(ctx context.Context, method, path string, body io.Reader, out any) error {
-	response, err := c.send(ctx, method, path, body)
+func (c *Client) do(ctx context.Context, method, path string, header http.Header, body io.Reader, out any) error {
+	response, err := c.send(ctx, method, path, header, body)
 	if err != nil {
 		return err
 	}
@@ -117,10 +119,13 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, ou
 }
 
 // send returns an answer that is 200, with its body still to be read and closed.
-func (c *Client) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+func (c *Client) send(ctx context.Context, method, path string, header http.Header, body io.Reader) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, method, "http://sluice/v1/"+path, body)
 	if err != nil {
 		return nil, err
+	}
+	if header != nil {
+		request.Header = header
 	}
 	response, err := c.http.Do(request)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -170,9 +171,14 @@ func (s *Server) handler() http.Handler {
 func answer[T any](s *Server, ask func(context.Context, T) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var in T
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, s.maxBody))
+		body := http.MaxBytesReader(w, r.Body, s.maxBody)
+		d := json.NewDecoder(body)
 		d.DisallowUnknownFields()
-		if err := d.Decode(&in); err != nil {
+		err := d.Decode(&in)
+		if err == nil {
+			err = readContents(r.Header.Get(contentsHeader), s.maxBody, io.MultiReader(d.Buffered(), body), &in)
+		}
+		if err != nil {
 			message := "the request is not understood: " + err.Error()
 			var tooLarge *http.MaxBytesError
 			if errors.As(err, &tooLarge) {

@@ -22,7 +22,7 @@ const (
 // follow calls each for every line of a stream, until ctx ends, each returns an error, or the daemon ends
 // (ErrUnreachable).
 func follow[T any](ctx context.Context, c *Client, method, path string, body io.Reader, each func(T) error) error {
-	response, err := c.send(ctx, method, path, body)
+	response, err := c.send(ctx, method, path, nil, body)
 	if err != nil {
 		return err
 	}

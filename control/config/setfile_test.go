@@ -3,8 +3,10 @@ package config
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -99,6 +101,23 @@ func TestPlainLinesAreReadAsAllOthers(t *testing.T) {
 		if _, length := plainIPv4([]byte(line)); length != len(line) {
 			t.Errorf("%q is not plain", line)
 		}
+	}
+}
+
+func TestIPv4IsSortedAsAllOthers(t *testing.T) {
+	rng := rand.New(rand.NewPCG(2, 2))
+	var list []netip.Prefix
+	for range 5000 {
+		p, err := netip.AddrFrom4([4]byte{byte(rng.IntN(256)), byte(rng.IntN(3)), byte(rng.IntN(2)), byte(rng.IntN(256))}).Prefix(rng.IntN(33))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, p)
+	}
+	want := slices.Clone(list)
+	slices.SortFunc(want, ComparePrefixes)
+	if got := sortedSet(list); !slices.Equal(got, slices.Compact(want)) {
+		t.Error("IPv4 alone is sorted in another way")
 	}
 }
 
