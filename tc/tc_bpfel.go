@@ -32,6 +32,7 @@ const (
 	tcMapExplained          = "explained"
 	tcMapFlowsIn            = "flows_in"
 	tcMapFlowsOut           = "flows_out"
+	tcMapFragments          = "fragments"
 	tcMapInterfaces         = "interfaces"
 	tcMapLeaves             = "leaves"
 	tcMapLimitBuckets       = "limit_buckets"
@@ -145,6 +146,7 @@ type tcMapSpecs struct {
 	Explained      *ebpf.MapSpec `ebpf:"explained"`
 	FlowsIn        *ebpf.MapSpec `ebpf:"flows_in"`
 	FlowsOut       *ebpf.MapSpec `ebpf:"flows_out"`
+	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Leaves         *ebpf.MapSpec `ebpf:"leaves"`
 	LimitBuckets   *ebpf.MapSpec `ebpf:"limit_buckets"`
@@ -216,6 +218,7 @@ type tcMaps struct {
 	Explained      *ebpf.Map `ebpf:"explained"`
 	FlowsIn        *ebpf.Map `ebpf:"flows_in"`
 	FlowsOut       *ebpf.Map `ebpf:"flows_out"`
+	Fragments      *ebpf.Map `ebpf:"fragments"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Leaves         *ebpf.Map `ebpf:"leaves"`
 	LimitBuckets   *ebpf.Map `ebpf:"limit_buckets"`
@@ -258,6 +261,7 @@ func (m *tcMaps) Close() error {
 		m.Explained,
 		m.FlowsIn,
 		m.FlowsOut,
+		m.Fragments,
 		m.Interfaces,
 		m.Leaves,
 		m.LimitBuckets,

@@ -32,6 +32,7 @@ const (
 	ingressMapExplained      = "explained"
 	ingressMapFlowsIn        = "flows_in"
 	ingressMapFlowsOut       = "flows_out"
+	ingressMapFragments      = "fragments"
 	ingressMapInterfaces     = "interfaces"
 	ingressMapLeaves         = "leaves"
 	ingressMapLimitBuckets   = "limit_buckets"
@@ -53,6 +54,7 @@ const (
 	ingressMapUplinkMacs     = "uplink_macs"
 	ingressMapVerdicts       = "verdicts"
 	ingressMapWatchBudgets   = "watch_budgets"
+	ingressMapWorkloadAddrs  = "workload_addrs"
 	ingressProgIngress       = "ingress"
 	ingressVarBucketMask     = "bucket_mask"
 	ingressVarExplain        = "explain"
@@ -125,6 +127,7 @@ type ingressMapSpecs struct {
 	Explained      *ebpf.MapSpec `ebpf:"explained"`
 	FlowsIn        *ebpf.MapSpec `ebpf:"flows_in"`
 	FlowsOut       *ebpf.MapSpec `ebpf:"flows_out"`
+	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Leaves         *ebpf.MapSpec `ebpf:"leaves"`
 	LimitBuckets   *ebpf.MapSpec `ebpf:"limit_buckets"`
@@ -146,6 +149,7 @@ type ingressMapSpecs struct {
 	UplinkMacs     *ebpf.MapSpec `ebpf:"uplink_macs"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 	WatchBudgets   *ebpf.MapSpec `ebpf:"watch_budgets"`
+	WorkloadAddrs  *ebpf.MapSpec `ebpf:"workload_addrs"`
 }
 
 // ingressVariableSpecs contains global variables before they are loaded into the kernel.
@@ -194,6 +198,7 @@ type ingressMaps struct {
 	Explained      *ebpf.Map `ebpf:"explained"`
 	FlowsIn        *ebpf.Map `ebpf:"flows_in"`
 	FlowsOut       *ebpf.Map `ebpf:"flows_out"`
+	Fragments      *ebpf.Map `ebpf:"fragments"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Leaves         *ebpf.Map `ebpf:"leaves"`
 	LimitBuckets   *ebpf.Map `ebpf:"limit_buckets"`
@@ -215,6 +220,7 @@ type ingressMaps struct {
 	UplinkMacs     *ebpf.Map `ebpf:"uplink_macs"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 	WatchBudgets   *ebpf.Map `ebpf:"watch_budgets"`
+	WorkloadAddrs  *ebpf.Map `ebpf:"workload_addrs"`
 }
 
 func (m *ingressMaps) Close() error {
@@ -235,6 +241,7 @@ func (m *ingressMaps) Close() error {
 		m.Explained,
 		m.FlowsIn,
 		m.FlowsOut,
+		m.Fragments,
 		m.Interfaces,
 		m.Leaves,
 		m.LimitBuckets,
@@ -256,6 +263,7 @@ func (m *ingressMaps) Close() error {
 		m.UplinkMacs,
 		m.Verdicts,
 		m.WatchBudgets,
+		m.WorkloadAddrs,
 	)
 }
 

@@ -22,15 +22,29 @@ func listenerKey(a netip.AddrPort) abi.SYNListenerKey {
 	return k
 }
 
-// add makes the entries that are missing, and leaves what is known of the others.
-func (l listeners) add(want []netip.AddrPort) error {
+// add makes the entries that are missing, and leaves what was learned of the others.
+func (l listeners) add(want []netip.AddrPort, refuses map[netip.AddrPort]uint8) error {
 	for _, a := range want {
-		err := l.Update(listenerKey(a), abi.SYNListener{}, ebpf.UpdateNoExist)
-		if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		key := listenerKey(a)
+		err := l.Update(key, abi.SYNListener{Refused: refuses[a]}, ebpf.UpdateNoExist)
+		if errors.Is(err, ebpf.ErrKeyExist) {
+			err = l.refuse(key, refuses[a])
+		}
+		if err != nil {
 			return fmt.Errorf("listener %s of syn_cookie: %w", a, err)
 		}
 	}
 	return nil
+}
+
+// refuse changes what a listener refuses. What the programs learn of it in that moment they learn once more.
+func (l listeners) refuse(key abi.SYNListenerKey, options uint8) error {
+	var entry abi.SYNListener
+	if err := l.Lookup(key, &entry); err != nil || entry.Refused == options {
+		return err
+	}
+	entry.Refused = options
+	return l.Put(key, entry)
 }
 
 // retain removes every entry but those of want.

@@ -92,6 +92,7 @@ func build(dir *pin.Dir, state *stateMaps, own *programMaps, g Generation) (*pin
 		return nil, err
 	}
 	spec.Maps[ingressMapSelf].MaxEntries = uint32(max(len(g.Self), 1))
+	spec.Maps[ingressMapWorkloadAddrs].MaxEntries = uint32(max(len(g.Workloads), 1))
 	spec.Maps[ingressMapInterfaces].MaxEntries = abi.InterfaceSlots
 	if err := table.ResizeLimiters(spec, g.Limiters); err != nil {
 		return nil, err
@@ -126,8 +127,11 @@ func fill(maps map[string]*ebpf.Map, t *classify.Tables, g Generation) error {
 	if err := table.FillSelf(maps[ingressMapSelf], g.Self); err != nil {
 		return err
 	}
+	if err := table.FillSelf(maps[ingressMapWorkloadAddrs], g.Workloads); err != nil {
+		return err
+	}
 	if err := table.FillLimiters(maps[ingressMapLimiters], g.Limiters); err != nil {
 		return err
 	}
-	return table.Freeze(maps, append(table.Names(), ingressMapSelf, ingressMapLimiters)...)
+	return table.Freeze(maps, append(table.Names(), ingressMapSelf, ingressMapWorkloadAddrs, ingressMapLimiters)...)
 }

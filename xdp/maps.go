@@ -70,7 +70,6 @@ func removeOwnState(dir *pin.Dir) error {
 		dir.RemoveStateMap(socketsPin, socketsVersion),
 		dir.RemoveStateMap(macsPin, macsVersion),
 		xsk.Sweep(dir, nil, nil),
-		xsk.Unwatch(dir),
 	)
 }
 

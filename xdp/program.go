@@ -76,7 +76,7 @@ func (m *programMaps) prepare(dir *pin.Dir, want State, log *slog.Logger) error 
 	if err := m.listeners.retain(want.Generation.SYNListeners); err != nil {
 		return err
 	}
-	return m.listeners.add(want.Generation.SYNListeners)
+	return m.listeners.add(want.Generation.SYNListeners, want.Generation.Refuses)
 }
 
 // writeMACs tells the program the addresses of its interfaces, and forgets those of others. One whose address changes later

@@ -49,6 +49,12 @@ type Generation struct {
 	// SYNListeners are those whose SYNs rules with syn_cookie have answered: sorted, at most abi.MaxSYNListeners. A SYN to
 	// another address or port that such a rule matches passes.
 	SYNListeners []netip.AddrPort
+	// Refuses are the options (abi.ListenerSACK, abi.ListenerWindowScale) that some of them are set not to take. Of those of
+	// others it is learned whether they do.
+	Refuses map[netip.AddrPort]uint8
+	// Workloads are the addresses of workloads, where there are SYNListeners: nobody behind an uplink has one, so SYNs from
+	// them are not answered. Sorted.
+	Workloads []netip.Addr
 	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
 	// of the content.
 	Tables *classify.Tables `json:"-"`

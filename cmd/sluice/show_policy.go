@@ -27,7 +27,7 @@ func (c *cli) showPolicyCmd(help string) *cobra.Command {
 		Long: `The rules are in the order in which packets meet them, with what each has matched and when it last did. POLICY is
 failsafe, system, ingress, egress, workload/NAME, or workload/NAME/ingress and workload/NAME/egress.
 
-A rule in shadow mode counts what it would have acted on. A default does not count the replies that tracked flows let in.`,
+A rule in shadow mode counts what it would have acted on, and where it is a limit, as shadow drops, what it would have dropped. A default does not count the replies that tracked flows let in.`,
 		Example: `  sluice show policy ingress --top 10
   sluice show policy --unused`,
 		Args: cobra.MaximumNArgs(1),
@@ -102,6 +102,9 @@ func (v policyView) print(c *cli, all, seen []api.Policy) error {
 				action := r.Action
 				if r.Shadow {
 					action = "would " + action
+				}
+				if r.ShadowDrops > 0 {
+					action += fmt.Sprintf(" (%d shadow drops)", r.ShadowDrops)
 				}
 				if r.LimitDrops > 0 {
 					action += fmt.Sprintf(" (%d dropped)", r.LimitDrops)

@@ -34,6 +34,8 @@ type Rule struct {
 	Hits
 	// LimitDrops are those of Packets that a limit dropped.
 	LimitDrops uint64 `json:"limit_drops,omitempty"`
+	// ShadowDrops are those that a limit in shadow mode would have dropped.
+	ShadowDrops uint64 `json:"shadow_drops,omitempty"`
 }
 
 // InPolicy says whether a policy is what a name asks for: itself, or as "workload/web-1" both of a workload's.

@@ -206,6 +206,8 @@ func (c *compiler) xdp() xdp.State {
 		Sockets:   c.sockets(),
 
 		SYNListeners: c.cookies.listeners,
+		Refuses:      c.cookies.refuses,
+		Workloads:    c.cookies.workloads,
 	}}
 	for _, i := range c.cfg.Interfaces {
 		if i.Role != config.RoleUplink || i.XDP == config.XDPNone {

@@ -10,6 +10,25 @@ import (
 	"sluice/xdp/classify"
 )
 
+// warnOfShadows tells where a limit in shadow mode is not asked: of the shadow rules that a packet matches, the programs look at
+// one that does more than count, the first.
+func (c *compiler) warnOfShadows(p classify.Policy) {
+	var first *classify.Rule
+	for i := range p.Rules {
+		r := &p.Rules[i]
+		if !r.Shadow || r.Sample == 0 && r.Action != classify.Limit {
+			continue
+		}
+		if first != nil && (first.Action == classify.Limit || r.Action == classify.Limit) {
+			c.warn = append(c.warn, fmt.Sprintf("%s/%s: in shadow mode it neither logs nor limits what %s before it matches as well, which does so in shadow mode too",
+				p.Name, r.Name, first.Name))
+		}
+		if first == nil {
+			first = r
+		}
+	}
+}
+
 // limiter adds the limiter of a rule to the table, and returns its index. There is one table for all policies, in the
 // order in which they are compiled: what policy.ingress needs comes first, so both objects agree on its indexes. What goes
 // beyond the limit is counted by an id of its own, which is as stable as the rule's.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"sluice/control/config"
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
 )
@@ -36,6 +37,7 @@ func TestLimitersAreOneTableInWhichIngressComesFirst(t *testing.T) {
 	}
 	ingress := []classify.Limiter{
 		{Rule: 70, Beyond: 90, Rate: 10_000, Burst: 20_000, PerSource: true, IPv4Bits: 24, IPv6Bits: 56},
+		{Rule: id("ingress/c"), Beyond: id("ingress/c/beyond"), Rate: 1e9, Burst: 12_500_000, Bits: true, IPv4Bits: 32, IPv6Bits: 128}, // would
 		{Rule: id("ingress/d"), Beyond: id("ingress/d/beyond"), Rate: 1e9, Burst: 1e6, Bits: true, IPv4Bits: 32, IPv6Bits: 128},
 	}
 	all := append(slices.Clone(ingress),
@@ -49,12 +51,9 @@ func TestLimitersAreOneTableInWhichIngressComesFirst(t *testing.T) {
 	if diff := cmp.Diff(all, d.TC.Generation.Limiters); diff != "" {
 		t.Errorf("tc (-want +got):\n%s", diff)
 	}
-	if _, counts := d.RuleIDs["ingress/c/beyond"]; counts {
-		t.Error("a shadow rule limits nothing, so it has nothing to count beyond")
-	}
 	for _, p := range append(d.TC.Generation.Policies(), d.XDP.Generation.Policies()...) {
 		for _, r := range p.Rules {
-			if r.Action == classify.Limit && !r.Shadow && all[r.Argument].Rule != r.ID {
+			if r.Action == classify.Limit && all[r.Argument].Rule != r.ID {
 				t.Errorf("%s/%s names the limiter of rule %d", p.Name, r.Name, all[r.Argument].Rule)
 			}
 			if want := map[string]uint32{"d": 1000}[r.Name]; r.Sample != want {
@@ -80,6 +79,54 @@ func TestABurstBelowOnePacketOfFullSizeIsWarnedOf(t *testing.T) {
 		d := compile(t, parse(t, c.file), Runtime{}, facts("eth0", "eth1", "eth2", "v"))
 		if got := strings.Join(d.Warnings, "\n"); got != c.want {
 			t.Errorf("%s: warnings %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestOfTwoShadowRulesThatDoMoreThanCountTheFirstIsAsked(t *testing.T) {
+	const limit = "action: limit, limit: {rate: 1kpps}, mode: shadow"
+	for _, c := range []struct {
+		name, first, second string
+		warned              bool
+	}{
+		{"two limits", limit, limit, true},
+		{"a log and a limit", "action: drop, mode: shadow, log: {sample: 1}", limit, true},
+		{"a limit and a log", limit, "action: drop, mode: shadow, log: {sample: 1}", true},
+		{"two logs", "action: drop, mode: shadow, log: {sample: 1}", "action: accept, mode: shadow, log: {sample: 1}", false},
+		{"one that only counts", "action: drop, mode: shadow", limit, false},
+		{"one that limits", strings.TrimSuffix(limit, ", mode: shadow"), limit, false},
+	} {
+		d := compile(t, parse(t, uplink+"policy: {ingress: {rules: [{name: a, protocol: udp, "+c.first+"}, {name: b, protocol: udp, "+c.second+"}]}}\n"), Runtime{}, facts("eth0"))
+		var want []string
+		if c.warned {
+			want = []string{"ingress/b: in shadow mode it neither logs nor limits what a before it matches as well, which does so in shadow mode too"}
+		}
+		if diff := cmp.Diff(want, d.Warnings); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.name, diff)
+		}
+	}
+}
+
+// TestTheFileHasTheBoundsOfLimiters: config imports nothing of the data path, so it has them once more.
+func TestTheFileHasTheBoundsOfLimiters(t *testing.T) {
+	for _, c := range []struct {
+		limit  string
+		want   classify.Limiter
+		beyond string
+	}{
+		{"rate: 1Gpps, burst: 86400Gp", classify.Limiter{Rate: classify.MaxPacketRate, Burst: classify.MaxPacketRate * classify.MaxBurstSeconds}, "rate: 1001Mpps"},
+		{"rate: 400Gbps", classify.Limiter{Rate: classify.MaxBitRate}, "rate: 401Gbps"},
+		{"rate: 1kbps", classify.Limiter{Rate: classify.MinBitRate}, "rate: 999bps"},
+	} {
+		yaml := func(limit string) string {
+			return uplink + "policy: {ingress: {rules: [{name: a, action: limit, limit: {" + limit + "}}]}}\n"
+		}
+		got := compile(t, parse(t, yaml(c.limit)), Runtime{}, facts("eth0")).XDP.Generation.Limiters[0]
+		if got.Rate != c.want.Rate || c.want.Burst != 0 && got.Burst != c.want.Burst {
+			t.Errorf("%s: %+v, want %+v", c.limit, got, c.want)
+		}
+		if _, err := config.Parse(config.Source{Name: "edge.yaml", Bytes: []byte(yaml(c.beyond))}); err == nil {
+			t.Errorf("%s is accepted", c.beyond)
 		}
 	}
 }

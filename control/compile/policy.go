@@ -30,9 +30,9 @@ func (c *compiler) policy(name, path string, list config.RuleList) classify.Poli
 			Action: action(r.Action), Sample: r.Sample, Shadow: r.Shadow,
 		}
 		switch {
-		case r.Shadow: // which only counts
-		case r.Limit != nil:
+		case r.Limit != nil: // in shadow mode as well: it counts what it would drop
 			rule.Argument = c.limiter(key, rule.ID, r, place{r.Pos, at})
+		case r.Shadow: // which only counts
 		case r.Action == config.Bypass:
 			rule.Argument = xsk.ID(r.Socket)
 		}
@@ -42,6 +42,7 @@ func (c *compiler) policy(name, path string, list config.RuleList) classify.Poli
 		}
 		p.Rules = append(p.Rules, rule)
 	}
+	c.warnOfShadows(p)
 	return p
 }
 
@@ -49,9 +50,6 @@ func (c *compiler) policy(name, path string, list config.RuleList) classify.Poli
 // container that restarts counts on.
 func (c *compiler) policies() policies {
 	p := policies{failsafe: c.failsafe(), system: c.system(), ingress: c.policy("ingress", "policy.ingress", c.cfg.Policy.Ingress)}
-	if slices.ContainsFunc(p.ingress.Rules, func(r classify.Rule) bool { return r.VLANs != nil }) {
-		c.warn = append(c.warn, "rules with vlan: XDP sees the tags that are in the frame; a NIC that takes them out (rx-vlan-offload) needs `ethtool -K INTERFACE rxvlan off`")
-	}
 	p.shared = slices.Clone(c.limiters) // both objects number those of ingress alike
 	p.egress = c.policy("egress", "policy.egress", c.cfg.Policy.Egress)
 	for n, w := range c.cfg.Workloads {
@@ -153,6 +151,8 @@ func fragments(f config.Fragments) classify.Fragments {
 		return classify.FragAccept
 	case config.FragmentsDrop:
 		return classify.FragDrop
+	case config.FragmentsTrack:
+		return classify.FragTrack
 	default:
 		return classify.FragDefault
 	}

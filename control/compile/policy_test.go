@@ -157,6 +157,7 @@ func TestActionsAndFragments(t *testing.T) {
 		{"default: accept", classify.Accept, classify.FragDefault},
 		{"default: drop, fragments: accept", classify.Drop, classify.FragAccept},
 		{"default: drop, fragments: drop", classify.Drop, classify.FragDrop},
+		{"default: drop, fragments: track", classify.Drop, classify.FragTrack},
 	} {
 		t.Run(c.fields, func(t *testing.T) {
 			d := compile(t, parse(t, uplink+"management: {accept: [{protocol: any}]}\npolicy: {ingress: {"+c.fields+"}}"), Runtime{}, eth0)

@@ -21,8 +21,10 @@ const cookieValue = "2"
 // protected is what rules with syn_cookie need.
 type protected struct {
 	listeners []netip.AddrPort // sorted
-	own       bool             // some are the box's
-	links     []string         // of workloads that have some: sorted
+	refuses   map[netip.AddrPort]uint8
+	own       bool         // some are the box's
+	links     []string     // of workloads that have some: sorted
+	workloads []netip.Addr // addresses of all workloads, those that are away included: sorted
 }
 
 // LooksBehind names the interfaces behind which compiling cfg has to look: Facts.Host.Behind.
@@ -34,7 +36,7 @@ func LooksBehind(cfg *config.Config) []string {
 	for _, w := range cfg.Workloads {
 		links = append(links, w.Interface)
 	}
-	return links
+	return append(links, host.Here)
 }
 
 // synCookies finds the listeners of every rule with syn_cookie. XDP answers for exactly these: it must know that nobody
@@ -59,10 +61,17 @@ func (c *compiler) synCookies() protected {
 	}
 	for a := range known {
 		p.listeners = append(p.listeners, a)
-		if link := owners[a.Addr()]; link != "" {
+		link := owners[a.Addr()]
+		if link != host.Here {
 			links[link] = true
 		} else {
 			p.own = true
+		}
+		if r := c.refuses(link); r != 0 {
+			if p.refuses == nil {
+				p.refuses = map[netip.AddrPort]uint8{}
+			}
+			p.refuses[a] = r
 		}
 	}
 	slices.SortFunc(p.listeners, netip.AddrPort.Compare)
@@ -70,12 +79,15 @@ func (c *compiler) synCookies() protected {
 		p.links = append(p.links, link)
 	}
 	slices.Sort(p.links)
+	if len(p.listeners) > 0 {
+		p.workloads = c.workloadAddresses()
+	}
 	c.cookieSettings(p)
 	return p
 }
 
-// listenerOwners are the addresses behind which a listener of this machine may be: the interface of the workload, or "" for
-// the box's own.
+// listenerOwners are the addresses behind which a listener of this machine may be: the interface of the workload, or
+// host.Here for the box's own.
 func (c *compiler) listenerOwners() map[netip.Addr]string {
 	owners := map[netip.Addr]string{}
 	for _, w := range c.cfg.Workloads {
@@ -84,9 +96,29 @@ func (c *compiler) listenerOwners() map[netip.Addr]string {
 		}
 	}
 	for _, a := range c.self {
-		owners[a] = ""
+		owners[a] = host.Here
 	}
 	return owners
+}
+
+// refuses are the options of TCP that listeners behind a link are set not to take.
+func (c *compiler) refuses(link string) (options uint8) {
+	behind := c.facts.Host.Behind[link]
+	if behind.NoSACK {
+		options |= abi.ListenerSACK
+	}
+	if behind.NoWindowScaling {
+		options |= abi.ListenerWindowScale
+	}
+	return options
+}
+
+func (c *compiler) workloadAddresses() []netip.Addr {
+	var all []netip.Addr
+	for _, w := range c.cfg.Workloads {
+		all = append(all, w.Addresses...)
+	}
+	return sortedAddrs(all)
 }
 
 // listenerAddresses are those that a rule protects. What it matches beyond them is an error: nobody would notice that it
@@ -117,7 +149,7 @@ func (c *compiler) listenerAddresses(r config.Rule, at place, owners map[netip.A
 		if a.IsLinkLocalUnicast() || slices.ContainsFunc(except, contains) {
 			continue
 		}
-		if link := owners[a]; link != "" {
+		if link := owners[a]; link != host.Here {
 			ok, asked := reachable[link]
 			if !asked {
 				ok = c.canHaveCookies(r, at, link)

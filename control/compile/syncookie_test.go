@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sluice/control/host"
+	"sluice/xdp/abi"
 	"sluice/xdp/classify"
 )
 
@@ -63,6 +65,13 @@ func TestListenersOfSYNCookie(t *testing.T) {
 			if diff := cmp.Diff(c.want, d.XDP.Generation.SYNListeners, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 				t.Errorf("listeners (- wanted, + got):\n%s", diff)
 			}
+			var workloads []netip.Addr
+			if c.want != nil { // vm-1 has no listeners, and its address is not to be answered all the same
+				workloads = []netip.Addr{netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("203.0.113.11"), netip.MustParseAddr("fd00:1::10")}
+			}
+			if got := d.XDP.Generation.Workloads; !slices.Equal(got, workloads) {
+				t.Errorf("addresses of workloads %v, want %v", got, workloads)
+			}
 			if got := rule(t, d.XDP.Generation.Ingress, "flood").Action; got != classify.SYNCookie {
 				t.Errorf("the action is %v", got)
 			}
@@ -70,6 +79,23 @@ func TestListenersOfSYNCookie(t *testing.T) {
 				t.Errorf("settings of %q, want %q", got, c.sysctls)
 			}
 		})
+	}
+}
+
+func TestWhatListenersAreSetNotToTake(t *testing.T) {
+	here := behind(facts("eth0 198.18.0.2/30", "web-1"),
+		map[string]host.Behind{host.Here: {NoWindowScaling: true}, "web-1": {Kind: "veth", NoSACK: true}})
+	d, err := Compile(parse(t, guarded("[198.18.0.2, web-1]", "[443]", "}\n")), Runtime{}, here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[netip.AddrPort]uint8{
+		netip.MustParseAddrPort("198.18.0.2:443"):   abi.ListenerWindowScale,
+		netip.MustParseAddrPort("203.0.113.10:443"): abi.ListenerSACK,
+		netip.MustParseAddrPort("[fd00:1::10]:443"): abi.ListenerSACK,
+	}
+	if got := d.XDP.Generation.Refuses; !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 
@@ -141,7 +167,7 @@ func TestUplinksWithoutXDPAreTold(t *testing.T) {
 
 func TestOnlyRulesWithSYNCookieMakeItLookBehindWorkloads(t *testing.T) {
 	with := guarded("[self]", "[443]", "}\n")
-	if got := LooksBehind(parse(t, with)); !slices.Equal(got, []string{"web-1", "vm-1"}) {
+	if got := LooksBehind(parse(t, with)); !slices.Equal(got, []string{"web-1", "vm-1", host.Here}) {
 		t.Errorf("got %v", got)
 	}
 	if got := LooksBehind(parse(t, strings.Replace(with, "action: syn_cookie", "action: accept", 1))); got != nil {

@@ -100,6 +100,9 @@ func (p *printer) host(s host.State) {
 	for _, y := range s.Inner {
 		p.line("behind", y.Link, "sysctl", y.Key, "=", y.Value)
 	}
+	for _, y := range s.Tags {
+		p.line("vlan tags in the frames of", y.Link, flagged(!y.InFrame, "not"))
+	}
 }
 
 func (p *printer) wireguard(s wireguard.State) {

@@ -201,11 +201,13 @@ const (
 type Fragments string
 
 // FragmentsDefault gives them the fate of the policy's default; FragmentsAccept passes them;
-// FragmentsDrop drops every fragment, the first included.
+// FragmentsDrop drops every fragment, the first included. FragmentsTrack gives later ones the fate of the first of their
+// datagram, and where that is not known the default's.
 const (
 	FragmentsDefault Fragments = ""
 	FragmentsAccept  Fragments = "accept"
 	FragmentsDrop    Fragments = "drop"
+	FragmentsTrack   Fragments = "track"
 )
 
 // RuleList is an ordered first-match policy.

@@ -30,6 +30,7 @@
 //   - A rule's fragment: is written in words of its own (whole, fragmented, first, later): no and yes are booleans to YAML,
 //     and any would read as "does not matter". Ports, tcp_flags and icmp_types are in the transport header, which later
 //     fragments lack: a rule that asks for them, and of which all else holds, gives a later fragment to the policy's fragments:.
+//     With track that is the fate of the first fragment of its datagram, whichever stage or rule gave it, in that policy.
 //   - length counts the IP packet with its headers, as RFC 8955 type 10 does; of a fragment, the fragment. Where tcx judges
 //     (tunnels, workloads, egress) the kernel may have joined segments of a stream: there it is the length of all of them.
 //   - vlan is the outermost tag as XDP sees it, so it is for policy.ingress alone. A tag that says only a priority is none.

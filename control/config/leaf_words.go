@@ -49,7 +49,7 @@ func (fate) words() words {
 }
 
 func (Fragments) words() words {
-	return words{now: []string{"accept", "drop"}, later: []string{"track"}}
+	return words{now: []string{"accept", "drop", "track"}}
 }
 
 func (FragmentMatch) words() words {

@@ -249,7 +249,7 @@ func TestSchemaRefusesWhatItCan(t *testing.T) {
 		"nodes: {}", "node: []", "interfaces: [{}]", "interfaces: [{name: a/b}]", "interfaces: [{name: eth0, role: uplnk}]",
 		"interfaces: [{name: eth0, mtu: 67}]", "policy: {ingress: {rules: [{name: a, action: accept, ports: [0]}]}}",
 		"policy: {ingress: {rules: [{name: a, action: accept, ports: [http]}]}}", "bgp: {asn: '65010', router_id: 198.18.0.2}",
-		"policy: {ingress: {fragments: track}}", "sockets: [{}]",
+		"policy: {ingress: {fragments: follow}}", "sockets: [{}]",
 		"policy: {ingress: {rules: [{name: a, action: accept, protocol: tcp, tcp_flags: [sin]}]}}",
 		"policy: {ingress: {rules: [{name: a, action: accept, vlan: [4095]}]}}", "policy: {ingress: {rules: [{name: a, action: accept, dscp: [af44]}]}}",
 		"policy: {ingress: {rules: [{name: a, action: accept, length: [10]}]}}", "policy: {ingress: {rules: [{name: a, action: accept, fragment: 'no'}]}}",

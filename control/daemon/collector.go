@@ -11,22 +11,23 @@ import (
 
 // The metrics. Reasons, rules and interfaces are labels, never parts of names.
 var (
-	descPackets   = desc("packets_total", "Packets by hook, interface and reason; fate is pass, drop, stack, answer or redirect.", "hook", "interface", "reason", "fate")
-	descBytes     = desc("bytes_total", "Bytes by hook, interface and reason.", "hook", "interface", "reason", "fate")
-	descRule      = desc("rule_packets_total", "Packets that matched a rule, shadow rules included.", "policy", "rule", "action")
-	descRuleBytes = desc("rule_bytes_total", "Bytes that matched a rule, shadow rules included.", "policy", "rule", "action")
-	descLimitDrop = desc("rule_limit_drops_total", "Packets that matched a rule and went beyond its limit.", "policy", "rule")
-	descPressure  = desc("limit_pressure_total", "Limited sources that the table had no room for: debts forgotten to make room, packets that shared their rule's bucket.", "effect")
-	descRevision  = desc("revision", "Number of the live revision.")
-	descPending   = desc("pending_seconds", "Time until the pending revision goes back; absent where none is pending.")
-	descCondition = desc("condition", "1 where a condition of the engine is True.", "type", "reason")
-	descSession   = desc("bgp_session_up", "1 where the BGP session is established.", "neighbor")
-	descPrefixes  = desc("bgp_prefixes", "Prefixes of a session by family; direction is received, accepted or advertised.", "neighbor", "family", "direction")
-	descPeerBytes = desc("tunnel_bytes_total", "Encrypted bytes of a tunnel's peer.", "tunnel", "peer", "direction")
-	descHandshake = desc("tunnel_last_handshake_seconds", "Unix time of the last handshake; 0: never.", "tunnel", "peer")
-	descBans      = desc("bans", "Bans in place.")
-	descMonitors  = desc("monitors", "Clients that follow events.")
-	descUp        = desc("up", "1 where every part could be read.")
+	descPackets    = desc("packets_total", "Packets by hook, interface and reason; fate is pass, drop, stack, answer or redirect.", "hook", "interface", "reason", "fate")
+	descBytes      = desc("bytes_total", "Bytes by hook, interface and reason.", "hook", "interface", "reason", "fate")
+	descRule       = desc("rule_packets_total", "Packets that matched a rule, shadow rules included.", "policy", "rule", "action")
+	descRuleBytes  = desc("rule_bytes_total", "Bytes that matched a rule, shadow rules included.", "policy", "rule", "action")
+	descLimitDrop  = desc("rule_limit_drops_total", "Packets that matched a rule and went beyond its limit.", "policy", "rule")
+	descShadowDrop = desc("rule_shadow_drops_total", "Packets that a limit in shadow mode would have dropped.", "policy", "rule")
+	descPressure   = desc("limit_pressure_total", "Limited sources that the table had no room for: debts forgotten to make room, packets that shared their rule's bucket.", "effect")
+	descRevision   = desc("revision", "Number of the live revision.")
+	descPending    = desc("pending_seconds", "Time until the pending revision goes back; absent where none is pending.")
+	descCondition  = desc("condition", "1 where a condition of the engine is True.", "type", "reason")
+	descSession    = desc("bgp_session_up", "1 where the BGP session is established.", "neighbor")
+	descPrefixes   = desc("bgp_prefixes", "Prefixes of a session by family; direction is received, accepted or advertised.", "neighbor", "family", "direction")
+	descPeerBytes  = desc("tunnel_bytes_total", "Encrypted bytes of a tunnel's peer.", "tunnel", "peer", "direction")
+	descHandshake  = desc("tunnel_last_handshake_seconds", "Unix time of the last handshake; 0: never.", "tunnel", "peer")
+	descBans       = desc("bans", "Bans in place.")
+	descMonitors   = desc("monitors", "Clients that follow events.")
+	descUp         = desc("up", "1 where every part could be read.")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -78,7 +79,11 @@ func (c collector) rules(ctx context.Context, out chan<- prometheus.Metric) erro
 		for _, r := range p.Rules {
 			counter(out, descRule, r.Packets, p.Name, r.Name, r.Action)
 			counter(out, descRuleBytes, r.Bytes, p.Name, r.Name, r.Action)
-			if r.Action == classify.Limit.String() {
+			switch {
+			case r.Action != classify.Limit.String():
+			case r.Shadow:
+				counter(out, descShadowDrop, r.ShadowDrops, p.Name, r.Name)
+			default:
 				counter(out, descLimitDrop, r.LimitDrops, p.Name, r.Name)
 			}
 		}

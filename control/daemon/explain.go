@@ -129,12 +129,12 @@ func (e *explainer) decided(a *api.HookAnswer, reason abi.Reason, rule uint32, i
 }
 
 // byPolicy says whether a reason is a policy's own, or one of a packet that its policy let through. A reply to a tracked
-// flow passes though the policy would drop it, and what is dropped for another reason was accepted before.
+// flow and a later fragment of what passed do so though the policy would drop them, and what is dropped for another reason was accepted before.
 func byPolicy(r abi.Reason) bool {
 	switch r {
 	case abi.ReasonRuleDrop, abi.ReasonDefaultDrop, abi.ReasonFragmentDefaultDrop, abi.ReasonFragmentDrop, abi.ReasonLimitDrop:
 		return true
-	case abi.ReasonEstablished, abi.ReasonICMPError:
+	case abi.ReasonEstablished, abi.ReasonICMPError, abi.ReasonFragmentTracked:
 		return false
 	default:
 		return r.Fate() != abi.FateDrop

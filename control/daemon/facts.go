@@ -19,6 +19,9 @@ func (d *Daemon) facts(ctx context.Context, cfg *config.Config) (compile.Facts, 
 	if h.Behind, err = host.WorkloadsBehind(ctx, compile.LooksBehind(cfg)); err != nil {
 		return compile.Facts{}, err
 	}
+	if h.Receivers, err = host.ReceiversOf(ctx, compile.LooksAtTags(cfg)); err != nil {
+		return compile.Facts{}, err
+	}
 	public, err := publicKeys(cfg)
 	return compile.Facts{Host: h, PublicKeys: public}, err
 }

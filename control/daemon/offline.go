@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -72,6 +73,17 @@ func Check(ctx context.Context, file, stateDir string) (Report, error) {
 	// Where it is meant for this machine, what stands behind its workloads is known.
 	if facts.Host.Behind, err = host.WorkloadsBehind(ctx, compile.LooksBehind(cfg)); err != nil {
 		return r, err
+	}
+	receivers, err := host.ReceiversOf(ctx, compile.LooksAtTags(cfg))
+	if err != nil {
+		return r, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(receivers)) {
+		for _, here := range receivers[name] {
+			if here.HidesTags != "" { // no error: an interface of that name is here, and perhaps not the one that is meant
+				r.Warnings = append(r.Warnings, "on this machine apply would refuse the rules with vlan that meet "+name+": "+here.Link+": "+here.HidesTags)
+			}
+		}
 	}
 	desired, err := compile.Compile(cfg, compile.Runtime{Watched: watched}, facts)
 	if err != nil {

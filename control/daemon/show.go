@@ -184,8 +184,14 @@ func (d *Daemon) showPolicy() ([]api.Policy, error) {
 		}
 		for i := range p.Rules {
 			r := &p.Rules[i]
-			shown.Rules = append(shown.Rules, api.Rule{Position: i + 1, ID: r.ID, Name: r.Name, Action: r.Action.String(), Shadow: r.Shadow,
-				Match: r.Match(), Hits: shownHits(hits[r.ID]), LimitDrops: beyond[r.ID]})
+			one := api.Rule{Position: i + 1, ID: r.ID, Name: r.Name, Action: r.Action.String(), Shadow: r.Shadow,
+				Match: r.Match(), Hits: shownHits(hits[r.ID])}
+			if r.Shadow {
+				one.ShadowDrops = beyond[r.ID]
+			} else {
+				one.LimitDrops = beyond[r.ID]
+			}
+			shown.Rules = append(shown.Rules, one)
 		}
 		out = append(out, shown)
 	}

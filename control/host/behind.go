@@ -17,15 +17,20 @@ import (
 // errNoNamespace says that a namespace has neither a name nor a process by which it could be entered.
 var errNoNamespace = errors.New("its network namespace has no name below /run/netns and no process in it that is seen from here")
 
+// Here, in the place of a link, is the box itself.
+const Here = ""
+
 // Behind is what stands behind the interface of a workload.
 type Behind struct {
 	Kind string // of the interface, as LinkFact.Kind
+	// Options of TCP that the namespace is set not to take, where it can be entered.
+	NoSACK, NoWindowScaling bool
 	// Unreachable says why the network namespace at the other end cannot be entered; "": it can, or nobody may ask.
 	Unreachable string
 }
 
-// WorkloadsBehind looks behind the named interfaces of the calling thread's network namespace. Those that are not here are left out.
-// Without root the namespaces of others are not to be seen, and none is called unreachable.
+// WorkloadsBehind looks behind the named interfaces of the calling thread's network namespace. Those that are not here are left out,
+// and Here stands for that namespace. Without root the namespaces of others are not to be seen, and none is called unreachable.
 func WorkloadsBehind(ctx context.Context, names []string) (map[string]Behind, error) {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -36,6 +41,14 @@ func WorkloadsBehind(ctx context.Context, names []string) (map[string]Behind, er
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {
 			return nil, err
+		}
+		if name == Here {
+			var b Behind
+			if err := b.readTCP(); err != nil {
+				return nil, err
+			}
+			out[name] = b
+			continue
 		}
 		link, err := nl.LinkByName(name)
 		var missing netlink.LinkNotFoundError
@@ -48,15 +61,28 @@ func WorkloadsBehind(ctx context.Context, names []string) (map[string]Behind, er
 		b := Behind{Kind: kindOf(link)}
 		if b.Kind == "veth" && os.Geteuid() == 0 {
 			ns, err := namespaceBehind(nl, link)
+			if err == nil {
+				err = errors.Join(inside(ns, b.readTCP), ns.Close())
+			}
 			if err != nil {
 				b.Unreachable = err.Error()
-			} else {
-				ns.Close()
 			}
 		}
 		out[name] = b
 	}
 	return out, nil
+}
+
+// readTCP looks at the namespace of the calling thread.
+func (b *Behind) readTCP() error {
+	for path, refused := range map[string]*bool{"net/ipv4/tcp_sack": &b.NoSACK, "net/ipv4/tcp_window_scaling": &b.NoWindowScaling} {
+		value, err := readSysctl(path)
+		if err != nil {
+			return fmt.Errorf("read a sysctl: %w", err)
+		}
+		*refused = value == "0"
+	}
+	return nil
 }
 
 // namespaceBehind opens the network namespace of a veth's other end. The kernel tells its id alone, as of this namespace, so

@@ -60,6 +60,7 @@ func Diff(have, want State) []Op {
 
 	add(diffSysctls(filter(have.Sysctls, plain), filter(want.Sysctls, plain)))
 	add(diffInner(have.Inner, want.Inner))
+	add(diffTags(have.Tags, want.Tags))
 	add(diffLinks(have.Links, want.Links))
 	add(diffList(have.Addresses, want.Addresses, addressKey,
 		func(h, w Address) bool { return h.Keep == w.Keep },

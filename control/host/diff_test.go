@@ -60,6 +60,7 @@ func generated(r *rand.Rand) State {
 		{"web-2", "net.ipv4.tcp_syncookies", "2"},
 	}
 	return State{
+		Tags:      pick(r, []Tags{{"eth0", true}, {"eth1", true}}, func(t Tags) string { return t.Link }),
 		Inner:     pick(r, inner, InnerSysctl.id),
 		Links:     pick(r, links, func(l Link) string { return l.Name }),
 		Addresses: pick(r, addresses, addressKey),
@@ -115,6 +116,10 @@ func model(t *testing.T, s State, op Op) State {
 		s.Inner = append(filter(s.Inner, func(v InnerSysctl) bool { return v.id() != o.id() }), o.InnerSysctl)
 	case dropInner:
 		s.Inner = filter(s.Inner, func(v InnerSysctl) bool { return v.id() != o.id() })
+	case setTags:
+		s.Tags = append(filter(s.Tags, func(v Tags) bool { return v.Link != o.link }), Tags{o.link, true})
+	case dropTags:
+		s.Tags = filter(s.Tags, func(v Tags) bool { return v.Link != o.link })
 	default:
 		t.Fatalf("a step that the model does not know: %T", op)
 	}
@@ -131,6 +136,8 @@ func sorted(s State) State {
 	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Key, b.Key) })
 	s.Inner = slices.Clone(s.Inner)
 	slices.SortFunc(s.Inner, compareInner)
+	s.Tags = slices.Clone(s.Tags)
+	slices.SortFunc(s.Tags, func(a, b Tags) int { return cmp.Compare(a.Link, b.Link) })
 	return s
 }
 
@@ -200,7 +207,7 @@ func TestOrderOfSteps(t *testing.T) {
 // A field that is new in a State type must be thought of in Diff: this test is told when it was.
 func TestEveryFieldIsKnownToDiff(t *testing.T) {
 	known := map[reflect.Type][]string{
-		reflect.TypeFor[State]():   {"Links", "Addresses", "Routes", "Rules", "Sysctls", "Inner"},
+		reflect.TypeFor[State]():   {"Links", "Addresses", "Routes", "Rules", "Sysctls", "Inner", "Tags"},
 		reflect.TypeFor[Link]():    {"Name", "Up", "MTU", "Group"},
 		reflect.TypeFor[Address](): {"Link", "Prefix", "Keep", "Adopted"},
 		reflect.TypeFor[Route]():   {"Prefix", "Type", "Via", "Link", "Metric", "Table", "Keep", "Adopted"},
@@ -208,6 +215,7 @@ func TestEveryFieldIsKnownToDiff(t *testing.T) {
 		reflect.TypeFor[Sysctl]():  {"Key", "Value"},
 
 		reflect.TypeFor[InnerSysctl](): {"Link", "Key", "Value"},
+		reflect.TypeFor[Tags]():        {"Link", "InFrame"},
 	}
 	for typ, fields := range known {
 		var got []string

@@ -35,6 +35,11 @@ func checkInterfaces() []Finding {
 	if err != nil {
 		return one(Finding{"interfaces", StatusWarn, "cannot list interfaces: " + err.Error(), "unknown", "run as root"})
 	}
+	nics, err := openOffloads()
+	if err != nil {
+		return one(Finding{"interfaces", StatusWarn, err.Error(), "unknown", "run as root"})
+	}
+	defer nics.close()
 	slices.SortFunc(links, func(a, b netlink.Link) int { return a.Attrs().Index - b.Attrs().Index })
 	var out []Finding
 	for _, l := range links {
@@ -43,6 +48,9 @@ func checkInterfaces() []Finding {
 			continue
 		}
 		out = append(out, judgeDriver(l.Attrs().Name, name))
+		if r, err := receiver(nics, l); err == nil && r.Kind != "bond" { // a bond's members are judged
+			out = append(out, judgeTags(r))
+		}
 		out = append(out, attached(l.Attrs())...)
 	}
 	return out
@@ -59,6 +67,19 @@ func judgeDriver(iface, driver string) Finding {
 		return ok("xdp-native/"+iface, fmt.Sprintf("driver %s has it, %s", driver, condition))
 	}
 	return ok("xdp-native/"+iface, fmt.Sprintf("driver %s has it", driver))
+}
+
+// judgeTags says whether rules with vlan can see tags on a link.
+func judgeTags(r Receiver) Finding {
+	name := "vlan-tags/" + r.Link
+	switch {
+	case r.HidesTags != "":
+		return Finding{name, StatusWarn, r.HidesTags, "a file with rules that match vlan here is refused",
+			"limit such rules by interfaces:, match at the switch, or use another NIC"}
+	case r.Kind == "veth":
+		return ok(name, "tags in the frame are seen; those that its other end hands over beside it (tx-vlan-offload there) are not")
+	}
+	return ok(name, "they can be seen: Sluice switches rx-vlan-offload off where a rule has vlan")
 }
 
 // attached tells of programs that are there. They may be our own: their ids let an operator see.

@@ -61,6 +61,7 @@ func TestDoctorOnThisMachineChangesNothing(t *testing.T) {
 	is(t, got["forwarding-ipv4"], StatusWarn, "net/ipv4/ip_forward is 0")
 	is(t, got["forwarding-ipv6"], StatusWarn, "net/ipv6/conf/all/forwarding is 0")
 	is(t, got["xdp-native/eth0"], StatusOK, "driver veth has it")
+	is(t, got["vlan-tags/eth0"], StatusOK, "tags in the frame are seen")
 	for name := range got {
 		if strings.Contains(name, "attached/") || strings.HasSuffix(name, "/lo") {
 			t.Errorf("nothing is attached and lo is no NIC, yet there is %+v", got[name])

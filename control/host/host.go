@@ -32,6 +32,9 @@ type Host struct {
 	nl     *netlink.Handle
 	strict *netlink.Handle // dumps that the kernel filters; not every request of the library is valid on it
 
+	offloads offloads
+	ethtool  *ethtoolOffloads // what offloads is, but in tests
+
 	mu     sync.Mutex
 	ledger *ledger
 }
@@ -65,13 +68,20 @@ func New(log *slog.Logger, o Options) (*Host, error) {
 		strict.Close()
 		return nil, fmt.Errorf("switch netlink to strict dumps (Linux 4.20): %w", err)
 	}
-	return &Host{log: log, path: path, nl: plain, strict: strict, ledger: l}, nil
+	nics, err := openOffloads()
+	if err != nil {
+		plain.Close()
+		strict.Close()
+		return nil, err
+	}
+	return &Host{log: log, path: path, nl: plain, strict: strict, offloads: nics, ethtool: nics, ledger: l}, nil
 }
 
 // Close gives the netlink sockets back. The machine stays as it is.
 func (h *Host) Close() {
 	h.nl.Close()
 	h.strict.Close()
+	h.ethtool.close()
 }
 
 // Diff is the package's Diff: a Host is a driver of the engine.
@@ -105,6 +115,9 @@ func (h *Host) observe(ctx context.Context) (State, error) {
 		return State{}, err
 	}
 	if s.Sysctls, err = h.observeSysctls(links); err != nil {
+		return State{}, err
+	}
+	if s.Tags, err = h.observeTags(links); err != nil {
 		return State{}, err
 	}
 	s.Inner, err = h.observeInner()
@@ -158,7 +171,7 @@ func (h *Host) prune(ctx context.Context) error {
 		return err
 	}
 	l := h.ledger
-	l.Links, l.Sysctls, l.Inner = nil, nil, nil
+	l.Links, l.Sysctls, l.Inner, l.Tags = nil, nil, nil, nil
 	l.Addresses = filter(l.Addresses, func(c addressClaim) bool {
 		return slices.ContainsFunc(have.Addresses, func(a Address) bool { return a.Link == c.Link && a.Prefix == c.Prefix })
 	})
@@ -188,6 +201,9 @@ func (h *Host) Check(ctx context.Context, want State, coming []string) error {
 	}
 	for _, l := range want.Links {
 		need(l.Name)
+	}
+	for _, t := range want.Tags {
+		need(t.Link)
 	}
 	for _, a := range want.Addresses {
 		need(a.Link)

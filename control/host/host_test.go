@@ -48,6 +48,7 @@ func gateway() State {
 			{Key: "net.ipv4.tcp_rmem", Value: "4096 131072 6000000"},
 			{Key: "net.ipv6.conf.all.forwarding", Value: "1"},
 		},
+		Tags: []Tags{{"eth0", true}},
 	}
 }
 

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -144,15 +145,25 @@ func TestWhatStandsBehindAWorkloadsInterface(t *testing.T) {
 	veth(t, "web-2", anotherNamespace(t)) // neither named nor with a process: held by a descriptor of the test alone
 	ip(t, "tuntap add vm-1 mode tap")
 	ip(t, "link add here type veth peer name there")
-	got, err := WorkloadsBehind(t.Context(), []string{"web-1", "web-2", "vm-1", "here", "gone"})
+	_, plain := named(t, "plain")
+	veth(t, "plain-1", plain)
+	err := inside(plain, func() error {
+		return errors.Join(writeSysctl("net/ipv4/tcp_sack", "0"), writeSysctl("net/ipv4/tcp_window_scaling", "0"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := WorkloadsBehind(t.Context(), []string{"web-1", "web-2", "plain-1", "vm-1", "here", "gone", Here})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]Behind{
-		"web-1": {Kind: "veth"},
-		"web-2": {Kind: "veth", Unreachable: errNoNamespace.Error()},
-		"vm-1":  {Kind: "tuntap"},
-		"here":  {Kind: "veth", Unreachable: "its other end is in this network namespace"},
+		Here:      {},
+		"web-1":   {Kind: "veth"},
+		"plain-1": {Kind: "veth", NoSACK: true, NoWindowScaling: true},
+		"web-2":   {Kind: "veth", Unreachable: errNoNamespace.Error()},
+		"vm-1":    {Kind: "tuntap"},
+		"here":    {Kind: "veth", Unreachable: "its other end is in this network namespace"},
 	}
 	for name, w := range want {
 		if got[name] != w {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 )
 
@@ -103,7 +104,7 @@ func sysctl(t *testing.T, path, value string) {
 }
 
 // machine prints the whole state of the namespace that somebody could miss: links, addresses, routes of all tables,
-// rules, the sysctls of both families, nftables and iptables.
+// rules, offloads, the sysctls of both families, nftables and iptables.
 func machine(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
@@ -111,6 +112,22 @@ func machine(t *testing.T) string {
 		"-d link", "addr", "-4 route show table all", "-6 route show table all", "-4 rule", "-6 rule",
 	} {
 		fmt.Fprintf(&b, "# ip %s\n%s", args, ip(t, args))
+	}
+	nic, err := openOffloads()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nic.close()
+	links, err := netlink.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		features, err := nic.read(l.Attrs().Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "# offloads of %s\n%v\n", l.Attrs().Name, features) // maps print sorted
 	}
 	// iproute2 knows 188 by the name of another owner.
 	named := strings.ReplaceAll(b.String(), "proto ospf", "proto 188")

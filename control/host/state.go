@@ -15,6 +15,7 @@ type State struct {
 	Rules     []Rule        // sorted by priority, then family
 	Sysctls   []Sysctl      // sorted by key
 	Inner     []InnerSysctl // of workloads' namespaces, sorted by link, then key
+	Tags      []Tags        // sorted by link
 }
 
 // Link is an existing link whose attributes the file writes.
@@ -86,6 +87,8 @@ type Facts struct {
 	Links         []LinkFact // sorted by name
 	// Behind tells of the interfaces of workloads that were asked about: WorkloadsBehind.
 	Behind map[string]Behind
+	// Receivers are the links that what enters by an interface comes in on: ReceiversOf, of those that were asked about.
+	Receivers map[string][]Receiver
 }
 
 // LinkFact is one link of the daemon's namespace.

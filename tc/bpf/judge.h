@@ -91,21 +91,21 @@ static __always_inline void prepare(struct __sk_buff *skb, struct view *v, const
 }
 
 /* policy.ingress, where XDP does not judge it: the same order, but for what only XDP sees. */
-static __always_inline enum reason judge_inbound(struct view *v, bool local)
+static __always_inline enum reason judge_inbound(struct __sk_buff *skb, struct view *v, bool local)
 {
 	if (local) {
 		judge(&v->p, &v->c, POLICY_FAILSAFE, &v->d);
 		if (reason_accepts(v->d.reason))
-			return REASON_FAILSAFE;
+			return judged(skb, v, POLICY_INGRESS, REASON_FAILSAFE);
 	}
 	judge(&v->p, &v->c, POLICY_SYSTEM, &v->d);
 	if (reason_accepts(v->d.reason))
-		return REASON_SYSTEM;
+		return judged(skb, v, POLICY_INGRESS, REASON_SYSTEM);
 	if (v->related)
 		return REASON_ICMP_ERROR;
 	if (bans_stage(&v->p) != REASON_NONE)
 		return REASON_BANNED;
-	return judge_flow(v, POLICY_INGRESS);
+	return judge_flow(skb, v, POLICY_INGRESS);
 }
 
 /* A workload may send only from its own addresses; link-local ones reach no further than the link. */
@@ -160,7 +160,7 @@ static __always_inline int to_workload(struct __sk_buff *skb, struct view *v, co
 	if (role ==
 	    ROLE_WORKLOAD) /* for the receiver it comes from outside, and may answer what it asked for */
 		v->reply = replies_to(&flows_out, v);
-	reason = judge_flow(v, POLICY_WORKLOADS + 2 * to->index);
+	reason = judge_flow(skb, v, POLICY_WORKLOADS + 2 * to->index);
 	if (drops(reason))
 		return leave_with(v, reason);
 	if (v->reply) {
@@ -186,7 +186,7 @@ static __always_inline int to_self(struct view *v, enum role role)
 }
 
 /* From a workload: its own address, its egress policy. */
-static __always_inline enum reason judge_workload(const struct __sk_buff *skb, struct view *v,
+static __always_inline enum reason judge_workload(struct __sk_buff *skb, struct view *v,
 						  const struct interface *in, bool local)
 {
 	if (!in->workload)
@@ -194,22 +194,22 @@ static __always_inline enum reason judge_workload(const struct __sk_buff *skb, s
 	if (spoofed(skb, &v->p, local))
 		return REASON_WORKLOAD_SPOOFED;
 	v->reply = replies_to(&flows_in, v);
-	return judge_flow(v, workload_policy(in, true));
+	return judge_flow(skb, v, workload_policy(in, true));
 }
 
 /*
  * From elsewhere: policy.ingress where XDP did not judge it already. XDP passes what looks like link control, wherever
  * it goes.
  */
-static __always_inline enum reason judge_outside(struct view *v, const struct interface *in, enum role role,
-						 bool local)
+static __always_inline enum reason judge_outside(struct __sk_buff *skb, struct view *v,
+						 const struct interface *in, enum role role, bool local)
 {
 	if (is_martian(&v->p))
 		return REASON_MARTIAN_SOURCE;
 	v->reply = replies_to(&flows_out, v);
 	if (!(in->flags & INTERFACE_JUDGE) && !(role == ROLE_UPLINK && v->off_link))
 		return REASON_NONE;
-	return judge_inbound(v, local);
+	return judge_inbound(skb, v, local);
 }
 
 /* Ingress: judged, then into a workload, to the box, or onward. */
@@ -225,8 +225,8 @@ static __always_inline int walk_ingress(struct __sk_buff *skb, struct view *v, e
 		return leave_with(v, reason);
 	prepare(skb, v, in, true);
 	local = bpf_map_lookup_elem(&self, &v->p.dst) || (v->p.family == 6 && is_link_local6(&v->p.dst));
-	reason =
-		role == ROLE_WORKLOAD ? judge_workload(skb, v, in, local) : judge_outside(v, in, role, local);
+	reason = role == ROLE_WORKLOAD ? judge_workload(skb, v, in, local)
+				       : judge_outside(skb, v, in, role, local);
 	if (drops(reason))
 		return leave_with(v, reason);
 	if (is_multicast(&v->p))
@@ -270,16 +270,16 @@ static __always_inline bool answers_failsafe(struct view *v)
 }
 
 /* policy.egress, for what the node itself originates. */
-static __always_inline enum reason judge_outbound(struct view *v)
+static __always_inline enum reason judge_outbound(struct __sk_buff *skb, struct view *v)
 {
 	enum reason reason;
 
 	judge(&v->p, &v->c, POLICY_SYSTEM, &v->d);
 	if (reason_accepts(v->d.reason))
-		return REASON_SYSTEM;
+		return judged(skb, v, POLICY_EGRESS, REASON_SYSTEM);
 	if (v->related)
 		return REASON_ICMP_ERROR;
-	reason = judge_flow(v, POLICY_EGRESS);
+	reason = judge_flow(skb, v, POLICY_EGRESS);
 	if (drops(reason) && answers_failsafe(v))
 		return REASON_FAILSAFE;
 	return reason;
@@ -300,9 +300,9 @@ static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, c
 	v->reply = replies_to(asked, v);
 	v->related = v->p.flags & PACKET_ICMP_ERROR;
 	if (to_workload)
-		reason = judge_flow(v, workload_policy(out, false));
+		reason = judge_flow(skb, v, workload_policy(out, false));
 	else
-		reason = judge_outbound(v);
+		reason = judge_outbound(skb, v);
 	if (drops(reason))
 		return leave_with(v, reason);
 	if (v->reply)
@@ -317,8 +317,8 @@ static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, c
  * What the kernel forwards: by the matrix, toward a workload by its ingress policy as well. From a workload it passed
  * the ingress hook, which judged its egress policy.
  */
-static __always_inline int egress_forwarded(struct view *v, const struct interface *out, enum role role,
-					    __u32 from_index)
+static __always_inline int egress_forwarded(struct __sk_buff *skb, struct view *v,
+					    const struct interface *out, enum role role, __u32 from_index)
 {
 	struct interface *from = bpf_map_lookup_elem(&interfaces, &from_index);
 	struct workload *owner = bpf_map_lookup_elem(&workloads, &v->p.src);
@@ -334,7 +334,7 @@ static __always_inline int egress_forwarded(struct view *v, const struct interfa
 	if (!excused(v) && !may_forward(from_role, role))
 		return leave_with(v, REASON_FORWARD_DENIED);
 	if (role == ROLE_WORKLOAD)
-		reason = judge_flow(v, workload_policy(out, false));
+		reason = judge_flow(skb, v, workload_policy(out, false));
 	if (drops(reason))
 		return leave_with(v, reason);
 	if (answers_out)
@@ -367,7 +367,7 @@ static __always_inline int walk_egress(struct __sk_buff *skb, struct view *v, en
 		return leave_with(v, REASON_WORKLOAD_UNKNOWN);
 	prepare(skb, v, out, false);
 	if (from_index)
-		return egress_forwarded(v, out, role, from_index);
+		return egress_forwarded(skb, v, out, role, from_index);
 	return egress_local(skb, v, out, role);
 }
 

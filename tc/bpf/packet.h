@@ -25,6 +25,7 @@ static __always_inline void tag_beside(const struct __sk_buff *skb, struct captu
 #include <sluice/capture.h>
 #include <sluice/classify.h>
 #include <sluice/flow.h>
+#include <sluice/fragments.h>
 #include <sluice/link.h>
 #include <sluice/log.h>
 #include <sluice/tcx.h>

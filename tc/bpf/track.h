@@ -121,18 +121,27 @@ static __always_inline bool excused(const struct view *v)
 	return v->reply || v->related;
 }
 
+/* What a policy, or a stage before it, has said of a packet: with fragments: track later fragments follow the first. */
+static __always_inline enum reason judged(struct __sk_buff *skb, struct view *v, __u32 policy,
+					  enum reason reason)
+{
+	return v->p.flags & PACKET_FRAGMENT ? follow_fragment(skb, &v->p, policy, reason) : reason;
+}
+
 /* Judges by one policy; where its default would drop, tracked flows excuse. Leaves the decision in v->d. */
-static __always_inline enum reason judge_flow(struct view *v, __u32 policy)
+static __always_inline enum reason judge_flow(struct __sk_buff *skb, struct view *v, __u32 policy)
 {
 	judge_limited(&v->p, &v->c, policy, &v->d);
 	if (v->d.sample | v->d.shadow)
 		log_rules(&v->p, &v->d, v->hook, v->at, !reason_accepts(v->d.reason));
 	if (v->d.reason == REASON_DEFAULT_DROP || v->d.reason == REASON_FRAGMENT_DEFAULT_DROP) {
 		if (v->reply)
-			return REASON_ESTABLISHED;
+			return judged(skb, v, v->d.policy, REASON_ESTABLISHED);
 		if (v->related)
 			return REASON_ICMP_ERROR;
 	}
+	v->d.reason =
+		judged(skb, v, v->d.policy, v->d.reason); /* not policy: it would not fit on the stack */
 	count_default(&v->p, &v->d);
 	return v->d.reason;
 }

@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
+	"sluice/xdp/table"
 )
 
 const second = 1_000_000_000
@@ -208,6 +210,58 @@ func TestAFullTableIsSharedAndToldOf(t *testing.T) {
 		if !accepted {
 			t.Fatalf("source %d has used 4 of its 1000, and is throttled", i)
 		}
+	}
+}
+
+// TestNoDebtIsForgiven: CPUs that force their updates may together leave any debt, such as three that take 64 KB each.
+func TestNoDebtIsForgiven(t *testing.T) {
+	l := classify.Limiter{Rule: 1, Beyond: 2, Rate: 8_000_000, Burst: 100_000, Bits: true} // a byte in 1 us
+	h := newHarness(t, limiting, batch, l)
+	entry := l.Entry()
+	for _, cpus := range []uint64{1, 3, 1024} {
+		debt := entry.Burst + cpus*classify.LimitCost(&entry, 1<<16)
+		bucket := abi.LimitBucket{Tat: start<<abi.LimitTickBits + debt, Mark: entry.Mark}
+		if err := h.maps[table.LimitBuckets].Put(uint32(1), bucket); err != nil {
+			t.Fatal(err)
+		}
+		paid := start + (debt-entry.Burst)>>abi.LimitTickBits + 64_000 // and as much as the packet
+		got := h.arrive(t, []arrival{packet(start, ip(rand.New(rand.NewPCG(1, 2)))), packet(paid-1000, netip.MustParseAddr("192.0.2.7")),
+			packet(paid, netip.MustParseAddr("192.0.2.7"))})
+		if !slices.Equal(got, []bool{false, false, true}) {
+			t.Errorf("%d CPUs passed 64 KB each beyond the burst, and at once, shortly before the debt was paid, and then: %v", cpus, got)
+		}
+	}
+}
+
+// TestAnotherLimitOfARuleBeginsFull: its rate was changed, or its id is another rule's by now.
+func TestAnotherLimitOfARuleBeginsFull(t *testing.T) {
+	for _, perSource := range []bool{false, true} {
+		first := classify.Limiter{Rule: 1, Beyond: 2, Rate: 1, Burst: 10, PerSource: perSource, IPv4Bits: 32, IPv6Bits: 128}
+		other := first
+		other.Burst = 8
+		h := newHarness(t, limiting, batch, first, other)
+		send := func(limiter uint32, want int) {
+			t.Helper()
+			var all []arrival
+			for range 20 {
+				a := packet(start, netip.MustParseAddr("192.0.2.7"))
+				a.Limiter = limiter
+				all = append(all, a)
+			}
+			passed := 0
+			for _, accepted := range h.arrive(t, all) {
+				if accepted {
+					passed++
+				}
+			}
+			if passed != want {
+				t.Errorf("%+v: %d of 20 packets pass, want %d", []classify.Limiter{first, other}[limiter], passed, want)
+			}
+		}
+		send(0, 10)
+		send(0, 0)
+		send(1, 8)
+		send(1, 0)
 	}
 }
 

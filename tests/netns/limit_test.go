@@ -89,9 +89,10 @@ func (s *site) limitOf(policy, rule string) api.Rule {
 
 func TestAFloodIsLimitedPerSourceAndAnotherSourcePasses(t *testing.T) {
 	t.Parallel()
-	const flood, burst, polite = 3000, 50, 40
+	const flood, burst, polite, trial = 3000, 50, 40, 1000
 	s := newSite(t)
-	s.edit("      - {name: no-attackers,", "      - {name: flood, to: [web-1], protocol: udp, ports: [5353], action: limit, limit: {rate: 1pps, burst: 50p, per: source}}\n"+
+	s.edit("      - {name: no-attackers,", "      - {name: trial, to: [web-1], protocol: udp, ports: [5353], action: limit, limit: {rate: 1pps, burst: 1000p}, mode: shadow}\n"+
+		"      - {name: flood, to: [web-1], protocol: udp, ports: [5353], action: limit, limit: {rate: 1pps, burst: 50p, per: source}}\n"+
 		"      - {name: no-attackers,",
 		"    addresses: [203.0.113.10, \"2001:db8:100::10\"]\n    ingress: {default: drop, rules: [",
 		"    addresses: [203.0.113.10, \"2001:db8:100::10\"]\n    ingress: {default: drop, rules: [{name: flood, protocol: udp, ports: [5353], action: accept}, ")
@@ -119,6 +120,9 @@ func TestAFloodIsLimitedPerSourceAndAnotherSourcePasses(t *testing.T) {
 	}
 	if r := s.limitOf("ingress", "flood"); r.LimitDrops != uint64(flood-passed) {
 		t.Errorf("%d passed, and show policy tells of %d beyond the limit", passed, r.LimitDrops)
+	}
+	if r := s.limitOf("ingress", "trial"); r.LimitDrops != 0 || r.ShadowDrops > flood+polite-trial || r.ShadowDrops < flood+polite-uint64(trial+most-burst) {
+		t.Errorf("the limit in shadow mode would have let %d pass of %d: %+v", trial, flood+polite, r)
 	}
 	if n := s.packets("xdp", "eth0", "limit-drop"); n != uint64(flood-passed) {
 		t.Errorf("%d passed, and %d are counted as limit-drop", passed, n)

@@ -33,6 +33,9 @@ func newProtected(t *testing.T) *site {
 		"      - {name: web-flood, to: [self, web-1, web-2], protocol: tcp, ports: [80, 8080], action: syn_cookie}\n")
 	s.write(strings.ReplaceAll(s.file, "ports: [80], action: accept", "ports: [80, 8080], action: accept"))
 	s.takesXDPAnswers()
+	if err := s.Workload(2).Sysctl("net/ipv4/tcp_sack", "0"); err != nil { // as after CVE-2019-11477
+		t.Fatal(err)
+	}
 	s.start()
 	s.established()
 	return s
@@ -247,7 +250,11 @@ func TestTheKernelCompletesWhatXDPAnsweredWithACookie(t *testing.T) {
 	}
 	group := servers[4]
 	for range 30 {
-		s.carries(s.byCookie(s.Client, netip.AddrPortFrom(group.at, cookiePort)), 100)
+		conn := s.byCookie(s.Client, netip.AddrPortFrom(group.at, cookiePort))
+		s.carries(conn, 100)
+		if ours := info(t, conn); ours.Options&(optTimestamps|optSACK|optWScale) != optTimestamps|optWScale {
+			t.Errorf("%s, without SACK: options %#x at the client", group.name, ours.Options)
+		}
 	}
 	one, other := listening[group.at].count.Load(), listening[netip.Addr{}].count.Load()
 	if one == 0 || other == 0 {
@@ -257,26 +264,40 @@ func TestTheKernelCompletesWhatXDPAnsweredWithACookie(t *testing.T) {
 		t.Error("nothing was passed")
 	}
 
-	s.survivesWithoutTimestamps(listening)
+	s.takesClientsThatOfferLess(listening)
 	s.refusesAClosedPort()
 	s.settingsAreGivenBack()
 }
 
-// survivesWithoutTimestamps: then a cookie keeps an MSS alone.
-func (s *site) survivesWithoutTimestamps(listening map[netip.Addr]*echoServer) {
+// takesClientsThatOfferLess: without timestamps a cookie keeps an MSS alone.
+func (s *site) takesClientsThatOfferLess(listening map[netip.Addr]*echoServer) {
 	s.t.Helper()
-	if err := s.Client.Sysctl("net/ipv4/tcp_timestamps", "0"); err != nil {
-		s.t.Fatal(err)
-	}
-	for _, server := range []netip.Addr{lab.Gateway4, lab.Gateway6, lab.Web4[0], lab.Web6[0]} {
-		conn := s.byCookie(s.Client, netip.AddrPortFrom(server, cookiePort))
-		s.carries(conn, 300_000)
-		ours, theirs := info(s.t, conn), info(s.t, listening[server].of(s.t, conn))
-		if (ours.Options|theirs.Options)&(optTimestamps|optSACK|optWScale) != 0 {
-			s.t.Errorf("%s, no timestamps: options %#x at the client, %#x at the listener", server, ours.Options, theirs.Options)
+	const all = optTimestamps | optSACK | optWScale
+	for _, c := range []struct {
+		setting string
+		options uint8
+		servers []netip.Addr
+	}{
+		{"tcp_timestamps", 0, []netip.Addr{lab.Gateway4, lab.Gateway6, lab.Web4[0], lab.Web6[0]}},
+		{"tcp_sack", all &^ optSACK, []netip.Addr{lab.Gateway4, lab.Web6[0]}},
+		{"tcp_window_scaling", all &^ optWScale, []netip.Addr{lab.Gateway6, lab.Web4[0]}},
+	} {
+		if err := s.Client.Sysctl("net/ipv4/"+c.setting, "0"); err != nil {
+			s.t.Fatal(err)
 		}
-		if ours.Snd_mss < 1200 || theirs.Snd_mss < 1200 {
-			s.t.Errorf("%s, no timestamps: MSS %d and %d", server, ours.Snd_mss, theirs.Snd_mss)
+		for _, server := range c.servers {
+			conn := s.byCookie(s.Client, netip.AddrPortFrom(server, cookiePort))
+			s.carries(conn, 300_000)
+			ours, theirs := info(s.t, conn), info(s.t, listening[server].of(s.t, conn))
+			if ours.Options&all != c.options || theirs.Options&all != c.options {
+				s.t.Errorf("%s, %s off: options %#x at the client, %#x at the listener", server, c.setting, ours.Options, theirs.Options)
+			}
+			if ours.Snd_mss < 1200 || theirs.Snd_mss < 1200 {
+				s.t.Errorf("%s, %s off: MSS %d and %d", server, c.setting, ours.Snd_mss, theirs.Snd_mss)
+			}
+		}
+		if err := s.Client.Sysctl("net/ipv4/"+c.setting, "1"); err != nil {
+			s.t.Fatal(err)
 		}
 	}
 }

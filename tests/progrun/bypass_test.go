@@ -2,6 +2,7 @@ package progrun_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"slices"
 	"testing"
@@ -28,8 +29,14 @@ type bypasser struct {
 // bind makes a socket on queue 0 with room for as many frames, and registers it for a queue.
 func (s *site) bind(t *testing.T, path string, frames int, queue uint32) *bypasser {
 	t.Helper()
+	return s.bindRing(t, path, frames, 64, queue)
+}
+
+// bindRing is bind with a receive ring of so many frames.
+func (s *site) bindRing(t *testing.T, path string, frames, ring int, queue uint32) *bypasser {
+	t.Helper()
 	socket, err := xdp.NewSocket(s.uplink, 0, &xdp.SocketOptions{NumFrames: 64, FrameSize: 2048,
-		FillRingNumDescs: 64, CompletionRingNumDescs: 64, RxRingNumDescs: 64, TxRingNumDescs: 64})
+		FillRingNumDescs: 64, CompletionRingNumDescs: 64, RxRingNumDescs: ring, TxRingNumDescs: 64})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,42 +163,6 @@ func TestBypassHandsPacketsToTheRegisteredSocket(t *testing.T) {
 	}
 }
 
-func TestBypassCountsWhatDoesNotFit(t *testing.T) {
-	s := newSite(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}))
-	c := s.bind(t, s.path(t), 2, 0) // a fill ring of two frames
-	if err := sendFrames(ifindex(t, "tor"), dnsQuery(), 10); err != nil {
-		t.Fatal(err)
-	}
-	s.awaitCounters(t, 10)
-	got := c.receive(t, 2)
-	sockets, err := s.Sockets(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := (xsk.Losses{NoFrame: 8}); len(got) != 2 || sockets[0].Lost != want {
-		t.Errorf("%d of 10 frames arrived, lost: %+v", len(got), sockets[0].Lost)
-	}
-}
-
-func TestASocketOfAnotherQueueLosesPacketsVisibly(t *testing.T) {
-	s := newSite(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}))
-	path := s.path(t)
-	addVeth(t, "second", "far")
-	elsewhere := &site{uplink: ifindex(t, "second")}
-	elsewhere.bind(t, path, 64, 0) // bound to an interface that the door is not of
-	if err := sendFrames(ifindex(t, "tor"), dnsQuery(), 3); err != nil {
-		t.Fatal(err)
-	}
-	s.awaitCounters(t, 3)
-	sockets, err := s.Sockets(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := (xsk.Losses{WrongPlace: 3}); sockets[0].Lost != want {
-		t.Errorf("lost: %+v", sockets[0].Lost)
-	}
-}
-
 func TestASocketThatTheFileDropsIsTakenAway(t *testing.T) {
 	s := newSite(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}, xsk.Socket{Name: "app.1", Interfaces: []string{"uplink", "absent"}}))
 	sockets, err := s.Sockets(t.Context())
@@ -199,10 +170,16 @@ func TestASocketThatTheFileDropsIsTakenAway(t *testing.T) {
 		t.Fatalf("sockets %+v: %v", sockets, err)
 	}
 	gone := sockets[0].Path
+	if doors, counters := s.doors(t); doors != 2 || counters != 2 {
+		t.Errorf("programs know %d doors and count for %d, not 2", doors, counters)
+	}
 	s.load(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}))
 	s.path(t)
 	if _, err := os.Stat(gone); !os.IsNotExist(err) {
 		t.Errorf("the pin of the removed socket: %v", err)
+	}
+	if doors, counters := s.doors(t); doors != 1 || counters != 1 {
+		t.Errorf("programs know %d doors and count for %d, not 1", doors, counters)
 	}
 	if err := s.Down(t.Context()); err != nil {
 		t.Fatal(err)
@@ -210,6 +187,28 @@ func TestASocketThatTheFileDropsIsTakenAway(t *testing.T) {
 	if _, err := os.Stat(s.dir); !os.IsNotExist(err) {
 		t.Errorf("down left %s", s.dir)
 	}
+}
+
+// doors are how many entries the map of sockets has, and that of their losses.
+func (s *site) doors(t *testing.T) (doors, counters int) {
+	t.Helper()
+	var (
+		key    abi.SocketKey
+		id     uint32
+		perCPU []abi.SocketLosses
+	)
+	known := s.openMap(t, "xdp-sockets", 1).Iterate()
+	for known.Next(&key, &id) {
+		doors++
+	}
+	counted := s.openMap(t, "socket-losses", 2).Iterate()
+	for counted.Next(&id, &perCPU) {
+		counters++
+	}
+	if err := errors.Join(known.Err(), counted.Err()); err != nil {
+		t.Fatal(err)
+	}
+	return doors, counters
 }
 
 func dnsQuery() []byte { return ether(typeIP4, ip4(17, nil, udp(4000, 53))) }

@@ -2,6 +2,7 @@ package progrun_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -169,16 +170,58 @@ func TestExplainTakesNoToken(t *testing.T) {
 	}
 }
 
-func TestAShadowLimitOnlyCounts(t *testing.T) {
-	g := limited(slow(1, false))
-	g.Ingress.Rules[0].Shadow = true
-	g.Limiters, g.Ingress.Default = nil, classify.Accept
-	s := newSite(t, g)
-	for range 3 {
-		s.check(t, "a shadow limit", dns("192.0.2.1"), abi.ReasonDefaultAccept)
+// TestAShadowLimitCountsWhatItWouldDrop and drops nothing, neither by itself nor out of the bucket of the limit that is behind it.
+func TestAShadowLimitCountsWhatItWouldDrop(t *testing.T) {
+	for _, perSource := range []bool{false, true} {
+		const liveID = 50
+		live := slow(4, perSource)
+		live.Rule, live.Beyond = liveID, liveID+1
+		g := limited(slow(2, perSource))
+		g.Ingress.Rules[0].Shadow = true
+		g.Ingress.Rules = append(g.Ingress.Rules, classify.Rule{ID: liveID, Protocol: 17, Action: classify.Limit, Argument: 1})
+		g.Limiters = append(g.Limiters, live)
+		s := newSite(t, g)
+		ask := func() {
+			t.Helper()
+			if said := s.explain(t, s.uplink, dns("192.0.2.1")); abi.Reason(said.Reason) != abi.ReasonLimitAccept || said.Rule != liveID {
+				t.Errorf("explain: %s by %+v", abi.Reason(said.Reason), said)
+			}
+		}
+		ask()
+		wantPassed(t, "the live limit's burst", s.passes(t, 3, dns("192.0.2.1")), 3)
+		ask() // and nothing is counted
+		wantPassed(t, "the rest of it", s.passes(t, 2, dns("192.0.2.1")), 1)
+		for id, want := range map[uint32]uint64{limitID: 5, beyondID: 3, liveID: 5, liveID + 1: 1} {
+			if got := hits(t, s.hits, id); got.Packets != want {
+				t.Errorf("per source %v: counter %d is %+v, want %d packets", perSource, id, got, want)
+			}
+		}
 	}
-	if got := hits(t, s.hits, limitID); got.Packets != 3 {
-		t.Errorf("the rule matched %+v, not 3", got)
+}
+
+// TestAShadowLimitIsLoggedWhereItsRuleSaysSo: it is asked in either case.
+func TestAShadowLimitIsLoggedWhereItsRuleSaysSo(t *testing.T) {
+	for _, sample := range []uint32{0, 1} {
+		g := limited(slow(1, false))
+		g.Ingress.Default = classify.Accept
+		g.Ingress.Rules[0].Shadow, g.Ingress.Rules[0].Sample = true, sample
+		g.Ingress.Rules = append(g.Ingress.Rules, classify.Rule{ID: 50, Protocol: 6, Action: classify.Accept, Sample: 1})
+		s := newSite(t, g)
+		h, stop := s.watchSamples(t, xdp.WatchLogs, 1_000_000)
+		wantPassed(t, "in shadow mode", s.passes(t, 3, dns("192.0.2.1")), 3)
+		run(t, s.live, s.uplink, frame4(6, tcp(1, 2)))
+		h.await(t, "the last packet's log", func() bool {
+			return slices.ContainsFunc(h.drops, func(l xdp.Sample) bool { return l.Rule == 50 })
+		})
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if got := hits(t, s.hits, beyondID); got.Packets != 2 {
+			t.Errorf("%+v would have been dropped, want 2", got)
+		}
+		if got := len(h.drops) - 1; got != int(3*sample) || got > 0 && (h.drops[0].Rule != limitID || h.drops[0].Fate != abi.EventShadow) {
+			t.Errorf("with a sample of %d there were %d logs: %+v", sample, got, h.drops)
+		}
 	}
 }
 

@@ -26,6 +26,7 @@ func protecting() xdp.Generation {
 		Protocol: 6, Ports: []classify.PortRange{{First: 443, Last: 443}, {First: 8443, Last: 8443}}, Action: classify.SYNCookie})
 	g.Self = []netip.Addr{dst4, dst6}
 	g.SYNListeners = []netip.AddrPort{netip.AddrPortFrom(dst4, 443), netip.AddrPortFrom(dst6, 443)}
+	g.Workloads = []netip.Addr{netip.MustParseAddr("203.0.113.20"), netip.MustParseAddr("2001:db8::20")}
 	return g
 }
 
@@ -194,6 +195,12 @@ func TestTheAnswerToASYNIsAsItsListenersWouldBe(t *testing.T) {
 		{"timestamps and SACK", join(optSACK, optStamps), said{MSS: 1400, Window: 64240, Stamps: true, SACK: true, Scale: -1, Echo: 0x11223344, Bits: 0x1f, Options: 16}},
 		{"a window scale beyond what is valid", join(optStamps, []byte{3, 3, 15, 1, 1, 1}), said{MSS: 1400, Window: 64240, Stamps: true, Scale: 9, Echo: 0x11223344, Bits: 0x0e, Options: 20}},
 		{"an unknown option", join([]byte{254, 6, 1, 2, 3, 4}, optStamps), said{MSS: 1400, Window: 64240, Stamps: true, Scale: -1, Echo: 0x11223344, Bits: 0x0f, Options: 16}},
+		{"a cookie of Fast Open", join([]byte{34, 10, 1, 2, 3, 4, 5, 6, 7, 8}, optStamps), said{MSS: 1400, Window: 64240, Stamps: true, Scale: -1, Echo: 0x11223344, Bits: 0x0f, Options: 16}},
+		{"a request for one, as Linux sends it", join(linuxSYN, []byte{34, 2, 1, 1}), said{MSS: 1400, Window: 64240, SACK: true, Stamps: true, Scale: 9, Echo: 0x11223344, Bits: 0x17, Options: 20}},
+		{"Multipath TCP", join(optMSS, optSACK, optStamps, optScale, []byte{30, 4, 0, 1}), said{MSS: 1400, Window: 64240, SACK: true, Stamps: true, Scale: 9, Echo: 0x11223344, Bits: 0x17, Options: 20}},
+		{"another order", join([]byte{1}, []byte{3, 3, 7}, optStamps, optSACK, optMSS), said{MSS: 1400, Window: 64240, SACK: true, Stamps: true, Scale: 9, Echo: 0x11223344, Bits: 0x17, Options: 20}},
+		{"what stands behind the end of the list", join(optStamps, []byte{1, 0}, optScale), said{MSS: 1400, Window: 64240, Stamps: true, Scale: -1, Echo: 0x11223344, Bits: 0x0f, Options: 16}},
+		{"SACK of another length", join([]byte{4, 3, 1, 1}, optStamps, []byte{1, 1}), said{MSS: 1400, Window: 64240, Stamps: true, Scale: -1, Echo: 0x11223344, Bits: 0x0f, Options: 16}},
 		{"an option that overruns", join(optStamps, []byte{3, 9}), said{MSS: 1400, Window: 64240, Stamps: true, Scale: -1, Echo: 0x11223344, Bits: 0x0f, Options: 16}},
 		{"forty bytes", join(linuxSYN, make([]byte, 20)), said{MSS: 1400, Window: 64240, SACK: true, Stamps: true, Scale: 9, Echo: 0x11223344, Bits: 0x17, Options: 20}},
 	} {
@@ -280,6 +287,8 @@ func TestWhatIsNoSYNForAListenerOfOursPasses(t *testing.T) {
 		{"a signed one", frame4(6, syn(join([]byte{19, 18}, make([]byte, 16), []byte{1, 1})...))},
 		{"one with TCP-AO", frame4(6, syn(join([]byte{29, 16}, make([]byte, 14))...))},
 		{"from itself", from4(dst4.String(), frame4(6, plain))},
+		{"from a workload's address", from4("203.0.113.20", frame4(6, plain))},
+		{"from a workload's address over IPv6", ether(typeIP6, ip6(6, 64, netip.MustParseAddr("2001:db8::20"), plain))},
 		{"from loopback", from4("127.0.0.1", frame4(6, plain))},
 		{"from this network", from4("0.0.0.1", frame4(6, plain))},
 		{"from a group", from4("224.0.0.1", frame4(6, plain))},
@@ -341,6 +350,45 @@ func TestAListenerSeesASYNEachSecondAndAllWhileItIsSilent(t *testing.T) {
 		if got := answers(20); got != want {
 			t.Errorf("where %#x is known of the listener, %d of 20 SYNs with all options were answered, want %d", flags, got, want)
 		}
+	}
+}
+
+// TestAListenerIsAnsweredForWithoutWhatItRefuses: RFC 2018 and RFC 7323 leave an answer without an option that was offered free.
+func TestAListenerIsAnsweredForWithoutWhatItRefuses(t *testing.T) {
+	const none, both = uint8(0), uint8(abi.ListenerSACK | abi.ListenerWindowScale)
+	g, at := protecting(), netip.AddrPortFrom(dst4, 443)
+	g.Refuses = map[netip.AddrPort]uint8{at: abi.ListenerSACK}
+	s := newSite(t, g)
+	l := s.listener(t, at)
+	for _, c := range []struct {
+		refused, known uint8
+		want           said
+	}{
+		{abi.ListenerSACK, learned &^ abi.ListenerSACK, said{Stamps: true, Scale: 9, Bits: 0x07, Options: 20}},
+		{abi.ListenerWindowScale, learned &^ abi.ListenerWindowScale, said{Stamps: true, SACK: true, Scale: -1, Bits: 0x1f, Options: 16}},
+		{both, abi.ListenerTimestamps, said{Stamps: true, Scale: -1, Bits: 0x0f, Options: 16}},
+		{both, learned, said{Stamps: true, SACK: true, Scale: 9, Bits: 0x17, Options: 20}}, // a setting that has changed since
+		{none, learned, said{Stamps: true, SACK: true, Scale: 9, Bits: 0x17, Options: 20}},
+	} {
+		g.Refuses = map[netip.AddrPort]uint8{at: c.refused}
+		s.load(t, g)
+		l.busy()
+		v := l.get()
+		v.Flags, v.Refused = c.known, c.refused
+		l.put(v)
+		c.want.MSS, c.want.Window, c.want.Echo = 1400, 64240, 0x11223344
+		name := fmt.Sprintf("refuses %d, shows %d", c.refused, c.known)
+		sent, p := s.answer(t, frame4(6, syn(linuxSYN...)))
+		s.checkAnswer(t, name, p, 0, c.want)
+		verified(t, name, sent, p)
+	}
+	l.busy()
+	g.Refuses = map[netip.AddrPort]uint8{at: abi.ListenerSACK}
+	want := l.get()
+	want.Refused = abi.ListenerSACK
+	s.load(t, g)
+	if got := l.get(); got != want {
+		t.Errorf("where a setting changed, %+v is known, want %+v", got, want)
 	}
 }
 

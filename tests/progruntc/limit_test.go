@@ -1,6 +1,7 @@
 package progruntc_test
 
 import (
+	"slices"
 	"structs"
 	"testing"
 
@@ -82,6 +83,42 @@ func TestEveryPolicyLimits(t *testing.T) {
 	want := map[uint32]tc.Count{}
 	for id := uint32(limitIngress); id <= limitW1Out; id++ {
 		want[id] = tc.Count{Packets: 2, Bytes: 2 * size}
+	}
+	if diff := cmp.Diff(want, drops); diff != "" {
+		t.Errorf("beyond the limits (-want +got):\n%s", diff)
+	}
+}
+
+// TestEveryPolicyCountsWhatAShadowLimitWouldDrop: the rule behind it, 40 above, has the packets.
+func TestEveryPolicyCountsWhatAShadowLimitWouldDrop(t *testing.T) {
+	const line = "udp 10.0.1.10:4000 > 198.51.100.7:5353"
+	s := newSite(t, judged, limited(t, line), func(s *tc.State) {
+		g := &s.Generation
+		for i, p := range []*classify.Policy{&g.Ingress, &g.Egress, &g.Workloads[0].Ingress, &g.Workloads[0].Egress} {
+			id := uint32(limitIngress + i)
+			at := slices.IndexFunc(p.Rules, func(r classify.Rule) bool { return r.ID == id })
+			p.Rules[at].Shadow = true
+			p.Rules = slices.Insert(p.Rules, at+1, classify.Rule{ID: id + 40, Name: "behind", Protocol: 17, Action: classify.Accept})
+		}
+	})
+	g := s.generation(t)
+	for _, st := range []step{
+		{at: "uplink ingress", line: "udp 198.51.100.7:4000 > 198.18.0.2:5353", reason: abi.ReasonLocal, rule: limitIngress + 40},
+		{at: "uplink egress", line: "udp 198.18.0.2:4000 > 198.51.100.9:5353", reason: abi.ReasonRuleAccept, rule: limitEgress + 40},
+		{at: "wl1 egress", line: "udp 198.18.0.2:4000 > 10.0.1.10:5353", reason: abi.ReasonRuleAccept, rule: limitW1In + 40},
+		{at: "wl1 ingress", line: line, reason: abi.ReasonForwarded, to: "uplink", rule: limitW1Out + 40},
+	} {
+		for range 3 {
+			s.try(t, g, st)
+		}
+	}
+	drops, err := s.beyond()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[uint32]tc.Count{}
+	for id := uint32(limitIngress); id <= limitW1Out; id++ {
+		want[id] = tc.Count{Packets: 1, Bytes: uint64(len(frameOf(t, line)))}
 	}
 	if diff := cmp.Diff(want, drops); diff != "" {
 		t.Errorf("beyond the limits (-want +got):\n%s", diff)

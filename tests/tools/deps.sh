@@ -12,7 +12,7 @@ packages=(
 	# what the tests run: a router, tunnels, a virtual machine, filters that Sluice must live beside
 	bird2 wireguard-tools qemu-system-x86 nftables iptables
 	ipset xdp-tools # rivals of the benchmarks
-	iproute2 iputils-ping bpftool procps util-linux
+	iproute2 iputils-ping ethtool bpftool procps util-linux
 	# unpacking a kernel and its modules for the virtual machine
 	xz-utils kmod
 	git ca-certificates

@@ -25,6 +25,8 @@ type Guest struct {
 	Modules []string
 	// Files are put into the guest: its absolute path -> the host's path.
 	Files map[string]string
+	// Devices are further arguments of QEMU.
+	Devices []string
 	// Args follow -test.v, such as "-test.run=WireGuard".
 	Args []string
 	// Timeout bounds the VM, not the builds. Zero: 6 minutes, ten times what an idle machine needs.
@@ -87,10 +89,11 @@ func boot(ctx context.Context, image, initrd string, g Guest) (string, error) {
 	defer cancel()
 	// One CPU: QEMU 7.2's emulation with a thread per CPU loses the kernel's text patching at times, and the guest dies
 	// of an int3 in the middle of a jump label. CommandContext kills exactly this process when the time is up.
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "1",
+	args := []string{"-accel", "tcg", "-cpu", "max", "-smp", "1",
 		"-m", strconv.Itoa(memory), "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
 		"-kernel", image, "-initrd", initrd,
-		"-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on")
+		"-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on"}
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, g.Devices...)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()

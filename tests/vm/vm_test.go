@@ -15,7 +15,7 @@ func TestKernelWireGuard(t *testing.T) {
 	Run(t, Guest{
 		Package: guestPackage,
 		Modules: []string{"veth", "tun", "wireguard"},
-		Args:    []string{"-test.skip=Object"},
+		Args:    []string{"-test.skip=Object|Tags"},
 	})
 }
 
@@ -48,6 +48,20 @@ func TestEveryObjectLoadsOnTheReferenceKernel(t *testing.T) {
 			t.Errorf("%s was not loaded", guest)
 		}
 	}
+}
+
+// TestVLANTags is in the VM for the NIC that QEMU makes, and for modules that this kernel may lack.
+func TestVLANTags(t *testing.T) {
+	t.Parallel()
+	Run(t, Guest{
+		Package: guestPackage,
+		Modules: []string{"virtio_pci", "virtio_net", "e1000e", "8021q", "veth", "bonding"},
+		Devices: []string{
+			"-netdev", "hubport,id=up,hubid=0", "-device", "e1000e,netdev=up,mac=52:54:00:00:00:01,romfile=",
+			"-netdev", "hubport,id=tor,hubid=0", "-device", "virtio-net-pci,netdev=tor,mac=52:54:00:00:00:02,romfile=",
+		},
+		Args: []string{"-test.run=Tags"},
+	})
 }
 
 func TestAGuestThatDoesNotEndInTimeIsKilled(t *testing.T) {

@@ -119,6 +119,7 @@ const (
 	FragmentsDefault Fragments = 0
 	FragmentsAccept  Fragments = 1
 	FragmentsDrop    Fragments = 2
+	FragmentsTrack   Fragments = 3
 )
 
 // PortRange is struct port_range, 4 bytes.
@@ -365,7 +366,7 @@ type Limiter struct {
 	Rule   uint32 // stable id: its buckets
 	Beyond uint32 // id of the counter of what it drops, in rule_hits
 	Burst  uint64 // ticks that a bucket may be ahead of now
-	Most   uint64 // ticks that one can be ahead: burst and one packet. More is of another rate, or of no bucket
+	Mark   uint64 // of what the limit allows: buckets of another mark are another's. Never 0
 	Mult   uint64 // ticks of a packet or byte: mult >> shift
 	Shift  uint8
 	Flags  uint8 // LIMIT_*
@@ -377,8 +378,9 @@ type Limiter struct {
 
 // LimitBucket is struct limit_bucket, 64 bytes.
 type LimitBucket struct {
-	Tat uint64
-	_   [56]byte
+	Tat  uint64
+	Mark uint64 // of the limit that it is of; 0: of none yet
+	_    [48]byte
 }
 
 // LimitWay is struct limit_way, 16 bytes.
@@ -430,7 +432,8 @@ type SYNListener struct {
 	WindowScale uint8  // valid with LISTENER_WINDOW_SCALE
 	Flags       uint8  // LISTENER_*
 	Fresh       uint8  // those of this period
-	_           [7]uint8
+	Refused     uint8  // those that its namespace is set not to take: Go's
+	_           [6]uint8
 }
 
 // Hook is enum hook.

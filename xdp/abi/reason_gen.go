@@ -65,7 +65,9 @@ const (
 	ReasonSYNCookiePass         Reason = 58 // a rule with syn_cookie: no SYN, or one of the few that its listener sees
 	ReasonBypass                Reason = 59 // handed to a bypass socket
 	ReasonBypassStack           Reason = 60 // no program has registered for its bypass socket: the kernel takes it
-	ReasonMax                   Reason = 61
+	ReasonFragmentTracked       Reason = 61 // a later fragment of a datagram whose first one passed
+	ReasonFragmentTrackedDrop   Reason = 62 // a later fragment of a datagram whose first one was dropped
+	ReasonMax                   Reason = 63
 )
 
 var reasonTable = [ReasonMax]reasonInfo{
@@ -130,4 +132,6 @@ var reasonTable = [ReasonMax]reasonInfo{
 	ReasonSYNCookiePass:         {"syn-cookie-pass", "a rule with syn_cookie: no SYN, or one of the few that its listener sees", FatePass},
 	ReasonBypass:                {"bypass", "handed to a bypass socket", FateRedirect},
 	ReasonBypassStack:           {"bypass-stack", "no program has registered for its bypass socket: the kernel takes it", FateStack},
+	ReasonFragmentTracked:       {"fragment-tracked", "a later fragment of a datagram whose first one passed", FatePass},
+	ReasonFragmentTrackedDrop:   {"fragment-tracked-drop", "a later fragment of a datagram whose first one was dropped", FateDrop},
 }

@@ -12,6 +12,7 @@
 #include "sluice/capture.h"
 #include "sluice/classify.h"
 #include "sluice/flow.h"
+#include "sluice/fragments.h"
 #include "sluice/log.h"
 #include "syncookie.h"
 
@@ -55,8 +56,8 @@ static __always_inline enum reason system_stage(struct cursor *cursor, const str
  * policy.ingress, and the established flows where its default would drop. The lookup costs what a rule does not, and
  * an explicit drop is to beat it: so it comes last.
  */
-static __always_inline enum reason rules_stage(const struct packet *p, const struct classes *c,
-					       struct decision *d)
+static __always_inline enum reason rules_stage(struct xdp_md *ctx, const struct packet *p,
+					       const struct classes *c, struct decision *d)
 {
 	struct flow_key key, reversed;
 
@@ -68,6 +69,8 @@ static __always_inline enum reason rules_stage(const struct packet *p, const str
 		if (flow_find(&flows_out, &reversed))
 			return REASON_ESTABLISHED;
 	}
+	if (p->flags & PACKET_NON_FIRST)
+		d->reason = follow_fragment(ctx, p, POLICY_INGRESS, d->reason);
 	count_default(p, d);
 	return d->reason;
 }
@@ -95,7 +98,7 @@ static __always_inline enum reason stages(struct xdp_md *ctx, struct packet *p, 
 	reason = bans_stage(p);
 	if (reason != REASON_NONE)
 		return reason;
-	reason = rules_stage(p, &c, d);
+	reason = rules_stage(ctx, p, &c, d);
 	/* Two actions do more than judge, and only here. */
 	if (reason == REASON_BYPASS_STACK)
 		return bypass_stage(ctx, d);
@@ -176,6 +179,9 @@ int ingress(struct xdp_md *ctx)
 
 	p.ifindex = ifindex;
 	reason = stages(ctx, &p, &d);
+	if ((p.flags & (PACKET_FRAGMENT | PACKET_NON_FIRST)) ==
+	    PACKET_FRAGMENT) /* whatever stage let it in */
+		follow_fragment(ctx, &p, POLICY_INGRESS, reason);
 	verdict = verdict_of(reason);
 	if (explain) {
 		explain_verdict(&d, reason, verdict);

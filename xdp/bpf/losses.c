@@ -15,7 +15,7 @@
 /* By the id of an XSKMAP. Go makes the entries: redirects that are not ours find none. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(max_entries, MAX_SOCKETS);
+	__uint(max_entries, 2 * MAX_SOCKETS); /* those of two generations */
 	__type(key, __u32);
 	__type(value, struct socket_losses);
 } socket_losses SEC(".maps");

@@ -30,6 +30,14 @@ struct {
 	__type(value, __u64);
 } uplink_macs SEC(".maps");
 
+/* The addresses of workloads. Where nothing is answered it is empty. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, union addr);
+	__type(value, __u8);
+} workload_addrs SEC(".maps");
+
 /* One answer in the making. */
 struct syn {
 	struct tcphdr tcp; /* the SYN's, then the SYN-ACK's */
@@ -52,10 +60,15 @@ static __always_inline bool is_listeners_turn(struct syn_listener *l, __u64 now)
 	return explain || __sync_val_compare_and_swap(&l->passed_ns, last, now) == last || silent;
 }
 
-/* Whether we know how the listener answers all that the client offers. Without timestamps, only an MSS survives a cookie. */
+/*
+ * Whether we know how the listener answers all that the client offers. Without timestamps, only an MSS survives a cookie.
+ * With them the kernel refuses a cookie that says what the listener is set not to take (Linux's cookie_timestamp_decode),
+ * and what none of its answers has shown yet, it may take: then it is to answer itself.
+ */
 static __always_inline bool is_known(const struct syn_listener *l, const struct tcp_options *offered)
 {
-	return l->mss && (!(offered->flags & LISTENER_TIMESTAMPS) || !(offered->flags & ~l->flags));
+	return l->mss &&
+	       (!(offered->flags & LISTENER_TIMESTAMPS) || !(offered->flags & ~(l->flags | l->refused)));
 }
 
 /* Whether a frame is for the interface that it came in by: an answer in another host's name would confuse switches. */
@@ -73,12 +86,16 @@ static __always_inline bool is_for_us(const struct ethhdr *eth, __u32 ifindex)
 	return true;
 }
 
-/* Sources that no answer may go to: the kernel drops them, or has its own mind about them. */
+/*
+ * Sources that no answer may go to: the kernel drops them, or has its own mind about them. What claims to come from
+ * the box or from a workload is martian by an uplink and tcx drops it there, but not by a workload's VLAN of the same NIC:
+ * tcx sees the interface, and XDP only the tag. So it passes.
+ */
 static __always_inline bool is_answerable(const struct ethhdr *eth, const struct packet *p)
 {
 	if (!is_for_us(eth, p->ifindex) || (eth->h_source[0] & 1)) /* a group's */
 		return false;
-	if (bpf_map_lookup_elem(&self, &p->src)) /* itself: "land" */
+	if (bpf_map_lookup_elem(&self, &p->src) || bpf_map_lookup_elem(&workload_addrs, &p->src))
 		return false;
 	if (p->family == 6)
 		return p->src.byte[0] != 0xff &&
@@ -86,7 +103,7 @@ static __always_inline bool is_answerable(const struct ethhdr *eth, const struct
 	return p->src.byte[12] != 0 && p->src.byte[12] != 127 && p->src.byte[12] < 224;
 }
 
-/* Writes the options, as Linux orders them, and returns their length. now is CLOCK_MONOTONIC: the clock of tcp_timestamps 2. */
+/* Writes the options that both know, as Linux orders them, and returns their length. now is CLOCK_MONOTONIC: the clock of tcp_timestamps 2. */
 static __always_inline __u32 write_options(struct syn *s, const struct syn_listener *l, __u64 now)
 {
 	const struct tcp_options o = s->says;
@@ -285,6 +302,7 @@ __noinline int answer_syn(struct xdp_md *ctx, const struct packet *p)
 		return REASON_SYN_COOKIE_PASS;
 	if (explain)
 		return REASON_SYN_COOKIE;
+	s.says.flags &= l->flags;
 	write_tcp(p, &s, l, cookie, now);
 	return write_frame(ctx, p, &s);
 }

@@ -275,7 +275,7 @@ func validate(policies []Policy) error {
 	}
 	for i := range policies {
 		p := &policies[i]
-		if p.Default > Drop || p.Fragments > FragDrop {
+		if p.Default > Drop || p.Fragments > FragTrack {
 			errs = append(errs, fmt.Errorf("policy %s: default %d, fragments %d: no such action", p.Name, p.Default, p.Fragments))
 		}
 		if p.DefaultID >= abi.RuleIDs {

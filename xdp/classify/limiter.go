@@ -1,6 +1,8 @@
 package classify
 
 import (
+	"encoding/binary"
+	"hash/fnv"
 	"math/bits"
 	"net"
 
@@ -11,7 +13,7 @@ import (
 type Limiter struct {
 	Rule   uint32 // stable id
 	Beyond uint32 // stable id of the counter of what it drops
-	Rate   uint64 // packets, or with Bits bits, per second; 1 to MaxRate
+	Rate   uint64 // packets, or with Bits bits, per second; at most MaxPacketRate, or MinBitRate to MaxBitRate
 	Burst  uint64 // packets, or with Bits bytes; at most MaxBurstSeconds of the rate
 	Bits   bool
 	// PerSource gives every source address a bucket of its own, or every prefix of these lengths.
@@ -40,10 +42,8 @@ func (l Limiter) perUnit() uint64 {
 // Entry is the limiter as the programs have it.
 func (l Limiter) Entry() abi.Limiter {
 	e := abi.Limiter{Rule: l.Rule, Beyond: l.Beyond}
-	largest := uint64(abi.LimitPackets)
 	if l.Bits {
 		e.Flags |= abi.LimitByBytes
-		largest = abi.LimitBytes
 	}
 	// As many fractions as leave room for the largest amount: mult below 2^44, and the amount at most 2^17.
 	for e.Shift = 43; ; e.Shift-- {
@@ -60,13 +60,21 @@ func (l Limiter) Entry() abi.Limiter {
 	if !l.Bits {
 		e.Burst = l.Burst * LimitCost(&e, 1) // a burst of packets is exact, whatever a packet's time is rounded to
 	}
-	e.Most = e.Burst + LimitCost(&e, largest)
 	if l.PerSource {
 		e.Flags |= abi.LimitBySource
 		e.Mask4 = [4]byte(net.CIDRMask(l.IPv4Bits, 32))
 		e.Mask6 = abi.Addr(net.CIDRMask(l.IPv6Bits, 128))
 	}
+	e.Mark = limitMark(e)
 	return e
+}
+
+// limitMark tells limits apart that allow different things.
+func limitMark(e abi.Limiter) uint64 {
+	e.Rule, e.Beyond = 0, 0
+	h := fnv.New64a()
+	_ = binary.Write(h, binary.NativeEndian, e) // a hash takes everything, and the struct is of fixed size
+	return h.Sum64() | 1
 }
 
 // LimitCost is limit_cost of limit.h for an amount of packets or bytes: ticks.
@@ -85,10 +93,7 @@ type Bucket uint64
 // Take is limit_take of limit.h: whether a packet that costs so many ticks conforms now, in ticks of CLOCK_MONOTONIC. Then
 // it is paid for.
 func (b *Bucket) Take(l *abi.Limiter, now, cost uint64) bool {
-	ahead := int64(uint64(*b) - now)
-	if ahead < 0 || ahead > int64(l.Most) { // full again; or left from another rate
-		ahead = 0
-	}
+	ahead := max(int64(uint64(*b)-now), 0)
 	if uint64(ahead)+min(cost, l.Burst) > l.Burst {
 		return false
 	}

@@ -157,17 +157,27 @@ func TestEveryRateIsKeptWithinOnePercent(t *testing.T) {
 	}
 }
 
-func TestADebtOfAnotherRateIsForgiven(t *testing.T) {
-	slow, fast := classify.Limiter{Rate: 1, Burst: 20_000}.Entry(), classify.Limiter{Rate: 1_000_000, Burst: 10}.Entry()
-	bucket, now := classify.Bucket(0), uint64(1)<<50
-	for bucket.Take(&slow, now, classify.LimitCost(&slow, 1)) {
+// TestLimitsThatAllowTheSameShareAMark: a bucket bears it, and who finds another's begins with a full one.
+func TestLimitsThatAllowTheSameShareAMark(t *testing.T) {
+	l := classify.Limiter{Rule: 1, Beyond: 2, Rate: 1000, Burst: 20, PerSource: true, IPv4Bits: 32, IPv6Bits: 128}
+	renumbered := l
+	renumbered.Rule, renumbered.Beyond = 3, 4
+	if l.Entry().Mark != renumbered.Entry().Mark {
+		t.Error("ids of rules are in the mark")
 	}
-	passed := 0
-	for bucket.Take(&fast, now, classify.LimitCost(&fast, 1)) {
-		passed++
-	}
-	if passed != 10 {
-		t.Errorf("%d packets pass at the new rate, want its burst", passed)
+	marks := map[uint64]string{l.Entry().Mark: "the limit itself"}
+	for name, change := range map[string]func(*classify.Limiter){
+		"rate": func(l *classify.Limiter) { l.Rate++ }, "burst": func(l *classify.Limiter) { l.Burst++ },
+		"unit": func(l *classify.Limiter) { l.Bits = true }, "per source": func(l *classify.Limiter) { l.PerSource = false },
+		"IPv4 prefixes": func(l *classify.Limiter) { l.IPv4Bits = 24 }, "IPv6 prefixes": func(l *classify.Limiter) { l.IPv6Bits = 64 },
+	} {
+		other := l
+		change(&other)
+		mark := other.Entry().Mark
+		if had, ok := marks[mark]; ok || mark == 0 {
+			t.Errorf("another %s has the mark %#x of %s", name, mark, had)
+		}
+		marks[mark] = "another " + name
 	}
 }
 
@@ -194,11 +204,11 @@ func TestNoLimitLeavesTheArithmetic(t *testing.T) {
 		{Rate: classify.MaxBitRate, Burst: classify.MaxBitRate / 8 * classify.MaxBurstSeconds, Bits: true}, {Rate: 1, Burst: 1}, {Rate: classify.MaxPacketRate, Burst: 1},
 	} {
 		e := l.Entry()
-		if e.Mult == 0 || e.Mult >= 1<<44 || e.Burst == 0 || e.Most <= e.Burst || e.Most > classify.MaxBurstSeconds*64_000_000_000*2 {
+		if e.Mult == 0 || e.Mult >= 1<<44 || e.Burst == 0 || e.Burst > classify.MaxBurstSeconds*64_000_000_000*2 {
 			t.Errorf("%+v became %+v", l, e)
 		}
 		bucket, now := classify.Bucket(0), uint64(1)<<50
-		if !bucket.Take(&e, now, classify.LimitCost(&e, 1<<20)) || !bucket.Take(&e, now+e.Most, classify.LimitCost(&e, 1)) {
+		if !bucket.Take(&e, now, classify.LimitCost(&e, 1<<20)) || !bucket.Take(&e, now+e.Burst+classify.LimitCost(&e, 1<<20), classify.LimitCost(&e, 1)) {
 			t.Errorf("%+v: a full bucket refuses a packet", l)
 		}
 	}

@@ -145,7 +145,7 @@ func (p *placed) expand(to []abi.Rule, hidden bool) []abi.Rule {
 	entry := abi.Rule{ID: r.ID, Action: uint8(r.Action)}
 	if r.Shadow {
 		entry.Flags |= abi.RuleShadow
-		if r.Sample != 0 {
+		if r.Sample != 0 || r.Action == Limit {
 			entry.Flags |= abi.RuleLogged
 		}
 	}

@@ -36,11 +36,13 @@ func (a Action) String() string {
 type Fragments uint8
 
 // FragDefault: the fate of the policy's default, with a reason of its own. FragAccept: passed there.
-// FragDrop: every fragment of a packet that reaches the policy is dropped.
+// FragDrop: every fragment of a packet that reaches the policy is dropped. FragTrack: the fate of the first fragment of their
+// datagram, and where the program does not know that, as FragDefault. What it remembers is its own: here the two are one.
 const (
 	FragDefault Fragments = iota
 	FragAccept
 	FragDrop
+	FragTrack
 )
 
 // AnyProtocol in Rule.Protocol matches every protocol.

@@ -13,7 +13,7 @@ import (
 	"sluice/xdp/pin"
 )
 
-// Names of the state maps that XDP and tc share, as in maps.h, bans.h, limit.h, events.h, capture.h and syncookie.h.
+// Names of the state maps that XDP and tc share, as in maps.h, bans.h, limit.h, fragments.h, events.h, capture.h and syncookie.h.
 const (
 	RuleHits = "rule_hits"
 	FlowsOut = "flows_out"
@@ -29,6 +29,8 @@ const (
 	LimitSources  = "limit_sources"
 	LimitSeed     = "limit_seed"
 	LimitPressure = "limit_pressure"
+
+	Fragments = "fragments"
 
 	Watches       = ".data.watches" // a variable
 	WatchBudgets  = "watch_budgets"
@@ -61,6 +63,8 @@ var sharedPins = map[string]struct {
 	LimitSources:  {"limit-sources", 1},
 	LimitSeed:     {"limit-seed", 1},
 	LimitPressure: {"limit-pressure", 1},
+
+	Fragments: {"fragments", 1},
 
 	Watches:       {"watches", 1},
 	WatchBudgets:  {"watch-budgets", 1},

@@ -152,11 +152,11 @@ func missing(name string) error {
 // SelfKey is the key of the map of own addresses: IPv4 as ::ffff:0:0/96, in network byte order (union addr).
 func SelfKey(a netip.Addr) abi.Addr { return a.As16() }
 
-// FillSelf writes the box's own addresses into the map self. Addresses may repeat.
+// FillSelf writes addresses into the map self, or into another of its kind. They may repeat.
 func FillSelf(m *ebpf.Map, own []netip.Addr) error {
 	for _, a := range own {
 		if err := m.Put(SelfKey(a), uint8(1)); err != nil {
-			return fmt.Errorf("map self: %s: %w", a, err)
+			return fmt.Errorf("map of own addresses: %s: %w", a, err)
 		}
 	}
 	return nil

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -17,7 +19,8 @@ import (
 
 const (
 	lossesPin     = "socket-losses"
-	lossesVersion = 1
+	lossesVersion = 2
+	formerVersion = 1
 	tracepoint    = "xdp_redirect_err"
 	tracePin      = tracepoint + "-v1" // the version is that of losses.c: a pinned link keeps its program
 )
@@ -30,8 +33,8 @@ type Losses struct {
 	Other      uint64 `json:"other"`
 }
 
-// Watch counts losses from now on, in the kernel, whether a daemon is there or not. Once there are doors it is to be called
-// after Open: it makes the counters of new ones, and forgets those of doors that have gone.
+// Watch counts losses from now on, in the kernel, whether a daemon is there or not. It is to be called after Open: it makes
+// the counters of new doors. Where it fails nobody counts.
 func Watch(dir *pin.Dir) error {
 	spec, err := loadLosses()
 	if err != nil {
@@ -45,61 +48,103 @@ func Watch(dir *pin.Dir) error {
 	if err := addCounters(dir, counters); err != nil {
 		return err
 	}
-	trace, err := link.LoadPinnedLink(dir.TracePath(tracePin), nil)
-	if err == nil {
-		return trace.Close()
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("tracepoint %s: %w", tracepoint, err)
-	}
-	programs, err := ebpf.NewCollectionWithOptions(spec,
-		ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{lossesMapSocketLosses: counters}})
-	if err != nil {
-		return fmt.Errorf("tracepoint %s: %w", tracepoint, err)
-	}
-	defer programs.Close()
-	trace, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: tracepoint, Program: programs.Programs[lossesProgLost]})
-	if err != nil {
-		return fmt.Errorf("tracepoint %s: %w", tracepoint, err)
-	}
-	defer trace.Close()
-	if err := trace.Pin(dir.TracePath(tracePin)); err != nil {
-		return fmt.Errorf("pin tracepoint %s: %w", tracepoint, err)
+	if err := trace(dir, spec, counters); err != nil {
+		// Counters that nobody writes would say that nothing is lost.
+		return errors.Join(fmt.Errorf("tracepoint %s: %w", tracepoint, err), dir.RemoveStateMap(lossesPin, lossesVersion))
 	}
 	return nil
 }
 
-// Unwatch ends it.
-func Unwatch(dir *pin.Dir) error {
-	if err := os.Remove(dir.TracePath(tracePin)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// trace attaches the program that counts, unless one is attached that writes these counters.
+func trace(dir *pin.Dir, spec *ebpf.CollectionSpec, counters *ebpf.Map) error {
+	attached, err := link.LoadPinnedLink(dir.TracePath(tracePin), nil)
+	if err == nil {
+		counts, err := writes(attached, counters)
+		if err = errors.Join(err, attached.Close()); err != nil || counts {
+			return err
+		}
+		// Its counters are of another layout, or went without it.
+		if err := errors.Join(os.Remove(dir.TracePath(tracePin)), dir.RemoveStateMap(lossesPin, formerVersion)); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return dir.RemoveStateMap(lossesPin, lossesVersion)
-}
-
-func addCounters(dir *pin.Dir, counters *ebpf.Map) error {
-	pairs, err := dir.Sockets()
+	programs, err := ebpf.NewCollectionWithOptions(spec,
+		ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{lossesMapSocketLosses: counters}})
 	if err != nil {
 		return err
 	}
-	there := map[uint32]bool{}
-	for _, pair := range pairs {
-		id, err := doorID(dir, pair)
-		if err != nil {
-			return err
-		}
-		there[uint32(id)] = true
-		zero := make([]abi.SocketLosses, ebpf.MustPossibleCPU())
+	defer programs.Close()
+	attached, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: tracepoint, Program: programs.Programs[lossesProgLost]})
+	if err != nil {
+		return err
+	}
+	defer attached.Close()
+	return attached.Pin(dir.TracePath(tracePin))
+}
+
+func writes(l link.Link, counters *ebpf.Map) (bool, error) {
+	info, err := l.Info()
+	if err != nil {
+		return false, err
+	}
+	program, err := ebpf.NewProgramFromID(info.Program)
+	if err != nil {
+		return false, err
+	}
+	defer program.Close()
+	about, err := program.Info()
+	if err != nil {
+		return false, err
+	}
+	id, err := mapID(counters)
+	if err != nil {
+		return false, err
+	}
+	used, _ := about.MapIDs()
+	return slices.Contains(used, id), nil
+}
+
+func addCounters(dir *pin.Dir, counters *ebpf.Map) error {
+	there, err := doorIDs(dir)
+	if err != nil {
+		return err
+	}
+	zero := make([]abi.SocketLosses, ebpf.MustPossibleCPU())
+	for _, id := range there {
 		if err := counters.Update(uint32(id), zero, ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
 			return fmt.Errorf("counters of sockets: %w", err)
 		}
 	}
+	return nil
+}
+
+// forget takes away the counters of doors that have gone, and with the last door who counts.
+func forget(dir *pin.Dir) error {
+	there, err := doorIDs(dir)
+	if err != nil {
+		return err
+	}
+	if len(there) == 0 {
+		// The link first: while there are counters, somebody counts.
+		if err := os.Remove(dir.TracePath(tracePin)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("tracepoint %s: %w", tracepoint, err)
+		}
+		return dir.RemoveStateMap(lossesPin, lossesVersion)
+	}
+	counters, err := openCounters(dir)
+	if err != nil || counters == nil {
+		return err
+	}
+	defer counters.Close()
+	known := slices.Collect(maps.Values(there))
 	var gone []uint32
 	var id uint32
 	var perCPU []abi.SocketLosses
 	entries := counters.Iterate()
 	for entries.Next(&id, &perCPU) {
-		if !there[id] {
+		if !slices.Contains(known, ebpf.MapID(id)) {
 			gone = append(gone, id)
 		}
 	}
@@ -114,8 +159,8 @@ func addCounters(dir *pin.Dir, counters *ebpf.Map) error {
 	return nil
 }
 
-// Lost reads the losses of every door. It returns nil where nobody counts.
-func Lost(dir *pin.Dir) (map[pin.Socket]Losses, error) {
+// openCounters returns nil where nobody counts.
+func openCounters(dir *pin.Dir) (*ebpf.Map, error) {
 	counters, err := ebpf.LoadPinnedMap(dir.StateMapPath(lossesPin, lossesVersion), nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -123,17 +168,22 @@ func Lost(dir *pin.Dir) (map[pin.Socket]Losses, error) {
 	if err != nil {
 		return nil, fmt.Errorf("counters of sockets: %w", err)
 	}
+	return counters, nil
+}
+
+// Lost reads the losses of every door. It returns nil where nobody counts.
+func Lost(dir *pin.Dir) (map[pin.Socket]Losses, error) {
+	counters, err := openCounters(dir)
+	if err != nil || counters == nil {
+		return nil, err
+	}
 	defer counters.Close()
-	pairs, err := dir.Sockets()
+	there, err := doorIDs(dir)
 	if err != nil {
 		return nil, err
 	}
 	out := map[pin.Socket]Losses{}
-	for _, pair := range pairs {
-		id, err := doorID(dir, pair)
-		if err != nil {
-			return nil, err
-		}
+	for pair, id := range there {
 		var perCPU []abi.SocketLosses
 		if err := counters.Lookup(uint32(id), &perCPU); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return nil, fmt.Errorf("counters of sockets: %w", err)
@@ -148,6 +198,21 @@ func Lost(dir *pin.Dir) (map[pin.Socket]Losses, error) {
 		out[pair] = sum
 	}
 	return out, nil
+}
+
+// doorIDs are the ids of the XSKMAPs of all doors.
+func doorIDs(dir *pin.Dir) (map[pin.Socket]ebpf.MapID, error) {
+	pairs, err := dir.Sockets()
+	if err != nil {
+		return nil, err
+	}
+	ids := map[pin.Socket]ebpf.MapID{}
+	for _, pair := range pairs {
+		if ids[pair], err = doorID(dir, pair); err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
 }
 
 func doorID(dir *pin.Dir, pair pin.Socket) (ebpf.MapID, error) {

@@ -112,7 +112,8 @@ func create(path string) (*ebpf.Map, error) {
 }
 
 // Sweep takes away the doors that sockets do not ask for, once no live program does. A program that had registered keeps
-// its socket, and gets no more packets. doors may be nil: where there is no data path there is no map of them.
+// its socket, and gets no more packets. With the last door nobody watches for losses any longer. doors may be nil: where
+// there is no data path there is no map of them.
 func Sweep(dir *pin.Dir, doors *ebpf.Map, sockets []Socket) error {
 	want := map[abi.SocketKey]bool{}
 	pairs := Pairs(sockets)
@@ -147,7 +148,7 @@ func Sweep(dir *pin.Dir, doors *ebpf.Map, sockets []Socket) error {
 			return fmt.Errorf("socket %s on %s: %w", pair.Name, pair.Interface, err)
 		}
 	}
-	return nil
+	return forget(dir)
 }
 
 func keysOf(doors *ebpf.Map) ([]abi.SocketKey, error) {

@@ -24,7 +24,7 @@ enum action {
 	ACTION_BYPASS = 5,     /* XDP hands it to a socket, elsewhere it accepts; argument: which socket */
 };
 
-enum fragments { FRAGMENTS_DEFAULT = 0, FRAGMENTS_ACCEPT = 1, FRAGMENTS_DROP = 2 };
+enum fragments { FRAGMENTS_DEFAULT = 0, FRAGMENTS_ACCEPT = 1, FRAGMENTS_DROP = 2, FRAGMENTS_TRACK = 3 };
 
 /* In host byte order, inclusive. */
 struct port_range {

@@ -10,7 +10,7 @@
  *
  * A token bucket is one number, its theoretical arrival time (GCRA, ITU-T I.371 annex A): now is full, later is in debt.
  * Times are CLOCK_MONOTONIC in ticks of 1/64 ns, so that 100 Gbps and 100 Mpps keep their fractions; they wrap after nine
- * years of uptime, and a bucket that seems further ahead than it can be counts as full.
+ * years of uptime, so only their differences mean something.
  */
 #define MAX_LIMITERS	4096
 #define LIMIT_TICK_BITS 6
@@ -21,8 +21,8 @@ struct limiter {
 	__u32 rule;   /* stable id: its buckets */
 	__u32 beyond; /* id of the counter of what it drops, in rule_hits */
 	__u64 burst;  /* ticks that a bucket may be ahead of now */
-	__u64 most; /* ticks that one can be ahead: burst and one packet. More is of another rate, or of no bucket */
-	__u64 mult; /* ticks of a packet or byte: mult >> shift */
+	__u64 mark;   /* of what the limit allows: buckets of another mark are another's. Never 0 */
+	__u64 mult;   /* ticks of a packet or byte: mult >> shift */
 	__u8 shift;
 	__u8 flags; /* LIMIT_* */
 	__u8 pad[2];
@@ -35,6 +35,7 @@ struct limiter {
 /* The bucket of a rule; with LIMIT_BY_SOURCE, of the sources that found no way. */
 struct limit_bucket {
 	__u64 tat;
+	__u64 mark;		/* of the limit that it is of; 0: of none yet */
 } __attribute__((aligned(64))); /* CPUs that write one do not slow those that write the next */
 
 /*
@@ -88,7 +89,7 @@ struct syn_listener_key {
 };
 
 /*
- * A protected (address, port). Go makes the entry, all zero; XDP writes passed_ns, tcx the rest, from the listener's own
+ * A protected (address, port). Go makes the entry; XDP writes passed_ns, tcx the rest, from the listener's own
  * SYN-ACKs. So an answer says what the listener itself would, whatever its socket options and sysctls are. 0: not seen.
  */
 struct syn_listener {
@@ -101,7 +102,8 @@ struct syn_listener {
 	__u8 window_scale; /* valid with LISTENER_WINDOW_SCALE */
 	__u8 flags;	   /* LISTENER_* */
 	__u8 fresh;	   /* those of this period */
-	__u8 pad[7];
+	__u8 refused;	   /* those that its namespace is set not to take: Go's */
+	__u8 pad[6];
 };
 #define LISTENER_PERIOD_NS    5000000000ll
 #define LISTENER_TIMESTAMPS   1

@@ -108,7 +108,7 @@ struct rule {
 #define RULE_LENGTH	  512
 #define RULE_ICMP	  1024
 #define RULE_TCP	  2048 /* tcp_mask is set */
-#define RULE_LOGGED	  4096 /* of a shadow rule: its verdict says how often it is logged */
+#define RULE_LOGGED	  4096 /* of a shadow rule that does more than count: it is logged, or a limit (log.h) */
 #define RULE_TRANSPORT	  (RULE_PORTS | RULE_SOURCE_PORTS | RULE_ICMP | RULE_TCP) /* a later fragment hides it */
 
 /* What an entry does, apart from the rest of it: all of these together fit where a processor finds them fast. */

@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * Token buckets. All of it is state that outlives generations: the key of a bucket is the stable id of its rule, so a
- * new rate goes on with the debts of the old one, up to its own burst.
+ * Token buckets. All of it is state that outlives generations: the key of a bucket is the stable id of its rule. Where the
+ * rule got another limit, or its id another rule, the bucket bears another mark, and begins full.
  *
  * Sources have a table of fixed size. Who has no way in its set takes one whose bucket is full again (nothing is lost),
  * else that of the unproven source with the least debt: random spoofed sources are never seen again, so a flood of them
@@ -45,12 +45,12 @@ struct {
 #define LIMIT_RETRIES 4
 #define LIMIT_NO_WAY  (~0ull)
 
-/* The debt of a bucket. More than one can have is left from another rate: then it is full. */
-static __always_inline __u64 limit_ahead(const struct limiter *l, __u64 tat, __u64 now)
+/* The debt of a bucket, however large: CPUs that force their updates may bring it beyond any bound but their number's. */
+static __always_inline __u64 limit_ahead(__u64 tat, __u64 now)
 {
 	__s64 ahead = tat - now;
 
-	return ahead <= 0 || ahead > (__s64)l->most ? 0 : ahead;
+	return ahead <= 0 ? 0 : ahead;
 }
 
 /*
@@ -66,7 +66,7 @@ static __always_inline bool limit_take(const struct limiter *l, __u64 *bucket, b
 
 	for (int i = 0; i < LIMIT_RETRIES; i++) {
 		__u64 tat = *(volatile __u64 *)bucket;
-		__u64 ahead = fresh ? 0 : limit_ahead(l, tat, now);
+		__u64 ahead = fresh ? 0 : limit_ahead(tat, now);
 
 		if (ahead + need > l->burst)
 			return false;
@@ -74,7 +74,7 @@ static __always_inline bool limit_take(const struct limiter *l, __u64 *bucket, b
 			return true;
 		if (__sync_val_compare_and_swap(bucket, tat, now + ahead + cost) == tat)
 			return true;
-		fresh = false; /* another packet of the same source was there first */
+		fresh = false; /* another packet of the same bucket was there first */
 	}
 	__sync_fetch_and_add(bucket, cost);
 	return true;
@@ -101,7 +101,7 @@ static __always_inline __u64 limit_hash(const struct limiter *l, const struct pa
 		source.half[1] &= l->mask6.half[1];
 	}
 	return limit_mix((limit_mix(source.half[0] ^ seed) ^ source.half[1]) +
-			 l->rule * 0x9e3779b97f4a7c15ull);
+			 (l->rule ^ l->mark) * 0x9e3779b97f4a7c15ull);
 }
 
 /* How much is lost with a way: nothing, the proof of its owner, its debt; LIMIT_NO_WAY where it is not to be had. */
@@ -190,6 +190,21 @@ static __always_inline __u64 *limit_source(const struct limiter *l, const struct
 	return tat;
 }
 
+/* The bucket of a rule, or NULL. fresh as above: of all CPUs that find another's, one makes it theirs. */
+static __always_inline __u64 *limit_rule(const struct limiter *l, bool *fresh)
+{
+	__u32 rule = l->rule;
+	struct limit_bucket *b = bpf_map_lookup_elem(&limit_buckets, &rule);
+	__u64 mark;
+
+	if (!b)
+		return NULL;
+	mark = *(volatile __u64 *)&b->mark;
+	if (mark != l->mark)
+		*fresh = explain || __sync_val_compare_and_swap(&b->mark, mark, l->mark) == mark;
+	return &b->tat;
+}
+
 /*
  * What a packet costs. One buffer may stand for many packets, each with headers of its own on the wire: options of TCP
  * beyond the 20 bytes are not counted again.
@@ -214,19 +229,16 @@ __noinline int limit(const struct packet *p, __u32 index)
 	struct limiter *l = bpf_map_lookup_elem(&limiters, &index);
 	__u64 now, *bucket = NULL;
 	bool fresh = false;
-	__u32 rule;
 
 	if (!p || !l)
 		return REASON_INTERNAL;
 	now = limit_clock() << LIMIT_TICK_BITS;
 	if (l->flags & LIMIT_BY_SOURCE)
 		bucket = limit_source(l, p, now, &fresh);
-	if (!bucket) {
-		rule = l->rule;
-		bucket = bpf_map_lookup_elem(&limit_buckets, &rule);
-		if (!bucket)
-			return REASON_INTERNAL;
-	}
+	if (!bucket)
+		bucket = limit_rule(l, &fresh);
+	if (!bucket)
+		return REASON_INTERNAL;
 	if (limit_take(l, bucket, fresh, now, limit_cost(l, p)))
 		return REASON_LIMIT_ACCEPT;
 	count_rule(l->beyond, p->len);

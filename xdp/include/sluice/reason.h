@@ -75,7 +75,9 @@
 	X(SYN_COOKIE, answer, "a SYN, answered with a cookie")                                               \
 	X(SYN_COOKIE_PASS, pass, "a rule with syn_cookie: no SYN, or one of the few that its listener sees") \
 	X(BYPASS, redirect, "handed to a bypass socket")                                                     \
-	X(BYPASS_STACK, stack, "no program has registered for its bypass socket: the kernel takes it")
+	X(BYPASS_STACK, stack, "no program has registered for its bypass socket: the kernel takes it")       \
+	X(FRAGMENT_TRACKED, pass, "a later fragment of a datagram whose first one passed")                   \
+	X(FRAGMENT_TRACKED_DROP, drop, "a later fragment of a datagram whose first one was dropped")
 
 #define SLUICE_REASON_ENUM(name, fate, text) REASON_##name,
 enum reason { SLUICE_REASONS(SLUICE_REASON_ENUM) REASON_MAX };

@@ -1,0 +1,83 @@
+package compile
+
+import (
+	"fmt"
+	"slices"
+
+	"sluice/control/config"
+	"sluice/control/host"
+)
+
+// Rules with vlan need the tag in the frame: XDP does not see one that the NIC has put beside it. So where such a rule can meet
+// an uplink, its NIC has to leave tags where they are, and where it cannot the rule is refused: nobody would notice that it
+// never matches. A shadow rule acts on nothing, and is only warned of.
+
+// meets says whether a rule is asked about what enters by an interface.
+func meets(r config.Rule, link string) bool {
+	return len(r.Interfaces) == 0 || slices.Contains(r.Interfaces, link)
+}
+
+// LooksAtTags names the uplinks about which compiling cfg has to know how their NICs treat VLAN tags: Facts.Host.Receivers.
+func LooksAtTags(cfg *config.Config) []string {
+	var links []string
+	for _, i := range cfg.Interfaces {
+		if i.Role == config.RoleUplink && i.XDP != config.XDPNone && slices.ContainsFunc(cfg.Policy.Ingress.Rules, func(r config.Rule) bool {
+			return r.VLANs != nil && meets(r, i.Name)
+		}) {
+			links = append(links, i.Name)
+		}
+	}
+	return links
+}
+
+// tags are the links whose NICs must leave VLAN tags in frames. Rules that cannot see a tag are told of.
+func (c *compiler) tags() []host.Tags {
+	var out []host.Tags
+	c.tagsOutsideXDP()
+	for _, name := range LooksAtTags(c.cfg) {
+		receivers, known := c.facts.Host.Receivers[name]
+		if link := c.link(name); !known && link != nil {
+			receivers = []host.Receiver{{Link: name, Kind: link.Kind}}
+		}
+		for _, r := range receivers {
+			switch {
+			case r.HidesTags != "":
+				c.hidden(name, fmt.Sprintf("%s: %s", r.Link, r.HidesTags), func(config.Rule) bool { return true })
+				continue
+			case r.Kind == "veth":
+				c.warn = append(c.warn, fmt.Sprintf("interface %s is a veth: rules with vlan see no tag that its other end hands over beside the frame; "+
+					"`ethtool -K PEER tx-vlan-offload off tx-vlan-stag-hw-insert off` there puts it in", r.Link))
+			}
+			out = append(out, host.Tags{Link: r.Link, InFrame: true})
+		}
+	}
+	slices.SortFunc(out, func(a, b host.Tags) int { return compareNames(a.Link, b.Link) })
+	return slices.Compact(out)
+}
+
+// tagsOutsideXDP tells of rules that name tags and meet an uplink without XDP: tcx passes tagged packets to be judged at their
+// VLAN interface. The untagged ones it judges right.
+func (c *compiler) tagsOutsideXDP() {
+	for _, i := range c.cfg.Interfaces {
+		if i.Role == config.RoleUplink && i.XDP == config.XDPNone {
+			c.hidden(i.Name, i.Name+": its xdp.mode is none, and tcx judges untagged packets only", func(r config.Rule) bool {
+				return slices.ContainsFunc(r.VLANs, func(v config.Range) bool { return v.Last > 0 })
+			})
+		}
+	}
+}
+
+// hidden refuses the rules with vlan that meet an uplink and are of a kind: why says what hides the tag.
+func (c *compiler) hidden(uplink, why string, of func(config.Rule) bool) {
+	for n, r := range c.cfg.Policy.Ingress.Rules {
+		if r.VLANs == nil || !meets(r, uplink) || !of(r) {
+			continue
+		}
+		if r.Shadow {
+			c.warn = append(c.warn, fmt.Sprintf("rule %s counts wrong, for it cannot see VLAN tags on %s", r.Name, why))
+			continue
+		}
+		c.fail(r.Pos, fmt.Sprintf("policy.ingress.rules[%d].vlan", n), fmt.Sprintf("rule %s cannot see VLAN tags on %s", r.Name, why),
+			"limit the rule by interfaces: to uplinks where it can, or remove vlan")
+	}
+}
