@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -27,7 +28,7 @@ Exit code 1 where the file is refused or the machine went back: what was live be
 		Example: `  sluice apply -c new.yaml --confirm 2m -m 'open port 443'
   sluice apply -c new.yaml                             # no way back but rollback`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			candidate, err := daemon.Load(c.file)
+			candidate, judge, err := daemon.Collect(c.file)
 			if err != nil {
 				return err
 			}
@@ -35,7 +36,7 @@ Exit code 1 where the file is refused or the machine went back: what was live be
 				Candidate: candidate, ConfirmSeconds: confirm.seconds(), Message: message, Author: author(),
 			})
 			if err != nil {
-				return err
+				return refusal(err, judge)
 			}
 			return c.printResult(result)
 		},
@@ -43,6 +44,18 @@ Exit code 1 where the file is refused or the machine went back: what was live be
 	c.fileFlag(cmd)
 	applyFlags(cmd, &confirm, &message)
 	return cmd
+}
+
+// refusal is why a candidate did not become what was asked for: what is wrong with the file in this program's words, where
+// that may be why.
+func refusal(err error, judge func() error) error {
+	if !errors.Is(err, api.ErrUnreachable) && api.Problems(err) == nil {
+		return err
+	}
+	if wrong := judge(); wrong != nil {
+		return wrong
+	}
+	return err
 }
 
 // applyFlags are those of everything that makes a revision.

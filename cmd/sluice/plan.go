@@ -15,13 +15,13 @@ func (c *cli) planCmd() *cobra.Command {
 		Long:    `Nothing is changed. Exit code 1 where apply would refuse the file.`,
 		Example: "  sluice plan -c new.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			candidate, err := daemon.Load(c.file)
+			candidate, judge, err := daemon.Collect(c.file)
 			if err != nil {
 				return err
 			}
 			plan, err := c.client().Plan(cmd.Context(), candidate)
 			if err != nil {
-				return err
+				return refusal(err, judge)
 			}
 			if c.json() {
 				return c.printJSON(plan)

@@ -10,22 +10,28 @@ import (
 // builder checks what takes more than one value, and fills Config.
 type builder struct {
 	*report
-	src   Source
 	cfg   *Config
 	names map[string]at // sets, workloads and self
 	links map[string]at // interfaces that something of the file makes or claims: workloads and tunnels
 	// families of every set and workload, for rules that can never match.
 	families map[string]families
-	owners   map[string]bool     // true for workloads, false for sets
+	owners   map[string]bool // true for workloads, false for sets
+	reader   *setReader
 	files    map[string]*setFile // by path, so that two sets may share one
 	// unsureLinks says that interfaces: or tunnels: could not be read as a whole.
 	unsureLinks bool
+
+	// Of a file that is read in pieces.
+	known     memory
+	pieces    map[fingerprint]bundle // of this file
+	asked     map[question]answer    // by one piece
+	uncertain bool                   // it has to be read as a whole
 }
 
-func newBuilder(r *report, src Source) *builder {
-	return &builder{report: r, src: src, cfg: &Config{}, names: map[string]at{}, links: map[string]at{},
+func newBuilder(r *report, files *setReader) *builder {
+	return &builder{report: r, cfg: &Config{}, names: map[string]at{}, links: map[string]at{},
 		families: map[string]families{}, owners: map[string]bool{},
-		files: map[string]*setFile{}}
+		reader: files, files: map[string]*setFile{}}
 }
 
 // build needs the order of its calls: names before the rules that use them.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"math/bits"
+	"slices"
 	"strings"
 )
 
@@ -125,6 +126,9 @@ func (b *builder) fragmentsDropped(raw *rawRules) {
 	}
 }
 
+// aboutFragments says whether a rule is about what its policy drops with fragments: drop.
+func aboutFragments(r Rule) bool { return r.Fragment != FragmentAny && r.Fragment != FragmentWhole }
+
 // limitedTo resolves interfaces: they are named in the file, and the policy judges what comes in, or leaves, by them.
 func (b *builder) limitedTo(r *rawRule, in judged) []string {
 	l := &r.Interfaces
@@ -147,23 +151,33 @@ func (b *builder) limitedTo(r *rawRule, in judged) []string {
 	return out
 }
 
+// judges says whether the policy judges what passes an interface or tunnel.
+func (b *builder) judges(name string, in judged) bool {
+	if slices.ContainsFunc(b.cfg.Tunnels, func(t Tunnel) bool { return t.Name == name }) {
+		return true
+	}
+	i := slices.IndexFunc(b.cfg.Interfaces, func(i Interface) bool { return i.Name == name })
+	return i >= 0 && fits(b.cfg.Interfaces[i].Role, in)
+}
+
+func fits(r Role, in judged) bool {
+	return r == RoleUplink || r == RoleTunnel || in == atEgress && r != RoleNone && r != RoleWorkload
+}
+
 func (b *builder) judgedAt(a at, name string, in judged) {
+	if b.ask(question{passes, name}, in).known {
+		return
+	}
 	var all []string
 	for _, t := range b.cfg.Tunnels {
-		if t.Name == name {
-			return
-		}
 		all = append(all, t.Name)
 	}
 	for _, i := range b.cfg.Interfaces {
-		fits := i.Role == RoleUplink || i.Role == RoleTunnel || in == atEgress && i.Role != RoleNone && i.Role != RoleWorkload
 		switch {
 		case i.Name != name:
-			if fits {
+			if fits(i.Role, in) {
 				all = append(all, i.Name)
 			}
-		case fits:
-			return
 		case in == atEgress:
 			b.add(a, bad("policy.egress does not judge what leaves by %s", name).or("name an interface with a role that is no workload's"))
 			return

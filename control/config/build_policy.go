@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 )
 
 // policies fills the rule lists of the node and of the workloads, which stand in Config already.
@@ -31,7 +32,7 @@ func (b *builder) lockout(raw *rawConfig) {
 		if Action(rules.Default.v) == Drop && !failsafe {
 			b.add(rules.Default.at, bad("default: drop without a management rule would lock you out").or("write management: accept: first"))
 		}
-		if (Action(rules.Default.v) == Drop || len(rules.Rules.items) > 0) && !uplink && !unsure {
+		if (Action(rules.Default.v) == Drop || rules.Rules.any()) && !uplink && !unsure {
 			b.add(rules.at, bad("the policy protects nothing: no interface has role uplink").or("give an interface role: uplink"))
 		}
 	}
@@ -39,16 +40,26 @@ func (b *builder) lockout(raw *rawConfig) {
 
 func (b *builder) rules(raw *rawRules, in judged) RuleList {
 	out := RuleList{Default: Action(raw.Default.or(fate(Accept))), Fragments: raw.Fragments.v, Pos: raw.pos}
+	if raw.Rules.cut != nil {
+		out.Rules = b.rulesOf(raw.Rules.cut, in)
+		b.uncertain = b.uncertain || out.Fragments == FragmentsDrop && slices.ContainsFunc(out.Rules, aboutFragments)
+		return out
+	}
 	seen := map[string]at{}
 	for i := range raw.Rules.items {
 		r := &raw.Rules.items[i]
 		b.unique(seen, string(r.Name.v), r.Name.ok, r.Name.at, "rule")
-		b.socketOf(r, in)
-		b.synCookie(r, in)
-		out.Rules = append(out.Rules, b.rule(r, in))
+		out.Rules = append(out.Rules, b.ruleOf(r, in))
 	}
 	b.fragmentsDropped(raw)
 	return out
+}
+
+// ruleOf is about one rule by itself.
+func (b *builder) ruleOf(r *rawRule, in judged) Rule {
+	b.socketOf(r, in)
+	b.synCookie(r, in)
+	return b.rule(r, in)
 }
 
 func (b *builder) rule(r *rawRule, in judged) Rule {
@@ -158,19 +169,21 @@ func (b *builder) refs(l list[val[ref]]) resolved {
 // resolve finds whose a name is and tells its families.
 func (b *builder) resolve(r *val[ref]) families {
 	text := r.v.Set
-	workload, known := b.owners[text]
 	switch {
 	case r.v.Prefix != netip.Prefix{}:
 		return familyOf(r.v.Prefix.Addr())
 	case text == "": // self
 		return bothFamilies
-	case !known:
+	}
+	has := b.ask(question{whose, text}, 0)
+	switch {
+	case !has.known:
 		b.add(r.at, b.dangling(text))
 		return bothFamilies
-	case workload:
+	case has.workload:
 		r.v.Set, r.v.Workload = "", text
 	}
-	return b.families[text]
+	return has.families
 }
 
 // except resolves not_from or not_to: an exception outside of what the rule matches is a mistake.

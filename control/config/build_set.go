@@ -22,6 +22,7 @@ func (b *builder) sets(raw []rawSet) {
 			b.add(r.Watch.at, bad("the set has no files to watch").or("name them in files, or leave watch out"))
 		}
 		out := Set{Name: string(r.Name.v), Prefixes: prefixes(r.Prefixes), Pos: r.pos}
+		have := familiesOf(out.Prefixes)
 		once := map[string]at{}
 		for _, f := range r.Files.items {
 			b.unique(once, string(f.v), f.ok, f.at, "file")
@@ -33,10 +34,15 @@ func (b *builder) sets(raw []rawSet) {
 			if watch {
 				out.Watched = append(out.Watched, string(f.v))
 			} else {
-				out.Prefixes = append(out.Prefixes, b.readSet(f).prefixes...)
+				file := b.readSet(f)
+				out.Prefixes = joined(out.Prefixes, file.prefixes)
+				have |= file.families
 			}
 		}
-		b.families[out.Name], b.owners[out.Name] = setFamilies(out), false
+		if have == 0 || len(out.Watched) > 0 {
+			have = bothFamilies // empty today, or other tomorrow: nothing can be said of it
+		}
+		b.families[out.Name], b.owners[out.Name] = have, false
 		b.cfg.Sets = append(b.cfg.Sets, out)
 	}
 }
@@ -57,22 +63,20 @@ func (b *builder) sameWatch(seen map[string]watchedFile, f val[setPath], watch b
 	}
 }
 
-// setFamilies are those that a set may have addresses of.
-func setFamilies(s Set) families {
+func familiesOf(list []netip.Prefix) families {
 	var have families
-	for _, p := range s.Prefixes {
+	for _, p := range list {
 		have |= familyOf(p.Addr())
-	}
-	if have == 0 || len(s.Watched) > 0 {
-		return bothFamilies // empty today, or other tomorrow: nothing can be said of it
 	}
 	return have
 }
 
-// setFile is a set file that was read once.
-type setFile struct {
-	contents []byte
-	prefixes []netip.Prefix
+// joined is both lists; a file may hold a million and most sets have nothing else, so then it is that one itself.
+func joined(a, b []netip.Prefix) []netip.Prefix {
+	if len(a) == 0 && len(b) > 0 {
+		return slices.Clip(b)
+	}
+	return append(a, b...)
 }
 
 // readSet reads a set file, once however many sets name it.
@@ -81,23 +85,28 @@ func (b *builder) readSet(f val[setPath]) *setFile {
 	if known := b.files[path]; known != nil {
 		return known
 	}
-	out := &setFile{}
-	b.files[path] = out
-	if b.src.ReadFile == nil {
+	if b.reader.read == nil {
+		b.files[path] = &setFile{}
 		b.add(f.at, bad("cannot read %s: set files are not at hand here", path))
+		return b.files[path]
+	}
+	out := b.reader.get(path)
+	b.files[path] = out
+	if out.good {
 		return out
 	}
-	contents, err := b.src.ReadFile(path)
-	if wrong := unreadable(path, contents, err); !wrong.none() {
+	if wrong := unreadable(path, out.contents, out.err); !wrong.none() {
 		var pathErr *fs.PathError
-		if errors.As(err, &pathErr) {
+		if errors.As(out.err, &pathErr) {
 			wrong = wrong.or("paths are relative to the directory of this file")
 		}
 		b.add(f.at, wrong)
 		return out
 	}
-	out.contents = contents
-	out.prefixes = b.setLines(path, f.path, contents)
+	wrong := b.counts[path]
+	out.prefixes = b.setLines(path, f.path, out.contents)
+	out.families = familiesOf(out.prefixes)
+	out.good = b.counts[path] == wrong
 	return out
 }
 

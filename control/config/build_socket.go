@@ -33,10 +33,14 @@ func (b *builder) sockets(raw []rawSocket) {
 	}
 }
 
+func (b *builder) hasSocket(name string) bool {
+	return slices.ContainsFunc(b.cfg.Sockets, func(s Socket) bool { return s.Name == name })
+}
+
 // socketOf checks the socket of a rule.
 func (b *builder) socketOf(r *rawRule, in judged) {
 	bypass := r.Action.ok && r.Action.v == Bypass
-	known := slices.ContainsFunc(b.cfg.Sockets, func(s Socket) bool { return s.Name == string(r.Socket.v) })
+	known := r.Socket.ok && b.ask(question{isSocket, string(r.Socket.v)}, in).known
 	switch {
 	case bypass && in != atIngress:
 		b.add(r.Action.at, bad("only policy.ingress can bypass the kernel").or("move the rule there, or write action: accept"))

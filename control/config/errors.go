@@ -82,6 +82,9 @@ func clip(args []any) []any {
 
 // printable returns a word of the file as it is, or quoted where that would upset a terminal.
 func printable(s string) string {
+	if len(s) <= 200 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz_") == "" {
+		return s
+	}
 	if len(s) <= 200 && strconv.Quote(s) == `"`+s+`"` {
 		return s
 	}

@@ -194,7 +194,7 @@ func (r *ref) parse(s string) (p problem) {
 		r.Self = true
 	case looksLikeAddress(s):
 		r.Prefix, p = parseTarget(s)
-	case !nameRegexp.MatchString(s):
+	case !isWord(s, 63):
 		p = bad("%q is neither a prefix nor a name", s)
 	default:
 		r.Set = s

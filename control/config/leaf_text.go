@@ -14,7 +14,17 @@ type name string
 
 const namePattern = `^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$`
 
-var nameRegexp = regexp.MustCompile(namePattern)
+// isWord is namePattern and linkPattern, which say how long a word may be: a regular expression takes ten times as long.
+func isWord(s string, longest int) bool {
+	for i := range len(s) {
+		c := s[i]
+		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_'
+		if !letter && (i == 0 || c != '.' && c != '-') {
+			return false
+		}
+	}
+	return s != "" && len(s) <= longest
+}
 
 func (n *name) takes() takes     { return text }
 func (n *name) describe() schema { return schema{"pattern": namePattern} }
@@ -23,7 +33,7 @@ func (n *name) parse(s string) problem {
 	switch {
 	case len(s) > 63:
 		return bad("the name is %d characters long", len(s)).or("63 is the most")
-	case !nameRegexp.MatchString(s):
+	case !isWord(s, 63):
 		return bad("%q is not a name", s).or("use letters, digits, dot, underscore and hyphen, and do not begin with dot or hyphen")
 	case looksLikeAddress(s):
 		return bad("the name %q reads as an address", s).or("put a letter in")
@@ -36,8 +46,6 @@ type linkName string
 
 const linkPattern = `^[A-Za-z0-9_][A-Za-z0-9._-]{0,14}$`
 
-var linkRegexp = regexp.MustCompile(linkPattern)
-
 func (n *linkName) takes() takes     { return text }
 func (n *linkName) describe() schema { return schema{"pattern": linkPattern} }
 func (n *linkName) parse(s string) problem {
@@ -45,7 +53,7 @@ func (n *linkName) parse(s string) problem {
 	switch {
 	case len(s) > 15:
 		return bad("interface name %q is %d bytes long", s, len(s)).or("the kernel allows 15")
-	case !linkRegexp.MatchString(s):
+	case !isWord(s, 15):
 		return bad("%q is not an interface name", s).or("use letters, digits, dot, underscore and hyphen, and do not begin with dot or hyphen")
 	case s == "all" || s == "default":
 		// net.ipv4.conf has entries of these names that are no interfaces.
@@ -208,9 +216,30 @@ const (
 	protocolUDPLite Protocol = 136
 )
 
-func protocolNames() map[string]Protocol {
-	return map[string]Protocol{"any": AnyProtocol, "icmp": protocolICMP, "tcp": protocolTCP, "udp": protocolUDP, "gre": 47,
-		"esp": 50, "icmpv6": protocolICMPv6, "sctp": protocolSCTP, "udplite": protocolUDPLite}
+func protocolByName(s string) (p Protocol, ok bool) {
+	switch s {
+	case "any":
+		p = AnyProtocol
+	case "icmp":
+		p = protocolICMP
+	case "tcp":
+		p = protocolTCP
+	case "udp":
+		p = protocolUDP
+	case "gre":
+		p = 47
+	case "esp":
+		p = 50
+	case "icmpv6":
+		p = protocolICMPv6
+	case "sctp":
+		p = protocolSCTP
+	case "udplite":
+		p = protocolUDPLite
+	default:
+		return 0, false
+	}
+	return p, true
 }
 
 func (p *protocol) takes() takes { return text | integer }
@@ -218,7 +247,7 @@ func (p *protocol) describe() schema {
 	return schema{"pattern": "^(any|icmp|tcp|udp|gre|esp|icmpv6|sctp|udplite)$", "minimum": 0, "maximum": 255}
 }
 func (p *protocol) parse(s string) problem {
-	if known, ok := protocolNames()[s]; ok {
+	if known, ok := protocolByName(s); ok {
 		p.Protocol = known
 		return problem{}
 	}

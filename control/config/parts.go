@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,10 +79,14 @@ type list[T any] struct {
 	at
 	items []T
 	whole bool
+	cut   *cut // the items stand elsewhere
 }
 
 // empty says that the file writes [].
-func (l *list[T]) empty() bool { return l.whole && len(l.items) == 0 }
+func (l *list[T]) empty() bool { return l.whole && !l.any() }
+
+// any says that there are items, here or elsewhere.
+func (l *list[T]) any() bool { return len(l.items) > 0 || l.cut != nil }
 
 // unsure says that the list is written, but not all of it could be read.
 func (l *list[T]) unsure() bool { return l.written() && !l.whole }
@@ -90,10 +95,14 @@ func (l *list[T]) read(r *reader, n *yaml.Node, a at) {
 	if !r.kind(n, yaml.SequenceNode, "a list", a) {
 		return
 	}
+	if c := r.cuts[n.Line]; c != nil && c.heldBy(n) {
+		l.whole, l.cut = true, c
+		return
+	}
 	l.items = make([]T, 0, len(n.Content))
 	for i, node := range n.Content {
 		var item T
-		if r.into(&item, node, r.at(node, a.path+"["+strconv.Itoa(i)+"]")) {
+		if r.into(&item, node, r.at(node, r.item(a.path, i))) {
 			l.items = append(l.items, item)
 		}
 	}
@@ -125,10 +134,14 @@ type pick[E enum] struct {
 }
 
 func (p *pick[E]) read(r *reader, n *yaml.Node, a at) {
+	words := r.wordsOf(reflect.TypeFor[E](), p.v)
 	p.ok = r.scalar(n, a, text, func(s string) problem {
 		p.v = E(s)
-		return p.v.words().judge(s)
+		return words.judge(s)
 	})
+	if i := slices.Index(words.now, string(p.v)); i >= 0 {
+		p.v = E(words.now[i]) // one string for all who say it
+	}
 }
 
 func (p *pick[E]) schema(*schemas) schema {
@@ -141,6 +154,15 @@ func (p *pick[E]) or(unwritten E) E {
 		return p.v
 	}
 	return unwritten
+}
+
+func (r *reader) wordsOf(t reflect.Type, e interface{ words() words }) words {
+	known, ok := r.words[t]
+	if !ok {
+		known = e.words()
+		r.words[t] = known
+	}
+	return known
 }
 
 func (w words) judge(s string) problem {

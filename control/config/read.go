@@ -3,6 +3,7 @@ package config
 import (
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -11,7 +12,17 @@ import (
 // reader walks YAML nodes into the raw structs.
 type reader struct {
 	*report
-	keys map[reflect.Type][]key // cache of keysOf
+	keys  map[reflect.Type][]key // cache of keysOf
+	words map[reflect.Type]words // cache of enum.words
+	cuts  map[int]*cut           // whose placeholders stand in what is read, by line
+
+	// Of a piece: it begins further down in the file, and nobody reads the paths of its errors.
+	lines    int // in front of it
+	pathless bool
+}
+
+func newReader(r *report) *reader {
+	return &reader{report: r, keys: map[reflect.Type][]key{}, words: map[reflect.Type]words{}}
 }
 
 // key is one key of a raw struct, from its tag `key:"name,required"`.
@@ -43,7 +54,7 @@ func (r *reader) keysOf(t reflect.Type) []key {
 }
 
 func (r *reader) at(n *yaml.Node, path string) at {
-	return at{Pos{r.file, n.Line, n.Column}, path}
+	return at{Pos{r.file, r.lines + n.Line, n.Column}, path}
 }
 
 // into reads a node into a part or a raw struct, both of which embed at. False says that the node has the wrong shape, so
@@ -80,38 +91,56 @@ func (r *reader) object(v reflect.Value, n *yaml.Node, a at) bool {
 		return false
 	}
 	keys := r.keysOf(v.Type())
-	seen := map[string]at{}
+	seen := make([]int, len(keys)) // the line of each key
+	var unknown map[string]int
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name, value := n.Content[i], n.Content[i+1]
-		here := r.at(name, join(a.path, name.Value))
 		if !r.plainKey(name, r.at(name, a.path)) {
 			continue
 		}
-		if first, twice := seen[name.Value]; twice {
-			r.add(here, bad("duplicate key").or("the first stands in line %d", first.pos.Line))
-			continue
-		}
-		seen[name.Value] = here
+		here := r.at(name, r.join(a.path, name.Value))
 		j := slices.IndexFunc(keys, func(k key) bool { return k.name == name.Value })
-		if j < 0 {
-			r.add(here, unknownKey(v.Type(), name.Value, keys))
-			continue
+		first := unknown[name.Value]
+		if j >= 0 {
+			first = seen[j]
 		}
-		r.into(v.Field(keys[j].field).Addr().Interface(), value, r.at(value, here.path))
+		switch {
+		case first > 0:
+			r.add(here, bad("duplicate key").or("the first stands in line %d", first))
+		case j >= 0:
+			seen[j] = here.pos.Line
+			r.into(v.Field(keys[j].field).Addr().Interface(), value, r.at(value, here.path))
+		default:
+			if unknown == nil {
+				unknown = map[string]int{}
+			}
+			unknown[name.Value] = here.pos.Line
+			r.add(here, unknownKey(v.Type(), name.Value, keys))
+		}
 	}
-	for _, k := range keys {
-		if _, ok := seen[k.name]; k.required && !ok {
+	for j, k := range keys {
+		if k.required && seen[j] == 0 {
 			r.add(a, bad("`%s` is missing", k.name))
 		}
 	}
 	return true
 }
 
-func join(path, key string) string {
-	if path == root {
+func (r *reader) join(path, key string) string {
+	switch {
+	case r.pathless:
+		return root
+	case path == root:
 		return printable(key)
 	}
 	return path + "." + printable(key)
+}
+
+func (r *reader) item(path string, i int) string {
+	if r.pathless {
+		return root
+	}
+	return path + "[" + strconv.Itoa(i) + "]"
 }
 
 func (r *reader) plainKey(n *yaml.Node, a at) bool {
@@ -177,7 +206,7 @@ func (r *reader) scalar(n *yaml.Node, a at, want takes, parse func(string) probl
 		r.add(a, p)
 		return false
 	}
-	have := map[string]takes{"!!str": text, "!!int": integer, "!!bool": boolean}[n.ShortTag()]
+	have := takesOf(n.ShortTag())
 	quoted := n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0
 	switch {
 	case want&text != 0 && !quoted && yamlBoolean(n.Value):
@@ -190,6 +219,18 @@ func (r *reader) scalar(n *yaml.Node, a at, want takes, parse func(string) probl
 		r.add(a, bad("expected %s, found %s", want, describeNode(n)).or("remove the quotes"))
 	}
 	return false
+}
+
+func takesOf(tag string) takes {
+	switch tag {
+	case "!!str":
+		return text
+	case "!!int":
+		return integer
+	case "!!bool":
+		return boolean
+	}
+	return 0
 }
 
 // yamlBoolean knows the booleans of YAML 1.1, which readers still differ on.

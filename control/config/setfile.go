@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"net/netip"
@@ -77,9 +78,16 @@ func (r *report) setLines(file, path string, contents []byte) []netip.Prefix {
 		return nil
 	}
 	out := make([]netip.Prefix, 0, min(bytes.Count(contents, []byte{'\n'})+1, maxSetPrefixes))
-	number := 0
-	for line := range bytes.Lines(contents) {
-		number++
+	for number := 1; len(contents) > 0; number++ {
+		if p, length := plainIPv4(contents); length > 0 && len(out) < maxSetPrefixes {
+			out, contents = append(out, p), contents[length:]
+			continue
+		}
+		line := contents
+		if i := bytes.IndexByte(contents, '\n'); i >= 0 {
+			line = contents[:i+1]
+		}
+		contents = contents[len(line):]
 		if i := bytes.IndexAny(line, "#;"); i >= 0 {
 			line = line[:i]
 		}
@@ -103,6 +111,57 @@ func (r *report) setLines(file, path string, contents []byte) []netip.Prefix {
 		}
 	}
 	return out
+}
+
+// plainIPv4 reads a line that is nothing but an IPv4 address or prefix as everybody writes them, and says how long the
+// line is. 0: it is something else, or wrong. Most lines of most files are such, and parsing them by netip takes four times as long.
+func plainIPv4(text []byte) (p netip.Prefix, length int) {
+	var quad [4]byte
+	i := 0
+	for n := range quad {
+		v, digits := decimalByte(text[i:])
+		if i += digits; digits == 0 || n < 3 && (i == len(text) || text[i] != '.') {
+			return p, 0
+		}
+		quad[n] = v
+		if n < 3 {
+			i++
+		}
+	}
+	bits := byte(32)
+	if i < len(text) && text[i] == '/' {
+		v, digits := decimalByte(text[i+1:])
+		if digits == 0 || v > 32 {
+			return p, 0
+		}
+		bits, i = v, i+1+digits
+	}
+	if hosts := uint64(1)<<(32-bits) - 1; uint64(binary.BigEndian.Uint32(quad[:]))&hosts != 0 {
+		return p, 0
+	}
+	switch rest := text[i:]; {
+	case len(rest) == 0:
+	case rest[0] == '\n':
+		i++
+	case len(rest) > 1 && rest[0] == '\r' && rest[1] == '\n':
+		i += 2
+	default:
+		return p, 0
+	}
+	return netip.PrefixFrom(netip.AddrFrom4(quad), int(bits)), i
+}
+
+// decimalByte reads a number up to 255, without zeros in front, and says how many digits it has; 0: there is none.
+func decimalByte(text []byte) (v byte, digits int) {
+	n := 0
+	for digits < min(len(text), 4) && text[digits]-'0' <= 9 {
+		n = 10*n + int(text[digits]-'0')
+		digits++
+	}
+	if n > 255 || digits > 1 && text[0] == '0' {
+		return 0, 0
+	}
+	return byte(n), digits
 }
 
 func setWord(word []byte) (netip.Prefix, problem) {

@@ -2,7 +2,7 @@ package config
 
 import (
 	"fmt"
-	"net/netip"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,6 +63,42 @@ func TestWhatBecomesOfTheLinesOfASetFile(t *testing.T) {
 				t.Errorf("got %v, %v, want %s", got, err, c.want)
 			}
 		})
+	}
+}
+
+// TestPlainLinesAreReadAsAllOthers: the short way of most lines gives what the long one does, or leaves the line to it.
+func TestPlainLinesAreReadAsAllOthers(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	words := []string{"0", "1", "9", "10", "32", "33", "01", "00", "192", "255", "256", "999", "1000", ".", ".", ".", "/", "/8", "/24", "/32", " ", "\r", "#", "x", ""}
+	short := 0
+	for range 300_000 {
+		var line string
+		for n := range 4 {
+			line += words[rng.IntN(11)] + []string{".", ".", ".", ""}[n]
+		}
+		line += []string{"", "/0", "/7", "/24", "/32", "/33", "/08"}[rng.IntN(7)]
+		if rng.IntN(4) == 0 {
+			at := rng.IntN(len(line) + 1)
+			line = line[:at] + words[rng.IntN(len(words))] + line[at:]
+		}
+		end := []string{"", "\n", "\r\n", "\n192.0.2.1\n", "\r"}[rng.IntN(5)]
+		got, length := plainIPv4([]byte(line + end))
+		if length == 0 {
+			continue
+		}
+		short++
+		want, wrong := setWord([]byte(strings.TrimSpace(line)))
+		if got != want || !wrong.none() || length != len(line)+min(len(end), strings.IndexByte(end+"\n", '\n')+1) {
+			t.Fatalf("%q: %v of %d bytes, want %v, %v", line+end, got, length, want, wrong)
+		}
+	}
+	if short < 1000 {
+		t.Errorf("only %d lines were plain: this shows nothing", short)
+	}
+	for _, line := range []string{"192.0.2.1", "192.0.2.0/24\n", "0.0.0.0/0\r\n", "255.255.255.255/32\n"} {
+		if _, length := plainIPv4([]byte(line)); length != len(line) {
+			t.Errorf("%q is not plain", line)
+		}
 	}
 }
 
@@ -143,21 +179,5 @@ policy: {ingress: {rules: [{name: r, from: [feed], to: ["2001:db8::/32"], action
 `)
 	if err != nil {
 		t.Error(err)
-	}
-}
-
-func BenchmarkReadSetFile(b *testing.B) {
-	var text strings.Builder
-	a := netip.MustParseAddr("10.0.0.0")
-	for range 1_000_000 {
-		text.WriteString(a.String() + "\n")
-		a = a.Next()
-	}
-	path := writeSet(b, text.String())
-	b.ReportAllocs()
-	for b.Loop() {
-		if p, err := ReadSetFile(path); err != nil || len(p) != 1_000_000 {
-			b.Fatal(err)
-		}
 	}
 }

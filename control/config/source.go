@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -75,15 +74,18 @@ func readLimited(path string, limit int64) ([]byte, error) {
 
 // Parse reads and checks a configuration. It touches nothing but src, so the bytes of a stored revision give the same
 // Config again. An error is of type Errors.
-func Parse(src Source) (*Config, error) {
-	r := &reader{report: newReport(src.Name), keys: map[reflect.Type][]key{}}
+func Parse(src Source) (*Config, error) { return new(Cache).Parse(src) }
+
+// parseWhole reads a file in one piece.
+func parseWhole(src Source, files *setReader) (*Config, error) {
+	r := newReader(newReport(src.Name))
 	node := r.document(src.Bytes)
 	if node == nil {
 		return nil, r.err()
 	}
 	var raw rawConfig
 	r.into(&raw, node, r.at(node, root))
-	b := newBuilder(r.report, src)
+	b := newBuilder(r.report, files)
 	b.build(&raw)
 	if err := r.err(); err != nil {
 		return nil, err

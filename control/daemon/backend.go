@@ -19,7 +19,7 @@ import (
 
 // Plan says what applying c would do.
 func (d *Daemon) Plan(ctx context.Context, c api.Candidate) (engine.Plan, error) {
-	candidate, err := parseCandidate(c)
+	candidate, err := d.parseCandidate(c)
 	if err != nil {
 		return engine.Plan{}, refused(err)
 	}
@@ -36,7 +36,7 @@ func (d *Daemon) Plan(ctx context.Context, c api.Candidate) (engine.Plan, error)
 
 // Apply makes a candidate the revision of the machine.
 func (d *Daemon) Apply(ctx context.Context, r api.ApplyRequest) (engine.Result, error) {
-	candidate, err := parseCandidate(r.Candidate)
+	candidate, err := d.parseCandidate(r.Candidate)
 	if err != nil {
 		return engine.Result{}, refused(err)
 	}
@@ -169,7 +169,7 @@ func (d *Daemon) Down(ctx context.Context) error {
 	return err
 }
 
-func parseCandidate(c api.Candidate) (engine.Candidate, error) {
+func (d *Daemon) parseCandidate(c api.Candidate) (engine.Candidate, error) {
 	files := make([]config.File, 0, len(c.Files))
 	contents := map[string][]byte{}
 	for _, f := range c.Files {
@@ -182,7 +182,7 @@ func parseCandidate(c api.Candidate) (engine.Candidate, error) {
 		}
 		return nil, fmt.Errorf("%s was not sent along: %w", path, fs.ErrNotExist)
 	}
-	cfg, err := parse(c.Name, c.Bytes, read)
+	cfg, err := d.parse(c.Name, c.Bytes, read)
 	return engine.Candidate{Name: c.Name, Bytes: c.Bytes, Files: files, Config: cfg}, err
 }
 

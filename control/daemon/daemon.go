@@ -36,6 +36,7 @@ type Daemon struct {
 	metrics   *metrics
 	prober    *probe.Prober
 	engine    *engine.Engine
+	parsed    config.Cache  // what the next configuration has in common with the last
 	compiled  compile.Cache // what the next compilation can use of the last
 	clock     engine.Clock
 	bans      *ban.List
@@ -114,7 +115,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	})
 	d.engine, err = engine.New(engine.Options{
 		Subsystems: d.subsystems(), Announcer: "bgp",
-		Parse: parse, Compile: d.compile, Facts: d.facts, Source: d.source,
+		Parse: d.parse, Compile: d.compile, Facts: d.facts, Source: d.source,
 		Store: store, Clock: d.clock, Checker: checker{d}, Log: o.Log, Notify: d.engineNotice,
 		NewRuleIDs: func(ids []uint32) error { return xdp.ClearRuleHits(o.BPFDir, ids) },
 	})
@@ -291,9 +292,9 @@ func absolute(name string) string {
 	return name
 }
 
-// parse is config.Parse for the engine; name is absolute.
-func parse(name string, data []byte, read func(string) ([]byte, error)) (*config.Config, error) {
-	cfg, err := config.Parse(config.Source{Name: name, Bytes: data, ReadFile: read})
+// parse is config.Parse for the engine, at the cost of what differs from the last one; name is absolute.
+func (d *Daemon) parse(name string, data []byte, read func(string) ([]byte, error)) (*config.Config, error) {
+	cfg, err := d.parsed.Parse(config.Source{Name: name, Bytes: data, ReadFile: read})
 	if err == nil {
 		cfg.Resolve(filepath.Dir(name))
 	}

@@ -48,6 +48,28 @@ func Load(file string) (api.Candidate, error) {
 	return c, nil
 }
 
+// Collect makes the candidate of a file as Load does, but of a long file it reads only what names set files: the daemon
+// reads all of it anyway. Where the daemon says no, judge tells what is wrong with the file, in the words of Load.
+func Collect(file string) (c api.Candidate, judge func() error, err error) {
+	src, err := config.LoadFile(file)
+	if err != nil {
+		return api.Candidate{}, nil, err
+	}
+	files, certain := config.SetFiles(src)
+	if !certain {
+		c, err = Load(file)
+		return c, func() error { return nil }, err
+	}
+	c = api.Candidate{Name: absolute(src.Name), Bytes: src.Bytes, Files: []api.File{}}
+	for _, f := range files {
+		c.Files = append(c.Files, api.File(f))
+	}
+	return c, func() error {
+		_, err := config.Parse(src)
+		return err
+	}, nil
+}
+
 // Check parses and compiles a file as if every interface that it names were there and every key made: it may be meant
 // for another machine. stateDir is where a daemon of this machine keeps what watched set files held. An error is of type
 // config.Errors where the file is bad.

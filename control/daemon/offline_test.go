@@ -122,9 +122,44 @@ func TestLoadTakesTheSetFilesAlong(t *testing.T) {
 		t.Errorf("candidate (-want +got):\n%s (%v)", diff, err)
 	}
 	// What was sent parses to the same at the other end.
-	c, err := parseCandidate(got)
+	c, err := new(Daemon).parseCandidate(got)
 	if err != nil || len(c.Config.SetByName("s").Prefixes) != 2 {
 		t.Errorf("candidate %+v (%v)", c, err)
+	}
+}
+
+// TestALongFileIsLeftToTheDaemon: what is sent is what Load would send, and what is wrong is told in the same words.
+func TestALongFileIsLeftToTheDaemon(t *testing.T) {
+	long := "interfaces: [{name: eth0, role: uplink}]\nsets: [{name: s, files: [b.netset, a.netset]}, {name: w, files: [gone.netset], watch: true}]\npolicy:\n  ingress:\n    rules:\n"
+	for i := range 2000 {
+		long += fmt.Sprintf("      - {name: r%d, from: [s], action: drop}\n", i)
+	}
+	sets := map[string]string{"a.netset": "192.0.2.0/24\n", "b.netset": "# b\n198.51.100.0/24\n"}
+	for name, text := range map[string]string{"long": long, "short": long[:strings.Index(long, "      - {name: r9,")]} {
+		file := place(t, text, sets)
+		want, err := Load(file)
+		got, judge, wrong := Collect(file)
+		if diff := cmp.Diff(want, got); diff != "" || err != nil || wrong != nil || judge() != nil {
+			t.Errorf("%s (-load +collect):\n%s (%v, %v)", name, diff, err, wrong)
+		}
+	}
+	file := place(t, long, map[string]string{"a.netset": "192.0.2.0/24\n"})
+	_, want := Load(file)
+	if _, _, got := Collect(file); got == nil || got.Error() != want.Error() {
+		t.Errorf("without a set file: %v, want %v", got, want)
+	}
+	file = place(t, strings.Replace(long, "name: r1777, from: [s], action: drop", "name: r1777, from: [t], action: drpo", 1), sets)
+	_, want = Load(file)
+	c, judge, err := Collect(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d Daemon
+	if _, refused := d.parseCandidate(c); refused == nil || refused.Error() != want.Error() {
+		t.Errorf("the daemon says %v, want %v", refused, want)
+	}
+	if got := judge(); got == nil || got.Error() != want.Error() {
+		t.Errorf("we say %v, want %v", got, want)
 	}
 }
 
