@@ -211,5 +211,5 @@ func (t *taking) report() {
 			missing += fmt.Sprintf("; %d more were lost, because they were read too slowly", n)
 		}
 	}
-	fmt.Fprintf(t.err, "%d packets in %s%s\n", t.out.packets, t.name(), missing)
+	fmt.Fprintf(t.err, "%s in %s%s\n", counted(t.out.packets, "packet", "packets"), t.name(), missing)
 }

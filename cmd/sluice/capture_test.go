@@ -227,7 +227,7 @@ func TestWhatACaptureIsAskedFor(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c")
 	sluice(t, "capture", "-w", file, "--dropped", "--reason", "a", "--reason", "b", "--rule", "p/a,b", "--host", "192.0.2.0/24", "--in", "eth0",
 		"--hook", "xdp", "--protocol", "tcp", "--port", "443", "--sample", "10", "--snaplen", "64", "--count", "1").is(t, outcome{
-		err: "capturing to " + file + "; Ctrl-C ends it\n1 packets in " + file +
+		err: "capturing to " + file + "; Ctrl-C ends it\n1 packet in " + file +
 			"; 5 more came too fast (--sample or a narrower filter helps); 6 more were lost, because they were read too slowly\n"})
 	if diff := cmp.Diff([]string{"capture {Fate:dropped Reasons:[a b] Rules:[p/a,b] Host:192.0.2.0/24 Interface:eth0 Hook:xdp Protocol:tcp Port:443 " +
 		"Sample:10 Snaplen:64 By:ann}"}, b.asked); diff != "" {

@@ -27,7 +27,7 @@ show drops, go on.`,
 			if c.json() {
 				return c.printJSON(done)
 			}
-			fmt.Fprintf(c.out, "cleared %d rules of %d policies\n", done.Rules, len(done.Policies))
+			fmt.Fprintf(c.out, "cleared %s of %s\n", counted(done.Rules, "rule", "rules"), counted(len(done.Policies), "policy", "policies"))
 			return nil
 		},
 	})

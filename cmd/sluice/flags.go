@@ -65,7 +65,7 @@ func argsError(cmd *cobra.Command, given []string, takesNone bool) error {
 	case len(given) == 1 && cmd.Flags().Lookup("config") != nil:
 		err = fmt.Errorf("a file goes behind -c: %s -c %s", line, given[0])
 	case takesNone:
-		err = fmt.Errorf("%s takes no word behind it but flags, and got %q", cmd.CommandPath(), strings.Join(given, " "))
+		err = fmt.Errorf("%s takes no word behind it but flags, and got %q", strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" "), strings.Join(given, " "))
 	default:
 		err = fmt.Errorf("write it as: %s", line)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -72,10 +73,14 @@ func (c *cli) labDownCmd() *cobra.Command {
 			for _, line := range said {
 				fmt.Fprintln(c.out, line)
 			}
-			if err == nil && len(said) == 0 {
-				fmt.Fprintln(c.out, "there is no lab")
+			switch {
+			case err != nil || len(said) > 0:
+				return err
+			case len(ids) > 0:
+				return fmt.Errorf("there is no lab %s", strings.Join(ids, " "))
 			}
-			return err
+			fmt.Fprintln(c.out, "there is no lab")
+			return nil
 		},
 	}
 }

@@ -81,12 +81,12 @@ func eventText(e api.Event) string {
 func setText(s api.SetFile) string {
 	if s.Error != "" {
 		first, _, _ := strings.Cut(s.Error, "\n")
-		return fmt.Sprintf("%s of set %s is not good, its %d prefixes of before go on: %s", s.File, strings.Join(s.Sets, " "), s.Prefixes, first)
+		return fmt.Sprintf("%s of set %s is not good, its %s of before stay: %s", s.File, strings.Join(s.Sets, " "), counted(s.Prefixes, "prefix", "prefixes"), first)
 	}
 	if s.Added+s.Removed == 0 {
-		return fmt.Sprintf("%s of set %s is good again, and holds its %d prefixes of before", s.File, strings.Join(s.Sets, " "), s.Prefixes)
+		return fmt.Sprintf("%s of set %s is good again, and holds its %s of before", s.File, strings.Join(s.Sets, " "), counted(s.Prefixes, "prefix", "prefixes"))
 	}
-	return fmt.Sprintf("%s of set %s changed: %d prefixes, %d more and %d less", s.File, strings.Join(s.Sets, " "), s.Prefixes, s.Added, s.Removed)
+	return fmt.Sprintf("%s of set %s changed: %s, %d more and %d less", s.File, strings.Join(s.Sets, " "), counted(s.Prefixes, "prefix", "prefixes"), s.Added, s.Removed)
 }
 
 func linkText(l api.Link) string {

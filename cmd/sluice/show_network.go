@@ -13,7 +13,7 @@ func printBGP(c *cli, list []api.Neighbor) error {
 	t := c.table("NEIGHBOR", "ADDRESS", "ASN", "STATE", "UPTIME", "FAMILY", "RECEIVED", "ACCEPTED", "ADVERTISED")
 	for _, n := range list {
 		up := "-"
-		if n.UptimeSeconds > 0 {
+		if n.State == "established" {
 			up = (time.Duration(n.UptimeSeconds) * time.Second).String()
 		}
 		if len(n.Families) == 0 {

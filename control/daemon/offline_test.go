@@ -207,8 +207,8 @@ func TestCheckSaysWhatAnOperatorShouldKnowOfSets(t *testing.T) {
 func TestCheckAnswersAsApplyWouldWhereAWatchedFileIsNotGood(t *testing.T) {
 	const yaml = "sets: [{name: s, files: [f], watch: true}]\ninterfaces: [{name: eth0, role: uplink}]\npolicy: {ingress: {rules: [{name: r, from: [s], action: drop}]}}\n"
 	for _, c := range []struct{ name, file, warning string }{
-		{"missing", "", "cannot read DIR/f: no such file or directory: it is watched, and the 2 prefixes that it held when it was last good go on"},
-		{"garbage", "<html>\n", "DIR/f:1:1: \"<html>\" is not an IP address: it is watched, and the 2 prefixes that it held when it was last good go on"},
+		{"missing", "", "cannot read DIR/f: no such file or directory: it is watched, and what it held when it was last good goes on"},
+		{"garbage", "<html>\n", "DIR/f:1:1: \"<html>\" is not an IP address: it is watched, and what it held when it was last good goes on"},
 		{"good", "192.0.2.1\n", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

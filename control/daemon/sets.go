@@ -99,7 +99,7 @@ func prepareSets(feeds *feed.List, cfg *config.Config) error {
 func keptWarnings(feeds *feed.List, cfg *config.Config) (out []string) {
 	for _, path := range cfg.Watched() {
 		if s := feeds.Status(path); s.Wrong != "" {
-			out = append(out, fmt.Sprintf("%s: it is watched, and the %d prefixes that it held when it was last good go on", s.Wrong, s.Prefixes))
+			out = append(out, s.Wrong+": it is watched, and what it held when it was last good goes on")
 		}
 	}
 	return out

@@ -73,5 +73,5 @@ func (s *Store) absent(n int) error {
 	if n >= 1 && n <= s.last {
 		return fmt.Errorf("revision %d: %w any more: the newest %d are kept", n, ErrNoRevision, keptRevisions)
 	}
-	return fmt.Errorf("revision %d: %w", n, ErrNoRevision)
+	return fmt.Errorf("revision %d: %w; `sluice history` lists them", n, ErrNoRevision)
 }
