@@ -265,6 +265,37 @@ func TestAnotherLimitOfARuleBeginsFull(t *testing.T) {
 	}
 }
 
+// TestTheKeyDecidesWhereASourceStands: whoever does not know it cannot aim at the set of another.
+func TestTheKeyDecidesWhereASourceStands(t *testing.T) {
+	l := classify.Limiter{Rule: 1, Beyond: 2, Rate: 1, Burst: 10, PerSource: true, IPv4Bits: 32, IPv6Bits: 128}
+	h := newHarness(t, limiting, batch, l)
+	place := func(key uint64, a netip.Addr) uint32 {
+		t.Helper()
+		if err := h.maps[table.LimitSeed].Put(uint32(0), key); err != nil {
+			t.Fatal(err)
+		}
+		h.arrive(t, []arrival{packet(start, a)})
+		var at uint32
+		var set abi.LimitSet
+		for sets := h.maps[table.LimitSources].Iterate(); sets.Next(&at, &set); {
+			if set.Way[0].Owner != 0 {
+				if err := h.maps[table.LimitSources].Put(at, abi.LimitSet{}); err != nil {
+					t.Fatal(err)
+				}
+				return at
+			}
+		}
+		t.Fatalf("%s stands nowhere", a)
+		return 0
+	}
+	for _, a := range []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")} {
+		one, same, other := place(1, a), place(1, a), place(2, a)
+		if one != same || one == other {
+			t.Errorf("%s stands at %d, again at %d, and by another key at %d", a, one, same, other)
+		}
+	}
+}
+
 // TestCPUsShareOneBucketExactly: the one packet that a CPU may pass without a look is the only slack.
 func TestCPUsShareOneBucketExactly(t *testing.T) {
 	const workers, each, burst = 4, 200_000, 100_000

@@ -156,4 +156,25 @@ func TestAFloodIsLimitedPerSourceAndAnotherSourcePasses(t *testing.T) {
 		}
 		return nil
 	})
+	s.clearsCounters()
+}
+
+// clearsCounters of one policy, with what its limits dropped and would have dropped, and then of all.
+func (s *site) clearsCounters() {
+	s.t.Helper()
+	for _, policy := range []string{"ingress", ""} {
+		before := s.limitOf("workload/web-1/ingress", "flood").Packets
+		if got := s.sluice(strings.Fields("clear counters "+policy)...); got.code != 0 {
+			s.t.Fatalf("clear counters %s: %+v", policy, got)
+		}
+		for _, rule := range []string{"flood", "trial"} {
+			if r := s.limitOf("ingress", rule); r.Packets+r.Bytes+r.LimitDrops+r.ShadowDrops != 0 || r.LastHit != nil {
+				s.t.Errorf("clear counters %s left %+v", policy, r)
+			}
+		}
+		after := s.limitOf("workload/web-1/ingress", "flood").Packets
+		if before == 0 || policy != "" && after != before || policy == "" && after != 0 {
+			s.t.Errorf("clear counters %s: of %d packets of a workload's policy %d are left", policy, before, after)
+		}
+	}
 }

@@ -367,7 +367,7 @@ func TestAListenerIsAnsweredForWithoutWhatItRefuses(t *testing.T) {
 		{abi.ListenerSACK, learned &^ abi.ListenerSACK, said{Stamps: true, Scale: 9, Bits: 0x07, Options: 20}},
 		{abi.ListenerWindowScale, learned &^ abi.ListenerWindowScale, said{Stamps: true, SACK: true, Scale: -1, Bits: 0x1f, Options: 16}},
 		{both, abi.ListenerTimestamps, said{Stamps: true, Scale: -1, Bits: 0x0f, Options: 16}},
-		{both, learned, said{Stamps: true, SACK: true, Scale: 9, Bits: 0x17, Options: 20}}, // a setting that has changed since
+		{both, learned, said{Stamps: true, Scale: -1, Bits: 0x0f, Options: 16}}, // a setting that has just changed
 		{none, learned, said{Stamps: true, SACK: true, Scale: 9, Bits: 0x17, Options: 20}},
 	} {
 		g.Refuses = map[netip.AddrPort]uint8{at: c.refused}

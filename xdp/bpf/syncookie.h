@@ -302,7 +302,8 @@ __noinline int answer_syn(struct xdp_md *ctx, const struct packet *p)
 		return REASON_SYN_COOKIE_PASS;
 	if (explain)
 		return REASON_SYN_COOKIE;
-	s.says.flags &= l->flags;
+	/* Without what is refused, though it was seen a moment ago: to leave an option out is always right. */
+	s.says.flags &= l->flags & ~l->refused;
 	write_tcp(p, &s, l, cookie, now);
 	return write_frame(ctx, p, &s);
 }
