@@ -11,7 +11,7 @@ import (
 // limiter adds the limiter of a rule to the table, and returns its index. There is one table for all policies, in the
 // order in which they are compiled: what policy.ingress needs comes first, so both objects agree on its indexes. What goes
 // beyond the limit is counted by an id of its own, which is as stable as the rule's.
-func (c *compiler) limiter(key string, id uint32, r config.Rule, at place) uint32 {
+func (c *compiler) limiter(key string, id uint32, r *config.Rule, at place) uint32 {
 	if len(c.limiters) == abi.MaxLimiters {
 		if !c.crowded { // said once
 			c.fail(at.pos, at.path, fmt.Sprintf("%d rules with action: limit come before it, and no more fit", abi.MaxLimiters),
