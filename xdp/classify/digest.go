@@ -23,6 +23,7 @@ type rulesSum struct {
 	of    []Rule
 	each  []ruleSum
 	whole sum
+	long  []sliceID // lists whose sums stand apart
 }
 
 type ruleSum [16]byte
@@ -55,7 +56,7 @@ func (s *Sums) ofRules(policy string, rules []Rule) sum {
 	for _, known := range []*rulesSum{s.rules[policy], s.rulesBefore[policy]} {
 		if known != nil && len(known.of) == len(rules) && unsafe.SliceData(known.of) == unsafe.SliceData(rules) {
 			s.rules[policy] = known
-			s.keepLists(rules)
+			s.keepLists(known.long)
 			return known.whole
 		}
 	}
@@ -67,7 +68,8 @@ func (s *Sums) ofRules(policy string, rules []Rule) sum {
 	h := sha256.New()
 	d := digester{bufio.NewWriter(h), s, nil}
 	at := 0
-	for _, e := range Edits(former.of, rules, sameRule) {
+	edits := Edits(former.of, rules, sameRule)
+	for _, e := range edits {
 		out.each = append(out.each, former.each[at:e.Before]...)
 		for n := e.Now; n < e.Now+e.Added; n++ {
 			var one sum
@@ -86,7 +88,15 @@ func (s *Sums) ofRules(policy string, rules []Rule) sum {
 	_ = d.buffered.Flush()
 	h.Sum(out.whole[:0])
 	s.rules[policy] = out
-	s.keepLists(rules)
+	out.long = former.long
+	for _, e := range edits {
+		if len(longLists(former.of[e.Before:e.Before+e.Removed])) > 0 {
+			out.long = longLists(rules) // some may be gone
+			break
+		}
+		out.long = append(out.long[:len(out.long):len(out.long)], longLists(rules[e.Now:e.Now+e.Added])...)
+	}
+	s.keepLists(out.long)
 	return out.whole
 }
 
@@ -224,18 +234,27 @@ func appendPrefix(to []byte, p netip.Prefix) []byte {
 	return append(append(to, 0xff, byte(p.Bits())), raw[:]...)
 }
 
-// keepLists carries the sums of long lists over from the round before: their rules were not read in this one.
-func (s *Sums) keepLists(rules []Rule) {
+// longLists are those of rules whose sums stand apart.
+func longLists(rules []Rule) (out []sliceID) {
 	for i := range rules {
 		r := &rules[i]
 		for _, list := range [...][]netip.Prefix{r.From, r.To, r.NotFrom, r.NotTo} {
 			if len(list) < longList {
 				continue
 			}
-			id := sliceID{&list[0], len(list)}
-			if of, known := s.listsBefore[id]; known {
-				s.lists[id] = of
+			if id := (sliceID{&list[0], len(list)}); len(out) == 0 || out[len(out)-1] != id { // neighbours often have the same
+				out = append(out, id)
 			}
+		}
+	}
+	return out
+}
+
+// keepLists carries sums over from the round before: their lists may not have been read in this one.
+func (s *Sums) keepLists(lists []sliceID) {
+	for _, id := range lists {
+		if of, known := s.listsBefore[id]; known {
+			s.lists[id] = of
 		}
 	}
 }

@@ -23,3 +23,8 @@ func same[T comparable](a, b []T) bool {
 	}
 	return len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b)
 }
+
+// sameMemory says whether two lists are one.
+func sameMemory[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
