@@ -71,6 +71,7 @@ func (c *compiler) advance(policies []Policy) *Tables {
 	if !s.placeAnew() || !s.rebuildBuckets() || c.wasteful() {
 		return nil
 	}
+	c.steps++
 	return c.tables
 }
 
@@ -202,6 +203,7 @@ func (s *step) reclassify() {
 		for d, side := range s.sides() {
 			side.tell(&s.rules[n], d)
 		}
+		s.judgeFamilies(&s.rules[n])
 	}
 	if len(s.relaid[0].touched)+len(s.relaid[1].touched) == 0 {
 		return
@@ -219,7 +221,8 @@ func (s *step) reclassify() {
 		for d, side := range s.sides() {
 			side.tell(r, d)
 		}
-		if !before.src.equal(r.src) || !before.dst.equal(r.dst) {
+		s.judgeFamilies(r)
+		if r.never != before.never || !before.src.equal(r.src) || !before.dst.equal(r.dst) {
 			s.gone = append(s.gone, before)
 			s.redo = append(s.redo, n)
 		}

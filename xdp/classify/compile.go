@@ -86,6 +86,7 @@ type compiler struct {
 	tables   *Tables
 	fresh    sizes // of the tables when nothing of them was of an earlier compilation
 	dead     int   // slots of buckets that are empty now
+	steps    int   // changes since all was compiled
 }
 
 // sides are source and destination.
@@ -121,9 +122,19 @@ func (c *compiler) sweep() error {
 			return err
 		})
 	}
-	err := group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
 	c.src, c.dst = now[0], now[1]
-	return err
+	for i := range c.rules {
+		c.judgeFamilies(&c.rules[i])
+	}
+	return nil
+}
+
+// judgeFamilies finds out whether a rule has addresses of one family on both sides.
+func (c *compiler) judgeFamilies(r *placed) {
+	r.never = r.empty || c.src.familiesIn(r.lists[0])&c.dst.familiesIn(r.lists[1]) == 0
 }
 
 // addRules lays the entries of all policies into the rule space.

@@ -23,8 +23,9 @@ type list struct {
 	rule     *placed        // the first that names it, while sweeping
 	uses     int            // by rules
 	laid     []netip.Prefix // what the address space has of it
-	classes  []uint32       // all that contain the list
-	first    []uint32       // those whose parent does not
+	families families
+	classes  []uint32 // all that contain the list
+	first    []uint32 // those whose parent does not
 }
 
 // class is a set of lists. The sets of its ancestors are subsets of its own: those of the prefixes around its own.
@@ -90,7 +91,7 @@ func number[K comparable](s *side, known map[K]int, key K, prefixes []netip.Pref
 	if !ok {
 		n = len(s.lists)
 		known[key] = n
-		s.lists = append(s.lists, list{prefixes: prefixes, rule: rule})
+		s.lists = append(s.lists, list{prefixes: prefixes, rule: rule, families: familiesOf(prefixes)})
 	}
 	return n
 }
@@ -167,7 +168,7 @@ func (s *side) gather(rules []placed, direction int) {
 
 // enlist numbers the lists of a rule.
 func (s *side) enlist(r *placed, direction int) {
-	if r.never {
+	if r.empty {
 		return
 	}
 	in, out := r.rule.directed(direction)
@@ -202,6 +203,14 @@ func (s *side) tell(r *placed, direction int) {
 	} else {
 		r.src = set
 	}
+}
+
+// familiesIn are those of the list that says which addresses.
+func (s *side) familiesIn(lists [2]int) families {
+	if lists[0] == none {
+		return bothFamilies
+	}
+	return s.lists[lists[0]].families
 }
 
 // index tells each list its classes, once all are known.

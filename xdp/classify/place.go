@@ -42,6 +42,7 @@ type placed struct {
 	rule     *Rule
 	policy   int
 	in       *Policy
+	empty    bool      // it matches nothing, whatever its prefixes
 	never    bool      // it can match nothing, and has no entries
 	ports    int       // entries that its ports and the rest take
 	lists    [2][2]int // numbers of its lists, by direction: in, not in
@@ -53,7 +54,7 @@ type placed struct {
 
 func newPlaced(policy int, in *Policy, r *Rule) placed {
 	p := placed{rule: r, policy: policy, in: in, lists: [2][2]int{{none, none}, {none, none}}}
-	if p.never = neverMatches(r) != ""; !p.never {
+	if p.empty = isEmpty(r) != ""; !p.empty {
 		p.ports = portEntries(r)
 	}
 	return p
@@ -72,6 +73,9 @@ func portEntries(r *Rule) int {
 
 // entries is the number of them: what buckets do not choose by is compared, range by range.
 func (p *placed) entries(m manner) int {
+	if p.never {
+		return 0
+	}
 	n := p.ports
 	if p.comparesSource(m) {
 		n *= len(p.src.ranges)

@@ -13,7 +13,7 @@ type region struct{ first, last key }
 type relayer struct {
 	*swept
 	dirty   [2][]region  // by family: where classes are others now
-	touched map[int]bool // lists of which there are new classes
+	touched map[int]bool // lists of which there are new classes, or another family
 	known   int          // classes that there were
 }
 
@@ -42,6 +42,10 @@ func (s *swept) relay(lists []int) (*relayer, bool) {
 			if regions := changedRegions(l.laid, target, edits, family == 1); len(regions) > 0 && !r.layList(family, uint32(n), target, regions) {
 				return nil, false
 			}
+		}
+		if have := familiesOf(target); target != nil && have != l.families {
+			l.families = have
+			r.touched[n] = true
 		}
 		l.laid = target
 	}
