@@ -22,7 +22,14 @@ const (
 type sizes struct{ classes, leaves, slots int }
 
 func (c *compiler) measure() {
-	c.fresh = sizes{c.tables.classes, len(c.tables.Leaves), 2 * len(c.tables.Buckets)}
+	c.fresh = sizes{c.tables.classes, len(c.tables.Leaves), abi.BucketSlots * len(c.tables.Buckets)}
+	for i := range c.tables.Buckets {
+		for _, slot := range c.tables.Buckets[i].Slot {
+			if slot.Leaf != 0 {
+				c.filled++
+			}
+		}
+	}
 }
 
 // wasteful says whether a quarter of the tables is of no use any more, or of use to nobody but a history of changes.

@@ -85,7 +85,8 @@ type compiler struct {
 	total    int      // places that they take
 	tables   *Tables
 	fresh    sizes // of the tables when nothing of them was of an earlier compilation
-	dead     int   // slots of buckets that are empty now
+	filled   int   // slots of buckets that are in use, or were
+	dead     int   // those of them that are empty now
 	steps    int   // changes since all was compiled
 }
 

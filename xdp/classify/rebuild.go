@@ -153,6 +153,9 @@ func (s *step) setSlot(key bucketKey, leaf uint32, entries []uint32) bool {
 	case leaf != 0 && slot != nil:
 		*slot = s.slot(key, leaf, entries)
 	case leaf != 0:
+		if s.filled++; 4*s.filled > 3*abi.BucketSlots*len(t.Buckets) {
+			return false
+		}
 		fresh := s.slot(key, leaf, entries)
 		probes := insert(t.Buckets, &fresh)
 		t.probes = max(t.probes, probes)
