@@ -3,7 +3,12 @@ package compile
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
+	"golang.org/x/sync/errgroup"
+
+	"sluice/control/config"
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
 )
@@ -24,7 +29,21 @@ func (c *compiler) budget(d *Desired) {
 		return // said already; the tables would say it again in other words
 	}
 	c.failsafeBudget(d.XDP.Generation.Failsafe)
+	var group errgroup.Group
+	group.Go(func() error {
+		c.digest(d)
+		return nil
+	})
 	c.compileTables(d)
+	_ = group.Wait() // it cannot fail
+}
+
+// digest tells what is wanted from what is there.
+func (c *compiler) digest(d *Desired) {
+	sums := c.cache.sums.Next()
+	d.XDP.Digest = d.XDP.Generation.DigestBy(sums)
+	d.TC.Digest = d.TC.Generation.DigestBy(sums)
+	c.cache.sums = sums
 }
 
 // compileTables compiles the policies of both objects once, for they may hold a million prefixes: those of XDP are the
@@ -38,11 +57,44 @@ func (c *compiler) compileTables(d *Desired) {
 	at := place{c.cfg.Policy.Ingress.Pos, "policy"}
 	var over *classify.BudgetError
 	if errors.As(err, &over) {
-		if of, known := c.places[over.Rule]; known {
+		if of, known := c.placeOf(over.Rule); known {
 			at = of
 		}
 	}
 	c.fail(at.pos, at.path, err.Error(), "")
+}
+
+// placeOf finds a rule by policy/name.
+func (c *compiler) placeOf(key string) (place, bool) {
+	for n := range c.cfg.Management {
+		if m := &c.cfg.Management[n]; key == "failsafe/"+m.Name {
+			return place{m.Pos, fmt.Sprintf("management.accept[%d]", n)}, true
+		}
+	}
+	search := func(policy, path string, list []config.Rule) (place, bool) {
+		name, of := strings.CutPrefix(key, policy+"/")
+		n := slices.IndexFunc(list, func(r config.Rule) bool { return of && r.Name == name })
+		if n < 0 {
+			return place{}, false
+		}
+		return place{list[n].Pos, fmt.Sprintf("%s.rules[%d]", path, n)}, true
+	}
+	if at, ok := search("ingress", "policy.ingress", c.cfg.Policy.Ingress.Rules); ok {
+		return at, true
+	}
+	if at, ok := search("egress", "policy.egress", c.cfg.Policy.Egress.Rules); ok {
+		return at, true
+	}
+	for n := range c.cfg.Workloads {
+		w := &c.cfg.Workloads[n]
+		if at, ok := search("workload/"+w.Name+"/ingress", fmt.Sprintf("workloads[%d].ingress", n), w.Ingress.Rules); ok {
+			return at, true
+		}
+		if at, ok := search("workload/"+w.Name+"/egress", fmt.Sprintf("workloads[%d].egress", n), w.Egress.Rules); ok {
+			return at, true
+		}
+	}
+	return place{}, false
 }
 
 // failsafeBudget counts what the root, which has no classifier, compares one by one: pairs of prefix and port range.

@@ -29,12 +29,12 @@ type compiler struct {
 	ids      *idAllocator
 	self     []netip.Addr
 	present  []config.Workload         // those whose interface is there
-	sets     map[string][]netip.Prefix // sorted, by name; those that a rule names
 	watched  map[string][]netip.Prefix // Runtime.Watched
-	places   map[string]place          // of rules, by policy/name
-	limiters []classify.Limiter        // of all policies so far
-	crowded  bool                      // there were more
-	sums     *classify.Sums
+	stale    stale
+	sameIDs  bool               // the rules of the last compilation have ids by rt as they had
+	now      resolution         // the next compilation's last
+	limiters []classify.Limiter // of all policies so far
+	crowded  bool               // there were more
 	rules    policies
 	cookies  protected // by rules with syn_cookie
 	errs     config.Errors
@@ -62,17 +62,18 @@ func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
 	return new(Cache).Compile(cfg, rt, facts)
 }
 
-// Cache keeps work of the last compilation for the next one. It saves time and never changes an outcome. The zero value
-// is empty.
-type Cache struct{ tables classify.Cache }
-
-// Compile is the function Compile. The address lists of cfg must not be changed afterwards.
+// Compile is the function Compile. Nothing of cfg and rt may be changed afterwards.
 func (k *Cache) Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
-	c := &compiler{cache: k, cfg: cfg, facts: facts, ids: newIDAllocator(rt), sets: map[string][]netip.Prefix{}, watched: rt.Watched,
-		places: map[string]place{}, sums: classify.NewSums()}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := &compiler{cache: k, cfg: cfg, facts: facts, ids: newIDAllocator(rt), watched: rt.Watched,
+		now: resolution{policies: map[string]resolvedRules{}, sets: map[string]resolvedSet{}, links: map[string]int{}, workloads: cfg.Workloads}}
+	c.sameIDs = sameMap(k.last.ids, rt.RuleIDs) || c.ids.keeps(k.last.ids)
 	c.findInterfaces()
 	c.findWorkloads()
 	c.self = c.selfAddresses()
+	c.now.self = c.self
+	c.findStale()
 	c.rules = c.policies()
 	c.cookies = c.synCookies()
 
@@ -93,8 +94,10 @@ func (k *Cache) Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, 
 		})
 		return nil, c.errs
 	}
-	d.RuleIDs = c.ids.used
+	d.RuleIDs = c.ids.result()
 	d.Warnings = c.warn
+	c.now.ids = d.RuleIDs
+	k.last = c.now
 	return d, nil
 }
 
@@ -216,7 +219,6 @@ func (c *compiler) xdp() xdp.State {
 		s.Interfaces = append(s.Interfaces, xdp.Interface{Name: i.Name, Mode: xdp.Mode(i.XDP), FailOpen: i.FailOpen})
 	}
 	slices.SortFunc(s.Interfaces, func(a, b xdp.Interface) int { return compareNames(a.Name, b.Name) })
-	s.Digest = s.Generation.DigestBy(c.sums)
 	return s
 }
 
@@ -261,7 +263,6 @@ func (c *compiler) tc() tc.State {
 	g.Strict = sortedPrefixes(g.Strict)
 	g.Limiters = c.limiters
 	s.Generation = g
-	s.Digest = g.DigestBy(c.sums)
 	return s
 }
 

@@ -6,7 +6,7 @@ import (
 )
 
 // match fills what a rule asks for beside addresses, protocol and ports.
-func (c *compiler) match(r config.Rule, out *classify.Rule) {
+func (c *compiler) match(r *config.Rule, out *classify.Rule) {
 	out.TCPMask, out.TCPFlags = r.TCPFlags.Mask, r.TCPFlags.Set
 	for _, t := range r.ICMPTypes {
 		i := classify.ICMPRange{TypeFirst: t.Type, TypeLast: t.Type, CodeLast: 255}

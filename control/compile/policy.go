@@ -17,33 +17,54 @@ import (
 // policy resolves a rule list. name is the policy's own, path its place in the file.
 func (c *compiler) policy(name, path string, list config.RuleList) classify.Policy {
 	p := classify.Policy{Name: name, Default: action(list.Default), Fragments: fragments(list.Fragments)}
-	p.Rules = slices.Grow(p.Rules, len(list.Rules)) // nil where there are none
-	for n, r := range list.Rules {
-		key, at := name+"/"+r.Name, path+".rules["+strconv.Itoa(n)+"]"
-		c.places[key] = place{r.Pos, at}
-		rule := classify.Rule{
-			ID: c.ids.id(key), Name: r.Name,
-			From: c.resolve(r.From), To: c.resolve(r.To),
-			NotFrom: c.resolve(r.NotFrom), NotTo: c.resolve(r.NotTo),
-			Protocol: int(r.Protocol),
-			Ports:    ranges(r.Ports), SourcePorts: ranges(r.SourcePorts),
-			Action: action(r.Action), Sample: r.Sample, Shadow: r.Shadow,
-		}
-		switch {
-		case r.Limit != nil: // in shadow mode as well: it counts what it would drop
-			rule.Argument = c.limiter(key, rule.ID, r, place{r.Pos, at})
-		case r.Shadow: // which only counts
-		case r.Action == config.Bypass:
-			rule.Argument = xsk.ID(r.Socket)
-		}
-		c.match(r, &rule)
-		if rule.ID >= abi.RuleIDs {
-			c.fail(r.Pos, at, "no rule id is left", "remove rules, or wait until the counters of removed ones are released")
-		}
-		p.Rules = append(p.Rules, rule)
+	former := c.former(name)
+	edits := classify.Edits(former.from, list.Rules, c.staysResolved)
+	p.Rules = former.to
+	if len(edits) > 0 {
+		p.Rules = slices.Grow([]classify.Rule(nil), len(list.Rules)) // nil where there are none
 	}
+	at := 0
+	for _, e := range edits {
+		p.Rules = append(p.Rules, former.to[at:e.Before]...)
+		for n := e.Now; n < e.Now+e.Added; n++ {
+			p.Rules = append(p.Rules, c.rule(name, path, list.Rules, n))
+		}
+		at = e.Before + e.Removed
+	}
+	if len(edits) > 0 {
+		p.Rules = append(p.Rules, former.to[at:]...)
+	}
+	for i := range p.Rules {
+		c.ids.used.add(p.Rules[i].ID)
+	}
+	c.now.policies[name] = resolvedRules{list.Rules, p.Rules}
 	c.warnOfShadows(p)
 	return p
+}
+
+// rule resolves one of a list.
+func (c *compiler) rule(policy, path string, list []config.Rule, n int) classify.Rule {
+	r, key, at := &list[n], policy+"/"+list[n].Name, path+".rules["+strconv.Itoa(n)+"]"
+	rule := classify.Rule{
+		ID: c.ids.id(key), Name: r.Name,
+		From: c.resolve(r.From), To: c.resolve(r.To),
+		NotFrom: c.resolve(r.NotFrom), NotTo: c.resolve(r.NotTo),
+		Protocol: int(r.Protocol),
+		Ports:    ranges(r.Ports), SourcePorts: ranges(r.SourcePorts),
+		Action: action(r.Action), Sample: r.Sample, Shadow: r.Shadow,
+	}
+	switch {
+	case r.Limit != nil: // in shadow mode as well: it counts what it would drop
+		rule.Argument = c.limiter(key, rule.ID, r, place{r.Pos, at})
+	case r.Shadow: // which only counts
+	case r.Action == config.Bypass:
+		rule.Argument = xsk.ID(r.Socket)
+	}
+	c.match(r, &rule)
+	if rule.ID >= abi.RuleIDs {
+		c.fail(r.Pos, at, "no rule id is left", "remove rules, or wait until the counters of removed ones are released")
+	}
+	return rule
 }
 
 // policies resolves every policy of the file. Workloads that are away are compiled too, for the ids of their rules: a
@@ -71,8 +92,7 @@ func (c *compiler) policies() policies {
 // failsafe is management: as a policy. It matches only the box's own addresses and never denies.
 func (c *compiler) failsafe() classify.Policy {
 	p := classify.Policy{Name: "failsafe", Default: classify.Continue}
-	for n, m := range c.cfg.Management {
-		c.places["failsafe/"+m.Name] = place{m.Pos, fmt.Sprintf("management.accept[%d]", n)}
+	for _, m := range c.cfg.Management {
 		p.Rules = append(p.Rules, classify.Rule{
 			ID: c.ids.id("failsafe/" + m.Name), Name: m.Name,
 			From: c.resolve(m.From), To: c.selfPrefixes(),
@@ -91,6 +111,9 @@ func (c *compiler) resolve(refs []config.Ref) []netip.Prefix {
 	}
 	if len(refs) == 1 && refs[0].Set != "" {
 		return c.set(refs[0].Set)
+	}
+	if r := &refs[0]; len(refs) == 1 && r.Workload == "" && !r.Self {
+		return []netip.Prefix{r.Prefix}
 	}
 	out := []netip.Prefix{}
 	for _, r := range refs {
@@ -159,7 +182,10 @@ func fragments(f config.Fragments) classify.Fragments {
 }
 
 func ranges(in []config.Range) []classify.Range {
-	var out []classify.Range
+	if len(in) == 0 {
+		return nil
+	}
+	out := make([]classify.Range, 0, len(in))
 	for _, r := range in {
 		out = append(out, classify.Range(r))
 	}
@@ -172,20 +198,6 @@ func hostPrefixes(addrs []netip.Addr) []netip.Prefix {
 		out = append(out, netip.PrefixFrom(a.WithZone(""), a.BitLen()))
 	}
 	return out
-}
-
-// sortedPrefixes returns p itself where nothing is to be done: it may hold a million. Neither is changed afterwards.
-func sortedPrefixes(p []netip.Prefix) []netip.Prefix {
-	ascending := len(p) > 0
-	for i := 1; i < len(p) && ascending; i++ {
-		ascending = comparePrefixes(p[i-1], p[i]) < 0
-	}
-	if ascending {
-		return p
-	}
-	out := append([]netip.Prefix{}, p...) // never nil
-	slices.SortFunc(out, comparePrefixes)
-	return slices.Compact(out)
 }
 
 func comparePrefixes(a, b netip.Prefix) int {

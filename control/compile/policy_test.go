@@ -141,9 +141,11 @@ func TestBothObjectsJudgeTheSamePolicies(t *testing.T) {
 	}
 }
 
+var cmpEquate = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, netip.AddrPort{})
+
 // comparers are for types of net/netip, which have fields that cmp may not see.
 var comparers = cmp.Options{
-	cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, netip.AddrPort{}),
+	cmpEquate,
 	cmp.Comparer(func(a, b *classify.Tables) bool { return reflect.DeepEqual(a, b) }),
 }
 

@@ -29,7 +29,11 @@ type protected struct {
 
 // LooksBehind names the interfaces behind which compiling cfg has to look: Facts.Host.Behind.
 func LooksBehind(cfg *config.Config) []string {
-	if !slices.ContainsFunc(cfg.Policy.Ingress.Rules, func(r config.Rule) bool { return r.Action == config.SYNCookie }) {
+	asks := false
+	for i := range cfg.Policy.Ingress.Rules {
+		asks = asks || cfg.Policy.Ingress.Rules[i].Action == config.SYNCookie
+	}
+	if !asks {
 		return nil
 	}
 	var links []string
@@ -46,14 +50,15 @@ func (c *compiler) synCookies() protected {
 	owners := c.listenerOwners()
 	known, links := map[netip.AddrPort]bool{}, map[string]bool{}
 	rules := false
-	for n, r := range c.cfg.Policy.Ingress.Rules {
+	for n := range c.cfg.Policy.Ingress.Rules {
+		r := &c.cfg.Policy.Ingress.Rules[n]
 		if r.Action != config.SYNCookie {
 			continue
 		}
 		rules = true
 		at := place{r.Pos, fmt.Sprintf("policy.ingress.rules[%d]", n)}
-		if addrs, ok := c.listenerAddresses(r, at, owners); ok {
-			c.addListeners(r, at, addrs, known)
+		if addrs, ok := c.listenerAddresses(*r, at, owners); ok {
+			c.addListeners(*r, at, addrs, known)
 		}
 	}
 	if !rules {

@@ -1,37 +1,30 @@
 package classify
 
 import (
-	"net/netip"
-	"slices"
 	"sync"
 
 	"sluice/xdp/abi"
 )
 
-// Cache keeps what the last compilation made of the address lists, which most changes of a file leave as they are. It
-// saves time and never changes an outcome. The zero value is empty; it may be used by several goroutines, one at a time.
+// Cache keeps the last compilation, of which most changes of a file leave nearly everything as it is. It saves time and
+// never changes a verdict. The zero value is empty; it may be used by several goroutines, one at a time.
 type Cache struct {
 	mu   sync.Mutex
-	last [2]*swept // by direction
+	last *compiler // nil: there is none
 }
 
-// swept is a direction once its lists are known as classes. Nothing of it is written any more but for what side.set adds.
+// swept is a direction once its lists are known as classes.
 type swept struct {
 	*side
 	space    [2][]boundary // by family, IPv4 first
 	prefixes int
-	flags    []uint32 // CLASS_* by class that the tables were made with; nil: there are none yet
+	flags    []uint32 // CLASS_* by class
+	wide     []bool   // classes that have a wide bucket
 	tables   [2]*prefixTable
 }
 
-// sweep returns the classes of a direction's lists: those of the last time where the lists are the same.
-func (s *side) sweep(last *swept) (*swept, error) {
-	if last != nil && slices.EqualFunc(last.lists, s.lists, func(a, b list) bool { return samePrefixes(a.prefixes, b.prefixes) }) {
-		for n := range s.lists { // the newer memory: what the older belonged to can go
-			last.lists[n].prefixes = s.lists[n].prefixes
-		}
-		return last, nil
-	}
+// sweep makes the classes of a direction's lists.
+func (s *side) sweep() (*swept, error) {
 	out := &swept{side: s}
 	for family := range out.space {
 		var n int
@@ -46,31 +39,22 @@ func (s *side) sweep(last *swept) (*swept, error) {
 	return out, nil
 }
 
-func samePrefixes(a, b []netip.Prefix) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
-}
-
 // forget drops what only a sweep needs.
 func (s *side) forget() {
-	s.byOne, s.bySlice, s.byParent, s.bySet, s.groups = nil, nil, nil, nil, nil
+	s.byParent, s.bySet, s.groups = nil, nil, nil
 	for n := range s.lists {
 		s.lists[n].rule = nil
+		s.lists[n].laid = s.lists[n].prefixes
 	}
 }
 
-// prefixTables returns the tables of both families, where classes have these flags.
-func (s *swept) prefixTables(flags []uint32) [2]*prefixTable {
-	if s.flags == nil || !slices.Equal(s.flags, flags) {
-		values := make([]uint32, len(flags))
-		for class, f := range flags {
-			values[class] = uint32(class) | f
-		}
-		for family := range s.tables {
-			s.tables[family] = newPrefixTable(s.space[family], family == 1, values)
-		}
-		s.flags = flags
+// values are what packets get to know of classes.
+func (s *swept) values() []uint32 {
+	values := make([]uint32, len(s.flags))
+	for class, flags := range s.flags {
+		values[class] = uint32(class) | flags
 	}
-	return s.tables
+	return values
 }
 
 // tableOf is the number of a table by direction, source first, and family, IPv4 first.

@@ -36,21 +36,31 @@ func (e *BudgetError) Error() string {
 // every invalid rule at once. Equal input gives equal output.
 func Compile(policies []Policy) (*Tables, error) { return new(Cache).Compile(policies) }
 
-// Compile is the function Compile. Lists of prefixes must not be changed afterwards.
+// Compile is the function Compile. Rules and lists of prefixes must not be changed afterwards. Where little changed since
+// the last compilation, the tables are those of then with what is another now in its place: equal in every verdict,
+// perhaps with other numbers inside.
 func (k *Cache) Compile(policies []Policy) (*Tables, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	last := k.last
+	k.last = nil // which is being changed, and useless unless that goes well
+	if last != nil {
+		if tables := last.advance(policies); tables != nil {
+			k.last = last
+			return tables, nil
+		}
+	}
+	last = nil // its memory can go
 	if err := validate(policies); err != nil {
 		return nil, err
 	}
-	c := &compiler{}
-	c.gather(policies)
-	if err := c.sweep(k.last); err != nil {
+	c := &compiler{policies: policies, tables: new(Tables)}
+	c.gather()
+	if err := c.sweep(); err != nil {
 		return nil, err
 	}
-	k.last = [2]*swept{c.src, c.dst}
-	place(c.rules, len(policies))
-	if err := c.addRules(policies); err != nil {
+	c.level, c.total = place(c.rules, c.few)
+	if err := c.addRules(); err != nil {
 		return nil, err
 	}
 	sorted := c.sort()
@@ -60,54 +70,77 @@ func (k *Cache) Compile(policies []Policy) (*Tables, error) {
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	return &c.tables, nil
+	c.measure()
+	k.last = c
+	return c.tables, nil
 }
 
-// compiler is the state of one compilation, stage by stage.
+// compiler is the state of a compilation, stage by stage, and what the next one begins with.
 type compiler struct {
+	policies []Policy
 	src, dst *swept
-	rules    []placed // that can match, in order of priority
-	owner    []int32  // of each entry: index of its rule
-	tables   Tables
+	rules    []placed // all, in order of priority
+	few      []bool   // by policy: its rules are looked through
+	level    budgets  // that all rules were placed with
+	total    int      // places that they take
+	tables   *Tables
+	fresh    sizes // of the tables when nothing of them was of an earlier compilation
+	filled   int   // slots of buckets that are in use, or were
+	dead     int   // those of them that are empty now
+	steps    int   // changes since all was compiled
 }
 
-// gather collects the rules that can match.
-func (c *compiler) gather(policies []Policy) {
-	for i := range policies {
-		p := &policies[i]
+// sides are source and destination.
+func (c *compiler) sides() [2]*swept { return [2]*swept{c.src, c.dst} }
+
+// gather collects the rules.
+func (c *compiler) gather() {
+	n := 0
+	for i := range c.policies {
+		n += len(c.policies[i].Rules)
+	}
+	c.rules = make([]placed, 0, n)
+	for i := range c.policies {
+		p := &c.policies[i]
 		for j := range p.Rules {
-			if r := &p.Rules[j]; neverMatches(r) == "" {
-				c.rules = append(c.rules, placed{rule: r, policy: i, in: p, ports: portEntries(r)})
-			}
+			c.rules = append(c.rules, newPlaced(i, p, &p.Rules[j]))
 		}
 	}
+	c.few = make([]bool, len(c.policies))
 }
 
 // sweep makes the classes, and tells the rules theirs. The two sides know nothing of each other, and each may be long.
-func (c *compiler) sweep(last [2]*swept) error {
+func (c *compiler) sweep() error {
 	var now [2]*swept
 	var group errgroup.Group
 	for i := range now {
 		group.Go(func() (err error) {
 			s := newSide()
 			s.gather(c.rules, i)
-			if now[i], err = s.sweep(last[i]); err == nil {
+			if now[i], err = s.sweep(); err == nil {
 				now[i].classify(c.rules, i)
 			}
 			return err
 		})
 	}
-	err := group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
 	c.src, c.dst = now[0], now[1]
-	return err
+	for i := range c.rules {
+		c.judgeFamilies(&c.rules[i])
+	}
+	return nil
+}
+
+// judgeFamilies finds out whether a rule has addresses of one family on both sides.
+func (c *compiler) judgeFamilies(r *placed) {
+	r.never = r.empty || c.src.familiesIn(r.lists[0])&c.dst.familiesIn(r.lists[1]) == 0
 }
 
 // addRules lays the entries of all policies into the rule space.
-func (c *compiler) addRules(policies []Policy) error {
-	for i := range policies {
-		c.tables.Policies = append(c.tables.Policies,
-			abi.Policy{DefaultAction: uint8(policies[i].Default), DefaultID: policies[i].DefaultID, Fragments: uint8(policies[i].Fragments)})
-	}
+func (c *compiler) addRules() error {
+	c.addPolicies()
 	needs := 0
 	for i := range c.rules {
 		needs += c.rules[i].entries(c.rules[i].manner)
@@ -115,21 +148,39 @@ func (c *compiler) addRules(policies []Policy) error {
 	if needs > abi.MaxRules {
 		return c.tooMany(needs)
 	}
-	c.tables.Rules, c.tables.Verdicts, c.owner = make([]abi.Rule, 0, needs), make([]abi.Verdict, 0, needs), make([]int32, 0, needs)
+	c.tables.entries = needs
+	size := c.number(needs)
+	c.tables.Rules, c.tables.Verdicts = make([]abi.Rule, size), make([]abi.Verdict, size)
 	for i := range c.rules {
-		r := &c.rules[i]
-		c.tables.Rules = r.expand(c.tables.Rules, policies[r.policy].Default != Continue)
-		for n := len(c.owner); n < len(c.tables.Rules); n++ {
-			e := &c.tables.Rules[n]
-			v := abi.Verdict{ID: e.ID, Action: e.Action, Argument: r.rule.Argument, Sample: r.rule.Sample}
-			if isPlain(v) {
-				e.Flags |= abi.RulePlain
-			}
-			c.tables.Verdicts = append(c.tables.Verdicts, v)
-			c.owner = append(c.owner, int32(i))
-		}
+		c.write(&c.rules[i])
 	}
 	return nil
+}
+
+// addPolicies writes what policies say beside their rules.
+func (c *compiler) addPolicies() {
+	for i := range c.policies {
+		p := &c.policies[i]
+		c.tables.Policies = append(c.tables.Policies,
+			abi.Policy{DefaultAction: uint8(p.Default), DefaultID: p.DefaultID, Fragments: uint8(p.Fragments)})
+	}
+}
+
+// write puts the entries of a rule where its numbers are.
+func (c *compiler) write(r *placed) {
+	if r.never {
+		return
+	}
+	at := c.tables.Rules[r.first:r.first:r.end]
+	at = r.expand(at, c.policies[r.policy].Default != Continue)
+	for n := range at {
+		e := &at[n]
+		v := abi.Verdict{ID: e.ID, Action: e.Action, Argument: r.rule.Argument, Sample: r.rule.Sample}
+		if isPlain(v) {
+			e.Flags |= abi.RulePlain
+		}
+		c.tables.Verdicts[r.first+uint32(n)] = v
+	}
 }
 
 // tooMany names the rule whose entries do not fit any more.
@@ -158,26 +209,23 @@ func (c *compiler) sort() *sorter {
 		places += c.rules[i].places(c.rules[i].manner)
 	}
 	sorted := newSorter(places)
-	entry := uint32(0)
 	for i := range c.rules {
 		r := &c.rules[i]
-		plan := &c.tables.Policies[r.policy].Act
-		kind := uint32(r.policy)
-		if r.rule.Shadow {
-			plan, kind = &c.tables.Policies[r.policy].Shadow, kind|abi.BucketShadow
-		}
-		end := entry
-		for int(end) < len(c.owner) && c.owner[end] == int32(i) {
-			end++
-		}
-		if entry == end {
+		if r.first == r.end {
 			continue
 		}
-		plan.Keys |= r.manner.key()
-		r.eachKey(func(wide, src, dst uint32) { sorted.add(bucketKey{kind | wide, src, dst}, entry, end) })
-		entry = end
+		c.plan(r).Keys |= r.manner.key()
+		r.eachBucket(func(key bucketKey) { sorted.add(key, r.first, r.end) })
 	}
 	return sorted
+}
+
+// plan is where searches for a rule begin.
+func (c *compiler) plan(r *placed) *abi.SearchPlan {
+	if r.rule.Shadow {
+		return &c.tables.Policies[r.policy].Shadow
+	}
+	return &c.tables.Policies[r.policy].Act
 }
 
 // addLeaves makes leaves of sorted entries, and buckets that lead to them.
@@ -191,20 +239,24 @@ func (c *compiler) addLeaves(sorted *sorter) error {
 		if err != nil {
 			return c.explain(err)
 		}
-		if key.src != abi.NoClass || key.dst != abi.NoClass {
-			slots = append(slots, c.slot(key, leaf, entries))
+		if key.src == abi.NoClass && key.dst == abi.NoClass {
+			c.setEverywhere(key, leaf)
 			continue
 		}
-		policy := &c.tables.Policies[key.kind&^abi.BucketShadow]
-		if key.kind&abi.BucketShadow != 0 {
-			policy.Shadow.Everywhere = leaf
-		} else {
-			policy.Act.Everywhere = leaf
-		}
+		slots = append(slots, c.slot(key, leaf, entries))
 	}
 	c.tables.Buckets, c.tables.probes = newBuckets(slots)
 	c.tables.Leaves, c.tables.walk, c.tables.runs = l.words, l.walk, l.runs
 	return nil
+}
+
+func (c *compiler) setEverywhere(key bucketKey, leaf uint32) {
+	policy := &c.tables.Policies[key.kind&^abi.BucketShadow]
+	if key.kind&abi.BucketShadow != 0 {
+		policy.Shadow.Everywhere = leaf
+	} else {
+		policy.Act.Everywhere = leaf
+	}
 }
 
 // explain turns a list that is too long into words of the file.
@@ -213,43 +265,66 @@ func (c *compiler) explain(err error) error {
 	if !errors.As(err, &long) {
 		return err
 	}
-	return &BudgetError{Rule: c.rules[c.owner[long.entry]].name(), What: "places in one list of rules to compare", Needs: 1, Free: 0,
+	owner := slices.IndexFunc(c.rules, func(r placed) bool { return r.first <= long.entry && long.entry < r.end })
+	return &BudgetError{Rule: c.rules[owner].name(), What: "places in one list of rules to compare", Needs: 1, Free: 0,
 		Total: long.needs, Budget: abi.MaxWalk,
 		Advice: "too many rules differ in nothing that is looked up: protocol, ports and addresses that do not nest; join them, or put the widest first"}
 }
 
 // addPrefixes writes the prefix tables, now that it is known which classes have buckets.
 func (c *compiler) addPrefixes(buckets []bucketKey) {
-	flags := [2][]uint32{make([]uint32, len(c.src.classes)), make([]uint32, len(c.dst.classes))}
-	wide := [2][]bool{make([]bool, len(c.src.classes)), make([]bool, len(c.dst.classes))}
+	for _, s := range c.sides() {
+		s.flags, s.wide = make([]uint32, len(s.classes)), make([]bool, len(s.classes))
+	}
 	for _, key := range buckets {
-		for i, class := range [2]uint32{key.src, key.dst} {
-			switch {
-			case class == abi.NoClass:
-			case key.kind&abi.BucketWide != 0:
-				wide[i][class] = true
-			case key.src != abi.NoClass && key.dst != abi.NoClass:
-				flags[i][class] |= abi.ClassPaired
-			default:
-				flags[i][class] |= abi.ClassKeyed
-			}
-		}
+		c.flag(key, func(*swept, uint32) {})
 	}
 	var group errgroup.Group
-	for i, s := range [2]*swept{c.src, c.dst} {
+	for i, s := range c.sides() {
 		group.Go(func() error {
-			for family, t := range s.prefixTables(flags[i]) {
-				c.tables.Prefixes[tableOf(i, family)] = t
+			values := s.values()
+			for family := range s.tables {
+				s.tables[family] = newPrefixTable(s.space[family], family == 1, values)
+				c.tables.Prefixes[tableOf(i, family)] = s.tables[family]
 			}
 			return nil
 		})
+	}
+	c.addUp()
+	_ = group.Wait() // none can fail
+}
+
+// flag marks the classes of a bucket as having one, and reports those that had none of its kind.
+func (c *compiler) flag(key bucketKey, changed func(s *swept, class uint32)) {
+	sides := c.sides()
+	for i, class := range [2]uint32{key.src, key.dst} {
+		bit, s := uint32(abi.ClassKeyed), sides[i]
+		switch {
+		case class == abi.NoClass:
+			continue
+		case key.kind&abi.BucketWide != 0:
+			s.wide[class] = true
+			continue
+		case key.src != abi.NoClass && key.dst != abi.NoClass:
+			bit = abi.ClassPaired
+		}
+		if s.flags[class]&bit == 0 {
+			s.flags[class] |= bit
+			changed(s, class)
+		}
+	}
+}
+
+// addUp writes the ways up among classes.
+func (c *compiler) addUp() {
+	c.tables.ancestors, c.tables.classes, c.tables.prefixes = 0, 0, 0
+	for i, s := range c.sides() {
 		var most int
-		c.tables.Up[i], most = s.ancestors(wide[i])
+		c.tables.Up[i], most = s.ancestors(s.wide)
 		c.tables.ancestors = max(c.tables.ancestors, most)
 		c.tables.classes += len(s.classes)
 		c.tables.prefixes += s.prefixes
 	}
-	_ = group.Wait() // none can fail
 }
 
 // mergePorts returns the same ports as sorted ranges that neither overlap nor touch.
@@ -269,7 +344,20 @@ func mergePorts(ranges []PortRange) []PortRange {
 
 // validate refuses what has no meaning in the tables. The file's own errors are config's; these are its safety net.
 func validate(policies []Policy) error {
-	var errs []error
+	errs := validateHeads(policies)
+	for i := range policies {
+		p := &policies[i]
+		for j := range p.Rules {
+			for _, problem := range problems(&p.Rules[j]) {
+				errs = append(errs, fmt.Errorf("rule %s/%s: %s", p.Name, p.Rules[j].Name, problem))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// validateHeads looks at all but the rules.
+func validateHeads(policies []Policy) (errs []error) {
 	if len(policies) > abi.MaxPolicies {
 		errs = append(errs, fmt.Errorf("%d policies, the tables hold %d: remove workloads", len(policies), abi.MaxPolicies))
 	}
@@ -281,13 +369,8 @@ func validate(policies []Policy) error {
 		if p.DefaultID >= abi.RuleIDs {
 			errs = append(errs, fmt.Errorf("policy %s: id %d of its default is not in 1-%d", p.Name, p.DefaultID, abi.RuleIDs-1))
 		}
-		for j := range p.Rules {
-			for _, problem := range problems(&p.Rules[j]) {
-				errs = append(errs, fmt.Errorf("rule %s/%s: %s", p.Name, p.Rules[j].Name, problem))
-			}
-		}
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 func problems(r *Rule) []string {

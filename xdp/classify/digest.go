@@ -12,20 +12,34 @@ import (
 // Sums remembers what it has read, so that lists and rules that several digests share are read once: there may be a
 // million of them. It knows them by their memory, which must not change meanwhile.
 type Sums struct {
-	lists map[sliceID]sum
-	rules map[rulesID]sum
+	lists, listsBefore map[sliceID]sum
+	rules, rulesBefore map[string]*rulesSum // by policy
 }
 
 type sum [sha256.Size]byte
 
-// rulesID is to rules what sliceID is to prefixes.
-type rulesID struct {
-	first  *Rule
-	length int
+// rulesSum is the sum of the sums of rules: of a list that changed little, little is read.
+type rulesSum struct {
+	of    []Rule
+	each  []ruleSum
+	whole sum
+	long  []sliceID // lists whose sums stand apart
 }
 
+type ruleSum [16]byte
+
 // NewSums returns one that has read nothing.
-func NewSums() *Sums { return &Sums{map[sliceID]sum{}, map[rulesID]sum{}} }
+func NewSums() *Sums { return (*Sums)(nil).Next() }
+
+// Next returns one for the next round of digests. It makes use of what was read in this one, which may be nil, and not
+// of what was read before.
+func (s *Sums) Next() *Sums {
+	out := &Sums{lists: map[sliceID]sum{}, rules: map[string]*rulesSum{}}
+	if s != nil {
+		out.listsBefore, out.rulesBefore = s.lists, s.rules
+	}
+	return out
+}
 
 // Digest writes into h what policies say, so that different policies give different sums.
 func (s *Sums) Digest(h hash.Hash, policies []Policy) {
@@ -37,19 +51,53 @@ func (s *Sums) Digest(h hash.Hash, policies []Policy) {
 	_ = d.buffered.Flush() // a hash takes everything
 }
 
-func (s *Sums) ofRules(rules []Rule) (of sum) {
-	id := rulesID{unsafe.SliceData(rules), len(rules)}
-	if known, ok := s.rules[id]; ok {
-		return known
+// ofRules returns the sum of the rules of a policy.
+func (s *Sums) ofRules(policy string, rules []Rule) sum {
+	for _, known := range []*rulesSum{s.rules[policy], s.rulesBefore[policy]} {
+		if known != nil && len(known.of) == len(rules) && unsafe.SliceData(known.of) == unsafe.SliceData(rules) {
+			s.rules[policy] = known
+			s.keepLists(known.long)
+			return known.whole
+		}
 	}
+	former := s.rulesBefore[policy]
+	if former == nil {
+		former = &rulesSum{}
+	}
+	out := &rulesSum{of: rules, each: make([]ruleSum, 0, len(rules))}
 	h := sha256.New()
-	d := digester{bufio.NewWriterSize(h, 1<<16), s, nil}
-	for i := range rules {
-		d.rule(&rules[i])
+	d := digester{bufio.NewWriter(h), s, nil}
+	at := 0
+	edits := Edits(former.of, rules, sameRule)
+	for _, e := range edits {
+		out.each = append(out.each, former.each[at:e.Before]...)
+		for n := e.Now; n < e.Now+e.Added; n++ {
+			var one sum
+			h.Reset()
+			d.rule(&rules[n])
+			_ = d.buffered.Flush()
+			out.each = append(out.each, ruleSum(h.Sum(one[:0])[:len(ruleSum{})]))
+		}
+		at = e.Before + e.Removed
+	}
+	out.each = append(out.each, former.each[at:]...)
+	h.Reset()
+	for n := range out.each {
+		_, _ = d.buffered.Write(out.each[n][:])
 	}
 	_ = d.buffered.Flush()
-	s.rules[id] = sum(h.Sum(of[:0]))
-	return s.rules[id]
+	h.Sum(out.whole[:0])
+	s.rules[policy] = out
+	out.long = former.long
+	for _, e := range edits {
+		if len(longLists(former.of[e.Before:e.Before+e.Removed])) > 0 {
+			out.long = longLists(rules) // some may be gone
+			break
+		}
+		out.long = append(out.long[:len(out.long):len(out.long)], longLists(rules[e.Now:e.Now+e.Added])...)
+	}
+	s.keepLists(out.long)
+	return out.whole
 }
 
 type digester struct {
@@ -82,7 +130,7 @@ func (d *digester) policy(p *Policy) {
 	d.number(uint64(p.DefaultID))
 	d.number(uint64(p.Fragments))
 	d.number(uint64(len(p.Rules)))
-	of := d.sums.ofRules(p.Rules)
+	of := d.sums.ofRules(p.Name, p.Rules)
 	_, _ = d.buffered.Write(of[:])
 }
 
@@ -155,7 +203,9 @@ func (d *digester) prefixes(list []netip.Prefix) {
 	}
 	of, known := d.sums.lists[id]
 	if !known {
-		of = sumOfList(list)
+		if of, known = d.sums.listsBefore[id]; !known {
+			of = sumOfList(list)
+		}
 		d.sums.lists[id] = of
 	}
 	_, _ = d.buffered.Write(of[:])
@@ -182,4 +232,29 @@ func appendPrefix(to []byte, p netip.Prefix) []byte {
 	}
 	raw := p.Addr().As16()
 	return append(append(to, 0xff, byte(p.Bits())), raw[:]...)
+}
+
+// longLists are those of rules whose sums stand apart.
+func longLists(rules []Rule) (out []sliceID) {
+	for i := range rules {
+		r := &rules[i]
+		for _, list := range [...][]netip.Prefix{r.From, r.To, r.NotFrom, r.NotTo} {
+			if len(list) < longList {
+				continue
+			}
+			if id := (sliceID{&list[0], len(list)}); len(out) == 0 || out[len(out)-1] != id { // neighbours often have the same
+				out = append(out, id)
+			}
+		}
+	}
+	return out
+}
+
+// keepLists carries sums over from the round before: their lists may not have been read in this one.
+func (s *Sums) keepLists(lists []sliceID) {
+	for _, id := range lists {
+		if of, known := s.listsBefore[id]; known {
+			s.lists[id] = of
+		}
+	}
 }

@@ -142,6 +142,17 @@ func acts(r *Rule) bool {
 
 // neverMatches says why a rule matches no packet at all, or "".
 func neverMatches(r *Rule) string {
+	if why := isEmpty(r); why != "" {
+		return why
+	}
+	if familiesOf(r.From)&familiesOf(r.To) == 0 {
+		return "from and to have no address family in common"
+	}
+	return ""
+}
+
+// isEmpty says why a rule matches nothing, or "". It looks into no list of prefixes.
+func isEmpty(r *Rule) string {
 	switch {
 	case r.From != nil && len(r.From) == 0:
 		return "from is an empty set"
@@ -152,27 +163,31 @@ func neverMatches(r *Rule) string {
 	case r.SourcePorts != nil && len(r.SourcePorts) == 0:
 		return "source_ports is empty"
 	}
-	if why := restNever(r); why != "" {
-		return why
-	}
-	src4, src6 := families(r.From)
-	dst4, dst6 := families(r.To)
-	if !(src4 && dst4) && !(src6 && dst6) {
-		return "from and to have no address family in common"
-	}
-	return ""
+	return restNever(r)
 }
 
-// families says which families a list has addresses of. nil: both.
-func families(prefixes []netip.Prefix) (v4, v6 bool) {
+// families are a bit each.
+type families uint8
+
+const (
+	familyIPv4 families = 1 << iota
+	familyIPv6
+	bothFamilies = familyIPv4 | familyIPv6
+)
+
+// familiesOf says which families a list has addresses of. nil: both.
+func familiesOf(prefixes []netip.Prefix) (have families) {
 	if prefixes == nil {
-		return true, true
+		return bothFamilies
 	}
-	for _, p := range prefixes {
-		v4 = v4 || p.Addr().Is4()
-		v6 = v6 || p.Addr().Is6()
+	for i := 0; i < len(prefixes) && have != bothFamilies; i++ {
+		if prefixes[i].Addr().Is4() {
+			have |= familyIPv4
+		} else {
+			have |= familyIPv6
+		}
 	}
-	return v4, v6
+	return have
 }
 
 // String is the finding as `sluice check` prints it.

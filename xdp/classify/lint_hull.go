@@ -16,9 +16,8 @@ type hull struct {
 
 func newHull(e *extent) hull {
 	h := hull{protocol: e.rule.Protocol, from: around(e.from), to: around(e.to), ports: aroundPorts(e.ports), sources: aroundPorts(e.sources)}
-	src4, src6 := families(e.rule.From)
-	dst4, dst6 := families(e.rule.To)
-	h.v4, h.v6 = src4 && dst4, src6 && dst6
+	both := familiesOf(e.rule.From) & familiesOf(e.rule.To)
+	h.v4, h.v6 = both&familyIPv4 != 0, both&familyIPv6 != 0
 	h.exact = len(e.from) < 2 && len(e.to) < 2 && len(e.ports) < 2 && len(e.sources) < 2
 	return h
 }

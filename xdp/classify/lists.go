@@ -8,6 +8,9 @@ import (
 	"sluice/xdp/abi"
 )
 
+// maxClasses is what the tables hold.
+const maxClasses = abi.MaxClasses
+
 // none stands for a list that a rule does not have.
 const none = -1
 
@@ -17,7 +20,10 @@ const maxMemberships = 1 << 24
 // list is a list of prefixes that rules name, and the classes of the addresses in it, ascending.
 type list struct {
 	prefixes []netip.Prefix
-	rule     *placed  // the first that names it
+	rule     *placed        // the first that names it, while sweeping
+	uses     int            // by rules
+	laid     []netip.Prefix // what the address space has of it
+	families families
 	classes  []uint32 // all that contain the list
 	first    []uint32 // those whose parent does not
 }
@@ -54,6 +60,7 @@ type side struct {
 	bySet    map[string]uint32    // class by its set
 	groups   map[string]uint32
 	sets     map[[2]int]*classSet
+	byHash   map[uint64]uint32 // class by hashSet, made when it is first needed
 
 	last struct { // answer of under: neighbours in a long list have the same
 		parent, group, class uint32
@@ -84,7 +91,7 @@ func number[K comparable](s *side, known map[K]int, key K, prefixes []netip.Pref
 	if !ok {
 		n = len(s.lists)
 		known[key] = n
-		s.lists = append(s.lists, list{prefixes: prefixes, rule: rule})
+		s.lists = append(s.lists, list{prefixes: prefixes, rule: rule, families: familiesOf(prefixes)})
 	}
 	return n
 }
@@ -155,29 +162,55 @@ func setText(set []uint32) string {
 // gather numbers the lists of all rules. direction is 0 for sources, 1 for destinations.
 func (s *side) gather(rules []placed, direction int) {
 	for i := range rules {
-		r := &rules[i]
-		in, out := r.rule.From, r.rule.NotFrom
-		if direction == 1 {
-			in, out = r.rule.To, r.rule.NotTo
-		}
-		r.lists[direction] = [2]int{s.number(in, r), s.number(out, r)}
+		s.enlist(&rules[i], direction)
 	}
+}
+
+// enlist numbers the lists of a rule.
+func (s *side) enlist(r *placed, direction int) {
+	if r.empty {
+		return
+	}
+	in, out := r.rule.directed(direction)
+	r.lists[direction] = [2]int{s.number(in, r), s.number(out, r)}
+	for _, n := range r.lists[direction] {
+		if n != none {
+			s.lists[n].uses++
+		}
+	}
+}
+
+// directed returns the lists of a direction: in, not in.
+func (r *Rule) directed(direction int) (in, out []netip.Prefix) {
+	if direction == 1 {
+		return r.To, r.NotTo
+	}
+	return r.From, r.NotFrom
 }
 
 // classify tells the rules their classes, once all are known.
 func (s *side) classify(rules []placed, direction int) {
-	if len(s.sets) > 4*len(rules)+1024 { // of rules that are no more
-		s.sets = map[[2]int]*classSet{}
-	}
 	for i := range rules {
-		r := &rules[i]
-		set := s.set(r.lists[direction][0], r.lists[direction][1])
-		if direction == 1 {
-			r.dst = set
-		} else {
-			r.src = set
-		}
+		s.tell(&rules[i], direction)
 	}
+}
+
+// tell gives a rule its classes.
+func (s *side) tell(r *placed, direction int) {
+	set := s.set(r.lists[direction][0], r.lists[direction][1])
+	if direction == 1 {
+		r.dst = set
+	} else {
+		r.src = set
+	}
+}
+
+// familiesIn are those of the list that says which addresses.
+func (s *side) familiesIn(lists [2]int) families {
+	if lists[0] == none {
+		return bothFamilies
+	}
+	return s.lists[lists[0]].families
 }
 
 // index tells each list its classes, once all are known.
@@ -214,8 +247,9 @@ type classSet struct {
 	keyed  bool // there is a list that says which; else only one that says which not
 	ranges []abi.ClassRange
 	count  int
-	first  []uint32 // classes below which the list begins
-	not    bool     // some of those below first do not match
+	first  []uint32       // classes below which the list begins
+	not    bool           // some of those below first do not match
+	hull   abi.ClassRange // around ranges and first
 }
 
 // set returns the classes in the list in (none: all) and not in the list out.
@@ -235,7 +269,7 @@ func (s *side) set(in, out int) *classSet {
 			set.add(next, c)
 			next = c + 1
 		}
-		set.add(next, uint32(len(s.classes)))
+		set.add(next, abi.ClassNumber+1) // and those to come
 	} else {
 		set.first = s.lists[in].first
 		for _, c := range s.lists[in].classes {
@@ -247,8 +281,20 @@ func (s *side) set(in, out int) *classSet {
 			}
 		}
 	}
+	set.hull = set.around()
 	s.sets[key] = set
 	return set
+}
+
+func (c *classSet) around() abi.ClassRange {
+	hull := abi.ClassRange{First: abi.NoClass}
+	if n := len(c.ranges); n > 0 {
+		hull = abi.ClassRange{First: c.ranges[0].First, Last: c.ranges[n-1].Last}
+	}
+	if n := len(c.first); n > 0 {
+		hull = abi.ClassRange{First: min(hull.First, c.first[0]), Last: max(hull.Last, c.first[n-1])}
+	}
+	return hull
 }
 
 // add takes classes first to end, without end, which are not before those of earlier calls.

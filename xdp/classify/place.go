@@ -42,22 +42,40 @@ type placed struct {
 	rule     *Rule
 	policy   int
 	in       *Policy
+	empty    bool      // it matches nothing, whatever its prefixes
+	never    bool      // it can match nothing, and has no entries
 	ports    int       // entries that its ports and the rest take
 	lists    [2][2]int // numbers of its lists, by direction: in, not in
 	src, dst *classSet
 	manner   manner
+	// Its entries in the rule space, without end.
+	first, end uint32
+}
+
+func newPlaced(policy int, in *Policy, r *Rule) placed {
+	p := placed{rule: r, policy: policy, in: in, lists: [2][2]int{{none, none}, {none, none}}}
+	if p.empty = isEmpty(r) != ""; !p.empty {
+		p.ports = portEntries(r)
+	}
+	return p
 }
 
 // name is policy/name.
 func (p *placed) name() string { return p.in.Name + "/" + p.rule.Name }
 
 func portEntries(r *Rule) int {
+	if r.Plain() && len(r.Ports) <= 1 && len(r.SourcePorts) <= 1 {
+		return 1
+	}
 	n := max(1, len(mergePorts(r.Ports))) * max(1, len(mergePorts(r.SourcePorts)))
 	return min(n*restEntries(r), math.MaxInt32)
 }
 
 // entries is the number of them: what buckets do not choose by is compared, range by range.
 func (p *placed) entries(m manner) int {
+	if p.never {
+		return 0
+	}
 	n := p.ports
 	if p.comparesSource(m) {
 		n *= len(p.src.ranges)
@@ -117,25 +135,33 @@ func (p *placed) choose(b budgets) manner {
 	return pick(belowSource, belowDestination)
 }
 
-// place chooses for all rules.
-func place(rules []placed, policies int) {
-	few := make([]int, policies)
+// place chooses for all rules, and finds out which policies have few.
+func place(rules []placed, few []bool) (level budgets, total int) {
+	entries := make([]int, len(few))
 	for i := range rules {
-		few[rules[i].policy] += min(rules[i].entries(everywhere), fewEntries+1)
+		entries[rules[i].policy] += min(rules[i].entries(everywhere), fewEntries+1)
 	}
-	for _, b := range generous {
-		total := 0
+	for i := range few {
+		few[i] = entries[i] <= fewEntries
+	}
+	for _, level = range generous {
+		total = 0
 		for i := range rules {
 			r := &rules[i]
-			r.manner = everywhere
-			if few[r.policy] > fewEntries {
-				r.manner = r.choose(b)
-			}
+			r.settle(level, few[r.policy])
 			total += r.weight(r.manner)
 		}
 		if total <= maxPlaced {
-			return
+			break
 		}
+	}
+	return level, total
+}
+
+func (p *placed) settle(b budgets, few bool) {
+	p.manner = everywhere
+	if !few && !p.never {
+		p.manner = p.choose(b)
 	}
 }
 
@@ -225,6 +251,15 @@ func (p *placed) eachKey(f func(kind, src, dst uint32)) {
 			f(abi.BucketWide, abi.NoClass, c)
 		}
 	}
+}
+
+// eachBucket calls f with the keys of the buckets.
+func (p *placed) eachBucket(f func(bucketKey)) {
+	kind := uint32(p.policy)
+	if p.rule.Shadow {
+		kind |= abi.BucketShadow
+	}
+	p.eachKey(func(wide, src, dst uint32) { f(bucketKey{kind | wide, src, dst}) })
 }
 
 func (c *classSet) each(f func(class uint32)) {

@@ -27,6 +27,7 @@ type prefixTable struct {
 	words []uint64
 	v6    bool
 	depth int // nodes on the longest way
+	fresh int // words when it was made; 0: those that there are
 
 	values []uint32 // by class, while it is made
 }

@@ -152,6 +152,9 @@ func mark(to []boundary, start key, class uint32) []boundary {
 	return append(to, boundary{start, class})
 }
 
+// endOf is the last key of both families.
+var endOf = key{^uint64(0), ^uint64(0)}
+
 // covering is a prefix around the one at hand.
 type covering struct {
 	last  key
@@ -162,7 +165,7 @@ type covering struct {
 // address space as boundaries; the first is at 0. prefixes is the number of distinct ones.
 func (s *side) sweepFamily(v6 bool) (space []boundary, prefixes int, err error) {
 	members := s.members(v6)
-	end := key{^uint64(0), ^uint64(0)}
+	end := endOf
 	stack := []covering{{last: end}}
 	space = append(make([]boundary, 0, len(members)+len(members)/2+1), boundary{})
 	leave := func() {

@@ -22,6 +22,7 @@ type Tables struct {
 	// Policies are in the order given to Compile (enum policy_index).
 	Policies []abi.Policy
 
+	entries                      int // of Rules; the others are room for more
 	prefixes, classes, ancestors int
 	probes, walk, runs           int
 }
@@ -47,7 +48,7 @@ type Cost struct {
 
 // Cost counts the tables.
 func (t *Tables) Cost() Cost {
-	c := Cost{Entries: len(t.Rules), Prefixes: t.prefixes, Classes: t.classes, Bytes: bytesOf(t.Buckets) + bytesOf(t.Leaves) + bytesOf(t.Rules) + bytesOf(t.Verdicts) +
+	c := Cost{Entries: t.entries, Prefixes: t.prefixes, Classes: t.classes, Bytes: bytesOf(t.Buckets) + bytesOf(t.Leaves) + bytesOf(t.Rules) + bytesOf(t.Verdicts) +
 		bytesOf(t.Policies) + bytesOf(t.Up[0]) + bytesOf(t.Up[1])}
 	for table := range abi.ClassTables {
 		c.Bytes += bytesOf(t.Words(table))
