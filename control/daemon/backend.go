@@ -36,7 +36,9 @@ func (d *Daemon) Plan(ctx context.Context, c api.Candidate) (engine.Plan, error)
 
 // Apply makes a candidate the revision of the machine.
 func (d *Daemon) Apply(ctx context.Context, r api.ApplyRequest) (engine.Result, error) {
+	begin := time.Now()
 	candidate, err := parseCandidate(r.Candidate)
+	d.opts.Log.Debug("took", "part", "parse", "time", time.Since(begin))
 	if err != nil {
 		return engine.Result{}, refused(err)
 	}

@@ -42,7 +42,9 @@ func (e *Engine) prepare(ctx context.Context, c Candidate, why string) (*target,
 	if c.Config == nil {
 		return nil, Plan{}, errors.New("engine: a candidate without its parsed configuration")
 	}
+	digested := e.timed("digest")
 	t := &target{digest: digest(c.Bytes, c.files()), content: c}
+	digested()
 	t.content.Files = c.files()
 	var err error
 	if t.desired, err = e.compile(ctx, t); err != nil {
@@ -124,10 +126,12 @@ func (e *Engine) apply(ctx context.Context, c Candidate, o ApplyOptions) (Result
 	if err != nil {
 		return Result{}, err
 	}
+	stored := e.timed("revision")
 	meta, err := e.store.put(c, Meta{
 		Time: e.clock.Now(), Author: o.Author, UID: o.UID, Message: o.Message,
 		Base: e.confirmed(), Status: Pending, Guarded: w != nil,
 	})
+	stored()
 	if err != nil {
 		return Result{}, fmt.Errorf("storing revision %d: %w", meta.Number, err)
 	}

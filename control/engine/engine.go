@@ -185,6 +185,13 @@ func (e *Engine) set(change func()) {
 	change()
 }
 
+// timed logs how long a part of an operation took, for who wonders what an apply waits for. It begins with the call and
+// ends with that of the function returned.
+func (e *Engine) timed(part string) (end func()) {
+	begin := time.Now()
+	return func() { e.log.Debug("took", "part", part, "time", time.Since(begin)) }
+}
+
 // compile compiles a target with the ids and facts of now. It does not change the target.
 func (e *Engine) compile(ctx context.Context, t *target) (*compile.Desired, error) {
 	if t.broken != nil {
@@ -193,6 +200,7 @@ func (e *Engine) compile(ctx context.Context, t *target) (*compile.Desired, erro
 	if t.content.Config == nil {
 		return &compile.Desired{}, nil
 	}
+	defer e.timed("compile")()
 	facts, err := e.opts.Facts(ctx, t.content.Config)
 	if err != nil {
 		return nil, fmt.Errorf("collecting facts: %w", err)
@@ -205,6 +213,7 @@ func (e *Engine) keepRuleIDs(d *compile.Desired) error {
 	if maps.Equal(d.RuleIDs, e.ids.Current) {
 		return nil
 	}
+	defer e.timed("rule ids")()
 	next := e.nextRuleIDs(d)
 	if fresh := e.ids.fresh(d.RuleIDs); len(fresh) > 0 && e.opts.NewRuleIDs != nil {
 		if err := e.opts.NewRuleIDs(fresh); err != nil {
