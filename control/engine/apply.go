@@ -43,9 +43,10 @@ func (e *Engine) prepare(ctx context.Context, c Candidate, why string) (*target,
 		return nil, Plan{}, errors.New("engine: a candidate without its parsed configuration")
 	}
 	digested := e.timed("digest")
-	t := &target{digest: digest(c.Bytes, c.files()), content: c}
-	digested()
+	t := &target{content: c, sums: c.sums(e.current)}
 	t.content.Files = c.files()
+	t.digest = digest(t.content.Files, t.sums)
+	digested()
 	var err error
 	if t.desired, err = e.compile(ctx, t); err != nil {
 		return nil, Plan{}, err
@@ -127,7 +128,7 @@ func (e *Engine) apply(ctx context.Context, c Candidate, o ApplyOptions) (Result
 		return Result{}, err
 	}
 	stored := e.timed("revision")
-	meta, err := e.store.put(c, Meta{
+	meta, err := e.store.put(next, Meta{
 		Time: e.clock.Now(), Author: o.Author, UID: o.UID, Message: o.Message,
 		Base: e.confirmed(), Status: Pending, Guarded: w != nil,
 	})

@@ -98,6 +98,7 @@ type target struct {
 	number  int
 	digest  string
 	content Candidate
+	sums    []sum            // of content: FILE, then its set files
 	desired *compile.Desired // as last compiled; nil: not yet
 	broken  error            // why its content could not be read back
 }
@@ -272,12 +273,12 @@ func (e *Engine) payOwed() {
 // read loads a revision and parses it. What fails is kept in the target, for compile to say.
 func (e *Engine) read(n int) *target {
 	t := &target{number: n}
-	c, m, err := e.store.load(n)
+	c, sums, err := e.store.load(n)
 	if err != nil {
 		t.broken = err
 		return t
 	}
-	t.digest, t.content = m.Digest, c
+	t.digest, t.content, t.sums = digest(c.Files, sums), c, sums
 	t.content.Config, err = e.opts.Parse(c.Name, c.Bytes, readFrom(c.Files))
 	if err != nil {
 		t.broken = fmt.Errorf("revision %d does not parse with this version of sluice: %w", n, err)
