@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"slices"
 	"syscall"
 )
 
@@ -35,12 +36,14 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Plan asks what an apply would do.
 func (c *Client) Plan(ctx context.Context, in Candidate) (Plan, error) {
-	return post[Plan](ctx, c, "plan", in)
+	in.Files = slices.Clone(in.Files)
+	return send[Plan](ctx, c, "plan", &in)
 }
 
 // Apply makes a candidate the revision of the machine.
 func (c *Client) Apply(ctx context.Context, in ApplyRequest) (Result, error) {
-	return post[Result](ctx, c, "apply", in)
+	in.Candidate.Files = slices.Clone(in.Candidate.Files)
+	return send[Result](ctx, c, "apply", &in)
 }
 
 // Confirm keeps the pending revision.
@@ -86,6 +89,26 @@ func post[T any](ctx context.Context, c *Client, path string, in any) (T, error)
 	return out, err
 }
 
+// send is post for a request with files. It takes the contents out of in, which must be a copy.
+func send[T, R any, P interface {
+	*R
+	sealed
+}](ctx context.Context, c *Client, path string, in P) (T, error) {
+	var out T
+	body, size, err := attach[R](in)
+	if err != nil {
+		return out, err
+	}
+	err = c.do(ctx, http.MethodPost, path, files{body, size}, &out)
+	return out, err
+}
+
+// files is a body of type attached.
+type files struct {
+	io.Reader
+	size int64
+}
+
 func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 	var out T
 	err := c.do(ctx, http.MethodGet, path, nil, &out)
@@ -121,6 +144,10 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader) 
 	request, err := http.NewRequestWithContext(ctx, method, "http://sluice/v1/"+path, body)
 	if err != nil {
 		return nil, err
+	}
+	if f, ok := body.(files); ok {
+		request.ContentLength = f.size
+		request.Header.Set("Content-Type", attached)
 	}
 	response, err := c.http.Do(request)
 	if err != nil {

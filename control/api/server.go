@@ -170,9 +170,8 @@ func (s *Server) handler() http.Handler {
 func answer[T any](s *Server, ask func(context.Context, T) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var in T
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, s.maxBody))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&in); err != nil {
+		r.Body = http.MaxBytesReader(w, r.Body, s.maxBody)
+		if err := decode(r, &in); err != nil {
 			message := "the request is not understood: " + err.Error()
 			var tooLarge *http.MaxBytesError
 			if errors.As(err, &tooLarge) {
