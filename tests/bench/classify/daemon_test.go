@@ -149,6 +149,9 @@ func BenchmarkDaemonChange(b *testing.B) {
 	if os.Getenv("BENCH") == "quick" {
 		times = 1
 	}
+	if os.Getenv("BENCH") == "once" {
+		times = 0
+	}
 	f := newFile(manyPrefixes, manyRules)
 	g := newGateway(b, f)
 	b.Logf("all of it:    %s", g.apply(b))
