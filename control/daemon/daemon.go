@@ -45,7 +45,7 @@ type Daemon struct {
 	captures  captures
 
 	policyChanged chan struct{} // tells that rules may have changed
-	grew          chan struct{} // tells that something was compiled
+	compiling     chan struct{} // tells that something is
 
 	stop context.CancelFunc // ends Run, after a down
 }
@@ -85,7 +85,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // build makes the subsystems and the engine. Nothing is touched yet.
 func build(ctx context.Context, o Options) (*Daemon, error) {
-	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1), grew: make(chan struct{}, 1)}
+	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1), compiling: make(chan struct{}, 1)}
 	var err error
 	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir}); err != nil {
 		return nil, err

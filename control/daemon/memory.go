@@ -2,57 +2,35 @@ package daemon
 
 import (
 	"context"
-	"os"
 	"runtime/debug"
-	runtimemetrics "runtime/metrics"
 	"time"
 )
 
-// What the process takes of the machine's memory. Between changes it holds the configuration and what the next
-// compilation can use of the last; a change needs as much again for a moment, and reading a large file more than that.
-const (
-	// memoryGoal is a soft limit of the Go runtime's memory: near it the collector works harder instead of taking more. A
-	// configuration that needs more gets it, or the collector would never rest.
-	memoryGoal = 448 << 20
-	// quiet is how long nothing is compiled before what was needed for it is given back.
-	quiet = time.Second
-)
+// quiet is how long nothing is compiled before the memory that it took is given back.
+const quiet = time.Second
 
-// memory keeps it so. Who set GOMEMLIMIT knows better.
+// memory gives back to the machine what a change needed for a moment: to read and compile a large file takes several times
+// what is kept of it, and the Go runtime would hold on to it for minutes. There is no limit on the runtime's memory: with one
+// near what a change needs, the collector ran without a pause and reading took twice as long.
 func (d *Daemon) memory(ctx context.Context) error {
-	_, set := os.LookupEnv("GOMEMLIMIT")
-	if !set {
-		debug.SetMemoryLimit(memoryGoal)
-	}
 	rest := time.NewTimer(quiet)
 	defer rest.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-d.grew:
+		case <-d.compiling:
 			rest.Reset(quiet)
-			continue
 		case <-rest.C:
-		}
-		debug.FreeOSMemory()
-		if !set {
-			debug.SetMemoryLimit(max(memoryGoal, liveHeap()*2))
+			debug.FreeOSMemory()
 		}
 	}
 }
 
-// liveHeap is what the last collection found in use, in bytes.
-func liveHeap() int64 {
-	sample := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	runtimemetrics.Read(sample)
-	return int64(sample[0].Value.Uint64())
-}
-
-// grows says that a configuration is being compiled.
-func (d *Daemon) grows() {
+// compiles says that a configuration is being compiled.
+func (d *Daemon) compiles() {
 	select {
-	case d.grew <- struct{}{}:
+	case d.compiling <- struct{}{}:
 	default:
 	}
 }
