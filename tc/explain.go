@@ -70,7 +70,7 @@ func (s *Subsystem) Explain(ctx context.Context, iface string, egress bool, fram
 		return Explanation{}, err
 	}
 	defer g.Close()
-	if err := addTwin(dir, g, key, name); err != nil {
+	if err := s.addTwin(dir, g, key, name); err != nil {
 		return Explanation{}, err
 	}
 	return runTwin(g, name, device, frame)
@@ -93,7 +93,7 @@ func (s *Subsystem) PrepareExplain(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(addTwin(dir, g, key, name), g.Close()); err != nil {
+		if err := errors.Join(s.addTwin(dir, g, key, name), g.Close()); err != nil {
 			return err
 		}
 	}
@@ -102,11 +102,11 @@ func (s *Subsystem) PrepareExplain(ctx context.Context) error {
 
 // addTwin loads the twin of a program that has none yet: most generations are never asked, and the verifier takes its
 // time for it. It works on the same maps, and so goes on when they are rewritten.
-func addTwin(dir *pin.Dir, g *pin.Generation, key, name string) error {
+func (s *Subsystem) addTwin(dir *pin.Dir, g *pin.Generation, key, name string) error {
 	if g.Programs[twinPrefix+name] != nil {
 		return nil
 	}
-	loader, done, err := beside(dir)
+	loader, done, err := s.beside(dir)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 	key := want.Digest + "-" + on.hash()
 	g, err := reuse(dir, key)
 	if errors.Is(err, fs.ErrNotExist) {
-		g, err = build(dir, spec, reasons, on, former, key, want.Generation)
+		g, err = s.build(dir, spec, reasons, on, former, key, want.Generation)
 	}
 	if err != nil {
 		return err
@@ -169,7 +169,7 @@ func (l *links) hash() string {
 }
 
 // build makes a generation, from one that no slot holds or anew, and pins it.
-func build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links, live map[ebpf.ProgramID]bool, key string,
+func (s *Subsystem) build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links, live map[ebpf.ProgramID]bool, key string,
 	g Generation) (*pin.Generation, error) {
 	tables, err := g.tables()
 	if err != nil {
@@ -184,7 +184,7 @@ func build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links
 		return nil, err
 	}
 	defer table.CloseAll(shared)
-	loader := newLoader(spec, shared, reasons)
+	loader := s.newLoader(spec, shared, reasons)
 	fill := func(m map[string]*ebpf.Map) error { return fill(m, tables, on, g) }
 	recast, err := loader.Recast(pinned(dir), key, live, fill)
 	if err != nil || recast != nil {
@@ -202,14 +202,14 @@ func build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links
 
 func pinned(dir *pin.Dir) table.Site { return table.Site{Dir: dir, Owner: owner, Kinds: kinds[:]} }
 
-func newLoader(spec *ebpf.CollectionSpec, shared map[string]*ebpf.Map, reasons *ebpf.Map) table.Loader {
+func (s *Subsystem) newLoader(spec *ebpf.CollectionSpec, shared map[string]*ebpf.Map, reasons *ebpf.Map) table.Loader {
 	all := maps.Clone(shared)
 	all[tcMapReasons] = reasons
-	return table.Loader{Spec: spec, State: all, Object: _TcBytes}
+	return table.Loader{Spec: spec, State: all, Object: _TcBytes, Log: s.log}
 }
 
 // beside opens what works beside live generations: the loader of twins and spares.
-func beside(dir *pin.Dir) (loader table.Loader, done func() error, err error) {
+func (s *Subsystem) beside(dir *pin.Dir) (loader table.Loader, done func() error, err error) {
 	spec, err := loadTc()
 	if err != nil {
 		return loader, nil, err
@@ -222,13 +222,13 @@ func beside(dir *pin.Dir) (loader table.Loader, done func() error, err error) {
 	if err != nil {
 		return loader, nil, errors.Join(err, reasons.Close())
 	}
-	return newLoader(spec, shared, reasons), func() error { return errors.Join(reasons.Close(), table.CloseAll(shared)) }, nil
+	return s.newLoader(spec, shared, reasons), func() error { return errors.Join(reasons.Close(), table.CloseAll(shared)) }, nil
 }
 
 // KeepSpares keeps a generation ready that the next one is recast from, so that a change does not wait for the verifier.
 // It ends with ctx. What fails is logged: the next change takes longer then.
 func (s *Subsystem) KeepSpares(ctx context.Context) error {
-	return s.spares.Keep(ctx, s.log, func() error { return pinned(pin.At(s.dir)).MakeSpare(&s.mu, beside) })
+	return s.spares.Keep(ctx, s.log, func() error { return pinned(pin.At(s.dir)).MakeSpare(&s.mu, s.beside) })
 }
 
 // keepPrograms leaves those of the roles that are there, and the witness: the verifier's time is most of a change, and

@@ -41,7 +41,7 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 	}
 	g, err := reuse(dir, want.Digest)
 	if errors.Is(err, fs.ErrNotExist) {
-		g, err = build(dir, maps, own, former, want)
+		g, err = s.build(dir, maps, own, former, want)
 	}
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ func reuse(dir *pin.Dir, digest string) (*pin.Generation, error) {
 }
 
 // build makes a generation, from one that no slot holds or anew, and pins it.
-func build(dir *pin.Dir, state *stateMaps, own *programMaps, live map[ebpf.ProgramID]bool, want State) (*pin.Generation, error) {
+func (s *Subsystem) build(dir *pin.Dir, state *stateMaps, own *programMaps, live map[ebpf.ProgramID]bool, want State) (*pin.Generation, error) {
 	g := want.Generation
 	tables, err := g.tables()
 	if err != nil {
@@ -106,7 +106,7 @@ func build(dir *pin.Dir, state *stateMaps, own *programMaps, live map[ebpf.Progr
 		return nil, err
 	}
 	defer table.CloseAll(shared)
-	loader := newLoader(spec, shared, state, own)
+	loader := s.newLoader(spec, shared, state, own)
 	fill := func(maps map[string]*ebpf.Map) error { return fill(maps, tables, g) }
 	recast, err := loader.Recast(generations(dir), want.Digest, live, fill)
 	if err != nil || recast != nil {
@@ -126,12 +126,12 @@ func generations(dir *pin.Dir) table.Site {
 	return table.Site{Dir: dir, Owner: owner, Kinds: []string{hookKind}}
 }
 
-func newLoader(spec *ebpf.CollectionSpec, shared map[string]*ebpf.Map, state *stateMaps, own *programMaps) table.Loader {
+func (s *Subsystem) newLoader(spec *ebpf.CollectionSpec, shared map[string]*ebpf.Map, state *stateMaps, own *programMaps) table.Loader {
 	spec.Programs = map[string]*ebpf.ProgramSpec{liveProgram: spec.Programs[ingressProgIngress]}
 	all := maps.Clone(shared)
 	maps.Copy(all, map[string]*ebpf.Map{ingressMapReasons: state.reasons, ingressMapInterfaces: state.interfaces,
 		ingressMapSockets: own.sockets, ingressMapUplinkMacs: own.macs})
-	return table.Loader{Spec: spec, State: all, Object: _IngressBytes}
+	return table.Loader{Spec: spec, State: all, Object: _IngressBytes, Log: s.log}
 }
 
 // fill writes the tables of a generation that no packet has seen yet, or that none is in any more.
@@ -171,7 +171,7 @@ func (s *Subsystem) beside(dir *pin.Dir) (loader table.Loader, done func() error
 	if err != nil {
 		return loader, nil, errors.Join(err, done())
 	}
-	return newLoader(spec, shared, state, own), done, nil
+	return s.newLoader(spec, shared, state, own), done, nil
 }
 
 // KeepSpares keeps a generation ready that the next one is recast from, so that a change does not wait for the verifier.

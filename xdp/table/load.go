@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"runtime"
@@ -30,6 +31,7 @@ type Loader struct {
 	Spec   *ebpf.CollectionSpec // sized for the generation that is wanted
 	State  map[string]*ebpf.Map // maps that outlive generations: used instead of new ones
 	Object []byte               // the compiled object
+	Log    *slog.Logger
 }
 
 // Load makes the maps of spec with some room to grow and loads the programs, while fill writes the tables: all side by
@@ -118,26 +120,31 @@ func (l Loader) constantsPin() string {
 	return "constants-" + hex.EncodeToString(sum[:6])
 }
 
-// Fits says whether g, once its tables are rewritten, can be the generation that is wanted: it is of the same object with
-// the same constants, works on the same state, and its maps are large enough.
-func (l Loader) Fits(g *pin.Generation) (bool, error) {
+// Fits says why g, once its tables are rewritten, cannot be the generation that is wanted; "": it can. It is of the same
+// object with the same constants then, works on the same state, and its maps are large enough.
+func (l Loader) Fits(g *pin.Generation) (why string, err error) {
 	values := g.Maps[l.constantsPin()]
 	if values == nil {
-		return false, nil
+		return "another version's object", nil
 	}
 	have, err := values.LookupBytes(uint32(0))
 	if err != nil {
-		return false, fmt.Errorf("constants of a generation: %w", err)
+		return "", fmt.Errorf("constants of a generation: %w", err)
 	}
 	if want, err := l.constants(); err != nil || !bytes.Equal(have, want) {
-		return false, err
+		return "other constants", err
 	}
 	known := map[ebpf.MapID]bool{}
 	for name, m := range l.Spec.Maps {
 		on := l.State[name]
 		if own := g.Maps[name]; on == nil && name != constants {
-			if own == nil || own.MaxEntries() < m.MaxEntries || wasteful(own, m) {
-				return false, nil
+			switch {
+			case own == nil:
+				return "no map " + name, nil
+			case own.MaxEntries() < m.MaxEntries:
+				return fmt.Sprintf("room for %d in %s, not for %d", own.MaxEntries(), name, m.MaxEntries), nil
+			case wasteful(own, m):
+				return fmt.Sprintf("room for %d in %s, for %d", own.MaxEntries(), name, m.MaxEntries), nil
 			}
 			on = own
 		}
@@ -146,21 +153,21 @@ func (l Loader) Fits(g *pin.Generation) (bool, error) {
 		}
 		id, err := idOf(on)
 		if err != nil {
-			return false, err
+			return "", err
 		}
 		known[id] = true
 	}
 	for name := range l.Spec.Programs {
 		if g.Programs[name] == nil {
-			return false, nil
+			return "no program " + name, nil
 		}
 	}
-	for _, p := range g.Programs {
+	for name, p := range g.Programs {
 		if ok, err := usesOnly(p, known); err != nil || !ok {
-			return false, err
+			return name + " works on maps that were replaced", err
 		}
 	}
-	return true, nil
+	return "", nil
 }
 
 // wasteful says whether a map is so much larger than needed that its memory is worth another generation.

@@ -38,8 +38,9 @@ func (l Loader) Recast(at Site, digest string, live map[ebpf.ProgramID]bool, fil
 		if err != nil {
 			return nil, err
 		}
-		fits, err := l.Fits(g)
-		if err == nil && fits {
+		why, err := l.Fits(g)
+		l.Log.Debug("recast", "owner", at.Owner, "generation", former, "not", why)
+		if err == nil && why == "" {
 			err = at.Dir.RenameGeneration(at.Owner, former, digest, func() error {
 				if err := quiesce(); err != nil { // the last packet may still be in it
 					return err
@@ -169,7 +170,7 @@ func (at Site) MakeSpare(mu sync.Locker, open func(*pin.Dir) (Loader, func() err
 	if err := loader.Like(g); err != nil {
 		return err
 	}
-	if fits, err := loader.Fits(g); err != nil || !fits {
+	if why, err := loader.Fits(g); err != nil || why != "" {
 		return err // its state was replaced: it is about to be loaded anew
 	}
 	if ready, err := at.clear(loader, live); err != nil || ready {
@@ -219,11 +220,11 @@ func (at Site) clear(l Loader, live string) (ready bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		fits, err := l.Fits(g)
+		why, err := l.Fits(g)
 		if err = errors.Join(err, g.Close()); err != nil {
 			return false, err
 		}
-		if ready = ready || fits; !fits {
+		if ready = ready || why == ""; why != "" {
 			err = at.Dir.RemoveGeneration(at.Owner, digest)
 		}
 		if err != nil {
