@@ -19,7 +19,7 @@ import (
 
 // Plan says what applying c would do.
 func (d *Daemon) Plan(ctx context.Context, c api.Candidate) (engine.Plan, error) {
-	candidate, err := parseCandidate(c)
+	candidate, err := d.parser.candidate(c)
 	if err != nil {
 		return engine.Plan{}, refused(err)
 	}
@@ -37,7 +37,7 @@ func (d *Daemon) Plan(ctx context.Context, c api.Candidate) (engine.Plan, error)
 // Apply makes a candidate the revision of the machine.
 func (d *Daemon) Apply(ctx context.Context, r api.ApplyRequest) (engine.Result, error) {
 	begin := time.Now()
-	candidate, err := parseCandidate(r.Candidate)
+	candidate, err := d.parser.candidate(r.Candidate)
 	d.opts.Log.Debug("took", "part", "parse", "time", time.Since(begin))
 	if err != nil {
 		return engine.Result{}, refused(err)
@@ -170,7 +170,7 @@ func (d *Daemon) Down(ctx context.Context) error {
 	return err
 }
 
-func parseCandidate(c api.Candidate) (engine.Candidate, error) {
+func (p parser) candidate(c api.Candidate) (engine.Candidate, error) {
 	files := make([]config.File, 0, len(c.Files))
 	contents := map[string][]byte{}
 	for _, f := range c.Files {
@@ -183,7 +183,7 @@ func parseCandidate(c api.Candidate) (engine.Candidate, error) {
 		}
 		return nil, fmt.Errorf("%s was not sent along: %w", path, fs.ErrNotExist)
 	}
-	cfg, err := parse(c.Name, c.Bytes, read)
+	cfg, err := p.parse(c.Name, c.Bytes, read)
 	return engine.Candidate{Name: c.Name, Bytes: c.Bytes, Files: files, Config: cfg}, err
 }
 

@@ -36,6 +36,7 @@ type Daemon struct {
 	metrics   *metrics
 	prober    *probe.Prober
 	engine    *engine.Engine
+	parser    parser        // of files and candidates
 	compiled  compile.Cache // what the next compilation can use of the last
 	clock     engine.Clock
 	bans      *ban.List
@@ -85,7 +86,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // build makes the subsystems and the engine. Nothing is touched yet.
 func build(ctx context.Context, o Options) (*Daemon, error) {
-	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1), compiling: make(chan struct{}, 1)}
+	d := &Daemon{opts: o, parser: config.Parse, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1), compiling: make(chan struct{}, 1)}
 	var err error
 	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir}); err != nil {
 		return nil, err
@@ -115,7 +116,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	})
 	d.engine, err = engine.New(engine.Options{
 		Subsystems: d.subsystems(), Announcer: "bgp",
-		Parse: parse, Compile: d.compile, Facts: d.facts, Source: d.source,
+		Parse: d.parser.parse, Compile: d.compile, Facts: d.facts, Source: d.source,
 		Store: store, Clock: d.clock, Checker: checker{d}, Log: o.Log, Notify: d.engineNotice,
 		NewRuleIDs: func(ids []uint32) error { return xdp.ClearRuleHits(o.BPFDir, ids) },
 	})
@@ -295,9 +296,12 @@ func absolute(name string) string {
 	return name
 }
 
-// parse is config.Parse for the engine; name is absolute.
-func parse(name string, data []byte, read func(string) ([]byte, error)) (*config.Config, error) {
-	cfg, err := config.Parse(config.Source{Name: name, Bytes: data, ReadFile: read})
+// parser is config.Parse, or what remembers more.
+type parser func(config.Source) (*config.Config, error)
+
+// parse is it for the engine; name is absolute.
+func (p parser) parse(name string, data []byte, read func(string) ([]byte, error)) (*config.Config, error) {
+	cfg, err := p(config.Source{Name: name, Bytes: data, ReadFile: read})
 	if err == nil {
 		cfg.Resolve(filepath.Dir(name))
 	}

@@ -121,12 +121,12 @@ func TestExplainOfAnInterfaceWithoutPrograms(t *testing.T) {
 func TestACandidateIsParsedFromWhatWasSent(t *testing.T) {
 	text := []byte("interfaces: [{name: eth0, role: uplink}]\nsets: [{name: s, files: [a.netset]}]\n")
 	good := api.Candidate{Name: "e.yaml", Bytes: text, Files: []api.File{{Path: "a.netset", Contents: []byte("192.0.2.0/24\n")}}}
-	c, err := parseCandidate(good)
+	c, err := parser(config.Parse).candidate(good)
 	if err != nil || c.Name != "e.yaml" || len(c.Files) != 1 || c.Config.SetByName("s").Prefixes[0].String() != "192.0.2.0/24" {
 		t.Errorf("candidate %+v (%v)", c, err)
 	}
 	good.Files = nil
-	_, err = parseCandidate(good)
+	_, err = parser(config.Parse).candidate(good)
 	want := "e.yaml:2:26: sets[0].files[0]: cannot read a.netset: a.netset was not sent along: file does not exist"
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)

@@ -118,7 +118,7 @@ func TestLoadTakesTheSetFilesAlong(t *testing.T) {
 		t.Errorf("candidate (-want +got):\n%s (%v)", diff, err)
 	}
 	// What was sent parses to the same at the other end.
-	c, err := parseCandidate(got)
+	c, err := parser(config.Parse).candidate(got)
 	if err != nil || len(c.Config.SetByName("s").Prefixes) != 2 {
 		t.Errorf("candidate %+v (%v)", c, err)
 	}
