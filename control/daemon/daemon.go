@@ -46,7 +46,7 @@ type Daemon struct {
 	captures  captures
 
 	policyChanged chan struct{} // tells that rules may have changed
-	compiling     chan struct{} // tells that something is
+	busy          chan struct{} // tells that something is compiled or applied
 
 	stop context.CancelFunc // ends Run, after a down
 }
@@ -86,7 +86,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // build makes the subsystems and the engine. Nothing is touched yet.
 func build(ctx context.Context, o Options) (*Daemon, error) {
-	d := &Daemon{opts: o, parser: config.Parse, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1), compiling: make(chan struct{}, 1)}
+	d := &Daemon{opts: o, parser: config.Parse, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1)}
 	var err error
 	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir}); err != nil {
 		return nil, err

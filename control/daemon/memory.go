@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// quiet is how long nothing is compiled before the memory that it took is given back.
+// quiet is how long nothing is compiled or applied before the memory that it took is given back.
 const quiet = time.Second
 
 // memory gives back to the machine what a change needed for a moment: to read and compile a large file takes several times
@@ -19,7 +19,7 @@ func (d *Daemon) memory(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-d.compiling:
+		case <-d.busy:
 			rest.Reset(quiet)
 		case <-rest.C:
 			debug.FreeOSMemory()
@@ -27,10 +27,10 @@ func (d *Daemon) memory(ctx context.Context) error {
 	}
 }
 
-// compiles says that a configuration is being compiled.
-func (d *Daemon) compiles() {
+// works says that a configuration is being compiled, or was applied.
+func (d *Daemon) works() {
 	select {
-	case d.compiling <- struct{}{}:
+	case d.busy <- struct{}{}:
 	default:
 	}
 }

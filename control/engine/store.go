@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -222,13 +223,33 @@ const minShared = 1 << 16
 // now, it is that one by another name: it is on the disk already, and nobody ever writes it again.
 func (s *Store) keep(same, path string, data []byte) error {
 	if same != "" && len(data) >= minShared {
-		if there, err := os.ReadFile(same); err == nil && bytes.Equal(there, data) {
+		if holds(same, data) {
 			if err := s.disk.link(same, path); !errors.Is(err, errNoLink) {
 				return err
 			}
 		}
 	}
 	return s.disk.create(path, data)
+}
+
+// holds says whether a file is just these bytes.
+func holds(path string, data []byte) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	part := make([]byte, minShared)
+	for {
+		n, err := io.ReadFull(f, part)
+		if n > len(data) || !bytes.Equal(part[:n], data[:n]) {
+			return false
+		}
+		data = data[n:]
+		if err != nil {
+			return len(data) == 0 && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF))
+		}
+	}
 }
 
 // safeName makes a file name out of a path that a user wrote: "set-001-bogons.netset". The number keeps names apart
