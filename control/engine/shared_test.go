@@ -63,14 +63,14 @@ func TestADamagedFileIsNotShared(t *testing.T) {
 
 func TestAFailureToShareAFileFailsTheApplyOrCopies(t *testing.T) {
 	for op, want := range map[string]int{"link": 1, "none": 2} {
-		s, e := withLarge(t)
+		s, _ := withLarge(t)
 		s.disk.before = func(o, path string) error {
 			if o == op {
 				return os.ErrPermission
 			}
 			return nil
 		}
-		e = s.start()
+		e := s.start()
 		_, err := e.Apply(t.Context(), s.candidate(s.file+"\nhost.b=1"), ApplyOptions{})
 		if (err == nil) != (want == 2) {
 			t.Errorf("%s fails: %v", op, err)
