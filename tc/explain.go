@@ -65,12 +65,57 @@ func (s *Subsystem) Explain(ctx context.Context, iface string, egress bool, fram
 	if live == 0 {
 		return Explanation{}, fmt.Errorf("%w at %s: its packets are left to the kernel", ErrNoGeneration, hook)
 	}
-	g, _, name, err := dir.FindGeneration(owner, live)
+	g, key, name, err := dir.FindGeneration(owner, live)
 	if err != nil {
 		return Explanation{}, err
 	}
 	defer g.Close()
+	if err := s.addTwin(dir, g, key, name); err != nil {
+		return Explanation{}, err
+	}
 	return runTwin(g, name, device, frame)
+}
+
+// PrepareExplain loads the twins of the live generations of all hooks, which the first Explain of each would do.
+func (s *Subsystem) PrepareExplain(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dir := pin.At(s.dir)
+	live, err := dir.LivePrograms(kinds[:]...)
+	if err != nil {
+		return err
+	}
+	for id := range live {
+		g, key, name, err := dir.FindGeneration(owner, id)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(s.addTwin(dir, g, key, name), g.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addTwin loads the twin of a program that has none yet: most generations are never asked, and the verifier takes its
+// time for it. It works on the same maps, and so goes on when they are rewritten.
+func (s *Subsystem) addTwin(dir *pin.Dir, g *pin.Generation, key, name string) error {
+	if g.Programs[twinPrefix+name] != nil {
+		return nil
+	}
+	loader, done, err := s.beside(dir)
+	if err != nil {
+		return err
+	}
+	twin, err := loader.Twin(g, name)
+	if err == nil {
+		g.Programs[twinPrefix+name] = twin
+		err = dir.AddProgram(owner, key, twinPrefix+name, twin)
+	}
+	return errors.Join(err, done())
 }
 
 func runTwin(g *pin.Generation, name string, device *netlink.LinkAttrs, frame []byte) (Explanation, error) {

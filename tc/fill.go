@@ -10,9 +10,12 @@ import (
 	"sluice/xdp/table"
 )
 
-// fill writes the tables of a generation and freezes them: from here on not even we can change them.
+// fill writes the tables of a generation that no packet has seen yet, or that none is in any more.
 func fill(m map[string]*ebpf.Map, t *classify.Tables, on *links, g Generation) error {
 	if err := table.Fill(m, t); err != nil {
+		return err
+	}
+	if err := table.Clear(m, tcMapSelf, tcMapInterfaces, tcMapWorkloads, tcMapStrict4, tcMapStrict6); err != nil {
 		return err
 	}
 	if err := table.FillSelf(m[tcMapSelf], g.Self); err != nil {
@@ -29,11 +32,7 @@ func fill(m map[string]*ebpf.Map, t *classify.Tables, on *links, g Generation) e
 	if err := fillStrict(m, g); err != nil {
 		return err
 	}
-	if err := table.FillLimiters(m[tcMapLimiters], g.Limiters); err != nil {
-		return err
-	}
-	return table.Freeze(m, append(table.Names(),
-		tcMapLimiters, tcMapSelf, tcMapInterfaces, tcMapWorkloads, tcMapStrict4, tcMapStrict6)...)
+	return table.FillLimiters(m[tcMapLimiters], g.Limiters)
 }
 
 func fillWorkloads(m *ebpf.Map, on *links, workloads []Workload) error {

@@ -44,7 +44,7 @@ func isCurrent(dir *pin.Dir, g *pin.Generation) (bool, error) {
 	for _, entry := range entries {
 		for _, egress := range []bool{false, true} {
 			name := programName(Role(entry.Role), egress)
-			if g.Programs[name] == nil || g.Programs[twinPrefix+name] == nil {
+			if g.Programs[name] == nil {
 				return false, nil
 			}
 		}

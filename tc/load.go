@@ -1,6 +1,7 @@
 package tc
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -31,7 +32,8 @@ type links struct {
 
 // load brings a generation into the kernel, whole, and only then switches slot after slot to it. Each packet is judged
 // at one hook alone (what ingress judged is marked, and egress passes it), so the order of the slots changes nothing.
-// The generations before are swept last, so that going back after an error finds the former one still there.
+// The one that was live before stays, so that going back after an error finds it still there, and the next one is recast
+// from it.
 func (s *Subsystem) load(dir *pin.Dir, want State) error {
 	spec, err := loadTc()
 	if err != nil {
@@ -46,13 +48,14 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 	if err != nil {
 		return err
 	}
+	former, err := dir.LivePrograms(kinds[:]...)
+	if err != nil {
+		return err
+	}
 	key := want.Digest + "-" + on.hash()
 	g, err := reuse(dir, key)
 	if errors.Is(err, fs.ErrNotExist) {
-		g, err = build(dir, spec, reasons, on, want.Generation)
-		if err == nil {
-			err = dir.SaveGeneration(owner, key, g)
-		}
+		g, err = s.build(dir, spec, reasons, on, former, key, want.Generation)
 	}
 	if err != nil {
 		return err
@@ -63,7 +66,8 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 			return err
 		}
 	}
-	return dir.SweepGenerations(owner, key)
+	s.spares.Wanted()
+	return pinned(dir).Sweep(key, former)
 }
 
 func switchInterface(dir *pin.Dir, g *pin.Generation, i Interface) error {
@@ -164,8 +168,9 @@ func (l *links) hash() string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// build loads the live programs and their explain twins, which share every map but .rodata.
-func build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links, g Generation) (*pin.Generation, error) {
+// build makes a generation, from one that no slot holds or anew, and pins it.
+func (s *Subsystem) build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links, live map[ebpf.ProgramID]bool, key string,
+	g Generation) (*pin.Generation, error) {
 	tables, err := g.tables()
 	if err != nil {
 		return nil, err
@@ -174,25 +179,56 @@ func build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf.Map, on *links
 		return nil, err
 	}
 	keepPrograms(spec, on)
-	replace, err := table.OpenShared(dir, spec, table.Sizes{Flows: g.FlowSlots, Rules: max(g.RuleSlots, classify.IDs(g.Policies(), g.Limiters...))})
+	shared, err := table.OpenShared(dir, spec, table.Sizes{Flows: g.FlowSlots, Rules: max(g.RuleSlots, classify.IDs(g.Policies(), g.Limiters...))})
 	if err != nil {
 		return nil, err
 	}
-	defer table.CloseAll(maps.Clone(replace))
-	replace[tcMapReasons] = reasons
-	pair, err := table.LoadPair(spec, replace, func(m map[string]*ebpf.Map) error { return fill(m, tables, on, g) })
+	defer table.CloseAll(shared)
+	loader := s.newLoader(spec, shared, reasons)
+	fill := func(m map[string]*ebpf.Map) error { return fill(m, tables, on, g) }
+	recast, err := loader.Recast(pinned(dir), key, live, fill)
+	if err != nil || recast != nil {
+		return recast, err
+	}
+	fresh, err := loader.Load(fill)
 	if err != nil {
 		return nil, err
 	}
-	defer pair.Close()
-	out := &pin.Generation{Programs: map[string]*ebpf.Program{}, Maps: map[string]*ebpf.Map{}}
-	for name := range spec.Programs {
-		out.Programs[name], out.Programs[twinPrefix+name] = pair.Live.DetachProgram(name), pair.Twin.DetachProgram(name)
+	if err := dir.SaveGeneration(owner, key, fresh); err != nil {
+		return nil, errors.Join(err, fresh.Close())
 	}
-	for _, name := range []string{tcMapInterfaces, tcMapExplained} {
-		out.Maps[name] = pair.Live.DetachMap(name)
+	return fresh, nil
+}
+
+func pinned(dir *pin.Dir) table.Site { return table.Site{Dir: dir, Owner: owner, Kinds: kinds[:]} }
+
+func (s *Subsystem) newLoader(spec *ebpf.CollectionSpec, shared map[string]*ebpf.Map, reasons *ebpf.Map) table.Loader {
+	all := maps.Clone(shared)
+	all[tcMapReasons] = reasons
+	return table.Loader{Spec: spec, State: all, Object: _TcBytes, Log: s.log}
+}
+
+// beside opens what works beside live generations: the loader of twins and spares.
+func (s *Subsystem) beside(dir *pin.Dir) (loader table.Loader, done func() error, err error) {
+	spec, err := loadTc()
+	if err != nil {
+		return loader, nil, err
 	}
-	return out, nil
+	reasons, err := dir.StateMap(spec.Maps[tcMapReasons], reasonsPin, reasonsVersion)
+	if err != nil {
+		return loader, nil, err
+	}
+	shared, err := table.Reopen(dir, spec)
+	if err != nil {
+		return loader, nil, errors.Join(err, reasons.Close())
+	}
+	return s.newLoader(spec, shared, reasons), func() error { return errors.Join(reasons.Close(), table.CloseAll(shared)) }, nil
+}
+
+// KeepSpares keeps a generation ready that the next one is recast from, so that a change does not wait for the verifier.
+// It ends with ctx. What fails is logged: the next change takes longer then.
+func (s *Subsystem) KeepSpares(ctx context.Context) error {
+	return s.spares.Keep(ctx, s.log, func() error { return pinned(pin.At(s.dir)).MakeSpare(&s.mu, s.beside) })
 }
 
 // keepPrograms leaves those of the roles that are there, and the witness: the verifier's time is most of a change, and

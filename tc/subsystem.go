@@ -10,6 +10,7 @@ import (
 
 	"sluice/xdp/abi"
 	"sluice/xdp/pin"
+	"sluice/xdp/table"
 )
 
 // Kinds of pin.Hook, and the owner of generations.
@@ -31,14 +32,15 @@ type Options struct {
 
 // Subsystem drives tcx in the network namespace of the calling thread. It keeps nothing that the kernel does not hold.
 type Subsystem struct {
-	log *slog.Logger
-	dir string
-	mu  sync.Mutex // one operation at a time: explain and apply share pins
+	log    *slog.Logger
+	dir    string
+	mu     sync.Mutex // one operation at a time: explain and apply share pins
+	spares *table.Spares
 }
 
 // New touches nothing. The directory of pins is made by the first operation that needs it.
 func New(log *slog.Logger, opts Options) *Subsystem {
-	return &Subsystem{log: log, dir: opts.BPFDir}
+	return &Subsystem{log: log, dir: opts.BPFDir, spares: table.NewSpares()}
 }
 
 // Observe reads the kernel only, so that a daemon that was killed is succeeded by one that knows as much. An interface

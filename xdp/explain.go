@@ -55,12 +55,52 @@ func (s *Subsystem) Explain(ctx context.Context, iface string, frame []byte) (Ex
 	if live == 0 {
 		return Explanation{}, fmt.Errorf("%w on %s: its packets meet xdp.fail", ErrNoGeneration, iface)
 	}
-	g, _, _, err := dir.FindGeneration(owner, live)
+	g, digest, _, err := dir.FindGeneration(owner, live)
 	if err != nil {
 		return Explanation{}, err
 	}
 	defer g.Close()
+	if err := s.addTwin(dir, g, digest); err != nil {
+		return Explanation{}, err
+	}
 	return runTwin(g.Programs[explainProgram], g.Maps[explainedMap], device.Index, frame)
+}
+
+// PrepareExplain loads the twin of the live generation of an interface, which the first Explain would do.
+func (s *Subsystem) PrepareExplain(ctx context.Context, iface string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dir := pin.At(s.dir)
+	live, err := dir.Live(pin.Hook{Kind: hookKind, Interface: iface})
+	if err != nil {
+		return err
+	}
+	g, digest, _, err := dir.FindGeneration(owner, live)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.addTwin(dir, g, digest), g.Close())
+}
+
+// addTwin loads the twin of a generation that has none yet: most generations are never asked, and the verifier takes its
+// time for it. It works on the same maps, and so goes on when they are rewritten.
+func (s *Subsystem) addTwin(dir *pin.Dir, g *pin.Generation, digest string) error {
+	if g.Programs[explainProgram] != nil {
+		return nil
+	}
+	loader, done, err := s.beside(dir)
+	if err != nil {
+		return err
+	}
+	twin, err := loader.Twin(g, liveProgram)
+	if err == nil {
+		g.Programs[explainProgram] = twin
+		err = dir.AddProgram(owner, digest, explainProgram, twin)
+	}
+	return errors.Join(err, done())
 }
 
 func runTwin(twin *ebpf.Program, explained *ebpf.Map, ifindex int, frame []byte) (Explanation, error) {

@@ -1,8 +1,10 @@
 package xdp
 
 import (
+	"context"
 	"errors"
 	"io/fs"
+	"maps"
 
 	"github.com/cilium/ebpf"
 
@@ -20,8 +22,8 @@ const (
 	explainedMap   = ingressMapExplained
 )
 
-// load brings a generation into the kernel, whole, and only then switches slot after slot to it. The generations before
-// are swept last, so that going back after an error finds the former one still there.
+// load brings a generation into the kernel, whole, and only then switches slot after slot to it. The one that was live
+// before stays, so that going back after an error finds it still there, and the next one is recast from it.
 func (s *Subsystem) load(dir *pin.Dir, want State) error {
 	maps, err := openState(s.dir)
 	if err != nil {
@@ -33,12 +35,13 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 		return err
 	}
 	defer own.Close()
+	former, err := dir.LivePrograms(hookKind)
+	if err != nil {
+		return err
+	}
 	g, err := reuse(dir, want.Digest)
 	if errors.Is(err, fs.ErrNotExist) {
-		g, err = build(dir, maps, own, want.Generation)
-		if err == nil {
-			err = dir.SaveGeneration(owner, want.Digest, g)
-		}
+		g, err = s.build(dir, maps, own, former, want)
 	}
 	if err != nil {
 		return err
@@ -55,7 +58,8 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 			return err
 		}
 	}
-	return errors.Join(dir.SweepGenerations(owner, want.Digest), xsk.Sweep(dir, own.sockets, want.Generation.Sockets))
+	s.spares.Wanted()
+	return errors.Join(generations(dir).Sweep(want.Digest, former), xsk.Sweep(dir, own.sockets, want.Generation.Sockets))
 }
 
 // reuse opens a generation that is pinned already: fs.ErrNotExist where there is none that is whole and works on the
@@ -78,8 +82,9 @@ func reuse(dir *pin.Dir, digest string) (*pin.Generation, error) {
 	return g, nil
 }
 
-// build loads the live program and its explain twin, which share every map.
-func build(dir *pin.Dir, state *stateMaps, own *programMaps, g Generation) (*pin.Generation, error) {
+// build makes a generation, from one that no slot holds or anew, and pins it.
+func (s *Subsystem) build(dir *pin.Dir, state *stateMaps, own *programMaps, live map[ebpf.ProgramID]bool, want State) (*pin.Generation, error) {
+	g := want.Generation
 	tables, err := g.tables()
 	if err != nil {
 		return nil, err
@@ -102,26 +107,40 @@ func build(dir *pin.Dir, state *stateMaps, own *programMaps, g Generation) (*pin
 		return nil, err
 	}
 	defer table.CloseAll(shared)
-	replace := map[string]*ebpf.Map{ingressMapReasons: state.reasons, ingressMapInterfaces: state.interfaces,
-		ingressMapSockets: own.sockets, ingressMapUplinkMacs: own.macs}
-	for name, m := range shared {
-		replace[name] = m
+	loader := s.newLoader(spec, shared, state, own)
+	fill := func(maps map[string]*ebpf.Map) error { return fill(maps, tables, g) }
+	recast, err := loader.Recast(generations(dir), want.Digest, live, fill)
+	if err != nil || recast != nil {
+		return recast, err
 	}
-
-	pair, err := table.LoadPair(spec, replace, func(maps map[string]*ebpf.Map) error { return fill(maps, tables, g) })
+	fresh, err := loader.Load(fill)
 	if err != nil {
 		return nil, err
 	}
-	defer pair.Close()
-	return &pin.Generation{
-		Programs: map[string]*ebpf.Program{liveProgram: pair.Live.DetachProgram(ingressProgIngress), explainProgram: pair.Twin.DetachProgram(ingressProgIngress)},
-		Maps:     map[string]*ebpf.Map{explainedMap: pair.Live.DetachMap(explainedMap)},
-	}, nil
+	if err := dir.SaveGeneration(owner, want.Digest, fresh); err != nil {
+		return nil, errors.Join(err, fresh.Close())
+	}
+	return fresh, nil
 }
 
-// fill writes the tables of a generation and freezes them: from here on not even we can change them.
+func generations(dir *pin.Dir) table.Site {
+	return table.Site{Dir: dir, Owner: owner, Kinds: []string{hookKind}}
+}
+
+func (s *Subsystem) newLoader(spec *ebpf.CollectionSpec, shared map[string]*ebpf.Map, state *stateMaps, own *programMaps) table.Loader {
+	spec.Programs = map[string]*ebpf.ProgramSpec{liveProgram: spec.Programs[ingressProgIngress]}
+	all := maps.Clone(shared)
+	maps.Copy(all, map[string]*ebpf.Map{ingressMapReasons: state.reasons, ingressMapInterfaces: state.interfaces,
+		ingressMapSockets: own.sockets, ingressMapUplinkMacs: own.macs})
+	return table.Loader{Spec: spec, State: all, Object: _IngressBytes, Log: s.log}
+}
+
+// fill writes the tables of a generation that no packet has seen yet, or that none is in any more.
 func fill(maps map[string]*ebpf.Map, t *classify.Tables, g Generation) error {
 	if err := table.Fill(maps, t); err != nil {
+		return err
+	}
+	if err := table.Clear(maps, ingressMapSelf, ingressMapWorkloadAddrs); err != nil {
 		return err
 	}
 	if err := table.FillSelf(maps[ingressMapSelf], g.Self); err != nil {
@@ -130,8 +149,37 @@ func fill(maps map[string]*ebpf.Map, t *classify.Tables, g Generation) error {
 	if err := table.FillSelf(maps[ingressMapWorkloadAddrs], g.Workloads); err != nil {
 		return err
 	}
-	if err := table.FillLimiters(maps[ingressMapLimiters], g.Limiters); err != nil {
-		return err
+	return table.FillLimiters(maps[ingressMapLimiters], g.Limiters)
+}
+
+// beside opens what works beside live generations: the loader of twins and spares.
+func (s *Subsystem) beside(dir *pin.Dir) (loader table.Loader, done func() error, err error) {
+	state, err := openState(s.dir)
+	if err != nil {
+		return loader, nil, err
 	}
-	return table.Freeze(maps, append(table.Names(), ingressMapSelf, ingressMapWorkloadAddrs, ingressMapLimiters)...)
+	own, err := openProgramMaps(dir)
+	if err != nil {
+		state.Close()
+		return loader, nil, err
+	}
+	spec, err := loadIngress()
+	var shared map[string]*ebpf.Map
+	if err == nil {
+		shared, err = table.Reopen(dir, spec)
+	}
+	done = func() error {
+		state.Close()
+		return errors.Join(own.Close(), table.CloseAll(shared))
+	}
+	if err != nil {
+		return loader, nil, errors.Join(err, done())
+	}
+	return s.newLoader(spec, shared, state, own), done, nil
+}
+
+// KeepSpares keeps a generation ready that the next one is recast from, so that a change does not wait for the verifier.
+// It ends with ctx. What fails is logged: the next change takes longer then.
+func (s *Subsystem) KeepSpares(ctx context.Context) error {
+	return s.spares.Keep(ctx, s.log, func() error { return generations(pin.At(s.dir)).MakeSpare(&s.mu, s.beside) })
 }

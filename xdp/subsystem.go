@@ -34,11 +34,12 @@ type Subsystem struct {
 
 	mu     sync.Mutex // one operation at a time: explain and apply share pins
 	reason map[string]string
+	spares *table.Spares
 }
 
 // New touches nothing. The directory of pins is made by the first operation that needs it.
 func New(log *slog.Logger, opts Options) *Subsystem {
-	return &Subsystem{log: log, dir: opts.BPFDir, reason: map[string]string{}}
+	return &Subsystem{log: log, dir: opts.BPFDir, reason: map[string]string{}, spares: table.NewSpares()}
 }
 
 // hookState is what the kernel tells about one hook of ours.

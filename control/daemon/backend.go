@@ -36,7 +36,9 @@ func (d *Daemon) Plan(ctx context.Context, c api.Candidate) (engine.Plan, error)
 
 // Apply makes a candidate the revision of the machine.
 func (d *Daemon) Apply(ctx context.Context, r api.ApplyRequest) (engine.Result, error) {
+	begin := time.Now()
 	candidate, err := d.parseCandidate(r.Candidate)
+	d.opts.Log.Debug("took", "part", "parse", "time", time.Since(begin))
 	if err != nil {
 		return engine.Result{}, refused(err)
 	}
@@ -51,6 +53,7 @@ func (d *Daemon) Apply(ctx context.Context, r api.ApplyRequest) (engine.Result, 
 
 // finished is the answer to a change: with what its rules look like, only now, for looking takes longer than the change.
 func (d *Daemon) finished(r engine.Result, err error) (engine.Result, error) {
+	d.works()
 	r.Plan.Steps = listed(r.Plan.Steps)
 	if err == nil {
 		live := d.liveConfig()

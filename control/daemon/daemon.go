@@ -46,6 +46,7 @@ type Daemon struct {
 	captures  captures
 
 	policyChanged chan struct{} // tells that rules may have changed
+	busy          chan struct{} // tells that something is compiled or applied
 
 	stop context.CancelFunc // ends Run, after a down
 }
@@ -85,7 +86,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // build makes the subsystems and the engine. Nothing is touched yet.
 func build(ctx context.Context, o Options) (*Daemon, error) {
-	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1)}
+	d := &Daemon{opts: o, parser: config.Parse, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1)}
 	var err error
 	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir}); err != nil {
 		return nil, err
@@ -178,6 +179,9 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"BGP events", func(ctx context.Context) error { return d.followBGP(ctx, d.bgp.Events()) }},
 		funcTask{"dropped packets", d.followDrops},
 		funcTask{"logged packets", d.followLogs},
+		funcTask{"memory", d.memory},
+		funcTask{"spare tc generation", d.tc.KeepSpares},
+		funcTask{"spare XDP generation", d.xdp.KeepSpares},
 	)
 }
 

@@ -18,6 +18,7 @@ import (
 // compile is compile.Compile with what the watched set files hold. Where the newest contents do not compile, and those
 // before do, these go on: a feed that ran wild keeps nobody from applying, starting or going back.
 func (d *Daemon) compile(cfg *config.Config, rt compile.Runtime, facts compile.Facts) (*compile.Desired, error) {
+	d.works()
 	held := d.feeds.Snapshot(cfg.Watched())
 	rt.Watched = held.Contents
 	desired, err := d.compiled.Compile(cfg, rt, facts)

@@ -42,8 +42,11 @@ func (e *Engine) prepare(ctx context.Context, c Candidate, why string) (*target,
 	if c.Config == nil {
 		return nil, Plan{}, errors.New("engine: a candidate without its parsed configuration")
 	}
-	t := &target{digest: digest(c.Bytes, c.files()), content: c}
+	digested := e.timed("digest")
+	t := &target{content: c, sums: c.sums(e.current)}
 	t.content.Files = c.files()
+	t.digest = digest(t.content.Files, t.sums)
+	digested()
 	var err error
 	if t.desired, err = e.compile(ctx, t); err != nil {
 		return nil, Plan{}, err
@@ -124,10 +127,12 @@ func (e *Engine) apply(ctx context.Context, c Candidate, o ApplyOptions) (Result
 	if err != nil {
 		return Result{}, err
 	}
-	meta, err := e.store.put(c, Meta{
+	stored := e.timed("revision")
+	meta, err := e.store.put(next, Meta{
 		Time: e.clock.Now(), Author: o.Author, UID: o.UID, Message: o.Message,
 		Base: e.confirmed(), Status: Pending, Guarded: w != nil,
 	})
+	stored()
 	if err != nil {
 		return Result{}, fmt.Errorf("storing revision %d: %w", meta.Number, err)
 	}

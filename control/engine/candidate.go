@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"sluice/control/config"
 )
@@ -36,9 +37,49 @@ type Source struct {
 // ParseFunc checks the bytes of a configuration; config.Parse behind a small adapter.
 type ParseFunc func(name string, data []byte, read func(string) ([]byte, error)) (*config.Config, error)
 
-// digest identifies what was applied: FILE's bytes and every set file by its written path, each with its length in
-// front so that no two inputs run together. FILE's own name is not part of it.
-func digest(data []byte, files []config.File) string {
+// sum is a SHA-256.
+type sum = [sha256.Size]byte
+
+// sums are those of FILE and of every set file, in this order. What before holds as well is not read for it again: there
+// may be megabytes, and comparing costs a tenth of hashing.
+func (c Candidate) sums(before *target) []sum {
+	files := c.files()
+	out := make([]sum, 0, 1+len(files))
+	of := func(data []byte, known config.File, n int) sum {
+		if n < len(before.sums) && bytes.Equal(data, known.Contents) {
+			return before.sums[n]
+		}
+		return sha256.Sum256(data)
+	}
+	out = append(out, of(c.Bytes, config.File{Contents: before.content.Bytes}, 0))
+	for _, f := range files {
+		n := slices.IndexFunc(before.content.Files, func(b config.File) bool { return b.Path == f.Path })
+		if n < 0 {
+			out = append(out, sha256.Sum256(f.Contents))
+		} else {
+			out = append(out, of(f.Contents, before.content.Files[n], 1+n))
+		}
+	}
+	return out
+}
+
+// digest identifies what was applied: FILE's bytes and every set file by its written path. FILE's own name is not part
+// of it.
+func digest(files []config.File, sums []sum) string {
+	h := sha256.New()
+	h.Write(sums[0][:])
+	for i, f := range files {
+		var n [8]byte // so that no two inputs run together
+		binary.BigEndian.PutUint64(n[:], uint64(len(f.Path)))
+		h.Write(n[:])
+		h.Write([]byte(f.Path))
+		h.Write(sums[1+i][:])
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// formerDigest is that of revisions of schema 1: over the contents themselves, each with its length in front.
+func formerDigest(data []byte, files []config.File) string {
 	h := sha256.New()
 	put := func(b []byte) {
 		var n [8]byte

@@ -41,6 +41,20 @@ func (d disk) create(path string, data []byte) (err error) {
 	return f.Sync()
 }
 
+// errNoLink: the filesystem has no second names for files, or not for this one.
+var errNoLink = errors.New("no link")
+
+// link gives a file another name, which is durable only after syncDir of its directory.
+func (d disk) link(from, to string) error {
+	if err := d.ask("link", to); err != nil {
+		return err
+	}
+	if err := os.Link(from, to); err != nil {
+		return fmt.Errorf("%w: %w", errNoLink, err)
+	}
+	return nil
+}
+
 // replace puts data in the place of path: a reader, also one after a crash, sees the old contents or the new ones.
 func (d disk) replace(path string, data []byte) error {
 	fresh := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
@@ -104,7 +118,9 @@ func encode(v any) ([]byte, error) {
 }
 
 // schema is the version of what is written under state_dir. It grows when an older binary would misread a file.
-const schema = 1
+//
+// 2: the digest of a revision is one over sums.
+const schema = 2
 
 // ErrNewerSchema says that a newer sluice wrote the state directory; nothing was changed in it.
 var ErrNewerSchema = errors.New("written by a newer sluice")

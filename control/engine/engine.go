@@ -98,6 +98,7 @@ type target struct {
 	number  int
 	digest  string
 	content Candidate
+	sums    []sum            // of content: FILE, then its set files
 	desired *compile.Desired // as last compiled; nil: not yet
 	broken  error            // why its content could not be read back
 }
@@ -185,6 +186,13 @@ func (e *Engine) set(change func()) {
 	change()
 }
 
+// timed logs how long a part of an operation took, for who wonders what an apply waits for. It begins with the call and
+// ends with that of the function returned.
+func (e *Engine) timed(part string) (end func()) {
+	begin := time.Now()
+	return func() { e.log.Debug("took", "part", part, "time", time.Since(begin)) }
+}
+
 // compile compiles a target with the ids and facts of now. It does not change the target.
 func (e *Engine) compile(ctx context.Context, t *target) (*compile.Desired, error) {
 	if t.broken != nil {
@@ -193,6 +201,7 @@ func (e *Engine) compile(ctx context.Context, t *target) (*compile.Desired, erro
 	if t.content.Config == nil {
 		return &compile.Desired{}, nil
 	}
+	defer e.timed("compile")()
 	facts, err := e.opts.Facts(ctx, t.content.Config)
 	if err != nil {
 		return nil, fmt.Errorf("collecting facts: %w", err)
@@ -205,6 +214,7 @@ func (e *Engine) keepRuleIDs(d *compile.Desired) error {
 	if maps.Equal(d.RuleIDs, e.ids.Current) {
 		return nil
 	}
+	defer e.timed("rule ids")()
 	next := e.nextRuleIDs(d)
 	if fresh := e.ids.fresh(d.RuleIDs); len(fresh) > 0 && e.opts.NewRuleIDs != nil {
 		if err := e.opts.NewRuleIDs(fresh); err != nil {
@@ -263,12 +273,12 @@ func (e *Engine) payOwed() {
 // read loads a revision and parses it. What fails is kept in the target, for compile to say.
 func (e *Engine) read(n int) *target {
 	t := &target{number: n}
-	c, m, err := e.store.load(n)
+	c, sums, err := e.store.load(n)
 	if err != nil {
 		t.broken = err
 		return t
 	}
-	t.digest, t.content = m.Digest, c
+	t.digest, t.content, t.sums = digest(c.Files, sums), c, sums
 	t.content.Config, err = e.opts.Parse(c.Name, c.Bytes, readFrom(c.Files))
 	if err != nil {
 		t.broken = fmt.Errorf("revision %d does not parse with this version of sluice: %w", n, err)

@@ -70,7 +70,7 @@ func (s *Store) loadRuleIDs() (ruleIDs, error) {
 
 func (s *Store) saveRuleIDs(r ruleIDs) error {
 	r.Schema = schema
-	b, err := encode(r)
+	b, err := json.Marshal(r) // not indented: there may be 100,000
 	if err != nil {
 		return err
 	}

@@ -114,6 +114,7 @@ func (e *Engine) differences(ctx context.Context, d *compile.Desired) ([]differe
 }
 
 func (e *Engine) plan(ctx context.Context, d *compile.Desired, why string) (Plan, error) {
+	defer e.timed("plan")()
 	diffs, err := e.differences(ctx, d)
 	if err != nil {
 		return Plan{}, err
@@ -141,7 +142,10 @@ func (s *StepError) Unwrap() error { return s.Err }
 func (e *Engine) run(ctx context.Context, steps []Step) error {
 	for i, s := range steps {
 		e.log.Debug("step", "subsystem", s.Subsystem, "op", s.Op, "why", s.Why)
-		if err := e.step(ctx, s); err != nil {
+		done := e.timed("step of " + s.Subsystem)
+		err := e.step(ctx, s)
+		done()
+		if err != nil {
 			return &StepError{Step: s, N: i + 1, Of: len(steps), Err: err}
 		}
 	}

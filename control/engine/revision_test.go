@@ -157,11 +157,13 @@ func TestARevisionKeepsTheContentsOfItsSetFiles(t *testing.T) {
 
 func TestDigestsKeepInputsApart(t *testing.T) {
 	f := func(path, contents string) config.File { return config.File{Path: path, Contents: []byte(contents)} }
+	of := func(data string, files ...config.File) string {
+		return digest(files, Candidate{Bytes: []byte(data), Files: files}.sums(nothing()))
+	}
 	seen := map[string]int{}
 	for i, d := range []string{
-		digest(nil, nil), digest([]byte("a"), nil), digest(nil, []config.File{f("a", "")}), digest(nil, []config.File{f("", "a")}),
-		digest([]byte("a"), []config.File{f("b", "c")}), digest([]byte("ab"), []config.File{f("", "c")}),
-		digest([]byte("a"), []config.File{f("bc", "")}), digest([]byte("a"), []config.File{f("b", ""), f("c", "")}),
+		of(""), of("a"), of("", f("a", "")), of("", f("", "a")),
+		of("a", f("b", "c")), of("ab", f("", "c")), of("a", f("bc", "")), of("a", f("b", ""), f("c", "")), of("a", f("c", ""), f("b", "")),
 	} {
 		if j, ok := seen[d]; ok {
 			t.Errorf("inputs %d and %d have one digest", j, i)
@@ -230,14 +232,14 @@ func TestANewerSchemaIsRefusedAndNothingIsTouched(t *testing.T) {
 		t.Run(file, func(t *testing.T) {
 			s, e := running(t, confA)
 			s.apply(e, confB, ApplyOptions{})
-			for path, text := range map[string]string{file: `{"schema": 2, "number": {"new": "form"}}`, "revisions/.3.new": "x"} {
+			for path, text := range map[string]string{file: `{"schema": 3, "number": {"new": "form"}}`, "revisions/.3.new": "x"} {
 				if err := os.WriteFile(filepath.Join(s.dir, path), []byte(text), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
 			books := tree(t, s.dir)
 			_, err := OpenStore(s.dir)
-			want := filepath.Join(s.dir, file) + ": written by a newer sluice (schema 2, this one knows 1): " +
+			want := filepath.Join(s.dir, file) + ": written by a newer sluice (schema 3, this one knows 2): " +
 				"start that version again, or give this one another state_dir"
 			if !errors.Is(err, ErrNewerSchema) || err.Error() != want {
 				t.Errorf("opened: %v\nwant: %s", err, want)

@@ -176,9 +176,9 @@ func (e *Engine) fromFile() (*Candidate, error) {
 	}
 	c := &Candidate{Name: src.Name, Bytes: src.Bytes, Config: cfg}
 	// A file that went back by itself must not come in again by a restart.
-	sum := digest(c.Bytes, c.files())
+	now, former := digest(c.files(), c.sums(nothing())), formerDigest(c.Bytes, c.files())
 	for _, m := range e.revisions {
-		if m.Status == Reverted && m.Guarded && m.Digest == sum {
+		if m.Status == Reverted && m.Guarded && (m.Digest == now || m.Digest == former) {
 			e.log.Warn("not applying the file: it was reverted before", "file", src.Name, "revision", m.Number, "reason", m.Reason)
 			e.failed(fmt.Errorf("%s is revision %d, which was reverted (%s); apply it yourself", src.Name, m.Number, m.Reason))
 			return nil, nil

@@ -125,6 +125,7 @@ func (e *Engine) degraded(reason string, errs ...error) {
 
 // healthy follows a success: it looks once more whether anything is left to do, and says so rather than looping.
 func (e *Engine) healthy(ctx context.Context) {
+	defer e.timed("verify")()
 	value, reason, message := True, "Verified", ""
 	d := e.current.desired
 	if e.down {

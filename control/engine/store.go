@@ -1,11 +1,13 @@
 package engine
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -147,11 +149,11 @@ func (s *Store) List() []Meta {
 	return slices.SortedFunc(maps.Values(s.metas), func(a, b Meta) int { return cmp.Compare(a.Number, b.Number) })
 }
 
-// put stores a candidate as a new revision and returns its metadata with number and digest filled in. The directory
-// gets its final name last, so a revision is there as a whole or not at all.
-func (s *Store) put(c Candidate, m Meta) (Meta, error) {
-	files := c.files()
-	m.Schema, m.Number, m.Digest, m.Name = schema, s.last+1, digest(c.Bytes, files), c.Name
+// put stores the content of a target as a new revision and returns its metadata with number and digest filled in. The
+// directory gets its final name last, so a revision is there as a whole or not at all.
+func (s *Store) put(t *target, m Meta) (Meta, error) {
+	c := t.content
+	m.Schema, m.Number, m.Digest, m.Name = schema, s.last+1, t.digest, c.Name
 	tmp := filepath.Join(s.revisions(), fmt.Sprintf(".%d.new", m.Number))
 	if err := s.disk.remove(tmp); err != nil {
 		return m, err
@@ -159,17 +161,17 @@ func (s *Store) put(c Candidate, m Meta) (Meta, error) {
 	if err := s.disk.mkdir(tmp); err != nil {
 		return m, err
 	}
-	man := manifest{Schema: schema}
-	add := func(path, stored string, data []byte) error {
-		sum := sha256.Sum256(data)
-		man.Files = append(man.Files, storedRef{Path: path, Stored: stored, SHA256: hex.EncodeToString(sum[:])})
-		return s.disk.create(filepath.Join(tmp, stored), data)
+	man, before := manifest{Schema: schema}, s.newest()
+	add := func(path, stored string, data []byte, of sum) error {
+		ref := storedRef{Path: path, Stored: stored, SHA256: hex.EncodeToString(of[:])}
+		man.Files = append(man.Files, ref)
+		return s.keep(before[ref.SHA256], filepath.Join(tmp, stored), data)
 	}
-	if err := add("", "config.yaml", c.Bytes); err != nil {
+	if err := add("", "config.yaml", c.Bytes, t.sums[0]); err != nil {
 		return m, err
 	}
-	for i, f := range files {
-		if err := add(f.Path, safeName(i+1, f.Path), f.Contents); err != nil {
+	for i, f := range c.Files {
+		if err := add(f.Path, safeName(i+1, f.Path), f.Contents, t.sums[1+i]); err != nil {
 			return m, err
 		}
 	}
@@ -195,6 +197,59 @@ func (s *Store) put(c Candidate, m Meta) (Meta, error) {
 	}
 	s.metas[m.Number] = m
 	return m, nil
+}
+
+// newest says where the files of the newest revision lie, by their sums. None where it cannot be read.
+func (s *Store) newest() map[string]string {
+	out := map[string]string{}
+	list := s.List()
+	if len(list) == 0 {
+		return out
+	}
+	dir := s.revision(list[len(list)-1].Number)
+	var man manifest
+	if decode(filepath.Join(dir, "manifest.json"), &man) == nil {
+		for _, ref := range man.Files {
+			out[ref.SHA256] = filepath.Join(dir, filepath.Base(ref.Stored))
+		}
+	}
+	return out
+}
+
+// minShared are the bytes from which on two revisions share a file: below, a file of its own costs nothing.
+const minShared = 1 << 16
+
+// keep makes a file of a revision. Where one of another revision holds the same, down to the last byte as it can be read
+// now, it is that one by another name: it is on the disk already, and nobody ever writes it again.
+func (s *Store) keep(same, path string, data []byte) error {
+	if same != "" && len(data) >= minShared {
+		if holds(same, data) {
+			if err := s.disk.link(same, path); !errors.Is(err, errNoLink) {
+				return err
+			}
+		}
+	}
+	return s.disk.create(path, data)
+}
+
+// holds says whether a file is just these bytes.
+func holds(path string, data []byte) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	part := make([]byte, minShared)
+	for {
+		n, err := io.ReadFull(f, part)
+		if n > len(data) || !bytes.Equal(part[:n], data[:n]) {
+			return false
+		}
+		data = data[n:]
+		if err != nil {
+			return len(data) == 0 && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF))
+		}
+	}
 }
 
 // safeName makes a file name out of a path that a user wrote: "set-001-bogons.netset". The number keeps names apart
@@ -229,24 +284,26 @@ func (s *Store) mark(n int, status RevisionStatus, reason string) error {
 
 // load reads a revision back; its Config is not filled in. ErrNoRevision, or errTorn where contents do not match the
 // manifest.
-func (s *Store) load(n int) (Candidate, Meta, error) {
+func (s *Store) load(n int) (Candidate, []sum, error) {
 	m, ok := s.metas[n]
 	if !ok {
-		return Candidate{}, m, s.absent(n)
+		return Candidate{}, nil, s.absent(n)
 	}
+	var sums []sum
 	var man manifest
 	path := filepath.Join(s.revision(n), "manifest.json")
 	if err := decode(path, &man); err != nil {
-		return Candidate{}, m, fmt.Errorf("revision %d: %w", n, err)
+		return Candidate{}, nil, fmt.Errorf("revision %d: %w", n, err)
 	}
 	c := Candidate{Name: m.Name, Files: []config.File{}}
 	for i, ref := range man.Files {
 		data, err := os.ReadFile(filepath.Join(s.revision(n), filepath.Base(ref.Stored)))
 		if err != nil {
-			return Candidate{}, m, fmt.Errorf("revision %d: %w: %w", n, errTorn, err)
+			return Candidate{}, nil, fmt.Errorf("revision %d: %w: %w", n, errTorn, err)
 		}
-		if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != ref.SHA256 {
-			return Candidate{}, m, fmt.Errorf("revision %d: %s: %w", n, ref.Stored, errTorn)
+		sums = append(sums, sha256.Sum256(data))
+		if hex.EncodeToString(sums[i][:]) != ref.SHA256 {
+			return Candidate{}, nil, fmt.Errorf("revision %d: %s: %w", n, ref.Stored, errTorn)
 		}
 		if i == 0 {
 			c.Bytes = data
@@ -254,10 +311,17 @@ func (s *Store) load(n int) (Candidate, Meta, error) {
 			c.Files = append(c.Files, config.File{Path: ref.Path, Contents: data})
 		}
 	}
-	if d := digest(c.Bytes, c.Files); d != m.Digest {
-		return Candidate{}, m, fmt.Errorf("revision %d: digest %s, stored as %s: %w", n, d, m.Digest, errTorn)
+	if len(sums) == 0 {
+		return Candidate{}, nil, fmt.Errorf("revision %d: an empty manifest: %w", n, errTorn)
 	}
-	return c, m, nil
+	d := digest(c.Files, sums)
+	if m.Schema == 1 {
+		d = formerDigest(c.Bytes, c.Files)
+	}
+	if d != m.Digest {
+		return Candidate{}, nil, fmt.Errorf("revision %d: digest %s, stored as %s: %w", n, d, m.Digest, errTorn)
+	}
+	return c, sums, nil
 }
 
 // confirmed returns the numbers of the confirmed revisions, the newest first.

@@ -81,6 +81,7 @@ func (s *site) sysctls() string {
 // pins are the tree below the node's directory on the bpffs, with the kernel's id of each object.
 func (s *site) pins() string {
 	s.t.Helper()
+	idle := s.idle()
 	var b strings.Builder
 	err := filepath.WalkDir(s.Gateway.BPFDir, func(path string, d fs.DirEntry, err error) error {
 		if os.IsNotExist(err) {
@@ -88,6 +89,9 @@ func (s *site) pins() string {
 		}
 		if err != nil {
 			return err
+		}
+		if idle[d.Name()] || strings.HasSuffix(d.Name(), "-staged") {
+			return fs.SkipDir
 		}
 		id, err := objectID(path, d)
 		fmt.Fprintf(&b, "%s %s\n", "."+strings.TrimPrefix(path, s.Gateway.BPFDir), id)
@@ -97,6 +101,26 @@ func (s *site) pins() string {
 		s.t.Fatal(err)
 	}
 	return b.String()
+}
+
+// idle are the pins of generations that no slot holds: what the next change is written into, and made when there is time.
+func (s *site) idle() map[string]bool {
+	s.t.Helper()
+	out, dir := map[string]bool{}, pin.At(s.Gateway.BPFDir)
+	for owner, kinds := range map[string][]string{"xdp": {"xdp"}, "tc": {"tcx-ingress", "tcx-egress"}} {
+		live, err := dir.LivePrograms(kinds...)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		digests, err := dir.Idle(owner, live)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, d := range digests {
+			out[owner+"-"+d] = true
+		}
+	}
+	return out
 }
 
 // objectID tells what is pinned. The pin's own place says which kind it is, see package pin.

@@ -161,6 +161,9 @@ func newSite(t testing.TB, g xdp.Generation) *site {
 func (s *site) load(t testing.TB, g xdp.Generation) {
 	t.Helper()
 	converge(t, s.Subsystem, state(g, xdp.Interface{Name: "uplink", Mode: xdp.Native}))
+	if err := s.PrepareExplain(t.Context(), "uplink"); err != nil {
+		t.Fatal(err)
+	}
 	gen, err := pin.At(s.dir).LoadGeneration("xdp", g.Digest())
 	if err != nil {
 		t.Fatal(err)

@@ -237,8 +237,8 @@ func TestSeveralInterfacesShareAGenerationAndCountApart(t *testing.T) {
 		t.Errorf("counters:\n%s", diff)
 	}
 	converge(t, s.Subsystem, state(generation(classify.Accept), b)) // one leaves, the other gets a new generation
-	if digests, _ := pin.At(s.dir).Generations("xdp"); !slices.Equal(digests, []string{generation(classify.Accept).Digest()}) {
-		t.Errorf("generations %v: the former one was not swept", digests)
+	if digests, _ := pin.At(s.dir).Generations("xdp"); len(digests) != 2 || !slices.Contains(digests, generation(classify.Accept).Digest()) {
+		t.Errorf("generations %v: want the live one and the former one", digests)
 	}
 	if e, err := s.Explain(t.Context(), "eth_1", frame); err != nil || e.Reason != abi.ReasonDefaultAccept {
 		t.Errorf("explain on eth_1: %+v, %v", e, err)

@@ -46,17 +46,23 @@ type step struct {
 	rule   uint32 // that the twin names
 }
 
-// generation opens the pinned live generation.
+// generation opens the pinned live generation, with its twins.
 func (s *site) generation(t *testing.T) *pin.Generation {
 	t.Helper()
-	dir := pin.At(s.dir)
-	keys, err := dir.Generations("tc")
-	if err != nil || len(keys) != 1 {
-		t.Fatalf("generations %v: %v", keys, err)
-	}
-	g, err := dir.LoadGeneration("tc", keys[0])
-	if err != nil {
+	if err := s.PrepareExplain(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	dir := pin.At(s.dir)
+	live, err := dir.LivePrograms("tcx-ingress", "tcx-egress")
+	if err != nil || len(live) == 0 {
+		t.Fatalf("live programs %v: %v", live, err)
+	}
+	var g *pin.Generation
+	for id := range live { // one generation's, all of them
+		if g, _, _, err = dir.FindGeneration("tc", id); err != nil {
+			t.Fatal(err)
+		}
+		break
 	}
 	t.Cleanup(func() { g.Close() })
 	return g

@@ -96,6 +96,51 @@ func (g *Generation) pinTo(dir string) error {
 	return nil
 }
 
+// RenameGeneration gives a generation that no slot holds another digest; rewrite makes it what that says. Meanwhile it has
+// neither, also after a crash, and after an error it is gone.
+func (d *Dir) RenameGeneration(owner, digest, to string, rewrite func() error) error {
+	path := d.genPath(owner, to)
+	staged := path + stagedSuffix
+	if err := os.RemoveAll(staged); err != nil {
+		return fmt.Errorf("rename generation %s: %w", digest, err)
+	}
+	if err := os.Rename(d.genPath(owner, digest), staged); err != nil {
+		return fmt.Errorf("rename generation %s: %w", digest, err)
+	}
+	if err := rewrite(); err != nil {
+		return errors.Join(err, os.RemoveAll(staged))
+	}
+	if err := discard(path, path+"-former"+stagedSuffix); err != nil {
+		return fmt.Errorf("rename generation %s: %w", digest, err)
+	}
+	if err := os.Rename(staged, path); err != nil {
+		return fmt.Errorf("rename generation %s: %w", digest, err)
+	}
+	return nil
+}
+
+// RemoveGeneration removes the pins of one.
+func (d *Dir) RemoveGeneration(owner, digest string) error {
+	path := d.genPath(owner, digest)
+	if err := discard(path, path+stagedSuffix); err != nil {
+		return fmt.Errorf("remove generation %s: %w", digest, err)
+	}
+	return nil
+}
+
+// AddProgram pins one more program with a generation.
+func (d *Dir) AddProgram(owner, digest, name string, p *ebpf.Program) error {
+	clone, err := p.Clone()
+	if err != nil {
+		return err
+	}
+	err = clone.Pin(filepath.Join(d.genPath(owner, digest), "prog-"+name))
+	if err = errors.Join(err, clone.Close()); err != nil {
+		return fmt.Errorf("pin a program with generation %s: %w", digest, err)
+	}
+	return nil
+}
+
 // LoadGeneration opens a pinned generation: fs.ErrNotExist where there is none of this digest.
 func (d *Dir) LoadGeneration(owner, digest string) (*Generation, error) {
 	path := d.genPath(owner, digest)
@@ -166,6 +211,36 @@ func (d *Dir) FindGeneration(owner string, id ebpf.ProgramID) (g *Generation, di
 		g.Close()
 	}
 	return nil, "", "", fmt.Errorf("generation with program %d: %w", id, fs.ErrNotExist)
+}
+
+// Idle lists the digests of an owner's generations that have none of the live programs.
+func (d *Dir) Idle(owner string, live map[ebpf.ProgramID]bool) ([]string, error) {
+	digests, err := d.Generations(owner)
+	if err != nil {
+		return nil, err
+	}
+	var idle []string
+	for _, digest := range digests {
+		g, err := d.LoadGeneration(owner, digest)
+		if err != nil {
+			return nil, err
+		}
+		busy := false
+		for _, p := range g.Programs {
+			id, err := programID(p)
+			if err != nil {
+				return nil, errors.Join(err, g.Close())
+			}
+			busy = busy || live[id]
+		}
+		if err := g.Close(); err != nil {
+			return nil, err
+		}
+		if !busy {
+			idle = append(idle, digest)
+		}
+	}
+	return idle, nil
 }
 
 func programID(p *ebpf.Program) (ebpf.ProgramID, error) {

@@ -140,6 +140,27 @@ func (d *Dir) Live(h Hook) (ebpf.ProgramID, error) {
 	return ebpf.ProgramID(id), nil
 }
 
+// LivePrograms are the ids of the programs in all slots of these kinds.
+func (d *Dir) LivePrograms(kinds ...string) (map[ebpf.ProgramID]bool, error) {
+	live := map[ebpf.ProgramID]bool{}
+	for _, kind := range kinds {
+		hooks, err := d.Hooks(kind)
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range hooks {
+			id, err := d.Live(h)
+			if err != nil {
+				return nil, err
+			}
+			if id != 0 {
+				live[id] = true
+			}
+		}
+	}
+	return live, nil
+}
+
 // RemoveHook detaches the hook's link and removes its pins.
 func (d *Dir) RemoveHook(h Hook) error {
 	if err := d.RemoveLink(h); err != nil {

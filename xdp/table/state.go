@@ -158,6 +158,26 @@ func ReadShared(dir *pin.Dir, name string) (*ebpf.Map, error) {
 	return m, nil
 }
 
+// Reopen opens the state maps that XDP and tc share as they are: for what works beside a live generation. It fails where one
+// is missing.
+func Reopen(dir *pin.Dir, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+	shared := map[string]*ebpf.Map{}
+	for name := range sharedPins {
+		m, err := ReadShared(dir, name)
+		if err == nil && m == nil {
+			err = fmt.Errorf("state map %s is missing", name)
+		}
+		if err != nil {
+			return nil, errors.Join(err, CloseAll(shared))
+		}
+		shared[name] = m
+		if one, ok := spec.Maps[name]; ok {
+			one.MaxEntries, one.Flags = m.MaxEntries(), m.Flags()
+		}
+	}
+	return shared, nil
+}
+
 // UsesShared says whether a live program works on the shared maps that are pinned now. It does not once a pin was
 // replaced by one of another size, for whatever became of the apply that did so: then XDP would read other flows than
 // tc writes.
@@ -199,18 +219,4 @@ func CloseAll(maps map[string]*ebpf.Map) error {
 		errs = append(errs, m.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// Freeze makes tables read-only to us as well: from here on nothing changes them.
-func Freeze(maps map[string]*ebpf.Map, names ...string) error {
-	for _, name := range names {
-		m, ok := maps[name]
-		if !ok {
-			return missing(name)
-		}
-		if err := m.Freeze(); err != nil {
-			return fmt.Errorf("freeze map %s: %w", name, err)
-		}
-	}
-	return nil
 }

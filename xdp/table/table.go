@@ -3,6 +3,7 @@
 package table
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"os"
@@ -88,7 +89,7 @@ func Resize(spec *ebpf.CollectionSpec, t *classify.Tables) error {
 	return nil
 }
 
-// Fill writes t into maps that Resize has sized. The maps must be fresh: what they hold already stays.
+// Fill writes t into maps that Resize has sized, or that are larger. What they held before is gone.
 func Fill(maps map[string]*ebpf.Map, t *classify.Tables) error {
 	for _, c := range contents(t) {
 		m, ok := maps[c.name]
@@ -102,29 +103,52 @@ func Fill(maps map[string]*ebpf.Map, t *classify.Tables) error {
 	return fillArray(maps, Policies, t.Policies)
 }
 
+// stride is the distance of elements in the kernel's arrays.
+func stride(size int) int { return (size + 7) / 8 * 8 }
+
 // copyTo writes through the map's memory: a million entries take some milliseconds, and by system calls half a second.
-// The memory is unmapped again, because a map that somebody may write cannot be frozen.
+// The memory is unmapped again, or it would count as ours.
 func (c content) copyTo(m *ebpf.Map) error {
-	if c.count == 0 {
-		return nil
-	}
-	stride := (c.size + 7) / 8 * 8 // the kernel's, of array elements
-	length := (stride*c.count + os.Getpagesize() - 1) / os.Getpagesize() * os.Getpagesize()
-	memory, err := unix.Mmap(m.FD(), 0, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	stride := stride(c.size)
+	length := (stride*int(m.MaxEntries()) + os.Getpagesize() - 1) / os.Getpagesize() * os.Getpagesize()
+	memory, err := unix.Mmap(m.FD(), 0, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
 	if err != nil {
 		return fmt.Errorf("map its %d bytes: %w", length, err)
 	}
 	if stride == c.size {
-		copy(memory, c.bytes)
+		overwrite(memory, c.bytes)
 	} else {
 		for i := range c.count {
 			copy(memory[i*stride:], c.bytes[i*c.size:(i+1)*c.size])
 		}
 	}
+	erase(memory[stride*c.count:])
 	if err := unix.Munmap(memory); err != nil {
 		return fmt.Errorf("unmap it: %w", err)
 	}
 	return nil
+}
+
+// overwrite copies the parts that differ. Most of a large table is what it was, and to compare costs half of a copy.
+func overwrite(memory, with []byte) {
+	const part = 1 << 14
+	for len(with) > 0 {
+		n := min(part, len(with))
+		if !bytes.Equal(memory[:n], with[:n]) {
+			copy(memory, with[:n])
+		}
+		memory, with = memory[n:], with[n:]
+	}
+}
+
+// erase makes memory zero, as that of a new map is.
+func erase(memory []byte) {
+	var zero [1 << 14]byte
+	for len(memory) > 0 {
+		n := min(len(zero), len(memory))
+		overwrite(memory[:n], zero[:n])
+		memory = memory[n:]
+	}
 }
 
 func fillArray[V any](maps map[string]*ebpf.Map, name string, values []V) error {
@@ -151,6 +175,29 @@ func missing(name string) error {
 
 // SelfKey is the key of the map of own addresses: IPv4 as ::ffff:0:0/96, in network byte order (union addr).
 func SelfKey(a netip.Addr) abi.Addr { return a.As16() }
+
+// Clear empties hashes and tries, which what fills them wants to find empty.
+func Clear(maps map[string]*ebpf.Map, names ...string) error {
+	for _, name := range names {
+		m, ok := maps[name]
+		if !ok {
+			return missing(name)
+		}
+		for {
+			key, err := m.NextKeyBytes(nil)
+			if err != nil {
+				return fmt.Errorf("map %s: %w", name, err)
+			}
+			if key == nil {
+				break
+			}
+			if err := m.Delete(key); err != nil {
+				return fmt.Errorf("map %s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
 
 // FillSelf writes addresses into the map self, or into another of its kind. They may repeat.
 func FillSelf(m *ebpf.Map, own []netip.Addr) error {

@@ -104,13 +104,34 @@ func lookup(t *testing.T, m *ebpf.Map, key, value any) {
 	}
 }
 
-func TestFilledMapsCanBeFrozen(t *testing.T) {
-	maps := load(t, compile(t, classifytest.Policies(rand.New(rand.NewPCG(1, 7)))))
-	if err := table.Freeze(maps, table.Names()...); err != nil {
-		t.Fatal(err) // EBUSY: somebody may still write the memory
+func TestMapsThatAreFilledAgainHoldNothingOfBefore(t *testing.T) {
+	large := compile(t, []classify.Policy{{Name: "ingress", Rules: classifytest.Rules(rand.New(rand.NewPCG(1, 7)), classifytest.FW, 3000)}})
+	small := compile(t, []classify.Policy{{Name: "ingress", Rules: classifytest.Rules(rand.New(rand.NewPCG(2, 7)), classifytest.FW, 30)}})
+	maps := load(t, large)
+	if err := table.Fill(maps, small); err != nil {
+		t.Fatal(err)
 	}
-	if err := maps[table.Leaves].Put(uint32(0), uint64(1)); err == nil {
-		t.Error("a frozen table took a write")
+	refilled(t, maps[table.Leaves], small.Leaves)
+	refilled(t, maps[table.Rules], small.Rules)
+	refilled(t, maps[table.Verdicts], small.Verdicts)
+	refilled(t, maps[table.SrcUp], small.Up[0])
+	for index := range abi.ClassTables {
+		refilled(t, maps[table.PrefixMap(index)], small.Words(index))
+	}
+}
+
+// refilled wants the values and, in the rest of the map, zeroes.
+func refilled[T comparable](t *testing.T, m *ebpf.Map, want []T) {
+	t.Helper()
+	for i := range m.MaxEntries() {
+		var got, value T
+		lookup(t, m, i, &got)
+		if int(i) < len(want) {
+			value = want[i]
+		}
+		if got != value {
+			t.Fatalf("%s, element %d of %d: %+v, want %+v", m, i, len(want), got, value)
+		}
 	}
 }
 

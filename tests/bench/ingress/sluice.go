@@ -71,7 +71,7 @@ func newGateway(ctx context.Context, s *lane.Site, want xdp.State, path *tc.Stat
 		if err := converge(ctx, ingress, want); err != nil {
 			return fmt.Errorf("xdp: %w", err)
 		}
-		return nil
+		return ingress.PrepareExplain(ctx, lane.Uplink)
 	})
 	if err != nil {
 		return nil, errors.Join(err, g.Close())
