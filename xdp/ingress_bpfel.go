@@ -32,6 +32,7 @@ const (
 	ingressMapExplained      = "explained"
 	ingressMapFlowsIn        = "flows_in"
 	ingressMapFlowsOut       = "flows_out"
+	ingressMapInterfaceSlots = "interface_slots"
 	ingressMapInterfaces     = "interfaces"
 	ingressMapLeaves         = "leaves"
 	ingressMapLimitBuckets   = "limit_buckets"
@@ -54,9 +55,11 @@ const (
 	ingressMapVerdicts       = "verdicts"
 	ingressMapWatchBudgets   = "watch_budgets"
 	ingressProgIngress       = "ingress"
+	ingressVarAsk            = "ask"
 	ingressVarBucketMask     = "bucket_mask"
 	ingressVarExplain        = "explain"
 	ingressVarRuleIds        = "rule_ids"
+	ingressVarSelfBits       = "self_bits"
 	ingressVarWatches        = "watches"
 )
 
@@ -125,6 +128,7 @@ type ingressMapSpecs struct {
 	Explained      *ebpf.MapSpec `ebpf:"explained"`
 	FlowsIn        *ebpf.MapSpec `ebpf:"flows_in"`
 	FlowsOut       *ebpf.MapSpec `ebpf:"flows_out"`
+	InterfaceSlots *ebpf.MapSpec `ebpf:"interface_slots"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Leaves         *ebpf.MapSpec `ebpf:"leaves"`
 	LimitBuckets   *ebpf.MapSpec `ebpf:"limit_buckets"`
@@ -152,9 +156,11 @@ type ingressMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ingressVariableSpecs struct {
+	Ask        *ebpf.VariableSpec `ebpf:"ask"`
 	BucketMask *ebpf.VariableSpec `ebpf:"bucket_mask"`
 	Explain    *ebpf.VariableSpec `ebpf:"explain"`
 	RuleIds    *ebpf.VariableSpec `ebpf:"rule_ids"`
+	SelfBits   *ebpf.VariableSpec `ebpf:"self_bits"`
 	Watches    *ebpf.VariableSpec `ebpf:"watches"`
 }
 
@@ -194,6 +200,7 @@ type ingressMaps struct {
 	Explained      *ebpf.Map `ebpf:"explained"`
 	FlowsIn        *ebpf.Map `ebpf:"flows_in"`
 	FlowsOut       *ebpf.Map `ebpf:"flows_out"`
+	InterfaceSlots *ebpf.Map `ebpf:"interface_slots"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Leaves         *ebpf.Map `ebpf:"leaves"`
 	LimitBuckets   *ebpf.Map `ebpf:"limit_buckets"`
@@ -235,6 +242,7 @@ func (m *ingressMaps) Close() error {
 		m.Explained,
 		m.FlowsIn,
 		m.FlowsOut,
+		m.InterfaceSlots,
 		m.Interfaces,
 		m.Leaves,
 		m.LimitBuckets,
@@ -263,9 +271,11 @@ func (m *ingressMaps) Close() error {
 //
 // It can be passed to loadIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ingressVariables struct {
+	Ask        *ebpf.Variable `ebpf:"ask"`
 	BucketMask *ebpf.Variable `ebpf:"bucket_mask"`
 	Explain    *ebpf.Variable `ebpf:"explain"`
 	RuleIds    *ebpf.Variable `ebpf:"rule_ids"`
+	SelfBits   *ebpf.Variable `ebpf:"self_bits"`
 	Watches    *ebpf.Variable `ebpf:"watches"`
 }
 

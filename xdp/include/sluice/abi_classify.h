@@ -188,6 +188,12 @@ struct policy {
 	__u32 default_id;    /* stable id of what its default counts as; 0: it is not counted */
 };
 
+/*
+ * Whether a policy is to be asked about a packet: never, for it is empty; where its plan for rules that act has keys of the
+ * packet's classes, for there is nothing else to it; always.
+ */
+enum ask { ASK_NEVER = 0, ASK_BY_KEYS = 1, ASK_ALWAYS = 2 };
+
 /* Indexes into the policies array that both objects share. Workloads' policies follow, two each: ingress, egress. */
 enum policy_index {
 	POLICY_FAILSAFE = 0,
