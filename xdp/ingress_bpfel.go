@@ -43,6 +43,7 @@ const (
 	ingressMapLogEvents      = "log_events"
 	ingressMapPolicies       = "policies"
 	ingressMapReasons        = "reasons"
+	ingressMapRecent         = "recent"
 	ingressMapRuleHits       = "rule_hits"
 	ingressMapRules          = "rules"
 	ingressMapSelf           = "self"
@@ -58,6 +59,7 @@ const (
 	ingressVarAsk            = "ask"
 	ingressVarBucketMask     = "bucket_mask"
 	ingressVarExplain        = "explain"
+	ingressVarRecentBy       = "recent_by"
 	ingressVarRuleIds        = "rule_ids"
 	ingressVarSelfBits       = "self_bits"
 	ingressVarWatches        = "watches"
@@ -139,6 +141,7 @@ type ingressMapSpecs struct {
 	LogEvents      *ebpf.MapSpec `ebpf:"log_events"`
 	Policies       *ebpf.MapSpec `ebpf:"policies"`
 	Reasons        *ebpf.MapSpec `ebpf:"reasons"`
+	Recent         *ebpf.MapSpec `ebpf:"recent"`
 	RuleHits       *ebpf.MapSpec `ebpf:"rule_hits"`
 	Rules          *ebpf.MapSpec `ebpf:"rules"`
 	Self           *ebpf.MapSpec `ebpf:"self"`
@@ -159,6 +162,7 @@ type ingressVariableSpecs struct {
 	Ask        *ebpf.VariableSpec `ebpf:"ask"`
 	BucketMask *ebpf.VariableSpec `ebpf:"bucket_mask"`
 	Explain    *ebpf.VariableSpec `ebpf:"explain"`
+	RecentBy   *ebpf.VariableSpec `ebpf:"recent_by"`
 	RuleIds    *ebpf.VariableSpec `ebpf:"rule_ids"`
 	SelfBits   *ebpf.VariableSpec `ebpf:"self_bits"`
 	Watches    *ebpf.VariableSpec `ebpf:"watches"`
@@ -211,6 +215,7 @@ type ingressMaps struct {
 	LogEvents      *ebpf.Map `ebpf:"log_events"`
 	Policies       *ebpf.Map `ebpf:"policies"`
 	Reasons        *ebpf.Map `ebpf:"reasons"`
+	Recent         *ebpf.Map `ebpf:"recent"`
 	RuleHits       *ebpf.Map `ebpf:"rule_hits"`
 	Rules          *ebpf.Map `ebpf:"rules"`
 	Self           *ebpf.Map `ebpf:"self"`
@@ -253,6 +258,7 @@ func (m *ingressMaps) Close() error {
 		m.LogEvents,
 		m.Policies,
 		m.Reasons,
+		m.Recent,
 		m.RuleHits,
 		m.Rules,
 		m.Self,
@@ -274,6 +280,7 @@ type ingressVariables struct {
 	Ask        *ebpf.Variable `ebpf:"ask"`
 	BucketMask *ebpf.Variable `ebpf:"bucket_mask"`
 	Explain    *ebpf.Variable `ebpf:"explain"`
+	RecentBy   *ebpf.Variable `ebpf:"recent_by"`
 	RuleIds    *ebpf.Variable `ebpf:"rule_ids"`
 	SelfBits   *ebpf.Variable `ebpf:"self_bits"`
 	Watches    *ebpf.Variable `ebpf:"watches"`

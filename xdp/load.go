@@ -1,12 +1,8 @@
 package xdp
 
 import (
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"io/fs"
-	"net/netip"
-	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -123,41 +119,6 @@ func build(dir *pin.Dir, state *stateMaps, own *programMaps, g Generation) (*pin
 		Programs: map[string]*ebpf.Program{liveProgram: pair.Live.DetachProgram(ingressProgIngress), explainProgram: pair.Twin.DetachProgram(ingressProgIngress)},
 		Maps:     map[string]*ebpf.Map{explainedMap: pair.Live.DetachMap(explainedMap)},
 	}, nil
-}
-
-// specialise tells the program what it need not look up. The verifier takes out what cannot run then.
-func specialise(spec *ebpf.CollectionSpec, g Generation) error {
-	ask := [abi.PolicyIngress]uint8{abi.PolicyFailsafe: askOf(g.Failsafe), abi.PolicySystem: askOf(g.System)}
-	if err := spec.Variables[ingressVarAsk].Set(ask); err != nil {
-		return fmt.Errorf("policies to ask: %w", err)
-	}
-	if err := spec.Variables[ingressVarSelfBits].Set(selfBits(g.Self)); err != nil {
-		return fmt.Errorf("bits of the own addresses: %w", err)
-	}
-	return nil
-}
-
-// askOf says when a policy is to be asked: of one that continues by default, only its acting rules matter.
-func askOf(p classify.Policy) uint8 {
-	shadow := slices.ContainsFunc(p.Rules, func(r classify.Rule) bool { return r.Shadow })
-	switch {
-	case p.Default != classify.Continue || p.Fragments != classify.FragDefault || shadow:
-		return uint8(abi.AskAlways)
-	case len(p.Rules) > 0:
-		return uint8(abi.AskByKeys)
-	}
-	return uint8(abi.AskNever)
-}
-
-// selfBits has SELF_BIT of each address set.
-func selfBits(own []netip.Addr) (bits [abi.SelfBits / 64]uint64) {
-	for _, a := range own {
-		raw := a.As16()
-		tail := binary.NativeEndian.Uint32(raw[8:]) ^ binary.NativeEndian.Uint32(raw[12:])
-		bit := tail * 0x9e3779b1 >> 24
-		bits[bit/64] |= 1 << (bit % 64)
-	}
-	return bits
 }
 
 // fill writes the tables of a generation and freezes them: from here on not even we can change them.

@@ -67,6 +67,13 @@ const (
 	KeyBoth             = 4
 	KeyWideSrc          = 8
 	KeyWideDst          = 16
+	RecentFlows         = 1024
+	RecentTCPFlags      = 1
+	RecentTTL           = 2
+	RecentDSCP          = 4
+	RecentVLAN          = 8
+	RecentLength        = 16
+	RecentOff           = 128
 	MaxWorkloads        = 1024
 	MaxPolicies         = 2052
 	MaxLimiters         = 4096

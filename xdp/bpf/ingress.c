@@ -8,6 +8,7 @@
 
 #include "stages.h"
 #include "bypass.h"
+#include "recent.h"
 #include "sluice/bans.h"
 #include "sluice/capture.h"
 #include "sluice/classify.h"
@@ -66,15 +67,15 @@ static __always_inline enum reason system_stage(struct cursor *cursor, const str
 }
 
 /*
- * policy.ingress, and the established flows where its default would drop. The lookup costs what a rule does not, and
- * an explicit drop is to beat it: so it comes last.
+ * What policy.ingress decided, within its limit, and the established flows where its default would drop. The lookup costs
+ * what a rule does not, and an explicit drop is to beat it: so it comes last.
  */
-static __always_inline enum reason rules_stage(const struct packet *p, const struct classes *c,
-					       struct decision *d)
+static __always_inline enum reason rules_stage(const struct packet *p, struct decision *d)
 {
 	struct flow_key key, reversed;
 
-	judge_limited(p, c, POLICY_INGRESS, d);
+	if (d->reason == REASON_LIMIT_ACCEPT)
+		d->reason = limit(p, d->argument);
 	if ((d->reason == REASON_DEFAULT_DROP || d->reason == REASON_FRAGMENT_DEFAULT_DROP) &&
 	    flow_tracked(p)) {
 		flow_key(p, &key);
@@ -86,10 +87,41 @@ static __always_inline enum reason rules_stage(const struct packet *p, const str
 	return d->reason;
 }
 
+/* All stages that ask policies, up to what policy.ingress decides. REASON_NONE: it is in d. */
+static __always_inline enum reason policy_stages(struct cursor *cursor, const struct packet *p,
+						 struct decision *d)
+{
+	struct classes c = {};
+	enum reason reason;
+
+	classify(p, &c);
+	reason = failsafe_stage(p, &c, d);
+	if (reason != REASON_NONE)
+		return reason;
+	reason = system_stage(cursor, p, &c, d);
+	if (reason != REASON_NONE)
+		return reason;
+	/* FlowSpec and RTBH stand behind bans: below what keeps the box reachable, above the operator's rules. */
+	reason = bans_stage(p);
+	if (reason == REASON_NONE)
+		judge(p, &c, POLICY_INGRESS, d);
+	return reason;
+}
+
+/* The same of a flow that was judged before. */
+static __always_inline enum reason recent_stages(const struct packet *p, const struct decision *d)
+{
+	if (d->policy == POLICY_FAILSAFE)
+		return reason_accepts(d->reason) ? REASON_FAILSAFE : d->reason;
+	if (d->policy == POLICY_SYSTEM)
+		return reason_accepts(d->reason) ? REASON_SYSTEM : d->reason;
+	return bans_stage(p);
+}
+
 static __always_inline enum reason stages(struct xdp_md *ctx, struct packet *p, struct decision *d)
 {
 	struct cursor cursor = {};
-	struct classes c = {};
+	struct recent_flow *flow;
 	enum reason reason;
 
 	reason = parse_frame(ctx, &cursor, p);
@@ -98,18 +130,17 @@ static __always_inline enum reason stages(struct xdp_md *ctx, struct packet *p, 
 	reason = link_control(p);
 	if (reason != REASON_NONE)
 		return reason;
-	classify(p, &c);
-	reason = failsafe_stage(p, &c, d);
+	flow = recent_place(p);
+	if (flow && recent_decided(flow, p, d)) {
+		reason = recent_stages(p, d);
+	} else {
+		reason = policy_stages(&cursor, p, d);
+		if (flow && reason != REASON_BANNED)
+			recent_keep(flow, p, d);
+	}
 	if (reason != REASON_NONE)
 		return reason;
-	reason = system_stage(&cursor, p, &c, d);
-	if (reason != REASON_NONE)
-		return reason;
-	/* FlowSpec and RTBH stand behind bans: below what keeps the box reachable, above the operator's rules. */
-	reason = bans_stage(p);
-	if (reason != REASON_NONE)
-		return reason;
-	reason = rules_stage(p, &c, d);
+	reason = rules_stage(p, d);
 	/* Two actions do more than judge, and only here. */
 	if (reason == REASON_BYPASS_STACK)
 		return bypass_stage(ctx, d);

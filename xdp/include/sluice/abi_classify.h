@@ -194,6 +194,15 @@ struct policy {
  */
 enum ask { ASK_NEVER = 0, ASK_BY_KEYS = 1, ASK_ALWAYS = 2 };
 
+/* XDP's memory of recent flows: how many on each CPU, a power of two, and what its key needs (recent.h). */
+#define RECENT_FLOWS	 1024
+#define RECENT_TCP_FLAGS 1
+#define RECENT_TTL	 2
+#define RECENT_DSCP	 4
+#define RECENT_VLAN	 8
+#define RECENT_LENGTH	 16
+#define RECENT_OFF	 128 /* none: rules in shadow mode count, and no memory counts for them */
+
 /* Indexes into the policies array that both objects share. Workloads' policies follow, two each: ingress, egress. */
 enum policy_index {
 	POLICY_FAILSAFE = 0,
