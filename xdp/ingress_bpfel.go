@@ -33,6 +33,7 @@ const (
 	ingressMapFlowsIn        = "flows_in"
 	ingressMapFlowsOut       = "flows_out"
 	ingressMapFragments      = "fragments"
+	ingressMapInterfaceSlots = "interface_slots"
 	ingressMapInterfaces     = "interfaces"
 	ingressMapLeaves         = "leaves"
 	ingressMapLimitBuckets   = "limit_buckets"
@@ -43,6 +44,7 @@ const (
 	ingressMapLogEvents      = "log_events"
 	ingressMapPolicies       = "policies"
 	ingressMapReasons        = "reasons"
+	ingressMapRecent         = "recent"
 	ingressMapRuleHits       = "rule_hits"
 	ingressMapRules          = "rules"
 	ingressMapSelf           = "self"
@@ -56,9 +58,12 @@ const (
 	ingressMapWatchBudgets   = "watch_budgets"
 	ingressMapWorkloadAddrs  = "workload_addrs"
 	ingressProgIngress       = "ingress"
+	ingressVarAsk            = "ask"
 	ingressVarBucketMask     = "bucket_mask"
 	ingressVarExplain        = "explain"
+	ingressVarRecentBy       = "recent_by"
 	ingressVarRuleIds        = "rule_ids"
+	ingressVarSelfBits       = "self_bits"
 	ingressVarWatches        = "watches"
 )
 
@@ -128,6 +133,7 @@ type ingressMapSpecs struct {
 	FlowsIn        *ebpf.MapSpec `ebpf:"flows_in"`
 	FlowsOut       *ebpf.MapSpec `ebpf:"flows_out"`
 	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
+	InterfaceSlots *ebpf.MapSpec `ebpf:"interface_slots"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Leaves         *ebpf.MapSpec `ebpf:"leaves"`
 	LimitBuckets   *ebpf.MapSpec `ebpf:"limit_buckets"`
@@ -138,6 +144,7 @@ type ingressMapSpecs struct {
 	LogEvents      *ebpf.MapSpec `ebpf:"log_events"`
 	Policies       *ebpf.MapSpec `ebpf:"policies"`
 	Reasons        *ebpf.MapSpec `ebpf:"reasons"`
+	Recent         *ebpf.MapSpec `ebpf:"recent"`
 	RuleHits       *ebpf.MapSpec `ebpf:"rule_hits"`
 	Rules          *ebpf.MapSpec `ebpf:"rules"`
 	Self           *ebpf.MapSpec `ebpf:"self"`
@@ -156,9 +163,12 @@ type ingressMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ingressVariableSpecs struct {
+	Ask        *ebpf.VariableSpec `ebpf:"ask"`
 	BucketMask *ebpf.VariableSpec `ebpf:"bucket_mask"`
 	Explain    *ebpf.VariableSpec `ebpf:"explain"`
+	RecentBy   *ebpf.VariableSpec `ebpf:"recent_by"`
 	RuleIds    *ebpf.VariableSpec `ebpf:"rule_ids"`
+	SelfBits   *ebpf.VariableSpec `ebpf:"self_bits"`
 	Watches    *ebpf.VariableSpec `ebpf:"watches"`
 }
 
@@ -199,6 +209,7 @@ type ingressMaps struct {
 	FlowsIn        *ebpf.Map `ebpf:"flows_in"`
 	FlowsOut       *ebpf.Map `ebpf:"flows_out"`
 	Fragments      *ebpf.Map `ebpf:"fragments"`
+	InterfaceSlots *ebpf.Map `ebpf:"interface_slots"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Leaves         *ebpf.Map `ebpf:"leaves"`
 	LimitBuckets   *ebpf.Map `ebpf:"limit_buckets"`
@@ -209,6 +220,7 @@ type ingressMaps struct {
 	LogEvents      *ebpf.Map `ebpf:"log_events"`
 	Policies       *ebpf.Map `ebpf:"policies"`
 	Reasons        *ebpf.Map `ebpf:"reasons"`
+	Recent         *ebpf.Map `ebpf:"recent"`
 	RuleHits       *ebpf.Map `ebpf:"rule_hits"`
 	Rules          *ebpf.Map `ebpf:"rules"`
 	Self           *ebpf.Map `ebpf:"self"`
@@ -242,6 +254,7 @@ func (m *ingressMaps) Close() error {
 		m.FlowsIn,
 		m.FlowsOut,
 		m.Fragments,
+		m.InterfaceSlots,
 		m.Interfaces,
 		m.Leaves,
 		m.LimitBuckets,
@@ -252,6 +265,7 @@ func (m *ingressMaps) Close() error {
 		m.LogEvents,
 		m.Policies,
 		m.Reasons,
+		m.Recent,
 		m.RuleHits,
 		m.Rules,
 		m.Self,
@@ -271,9 +285,12 @@ func (m *ingressMaps) Close() error {
 //
 // It can be passed to loadIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ingressVariables struct {
+	Ask        *ebpf.Variable `ebpf:"ask"`
 	BucketMask *ebpf.Variable `ebpf:"bucket_mask"`
 	Explain    *ebpf.Variable `ebpf:"explain"`
+	RecentBy   *ebpf.Variable `ebpf:"recent_by"`
 	RuleIds    *ebpf.Variable `ebpf:"rule_ids"`
+	SelfBits   *ebpf.Variable `ebpf:"self_bits"`
 	Watches    *ebpf.Variable `ebpf:"watches"`
 }
 

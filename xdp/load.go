@@ -99,6 +99,9 @@ func (s *Subsystem) build(dir *pin.Dir, state *stateMaps, own *programMaps, live
 	spec.Maps[ingressMapSelf].MaxEntries = uint32(max(len(g.Self), 1))
 	spec.Maps[ingressMapWorkloadAddrs].MaxEntries = uint32(max(len(g.Workloads), 1))
 	spec.Maps[ingressMapInterfaces].MaxEntries = abi.InterfaceSlots
+	if err := specialise(spec, g); err != nil {
+		return nil, err
+	}
 	if err := table.ResizeLimiters(spec, g.Limiters); err != nil {
 		return nil, err
 	}
@@ -131,13 +134,17 @@ func (s *Subsystem) newLoader(spec *ebpf.CollectionSpec, shared map[string]*ebpf
 	spec.Programs = map[string]*ebpf.ProgramSpec{liveProgram: spec.Programs[ingressProgIngress]}
 	all := maps.Clone(shared)
 	maps.Copy(all, map[string]*ebpf.Map{ingressMapReasons: state.reasons, ingressMapInterfaces: state.interfaces,
-		ingressMapSockets: own.sockets, ingressMapUplinkMacs: own.macs})
+		ingressMapInterfaceSlots: state.slots,
+		ingressMapSockets:        own.sockets, ingressMapUplinkMacs: own.macs})
 	return table.Loader{Spec: spec, State: all, Object: _IngressBytes, Log: s.log}
 }
 
 // fill writes the tables of a generation that no packet has seen yet, or that none is in any more.
 func fill(maps map[string]*ebpf.Map, t *classify.Tables, g Generation) error {
 	if err := table.Fill(maps, t); err != nil {
+		return err
+	}
+	if err := table.Wipe(maps, ingressMapRecent); err != nil { // what was decided by the tables of before
 		return err
 	}
 	if err := table.Clear(maps, ingressMapSelf, ingressMapWorkloadAddrs); err != nil {

@@ -19,6 +19,7 @@ const (
 	interfacesVersion = 1
 	failsafeVersion   = 1
 	selfVersion       = 1
+	slotsVersion      = 1
 	socketsVersion    = 1
 	macsVersion       = 1
 )
@@ -27,7 +28,7 @@ const failOpenFlag = abi.InterfaceFailOpen
 
 // stateMaps are the pinned maps that roots share with generations, or that outlive both.
 type stateMaps struct {
-	reasons, interfaces, failsafe, self *ebpf.Map
+	reasons, interfaces, slots, failsafe, self *ebpf.Map
 }
 
 // openState opens the state maps, making what is missing.
@@ -50,6 +51,7 @@ func openState(path string) (*stateMaps, error) {
 	}{
 		{&m.reasons, rootMapReasons, "xdp-reasons", reasonsVersion},
 		{&m.interfaces, rootMapInterfaces, "xdp-interfaces", interfacesVersion},
+		{&m.slots, rootMapInterfaceSlots, "xdp-interface-slots", slotsVersion},
 		{&m.failsafe, rootMapFailsafe, "xdp-failsafe", failsafeVersion},
 		{&m.self, rootMapSelfRoot, "xdp-self", selfVersion},
 	} {
@@ -65,6 +67,7 @@ func removeOwnState(dir *pin.Dir) error {
 	return errors.Join(
 		dir.RemoveStateMap("xdp-reasons", reasonsVersion),
 		dir.RemoveStateMap("xdp-interfaces", interfacesVersion),
+		dir.RemoveStateMap("xdp-interface-slots", slotsVersion),
 		dir.RemoveStateMap("xdp-failsafe", failsafeVersion),
 		dir.RemoveStateMap("xdp-self", selfVersion),
 		dir.RemoveStateMap(socketsPin, socketsVersion),
@@ -75,7 +78,7 @@ func removeOwnState(dir *pin.Dir) error {
 
 // Close closes the descriptors; the pins stay.
 func (m *stateMaps) Close() {
-	for _, one := range []*ebpf.Map{m.reasons, m.interfaces, m.failsafe, m.self} {
+	for _, one := range []*ebpf.Map{m.reasons, m.interfaces, m.slots, m.failsafe, m.self} {
 		if one != nil {
 			one.Close()
 		}
@@ -114,10 +117,25 @@ func (m *stateMaps) setInterface(ifindex int, failOpen bool) error {
 	if err := m.interfaces.Put(uint32(ifindex), entry); err != nil {
 		return fmt.Errorf("map of interfaces: %w", err)
 	}
+	if err := m.slots.Put(slotIndex(ifindex), abi.InterfaceSlot{Ifindex: uint32(ifindex), Slot: entry.Slot}); err != nil {
+		return fmt.Errorf("array of interfaces: %w", err)
+	}
 	return nil
 }
 
+// slotIndex is where slot_of() looks an interface up before it asks the map of interfaces.
+func slotIndex(ifindex int) uint32 { return uint32(ifindex) % abi.InterfaceSlots }
+
+// removeInterface forgets an interface. Another one whose index has the same low bits keeps its place in the array.
 func (m *stateMaps) removeInterface(ifindex int) error {
+	var at abi.InterfaceSlot
+	err := m.slots.Lookup(slotIndex(ifindex), &at)
+	if err == nil && at.Ifindex == uint32(ifindex) {
+		err = m.slots.Put(slotIndex(ifindex), abi.InterfaceSlot{})
+	}
+	if err != nil {
+		return fmt.Errorf("array of interfaces: %w", err)
+	}
 	if err := m.interfaces.Delete(uint32(ifindex)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("map of interfaces: %w", err)
 	}

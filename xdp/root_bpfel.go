@@ -16,13 +16,14 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	rootMapFailsafe   = "failsafe"
-	rootMapInterfaces = "interfaces"
-	rootMapReasons    = "reasons"
-	rootMapSelfRoot   = "self_root"
-	rootMapSlot       = "slot"
-	rootProgRoot      = "root"
-	rootVarExplain    = "explain"
+	rootMapFailsafe       = "failsafe"
+	rootMapInterfaceSlots = "interface_slots"
+	rootMapInterfaces     = "interfaces"
+	rootMapReasons        = "reasons"
+	rootMapSelfRoot       = "self_root"
+	rootMapSlot           = "slot"
+	rootProgRoot          = "root"
+	rootVarExplain        = "explain"
 )
 
 // loadRoot returns the embedded CollectionSpec for root.
@@ -74,11 +75,12 @@ type rootProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type rootMapSpecs struct {
-	Failsafe   *ebpf.MapSpec `ebpf:"failsafe"`
-	Interfaces *ebpf.MapSpec `ebpf:"interfaces"`
-	Reasons    *ebpf.MapSpec `ebpf:"reasons"`
-	SelfRoot   *ebpf.MapSpec `ebpf:"self_root"`
-	Slot       *ebpf.MapSpec `ebpf:"slot"`
+	Failsafe       *ebpf.MapSpec `ebpf:"failsafe"`
+	InterfaceSlots *ebpf.MapSpec `ebpf:"interface_slots"`
+	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
+	Reasons        *ebpf.MapSpec `ebpf:"reasons"`
+	SelfRoot       *ebpf.MapSpec `ebpf:"self_root"`
+	Slot           *ebpf.MapSpec `ebpf:"slot"`
 }
 
 // rootVariableSpecs contains global variables before they are loaded into the kernel.
@@ -108,16 +110,18 @@ func (o *rootObjects) Close() error {
 //
 // It can be passed to loadRootObjects or ebpf.CollectionSpec.LoadAndAssign.
 type rootMaps struct {
-	Failsafe   *ebpf.Map `ebpf:"failsafe"`
-	Interfaces *ebpf.Map `ebpf:"interfaces"`
-	Reasons    *ebpf.Map `ebpf:"reasons"`
-	SelfRoot   *ebpf.Map `ebpf:"self_root"`
-	Slot       *ebpf.Map `ebpf:"slot"`
+	Failsafe       *ebpf.Map `ebpf:"failsafe"`
+	InterfaceSlots *ebpf.Map `ebpf:"interface_slots"`
+	Interfaces     *ebpf.Map `ebpf:"interfaces"`
+	Reasons        *ebpf.Map `ebpf:"reasons"`
+	SelfRoot       *ebpf.Map `ebpf:"self_root"`
+	Slot           *ebpf.Map `ebpf:"slot"`
 }
 
 func (m *rootMaps) Close() error {
 	return _RootClose(
 		m.Failsafe,
+		m.InterfaceSlots,
 		m.Interfaces,
 		m.Reasons,
 		m.SelfRoot,

@@ -164,7 +164,7 @@ func (s *site) clearsCounters() {
 	s.t.Helper()
 	for _, policy := range []string{"ingress", ""} {
 		before := s.limitOf("workload/web-1/ingress", "flood").Packets
-		if got := s.sluice(strings.Fields("clear counters "+policy)...); got.code != 0 {
+		if got := s.sluice(strings.Fields("clear counters " + policy)...); got.code != 0 {
 			s.t.Fatalf("clear counters %s: %+v", policy, got)
 		}
 		for _, rule := range []string{"flood", "trial"} {

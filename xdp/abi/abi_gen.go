@@ -15,6 +15,7 @@ const (
 	MarkOurs            = 0x1010000
 	MaxFailsafe         = 256
 	MaxSelf             = 1024
+	SelfBits            = 256
 	MaxBans             = 100000
 	MaxRules            = 524288
 	MaxClasses          = 4194304
@@ -66,6 +67,13 @@ const (
 	KeyBoth             = 4
 	KeyWideSrc          = 8
 	KeyWideDst          = 16
+	RecentFlows         = 1024
+	RecentTCPFlags      = 1
+	RecentTTL           = 2
+	RecentDSCP          = 4
+	RecentVLAN          = 8
+	RecentLength        = 16
+	RecentOff           = 128
 	MaxWorkloads        = 1024
 	MaxPolicies         = 2052
 	MaxLimiters         = 4096
@@ -172,6 +180,12 @@ type Interface struct {
 	Flags    uint8  // INTERFACE_*
 	_        uint16
 	Workload uint32 // index into workloads + 1; 0: none
+}
+
+// InterfaceSlot is struct interface_slot, 8 bytes.
+type InterfaceSlot struct {
+	Ifindex uint32 // 0: nobody's
+	Slot    uint32
 }
 
 // FlowKey is struct flow_key, 40 bytes.
@@ -338,6 +352,15 @@ type Policy struct {
 	_             [2]byte
 	DefaultID     uint32 // stable id of what its default counts as; 0: it is not counted
 }
+
+// Ask is enum ask.
+type Ask uint32
+
+const (
+	AskNever  Ask = 0
+	AskByKeys Ask = 1
+	AskAlways Ask = 2
+)
 
 // PolicyIndex is enum policy_index.
 type PolicyIndex uint32

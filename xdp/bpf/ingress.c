@@ -8,19 +8,32 @@
 
 #include "stages.h"
 #include "bypass.h"
+#include "recent.h"
 #include "sluice/bans.h"
 #include "sluice/capture.h"
 #include "sluice/classify.h"
 #include "sluice/flow.h"
 #include "sluice/fragments.h"
 #include "sluice/log.h"
+#include "sluice/silent.h"
 #include "syncookie.h"
+
+/* A bit for each own address, of SELF_BITS; set by Go before loading. All set: nothing is known. */
+volatile const __u64 self_bits[SELF_BITS / 64] = {~0ull, ~0ull, ~0ull, ~0ull};
+
+/* Most destinations are not the box's own, which one bit tells. The hash is asked about the rest. */
+static __always_inline bool is_self(const union addr *a)
+{
+	__u32 bit = SELF_BIT(a->word[2] ^ a->word[3]);
+
+	return (self_bits[bit / 64] >> bit % 64 & 1) && bpf_map_lookup_elem(&self, a);
+}
 
 /* management: matches only what is for the box itself, so no rule of it ever opens the way to a workload. */
 static __always_inline enum reason failsafe_stage(const struct packet *p, const struct classes *c,
 						  struct decision *d)
 {
-	if (!bpf_map_lookup_elem(&self, &p->dst))
+	if (is_silent(POLICY_FAILSAFE, c) || !is_self(&p->dst))
 		return REASON_NONE;
 	judge(p, c, POLICY_FAILSAFE, d);
 	return reason_accepts(d->reason) ? REASON_FAILSAFE : d->reason;
@@ -46,22 +59,24 @@ static __always_inline bool quotes_flow(struct cursor *cursor, const struct pack
 static __always_inline enum reason system_stage(struct cursor *cursor, const struct packet *p,
 						const struct classes *c, struct decision *d)
 {
-	judge(p, c, POLICY_SYSTEM, d);
-	if (d->reason != REASON_NONE)
-		return reason_accepts(d->reason) ? REASON_SYSTEM : d->reason;
+	if (!is_silent(POLICY_SYSTEM, c)) {
+		judge(p, c, POLICY_SYSTEM, d);
+		if (d->reason != REASON_NONE)
+			return reason_accepts(d->reason) ? REASON_SYSTEM : d->reason;
+	}
 	return quotes_flow(cursor, p) ? REASON_ICMP_ERROR : REASON_NONE;
 }
 
 /*
- * policy.ingress, and the established flows where its default would drop. The lookup costs what a rule does not, and
- * an explicit drop is to beat it: so it comes last.
+ * What policy.ingress decided, within its limit, and the established flows where its default would drop. The lookup costs
+ * what a rule does not, and an explicit drop is to beat it: so it comes last.
  */
-static __always_inline enum reason rules_stage(struct xdp_md *ctx, const struct packet *p,
-					       const struct classes *c, struct decision *d)
+static __always_inline enum reason rules_stage(struct xdp_md *ctx, const struct packet *p, struct decision *d)
 {
 	struct flow_key key, reversed;
 
-	judge_limited(p, c, POLICY_INGRESS, d);
+	if (d->reason == REASON_LIMIT_ACCEPT)
+		d->reason = limit(p, d->argument);
 	if ((d->reason == REASON_DEFAULT_DROP || d->reason == REASON_FRAGMENT_DEFAULT_DROP) &&
 	    flow_tracked(p)) {
 		flow_key(p, &key);
@@ -75,10 +90,47 @@ static __always_inline enum reason rules_stage(struct xdp_md *ctx, const struct 
 	return d->reason;
 }
 
+/* All stages that ask policies, up to what policy.ingress decides. REASON_NONE: it is in d. */
+static __always_inline enum reason policy_stages(struct cursor *cursor, const struct packet *p,
+						 struct decision *d)
+{
+	struct classes c = {};
+	enum reason reason;
+
+	classify(p, &c);
+	reason = failsafe_stage(p, &c, d);
+	if (reason != REASON_NONE)
+		return reason;
+	reason = system_stage(cursor, p, &c, d);
+	if (reason != REASON_NONE)
+		return reason;
+	/* FlowSpec and RTBH stand behind bans: below what keeps the box reachable, above the operator's rules. */
+	reason = bans_stage(p);
+	if (reason == REASON_NONE)
+		judge(p, &c, POLICY_INGRESS, d);
+	return reason;
+}
+
+/* The same of a flow that was judged before, counted as judge() does. */
+static __always_inline enum reason recent_stages(const struct packet *p, const struct decision *d)
+{
+	enum reason reason = d->policy == POLICY_INGRESS ? bans_stage(p) : REASON_NONE;
+
+	if (reason != REASON_NONE)
+		return reason;
+	if (d->rule)
+		count_rule(d->rule, p->len);
+	if (d->policy == POLICY_INGRESS)
+		return REASON_NONE;
+	if (!reason_accepts(d->reason))
+		return d->reason;
+	return d->policy == POLICY_FAILSAFE ? REASON_FAILSAFE : REASON_SYSTEM;
+}
+
 static __always_inline enum reason stages(struct xdp_md *ctx, struct packet *p, struct decision *d)
 {
 	struct cursor cursor = {};
-	struct classes c = {};
+	struct recent_flow *flow;
 	enum reason reason;
 
 	reason = parse_frame(ctx, &cursor, p);
@@ -87,18 +139,17 @@ static __always_inline enum reason stages(struct xdp_md *ctx, struct packet *p, 
 	reason = link_control(p);
 	if (reason != REASON_NONE)
 		return reason;
-	classify(p, &c);
-	reason = failsafe_stage(p, &c, d);
+	flow = recent_place(p);
+	if (flow && recent_decided(flow, p, d)) {
+		reason = recent_stages(p, d);
+	} else {
+		reason = policy_stages(&cursor, p, d);
+		if (flow && reason != REASON_BANNED)
+			recent_keep(flow, p, d);
+	}
 	if (reason != REASON_NONE)
 		return reason;
-	reason = system_stage(&cursor, p, &c, d);
-	if (reason != REASON_NONE)
-		return reason;
-	/* FlowSpec and RTBH stand behind bans: below what keeps the box reachable, above the operator's rules. */
-	reason = bans_stage(p);
-	if (reason != REASON_NONE)
-		return reason;
-	reason = rules_stage(ctx, p, &c, d);
+	reason = rules_stage(ctx, p, d);
 	/* Two actions do more than judge, and only here. */
 	if (reason == REASON_BYPASS_STACK)
 		return bypass_stage(ctx, d);
@@ -148,30 +199,35 @@ static __always_inline void explain_verdict(const struct decision *d, enum reaso
 	}
 }
 
-static __always_inline __u32 rule_of(const struct decision *d, enum reason reason)
+/* Whether somebody may want to hear of a packet. Most of the time nobody does, and this is all that it costs. */
+static __always_inline bool is_heard(const struct decision *d, int verdict)
 {
-	return policy_decided(reason) ? d->rule : 0;
+	return (d->sample | d->shadow) || (verdict == XDP_DROP && watched(WATCH_DROPS)) ||
+	       watched(WATCH_CAPTURE);
 }
 
-/* Tells who looks on. A packet that nobody wants is asked about nothing but that. */
-static __always_inline void report(struct xdp_md *ctx, const struct packet *p, const struct decision *d,
-				   enum reason reason, int verdict)
+/* Tells who looks on. Global, to be out of the way of what nobody looks at. */
+__noinline int report(struct xdp_md *ctx, const struct packet *p, const struct decision *d, __u32 reason,
+		      int verdict)
 {
-	__u32 ifindex = ctx->ingress_ifindex;
+	__u32 rule;
 
-	if (__builtin_expect(d->sample | d->shadow, 0))
-		log_rules(p, d, HOOK_XDP, ifindex, verdict == XDP_DROP);
+	if (!p || !d)
+		return 0;
+	rule = policy_decided(reason) ? d->rule : 0;
+	if (d->sample | d->shadow)
+		log_rules(p, d, HOOK_XDP, p->ifindex, verdict == XDP_DROP);
 	if (verdict == XDP_DROP && watched(WATCH_DROPS))
-		report_drop(p, HOOK_XDP, ifindex, reason, rule_of(d, reason));
+		report_drop(p, HOOK_XDP, p->ifindex, reason, rule);
 	if (watched(WATCH_CAPTURE))
-		report_capture(ctx, p, HOOK_XDP, ifindex, 0, reason, rule_of(d, reason));
+		report_capture(ctx, p, HOOK_XDP, p->ifindex, 0, reason, rule);
+	return 0;
 }
 
 SEC("xdp.frags")
 int ingress(struct xdp_md *ctx)
 {
 	__u32 ifindex = ctx->ingress_ifindex;
-	struct interface *interface;
 	struct decision d = {};
 	struct packet p = {};
 	enum reason reason;
@@ -187,11 +243,11 @@ int ingress(struct xdp_md *ctx)
 		explain_verdict(&d, reason, verdict);
 		return verdict;
 	}
-	interface = bpf_map_lookup_elem(&interfaces, &ifindex);
-	count_reason(interface ? interface->slot : 0, reason, p.len);
+	count_reason(slot_of(ifindex), reason, p.len);
 	if (verdict == XDP_TX) /* an answer stands in the place of the frame that came */
 		p.len = bpf_xdp_get_buff_len(ctx);
-	report(ctx, &p, &d, reason, verdict);
+	if (__builtin_expect(is_heard(&d, verdict), 0))
+		report(ctx, &p, &d, reason, verdict);
 	return verdict;
 }
 

@@ -39,6 +39,29 @@ static __always_inline enum reason parse_frame(struct xdp_md *ctx, struct cursor
 	return reason == REASON_NONE ? parse_l3(ctx, c, p) : reason;
 }
 
+/*
+ * Where an interface's counters are: interfaces as an array, since a lookup in the hash takes as long as parsing does. State,
+ * written with interfaces. Of two whose indexes have the same low bits one stands here, and the hash knows the other.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, INTERFACE_SLOTS);
+	__type(key, __u32); /* ifindex % INTERFACE_SLOTS */
+	__type(value, struct interface_slot);
+} interface_slots SEC(".maps");
+
+static __always_inline __u32 slot_of(__u32 ifindex)
+{
+	__u32 index = ifindex % INTERFACE_SLOTS;
+	struct interface_slot *at = bpf_map_lookup_elem(&interface_slots, &index);
+	struct interface *interface;
+
+	if (at && at->ifindex == ifindex)
+		return at->slot;
+	interface = bpf_map_lookup_elem(&interfaces, &ifindex);
+	return interface ? interface->slot : 0;
+}
+
 #define FATE_pass     XDP_PASS
 #define FATE_stack    XDP_PASS
 #define FATE_drop     XDP_DROP

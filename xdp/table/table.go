@@ -103,6 +103,20 @@ func Fill(maps map[string]*ebpf.Map, t *classify.Tables) error {
 	return fillArray(maps, Policies, t.Policies)
 }
 
+// Wipe zeroes arrays that Fill does not write and that can be mapped.
+func Wipe(maps map[string]*ebpf.Map, names ...string) error {
+	for _, name := range names {
+		m, ok := maps[name]
+		if !ok {
+			return missing(name)
+		}
+		if err := (content{name: name, size: int(m.ValueSize())}).copyTo(m); err != nil {
+			return fmt.Errorf("map %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // stride is the distance of elements in the kernel's arrays.
 func stride(size int) int { return (size + 7) / 8 * 8 }
 

@@ -15,7 +15,7 @@ import (
 	"sluice/xdp/pin"
 )
 
-//go:generate go tool bpf2go -cc clang-19 -target bpfel -no-global-types -cflags "-O2 -g -Wall -Wextra -Werror -I../include -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu" losses ../bpf/losses.c
+//go:generate go tool bpf2go -cc clang-19 -target bpfel -no-global-types -cflags "-mcpu=v3 -O2 -g -Wall -Wextra -Werror -I../include -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu" losses ../bpf/losses.c
 
 const (
 	lossesPin     = "socket-losses"

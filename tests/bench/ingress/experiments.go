@@ -45,7 +45,7 @@ func (b *bench) drop(ctx context.Context, kind Kind, size int) (err error) {
 	}
 	var keys []string
 	for _, r := range Rivals {
-		if r.fits != nil && r.Key != Nothing && r.Key != Path && r.Key != List && r.fits(c, b.o) {
+		if r.fits != nil && r.Key != Nothing && r.Key != Pass && r.Key != Path && r.Key != List && r.fits(c, b.o) {
 			keys = append(keys, r.Key)
 		}
 	}

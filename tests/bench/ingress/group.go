@@ -72,10 +72,10 @@ func (g *group) Close() error {
 	return errors.Join(errs...)
 }
 
-// fate of a packet in a lane where the content says want: two rivals have no content.
+// fate of a packet in a lane where the content says want: three rivals have no content.
 func (l *rivalLane) fate(want classify.Action) classify.Action {
 	switch l.Key {
-	case Nothing:
+	case Nothing, Pass:
 		return classify.Accept
 	case Floor:
 		return classify.Drop

@@ -12,7 +12,8 @@ const method = `## How it was measured
 
 Every rival stands in a lane of its own: a generator, a box and a sink in three network namespaces, joined by veth pairs. All
 lanes of a comparison are up at once and take turns in rounds whose order is shuffled. A cost is **CPU nanoseconds per packet**:
-what the sending thread and its CPU's ksoftirqd used, so generator, wire and receiver together ("XDP_DROP alone" is that floor).
+what the sending thread and its CPU's ksoftirqd used, so generator, wire and receiver together ("XDP_DROP alone" is that floor, and
+where packets are forwarded "XDP_PASS alone" what a veth takes for running a program at all).
 Figures are medians over the rounds with a bootstrap interval of 95 %%; a ratio is the median of the ratios of each round. Mpps are
 on the clock and suffer from whatever else the machine does: trust ratios of CPU time.
 

@@ -29,6 +29,7 @@ type Rival struct {
 const (
 	Nothing = "nothing"
 	Floor   = "xdp-drop"
+	Pass    = "xdp-pass" // in the forwarding comparison: what no program can avoid there
 	Sluice  = "sluice"
 	List    = "sluice-list" // in the forwarding comparison, where Sluice alone holds rules
 	Path    = "sluice-path"
@@ -43,6 +44,7 @@ const (
 var Rivals = []Rival{
 	{Key: Nothing, Label: "no program at all", Colour: "#7a7a7a", load: loadNothing, fits: always},
 	{Key: Floor, Label: "XDP_DROP alone", Colour: "#9a9a9a", load: xdpProgram("drop"), fits: always},
+	{Key: Pass, Label: "XDP_PASS alone", Colour: "#4d4d4d", load: xdpProgram("pass"), fits: always},
 	{Key: Parse, Label: "parse only", Colour: "#5b7f95"},
 	{Key: Sluice, Label: "Sluice", Colour: "#d1342f", load: loadSluice(false), fits: always},
 	{Key: List, Label: "Sluice, list", Colour: "#f0857d", load: loadSluice(false), fits: always},

@@ -55,12 +55,34 @@ func (r *Results) Targets() []Target {
 	}
 	forward("pass one flow through the rules, against no program at all", 1.10, 0, FixedHit, Nothing, Sluice)
 	forward("pass random flows through the rules, against no program at all", 1.5, 1.15, RandomHit, Nothing, Sluice)
+	for i := range 2 {
+		out[len(out)-1-i].Detail += r.unavoidable(out[len(out)-1-i], size, []Keys{RandomHit, FixedHit}[i])
+	}
 	for _, of := range [][]string{{"ipset", "ipset-raw"}, {"nft-set", "nft-netdev"}} {
 		best := r.best(Forward, Rules, size, RandomHit, func(c Rival) bool { return slices.Contains(of, c.Key) })
 		forward("pass random flows through the rules, against a list as long"+named(best), 1, 0, RandomHit, best, Sluice)
 		forward("pass random flows past a list, against the same list"+named(best), 1, 0, RandomHit, best, List)
 	}
 	return out
+}
+
+// unavoidable says what a program that only passes costs where t holds Sluice against no program, and what part that is
+// of what Sluice adds.
+func (r *Results) unavoidable(t Target, size int, keys Keys) string {
+	side := func(key string) Measurement { return r.find(Forward, Rules, size, keys, key) }
+	ratio := report.Ratio(side(Pass).Nanos, side(Nothing).Nanos)
+	if !ratio.Valid() || !t.Got.Valid() {
+		return ""
+	}
+	floor, pass, own := side(Nothing).Cost().Median, side(Pass).Cost().Median, side(Sluice).Cost().Median
+	detail := fmt.Sprintf(". %s: %s, %s times no program", rival(Pass).Label, report.Digits(pass), ratio)
+	if own > floor && pass > floor {
+		detail += fmt.Sprintf(", %.0f %% of what Sluice adds", 100*(pass-floor)/(own-floor))
+	}
+	if ratio.Median > t.Limit {
+		detail += ": no program could meet the target here"
+	}
+	return detail
 }
 
 func named(key string) string {
@@ -103,7 +125,7 @@ func (r *Results) Wins() []string {
 	for _, m := range r.Measurements {
 		own := r.find(m.Experiment, m.Kind, m.Size, m.Keys, Sluice)
 		switch m.Rival {
-		case Sluice, List, Path, Parse, Floor, Nothing: // itself, and what filters nothing
+		case Sluice, List, Path, Parse, Floor, Pass, Nothing: // itself, and what filters nothing
 			continue
 		}
 		ratio := report.Ratio(own.Nanos, m.Nanos)

@@ -22,10 +22,10 @@ const (
 // mirrored is every generated struct and union by its C name.
 func mirrored() map[string]any {
 	return map[string]any{
-		"addr":        abi.Addr{},
-		"counter":     abi.Counter{},
-		"rule_hit":    abi.RuleHit{},
-		"interface":   abi.Interface{},
+		"addr":      abi.Addr{},
+		"counter":   abi.Counter{},
+		"rule_hit":  abi.RuleHit{},
+		"interface": abi.Interface{}, "interface_slot": abi.InterfaceSlot{},
 		"prefix4_key": abi.Prefix4Key{},
 		"prefix6_key": abi.Prefix6Key{},
 		"class_range": abi.ClassRange{},

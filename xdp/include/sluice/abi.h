@@ -78,6 +78,12 @@ struct interface {
 #define INTERFACE_L3	    2 /* packets have no Ethernet header */
 #define INTERFACE_FAIL_OPEN 4 /* what the XDP root does while its slot is empty */
 
+/* The same slot where an index finds it: see slot_of(). Written as one word. */
+struct interface_slot {
+	__u32 ifindex; /* 0: nobody's */
+	__u32 slot;
+} __attribute__((aligned(8)));
+
 /* ---- flows: the minimal table, layout version 1 ---- */
 
 /* Always in the direction of the flow's first packet. ICMP echo: the request has its id in sport and 0 in dport. */
@@ -131,6 +137,9 @@ struct explanation {
  */
 #define MAX_FAILSAFE 256
 #define MAX_SELF     1024 /* own addresses that the root knows */
+#define SELF_BITS    256  /* bits that tell whose address is certainly not the box's own */
+#define SELF_BIT(a) \
+	((__u32)(a) * 0x9e3779b1u >> 24) /* of the last two words of union addr, by exclusive or */
 struct failsafe {
 	union addr from; /* network, IPv4 mapped */
 	union addr mask;

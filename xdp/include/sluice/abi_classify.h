@@ -188,6 +188,21 @@ struct policy {
 	__u32 default_id;    /* stable id of what its default counts as; 0: it is not counted */
 };
 
+/*
+ * Whether a policy is to be asked about a packet: never, for it is empty; where its plan for rules that act has keys of the
+ * packet's classes, for there is nothing else to it; always.
+ */
+enum ask { ASK_NEVER = 0, ASK_BY_KEYS = 1, ASK_ALWAYS = 2 };
+
+/* XDP's memory of recent flows: how many on each CPU, a power of two, and what its key needs (recent.h). */
+#define RECENT_FLOWS	 1024
+#define RECENT_TCP_FLAGS 1
+#define RECENT_TTL	 2
+#define RECENT_DSCP	 4
+#define RECENT_VLAN	 8
+#define RECENT_LENGTH	 16
+#define RECENT_OFF	 128 /* none: rules in shadow mode count, and no memory counts for them */
+
 /* Indexes into the policies array that both objects share. Workloads' policies follow, two each: ingress, egress. */
 enum policy_index {
 	POLICY_FAILSAFE = 0,

@@ -111,8 +111,8 @@ static __always_inline void *take(struct cursor *c, __u32 size)
 static __always_inline void addr_from_ip4(union addr *a, __be32 ip)
 {
 	a->half[0] = 0;
-	a->word[2] = bpf_htonl(0xffff);
-	a->word[3] = ip;
+	/* One store: a processor that forwards stores to loads does not join two of them. */
+	a->half[1] = bpf_cpu_to_be64(0xffffull << 32 | bpf_ntohl(ip));
 }
 
 static __always_inline void addr_from_ip6(union addr *a, const struct in6_addr *ip)

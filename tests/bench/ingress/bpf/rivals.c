@@ -24,6 +24,14 @@ int drop(struct xdp_md *ctx)
 	return XDP_DROP;
 }
 
+/* What a driver takes for running a program at all, where packets go on. */
+SEC("xdp.frags")
+int pass(struct xdp_md *ctx)
+{
+	(void)ctx;
+	return XDP_PASS;
+}
+
 SEC("xdp.frags")
 int parse(struct xdp_md *ctx)
 {
