@@ -96,7 +96,8 @@ func TestWhatChangesBesideTheGenerationIsAskedEveryTime(t *testing.T) {
 	}
 	b := s.bans(t)
 	set(t, b, outside+"/32", 0)
-	s.check(t, "a ban", https, abi.ReasonBanned)
+	s.judge(t, judgement{"a ban", https, abi.ReasonBanned, 0, -1, nil}) // and no rule counts it
+	s.last = s.tally(t)
 	set(t, b, "192.0.2.0/24", 0)
 	s.check(t, "a ban of who manages", frame4(6, tcp(1, 22)), abi.ReasonFailsafe)
 	s.check(t, "and again", frame4(6, tcp(1, 22)), abi.ReasonFailsafe)
@@ -109,6 +110,21 @@ func TestWhatChangesBesideTheGenerationIsAskedEveryTime(t *testing.T) {
 	s.load(t, generation(classify.Drop))
 	s.last = s.tally(t)
 	s.check(t, "another generation", https, abi.ReasonDefaultDrop)
+}
+
+// TestARecastGenerationRemembersNothing: it is the program of two changes before, which knew the flow.
+func TestARecastGenerationRemembersNothing(t *testing.T) {
+	s := newSite(t, permits(0))
+	flow, first := frame4(17, udp(1, 2)), s.liveID(t)
+	s.check(t, "accepted", flow, abi.ReasonRuleAccept)
+	s.load(t, denies(0))
+	s.load(t, generation(classify.Accept, classify.Rule{ID: 102, From: prefixes("192.0.2.0/24"), Protocol: 17, Action: classify.Drop},
+		classify.Rule{ID: 103, From: prefixes("198.51.100.0/24"), Protocol: 6, Action: classify.Drop}))
+	if got := s.liveID(t); got != first {
+		t.Fatalf("program %d is live, want %d: this test says nothing", got, first)
+	}
+	s.last = s.tally(t)
+	s.check(t, "not any more", flow, abi.ReasonRuleDrop)
 }
 
 // TestNothingIsRememberedWhereShadowRulesCount: each packet meets them.
