@@ -62,9 +62,9 @@ const (
 	BucketSlots         = 2
 	MaxBucketProbes     = 32
 	MaxAncestors        = 256
-	KeySrc              = 1
-	KeyDst              = 2
-	KeyBoth             = 4
+	KeyBoth             = 1
+	KeySrc              = 2
+	KeyDst              = 4
 	KeyWideSrc          = 8
 	KeyWideDst          = 16
 	RecentFlows         = 1024
@@ -325,8 +325,8 @@ type BucketSlot struct {
 	Leaf        uint32    // a found reference: all entries, the head too
 	First       uint32    // entry: where an earlier one matched, there is nothing to find here
 	ID          uint32    // of the head, as are the following
-	Ports       PortRange // destination, where RULE_PORTS
-	SourcePorts PortRange // where RULE_SOURCE_PORTS
+	Ports       PortRange // destination; all where not RULE_PORTS
+	SourcePorts PortRange // all where not RULE_SOURCE_PORTS
 	Kind        uint16    // policy | BUCKET_*
 	Flags       uint8     // HEAD_*, and RULE_* as far as HEAD_RULE_FLAGS
 	Protocol    uint8     // unless RULE_ANY_PROTOCOL

@@ -52,6 +52,8 @@ func insert(buckets []abi.Bucket, s *abi.BucketSlot) (probes int) {
 	}
 }
 
+var allPorts = abi.PortRange{Last: 0xffff}
+
 // slot makes that of a leaf, with its head.
 func (c *compiler) slot(key bucketKey, leaf uint32, entries []uint32) abi.BucketSlot {
 	s := abi.BucketSlot{Kind: uint16(key.kind), Src: key.src, Dst: key.dst, Leaf: leaf, First: entries[0]}
@@ -59,7 +61,13 @@ func (c *compiler) slot(key bucketKey, leaf uint32, entries []uint32) abi.Bucket
 	if !decides(r, abi.HeadRuleFlags) {
 		return s
 	}
-	s.ID, s.Ports, s.SourcePorts, s.Protocol = r.ID, r.Ports, r.SourcePorts, r.Protocol
+	s.ID, s.Ports, s.SourcePorts, s.Protocol = r.ID, allPorts, allPorts, r.Protocol
+	if r.Flags&abi.RulePorts != 0 {
+		s.Ports = r.Ports
+	}
+	if r.Flags&abi.RuleSourcePorts != 0 {
+		s.SourcePorts = r.SourcePorts
+	}
 	s.Flags = uint8(r.Flags&abi.HeadRuleFlags) | abi.HeadHere
 	if len(entries) == 1 {
 		s.Flags |= abi.HeadAlone

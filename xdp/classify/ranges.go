@@ -20,7 +20,7 @@ func reference(kind abi.RefKind, rest uint64) uint64 { return uint64(kind)<<abi.
 
 func kindOf(ref uint64) abi.RefKind { return abi.RefKind(ref >> abi.RefKindShift) }
 
-func valueRef(value uint32) uint64 { return reference(abi.RefIsValue, uint64(value)) }
+func valueRef(value uint32) uint64 { return reference(abi.RefIsValue, uint64(value)<<24|uint64(value)) }
 
 // prefixTable makes the words of a prefix table (abi.h).
 type prefixTable struct {
@@ -94,7 +94,11 @@ func (a key) plus(n uint64, end int) key {
 // last is the last key that has the first bits of a.
 func (a key) last(bits int) key { return member{first: a, bits: uint8(bits)}.last() }
 
+// write appends runs, IPv4 ones so that a line holds them all.
 func (t *prefixTable) write(runs []boundary) uint64 {
+	if n := len(t.words) % lineWords; !t.v6 && n+len(runs) > lineWords {
+		t.words = append(t.words, make([]uint64, lineWords-n)...)
+	}
 	ref := reference(abi.RefIsRuns, uint64(len(runs))<<32|uint64(len(t.words)))
 	for _, r := range runs {
 		if t.v6 {
@@ -208,7 +212,7 @@ func (t *prefixTable) lookup(a netip.Addr) uint32 {
 	at := uint64(uint32(ref))
 	switch kindOf(ref) {
 	case abi.RefIsValue:
-		return uint32(ref)
+		return uint32(ref & 0xffffff)
 	case abi.RefIsPair:
 		if t.v6 {
 			return pairValue(k, key{t.words[at], t.words[at+1]}, t.words[at+2])

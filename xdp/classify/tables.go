@@ -97,7 +97,7 @@ func (t *Tables) planProbes(plan abi.SearchPlan) int {
 	if plan.Everywhere != 0 {
 		leaves++
 	}
-	for key := uint32(abi.KeySrc); key <= abi.KeyWideDst; key *= 2 {
+	for key := uint32(abi.KeyBoth); key <= abi.KeyWideDst; key *= 2 {
 		times := 1
 		if key >= abi.KeyWideSrc {
 			times = 1 + t.ancestors

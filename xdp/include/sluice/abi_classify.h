@@ -32,7 +32,7 @@ struct prefix6_key {
 
 /*
  * A prefix table is an array of words. Word 0 is a reference, of one of four kinds:
- * - a value: a class and CLASS_* flags, 24 bits;
+ * - a value: a class and CLASS_* flags, 24 bits; twice, as if it were a pair of one value;
  * - a node of 1 << bits references: the bits of the address from shift on, of 128, choose one. An IPv4 address is the
  *   first 32 bits, the rest is 0;
  * - a pair of values: of the addresses in one prefix and of those around it. IPv4: the prefix is in the reference, as its
@@ -147,8 +147,8 @@ struct bucket_slot {
 	__u32 leaf;		 /* a found reference: all entries, the head too */
 	__u32 first;		 /* entry: where an earlier one matched, there is nothing to find here */
 	__u32 id;		 /* of the head, as are the following */
-	struct port_range ports; /* destination, where RULE_PORTS */
-	struct port_range source_ports; /* where RULE_SOURCE_PORTS */
+	struct port_range ports; /* destination; all where not RULE_PORTS */
+	struct port_range source_ports; /* all where not RULE_SOURCE_PORTS */
 	__u16 kind;			/* policy | BUCKET_* */
 	__u8 flags;			/* HEAD_*, and RULE_* as far as HEAD_RULE_FLAGS */
 	__u8 protocol;			/* unless RULE_ANY_PROTOCOL */
@@ -174,9 +174,9 @@ struct search_plan {
 	__u32 everywhere; /* found reference: entries that no bucket holds */
 	__u32 keys;	  /* KEY_* that have buckets */
 };
-#define KEY_SRC	     1
-#define KEY_DST	     2
-#define KEY_BOTH     4
+#define KEY_BOTH     1
+#define KEY_SRC	     2
+#define KEY_DST	     4
 #define KEY_WIDE_SRC 8
 #define KEY_WIDE_DST 16
 

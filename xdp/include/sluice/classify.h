@@ -13,13 +13,6 @@
 #include "parse.h"
 #include "prefix.h"
 
-/* What a policy looks up of a packet. */
-struct classes {
-	__u32 src; /* classes with their CLASS_* flags */
-	__u32 dst;
-	__u32 ports; /* the port key */
-};
-
 struct decision {
 	__u32 rule;	/* stable id of the acting rule; 0: none */
 	__u32 reason;	/* enum reason; REASON_NONE: the policy does not decide */
@@ -56,13 +49,10 @@ static __always_inline __u32 port_key(const struct packet *p)
 static __always_inline void classify(const struct packet *p, struct classes *c)
 {
 	c->ports = port_key(p);
-	if (p->family == 4) {
-		c->src = class_of_src4(bpf_ntohl(p->src.word[3]));
-		c->dst = class_of_dst4(bpf_ntohl(p->dst.word[3]));
-	} else {
-		c->src = class_of_src6(&p->src);
-		c->dst = class_of_dst6(&p->dst);
-	}
+	if (p->family == 4)
+		classify_ip4(p, c);
+	else
+		classify_ip6(p, c);
 }
 
 static __always_inline bool in_ports(const struct port_range *range, __be16 port)

@@ -8,6 +8,9 @@
 
 #define NO_ENTRY 0xffffffffu
 
+/* Whose bucket, by the bits of KEY_*: that of both classes, most likely to decide, first. */
+enum side { SIDE_BOTH, SIDE_SRC, SIDE_DST, SIDES };
+
 struct search {
 	__u32 kind;   /* of the buckets: policy and BUCKET_SHADOW */
 	__u32 limit;  /* only entries before this one matter; the first acting one in the end */
@@ -15,6 +18,8 @@ struct search {
 	__u32 id;     /* of the entry, and what it does, where that is all of its verdict; else action is 0 */
 	__u32 action;
 	__u32 shadow; /* the first shadow entry that matched and is logged, and 1; 0: none */
+	__u32 leaf
+		[SIDES]; /* found references behind the heads of buckets: what is to be searched yet; 0: nothing */
 };
 
 static __always_inline void settle(struct search *s, __u32 entry, __u32 id, __u32 action)
@@ -106,45 +111,52 @@ static __always_inline __u32 bucket_hash(__u32 kind, __u32 src, __u32 dst)
 	return h >> 32;
 }
 
-/* The place of a bucket slot and 1, or 0. */
-__noinline __u32 find_slot(__u32 kind, __u32 src, __u32 dst)
+static __always_inline struct bucket *bucket_at(__u32 hash)
+{
+	__u32 index = hash & bucket_mask;
+
+	return bpf_map_lookup_elem(&buckets, &index);
+}
+
+static __always_inline const struct bucket_slot *find_slot(__u32 kind, __u32 src, __u32 dst)
 {
 	__u32 at = bucket_hash(kind, src, dst);
 
 	for (int i = 0; i < MAX_BUCKET_PROBES; i++) {
-		__u32 index = (at + i) & bucket_mask;
-		struct bucket *b = bpf_map_lookup_elem(&buckets, &index);
+		struct bucket *b = bucket_at(at + i);
 
 		if (!b)
-			return 0;
+			return NULL;
 		for (int j = 0; j < BUCKET_SLOTS; j++) {
 			const struct bucket_slot *slot = &b->slot[j];
 
-			if (slot->kind == kind && slot->src == src && slot->dst == dst)
-				return index * BUCKET_SLOTS + j + 1;
+			if (slot->src == src && slot->dst == dst && slot->kind == kind)
+				return slot;
 			if (!slot->leaf)
-				return 0;
+				return NULL;
 		}
 	}
-	return 0;
+	return NULL;
 }
 
-/* match_rule() for a head. */
+/* match_rule() for a head. Which of its conditions is not met is random from packet to packet, so they are no jumps. */
 static __always_inline enum match match_head(const struct bucket_slot *slot, const struct packet *p)
 {
-	if (!(slot->flags & RULE_ANY_PROTOCOL) && slot->protocol != p->protocol)
+	__u64 any = (slot->flags / RULE_ANY_PROTOCOL) & 1, protocol = slot->protocol ^ p->protocol;
+	__u64 below = 0 - ((any - 1) & protocol); /* negative where something differs */
+
+	if (!(p->flags & PACKET_NON_FIRST) && (p->flags & PACKET_PORTS)) {
+		__u64 dport = bpf_ntohs(p->dport), sport = bpf_ntohs(p->sport);
+
+		below |= (dport - slot->ports.first) | (slot->ports.last - dport);
+		below |= (sport - slot->source_ports.first) | (slot->source_ports.last - sport);
+		return (__s64)below < 0 ? NO_MATCH : MATCH;
+	}
+	if ((__s64)below < 0)
 		return NO_MATCH;
 	if (!(slot->flags & (RULE_PORTS | RULE_SOURCE_PORTS)))
 		return MATCH;
-	if (p->flags & PACKET_NON_FIRST)
-		return MATCH_UNKNOWN;
-	if (!(p->flags & PACKET_PORTS))
-		return NO_MATCH;
-	if ((slot->flags & RULE_PORTS) && !in_ports(&slot->ports, p->dport))
-		return NO_MATCH;
-	if ((slot->flags & RULE_SOURCE_PORTS) && !in_ports(&slot->source_ports, p->sport))
-		return NO_MATCH;
-	return MATCH;
+	return p->flags & PACKET_NON_FIRST ? MATCH_UNKNOWN : NO_MATCH;
 }
 
 static __always_inline __u32 head_action(const struct bucket_slot *slot)
@@ -154,20 +166,18 @@ static __always_inline __u32 head_action(const struct bucket_slot *slot)
 	return slot->flags & HEAD_DROPS ? ACTION_DROP : ACTION_ACCEPT;
 }
 
-/* Tries the head of a bucket slot. Returns the leaf where more than that is to be looked at. */
-__noinline __u32 try_slot(struct search *s, const struct packet *p, __u32 place)
+/*
+ * Tries the head of a bucket. Returns the leaf where more than that is to be looked at. Global, so that the verifier checks
+ * it once; hence the tests of its pointers.
+ */
+__noinline __u32 try_bucket(struct search *s, const struct packet *p, __u32 kind, __u32 src, __u32 dst)
 {
-	__u32 index = (place - 1) / BUCKET_SLOTS;
 	const struct bucket_slot *slot;
-	struct bucket *b;
 
-	if (!s || !p || !place)
+	if (!s || !p)
 		return 0;
-	b = bpf_map_lookup_elem(&buckets, &index);
-	if (!b)
-		return 0;
-	slot = &b->slot[(place - 1) % BUCKET_SLOTS];
-	if (slot->first >= s->limit)
+	slot = find_slot(kind, src, dst);
+	if (!slot || slot->first >= s->limit)
 		return 0;
 	if (!(slot->flags & HEAD_HERE))
 		return slot->leaf;
@@ -187,24 +197,46 @@ __noinline __u32 try_slot(struct search *s, const struct packet *p, __u32 place)
 	return slot->flags & HEAD_ALONE ? 0 : slot->leaf;
 }
 
-/* Tries what a bucket holds. */
-static __always_inline void search_bucket(struct search *s, const struct packet *p, const struct classes *c,
-					  __u32 kind, __u32 src, __u32 dst)
-{
-	__u32 place = find_slot(kind, src, dst), leaf = place ? try_slot(s, p, place) : 0;
-
-	if (leaf)
-		search_leaf(s, p, c, leaf);
-}
-
-/* Asks for a bucket's line now, so that it comes while the other buckets' do. */
+/* Asks for a line now, so that it comes while others do. */
 static __always_inline void touch_bucket(__u32 kind, __u32 src, __u32 dst)
 {
-	__u32 index = bucket_hash(kind, src, dst) & bucket_mask;
-	const volatile struct bucket *b = bpf_map_lookup_elem(&buckets, &index);
+	const volatile struct bucket *b = bucket_at(bucket_hash(kind, src, dst));
 
 	if (b)
-		(void)b->slot[0].kind;
+		(void)b->slot[0].src;
+}
+
+static __always_inline void touch_leaf(__u32 leaf)
+{
+	__u32 index = leaf & ENTRY_NUMBER;
+	const volatile __u64 *word;
+
+	if (leaf & LEAF_ENTRY)
+		word = bpf_map_lookup_elem(&rules, &index);
+	else
+		word = bpf_map_lookup_elem(&leaves, &index);
+	if (word)
+		(void)*word;
+}
+
+/* Asks for the buckets of both classes and of either, that none waits for another, and returns KEY_* of those that may exist. */
+static __always_inline __u32 touch_buckets(const struct search *s, const struct classes *c, __u32 keys)
+{
+	__u32 src = c->src & CLASS_NUMBER, dst = c->dst & CLASS_NUMBER;
+
+	if ((keys & KEY_BOTH) && (c->src & c->dst & CLASS_PAIRED))
+		touch_bucket(s->kind, src, dst);
+	else
+		keys &= ~KEY_BOTH;
+	if ((keys & KEY_SRC) && (c->src & CLASS_KEYED))
+		touch_bucket(s->kind, src, NO_CLASS);
+	else
+		keys &= ~KEY_SRC;
+	if ((keys & KEY_DST) && (c->dst & CLASS_KEYED))
+		touch_bucket(s->kind, NO_CLASS, dst);
+	else
+		keys &= ~KEY_DST;
+	return keys;
 }
 
 /* Wide buckets: of the class and of its ancestors that have one. */
@@ -216,9 +248,11 @@ static __always_inline void search_wide(struct search *s, const struct packet *p
 
 	bpf_iter_num_new(&it, 0, MAX_ANCESTORS);
 	while (bpf_iter_num_next(&it)) {
-		__u32 kind = s->kind | BUCKET_WIDE;
+		__u32 leaf = try_bucket(s, p, s->kind | BUCKET_WIDE, source ? class : NO_CLASS,
+					source ? NO_CLASS : class);
 
-		search_bucket(s, p, c, kind, source ? class : NO_CLASS, source ? NO_CLASS : class);
+		if (leaf)
+			search_leaf(s, p, c, leaf);
 		class = source ? word_at(&src_up, class) : word_at(&dst_up, class);
 		if (class == NO_CLASS)
 			break;
@@ -226,29 +260,36 @@ static __always_inline void search_wide(struct search *s, const struct packet *p
 	bpf_iter_num_destroy(&it);
 }
 
+/* The buckets of both classes and of either: first the heads of all, which mostly leave no more to be searched. */
+static __always_inline void search_buckets(struct search *s, const struct packet *p, const struct classes *c,
+					   __u32 keys)
+{
+#pragma clang loop unroll(disable) /* here and below: the verifier's stack is short */
+	for (int side = 0; side < SIDES; side++) {
+		__u32 src = side == SIDE_DST ? NO_CLASS : c->src & CLASS_NUMBER;
+		__u32 dst = side == SIDE_SRC ? NO_CLASS : c->dst & CLASS_NUMBER;
+
+		s->leaf[side] = keys >> side & 1 ? try_bucket(s, p, s->kind, src, dst) : 0;
+	}
+	for (int side = 0; side < SIDES; side++)
+		if (s->leaf[side])
+			touch_leaf(s->leaf[side]);
+#pragma clang loop unroll(disable)
+	for (int side = 0; side < SIDES; side++)
+		if (s->leaf[side])
+			search_leaf(s, p, c, s->leaf[side]);
+}
+
 /* Everything that may match, by one plan. */
 static __always_inline void search(struct search *s, const struct search_plan *plan, const struct packet *p,
 				   const struct classes *c)
 {
-	__u32 src = c->src & CLASS_NUMBER, dst = c->dst & CLASS_NUMBER;
-	bool by_src = (plan->keys & KEY_SRC) && (c->src & CLASS_KEYED);
-	bool by_dst = (plan->keys & KEY_DST) && (c->dst & CLASS_KEYED);
-	bool by_both = (plan->keys & KEY_BOTH) && (c->src & c->dst & CLASS_PAIRED);
+	__u32 keys = touch_buckets(s, c, plan->keys);
 
-	if (by_src)
-		touch_bucket(s->kind, src, NO_CLASS);
-	if (by_dst)
-		touch_bucket(s->kind, NO_CLASS, dst);
-	if (by_both)
-		touch_bucket(s->kind, src, dst);
 	if (plan->everywhere)
 		search_leaf(s, p, c, plan->everywhere);
-	if (by_src)
-		search_bucket(s, p, c, s->kind, src, NO_CLASS);
-	if (by_dst)
-		search_bucket(s, p, c, s->kind, NO_CLASS, dst);
-	if (by_both)
-		search_bucket(s, p, c, s->kind, src, dst);
+	if (keys & (KEY_BOTH | KEY_SRC | KEY_DST))
+		search_buckets(s, p, c, keys);
 	if (plan->keys & KEY_WIDE_SRC)
 		search_wide(s, p, c, true);
 	if (plan->keys & KEY_WIDE_DST)

@@ -47,9 +47,10 @@ static __always_inline void *longest(const struct packet *p)
 
 static __always_inline int lookup(const struct packet *p)
 {
-	__u32 class = p->family == 4 ? class_of_src4(bpf_ntohl(p->src.word[3])) : class_of_src6(&p->src);
+	struct classes c = {};
 
-	return class & CLASS_NUMBER ? XDP_DROP : XDP_PASS;
+	classify(p, &c);
+	return c.src & CLASS_NUMBER ? XDP_DROP : XDP_PASS;
 }
 
 static __always_inline int judged(const struct packet *p, bool only_classes)
