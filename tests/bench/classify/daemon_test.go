@@ -101,7 +101,7 @@ func (g *gateway) apply(b *testing.B) string {
 	client := g.Gateway.API()
 	defer client.Close()
 	begin := time.Now()
-	candidate, err := daemon.Load(g.Gateway.File)
+	candidate, _, err := daemon.Collect(g.Gateway.File)
 	if err != nil {
 		b.Fatal(err)
 	}
