@@ -30,20 +30,15 @@ func (c *compiler) budget(d *Desired) {
 	}
 	c.failsafeBudget(d.XDP.Generation.Failsafe)
 	var group errgroup.Group
+	ingress, paths := d.XDP.Generation, d.TC.Generation // copies: compileTables writes into d
 	group.Go(func() error {
-		c.digest(d)
+		sums := c.cache.sums.Next()
+		d.XDP.Digest, d.TC.Digest = ingress.DigestBy(sums), paths.DigestBy(sums)
+		c.cache.sums = sums
 		return nil
 	})
 	c.compileTables(d)
 	_ = group.Wait() // it cannot fail
-}
-
-// digest tells what is wanted from what is there.
-func (c *compiler) digest(d *Desired) {
-	sums := c.cache.sums.Next()
-	d.XDP.Digest = d.XDP.Generation.DigestBy(sums)
-	d.TC.Digest = d.TC.Generation.DigestBy(sums)
-	c.cache.sums = sums
 }
 
 // compileTables compiles the policies of both objects once, for they may hold a million prefixes: those of XDP are the
