@@ -77,16 +77,25 @@ func (r ruleIDs) change(given map[string]uint32, now time.Time, grace time.Durat
 	if sameMap(given, r.Current) {
 		return c
 	}
+	// By id: to ask a map for each of 100,000 names takes five times as long.
+	before := make([]string, compile.MaxRuleID+1)
+	for name, id := range r.Current {
+		before[id] = name
+	}
+	kept := 0
 	for name, id := range given {
-		if had, ok := r.Current[name]; !ok || had != id {
+		if before[id] == name {
+			before[id] = ""
+			kept++
+		} else {
 			c.Given[name] = id
 		}
 	}
-	if len(given)-len(c.Given) == len(r.Current) {
-		return c // each of them is there still
+	if kept == len(r.Current) {
+		return c
 	}
-	for name := range r.Current {
-		if _, ok := given[name]; !ok {
+	for _, name := range before {
+		if name != "" {
 			c.Gone = append(c.Gone, name)
 		}
 	}
