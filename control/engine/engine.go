@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"sync"
 	"time"
 
@@ -211,7 +210,7 @@ func (e *Engine) compile(ctx context.Context, t *target) (*compile.Desired, erro
 
 // keepRuleIDs makes the ids of d the current ones, on the disk first.
 func (e *Engine) keepRuleIDs(d *compile.Desired) error {
-	if maps.Equal(d.RuleIDs, e.ids.Current) {
+	if e.ids.are(d.RuleIDs) {
 		return nil
 	}
 	defer e.timed("rule ids")()

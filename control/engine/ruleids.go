@@ -2,10 +2,13 @@ package engine
 
 import (
 	"encoding/json"
+	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"sluice/control/compile"
 )
@@ -29,14 +32,29 @@ func (c currentIDs) MarshalJSON() ([]byte, error) {
 		if len(out) > 1 {
 			out = append(out, ',')
 		}
-		quoted, err := json.Marshal(name)
-		if err != nil {
-			return nil, err
+		if plain(name) {
+			out = append(append(append(out, '"'), name...), '"')
+		} else {
+			quoted, err := json.Marshal(name)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, quoted...)
 		}
-		out = append(append(out, quoted...), ':')
+		out = append(out, ':')
 		out = strconv.AppendUint(out, uint64(id), 10)
 	}
 	return append(out, '}'), nil
+}
+
+// plain says that JSON has a text as it is, which names in a file are.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 type retiredID struct {
@@ -68,17 +86,19 @@ func (r ruleIDs) plausible() bool {
 
 // runtime is what the next compilation is given. A retired name keeps its claim to its id, and nobody else gets it.
 func (r ruleIDs) runtime(now time.Time) compile.Runtime {
-	rt := compile.Runtime{RuleIDs: map[string]uint32{}, Retired: map[uint32]bool{}}
+	rt := compile.Runtime{RuleIDs: r.Current, Retired: map[uint32]bool{}, Claims: map[string]uint32{}}
 	for _, old := range r.Retired {
 		if old.Until.After(now) {
-			rt.RuleIDs[old.Name] = old.ID
+			rt.Claims[old.Name] = old.ID
 			rt.Retired[old.ID] = true
 		}
 	}
-	for name, id := range r.Current {
-		rt.RuleIDs[name] = id
-	}
 	return rt
+}
+
+// are says whether given are the current ones. Where nothing changed they are the same map, which may be long.
+func (r ruleIDs) are(given map[string]uint32) bool {
+	return reflect.ValueOf(given).UnsafePointer() == reflect.ValueOf(r.Current).UnsafePointer() || maps.Equal(given, r.Current)
 }
 
 // fresh are those of given that their rules did not have, nor claim from before they were retired. Sorted.
@@ -99,7 +119,7 @@ func (r ruleIDs) fresh(given map[string]uint32) []uint32 {
 
 // next makes given the current ids; those that are gone retire until now + grace.
 func (r ruleIDs) next(given map[string]uint32, now time.Time, grace time.Duration) ruleIDs {
-	used := make(map[uint32]bool, len(given))
+	used := make([]bool, compile.MaxRuleID+1)
 	for _, id := range given {
 		used[id] = true
 	}
