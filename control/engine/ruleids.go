@@ -47,15 +47,12 @@ func (r ruleIDs) plausible() bool {
 
 // runtime is what the next compilation is given. A retired name keeps its claim to its id, and nobody else gets it.
 func (r ruleIDs) runtime(now time.Time) compile.Runtime {
-	rt := compile.Runtime{RuleIDs: map[string]uint32{}, Retired: map[uint32]bool{}}
+	rt := compile.Runtime{RuleIDs: r.Current, Retired: map[uint32]bool{}, Claims: map[string]uint32{}}
 	for _, old := range r.Retired {
 		if old.Until.After(now) {
-			rt.RuleIDs[old.Name] = old.ID
+			rt.Claims[old.Name] = old.ID
 			rt.Retired[old.ID] = true
 		}
-	}
-	for name, id := range r.Current {
-		rt.RuleIDs[name] = id
 	}
 	return rt
 }
@@ -78,13 +75,16 @@ func (r ruleIDs) change(given map[string]uint32, now time.Time, grace time.Durat
 		return c
 	}
 	// By id: to ask a map for each of 100,000 names takes five times as long.
-	before := make([]string, compile.MaxRuleID+1)
+	var before []string
 	for name, id := range r.Current {
+		if int(id) >= len(before) {
+			before = append(before, make([]string, int(id)+1)...)
+		}
 		before[id] = name
 	}
 	kept := 0
 	for name, id := range given {
-		if before[id] == name {
+		if int(id) < len(before) && before[id] == name {
 			before[id] = ""
 			kept++
 		} else {
