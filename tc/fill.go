@@ -11,8 +11,8 @@ import (
 )
 
 // fill writes the tables of a generation that no packet has seen yet, or that none is in any more.
-func fill(m map[string]*ebpf.Map, t *classify.Tables, on *links, g Generation) error {
-	if err := table.Fill(m, t); err != nil {
+func (s *Subsystem) fill(m map[string]*ebpf.Map, t *classify.Tables, on *links, g Generation) error {
+	if err := s.written.Fill(m, t); err != nil {
 		return err
 	}
 	if err := table.Clear(m, tcMapSelf, tcMapInterfaces, tcMapWorkloads, tcMapStrict4, tcMapStrict6); err != nil {

@@ -35,7 +35,7 @@ type links struct {
 // The one that was live before stays, so that going back after an error finds it still there, and the next one is recast
 // from it.
 func (s *Subsystem) load(dir *pin.Dir, want State) error {
-	spec, err := loadTc()
+	spec, err := s.spec()
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (s *Subsystem) build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf
 	}
 	defer table.CloseAll(shared)
 	loader := s.newLoader(spec, shared, reasons)
-	fill := func(m map[string]*ebpf.Map) error { return fill(m, tables, on, g) }
+	fill := func(m map[string]*ebpf.Map) error { return s.fill(m, tables, on, g) }
 	recast, err := loader.Recast(pinned(dir), key, live, fill)
 	if err != nil || recast != nil {
 		return recast, err
@@ -210,7 +210,7 @@ func (s *Subsystem) newLoader(spec *ebpf.CollectionSpec, shared map[string]*ebpf
 
 // beside opens what works beside live generations: the loader of twins and spares.
 func (s *Subsystem) beside(dir *pin.Dir) (loader table.Loader, done func() error, err error) {
-	spec, err := loadTc()
+	spec, err := s.spec()
 	if err != nil {
 		return loader, nil, err
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/cilium/ebpf"
+
 	"sluice/xdp/abi"
 	"sluice/xdp/pin"
 	"sluice/xdp/table"
@@ -36,11 +38,14 @@ type Subsystem struct {
 	dir    string
 	mu     sync.Mutex // one operation at a time: explain and apply share pins
 	spares *table.Spares
+	spec   func() (*ebpf.CollectionSpec, error)
+	// written spares comparing; without it, after a restart, the next change takes longer.
+	written table.Written
 }
 
 // New touches nothing. The directory of pins is made by the first operation that needs it.
 func New(log *slog.Logger, opts Options) *Subsystem {
-	return &Subsystem{log: log, dir: opts.BPFDir, spares: table.NewSpares()}
+	return &Subsystem{log: log, dir: opts.BPFDir, spares: table.NewSpares(), spec: table.ParseOnce(loadTc)}
 }
 
 // Observe reads the kernel only, so that a daemon that was killed is succeeded by one that knows as much. An interface

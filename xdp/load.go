@@ -30,7 +30,11 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 		return err
 	}
 	defer maps.Close()
-	own, err := openProgramMaps(dir)
+	spec, err := s.spec()
+	if err != nil {
+		return err
+	}
+	own, err := openProgramMaps(dir, spec)
 	if err != nil {
 		return err
 	}
@@ -41,7 +45,7 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 	}
 	g, err := reuse(dir, want.Digest)
 	if errors.Is(err, fs.ErrNotExist) {
-		g, err = s.build(dir, maps, own, former, want)
+		g, err = s.build(dir, spec, maps, own, former, want)
 	}
 	if err != nil {
 		return err
@@ -83,13 +87,10 @@ func reuse(dir *pin.Dir, digest string) (*pin.Generation, error) {
 }
 
 // build makes a generation, from one that no slot holds or anew, and pins it.
-func (s *Subsystem) build(dir *pin.Dir, state *stateMaps, own *programMaps, live map[ebpf.ProgramID]bool, want State) (*pin.Generation, error) {
+func (s *Subsystem) build(dir *pin.Dir, spec *ebpf.CollectionSpec, state *stateMaps, own *programMaps, live map[ebpf.ProgramID]bool,
+	want State) (*pin.Generation, error) {
 	g := want.Generation
 	tables, err := g.tables()
-	if err != nil {
-		return nil, err
-	}
-	spec, err := loadIngress()
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +112,7 @@ func (s *Subsystem) build(dir *pin.Dir, state *stateMaps, own *programMaps, live
 	}
 	defer table.CloseAll(shared)
 	loader := s.newLoader(spec, shared, state, own)
-	fill := func(maps map[string]*ebpf.Map) error { return fill(maps, tables, g) }
+	fill := func(maps map[string]*ebpf.Map) error { return s.fill(maps, tables, g) }
 	recast, err := loader.Recast(generations(dir), want.Digest, live, fill)
 	if err != nil || recast != nil {
 		return recast, err
@@ -140,8 +141,8 @@ func (s *Subsystem) newLoader(spec *ebpf.CollectionSpec, shared map[string]*ebpf
 }
 
 // fill writes the tables of a generation that no packet has seen yet, or that none is in any more.
-func fill(maps map[string]*ebpf.Map, t *classify.Tables, g Generation) error {
-	if err := table.Fill(maps, t); err != nil {
+func (s *Subsystem) fill(maps map[string]*ebpf.Map, t *classify.Tables, g Generation) error {
+	if err := s.written.Fill(maps, t); err != nil {
 		return err
 	}
 	if err := table.Wipe(maps, ingressMapRecent); err != nil { // what was decided by the tables of before
@@ -165,16 +166,17 @@ func (s *Subsystem) beside(dir *pin.Dir) (loader table.Loader, done func() error
 	if err != nil {
 		return loader, nil, err
 	}
-	own, err := openProgramMaps(dir)
+	spec, err := s.spec()
 	if err != nil {
 		state.Close()
 		return loader, nil, err
 	}
-	spec, err := loadIngress()
-	var shared map[string]*ebpf.Map
-	if err == nil {
-		shared, err = table.Reopen(dir, spec)
+	own, err := openProgramMaps(dir, spec)
+	if err != nil {
+		state.Close()
+		return loader, nil, err
 	}
+	shared, err := table.Reopen(dir, spec)
 	done = func() error {
 		state.Close()
 		return errors.Join(own.Close(), table.CloseAll(shared))

@@ -26,12 +26,9 @@ type programMaps struct {
 	listeners     listeners
 }
 
-// openProgramMaps opens them, making what is missing.
-func openProgramMaps(dir *pin.Dir) (*programMaps, error) {
-	spec, err := loadIngress()
-	if err != nil {
-		return nil, err
-	}
+// openProgramMaps opens them as spec has them, making what is missing.
+func openProgramMaps(dir *pin.Dir, spec *ebpf.CollectionSpec) (*programMaps, error) {
+	var err error
 	m := &programMaps{}
 	if m.sockets, err = dir.StateMap(spec.Maps[ingressMapSockets], socketsPin, socketsVersion); err != nil {
 		return nil, err

@@ -35,11 +35,14 @@ type Subsystem struct {
 	mu     sync.Mutex // one operation at a time: explain and apply share pins
 	reason map[string]string
 	spares *table.Spares
+	spec   func() (*ebpf.CollectionSpec, error)
+	// written spares comparing; without it, after a restart, the next change takes longer.
+	written table.Written
 }
 
 // New touches nothing. The directory of pins is made by the first operation that needs it.
 func New(log *slog.Logger, opts Options) *Subsystem {
-	return &Subsystem{log: log, dir: opts.BPFDir, reason: map[string]string{}, spares: table.NewSpares()}
+	return &Subsystem{log: log, dir: opts.BPFDir, reason: map[string]string{}, spares: table.NewSpares(), spec: table.ParseOnce(loadIngress)}
 }
 
 // hookState is what the kernel tells about one hook of ours.

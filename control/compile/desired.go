@@ -37,6 +37,7 @@ type Telemetry struct {
 type Runtime struct {
 	RuleIDs map[string]uint32 // as returned by the compilation before
 	Retired map[uint32]bool   // ids that must not be given out yet: their counters are still being read
+	Claims  map[string]uint32 // those of Retired that go to their rules again, by policy/name
 	// Watched is what watched set files hold, by config.Set.Watched; masked, sorted and distinct. One that is missing
 	// here is empty. The lists are not changed, and not copied where a set is nothing else.
 	Watched map[string][]netip.Prefix

@@ -14,6 +14,7 @@ import (
 type idAllocator struct {
 	before  map[string]uint32
 	retired map[uint32]bool
+	claims  map[string]uint32 // Runtime.Claims
 	fresh   map[string]uint32 // given to rules that had none
 	used    idSet             // given
 	blocked idSet             // in use by a rule of before, or retired; made when a first id is to be found
@@ -53,7 +54,7 @@ func (s idSet) highest() uint32 {
 const MaxRuleID = abi.RuleIDs - 1
 
 func newIDAllocator(rt Runtime) *idAllocator {
-	return &idAllocator{before: rt.RuleIDs, retired: rt.Retired, fresh: map[string]uint32{}, next: 1}
+	return &idAllocator{before: rt.RuleIDs, retired: rt.Retired, claims: rt.Claims, fresh: map[string]uint32{}, next: 1}
 }
 
 // free moves next to an id that nobody has.
@@ -77,7 +78,9 @@ func (a *idAllocator) free() {
 // ofDefault returns the id of a policy's default, or 0 where none is left: then it is not counted.
 func (a *idAllocator) ofDefault(policy string) uint32 {
 	key := policy + "#default"
-	if _, known := a.before[key]; !known {
+	_, known := a.before[key]
+	_, claimed := a.claims[key]
+	if !known && !claimed {
 		if a.free(); a.next > MaxRuleID {
 			return 0
 		}
@@ -99,9 +102,11 @@ func (a *idAllocator) id(key string) uint32 {
 	id, known := a.before[key]
 	if !known {
 		if id, known = a.fresh[key]; !known {
-			a.free()
-			id = a.next
-			a.next++
+			if id, known = a.claims[key]; !known {
+				a.free()
+				id = a.next
+				a.next++
+			}
 			a.fresh[key] = id
 		}
 	}

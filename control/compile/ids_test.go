@@ -42,6 +42,8 @@ func TestRuleIDs(t *testing.T) {
 			map[string]uint32{"ingress/a": 1, "ingress/b2": 4, "ingress/c": 3}},
 		{"come back with their rule while they are retired",
 			Runtime{RuleIDs: before, Retired: map[uint32]bool{2: true}}, []string{"a", "b"}, map[string]uint32{"ingress/a": 1, "ingress/b": 2}},
+		{"come back by their claim", Runtime{RuleIDs: map[string]uint32{"ingress/a": 1}, Retired: map[uint32]bool{2: true},
+			Claims: map[string]uint32{"ingress/b": 2}}, []string{"c", "a", "b"}, map[string]uint32{"ingress/a": 1, "ingress/b": 2, "ingress/c": 3}},
 		{"that are retired go to nobody else",
 			Runtime{RuleIDs: map[string]uint32{"ingress/a": 1}, Retired: map[uint32]bool{2: true, 3: true}}, []string{"a", "x", "z"},
 			map[string]uint32{"ingress/a": 1, "ingress/x": 4, "ingress/z": 5}},

@@ -2,12 +2,23 @@ package daemon
 
 import (
 	"context"
+	"os"
 	"runtime/debug"
+	runtimemetrics "runtime/metrics"
 	"time"
 )
 
-// quiet is how long nothing is compiled or applied before the memory that it took is given back.
-const quiet = time.Second
+const (
+	// quiet is how long nothing is compiled or applied before the memory that it took is given back.
+	quiet = time.Second
+
+	// Above largeHeap bytes that live on, garbage may grow to tightGC percent of them rather than to as much again: each
+	// change of a large configuration leaves some 100 MB, and a row of them never is quiet. Below it the runtime's own
+	// measure stays, and with it the time that a first large configuration takes to read.
+	largeHeap = 200 << 20
+	tightGC   = 40
+	usualGC   = 100
+)
 
 // memory gives back to the machine what a change needed for a moment: to read and compile a large file takes several times
 // what is kept of it, and the Go runtime would hold on to it for minutes. There is no limit on the runtime's memory: with one
@@ -24,7 +35,28 @@ func (d *Daemon) memory(ctx context.Context) error {
 		case <-rest.C:
 			debug.FreeOSMemory()
 		}
+		if os.Getenv("GOGC") == "" { // who sets it knows better
+			debug.SetGCPercent(gcPercent(liveHeap()))
+		}
 	}
+}
+
+// gcPercent is how much garbage may gather beside a live heap of so many bytes.
+func gcPercent(live uint64) int {
+	if live > largeHeap {
+		return tightGC
+	}
+	return usualGC
+}
+
+// liveHeap are the bytes that the last collection found in use.
+func liveHeap() uint64 {
+	sample := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	runtimemetrics.Read(sample)
+	if sample[0].Value.Kind() != runtimemetrics.KindUint64 {
+		return 0
+	}
+	return sample[0].Value.Uint64()
 }
 
 // works says that a configuration is being compiled, or was applied.

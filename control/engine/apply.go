@@ -42,17 +42,20 @@ func (e *Engine) prepare(ctx context.Context, c Candidate, why string) (*target,
 	if c.Config == nil {
 		return nil, Plan{}, errors.New("engine: a candidate without its parsed configuration")
 	}
-	digested := e.timed("digest")
-	t := &target{content: c, sums: c.sums(e.current)}
+	t := &target{content: c}
 	t.content.Files = c.files()
-	t.digest = digest(t.content.Files, t.sums)
-	digested()
+	identified := make(chan identity, 1)
+	go func(before *target) { identified <- identify(t.content, before) }(e.current) // beside the compilation
 	var err error
 	if t.desired, err = e.compile(ctx, t); err != nil {
 		return nil, Plan{}, err
 	}
 	p, err := e.plan(ctx, t.desired, why)
-	p.SetFiles = otherFiles(e.current.content.Files, t.content.Files)
+	waited := e.timed("digest")
+	of := <-identified
+	waited()
+	t.sums, t.digest = of.sums, of.digest
+	p.SetFiles = of.setFiles
 	return t, p, err
 }
 

@@ -78,6 +78,20 @@ func digest(files []config.File, sums []sum) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// identity says what a candidate is, and which of its set files are others than before.
+type identity struct {
+	sums     []sum
+	digest   string
+	setFiles []string
+}
+
+func identify(c Candidate, before *target) identity {
+	of := identity{sums: c.sums(before)}
+	of.digest = digest(c.files(), of.sums)
+	of.setFiles = otherFiles(before, c.files(), of.sums)
+	return of
+}
+
 // formerDigest is that of revisions of schema 1: over the contents themselves, each with its length in front.
 func formerDigest(data []byte, files []config.File) string {
 	h := sha256.New()
@@ -95,12 +109,12 @@ func formerDigest(data []byte, files []config.File) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// otherFiles are the set files of both lists whose contents differ, sorted as now is.
-func otherFiles(before, now []config.File) []string {
+// otherFiles are the set files of both whose contents differ, sorted as now is; sums are those of FILE and of now.
+func otherFiles(before *target, now []config.File, sums []sum) []string {
 	var out []string
-	for _, f := range now {
-		for _, old := range before {
-			if old.Path == f.Path && !bytes.Equal(old.Contents, f.Contents) {
+	for n, f := range now {
+		for m, old := range before.content.Files {
+			if old.Path == f.Path && 1+m < len(before.sums) && before.sums[1+m] != sums[1+n] {
 				out = append(out, f.Path)
 			}
 		}

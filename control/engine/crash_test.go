@@ -35,6 +35,15 @@ func (c *crasher) use(s *site) {
 				return err
 			}
 		}
+		if c.armed && op == "extend" && c.count+1 == c.at {
+			whole, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(path, append(whole, `{"base":"`...), 0o600); err != nil {
+				return err
+			}
+		}
 		c.point()
 		return nil
 	}

@@ -41,6 +41,22 @@ func (d disk) create(path string, data []byte) (err error) {
 	return f.Sync()
 }
 
+// extend adds data to the end of a file: after a crash some of it may be there.
+func (d disk) extend(path string, data []byte) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := d.ask("extend", path); err != nil {
+		return err
+	}
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
 // errNoLink: the filesystem has no second names for files, or not for this one.
 var errNoLink = errors.New("no link")
 
@@ -119,8 +135,9 @@ func encode(v any) ([]byte, error) {
 
 // schema is the version of what is written under state_dir. It grows when an older binary would misread a file.
 //
-// 2: the digest of a revision is one over sums.
-const schema = 2
+//   - 2: the digest of a revision is one over sums.
+//   - 3: a journal goes on from the rule ids.
+const schema = 3
 
 // ErrNewerSchema says that a newer sluice wrote the state directory; nothing was changed in it.
 var ErrNewerSchema = errors.New("written by a newer sluice")

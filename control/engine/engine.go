@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"sync"
 	"time"
 
@@ -211,17 +210,21 @@ func (e *Engine) compile(ctx context.Context, t *target) (*compile.Desired, erro
 
 // keepRuleIDs makes the ids of d the current ones, on the disk first.
 func (e *Engine) keepRuleIDs(d *compile.Desired) error {
-	if maps.Equal(d.RuleIDs, e.ids.Current) {
+	defer e.timed("rule ids")()
+	c := e.changeOfIDs(d)
+	if c.empty() {
 		return nil
 	}
-	defer e.timed("rule ids")()
-	next := e.nextRuleIDs(d)
-	if fresh := e.ids.fresh(d.RuleIDs); len(fresh) > 0 && e.opts.NewRuleIDs != nil {
+	if fresh := e.ids.fresh(c); len(fresh) > 0 && e.opts.NewRuleIDs != nil {
 		if err := e.opts.NewRuleIDs(fresh); err != nil {
 			e.log.Warn("a new rule may begin with the counters of one that is gone", "error", err)
 		}
 	}
-	if err := e.store.saveRuleIDs(next); err != nil {
+	next, from := e.ids.next(d.RuleIDs, c), &c
+	if e.owesIDs {
+		from = nil // the disk is behind the ids of now
+	}
+	if err := e.store.saveRuleIDs(next, from); err != nil {
 		return err
 	}
 	e.set(func() { e.ids = next })
@@ -229,8 +232,8 @@ func (e *Engine) keepRuleIDs(d *compile.Desired) error {
 	return nil
 }
 
-func (e *Engine) nextRuleIDs(d *compile.Desired) ruleIDs {
-	return e.ids.next(d.RuleIDs, e.clock.Now(), e.opts.Timing.RuleIDGrace)
+func (e *Engine) changeOfIDs(d *compile.Desired) idChange {
+	return e.ids.change(d.RuleIDs, e.clock.Now(), e.opts.Timing.RuleIDGrace)
 }
 
 // mark ends a revision in the store and in the history that readers see.
@@ -266,7 +269,7 @@ func (e *Engine) payOwed() {
 		}
 	}
 	if e.owesIDs {
-		e.owesIDs = e.store.saveRuleIDs(e.ids) != nil
+		e.owesIDs = e.store.saveRuleIDs(e.ids, nil) != nil
 	}
 }
 

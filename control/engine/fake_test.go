@@ -67,6 +67,9 @@ func compileText(cfg *config.Config, rt compile.Runtime, facts compile.Facts) (*
 		}
 		d.Host.Sysctls = append(d.Host.Sysctls, host.Sysctl{Key: s.Key, Value: s.Value})
 		id, known := rt.RuleIDs[s.Key]
+		if !known {
+			id, known = rt.Claims[s.Key]
+		}
 		for !known && (id == 0 || taken[id]) {
 			id++
 		}

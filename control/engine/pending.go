@@ -9,10 +9,7 @@ import (
 	"time"
 )
 
-const (
-	pendingFile = "pending.json"
-	ruleIDFile  = "rule-ids.json"
-)
+const pendingFile = "pending.json"
 
 // pendingRecord is pending.json: a revision is live and not confirmed. It is on the disk before the revision's first
 // step and goes away after its end (confirmed or reverted) is in the revision's metadata. Where the two disagree the
@@ -54,28 +51,6 @@ func (s *Store) savePending(p pendingRecord) error {
 func (s *Store) clearPending() error {
 	if err := s.disk.remove(filepath.Join(s.dir, pendingFile)); err != nil {
 		return fmt.Errorf("removing the pending state: %w", err)
-	}
-	return nil
-}
-
-// loadRuleIDs returns empty ids where there are none or the file is damaged: the counters then start anew.
-func (s *Store) loadRuleIDs() (ruleIDs, error) {
-	var r ruleIDs
-	err := decode(filepath.Join(s.dir, ruleIDFile), &r)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errTorn) || err == nil && !r.plausible() {
-		return ruleIDs{}, nil
-	}
-	return r, err
-}
-
-func (s *Store) saveRuleIDs(r ruleIDs) error {
-	r.Schema = schema
-	b, err := json.Marshal(r) // not indented: there may be 100,000
-	if err != nil {
-		return err
-	}
-	if err := s.disk.replace(filepath.Join(s.dir, ruleIDFile), b); err != nil {
-		return fmt.Errorf("writing the rule ids: %w", err)
 	}
 	return nil
 }

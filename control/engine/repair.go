@@ -102,7 +102,7 @@ func (e *Engine) restore(ctx context.Context, why string) error {
 	// A full disk must not keep the machine from its last good state. The disk still knows these ids, if only as retired.
 	if err := e.keepRuleIDs(d); err != nil {
 		e.log.Error("bookkeeping", "error", err)
-		e.set(func() { e.ids = e.nextRuleIDs(d) })
+		e.set(func() { e.ids = e.ids.next(d.RuleIDs, e.changeOfIDs(d)) })
 		e.owesIDs = true
 	}
 	return e.run(ctx, p.Steps)

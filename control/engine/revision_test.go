@@ -232,14 +232,14 @@ func TestANewerSchemaIsRefusedAndNothingIsTouched(t *testing.T) {
 		t.Run(file, func(t *testing.T) {
 			s, e := running(t, confA)
 			s.apply(e, confB, ApplyOptions{})
-			for path, text := range map[string]string{file: `{"schema": 3, "number": {"new": "form"}}`, "revisions/.3.new": "x"} {
+			for path, text := range map[string]string{file: `{"schema": 4, "number": {"new": "form"}}`, "revisions/.3.new": "x"} {
 				if err := os.WriteFile(filepath.Join(s.dir, path), []byte(text), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
 			books := tree(t, s.dir)
 			_, err := OpenStore(s.dir)
-			want := filepath.Join(s.dir, file) + ": written by a newer sluice (schema 3, this one knows 2): " +
+			want := filepath.Join(s.dir, file) + ": written by a newer sluice (schema 4, this one knows 3): " +
 				"start that version again, or give this one another state_dir"
 			if !errors.Is(err, ErrNewerSchema) || err.Error() != want {
 				t.Errorf("opened: %v\nwant: %s", err, want)

@@ -69,6 +69,7 @@ type Store struct {
 	metas map[int]Meta
 	last  int // highest number ever seen, torn ones included
 	torn  []string
+	ids   idJournal
 	// damaged: revisions were set aside, now or at an earlier start. What they held is not known.
 	damaged bool
 }

@@ -34,6 +34,16 @@ type Loader struct {
 	Log    *slog.Logger
 }
 
+// ParseOnce returns a function that gives whoever calls it a copy of his own of what parse gives. To parse an object takes
+// 20 ms, and to copy it a tenth.
+func ParseOnce(parse func() (*ebpf.CollectionSpec, error)) func() (*ebpf.CollectionSpec, error) {
+	parsed := sync.OnceValues(parse)
+	return func() (*ebpf.CollectionSpec, error) {
+		spec, err := parsed()
+		return spec.Copy(), err // nil stays nil
+	}
+}
+
 // Load makes the maps of spec with some room to grow and loads the programs, while fill writes the tables: all side by
 // side, for the verifier takes its time and a million prefixes theirs. The generation holds every map that it made.
 func (l Loader) Load(fill func(map[string]*ebpf.Map) error) (*pin.Generation, error) {

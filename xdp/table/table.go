@@ -90,18 +90,7 @@ func Resize(spec *ebpf.CollectionSpec, t *classify.Tables) error {
 }
 
 // Fill writes t into maps that Resize has sized, or that are larger. What they held before is gone.
-func Fill(maps map[string]*ebpf.Map, t *classify.Tables) error {
-	for _, c := range contents(t) {
-		m, ok := maps[c.name]
-		if !ok {
-			return missing(c.name)
-		}
-		if err := c.copyTo(m); err != nil {
-			return fmt.Errorf("map %s: %w", c.name, err)
-		}
-	}
-	return fillArray(maps, Policies, t.Policies)
-}
+func Fill(maps map[string]*ebpf.Map, t *classify.Tables) error { return new(Written).Fill(maps, t) }
 
 // Wipe zeroes arrays that Fill does not write and that can be mapped.
 func Wipe(maps map[string]*ebpf.Map, names ...string) error {
