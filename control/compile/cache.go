@@ -33,6 +33,8 @@ type resolution struct {
 type resolvedRules struct {
 	from []config.Rule
 	to   []classify.Rule
+	ids  idSet // of to
+	loud bool  // some of to are loud, or were
 }
 
 type resolvedSet struct {

@@ -31,6 +31,21 @@ func (s *idSet) add(id uint32) {
 	(*s)[id/64] |= 1 << (id % 64)
 }
 
+func (s *idSet) addAll(of idSet) {
+	if len(*s) < len(of) {
+		*s = append(*s, make([]uint64, len(of)-len(*s))...)
+	}
+	for n, word := range of {
+		(*s)[n] |= word
+	}
+}
+
+func (s idSet) remove(id uint32) {
+	if s.has(id) {
+		s[id/64] &^= 1 << (id % 64)
+	}
+}
+
 func (s idSet) has(id uint32) bool { return int(id/64) < len(s) && s[id/64]>>(id%64)&1 != 0 }
 
 func (s idSet) size() (n int) {

@@ -16,7 +16,7 @@ func (c *compiler) warnOfShadows(p classify.Policy) {
 	var first *classify.Rule
 	for i := range p.Rules {
 		r := &p.Rules[i]
-		if !r.Shadow || r.Sample == 0 && r.Action != classify.Limit {
+		if !isLoud(r) {
 			continue
 		}
 		if first != nil && (first.Action == classify.Limit || r.Action == classify.Limit) {
@@ -28,6 +28,9 @@ func (c *compiler) warnOfShadows(p classify.Policy) {
 		}
 	}
 }
+
+// isLoud says whether a rule does more than count in shadow mode.
+func isLoud(r *classify.Rule) bool { return r.Shadow && (r.Sample != 0 || r.Action == classify.Limit) }
 
 // limiter adds the limiter of a rule to the table, and returns its index. There is one table for all policies, in the
 // order in which they are compiled: what policy.ingress needs comes first, so both objects agree on its indexes. What goes

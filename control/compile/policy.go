@@ -23,22 +23,32 @@ func (c *compiler) policy(name, path string, list config.RuleList) classify.Poli
 	if len(edits) > 0 {
 		p.Rules = slices.Grow([]classify.Rule(nil), len(list.Rules)) // nil where there are none
 	}
+	ids, loud := slices.Clone(former.ids), former.loud
 	at := 0
 	for _, e := range edits {
 		p.Rules = append(p.Rules, former.to[at:e.Before]...)
-		for n := e.Now; n < e.Now+e.Added; n++ {
-			p.Rules = append(p.Rules, c.rule(name, path, list.Rules, n))
+		for i := range former.to[e.Before : e.Before+e.Removed] {
+			ids.remove(former.to[e.Before+i].ID)
 		}
 		at = e.Before + e.Removed
+		for n := e.Now; n < e.Now+e.Added; n++ {
+			p.Rules = append(p.Rules, c.rule(name, path, list.Rules, n))
+			loud = loud || isLoud(&p.Rules[n])
+		}
 	}
 	if len(edits) > 0 {
 		p.Rules = append(p.Rules, former.to[at:]...)
 	}
-	for i := range p.Rules {
-		c.ids.used.add(p.Rules[i].ID)
+	for _, e := range edits { // behind all removals: a rule that moved has the id that it had
+		for i := range p.Rules[e.Now : e.Now+e.Added] {
+			ids.add(p.Rules[e.Now+i].ID)
+		}
 	}
-	c.now.policies[name] = resolvedRules{list.Rules, p.Rules}
-	c.warnOfShadows(p)
+	c.ids.used.addAll(ids)
+	c.now.policies[name] = resolvedRules{list.Rules, p.Rules, ids, loud}
+	if loud {
+		c.warnOfShadows(p)
+	}
 	return p
 }
 

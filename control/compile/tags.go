@@ -13,17 +13,21 @@ import (
 // never matches. A shadow rule acts on nothing, and is only warned of.
 
 // meets says whether a rule is asked about what enters by an interface.
-func meets(r config.Rule, link string) bool {
+func meets(r *config.Rule, link string) bool {
 	return len(r.Interfaces) == 0 || slices.Contains(r.Interfaces, link)
 }
 
 // LooksAtTags names the uplinks about which compiling cfg has to know how their NICs treat VLAN tags: Facts.Host.Receivers.
 func LooksAtTags(cfg *config.Config) []string {
+	var tagged []*config.Rule
+	for n := range cfg.Policy.Ingress.Rules { // not by value: there may be 100,000
+		if r := &cfg.Policy.Ingress.Rules[n]; r.VLANs != nil {
+			tagged = append(tagged, r)
+		}
+	}
 	var links []string
 	for _, i := range cfg.Interfaces {
-		if i.Role == config.RoleUplink && i.XDP != config.XDPNone && slices.ContainsFunc(cfg.Policy.Ingress.Rules, func(r config.Rule) bool {
-			return r.VLANs != nil && meets(r, i.Name)
-		}) {
+		if i.Role == config.RoleUplink && i.XDP != config.XDPNone && slices.ContainsFunc(tagged, func(r *config.Rule) bool { return meets(r, i.Name) }) {
 			links = append(links, i.Name)
 		}
 	}
@@ -42,7 +46,7 @@ func (c *compiler) tags() []host.Tags {
 		for _, r := range receivers {
 			switch {
 			case r.HidesTags != "":
-				c.hidden(name, fmt.Sprintf("%s: %s", r.Link, r.HidesTags), func(config.Rule) bool { return true })
+				c.hidden(name, fmt.Sprintf("%s: %s", r.Link, r.HidesTags), func(*config.Rule) bool { return true })
 				continue
 			case r.Kind == "veth":
 				c.warn = append(c.warn, fmt.Sprintf("interface %s is a veth: rules with vlan see no tag that its other end hands over beside the frame; "+
@@ -60,7 +64,7 @@ func (c *compiler) tags() []host.Tags {
 func (c *compiler) tagsOutsideXDP() {
 	for _, i := range c.cfg.Interfaces {
 		if i.Role == config.RoleUplink && i.XDP == config.XDPNone {
-			c.hidden(i.Name, i.Name+": its xdp.mode is none, and tcx judges untagged packets only", func(r config.Rule) bool {
+			c.hidden(i.Name, i.Name+": its xdp.mode is none, and tcx judges untagged packets only", func(r *config.Rule) bool {
 				return slices.ContainsFunc(r.VLANs, func(v config.Range) bool { return v.Last > 0 })
 			})
 		}
@@ -68,8 +72,9 @@ func (c *compiler) tagsOutsideXDP() {
 }
 
 // hidden refuses the rules with vlan that meet an uplink and are of a kind: why says what hides the tag.
-func (c *compiler) hidden(uplink, why string, of func(config.Rule) bool) {
-	for n, r := range c.cfg.Policy.Ingress.Rules {
+func (c *compiler) hidden(uplink, why string, of func(*config.Rule) bool) {
+	for n := range c.cfg.Policy.Ingress.Rules {
+		r := &c.cfg.Policy.Ingress.Rules[n]
 		if r.VLANs == nil || !meets(r, uplink) || !of(r) {
 			continue
 		}

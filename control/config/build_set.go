@@ -104,7 +104,7 @@ func (b *builder) readSet(f val[setPath]) *setFile {
 		return out
 	}
 	wrong := b.counts[path]
-	out.prefixes = b.setLines(path, f.path, out.contents)
+	out.prefixes, out.marks = b.setLines(path, f.path, out.contents)
 	out.families = familiesOf(out.prefixes)
 	out.good = b.counts[path] == wrong
 	return out

@@ -76,19 +76,24 @@ type setFile struct {
 	contents []byte
 	err      error
 	prefixes []netip.Prefix
+	marks    []mark // ascending
 	families families
 	good     bool // every line of it
 }
 
-// get returns a file, with its prefixes where the same contents were read before.
+// get returns a file, with its prefixes where much of its contents was read before.
 func (s *setReader) get(path string) *setFile {
 	if f := s.now[path]; f != nil {
 		return f
 	}
 	f := &setFile{}
 	f.contents, f.err = s.read(path)
-	if before := s.known[path]; before != nil && f.err == nil && bytes.Equal(before.contents, f.contents) {
-		f = before
+	if before := s.known[path]; before != nil && f.err == nil {
+		if bytes.Equal(before.contents, f.contents) {
+			f = before
+		} else if !f.follow(before) {
+			f = &setFile{contents: f.contents}
+		}
 	}
 	s.now[path] = f
 	return f

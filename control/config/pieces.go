@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"io"
 	"maps"
+	"math/bits"
 	"runtime"
 	"sync/atomic"
 	"unicode/utf8"
@@ -124,13 +125,20 @@ func (b *builder) rulesOf(c *cut, in judged) []Rule {
 
 // twice says whether two rules may have one name: their hashes are the same.
 func twice(names [][]uint64, rules int) bool {
-	seen := make(map[uint64]struct{}, rules)
+	seen := make([]uint64, 1<<bits.Len(uint(2*rules))) // hash table; 0 is free
 	for _, list := range names {
 		for _, name := range list {
-			seen[name] = struct{}{}
+			name = max(name, 1)
+			at := name & uint64(len(seen)-1)
+			for ; seen[at] != 0; at = (at + 1) & uint64(len(seen)-1) {
+				if seen[at] == name {
+					return true
+				}
+			}
+			seen[at] = name
 		}
 	}
-	return len(seen) < rules
+	return false
 }
 
 // errUncertain sends the file back to be read as a whole.

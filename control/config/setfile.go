@@ -32,7 +32,7 @@ func ReadSetFile(path string) ([]netip.Prefix, error) {
 		r.add(at{}, wrong)
 		return nil, r.err()
 	}
-	out := r.setLines(path, "", contents)
+	out, _ := r.setLines(path, "", contents)
 	if err := r.err(); err != nil {
 		return nil, err
 	}
@@ -88,16 +88,22 @@ func unreadable(path string, contents []byte, err error) problem {
 	return problem{}
 }
 
+const byteOrderMark = "\uFEFF"
+
 // setLines reads the lines of a set file; path is that of the key that names it.
-func (r *report) setLines(file, path string, contents []byte) []netip.Prefix {
+func (r *report) setLines(file, path string, contents []byte) (out []netip.Prefix, marks []mark) {
 	wrong := func(line, column int, p problem) { r.add(at{Pos{file, line, column}, path}, p) }
-	contents = bytes.TrimPrefix(contents, []byte("\uFEFF"))
+	size := len(contents)
+	contents = bytes.TrimPrefix(contents, []byte(byteOrderMark))
 	if what := notText(contents); !what.none() {
 		wrong(0, 0, what)
-		return nil
+		return nil, nil
 	}
-	out := make([]netip.Prefix, 0, min(bytes.Count(contents, []byte{'\n'})+1, maxSetPrefixes))
+	out = make([]netip.Prefix, 0, min(bytes.Count(contents, []byte{'\n'})+1, maxSetPrefixes))
 	for number := 1; len(contents) > 0; number++ {
+		if len(out) == markEvery*len(marks) {
+			marks = append(marks, mark{size - len(contents), len(out)})
+		}
 		if p, length := plainIPv4(contents); length > 0 && len(out) < maxSetPrefixes {
 			out, contents = append(out, p), contents[length:]
 			continue
@@ -120,16 +126,16 @@ func (r *report) setLines(file, path string, contents []byte) []netip.Prefix {
 			wrong(number, 1+bytes.Index(line, word), why)
 			if r.counts[file] >= maxSetErrors {
 				r.ended[file] = number
-				return nil
+				return nil, nil
 			}
 		case len(out) == maxSetPrefixes:
 			wrong(number, 1, bad("more than %d prefixes", maxSetPrefixes).or("split the file, or merge its prefixes"))
-			return nil
+			return nil, nil
 		default:
 			out = append(out, p)
 		}
 	}
-	return out
+	return out, marks
 }
 
 // plainIPv4 reads a line that is nothing but an IPv4 address or prefix as everybody writes them, and says how long the

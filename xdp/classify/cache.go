@@ -45,6 +45,7 @@ func (s *side) forget() {
 	for n := range s.lists {
 		s.lists[n].rule = nil
 		s.lists[n].laid = s.lists[n].prefixes
+		s.lists[n].unsorted = !inOrder(s.lists[n].prefixes)
 	}
 }
 

@@ -23,6 +23,7 @@ type list struct {
 	rule     *placed        // the first that names it, while sweeping
 	uses     int            // by rules
 	laid     []netip.Prefix // what the address space has of it
+	unsorted bool           // laid is not in order
 	families families
 	classes  []uint32 // all that contain the list
 	first    []uint32 // those whose parent does not

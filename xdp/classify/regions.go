@@ -38,8 +38,17 @@ func (s *swept) relay(lists []int) (*relayer, bool) {
 		if left < 0 {
 			return nil, false
 		}
+		l.unsorted = len(target) > 0 && (l.unsorted || !stillInOrder(target, edits))
 		for family := range s.space {
-			if regions := changedRegions(l.laid, target, edits, family == 1); len(regions) > 0 && !r.layList(family, uint32(n), target, regions) {
+			regions := changedRegions(l.laid, target, edits, family == 1)
+			if len(regions) == 0 {
+				continue
+			}
+			near := target
+			if !l.unsorted && len(regions) <= fewRegions {
+				near = meeting(target, regions, family == 1)
+			}
+			if !r.layList(family, uint32(n), near, regions) {
 				return nil, false
 			}
 		}
