@@ -177,6 +177,7 @@ func (at Site) MakeSpare(mu sync.Locker, open func(*pin.Dir) (Loader, func() err
 		return err
 	}
 	mu.Unlock()
+	loader.alone = true // Keep made the thread wait for others
 	spare, err := loader.load(func(map[string]*ebpf.Map) error { return nil })
 	mu.Lock()
 	if err != nil {
