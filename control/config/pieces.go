@@ -205,6 +205,10 @@ func (w *pieceReader) read(out []Rule, p *piece) (err error) {
 	if in.Decode(&doc) != nil || !errors.Is(in.Decode(&second), io.EOF) || !p.holds(&doc) {
 		return errUncertain
 	}
+	// [! ack] is ack to the library: what must be clear would have to be set (document).
+	if bytes.Contains(p.text, []byte("! ")) && w.unquotedFlags(p.text) != nil {
+		return errUncertain
+	}
 	w.lines = p.line - 1
 	for i, node := range doc.Content[0].Content {
 		var raw rawRule

@@ -191,10 +191,23 @@ func TestMutatedFilesReadInPiecesAreTheSame(t *testing.T) {
 	}
 }
 
+// TestAFlagBehindAnExclamationMarkIsSeenInPieces: to the YAML library [! ack] is [ack], the opposite of what is meant.
+func TestAFlagBehindAnExclamationMarkIsSeenInPieces(t *testing.T) {
+	for _, flags := range []string{"[syn, ! ack]", "[! ack, syn]", "[syn, !ack]", "\n        - syn\n        - ! ack", `[syn, "!ack"]`, `[syn, ! "ack"]`} {
+		text := strings.Replace(blockRules, "name: b\n", "name: b\n        tcp_flags: "+flags+"\n", 1)
+		if text == blockRules {
+			t.Fatal("there is no rule b")
+		}
+		for _, g := range []grain{finest(), fine()} {
+			agree(t, &Cache{grain: g}, text)
+		}
+	}
+}
+
 func mutate(rng *rand.Rand, text string) string {
 	lines := strings.SplitAfter(text, "\n")
 	i, j := rng.IntN(len(lines)), rng.IntN(len(lines))
-	words := []string{"'", `"`, "[", "]", "{", "}", "# ", "- ", "|\n", ">\n", "\t", "  ", " ", "rules:\n", "---\n", "...\n", "&a ", "*a", "!ack ",
+	words := []string{"'", `"`, "[", "]", "{", "}", "# ", "- ", "|\n", ">\n", "\t", "  ", " ", "rules:\n", "---\n", "...\n", "&a ", "*a", "!ack ", "! ack ",
 		"<<: *a\n", "? ", ": ", "\r", "\u2028", "\uFEFF", "%YAML 1.1\n", "\n", "- |2\n", "fragments: drop\n"}
 	switch rng.IntN(8) {
 	case 0:

@@ -3,6 +3,9 @@ package progrun_test
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -150,6 +153,33 @@ func TestASpareIsReadyForTheFirstChange(t *testing.T) {
 	if _, err := dir.LoadGeneration("xdp", "spare"); err == nil {
 		t.Error("the spare is there still")
 	}
+}
+
+// TestWhatACrashLeftInARecastGoesWithTheNextSpare: it holds tables of its own, beside those of the live one and of the spare.
+func TestWhatACrashLeftInARecastGoesWithTheNextSpare(t *testing.T) {
+	s := newSite(t, permits(0))
+	s.becomes(t, denies(0))
+	half := filepath.Join(s.dir, "gen", "xdp-"+permits(1).Digest()+"-staged")
+	if err := os.Rename(filepath.Join(s.dir, "gen", "xdp-"+permits(0).Digest()), half); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.KeepSpares(ctx) }()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(half); errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Error("what is half of a generation is there still")
+			break
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	s.becomes(t, permits(1))
 }
 
 func TestARecastThatFailsLeavesTheLiveGenerationAlone(t *testing.T) {

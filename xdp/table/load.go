@@ -32,6 +32,8 @@ type Loader struct {
 	State  map[string]*ebpf.Map // maps that outlive generations: used instead of new ones
 	Object []byte               // the compiled object
 	Log    *slog.Logger
+
+	alone bool // all on the calling thread, whose priority is to count
 }
 
 // ParseOnce returns a function that gives whoever calls it a copy of his own of what parse gives. To parse an object takes
@@ -43,6 +45,34 @@ func ParseOnce(parse func() (*ebpf.CollectionSpec, error)) func() (*ebpf.Collect
 		return spec.Copy(), err // nil stays nil
 	}
 }
+
+// workers run what a load consists of.
+type workers interface {
+	Go(f func() error)
+	Wait() error
+}
+
+func (l Loader) workers() workers {
+	if l.alone {
+		return &inTurn{}
+	}
+	group := &errgroup.Group{}
+	group.SetLimit(runtime.GOMAXPROCS(0) + 1) // fill mostly waits for memory
+	return group
+}
+
+// inTurn runs one after the other on the calling thread, up to the first error.
+type inTurn struct{ err error }
+
+// Go runs f unless one before failed.
+func (t *inTurn) Go(f func() error) {
+	if t.err == nil {
+		t.err = f()
+	}
+}
+
+// Wait returns the error.
+func (t *inTurn) Wait() error { return t.err }
 
 // Load makes the maps of spec with some room to grow and loads the programs, while fill writes the tables: all side by
 // side, for the verifier takes its time and a million prefixes theirs. The generation holds every map that it made.
@@ -84,11 +114,8 @@ func (l Loader) load(fill func(map[string]*ebpf.Map) error) (*pin.Generation, er
 	g := &pin.Generation{Programs: map[string]*ebpf.Program{}, Maps: own}
 	all := maps.Clone(own)
 	maps.Copy(all, l.State)
-	var (
-		mu    sync.Mutex
-		group errgroup.Group
-	)
-	group.SetLimit(runtime.GOMAXPROCS(0) + 1) // fill mostly waits for memory
+	var mu sync.Mutex
+	group := l.workers()
 	group.Go(func() error { return fill(own) })
 	for name := range l.Spec.Programs {
 		group.Go(func() error {

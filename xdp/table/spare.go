@@ -177,6 +177,7 @@ func (at Site) MakeSpare(mu sync.Locker, open func(*pin.Dir) (Loader, func() err
 		return err
 	}
 	mu.Unlock()
+	loader.alone = true // Keep made the thread wait for others
 	spare, err := loader.load(func(map[string]*ebpf.Map) error { return nil })
 	mu.Lock()
 	if err != nil {
@@ -206,10 +207,14 @@ func (at Site) live() (string, error) {
 	return slices.DeleteFunc(all, func(d string) bool { return slices.Contains(idle, d) })[0], nil
 }
 
-// clear removes what cannot be recast into one like the live generation. ready says that one is left.
+// clear removes what cannot be recast into one like the live generation, and what a crash left half made: a third one of large
+// tables. ready says that one is left.
 func (at Site) clear(l Loader, live string) (ready bool, err error) {
 	all, err := at.Dir.Generations(at.Owner)
 	if err != nil {
+		return false, err
+	}
+	if err := at.Dir.SweepGenerations(at.Owner, all...); err != nil {
 		return false, err
 	}
 	for _, digest := range all {
