@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/user"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,9 +34,11 @@ Exit code 1 where the file is refused or the machine went back: what was live be
 			if err != nil {
 				return err
 			}
+			told := c.tellOfChecks(cmd.Context())
 			result, err := c.client().Apply(cmd.Context(), api.ApplyRequest{
 				Candidate: candidate, ConfirmSeconds: confirm.seconds(), Message: message, Author: author(),
 			})
+			told()
 			if err != nil {
 				return refusal(err, judge)
 			}
@@ -56,6 +60,42 @@ func refusal(err error, judge func() error) error {
 		return wrong
 	}
 	return err
+}
+
+// checksAskedEvery is how often a verb that makes a revision looks whether it waits for apply.checks only.
+const checksAskedEvery = time.Second
+
+// tellOfChecks says, where a verb waits for the checks of a revision that is live already, that it does: else the terminal
+// would be silent for half a minute. What it returns ends that.
+func (c *cli) tellOfChecks(ctx context.Context) (end func()) {
+	if c.json() {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	client := c.client()
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		tick := time.NewTicker(checksAskedEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			s, err := api.Show[api.Status](ctx, client, "status")
+			if err != nil || s.Engine.Pending == nil || s.Engine.Pending.Confirm {
+				continue
+			}
+			p := s.Engine.Pending
+			fmt.Fprintf(c.err, "revision %d is live; its checks are watched for %s more: Ctrl-C ends the waiting only\n", p.Revision, secondsText(p.Remaining))
+			return
+		}
+	})
+	return func() {
+		cancel()
+		asking.Wait()
+	}
 }
 
 // applyFlags are those of everything that makes a revision.

@@ -25,9 +25,11 @@ back, as apply does. Exit code 1 where it is refused or the machine went back.`,
 			if err != nil || n < 1 {
 				return usageError{fmt.Errorf("%q is no revision; `sluice history` lists them", args[0])}
 			}
+			told := c.tellOfChecks(cmd.Context())
 			result, err := c.client().Rollback(cmd.Context(), api.RollbackRequest{
 				Revision: n, ConfirmSeconds: confirm.seconds(), Message: message, Author: author(),
 			})
+			told()
 			if err != nil {
 				return err
 			}

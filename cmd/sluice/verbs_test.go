@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
+	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -303,5 +305,19 @@ func TestStatusAndPlanNameTheSetFilesThatDiffer(t *testing.T) {
 	}
 	if strings.Contains(got.out, "e.yaml") {
 		t.Errorf("the file itself does not differ:\n%s", got.out)
+	}
+}
+
+// TestWhoWaitsForChecksIsTold: an apply without --confirm is silent otherwise until they were watched.
+func TestWhoWaitsForChecksIsTold(t *testing.T) {
+	daemonOf(t, &box{shown: api.Status{Engine: api.EngineStatus{Pending: &api.Pending{Revision: 5, Base: 4, Remaining: 28.7}}}})
+	said, err := io.Pipe()
+	c := newCLI(io.Discard, err)
+	c.root()
+	end := c.tellOfChecks(t.Context())
+	got, _ := bufio.NewReader(said).ReadString('\n')
+	end()
+	if want := "revision 5 is live; its checks are watched for 29s more: Ctrl-C ends the waiting only\n"; got != want {
+		t.Errorf("it says %q, want %q", got, want)
 	}
 }

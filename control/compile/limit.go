@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -11,26 +12,49 @@ import (
 )
 
 // warnOfShadows tells where a limit in shadow mode is not asked: of the shadow rules that a packet matches, the programs look at
-// one that does more than count, the first.
+// one that does more than count, the first. Rules that no packet matches both of are left aside.
 func (c *compiler) warnOfShadows(p classify.Policy) {
-	var first *classify.Rule
+	var before []*classify.Rule
+	looks := 1 << 20 // then they are taken to meet
 	for i := range p.Rules {
 		r := &p.Rules[i]
 		if !isLoud(r) {
 			continue
 		}
-		if first != nil && (first.Action == classify.Limit || r.Action == classify.Limit) {
+		n := slices.IndexFunc(before, func(b *classify.Rule) bool {
+			looks--
+			return (b.Action == classify.Limit || r.Action == classify.Limit) && (looks < 0 || mayMeet(b, r))
+		})
+		if n >= 0 {
 			c.warn = append(c.warn, fmt.Sprintf("%s/%s: in shadow mode it neither logs nor limits what %s before it matches as well, which does so in shadow mode too",
-				p.Name, r.Name, first.Name))
+				p.Name, r.Name, before[n].Name))
 		}
-		if first == nil {
-			first = r
-		}
+		before = append(before, r)
 	}
 }
 
 // isLoud says whether a rule does more than count in shadow mode.
 func isLoud(r *classify.Rule) bool { return r.Shadow && (r.Sample != 0 || r.Action == classify.Limit) }
+
+// mayMeet says whether one packet may match both rules, by protocol, ports and addresses. Long lists are taken to overlap.
+func mayMeet(a, b *classify.Rule) bool {
+	return (a.Protocol == classify.AnyProtocol || b.Protocol == classify.AnyProtocol || a.Protocol == b.Protocol) &&
+		mayShare(a.Ports, b.Ports, portsOverlap) && mayShare(a.SourcePorts, b.SourcePorts, portsOverlap) &&
+		mayShare(a.From, b.From, netip.Prefix.Overlaps) && mayShare(a.To, b.To, netip.Prefix.Overlaps)
+}
+
+// mayShare says whether an entry of one list overlaps with one of the other. Nil lists have all.
+func mayShare[E any](a, b []E, overlap func(E, E) bool) bool {
+	const most = 1024
+	if a == nil || b == nil || len(a)*len(b) > most {
+		return true
+	}
+	return slices.ContainsFunc(a, func(x E) bool {
+		return slices.ContainsFunc(b, func(y E) bool { return overlap(x, y) })
+	})
+}
+
+func portsOverlap(a, b classify.PortRange) bool { return a.First <= b.Last && b.First <= a.Last }
 
 // limiter adds the limiter of a rule to the table, and returns its index. There is one table for all policies, in the
 // order in which they are compiled: what policy.ingress needs comes first, so both objects agree on its indexes. What goes

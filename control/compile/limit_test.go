@@ -107,6 +107,30 @@ func TestOfTwoShadowRulesThatDoMoreThanCountTheFirstIsAsked(t *testing.T) {
 	}
 }
 
+func TestShadowRulesThatNoPacketMatchesBothOfAreNotWarnedOf(t *testing.T) {
+	const second = "limit, limit: {rate: 1kpps}, mode: shadow"
+	for _, c := range []struct {
+		first, second string
+		warned        bool
+	}{
+		{"protocol: udp", "protocol: tcp", false},
+		{"protocol: udp", "ttl: 255", true},
+		{"protocol: udp, ports: [53]", "protocol: udp, ports: [123, 500-600]", false},
+		{"protocol: udp, ports: [53, 550]", "protocol: udp, ports: [123, 500-600]", true},
+		{"protocol: udp, source_ports: [53]", "protocol: udp, source_ports: [54]", false},
+		{"from: [192.0.2.0/24]", "from: [198.51.100.0/24]", false},
+		{"from: [192.0.2.0/24]", "from: ['2001:db8::/32']", false},
+		{"from: [192.0.2.0/24]", "from: [192.0.2.7]", true},
+		{"to: [192.0.2.0/24]", "to: [198.51.100.0/24]", false},
+		{"to: [192.0.2.0/24]", "from: [198.51.100.0/24]", true},
+	} {
+		d := compile(t, parse(t, uplink+"policy: {ingress: {rules: [{name: a, "+c.first+", action: drop, mode: shadow, log: {sample: 1}}, {name: b, "+c.second+", action: "+second+"}]}}\n"), Runtime{}, facts("eth0"))
+		if warned := len(d.Warnings) > 0; warned != c.warned {
+			t.Errorf("%s and %s: warnings %q, want some: %v", c.first, c.second, d.Warnings, c.warned)
+		}
+	}
+}
+
 // TestTheFileHasTheBoundsOfLimiters: config imports nothing of the data path, so it has them once more.
 func TestTheFileHasTheBoundsOfLimiters(t *testing.T) {
 	for _, c := range []struct {

@@ -222,8 +222,15 @@ func (c *compiler) cookieSettings(p protected) {
 		}
 	}
 	for _, i := range c.cfg.Interfaces {
-		if i.Role == config.RoleUplink && i.XDP == config.XDPNone {
+		if i.Role != config.RoleUplink {
+			continue
+		}
+		switch link := c.link(i.Name); {
+		case i.XDP == config.XDPNone:
 			c.warn = append(c.warn, "interface "+i.Name+": syn_cookie rules accept here and answer nothing, because xdp.mode is none; the kernel's own cookies remain")
+		case i.XDP != config.XDPGeneric && link != nil && link.Kind == "veth" && len(p.listeners) > 0:
+			c.warn = append(c.warn, "interface "+i.Name+" is a veth: its other end loses what syn_cookie rules answer unless it has an XDP program of its own, be it one that "+
+				"passes everything; without, clients connect by their second SYN")
 		}
 	}
 }

@@ -165,6 +165,18 @@ func TestUplinksWithoutXDPAreTold(t *testing.T) {
 	same(t, d.Warnings, "interface eth0: syn_cookie rules accept here and answer nothing, because xdp.mode is none; the kernel's own cookies remain")
 }
 
+func TestUplinksThatAreVethsAreTold(t *testing.T) {
+	for mode, told := range map[string]bool{"auto": true, "native": true, "generic": false} {
+		yaml := strings.Replace(guarded("[self]", "[443]", "}\n"), "'2001:db8::2/64']", "'2001:db8::2/64'], xdp: {mode: "+mode+"}", 1)
+		f := facts("eth0", "web-1", "vm-1")
+		f.Host.Links[0].Kind = "veth"
+		d := compile(t, parse(t, yaml), Runtime{}, f)
+		if got := strings.Contains(strings.Join(d.Warnings, "\n"), "interface eth0 is a veth: its other end loses what syn_cookie rules answer"); got != told {
+			t.Errorf("xdp.mode %s: warnings %q, want it told: %v", mode, d.Warnings, told)
+		}
+	}
+}
+
 func TestOnlyRulesWithSYNCookieMakeItLookBehindWorkloads(t *testing.T) {
 	with := guarded("[self]", "[443]", "}\n")
 	if got := LooksBehind(parse(t, with)); !slices.Equal(got, []string{"web-1", "vm-1", host.Here}) {

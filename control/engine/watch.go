@@ -83,8 +83,14 @@ func (e *Engine) Confirm(ctx context.Context) (int, error) {
 
 // notPending says what became of the last revision that had to be confirmed.
 func (e *Engine) notPending() error {
-	if n := len(e.revisions); n > 0 && e.revisions[n-1].Status == Reverted {
-		return fmt.Errorf("%w: revision %d was reverted: %s", ErrNotPending, e.revisions[n-1].Number, e.revisions[n-1].Reason)
+	if len(e.revisions) == 0 {
+		return ErrNotPending
+	}
+	switch last := e.revisions[len(e.revisions)-1]; last.Status {
+	case Reverted:
+		return fmt.Errorf("%w: revision %d was reverted: %s", ErrNotPending, last.Number, last.Reason)
+	case Confirmed:
+		return fmt.Errorf("%w: revision %d is confirmed already", ErrNotPending, last.Number)
 	}
 	return ErrNotPending
 }
