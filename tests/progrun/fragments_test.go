@@ -134,8 +134,8 @@ func TestEveryStageThatLetsAFirstFragmentInIsFollowed(t *testing.T) {
 		first, second abi.Reason
 	}{
 		{161, abi.ReasonFailsafe, abi.ReasonFragmentTracked}, {51820, abi.ReasonSystem, abi.ReasonFragmentTracked},
-		{4000, abi.ReasonEstablished, abi.ReasonFragmentTracked}, {5000, abi.ReasonLimitAccept, abi.ReasonFragmentTracked},
-		{5000, abi.ReasonLimitAccept, abi.ReasonFragmentTracked}, // 50 bytes each
+		{4000, abi.ReasonEstablished, abi.ReasonFragmentTracked}, {5000, abi.ReasonLimitAccept, abi.ReasonFragmentDefaultDrop},
+		{5000, abi.ReasonLimitAccept, abi.ReasonFragmentDefaultDrop}, // 50 bytes each
 		{5000, abi.ReasonLimitDrop, abi.ReasonFragmentDefaultDrop},
 	} {
 		if got := run(t, s.live, s.uplink, first4(100+n, c.port)); got != verdictOf(c.first) {

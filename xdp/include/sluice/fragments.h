@@ -74,7 +74,10 @@ static __always_inline __u64 fragment_hash(const struct packet *p, __u64 id, __u
 	return limit_mix(h ^ ((__u64)index << 12 | p->vlan));
 }
 
-/* What a first fragment's reason makes of the later ones. A redirected or answered one is nothing to follow. */
+/*
+ * What a first fragment's reason makes of the later ones. A redirected or answered one is nothing to follow, and one within a
+ * limit would take any number of later ones past it.
+ */
 enum fragment_fate { FRAGMENT_UNKNOWN, FRAGMENT_PASS, FRAGMENT_DROP };
 
 static __always_inline enum fragment_fate fate_of_first(enum reason reason)
@@ -84,7 +87,6 @@ static __always_inline enum fragment_fate fate_of_first(enum reason reason)
 	case REASON_SYSTEM:
 	case REASON_ESTABLISHED:
 	case REASON_RULE_ACCEPT:
-	case REASON_LIMIT_ACCEPT:
 	case REASON_DEFAULT_ACCEPT:
 	case REASON_SYN_COOKIE_PASS:
 	case REASON_BYPASS_STACK:
