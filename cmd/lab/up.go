@@ -46,12 +46,12 @@ func Up(ctx context.Context, o Options, out io.Writer) (err error) {
 // hints are commands to try.
 func (s *Site) hints() string {
 	return strings.NewReplacer(
-		"{id}", s.ID, "{ns}", prefix+s.ID, "{binary}", s.options.Binary, "{gateway}", s.Gateway.Socket, "{peer}", s.Peer.Socket,
+		"{id}", s.ID, "{ns}", prefix+s.ID, "{binary}", s.options.Binary, "{gateway}", s.Gateway.Socket, "{peer}", s.Peer.Socket, "{state}", s.Gateway.StateDir,
 		"{file}", s.Gateway.File, "{dir}", s.Dir,
 	).Replace(`lab {id} is up. Its files, sockets and logs are in {dir}.
 
 The gateway:
-  export SLUICE_SOCKET={gateway}
+  export SLUICE_SOCKET={gateway} SLUICE_STATE_DIR={state}
   {binary} show status
   {binary} show bgp
   {binary} show policy

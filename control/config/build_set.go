@@ -136,6 +136,9 @@ func (b *builder) workloads(raw []rawWorkload) {
 
 // dangling says that a name is nobody's.
 func (b *builder) dangling(text string) problem {
+	if looksLikeRange(text) {
+		return bad("%q is a range", text).or("write it as prefixes")
+	}
 	p := bad("no set or workload is named %q", text)
 	if b.counts[b.file] > 10*maxShown {
 		return p // nobody will read the hint, and each costs a comparison with every name

@@ -58,6 +58,9 @@ func (v *vlans) parse(s string) (p problem) {
 	case "tagged", "any", "all":
 		return bad("%q is not a VLAN id", s).or("write 1-%d", maxVLAN)
 	}
+	if near := nearest(s, []string{"untagged"}); near != "" {
+		return bad("%q is not a VLAN id", s).or("did you mean %s?", near)
+	}
 	v.Range, p = parseRange(s, "a VLAN id", 1, maxVLAN)
 	return p
 }

@@ -15,6 +15,8 @@ func looksLikeAddress(s string) bool {
 func parseAddr(s string) (netip.Addr, problem) {
 	a, err := netip.ParseAddr(s)
 	switch {
+	case err != nil && looksLikeRange(s):
+		return a, bad("%q is a range", s).or("write it as prefixes")
 	case err != nil:
 		return a, bad("%q is not an IP address", s)
 	case a.Zone() != "":

@@ -157,6 +157,14 @@ func (r *reader) plainKey(n *yaml.Node, a at) bool {
 	return false
 }
 
+// otherWords are what other packet filters call keys of ours.
+func otherWords() map[string]string {
+	return map[string]string{
+		"source": "from", "src": "from", "saddr": "from", "destination": "to", "dst": "to", "daddr": "to", "proto": "protocol",
+		"dport": "ports", "destination_ports": "ports", "destination_port": "ports", "sport": "source_ports", "then": "action",
+	}
+}
+
 // unknownKey tells apart a secret, a key of a later version, and a key that never was.
 func unknownKey(t reflect.Type, name string, keys []key) problem {
 	if instead := secretKeys()[name]; instead != "" {
@@ -171,6 +179,9 @@ func unknownKey(t reflect.Type, name string, keys []key) problem {
 	}
 	if near := nearest(name, names); near != "" {
 		return bad("unknown key `%s`", printable(name)).or("did you mean %s?", near)
+	}
+	if ours := otherWords()[name]; ours != "" && slices.Contains(names, ours) {
+		return bad("unknown key `%s`", printable(name)).or("did you mean %s?", ours)
 	}
 	slices.Sort(names)
 	return bad("unknown key `%s`", printable(name)).or("the keys here are %s", strings.Join(names, ", "))
