@@ -66,7 +66,6 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 			return err
 		}
 	}
-	s.spares.Wanted()
 	return pinned(dir).Sweep(key, former)
 }
 
@@ -225,11 +224,15 @@ func (s *Subsystem) beside(dir *pin.Dir) (loader table.Loader, done func() error
 	return s.newLoader(spec, shared, reasons), func() error { return errors.Join(reasons.Close(), table.CloseAll(shared)) }, nil
 }
 
-// KeepSpares keeps a generation ready that the next one is recast from, so that a change does not wait for the verifier.
-// It ends with ctx. What fails is logged: the next change takes longer then.
+// KeepSpares makes a generation that the next one is recast from, so that a change does not wait for the verifier, whenever
+// WantSpare asks for it. It ends with ctx. What fails is logged: the next change takes longer then.
 func (s *Subsystem) KeepSpares(ctx context.Context) error {
 	return s.spares.Keep(ctx, s.log, func() error { return pinned(pin.At(s.dir)).MakeSpare(&s.mu, s.beside) })
 }
+
+// WantSpare has KeepSpares look whether a change would find something to be recast. It takes the place of the generation that
+// was live before, where that is of no use for it: so it is for when nobody may want to go back to that at once.
+func (s *Subsystem) WantSpare() { s.spares.Wanted() }
 
 // keepPrograms leaves those of the roles that are there, and the witness: the verifier's time is most of a change, and
 // another role's interface makes another generation.

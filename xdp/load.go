@@ -62,7 +62,6 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 			return err
 		}
 	}
-	s.spares.Wanted()
 	return errors.Join(generations(dir).Sweep(want.Digest, former), xsk.Sweep(dir, own.sockets, want.Generation.Sockets))
 }
 
@@ -187,8 +186,12 @@ func (s *Subsystem) beside(dir *pin.Dir) (loader table.Loader, done func() error
 	return s.newLoader(spec, shared, state, own), done, nil
 }
 
-// KeepSpares keeps a generation ready that the next one is recast from, so that a change does not wait for the verifier.
-// It ends with ctx. What fails is logged: the next change takes longer then.
+// KeepSpares makes a generation that the next one is recast from, so that a change does not wait for the verifier, whenever
+// WantSpare asks for it. It ends with ctx. What fails is logged: the next change takes longer then.
 func (s *Subsystem) KeepSpares(ctx context.Context) error {
 	return s.spares.Keep(ctx, s.log, func() error { return generations(pin.At(s.dir)).MakeSpare(&s.mu, s.beside) })
 }
+
+// WantSpare has KeepSpares look whether a change would find something to be recast. It takes the place of the generation that
+// was live before, where that is of no use for it: so it is for when nobody may want to go back to that at once.
+func (s *Subsystem) WantSpare() { s.spares.Wanted() }

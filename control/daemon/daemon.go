@@ -179,7 +179,7 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"BGP events", func(ctx context.Context) error { return d.followBGP(ctx, d.bgp.Events()) }},
 		funcTask{"dropped packets", d.followDrops},
 		funcTask{"logged packets", d.followLogs},
-		funcTask{"memory", d.memory},
+		funcTask{"rest", d.rest},
 		funcTask{"spare tc generation", d.tc.KeepSpares},
 		funcTask{"spare XDP generation", d.xdp.KeepSpares},
 	)

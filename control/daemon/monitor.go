@@ -32,6 +32,7 @@ func (d *Daemon) engineNotice(n engine.Notice) {
 	}
 	d.hub.publish(api.Event{Type: api.EventEngine, Engine: &n})
 	d.feeds.Wake() // another revision may watch other files
+	d.works()
 }
 
 func (d *Daemon) banNotice(kind ban.Kind, b ban.Ban) {

@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"sluice/cmd/lab"
 	"sluice/control/api"
+	"sluice/xdp/pin"
 )
 
 // The change that the tests of confirmation make: the web is closed for everybody.
@@ -163,6 +165,42 @@ func TestAStartAfterTheDeadlineGoesBackBeforeAnythingIsAnnounced(t *testing.T) {
 	s.mustBe(s.open)
 	s.wantHistory("1 confirmed, 2 reverted")
 	s.established()
+}
+
+// TestWhatAPendingRevisionGoesBackToStaysLoaded: the way back asks neither the verifier nor for memory. A spare takes its place
+// only once the revision is confirmed. Another address of the box is another constant, so the two do not fit each other.
+func TestWhatAPendingRevisionGoesBackToStaysLoaded(t *testing.T) {
+	t.Parallel()
+	s := newGateway(t)
+	dir := pin.At(s.Gateway.BPFDir)
+	loaded := func() []string {
+		all, err := dir.Generations("xdp")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.DeleteFunc(all, func(d string) bool { return d == "spare" })
+	}
+	base := loaded()
+	if len(base) != 1 {
+		t.Fatalf("generations %v, want the live one alone", base)
+	}
+	s.edit("198.18.0.2/30,", "198.18.0.2/30, 198.18.7.1/24,")
+	s.apply("--confirm", "1m")
+	for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
+		if !slices.Contains(loaded(), base[0]) {
+			t.Fatal("the generation to go back to is gone while the revision is pending")
+		}
+	}
+	if r := s.sluice("confirm"); r.code != 0 {
+		t.Fatalf("confirm: %d %s%s", r.code, r.out, r.err)
+	}
+	eventually(t, func() error {
+		all, err := dir.Generations("xdp")
+		if err == nil && (slices.Contains(all, base[0]) || !slices.Contains(all, "spare")) {
+			err = fmt.Errorf("generations %v, want the live one and a spare", all)
+		}
+		return err
+	})
 }
 
 func TestKillNineAfterConfirmKeepsTheRevision(t *testing.T) {

@@ -129,6 +129,7 @@ func TestASpareIsReadyForTheFirstChange(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.KeepSpares(ctx) }()
+	s.WantSpare()
 	dir := pin.At(s.dir)
 	var spare *pin.Generation
 	for deadline := time.Now().Add(30 * time.Second); spare == nil; time.Sleep(10 * time.Millisecond) {
@@ -166,6 +167,7 @@ func TestWhatACrashLeftInARecastGoesWithTheNextSpare(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.KeepSpares(ctx) }()
+	s.WantSpare()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(half); errors.Is(err, fs.ErrNotExist) {
 			break

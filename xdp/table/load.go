@@ -36,8 +36,8 @@ type Loader struct {
 	alone bool // all on the calling thread, whose priority is to count
 }
 
-// ParseOnce returns a function that gives whoever calls it a copy of his own of what parse gives. To parse an object takes
-// 20 ms, and to copy it a tenth.
+// ParseOnce returns a function that gives whoever calls it a copy of his own of what parse gives. To parse tc's object took
+// 56 ms on a loaded machine, and to copy it 6.
 func ParseOnce(parse func() (*ebpf.CollectionSpec, error)) func() (*ebpf.CollectionSpec, error) {
 	parsed := sync.OnceValues(parse)
 	return func() (*ebpf.CollectionSpec, error) {

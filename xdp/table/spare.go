@@ -112,14 +112,10 @@ type Spares struct {
 	wanted chan struct{}
 }
 
-// NewSpares makes one that looks for itself once, when Keep begins.
-func NewSpares() *Spares {
-	s := &Spares{make(chan struct{}, 1)}
-	s.Wanted()
-	return s
-}
+// NewSpares makes one that waits for Wanted.
+func NewSpares() *Spares { return &Spares{make(chan struct{}, 1)} }
 
-// Wanted says that another generation is live.
+// Wanted has Keep make one, unless it is there.
 func (s *Spares) Wanted() {
 	select {
 	case s.wanted <- struct{}{}:
@@ -127,7 +123,7 @@ func (s *Spares) Wanted() {
 	}
 }
 
-// Keep makes a spare whenever one is wanted, until ctx ends. Where that fails the next change takes longer, no more.
+// Keep calls spare whenever one is wanted, until ctx ends. Where that fails the next change takes longer, no more.
 func (s *Spares) Keep(ctx context.Context, log *slog.Logger, spare func() error) error {
 	for {
 		select {

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// quiet is how long nothing is compiled or applied before the memory that it took is given back.
+	// quiet is how long nothing is compiled or applied before what can wait is done.
 	quiet = time.Second
 
 	// Above largeHeap bytes that live on, garbage may grow to tightGC percent of them rather than to as much again: each
@@ -20,20 +20,29 @@ const (
 	usualGC   = 100
 )
 
-// memory gives back to the machine what a change needed for a moment: to read and compile a large file takes several times
+// rest does what can wait for the end of changes.
+//
+// It gives back to the machine the memory that they needed for a moment: to read and compile a large file takes several times
 // what is kept of it, and the Go runtime would hold on to it for minutes. There is no limit on the runtime's memory: with one
 // near what a change needs, the collector ran without a pause and reading took twice as long.
-func (d *Daemon) memory(ctx context.Context) error {
-	rest := time.NewTimer(quiet)
-	defer rest.Stop()
+//
+// And it has spare generations made, but not while a revision waits to be confirmed: they would take the place of the one that
+// it goes back to.
+func (d *Daemon) rest(ctx context.Context) error {
+	timer := time.NewTimer(quiet)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-d.busy:
-			rest.Reset(quiet)
-		case <-rest.C:
+			timer.Reset(quiet)
+		case <-timer.C:
 			debug.FreeOSMemory()
+			if d.engine.Pending() == nil {
+				d.tc.WantSpare()
+				d.xdp.WantSpare()
+			}
 		}
 		if os.Getenv("GOGC") == "" { // who sets it knows better
 			debug.SetGCPercent(gcPercent(liveHeap()))
@@ -59,7 +68,7 @@ func liveHeap() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// works says that a configuration is being compiled, or was applied.
+// works says that a configuration is compiled, was applied, or is confirmed.
 func (d *Daemon) works() {
 	select {
 	case d.busy <- struct{}{}:
