@@ -112,7 +112,7 @@ func resolve(dir *pin.Dir, reasons *ebpf.Map, want State) (*links, error) {
 			entry.Flags |= abi.InterfaceL3
 		}
 		if i.Role == RoleWorkload {
-			entry.Workload = workload[i.Name]
+			entry.Policies = workload[i.Name]
 		}
 		on.entries[device.Index], on.index[i.Name] = entry, device.Index
 	}

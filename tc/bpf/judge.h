@@ -10,7 +10,7 @@
 
 static __always_inline __u32 workload_policy(const struct interface *in, bool egress)
 {
-	return POLICY_WORKLOADS + 2 * (in->workload - 1) + egress;
+	return POLICY_WORKLOADS + 2 * (in->policies - 1) + egress;
 }
 
 /*
@@ -189,7 +189,7 @@ static __always_inline int to_self(struct view *v, enum role role)
 static __always_inline enum reason judge_workload(struct __sk_buff *skb, struct view *v,
 						  const struct interface *in, bool local)
 {
-	if (!in->workload)
+	if (!in->policies)
 		return REASON_WORKLOAD_UNKNOWN;
 	if (spoofed(skb, &v->p, local))
 		return REASON_WORKLOAD_SPOOFED;
@@ -363,7 +363,7 @@ static __always_inline int walk_egress(struct __sk_buff *skb, struct view *v, en
 		learn_listener(skb, &v->p);
 		return leave_with(v, REASON_JUDGED);
 	}
-	if (role == ROLE_WORKLOAD && !out->workload)
+	if (role == ROLE_WORKLOAD && !out->policies)
 		return leave_with(v, REASON_WORKLOAD_UNKNOWN);
 	prepare(skb, v, out, false);
 	if (from_index)

@@ -8,11 +8,17 @@ const (
 	InterfaceJudge      = 1
 	InterfaceL3         = 2
 	InterfaceFailOpen   = 4
+	InterfaceStack      = 8
+	InterfaceSnat4      = 16
+	InterfaceSnat6      = 32
+	InterfaceSnatAll    = 64
+	InterfacePaced      = 128
 	FlowReplied         = 1
 	FlowClosing         = 2
 	MarkJudged          = 0x10000
+	MarkPaced           = 0x20000
 	MarkUnderlay        = 0x1000000
-	MarkOurs            = 0x1010000
+	MarkOurs            = 0x1030000
 	MaxFailsafe         = 256
 	MaxSelf             = 1024
 	SelfBits            = 256
@@ -178,8 +184,14 @@ type Interface struct {
 	Slot     uint32 // of the reason counters, 1 to INTERFACE_SLOTS - 1
 	Role     uint8  // enum role
 	Flags    uint8  // INTERFACE_*
-	_        uint16
-	Workload uint32 // index into workloads + 1; 0: none
+	Snat     uint16 // tc: index into snat_addresses + 1. Of an uplink its own; 0: none, or that of the uplink
+	Policies uint32 // tc: n, where POLICY_WORKLOADS + 2 * (n - 1) judges what goes there and + 1 what it sends; 0: none
+}
+
+// SnatAddress is struct snat_address, 32 bytes.
+type SnatAddress struct {
+	V4 Addr
+	V6 Addr
 }
 
 // InterfaceSlot is struct interface_slot, 8 bytes.

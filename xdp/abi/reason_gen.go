@@ -67,7 +67,16 @@ const (
 	ReasonBypassStack           Reason = 60 // no program has registered for its bypass socket: the kernel takes it
 	ReasonFragmentTracked       Reason = 61 // a later fragment of a datagram whose first one passed
 	ReasonFragmentTrackedDrop   Reason = 62 // a later fragment of a datagram whose first one was dropped
-	ReasonMax                   Reason = 63
+	ReasonStackPath             Reason = 63 // path: stack keeps the workload on the kernel's path
+	ReasonFlowRevoked           Reason = 64 // of a flow that policy no longer permits
+	ReasonSnatExhausted         Reason = 65 // no port is left to translate its source to
+	ReasonSnatNoAddress         Reason = 66 // the uplink has no address to translate its source to
+	ReasonSnatUntracked         Reason = 67 // its source must be translated, and it belongs to no flow
+	ReasonSnatFragment          Reason = 68 // a later fragment to be translated, whose first one was not seen
+	ReasonSnatFailed            Reason = 69 // it must be translated, and its headers cannot be rewritten
+	ReasonSnatClash             Reason = 70 // the box's own packet, with the addresses and ports of a translated flow
+	ReasonPacedDrop             Reason = 71 // beyond the bandwidth of its workload
+	ReasonMax                   Reason = 72
 )
 
 var reasonTable = [ReasonMax]reasonInfo{
@@ -134,4 +143,13 @@ var reasonTable = [ReasonMax]reasonInfo{
 	ReasonBypassStack:           {"bypass-stack", "no program has registered for its bypass socket: the kernel takes it", FateStack},
 	ReasonFragmentTracked:       {"fragment-tracked", "a later fragment of a datagram whose first one passed", FatePass},
 	ReasonFragmentTrackedDrop:   {"fragment-tracked-drop", "a later fragment of a datagram whose first one was dropped", FateDrop},
+	ReasonStackPath:             {"stack-path", "path: stack keeps the workload on the kernel's path", FateStack},
+	ReasonFlowRevoked:           {"flow-revoked", "of a flow that policy no longer permits", FateDrop},
+	ReasonSnatExhausted:         {"snat-exhausted", "no port is left to translate its source to", FateDrop},
+	ReasonSnatNoAddress:         {"snat-no-address", "the uplink has no address to translate its source to", FateDrop},
+	ReasonSnatUntracked:         {"snat-untracked", "its source must be translated, and it belongs to no flow", FateDrop},
+	ReasonSnatFragment:          {"snat-fragment", "a later fragment to be translated, whose first one was not seen", FateDrop},
+	ReasonSnatFailed:            {"snat-failed", "it must be translated, and its headers cannot be rewritten", FateDrop},
+	ReasonSnatClash:             {"snat-clash", "the box's own packet, with the addresses and ports of a translated flow", FateDrop},
+	ReasonPacedDrop:             {"paced-drop", "beyond the bandwidth of its workload", FateDrop},
 }

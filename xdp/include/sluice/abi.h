@@ -71,12 +71,23 @@ struct interface {
 	__u32 slot; /* of the reason counters, 1 to INTERFACE_SLOTS - 1 */
 	__u8 role;  /* enum role */
 	__u8 flags; /* INTERFACE_* */
-	__u16 pad;
-	__u32 workload; /* index into workloads + 1; 0: none */
+	__u16 snat; /* tc: index into snat_addresses + 1. Of an uplink its own; 0: none, or that of the uplink */
+	__u32 policies; /* tc: n, where POLICY_WORKLOADS + 2 * (n - 1) judges what goes there and + 1 what it sends; 0: none */
 };
-#define INTERFACE_JUDGE	    1 /* tcx judges policy.ingress here: tunnels, and uplinks with xdp.mode none */
-#define INTERFACE_L3	    2 /* packets have no Ethernet header */
-#define INTERFACE_FAIL_OPEN 4 /* what the XDP root does while its slot is empty */
+#define INTERFACE_JUDGE	    1  /* tcx judges policy.ingress here: tunnels, and uplinks with xdp.mode none */
+#define INTERFACE_L3	    2  /* packets have no Ethernet header */
+#define INTERFACE_FAIL_OPEN 4  /* what the XDP root does while its slot is empty */
+#define INTERFACE_STACK	    8  /* path: stack */
+#define INTERFACE_SNAT4	    16 /* what it sends out by an uplink is translated: from private IPv4 addresses, */
+#define INTERFACE_SNAT6	    32	/* from private IPv6 addresses (RFC 4193); */
+#define INTERFACE_SNAT_ALL  64	/* from any address, of the families above */
+#define INTERFACE_PACED	    128 /* bandwidth.egress */
+
+/* What sources are translated to, by family; zero: no address of that family. */
+struct snat_address {
+	union addr v4;
+	union addr v6;
+};
 
 /* The same slot where an index finds it: see slot_of(). Written as one word. */
 struct interface_slot {
@@ -125,11 +136,13 @@ struct explanation {
 
 /*
  * skb->mark: bits 0-15 belong to the operator. Bit 16: our tcx ingress judged the packet, the forwarding matrix
- * included. Bit 24: an encrypted packet of a tunnel (WireGuard's fwmark).
+ * included. Bit 17: to be paced at the uplink, by where it came in. Bit 24: an encrypted packet of a tunnel (WireGuard's
+ * fwmark).
  */
 #define MARK_JUDGED   0x00010000u
+#define MARK_PACED    0x00020000u
 #define MARK_UNDERLAY 0x01000000u
-#define MARK_OURS     (MARK_JUDGED | MARK_UNDERLAY)
+#define MARK_OURS     (MARK_JUDGED | MARK_PACED | MARK_UNDERLAY)
 
 /*
  * What the root honours while its slot is empty and xdp.fail is closed: management: in its plainest form, because no

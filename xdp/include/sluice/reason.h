@@ -77,7 +77,16 @@
 	X(BYPASS, redirect, "handed to a bypass socket")                                                     \
 	X(BYPASS_STACK, stack, "no program has registered for its bypass socket: the kernel takes it")       \
 	X(FRAGMENT_TRACKED, pass, "a later fragment of a datagram whose first one passed")                   \
-	X(FRAGMENT_TRACKED_DROP, drop, "a later fragment of a datagram whose first one was dropped")
+	X(FRAGMENT_TRACKED_DROP, drop, "a later fragment of a datagram whose first one was dropped")         \
+	X(STACK_PATH, stack, "path: stack keeps the workload on the kernel's path")                          \
+	X(FLOW_REVOKED, drop, "of a flow that policy no longer permits")                                     \
+	X(SNAT_EXHAUSTED, drop, "no port is left to translate its source to")                                \
+	X(SNAT_NO_ADDRESS, drop, "the uplink has no address to translate its source to")                     \
+	X(SNAT_UNTRACKED, drop, "its source must be translated, and it belongs to no flow")                  \
+	X(SNAT_FRAGMENT, drop, "a later fragment to be translated, whose first one was not seen")            \
+	X(SNAT_FAILED, drop, "it must be translated, and its headers cannot be rewritten")                   \
+	X(SNAT_CLASH, drop, "the box's own packet, with the addresses and ports of a translated flow")       \
+	X(PACED_DROP, drop, "beyond the bandwidth of its workload")
 
 #define SLUICE_REASON_ENUM(name, fate, text) REASON_##name,
 enum reason { SLUICE_REASONS(SLUICE_REASON_ENUM) REASON_MAX };
