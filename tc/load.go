@@ -61,12 +61,16 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 		return err
 	}
 	defer g.Close()
+	flows, err := table.TakeOver(dir)
+	if err != nil {
+		return err
+	}
 	for _, i := range want.Interfaces {
 		if err := switchInterface(dir, g, i); err != nil {
 			return err
 		}
 	}
-	return pinned(dir).Sweep(key, former)
+	return errors.Join(flows.Settle(dir), pinned(dir).Sweep(key, former))
 }
 
 func switchInterface(dir *pin.Dir, g *pin.Generation, i Interface) error {

@@ -106,6 +106,8 @@ const (
 	FreshPart           = 8
 	FreshLeast          = 4096
 	MaxFlowOwners       = 2048
+	SweptRevoked        = 5
+	SweptStates         = 6
 	WatchWindowNs       = 100000000
 	EventPorts          = 1
 	EventFragment       = 2
@@ -530,6 +532,25 @@ type GenerationSettings struct {
 	Share     uint32 // flows that one owner may have in flows
 	SnatFirst uint16 // ports that sources are translated to, host byte order, inclusive; 0: nothing is translated
 	SnatLast  uint16
+}
+
+// SweptTable is enum swept_table.
+type SweptTable uint32
+
+const (
+	SweptFlows    SweptTable = 0
+	SweptFreshOut SweptTable = 1
+	SweptFreshIn  SweptTable = 2
+	SweptTables   SweptTable = 3
+)
+
+// Swept is struct swept, 48 bytes.
+type Swept struct {
+	Entries      [3]uint32 // left, by enum swept_table
+	States       [6]uint32 // of them, by enum flow_state, or SWEPT_REVOKED
+	Translations uint32    // left
+	Expired      uint32    // flows that were deleted
+	Orphans      uint32    // translations that were, for want of their flow
 }
 
 // Hook is enum hook.

@@ -1,4 +1,4 @@
-package xdp
+package table
 
 import (
 	"context"
@@ -14,7 +14,6 @@ import (
 
 	"sluice/xdp/abi"
 	"sluice/xdp/pin"
-	"sluice/xdp/table"
 )
 
 // The programs stop telling by themselves when the lease is not renewed.
@@ -23,40 +22,43 @@ const (
 	watchRenew = time.Second
 )
 
-// watch makes the programs of all hooks tell one watcher of packets, through a ring. Only one of a kind may run at a
-// time. No generation is loaded for it.
-type watch struct {
+// Watch makes the programs of all hooks tell one watcher of packets or flows, through a ring. Only one of a kind may run at
+// a time. No generation is loaded for it.
+type Watch struct {
+	Maps    map[string]*ebpf.Map // what was asked for beside the ring
 	watcher abi.Watcher
 	what    string // of errors
 	burst   uint32
-	maps    map[string]*ebpf.Map
 	events  *ringbuf.Reader
 }
 
-// openWatch opens the ring and what else is named. Nothing is told before lease.
-func openWatch(path string, watcher abi.Watcher, what, ring string, rate int, more ...string) (*watch, error) {
+// Unseen counts, since the machine booted, what was not told while somebody listened.
+type Unseen struct {
+	Suppressed uint64 // beyond the rate
+	Lost       uint64 // no room in the ring: the daemon was too slow
+}
+
+// OpenWatch opens the ring and what else is named, all of spec. Nothing is told before Lease.
+func OpenWatch(path string, spec *ebpf.CollectionSpec, watcher abi.Watcher, what, ring string, rate int, more ...string) (*Watch, error) {
 	dir, err := pin.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	spec, err := loadIngress()
-	if err != nil {
-		return nil, err
-	}
-	maps, err := table.OpenState(dir, spec, append(more, ring, table.Watches, table.WatchBudgets)...)
+	maps, err := OpenState(dir, spec, append(more, ring, Watches, WatchBudgets)...)
 	if err != nil {
 		return nil, err
 	}
 	events, err := ringbuf.NewReader(maps[ring])
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("ring of %s: %w", what, err), table.CloseAll(maps))
+		return nil, errors.Join(fmt.Errorf("ring of %s: %w", what, err), CloseAll(maps))
 	}
-	return &watch{watcher: watcher, what: what, burst: burst(rate), maps: maps, events: events}, nil
+	return &Watch{watcher: watcher, what: what, burst: burst(rate), Maps: maps, events: events}, nil
 }
 
-func (w *watch) close() {
+// Close closes the ring and the maps; a lease ends by itself.
+func (w *Watch) Close() {
 	_ = w.events.Close()
-	_ = table.CloseAll(w.maps)
+	_ = CloseAll(w.Maps)
 }
 
 // burst spreads a rate over the CPUs and windows; each CPU gets at least one packet a window.
@@ -66,12 +68,12 @@ func burst(rate int) uint32 {
 }
 
 // put writes this watcher's element and no other's, which others may be writing.
-func (w *watch) put(lease abi.Watch) error {
+func (w *Watch) put(lease abi.Watch) error {
 	raw, err := binary.Append(nil, binary.NativeEndian, lease)
 	if err != nil {
 		return err
 	}
-	all, err := w.maps[table.Watches].Memory()
+	all, err := w.Maps[Watches].Memory()
 	if err == nil {
 		_, err = all.WriteAt(raw, int64(w.watcher)*int64(len(raw)))
 	}
@@ -81,19 +83,20 @@ func (w *watch) put(lease abi.Watch) error {
 	return nil
 }
 
-func (w *watch) lease() error {
-	return w.put(abi.Watch{UntilNs: uint64(bootTime() + watchLease), Burst: w.burst})
+// Lease asks for what is watched, for some seconds.
+func (w *Watch) Lease() error {
+	return w.put(abi.Watch{UntilNs: uint64(BootTime() + watchLease), Burst: w.burst})
 }
 
-// stop ends the lease; where that fails it ends by itself.
-func (w *watch) stop() { _ = w.put(abi.Watch{}) }
+// Stop ends the lease; where that fails it ends by itself.
+func (w *Watch) Stop() { _ = w.put(abi.Watch{}) }
 
-// keep renews the lease and calls each, now and then about once a second, until ctx ends.
-func (w *watch) keep(ctx context.Context, each func() error) error {
+// Keep renews the lease and calls each, now and then about once a second, until ctx ends.
+func (w *Watch) Keep(ctx context.Context, each func() error) error {
 	tick := time.NewTicker(watchRenew)
 	defer tick.Stop()
 	for {
-		if err := errors.Join(w.lease(), each()); err != nil {
+		if err := errors.Join(w.Lease(), each()); err != nil {
 			return err
 		}
 		select {
@@ -104,10 +107,10 @@ func (w *watch) keep(ctx context.Context, each func() error) error {
 	}
 }
 
-// spent sums what the CPUs have spent since the machine booted.
-func (w *watch) spent() (sum abi.WatchBudget, err error) {
+// Spent sums what the CPUs have spent since the machine booted.
+func (w *Watch) Spent() (sum abi.WatchBudget, err error) {
 	var perCPU []abi.WatchBudget
-	if err := w.maps[table.WatchBudgets].Lookup(uint32(w.watcher), &perCPU); err != nil {
+	if err := w.Maps[WatchBudgets].Lookup(uint32(w.watcher), &perCPU); err != nil {
 		return sum, fmt.Errorf("count of %s: %w", w.what, err)
 	}
 	for _, c := range perCPU {
@@ -118,9 +121,9 @@ func (w *watch) spent() (sum abi.WatchBudget, err error) {
 	return sum, nil
 }
 
-// read hands on what is in the ring until the reader is closed, or until it was flushed and the ring is empty. The bytes
+// Read hands on what is in the ring until the reader is closed, or until it was flushed and the ring is empty. The bytes
 // are each's only while it runs.
-func (w *watch) read(each func([]byte) error) error {
+func (w *Watch) Read(each func([]byte) error) error {
 	var record ringbuf.Record
 	for {
 		err := w.events.ReadInto(&record)
@@ -136,8 +139,38 @@ func (w *watch) read(each func([]byte) error) error {
 	}
 }
 
-// bootTime is CLOCK_BOOTTIME, which bpf_ktime_get_boot_ns reads as well.
-func bootTime() time.Duration {
+// Flush ends Read once what the ring holds was read.
+func (w *Watch) Flush() { _ = w.events.Flush() }
+
+// Follow watches until ctx ends. It calls each for what the ring brings, told by the CLOCK_BOOTTIME of the beginning from what
+// a process that was killed left in it; and unseen before it begins, when it has begun, and then about once a second. Both
+// must be quick, or more is lost.
+func (w *Watch) Follow(ctx context.Context, each func(raw []byte, begin time.Duration) error, unseen func(Unseen)) error {
+	tell := func() error {
+		sum, err := w.Spent()
+		if err == nil {
+			unseen(Unseen{Suppressed: sum.Suppressed, Lost: sum.Lost})
+		}
+		return err
+	}
+	begin := BootTime()
+	if err := errors.Join(tell(), w.Lease()); err != nil {
+		return err
+	}
+	defer w.Stop()
+	ctx, cancel := context.WithCancel(ctx)
+	kept := make(chan error, 1)
+	go func() {
+		defer w.events.Close() // ends the reader
+		kept <- w.Keep(ctx, tell)
+	}()
+	err := w.Read(func(raw []byte) error { return each(raw, begin) })
+	cancel()
+	return errors.Join(err, <-kept)
+}
+
+// BootTime is CLOCK_BOOTTIME, which bpf_ktime_get_boot_ns reads as well.
+func BootTime() time.Duration {
 	var ts unix.Timespec
 	// Cannot fail: the clock exists since Linux 2.6.39 and ts is ours.
 	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
