@@ -77,31 +77,33 @@ func compareFlows(a, b Flow) int {
 
 // flowTimeout equals flow_timeout of flow.h.
 func flowTimeout(key abi.FlowKey, value abi.Flow) time.Duration {
-	state := abi.FlowState(value.State)
-	replied := state != abi.FlowNew
-	switch key.Protocol {
-	case protoTCP:
-		switch {
-		case state == abi.FlowClosed && value.Flags&abi.FlowRst != 0:
-			return 10 * time.Second
-		case state == abi.FlowClosed:
-			return 30 * time.Second
-		case state == abi.FlowClosing:
-			return 120 * time.Second
-		case state == abi.FlowEstablished:
-			return 7440 * time.Second
-		}
+	fresh := abi.FlowState(value.State) == abi.FlowNew
+	switch {
+	case flowState(value) == revoked:
 		return 60 * time.Second
-	case protoUDP:
-		if replied {
-			return 180 * time.Second
-		}
-		return 60 * time.Second
-	case protoICMP, protoICMPv6:
+	case key.Protocol == protoTCP:
+		return tcpTimeout(value)
+	case key.Protocol == protoICMP, key.Protocol == protoICMPv6:
 		return 30 * time.Second
+	case fresh:
+		return 60 * time.Second
+	case key.Protocol == protoUDP:
+		return 180 * time.Second
 	}
-	if replied {
-		return 600 * time.Second
+	return 600 * time.Second
+}
+
+func tcpTimeout(value abi.Flow) time.Duration {
+	switch abi.FlowState(value.State) {
+	case abi.FlowEstablished:
+		return 7440 * time.Second
+	case abi.FlowClosing:
+		return 120 * time.Second
+	case abi.FlowClosed:
+		if value.Flags&abi.FlowRst != 0 {
+			return 10 * time.Second
+		}
+		return 30 * time.Second
 	}
 	return 60 * time.Second
 }
