@@ -50,17 +50,21 @@ func (s *Subsystem) Flows(ctx context.Context) ([]Flow, error) {
 	return list.Flows, err
 }
 
-// SelectFlows reads the flow tables. What packets enter or close meanwhile may be missing.
+// SelectFlows reads the flow tables, and holds up nobody who changes them. What packets enter or close meanwhile may be missing.
 func (s *Subsystem) SelectFlows(ctx context.Context, q FlowQuery) (FlowList, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	out := FlowList{States: map[string]int{}, Workloads: map[string]int{}}
+	trimmed := false // out.Flows begins with as many as are asked for, sorted
 	err := s.eachFlow(ctx, q, func(f Flow) {
 		out.Total++
 		out.States[f.State]++
 		out.Workloads[f.Workload]++
-		if out.Flows = append(out.Flows, f); q.Limit > 0 && len(out.Flows) >= 2*q.Limit+walkRoom {
-			out.trim(q.Limit) // half a million flows are not to be held for the sake of a hundred
+		if trimmed && compareFlows(f, out.Flows[q.Limit-1]) > 0 {
+			return // behind all that were kept, and half a million are not to be held and sorted for the sake of a hundred
+		}
+		out.Flows = append(out.Flows, f)
+		if q.Limit > 0 && len(out.Flows) >= 2*q.Limit+walkRoom {
+			out.trim(q.Limit)
+			trimmed = len(out.Flows) == q.Limit
 		}
 	})
 	out.trim(q.Limit)
