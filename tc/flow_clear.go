@@ -2,7 +2,6 @@ package tc
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -75,12 +74,6 @@ func (f Flow) clear(maps map[string]*ebpf.Map) (found bool, err error) {
 
 // wireKey is the key of its translation: the flow as the uplink sees it.
 func (f Flow) wireKey() abi.FlowKey {
-	key, _ := table.NewFlowKey(f.Translated.Addr().As16(), f.Dst.As16(), networkOrder(f.Translated.Port()), networkOrder(f.DstPort),
-		f.Protocol, [3]uint8{})
+	key, _ := abi.KeyOf(f.Translated.Addr(), f.Dst, f.Translated.Port(), f.DstPort, f.Protocol)
 	return key
-}
-
-func networkOrder(port uint16) (out [2]byte) {
-	binary.BigEndian.PutUint16(out[:], port)
-	return out
 }

@@ -74,8 +74,8 @@ func addr(text string) abi.Addr { return netip.MustParseAddr(text).As16() }
 func (x *tables) put(name, from, to string, protocol uint8, idle time.Duration, f abi.Flow) abi.FlowKey {
 	x.t.Helper()
 	src, dst := netip.MustParseAddrPort(from), netip.MustParseAddrPort(to)
-	key, opener := table.NewFlowKey(src.Addr().As16(), dst.Addr().As16(), networkOrder(src.Port()), networkOrder(dst.Port()), protocol, [3]uint8{})
-	f.Opener = opener
+	key, opener := abi.KeyOf(src.Addr(), dst.Addr(), src.Port(), dst.Port(), protocol)
+	f.Opener = uint8(opener)
 	f.LastNs = uint64(x.now - int64(idle))
 	f.SinceNs = f.LastNs - uint64(10*time.Second)
 	if err := x.on[name].Put(key, f); err != nil {
@@ -103,11 +103,16 @@ func nat(f abi.Flow, port uint16) abi.Flow {
 // translate enters the translation of a flow to 203.0.113.9:443.
 func (x *tables) translate(key abi.FlowKey, f abi.Flow, since uint64) abi.FlowKey {
 	x.t.Helper()
-	wire, _ := table.NewFlowKey(f.NatAddr, addr("203.0.113.9"), f.NatPort, networkOrder(443), protoTCP, [3]uint8{})
+	wire, _ := abi.KeyOf(netip.AddrFrom16(f.NatAddr), netip.MustParseAddr("203.0.113.9"), binary.BigEndian.Uint16(f.NatPort[:]), 443, protoTCP)
 	if err := x.on[table.Translations].Put(wire, abi.Translation{Inner: key, SinceNs: since, Addr: f.NatAddr, Port: f.NatPort}); err != nil {
 		x.t.Fatal(err)
 	}
 	return wire
+}
+
+func networkOrder(port uint16) (out [2]byte) {
+	binary.BigEndian.PutUint16(out[:], port)
+	return out
 }
 
 func state(s abi.FlowState) abi.Flow { return abi.Flow{State: uint8(s)} }

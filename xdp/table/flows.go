@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -49,6 +50,13 @@ type formerFlowKey struct {
 	Scope        [3]uint8
 }
 
+// today is the key of both directions, and which end of it sent the first packet.
+func (k formerFlowKey) today() (key abi.FlowKey, opener int) {
+	key, opener = abi.KeyOf(netip.AddrFrom16(k.Src), netip.AddrFrom16(k.Dst), binary.BigEndian.Uint16(k.Sport[:]), binary.BigEndian.Uint16(k.Dport[:]), k.Protocol)
+	key.Scope = k.Scope
+	return key, opener
+}
+
 type formerFlow struct {
 	LastNs uint64
 	Flags  uint32
@@ -84,8 +92,8 @@ func flowFrom1(e entry, now uint64) (entry, bool) {
 	if was.expired(key.Protocol, now) {
 		return entry{}, false
 	}
-	to, opener := NewFlowKey(key.Src, key.Dst, key.Sport, key.Dport, key.Protocol, key.Scope)
-	flow := abi.Flow{LastNs: was.LastNs, SinceNs: was.LastNs, Opener: opener, State: uint8(abi.FlowNew)}
+	to, opener := key.today()
+	flow := abi.Flow{LastNs: was.LastNs, SinceNs: was.LastNs, Opener: uint8(opener), State: uint8(abi.FlowNew)}
 	inside := e.pin == formerFlowsOut
 	if inside {
 		flow.Flags |= abi.FlowInside
@@ -106,28 +114,6 @@ func flowFrom1(e entry, now uint64) (entry, bool) {
 		at = Flows
 	}
 	return entry{sharedPins[at].pin, bytesOf(to), bytesOf(flow)}, true
-}
-
-// NewFlowKey is the key of a flow whose first packet went from src to dst, and which end sent that. Ports are in network
-// byte order. Ends are compared as the programs load them (struct flow_key).
-func NewFlowKey(src, dst abi.Addr, sport, dport [2]byte, protocol uint8, scope [3]uint8) (key abi.FlowKey, opener uint8) {
-	key = abi.FlowKey{Addr: [2]abi.Addr{src, dst}, Port: [2][2]byte{sport, dport}, Protocol: protocol, Scope: scope}
-	if endLess(dst, dport, src, sport) {
-		key.Addr[0], key.Addr[1] = dst, src
-		key.Port[0], key.Port[1] = dport, sport
-		return key, 1
-	}
-	return key, 0
-}
-
-func endLess(a abi.Addr, port [2]byte, b abi.Addr, other [2]byte) bool {
-	order := binary.NativeEndian
-	for i := 0; i < len(a); i += 8 {
-		if x, y := order.Uint64(a[i:]), order.Uint64(b[i:]); x != y {
-			return x < y
-		}
-	}
-	return order.Uint16(port[:]) < order.Uint16(other[:])
 }
 
 // freshTable is where a flow stands that is not proven.

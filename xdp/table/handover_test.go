@@ -163,12 +163,12 @@ func (e v1) put(g ground, out, in *ebpf.Map) (lastNs uint64) {
 // find looks a flow up as programs do, and says in which table it was.
 func (g ground) find(all map[string]*ebpf.Map, k formerFlowKey) (string, abi.Flow) {
 	g.t.Helper()
-	key, opener := NewFlowKey(k.Src, k.Dst, k.Sport, k.Dport, k.Protocol, k.Scope)
+	key, opener := k.today()
 	for _, name := range []string{Flows, FreshOut, FreshIn} {
 		var flow abi.Flow
 		err := all[name].Lookup(key, &flow)
 		if err == nil {
-			if flow.Opener != opener {
+			if int(flow.Opener) != opener {
 				g.t.Errorf("%+v: opened by end %d, want %d", k, flow.Opener, opener)
 			}
 			return name, flow
