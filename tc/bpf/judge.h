@@ -7,6 +7,7 @@
 
 #include "forward.h"
 #include "listen.h"
+#include "pace.h"
 
 static __always_inline __u32 workload_policy(const struct interface *in, bool egress)
 {
@@ -223,6 +224,7 @@ static __always_inline int walk_ingress(struct __sk_buff *skb, struct view *v, e
 
 	if (reason != REASON_NONE || !in)
 		return leave_with(v, reason);
+	mark_paced(skb, in, role);
 	prepare(skb, v, in, true);
 	local = bpf_map_lookup_elem(&self, &v->p.dst) || (v->p.family == 6 && is_link_local6(&v->p.dst));
 	reason = role == ROLE_WORKLOAD ? judge_workload(skb, v, in, local)
@@ -375,5 +377,5 @@ static __always_inline int egress(struct __sk_buff *skb, enum role role)
 {
 	struct view v = {};
 
-	return finish(skb, &v, walk_egress(skb, &v, role));
+	return finish(skb, &v, pace_what_passes(skb, &v, role, walk_egress(skb, &v, role)));
 }

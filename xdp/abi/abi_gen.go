@@ -13,6 +13,7 @@ const (
 	InterfaceSnat6      = 32
 	InterfaceSnatAll    = 64
 	InterfacePaced      = 128
+	InterfaceFq         = 128
 	FlowReplied         = 1
 	FlowClosing         = 2
 	MarkJudged          = 0x10000
@@ -98,6 +99,13 @@ const (
 	ListenerTimestamps  = 1
 	ListenerSACK        = 2
 	ListenerWindowScale = 4
+	PaceTickBits        = 6
+	PaceBurstNs         = 50000000
+	PaceHorizonNs       = 2000000000
+	MaxPacers           = 4096
+	PaceWays            = 4
+	PaceSets            = 16
+	PaceFlows           = 64
 	WatchWindowNs       = 100000000
 	EventPorts          = 1
 	EventFragment       = 2
@@ -469,6 +477,23 @@ type SYNListener struct {
 	Fresh       uint8  // those of this period
 	Refused     uint8  // those that its namespace is set not to take: Go's
 	_           [6]uint8
+}
+
+// PacerFlow is struct pacer_flow, 16 bytes.
+type PacerFlow struct {
+	Next uint64 // when the flow has had its share of all that it sent; past: it is idle, and anybody may have its place
+	Tag  uint32 // hash of the flow
+	_    uint32
+}
+
+// Pacer is struct pacer, 1064 bytes.
+type Pacer struct {
+	Next    uint64 // when the rate has room again
+	Active  uint64 // bits of the flows that were not idle when they were looked at last
+	Turn    uint64 // whose turn it is to be looked at
+	Dropped uint64 // packets
+	Marked  uint64 // packets: ECN, congestion experienced
+	Flow    [64]PacerFlow
 }
 
 // Hook is enum hook.
