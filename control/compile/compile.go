@@ -237,7 +237,7 @@ func (c *compiler) tc() tc.State {
 	for _, i := range c.cfg.Interfaces {
 		if role := tcRole(i.Role); role != tc.RoleNone && c.workloadOf(i.Name) == nil {
 			judge := i.Role == config.RoleTunnel || i.Role == config.RoleUplink && i.XDP == config.XDPNone
-			s.Interfaces = append(s.Interfaces, tc.Interface{Name: i.Name, Role: role, Judge: judge})
+			s.Interfaces = append(s.Interfaces, tc.Interface{Name: i.Name, Role: role, Judge: judge, FQ: c.keepsTimes(i.Name)})
 		}
 	}
 	for _, t := range c.cfg.Tunnels {
@@ -261,6 +261,7 @@ func (c *compiler) tc() tc.State {
 	slices.SortFunc(s.Interfaces, func(a, b tc.Interface) int { return compareNames(a.Name, b.Name) })
 	slices.SortFunc(g.Workloads, func(a, b tc.Workload) int { return compareNames(a.Name, b.Name) })
 	g.Strict = sortedPrefixes(g.Strict)
+	g.Paced = c.paced()
 	g.Limiters = c.limiters
 	s.Generation = g
 	return s

@@ -84,6 +84,7 @@ type Interface struct {
 	Addresses []netip.Prefix
 	XDP       XDPMode // XDPNone for every role but uplink
 	FailOpen  bool    // what the root does while its slot is empty
+	Bandwidth uint64  // of a downstream: bits per second that its hosts may send out by uplinks and tunnels; 0: any
 	Pos       Pos
 }
 
@@ -266,6 +267,7 @@ type Workload struct {
 	Addresses []netip.Addr // single addresses (/32, /128 in the file)
 	Ingress   RuleList
 	Egress    RuleList
+	Bandwidth uint64 // bits per second that it may send out by uplinks and tunnels; 0: any
 	Pos       Pos
 }
 

@@ -96,6 +96,9 @@ func Check(ctx context.Context, file, stateDir string) (Report, error) {
 	if facts.Host.Behind, err = host.WorkloadsBehind(ctx, compile.LooksBehind(cfg)); err != nil {
 		return r, err
 	}
+	if facts.Host.Queues, err = host.QueuesOf(ctx, compile.LooksAtQueues(cfg)); err != nil {
+		return r, err
+	}
 	receivers, err := host.ReceiversOf(ctx, compile.LooksAtTags(cfg))
 	if err != nil {
 		return r, err

@@ -30,6 +30,7 @@ type ledger struct {
 	Sysctls   []sysctlClaim  `json:"sysctls,omitempty"` // in the order of claiming
 	Inner     []innerClaim   `json:"inner_sysctls,omitempty"`
 	Tags      []tagClaim     `json:"vlan_offloads,omitempty"`
+	Qdiscs    []qdiscClaim   `json:"qdiscs,omitempty"`
 }
 
 // linkClaim holds by index: a link that was deleted and made again under its old name is not the one we changed.
@@ -120,7 +121,7 @@ func (l *ledger) sysctl(path string) *sysctlClaim {
 func (c routeClaim) key() routeKey { return routeKey{c.Table, c.Prefix, c.Metric} }
 
 func (l *ledger) empty() bool {
-	return len(l.Links)+len(l.Addresses)+len(l.Routes)+len(l.Sysctls)+len(l.Inner)+len(l.Tags) == 0
+	return len(l.Links)+len(l.Addresses)+len(l.Routes)+len(l.Sysctls)+len(l.Inner)+len(l.Tags)+len(l.Qdiscs) == 0
 }
 
 // loadLedger reads the file; a missing file and one of another boot or namespace are an empty ledger.
