@@ -108,6 +108,9 @@ func resolve(dir *pin.Dir, reasons *ebpf.Map, want State) (*links, error) {
 		if i.Judge {
 			entry.Flags |= abi.InterfaceJudge
 		}
+		if i.Stack {
+			entry.Flags |= abi.InterfaceStack
+		}
 		if device.EncapType != "ether" {
 			entry.Flags |= abi.InterfaceL3
 		}

@@ -36,6 +36,8 @@ type Interface struct {
 	Role Role
 	// Judge makes the ingress hook judge policy.ingress: for tunnels, and for uplinks that XDP does not guard.
 	Judge bool
+	// Stack leaves a workload's packets to the kernel once they are judged: path: stack.
+	Stack bool
 }
 
 // Matrix says which roles may forward to which: Matrix[from][to].

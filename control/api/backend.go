@@ -17,6 +17,8 @@ type Backend interface {
 	Explain(ctx context.Context, r ExplainRequest) (Explanation, error)
 	Ban(ctx context.Context, r BanRequest) ([]Ban, error)
 	Unban(ctx context.Context, r UnbanRequest) ([]Ban, error)
+	AddWorkloads(ctx context.Context, r WorkloadAdd) ([]WorkloadChange, error)
+	DeleteWorkloads(ctx context.Context, r WorkloadDelete) ([]WorkloadChange, error)
 	ClearCounters(ctx context.Context, r ClearCountersRequest) (Cleared, error)
 	// Monitor calls each, one at a time, until ctx ends, which is no error, or each returns one. The first event comes
 	// at once.
@@ -39,7 +41,7 @@ var Nouns = []struct{ Name, Help string }{
 	{"drops", "what was dropped where, and why"},
 	{"reasons", "every verdict by reason, passes included"},
 	{"sets", "named sets and their sizes"},
-	{"workloads", "workloads and their addresses"},
+	{"workloads", "workloads: where they came from, whether they are attached, traffic"},
 	{"flows", "tracked flows"},
 	{"bgp", "sessions"},
 	{"routes", "routes learned from neighbors"},

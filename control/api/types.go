@@ -147,16 +147,6 @@ type Set struct {
 	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
 }
 
-// Workload is one workload.
-type Workload struct {
-	Name      string       `json:"name"`
-	Interface string       `json:"interface"`
-	Present   bool         `json:"present"`
-	Addresses []netip.Addr `json:"addresses"`
-	Ingress   string       `json:"ingress_default"`
-	Egress    string       `json:"egress_default"`
-}
-
 // Flow is one tracked flow, in the direction of its first packet.
 type Flow struct {
 	Origin      string  `json:"origin"` // inside, outside: who opened it

@@ -24,7 +24,10 @@ var (
 // compiler gathers what every part of the work needs.
 type compiler struct {
 	cache    *Cache
-	cfg      *config.Config
+	cfg      *config.Config // the file's, with the added workloads behind its own
+	ofFile   int            // workloads before the added ones
+	accepted bool           // Runtime.Accepted
+	refused  []Refused
 	facts    Facts
 	ids      *idAllocator
 	self     []netip.Addr
@@ -66,8 +69,10 @@ func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
 func (k *Cache) Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	c := &compiler{cache: k, cfg: cfg, facts: facts, ids: newIDAllocator(rt), watched: rt.Watched,
-		now: resolution{policies: map[string]resolvedRules{}, sets: map[string]resolvedSet{}, links: map[string]int{}, workloads: cfg.Workloads}}
+	c := &compiler{cache: k, accepted: rt.Accepted, facts: facts, ids: newIDAllocator(rt), watched: rt.Watched,
+		now: resolution{policies: map[string]resolvedRules{}, sets: map[string]resolvedSet{}, links: map[string]int{}}}
+	c.merge(cfg, rt.Workloads)
+	c.now.workloads = c.cfg.Workloads
 	c.sameIDs = sameMap(k.last.ids, rt.RuleIDs) || c.ids.keeps(k.last.ids)
 	c.findInterfaces()
 	c.findWorkloads()
@@ -95,7 +100,7 @@ func (k *Cache) Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, 
 		return nil, c.errs
 	}
 	d.RuleIDs = c.ids.result()
-	d.Warnings = c.warn
+	d.Warnings, d.Refused, d.Config = c.warn, c.refused, c.cfg
 	c.now.ids = d.RuleIDs
 	k.last = c.now
 	return d, nil
@@ -140,8 +145,7 @@ func (c *compiler) findWorkloads() {
 		case link == nil:
 			c.warn = append(c.warn, "workload "+w.Name+": interface "+w.Interface+" is not there yet; it is attached when it appears")
 		case link.PeerHere:
-			c.fail(w.Pos, fmt.Sprintf("workloads[%d].interface", n), "both ends of the veth "+w.Interface+" are in this namespace",
-				"move the other end into the workload's own namespace")
+			c.refuse(n, "both ends of the "+link.Kind+" "+w.Interface+" are in this namespace", "move the other end into the workload's own namespace")
 		default:
 			c.present = append(c.present, w)
 		}
@@ -252,7 +256,7 @@ func (c *compiler) tc() tc.State {
 		if link := c.link(w.Interface); link == nil || link.PeerHere {
 			continue
 		}
-		s.Interfaces = append(s.Interfaces, tc.Interface{Name: w.Interface, Role: tc.RoleWorkload})
+		s.Interfaces = append(s.Interfaces, tc.Interface{Name: w.Interface, Role: tc.RoleWorkload, Stack: w.Path == config.PathStack})
 		g.Workloads = append(g.Workloads, tc.Workload{
 			Name: w.Name, Interface: w.Interface, Addresses: sortedAddrs(w.Addresses),
 			Ingress: c.rules.workloads[n].ingress, Egress: c.rules.workloads[n].egress,

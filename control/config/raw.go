@@ -154,6 +154,7 @@ type rawWorkload struct {
 	Ingress   rawRules                 `key:"ingress"`
 	Egress    rawRules                 `key:"egress"`
 	SNAT      val[snat]                `key:"snat"`
+	Path      pick[Path]               `key:"path"`
 }
 
 type rawConntrack struct {

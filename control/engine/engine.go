@@ -205,7 +205,9 @@ func (e *Engine) compile(ctx context.Context, t *target) (*compile.Desired, erro
 	if err != nil {
 		return nil, fmt.Errorf("collecting facts: %w", err)
 	}
-	return e.opts.Compile(t.content.Config, e.ids.runtime(e.clock.Now()), facts)
+	rt := e.ids.runtime(e.clock.Now())
+	rt.Accepted = t.number != 0 // a candidate has none yet
+	return e.opts.Compile(t.content.Config, rt, facts)
 }
 
 // keepRuleIDs makes the ids of d the current ones, on the disk first.
