@@ -151,4 +151,4 @@ func policyText(fate string, rules int) string {
 	return fmt.Sprintf("%s after %d rules", fate, rules)
 }
 
-func trafficText(t api.Traffic) string { return fmt.Sprintf("%d (%s)", t.Packets, bytesText(t.Bytes)) }
+func trafficText(t api.Traffic) string { return fmt.Sprintf("%d (%s)", t.Packets, bytesText(int64(t.Bytes))) }
