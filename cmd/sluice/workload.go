@@ -38,6 +38,9 @@ workloads of the live file.`,
   sluice workload add vpn --interface veth-vpn --address 10.0.1.11 --path stack`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if spec.Interface == "" || len(spec.Addresses) == 0 {
+				return usageError{fmt.Errorf("say its --interface and its --address; see `%s --help`", cmd.CommandPath())}
+			}
 			spec.Name = args[0]
 			if policy != "" {
 				text, err := readPolicy(policy)
@@ -59,8 +62,6 @@ workloads of the live file.`,
 	flags.StringVar(&spec.SNAT, "snat", "", "auto, none or an `ADDRESS` of the node")
 	flags.StringVar(&spec.Path, "path", "", "`PATH`: redirect or stack, which the host's own netfilter rules see")
 	flags.StringVar(&policy, "policy", "", "the `FILE` of its policy; - is standard input")
-	_ = cmd.MarkFlagRequired("interface")
-	_ = cmd.MarkFlagRequired("address")
 	return cmd
 }
 

@@ -52,11 +52,11 @@ func NewBeside(c *Config) *Beside {
 	return x
 }
 
-// Parse reads a workload as if it stood in the file: its rules may name the file's sets and workloads, and what clashes
-// with the file is an error. An error is of type Errors; one of a value outside of Policy has no place but its path.
+// Parse reads a workload as if it stood in the file: its rules may name the file's sets and workloads. An error is of type
+// Errors; one of a value outside of Policy has no place but its path. What it claims is not compared: Clashes.
 func (x *Beside) Parse(src WorkloadSource) (Workload, error) {
 	r := newReader(newReport(src.File))
-	entry := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+	entry := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: nowhere}
 	said := map[string]bool{}
 	say := func(key string, value *yaml.Node) {
 		said[key] = true
@@ -64,7 +64,7 @@ func (x *Beside) Parse(src WorkloadSource) (Workload, error) {
 	}
 	say("name", word(src.Name))
 	say("interface", word(src.Interface))
-	addresses := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}
+	addresses := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Line: nowhere}
 	for _, a := range src.Addresses {
 		addresses.Content = append(addresses.Content, word(a))
 	}
@@ -84,19 +84,16 @@ func (x *Beside) Parse(src WorkloadSource) (Workload, error) {
 	}
 	b := newBuilder(r.report, &setReader{})
 	b.names, b.families, b.owners = maps.Clone(x.names), maps.Clone(x.families), maps.Clone(x.owners)
-	delete(b.names, src.Name) // Clashes says it better
+	delete(b.names, src.Name)
 	b.workloads(raw.Workloads.items)
 	for i := range b.cfg.Workloads {
 		w := &b.cfg.Workloads[i]
 		w.Ingress = b.rules(&item.Ingress, ofWorkload)
 		w.Egress = b.rules(&item.Egress, ofWorkload)
-		for _, clash := range x.cfg.Clashes(*w) {
-			b.list = append(b.list, clash.Error())
-		}
 		w.Added = true
 	}
 	for i := range b.list {
-		if b.list[i].Pos.Line == 0 { // of the request
+		if b.list[i].Pos.Line == nowhere { // of the request
 			b.list[i].Pos = Pos{}
 		}
 	}
@@ -106,7 +103,12 @@ func (x *Beside) Parse(src WorkloadSource) (Workload, error) {
 	return b.cfg.Workloads[0], nil
 }
 
-func word(s string) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s} }
+// nowhere is the line of what stands in no file; 0 would be a key that is not there.
+const nowhere = -1
+
+func word(s string) *yaml.Node {
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s, Line: nowhere}
+}
 
 // addPolicy puts the keys of a policy file into the entry.
 func (r *reader) addPolicy(entry *yaml.Node, policy []byte, said map[string]bool) {

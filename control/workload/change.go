@@ -157,7 +157,7 @@ func (l *List) with(now map[string]*Spec, r *request, cfg *config.Config) (map[s
 		}
 		if is != Unchanged {
 			next[s.Name] = &s
-			errs = append(errs, l.read.get(cfg, &s).Err)
+			errs = append(errs, l.wrong(cfg, &s))
 		}
 		r.outcomes = append(r.outcomes, Outcome{s.Name, is})
 	}
@@ -172,6 +172,22 @@ func (l *List) with(now map[string]*Spec, r *request, cfg *config.Config) (map[s
 		}
 	}
 	return next, errors.Join(errs...)
+}
+
+// wrong says what of a spec the file of now does not allow; config.Errors.
+func (l *List) wrong(cfg *config.Config, s *Spec) error {
+	a := l.read.get(cfg, s)
+	if a.Err != nil {
+		return a.Err
+	}
+	var errs config.Errors
+	for _, clash := range cfg.Clashes(a.Workload) {
+		errs = append(errs, clash.Error())
+	}
+	if len(errs) > 0 {
+		return errs
+	}
+	return nil
 }
 
 func unknown(name string, cfg *config.Config) error {
