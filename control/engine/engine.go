@@ -167,6 +167,9 @@ func (e *Engine) lock(ctx context.Context) error {
 	}
 }
 
+// Busy says that an operation runs.
+func (e *Engine) Busy() bool { return len(e.busy) > 0 }
+
 // release ends an operation after which Run has nothing new to wait for.
 func (e *Engine) release() { <-e.busy }
 
