@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"sluice/control/config"
 )
@@ -72,6 +73,29 @@ func (c *compiler) refuseAdded(a Added) {
 	for _, e := range list {
 		c.fail(e.Pos, e.Path, fmt.Sprintf("beside this file, workload %s, which was added by the API: %s", a.Name, e.Msg), hint)
 	}
+}
+
+// withoutBlamed gives the added workloads that errors of an accepted file are about these errors, so that the next compilation
+// refuses them and goes on with the rest. blamed: there was one.
+func (c *compiler) withoutBlamed(added []Added) (rest []Added, blamed bool) {
+	if !c.accepted {
+		return nil, false
+	}
+	rest = slices.Clone(added)
+	for n := c.ofFile; n < len(c.cfg.Workloads); n++ {
+		var errs config.Errors
+		for _, e := range c.errs {
+			if path := e.Path + "."; strings.HasPrefix(path, c.workloadPath(n)+".") || strings.HasPrefix(path, fmt.Sprintf("workloads[%d].", n)) {
+				errs = append(errs, e)
+			}
+		}
+		if len(errs) == 0 {
+			continue
+		}
+		i := slices.IndexFunc(rest, func(a Added) bool { return a.Name == c.cfg.Workloads[n].Name })
+		rest[i].Err, blamed = errs, true
+	}
+	return rest, blamed
 }
 
 // refuse leaves a workload out whose interface is of no use. It is an error of a file that somebody is about to apply, and

@@ -167,7 +167,9 @@ func TestWhatTheFileHasCannotBeAddedAndWhatWasAddedTheFileCannotClaim(t *testing
 		return
 	}
 	s.start()
-	add := func(words string) said { return s.sluice(append([]string{"workload", "add"}, strings.Fields(words)...)...) }
+	add := func(words string) said {
+		return s.sluice(append([]string{"workload", "add"}, strings.Fields(words)...)...)
+	}
 	s.says(add("web-1 --interface x --address 203.0.113.20"), 1, "the name web-1 belongs to workload web-1 of the file", "gateway.yaml:")
 	s.says(add("a --interface web-1 --address 203.0.113.20"), 1, "the interface web-1 belongs to workload web-1 of the file")
 	s.says(add("a --interface x --address 203.0.113.10"), 1, "the address 203.0.113.10 belongs to workload web-1 of the file")
@@ -189,7 +191,7 @@ func TestWhatTheFileHasCannotBeAddedAndWhatWasAddedTheFileCannotClaim(t *testing
 	good := s.file
 	for claim, want := range map[string]string{
 		"web-2, interface: veth-y, addresses: [203.0.113.30]": "the name web-2 belongs to workload web-2, which was added by the API",
-		"c, interface: web-2, addresses: [203.0.113.30]": "the interface web-2 belongs to workload web-2",
+		"c, interface: web-2, addresses: [203.0.113.30]":      "the interface web-2 belongs to workload web-2",
 		"c, interface: veth-y, addresses: [203.0.113.11]":     "the address 203.0.113.11 belongs to workload web-2",
 	} {
 		s.write(edited(t, good, "workloads:\n", "workloads:\n  - {name: "+claim+"}\n"))
