@@ -125,6 +125,9 @@ func resolve(dir *pin.Dir, reasons *ebpf.Map, want State) (*links, error) {
 		if slices.ContainsFunc(want.Generation.Paced, func(p Paced) bool { return p.Interface == i.Name }) {
 			entry.Flags |= abi.InterfacePaced
 		}
+		if i.Stack {
+			entry.Flags |= abi.InterfaceStack
+		}
 		if device.EncapType != "ether" {
 			entry.Flags |= abi.InterfaceL3
 		}

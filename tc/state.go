@@ -38,6 +38,8 @@ type Interface struct {
 	Judge bool
 	// FQ says of an uplink that its qdisc keeps departure times: what is paced waits there. Elsewhere it is dropped.
 	FQ bool
+	// Stack leaves a workload's packets to the kernel once they are judged: path: stack.
+	Stack bool
 }
 
 // Matrix says which roles may forward to which: Matrix[from][to].

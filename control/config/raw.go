@@ -161,6 +161,7 @@ type rawWorkload struct {
 	Egress    rawRules                 `key:"egress"`
 	SNAT      val[snat]                `key:"snat"`
 	Bandwidth rawBandwidth             `key:"bandwidth"`
+	Path      pick[Path]               `key:"path"`
 }
 
 type rawConntrack struct {

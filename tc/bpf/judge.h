@@ -56,9 +56,9 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 		skb->mark &= ~MARK_OURS;
 	if (!on)
 		return REASON_INTERNAL;
-	if (at_ingress && (on->flags & INTERFACE_PACED)) /* it may leave by a redirect or through the stack */
-		skb->mark |= MARK_PACED;
 	from_workload = at_ingress && on->role == ROLE_WORKLOAD;
+	if ((from_workload || (at_ingress && on->role == ROLE_DOWNSTREAM)) && (on->flags & INTERFACE_PACED))
+		skb->mark |= MARK_PACED; /* it may leave by a redirect or through the stack */
 	v->slot = on->slot;
 	v->l3 = is_l3(on);
 	if (is_vlan_child(skb))
