@@ -2,6 +2,7 @@ package netns
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -47,6 +48,11 @@ func newPath(t *testing.T, o pathOptions) *pathSite {
 	p.wireLAN()
 	if o.mtu != 0 {
 		p.setMTU(o.mtu)
+	}
+	for _, ns := range p.Namespaces() { // ICMP errors come one by one, but a test's come at once
+		if err := errors.Join(ns.Sysctl("net/ipv4/icmp_ratelimit", "0"), ns.Sysctl("net/ipv6/icmp/ratelimit", "0")); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, words := range []string{"203.0.113.0/24 via 198.18.0.2", "2001:db8:100::/48 via 2001:db8::2",
 		"198.18.4.0/24 via 198.18.0.2", "2001:db8:4::/64 via 2001:db8::2"} {
