@@ -112,15 +112,19 @@ static __always_inline long redirect_to_next_hop(const struct bpf_fib_lookup *fi
 	return bpf_redirect_neigh(fib->ifindex, &hop, sizeof(hop), 0);
 }
 
-/* Asks the routing table. Returns REASON_NONE with the next hop in fib, or why the packet leaves. */
+/*
+ * Asks the routing table. Returns REASON_NONE with the next hop in fib, or why the packet leaves. A next hop whose neighbor
+ * is not known is in fib as well: the kernel finds it, and tells the sender when there is none, which a redirect does not.
+ */
 static __always_inline enum reason find_route(struct __sk_buff *skb, const struct packet *p,
 					      struct bpf_fib_lookup *fib)
 {
 	fib_question(skb, p, fib);
-	switch (bpf_fib_lookup(skb, fib, sizeof(*fib), BPF_FIB_LOOKUP_SKIP_NEIGH)) {
+	switch (bpf_fib_lookup(skb, fib, sizeof(*fib), 0)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
-	case BPF_FIB_LKUP_RET_NO_NEIGH:
 		return REASON_NONE;
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+		return REASON_STACK_NEIGHBOUR;
 	case BPF_FIB_LKUP_RET_BLACKHOLE:
 		return REASON_NO_ROUTE;
 	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
@@ -152,7 +156,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct view *v, enum r
 	__u32 ifindex;
 
 	reason = find_route(skb, &v->p, &fib);
-	if (reason != REASON_NONE)
+	if (reason != REASON_NONE && reason != REASON_STACK_NEIGHBOUR)
 		return leave_with(v, reason);
 	ifindex = fib.ifindex;
 	out = bpf_map_lookup_elem(&interfaces, &ifindex);
@@ -167,6 +171,8 @@ static __always_inline int forward(struct __sk_buff *skb, struct view *v, enum r
 		return leave_with(v, REASON_STACK_TTL);
 	if (!fits(skb, &v->p, ifindex))
 		return leave_with(v, REASON_STACK_MTU);
+	if (reason != REASON_NONE && !(out->flags & INTERFACE_L3)) /* which has no neighbors */
+		return leave_with(v, reason);
 	if (!decrement_ttl(skb, &v->p))
 		return leave_with(v, REASON_STACK_FRAGMENTED);
 	skb->mark |= MARK_JUDGED;
