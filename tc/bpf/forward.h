@@ -35,14 +35,39 @@ static __always_inline bool decrement_ttl(struct __sk_buff *skb, const struct pa
 				    BPF_F_RECOMPUTE_CSUM);
 }
 
-/* Whether every packet that this skb will become fits an interface. A GSO skb is judged by its segments. */
+/* The length of the largest packet that this skb becomes, as routes count it: without the link's header. */
+static __always_inline __u32 segment_len(struct __sk_buff *skb, const struct packet *p)
+{
+	__u32 header = 8; /* UDP */
+	__u8 offset;
+
+	if (!skb->gso_size)
+		return p->l3_len;
+	if (p->protocol == IPPROTO_TCP && !bpf_skb_load_bytes(skb, p->l4 + 12, &offset, 1))
+		header = (offset >> 4) * 4;
+	if (p->family == 6 && p->l3_len > sizeof(struct ipv6hdr) + 0xffff)
+		header -= 8; /* the jumbogram's, which no segment has */
+	return p->l4 - p->l3 + header + skb->gso_size;
+}
+
+/*
+ * Whether every packet that this skb becomes fits an interface. The kernel's own look at segments takes a jumbogram's header
+ * for a part of them.
+ */
 static __always_inline bool fits(struct __sk_buff *skb, const struct packet *p, __u32 ifindex)
 {
-	__u32 len = skb->gso_size
-			    ? 0
-			    : p->l3_len; /* 0: the kernel looks for itself, the only way it takes segments */
+	__u32 mtu = 0;
 
-	return !bpf_check_mtu(skb, ifindex, &len, 0, skb->gso_size ? BPF_MTU_CHK_SEGS : 0);
+	return bpf_check_mtu(skb, ifindex, &mtu, 0, 0) >= 0 && segment_len(skb, p) <= mtu;
+}
+
+/*
+ * Options are written on the way (record route, timestamp), or choose it: a router refuses those (RFC 7126 section 4.3).
+ * Later fragments, whose transport header is nowhere, have no more than a copy.
+ */
+static __always_inline bool has_options(const struct packet *p)
+{
+	return p->family == 4 && p->l4 > p->l3 + sizeof(struct iphdr);
 }
 
 /* Left to the kernel, after our judgement: its egress hook need not judge again. */
@@ -60,6 +85,8 @@ static __always_inline int deliver(struct __sk_buff *skb, struct view *v, const 
 {
 	if (v->p.ttl <= 1)
 		return leave_judged(skb, v, REASON_STACK_TTL);
+	if (has_options(&v->p))
+		return leave_judged(skb, v, REASON_STACK_OPTIONS);
 	if (!fits(skb, &v->p, to->ifindex))
 		return leave_judged(skb, v, REASON_STACK_MTU);
 	if (l3)
@@ -68,19 +95,6 @@ static __always_inline int deliver(struct __sk_buff *skb, struct view *v, const 
 		return leave_judged(skb, v, REASON_STACK_FRAGMENTED);
 	v->ifindex = to->ifindex;
 	return leave(v, REASON_DELIVERED, bpf_redirect_peer(to->ifindex, 0));
-}
-
-/* The length of the largest packet that this skb becomes, as routes count it: without the link's header. */
-static __always_inline __u32 segment_len(struct __sk_buff *skb, const struct packet *p)
-{
-	__u32 header = 8; /* UDP */
-	__u8 offset;
-
-	if (!skb->gso_size)
-		return p->l3_len;
-	if (p->protocol == IPPROTO_TCP && !bpf_skb_load_bytes(skb, p->l4 + 12, &offset, 1))
-		header = (offset >> 4) * 4;
-	return p->l4 - p->l3 + header + skb->gso_size;
 }
 
 static __always_inline void fib_question(struct __sk_buff *skb, const struct packet *p,
@@ -160,7 +174,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct view *v, enum r
 		return leave_with(v, reason);
 	ifindex = fib.ifindex;
 	out = bpf_map_lookup_elem(&interfaces, &ifindex);
-	if (!excused(v) && !may_forward(from, out ? out->role : ROLE_NONE))
+	if (!permitted(skb, v, from, out ? out->role : ROLE_NONE))
 		return leave_with(v, REASON_FORWARD_DENIED);
 	if (!out)
 		return leave_with(v, REASON_STACK_UNMANAGED);
@@ -169,6 +183,8 @@ static __always_inline int forward(struct __sk_buff *skb, struct view *v, enum r
 		return leave_with(v, REASON_STACK_FORWARD);
 	if (v->p.ttl <= 1)
 		return leave_with(v, REASON_STACK_TTL);
+	if (has_options(&v->p))
+		return leave_with(v, REASON_STACK_OPTIONS);
 	if (!fits(skb, &v->p, ifindex))
 		return leave_with(v, REASON_STACK_MTU);
 	if (reason != REASON_NONE && !(out->flags & INTERFACE_L3)) /* which has no neighbors */

@@ -121,6 +121,14 @@ static __always_inline bool excused(const struct view *v)
 	return v->reply || v->related;
 }
 
+/* Whether the matrix lets the packet pass, or its flow excuses it. */
+static __always_inline bool permitted(struct __sk_buff *skb, const struct view *v, __u32 from, __u32 to)
+{
+	if (may_forward(from, to))
+		return true;
+	return v->p.flags & PACKET_FRAGMENT ? excuse_fragment(skb, &v->p, excused(v)) : excused(v);
+}
+
 /* What a policy, or a stage before it, has said of a packet: with fragments: track later fragments follow the first. */
 static __always_inline enum reason judged(struct __sk_buff *skb, struct view *v, __u32 policy,
 					  enum reason reason)

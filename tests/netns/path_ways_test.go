@@ -126,17 +126,22 @@ func (p *pathSite) startIperfServers() {
 				continue
 			}
 			started[server] = true
-			if _, err := w.to.Command("iperf3-"+server.String(), "iperf3", "-s", "-B", server.String()); err != nil {
-				p.t.Fatalf("iperf3 (package iperf3): %v", err)
-			}
-			eventually(p.t, func() error {
-				if !strings.Contains(p.must(w.to, "ss -Hltn"), netip.AddrPortFrom(server, 5201).String()+" ") {
-					return fmt.Errorf("iperf3 does not listen at %s", server)
-				}
-				return nil
-			})
+			p.startIperfServer(w.to, server, 5201)
 		}
 	}
+}
+
+func (p *pathSite) startIperfServer(ns *lab.Namespace, at netip.Addr, port uint16) {
+	p.t.Helper()
+	if _, err := ns.Command(fmt.Sprintf("iperf3-%s-%d", at, port), "iperf3", "-s", "-B", at.String(), "-p", fmt.Sprint(port)); err != nil {
+		p.t.Fatalf("iperf3 (package iperf3): %v", err)
+	}
+	eventually(p.t, func() error {
+		if !strings.Contains(p.must(ns, "ss -Hltn"), netip.AddrPortFrom(at, port).String()+" ") {
+			return fmt.Errorf("iperf3 does not listen at %s", at)
+		}
+		return nil
+	})
 }
 
 // ran is the part of iperf3's report that is asked about. Of what was received, both directions have a sum.
