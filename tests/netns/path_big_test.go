@@ -39,10 +39,15 @@ func TestBuffersBeyond64KBPass(t *testing.T) {
 	p.startIperfServers()
 	for _, w := range p.ways() {
 		for _, server := range w.servers() {
+			if server.Is6() && (w.from == p.Client || w.to == p.Client) {
+				continue // the ToR is a kernel that takes the jumbogram's header for a part of each segment, up to 6.18
+			}
 			what := fmt.Sprintf("%s, %s", w.name, server)
 			n := p.redirects(what, func() { p.iperf(what, w.from, server, "-n", "20M", "-w", "6M") }, w.want)
 			key := "tc " + w.ingress + " " + w.want[0][len("tc "+w.ingress+" "):]
-			t.Logf("%s: %d bytes in the mean", what, n.bytes[key]/max(n.packets[key], 1))
+			if mean := n.bytes[key] / max(n.packets[key], 1); w.ingress != "eth0" && mean <= 1<<16 {
+				t.Errorf("%s: %d bytes in the mean, want buffers beyond 64 KB", what, mean)
+			}
 		}
 	}
 	// And what the box itself sends.
