@@ -63,6 +63,8 @@ const (
 	ConditionInSync   = "InSync"       // looked at after the last change: every Diff was empty
 	ConditionChecks   = "ChecksPassed" // of the live revision: as it was looked at while it was pending
 	ConditionSetFiles = "SetFilesRead" // every watched set file was good when last read; SetCondition's
+	// ConditionConntrack: flows run out of room, or are about to; SetCondition's.
+	ConditionConntrack = "ConntrackPressure"
 )
 
 // report is the part of Status that operations write, with Engine.mu held.
