@@ -49,6 +49,7 @@ type Generation struct {
 	Ingress   classify.Policy // judges what enters by tunnels; XDP judged the uplinks' packets already
 	Egress    classify.Policy // what the node itself originates, at uplink egress
 	Workloads []Workload      // sorted by name
+	LANs      []LAN           // sorted by interface; those that have a policy
 	Matrix    Matrix
 	Strict    []netip.Prefix     // plaintext to these is dropped at uplink egress
 	Limiters  []classify.Limiter // rules with Limit name theirs by index
@@ -57,6 +58,14 @@ type Generation struct {
 	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
 	// of the content.
 	Tables *classify.Tables `json:"-"`
+}
+
+// LAN is an interface of role downstream with policies: Ingress judges what goes to it, Egress what its hosts send. One
+// without an entry takes and sends what the matrix allows.
+type LAN struct {
+	Interface string
+	Ingress   classify.Policy
+	Egress    classify.Policy
 }
 
 // Workload is a namespace behind a veth. Its ingress policy judges what is delivered to it, its egress policy what

@@ -39,6 +39,12 @@ type rawInterface struct {
 	MTU       num[mtu]                 `key:"mtu"`
 	Addresses list[val[addressPrefix]] `key:"addresses"`
 	XDP       rawXDP                   `key:"xdp"`
+	Parent    val[linkName]            `key:"parent"`
+	VLAN      num[vlanID]              `key:"vlan"`
+	Members   list[val[linkName]]      `key:"members"`
+	LACP      pick[LACP]               `key:"lacp"`
+	Ingress   rawRules                 `key:"ingress"`
+	Egress    rawRules                 `key:"egress"`
 }
 
 type rawXDP struct {
