@@ -45,7 +45,7 @@ type compiler struct {
 type policies struct {
 	failsafe, system, ingress, egress classify.Policy
 	workloads                         []workloadPolicies
-	lans                              []tc.LAN // those that have some, sorted by interface
+	lans                              []tc.LAN           // those that have some, sorted by interface
 	shared                            []classify.Limiter // those of ingress
 }
 
