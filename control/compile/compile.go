@@ -213,6 +213,7 @@ func (c *compiler) xdp() xdp.State {
 		FlowSlots: c.cfg.Conntrack.MaxEntries,
 		RuleSlots: c.ids.slots(),
 		Sockets:   c.sockets(),
+		Children:  c.children(),
 
 		SYNListeners: c.cookies.listeners,
 		Refuses:      c.cookies.refuses,

@@ -223,6 +223,12 @@ type Workload struct {
 	Index   uint32 // its policies are POLICY_WORKLOADS + 2 * index (ingress) and + 1 (egress)
 }
 
+// VLANChild is struct vlan_child, 8 bytes.
+type VLANChild struct {
+	Ifindex uint32 // where they come in
+	VLAN    uint32 // outermost id
+}
+
 // Explanation is struct explanation, 24 bytes.
 type Explanation struct {
 	Reason  uint32 // enum reason

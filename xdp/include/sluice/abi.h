@@ -123,6 +123,12 @@ struct workload {
 	__u32 index;   /* its policies are POLICY_WORKLOADS + 2 * index (ingress) and + 1 (egress) */
 };
 
+/* Frames of a VLAN that Sluice made an interface for, on an interface where XDP runs: they are judged at that one. */
+struct vlan_child {
+	__u32 ifindex; /* where they come in */
+	__u32 vlan;    /* outermost id */
+};
+
 /* ---- explain: what the twin writes instead of counting ---- */
 
 struct explanation {
