@@ -167,7 +167,7 @@ static __always_inline int to_workload(struct __sk_buff *skb, struct view *v, co
 
 	if (role != ROLE_WORKLOAD && is_unroutable(skb, &v->p))
 		return leave_with(v, REASON_UNROUTABLE);
-	if (!excused(v) && !may_forward(role, ROLE_WORKLOAD))
+	if (!permitted(skb, v, role, ROLE_WORKLOAD))
 		return leave_with(v, REASON_FORWARD_DENIED);
 	reason = judge_flow(skb, v, POLICY_WORKLOADS + 2 * to->index, RECEIVER);
 	if (drops(reason))
@@ -357,7 +357,7 @@ static __always_inline int egress_forwarded(struct __sk_buff *skb, struct view *
 	/* Interfaces that the file does not name have no ingress hook of ours. The box's own may be a masquerade. */
 	if (owner && owner->ifindex != from_index)
 		return leave_with(v, REASON_MARTIAN_SOURCE);
-	if (!excused(v) && !may_forward(from_role, role))
+	if (!permitted(skb, v, from_role, role))
 		return leave_with(v, REASON_FORWARD_DENIED);
 	if (role == ROLE_WORKLOAD)
 		reason = judge_flow(skb, v, workload_policy(out, false), RECEIVER);
