@@ -15,7 +15,7 @@ func TestKernelWireGuard(t *testing.T) {
 	Run(t, Guest{
 		Package: guestPackage,
 		Modules: []string{"veth", "tun", "wireguard"},
-		Args:    []string{"-test.skip=Object|Tags"},
+		Args:    []string{"-test.skip=Object|Tags|Paced"},
 	})
 }
 
@@ -62,6 +62,12 @@ func TestVLANTags(t *testing.T) {
 		},
 		Args: []string{"-test.run=Tags"},
 	})
+}
+
+// TestPacing needs fq, which few kernels of test machines have.
+func TestPacing(t *testing.T) {
+	t.Parallel()
+	Run(t, Guest{Package: guestPackage, Modules: []string{"veth", "sch_fq"}, Args: []string{"-test.run=Paced"}})
 }
 
 func TestAGuestThatDoesNotEndInTimeIsKilled(t *testing.T) {
