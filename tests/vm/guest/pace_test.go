@@ -54,7 +54,10 @@ func (s *pacedSite) sends(t *testing.T, from *node, port int) *flow {
 		}
 	}()
 	from.do(t, func() (err error) { f.conn, err = net.Dial("tcp4", at); return err })
-	t.Cleanup(func() { f.conn.Close() })
+	t.Cleanup(func() {
+		f.conn.(*net.TCPConn).SetLinger(0) // or the kernel would go on with what it has
+		f.conn.Close()
+	})
 	go io.Copy(f.conn, endless{})
 	return f
 }
