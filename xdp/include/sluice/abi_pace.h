@@ -8,8 +8,10 @@
 /* Times are CLOCK_MONOTONIC in ticks of 1/64 ns, as those of limits. */
 #define PACE_TICK_BITS 6
 
-/* How far a flow may be ahead of its share while others wait, where no sender waits for it (or nobody keeps it: policing). */
+/* How far a flow may be ahead of its share while others wait, where its packets wait and no sender knows of it; */
 #define PACE_BURST_NS 50000000
+/* and where nothing waits (policing): as long as TCP sits still after a loss, so that it loses no more than that. */
+#define PACE_POLICED_NS 200000000
 /* How long a packet may wait where fq keeps it and its sender knows (the skb has its socket). fq refuses what is 10 s ahead. */
 #define PACE_HORIZON_NS 2000000000
 
