@@ -65,14 +65,15 @@ func TestVLANTags(t *testing.T) {
 }
 
 // TestPacing needs fq, which few kernels of test machines have, and time that passes evenly: the guest's clock counts its
-// instructions (2 ns each) and jumps while it is idle, whatever else this machine does.
+// instructions (4 ns each) and jumps while it is idle, whatever else this machine does.
 func TestPacing(t *testing.T) {
 	t.Parallel()
 	Run(t, Guest{
 		Package: guestPackage,
 		Modules: []string{"veth", "sch_fq"},
-		Devices: []string{"-icount", "shift=1,sleep=off"},
+		Devices: []string{"-icount", "shift=2,sleep=off"},
 		Args:    []string{"-test.run=Paced"},
+		Timeout: 15 * time.Minute,
 	})
 }
 

@@ -92,7 +92,7 @@ func (s *pacedSite) blast(t *testing.T, from *node, sockets int) *flow {
 		t.Cleanup(func() { conn.Close() })
 		go func() {
 			packet := make([]byte, 1472)
-			// Together twice the rate of the test: the one CPU is emulated, and others need it too.
+			// Together four times the rate of the test: the one CPU is emulated, and others need it too.
 			tick := time.NewTicker(5 * time.Millisecond)
 			defer tick.Stop()
 			for {
@@ -101,7 +101,7 @@ func (s *pacedSite) blast(t *testing.T, from *node, sockets int) *flow {
 					return
 				case <-tick.C:
 				}
-				for range 4 / sockets {
+				for range 8 / sockets {
 					conn.SetWriteDeadline(time.Now().Add(time.Millisecond))
 					conn.Write(packet)
 				}
@@ -171,10 +171,9 @@ func TestPacedWorkloads(t *testing.T) {
 	s.lan.answers(t, outside4)
 	t.Run("one TCP flow has the rate and loses nothing", func(t *testing.T) { s.oneFlow(t, rate) })
 	t.Run("four TCP flows share it", func(t *testing.T) { s.fourFlows(t, rate) })
-	t.Run("beside a blaster of a workload, whose sockets wait", func(t *testing.T) { s.besideABlaster(t, s.workload, "wl1", rate, 0.95) })
-	// Whoever the stack forwards for is gone from its packets, and nobody sends the lost ones again: what this machine does not
-	// send in time is lost to the rate.
-	t.Run("beside a blaster of a LAN, whose packets nobody holds", func(t *testing.T) { s.besideABlaster(t, s.lan, "lan", rate, 0.7) })
+	t.Run("beside a blaster of a workload, whose sockets wait", func(t *testing.T) { s.besideABlaster(t, s.workload, "wl1", rate, 0.75) })
+	// A blaster sends when its clock ticks, and what it misses is lost to the rate: that TCP has all of it is seen above.
+	t.Run("beside a blaster of a LAN, whose packets nobody holds", func(t *testing.T) { s.besideABlaster(t, s.lan, "lan", rate, 0.75) })
 
 	s.box.do(t, func() error { return s.host.Down(context.Background()) })
 	if got := s.qdiscs(t, "up0"); got != "noqueue" {
@@ -219,10 +218,10 @@ func (s *pacedSite) besideABlaster(t *testing.T, from *node, link string, rate, 
 	const datagram = frameBytes / 1472.
 	idle := median(s.pings(t, from, 20))
 	blaster := s.blast(t, from, 2)
-	over(time.Second, blaster)
+	t.Logf("the first second of the blaster: %.3f of the rate", over(time.Second, blaster)[0]*datagram/rate)
 	alone := over(2*time.Second, blaster)[0] * datagram / rate
 	var backlog time.Duration
-	for range 3 {
+	for range 2 {
 		backlog = max(backlog, s.pacing(t, link).Backlog)
 	}
 	busy := median(s.pings(t, from, 50))
