@@ -2,244 +2,347 @@ package progruntc_test
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
-	"io/fs"
 	"net/netip"
-	"os"
-	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"sluice/tc"
+	"sluice/xdp"
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
 	"sluice/xdp/pin"
-	"sluice/xdp/table"
 )
 
-// formerFlow is a flow as the tables of layout version 1 hold it: in the direction of its first packet.
-type formerFlow struct {
-	table, from, to string
-	idle            time.Duration
-	flags           uint32 // 1: replied, 2: closing
-}
+// flowTables are the pins of the three, in the order in which a flow is looked up.
+var flowTables = []string{"flows", "fresh-out", "fresh-in"}
 
-func (f formerFlow) put(t *testing.T, m *ebpf.Map) {
+func (s *site) flowTable(t testing.TB, name string) *ebpf.Map {
 	t.Helper()
-	src, dst := netip.MustParseAddrPort(f.from), netip.MustParseAddrPort(f.to)
-	from, to := src.Addr().As16(), dst.Addr().As16()
-	key := slices.Concat(from[:], to[:])
-	key = binary.BigEndian.AppendUint16(key, src.Port())
-	key = binary.BigEndian.AppendUint16(key, dst.Port())
-	key = append(key, unix.IPPROTO_TCP, 0, 0, 0)
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		t.Fatal(err)
-	}
-	value := binary.NativeEndian.AppendUint64(nil, uint64(now.Nano()-int64(f.idle)))
-	value = binary.NativeEndian.AppendUint32(value, f.flags)
-	if err := m.Put(key, append(value, 0, 0, 0, 0)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// formerSite leaves the pins as a binary of layout version 1 does: its tables, and programs in the slots that use them.
-func (s *site) formerSite(t *testing.T) map[string]*ebpf.Map {
-	t.Helper()
-	if err := s.Down(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	dir, err := pin.Open(s.dir)
+	m, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath(name, 2), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tables := map[string]*ebpf.Map{}
-	for _, name := range []string{"flows-out", "flows-in"} {
-		m, err := dir.StateMap(&ebpf.MapSpec{Type: ebpf.LRUHash, KeySize: 40, ValueSize: 16, MaxEntries: 4096}, name, 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { m.Close() })
-		tables[name] = m
-	}
-	for kind, attach := range map[string]ebpf.AttachType{"tcx-ingress": ebpf.AttachTCXIngress, "tcx-egress": ebpf.AttachTCXEgress} {
-		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, AttachType: attach, License: "GPL", Instructions: asm.Instructions{
-			asm.LoadMapPtr(asm.R1, tables["flows-out"].FD()), asm.LoadMapPtr(asm.R1, tables["flows-in"].FD()), asm.Mov.Imm(asm.R0, -1), asm.Return(),
-		}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = dir.Switch(pin.Hook{Kind: kind, Interface: "uplink"}, p)
-		if err = errors.Join(err, p.Close()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return tables
+	t.Cleanup(func() { m.Close() })
+	return m
 }
 
-func TestAnUpgradeKeepsTheFlowsOfTheFormerLayout(t *testing.T) {
+// eachFlow calls f for every entry, of which it may change or delete that one.
+func (s *site) eachFlow(t testing.TB, f func(*ebpf.Map, abi.FlowKey, abi.Flow)) {
+	t.Helper()
+	for _, name := range flowTables {
+		m := s.flowTable(t, name)
+		found := map[abi.FlowKey]abi.Flow{}
+		var key abi.FlowKey
+		var flow abi.Flow
+		entries := m.Iterate()
+		for entries.Next(&key, &flow) {
+			found[key] = flow
+		}
+		for key, flow := range found {
+			f(m, key, flow)
+		}
+	}
+}
+
+// clearFlows forgets every flow.
+func (s *site) clearFlows(t *testing.T) {
+	t.Helper()
+	s.eachFlow(t, func(m *ebpf.Map, key abi.FlowKey, _ abi.Flow) {
+		if err := m.Delete(key); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if flows, err := s.Flows(context.Background()); err != nil || len(flows) != 0 {
+		t.Fatalf("flows %v: %v", flows, err)
+	}
+}
+
+// flow is the entry of a flow and the table in which it stands: "" where there is none. It stands in one alone.
+func (s *site) flow(t testing.TB, src string, sport uint16, dst string, dport uint16, protocol uint8) (where string, flow abi.Flow) {
+	t.Helper()
+	key, _ := abi.KeyOf(netip.MustParseAddr(src), netip.MustParseAddr(dst), sport, dport, protocol)
+	for _, name := range flowTables {
+		var found abi.Flow
+		if s.flowTable(t, name).Lookup(key, &found) != nil {
+			continue
+		}
+		if where != "" {
+			t.Errorf("the flow stands in %s and in %s", where, name)
+		}
+		where, flow = name, found
+	}
+	return where, flow
+}
+
+// web is a packet of a TCP flow that the outside opens to workload 1, or with w1 one that it opens itself.
+func web(flags string) step {
+	return step{at: "uplink ingress", line: "tcp 198.51.100.7:9999 > 10.0.1.10:80 flags=" + flags, reason: abi.ReasonDelivered, to: "wl1"}
+}
+
+func webReply(flags string) step {
+	return step{at: "wl1 ingress", line: "tcp 10.0.1.10:80 > 198.51.100.7:9999 flags=" + flags, reason: abi.ReasonForwarded, to: "uplink"}
+}
+
+func (st step) numbered(seq, ack uint32) step {
+	st.seq, st.ack = seq, ack
+	return st
+}
+
+func (st step) dropped(reason abi.Reason) step {
+	st.reason, st.to, st.rule = reason, "", 0
+	return st
+}
+
+func (s *site) webFlow(t testing.TB) (string, abi.Flow) {
+	t.Helper()
+	return s.flow(t, client4, 9999, w1v4, 80, 6)
+}
+
+func TestATCPFlowIsProvenByTheNumberThatOnlyItsOpenerCanKnow(t *testing.T) {
 	s := newSite(t)
-	tables := s.formerSite(t)
-	const replied, closing = 1, 2
-	for _, f := range []formerFlow{
-		{"flows-out", "10.0.1.10:40000", "198.51.100.7:443", 7000 * time.Second, replied}, // workload one's, idle for two hours
-		{"flows-out", "10.0.1.10:40001", "198.51.100.7:443", 7441 * time.Second, replied}, // and longer
-		{"flows-out", "10.0.1.10:40002", "198.51.100.7:443", 5 * time.Second, replied | closing},
-		{"flows-in", "198.51.100.7:5000", "10.0.1.10:8000", 100 * time.Second, replied}, // which no rule of today lets in
+	g := s.generation(t)
+	for _, test := range []struct {
+		name  string
+		steps []step
+		where string
+		state abi.FlowState
+	}{
+		{"a SYN alone", []step{web("S").numbered(100, 0)}, "fresh-in", abi.FlowNew},
+		{"a SYN again", []step{web("S").numbered(100, 0), web("S").numbered(100, 0)}, "fresh-in", abi.FlowNew},
+		{"answered", []step{web("S"), webReply("SA").numbered(5000, 101)}, "fresh-in", abi.FlowReplied},
+		{"who sees no answer guesses", []step{web("S"), webReply("SA").numbered(5000, 101), web("A").numbered(101, 5000)}, "fresh-in", abi.FlowReplied},
+		{"or guesses high", []step{web("S"), webReply("SA").numbered(5000, 101), web("A").numbered(101, 70000)}, "fresh-in", abi.FlowReplied},
+		{"a SYN proves nothing", []step{web("S"), webReply("SA").numbered(5000, 101), web("S").numbered(100, 5001)}, "fresh-in", abi.FlowReplied},
+		{"who sees it acknowledges it", []step{web("S"), webReply("SA").numbered(5000, 101), web("A").numbered(101, 5001)}, "flows", abi.FlowEstablished},
+		{"across the end of the number space", []step{web("S"), webReply("SA").numbered(0xffffffff, 101), web("A").numbered(101, 0)}, "flows", abi.FlowEstablished},
+		{"with data at once", []step{web("S"), webReply("SA").numbered(5000, 101), web("PA").numbered(101, 5001)}, "flows", abi.FlowEstablished},
+		{"the answer of a server that was started anew counts", []step{web("S"), webReply("SA").numbered(5000, 101), webReply("SA").numbered(9000, 101),
+			web("A").numbered(101, 9001)}, "flows", abi.FlowEstablished},
+		{"picked up in the midst", []step{web("A"), webReply("A"), web("A")}, "flows", abi.FlowEstablished},
+		{"picked up, and refused", []step{web("A"), webReply("R"), web("A")}, "fresh-in", abi.FlowNew},
+		{"both open at once", []step{web("S").numbered(100, 0), webReply("S").numbered(5000, 0), web("SA").numbered(100, 5001)}, "flows", abi.FlowEstablished},
 	} {
-		f.put(t, tables[f.table])
-	}
-	s.converge(t, baseline())
-	for _, name := range []string{"flows-out", "flows-in"} {
-		if _, err := os.Stat(pin.At(s.dir).StateMapPath(name, 1)); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("the former table %s is still pinned: %v", name, err)
-		}
-	}
-	flows, err := s.Flows(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, f := range flows {
-		got = append(got, f.Origin+" "+f.Source()+" > "+f.Destination()+" "+f.State+" "+f.Idle.Round(time.Minute).String())
-	}
-	want := []string{
-		"inside 10.0.1.10:40000 > 198.51.100.7:443 established 1h57m0s",
-		"inside 10.0.1.10:40002 > 198.51.100.7:443 closing 0s",
-		"outside 198.51.100.7:5000 > 10.0.1.10:8000 established 2m0s",
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("flows\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
-	walk(t, s,
-		step{at: "uplink ingress", line: "tcp 198.51.100.7:443 > 10.0.1.10:40000 flags=A", reason: abi.ReasonDelivered, to: "wl1"},
-		step{at: "uplink ingress", line: "tcp 198.51.100.7:443 > 10.0.1.10:40001 flags=A", reason: abi.ReasonDefaultDrop},
-		step{at: "uplink ingress", line: "tcp 198.51.100.7:443 > 10.0.1.10:40002 flags=A", reason: abi.ReasonDelivered, to: "wl1"},
-	)
-}
-
-// TestAResizeUnderTrafficLosesNoConnection changes conntrack.max_entries there and back while data flow.
-func TestAResizeUnderTrafficLosesNoConnection(t *testing.T) {
-	s := newSite(t)
-	s.workload1.serveTCP(t, w1v4, 80)
-	c, err := s.outside.dial("tcp", client4, w1v4, 80, deadline)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	for i := range 4 {
-		resize := func() error {
-			want := baseline()
-			want.Generation.FlowSlots = uint32(2048 << (i % 2))
-			return s.gateway.run(func() error { return s.applyAll(wanted(want)) })
-		}
-		if err := transfer(c, 8<<20, resize); err != nil {
-			t.Fatalf("resize %d: %v", i, err)
-		}
-		if formers, err := pin.At(s.dir).Formers("flows", 2); err != nil || len(formers) != 0 {
-			t.Errorf("former tables %q are left: %v", formers, err)
-		}
-	}
-	for reason, n := range s.counted(t, "uplink") {
-		if reason.Fate() == abi.FateDrop {
-			t.Errorf("%d packets were dropped: %s", n, reason)
-		}
-	}
-	list, err := s.SelectFlows(t.Context(), tc.FlowQuery{Port: 80})
-	if err != nil || list.Total != 1 || list.Flows[0].State != "established" || list.Flows[0].Sent.Packets == 0 || list.Flows[0].Answered.Bytes < 32<<20 {
-		t.Errorf("the connection's flow: %+v, %v", list, err)
-	}
-}
-
-func TestAFlowSaysWhatPassedAndWhoLetItIn(t *testing.T) {
-	s := newSite(t)
-	s.workload1.serveTCP(t, w1v4, 80)
-	s.outside.reaches(t, "tcp", client4, w1v4, 80)
-	list, err := s.SelectFlows(t.Context(), tc.FlowQuery{Rule: w1Web, Workload: "one",
-		Workloads: []tc.FlowWorkload{{Name: "one", Ifindex: index(t, "wl1").Index, Addresses: addrs(w1v4, w1v6)}}})
-	if err != nil || list.Total != 1 {
-		t.Fatalf("%+v, %v", list, err)
-	}
-	f := list.Flows[0]
-	if f.Origin != "outside" || f.Sent.Packets < 3 || f.Answered.Packets < 2 || f.Age > deadline || f.Owner != 0 || f.Workload != "one" {
-		t.Errorf("%+v", f)
-	}
-	swept, err := s.Sweep(t.Context())
-	if err != nil || swept.Flows.Entries+swept.FreshIn.Entries == 0 || swept.Flows.Max != 4096 {
-		t.Errorf("%+v, %v", swept, err)
-	}
-	if n, err := s.ClearFlows(t.Context(), tc.FlowQuery{Port: 80}); n != 1 || err != nil {
-		t.Errorf("%d cleared, %v", n, err)
-	}
-	walk(t, s, step{at: "wl1 ingress", line: "tcp 10.0.1.10:80 > 192.0.2.99:1 flags=A", reason: abi.ReasonDefaultDrop})
-}
-
-func TestTheMonitorHearsTheLifeOfAFlow(t *testing.T) {
-	s := newSite(t)
-	s.workload1.serveTCP(t, w1v4, 80)
-	ctx, stop := context.WithCancel(t.Context())
-	var mu sync.Mutex
-	var heard []string
-	begun, told := make(chan struct{}), 0
-	ended := make(chan error, 1)
-	go func() {
-		ended <- s.WatchFlows(ctx, 1000, func(e tc.FlowEvent) {
-			mu.Lock()
-			defer mu.Unlock()
-			heard = append(heard, e.Change+" "+e.Flow.Source()+" > "+e.Flow.Destination())
-		}, func(table.Unseen) {
-			if told++; told == 2 { // before it begins, and when it has
-				close(begun)
+		s.sub(t, test.name, func(t *testing.T) {
+			s.clearFlows(t)
+			for _, st := range test.steps {
+				s.try(t, g, st)
+			}
+			where, flow := s.webFlow(t)
+			if where != test.where || abi.FlowState(flow.State) != test.state {
+				t.Errorf("it stands in %q with state %d, want %q with %d: %+v", where, flow.State, test.where, test.state, flow)
 			}
 		})
-	}()
-	await := func(what string) {
-		t.Helper()
-		awaitTrue(t, what, func() bool {
-			mu.Lock()
-			defer mu.Unlock()
-			return slices.ContainsFunc(heard, func(line string) bool {
-				return strings.HasPrefix(line, what+" 198.51.100.7:") && strings.HasSuffix(line, " > 10.0.1.10:80")
-			})
+	}
+}
+
+func TestOtherProtocolsAreProvenByAnAnswerToTheInside(t *testing.T) {
+	s := newSite(t, func(want *tc.State) {
+		w := &want.Generation.Workloads[0]
+		w.Ingress.Rules = append(w.Ingress.Rules, classify.Rule{ID: 90, Name: "udp", Protocol: 17, Action: classify.Accept})
+	})
+	g := s.generation(t)
+	udp := func(to uint16) (string, abi.Flow) { return s.flow(t, w1v4, 4000, client4, to, 17) }
+	s.try(t, g, step{at: "wl1 ingress", line: "udp 10.0.1.10:4000 > 198.51.100.7:53", reason: abi.ReasonForwarded, to: "uplink"})
+	where, flow := udp(53)
+	if where != "fresh-out" || flow.State != uint8(abi.FlowNew) || flow.Flags&abi.FlowInside == 0 || flow.Owner != uint32(index(t, "wl1").Index) {
+		t.Errorf("asked: in %s, %+v", where, flow)
+	}
+	s.try(t, g, step{at: "uplink ingress", line: "udp 198.51.100.7:53 > 10.0.1.10:4000", reason: abi.ReasonDelivered, to: "wl1"})
+	if where, flow = udp(53); where != "flows" || flow.State != uint8(abi.FlowEstablished) || flow.Side[0].Packets != 1 || flow.Side[1].Packets != 1 ||
+		flow.Side[1].Bytes != uint64(len(frameOf(t, "udp 198.51.100.7:53 > 10.0.1.10:4000"))) {
+		t.Errorf("answered: in %s, %+v", where, flow)
+	}
+	s.try(t, g, step{at: "uplink ingress", line: "udp 198.51.100.7:54 > 10.0.1.10:4000", reason: abi.ReasonDelivered, to: "wl1"})
+	s.try(t, g, step{at: "wl1 ingress", line: "udp 10.0.1.10:4000 > 198.51.100.7:54", reason: abi.ReasonForwarded, to: "uplink"})
+	if where, flow = udp(54); where != "fresh-in" || flow.State != uint8(abi.FlowReplied) || flow.Owner != 0 {
+		t.Errorf("asked by the outside: in %s, %+v", where, flow)
+	}
+	for range 2 { // each has an id of its own in its direction
+		s.try(t, g, step{at: "wl1 ingress", line: "icmp 10.0.1.10 > 198.51.100.7 type=8 id=7", reason: abi.ReasonForwarded, to: "uplink"})
+		s.try(t, g, step{at: "uplink ingress", line: "icmp 198.51.100.7 > 10.0.1.10 type=0 id=7", reason: abi.ReasonDelivered, to: "wl1"})
+	}
+	if where, flow = s.flow(t, w1v4, 7, client4, 0, 1); where != "flows" || flow.Side[0].Packets != 2 || flow.Side[1].Packets != 2 {
+		t.Errorf("a ping: in %s, %+v", where, flow)
+	}
+}
+
+func TestTheEndOfATCPFlow(t *testing.T) {
+	s := newSite(t)
+	g := s.generation(t)
+	open := []step{web("S").numbered(100, 0), webReply("SA").numbered(5000, 101), web("A").numbered(101, 5001)}
+	for _, test := range []struct {
+		name   string
+		steps  []step
+		where  string
+		state  abi.FlowState
+		opener string
+	}{
+		{"one FIN", []step{web("FA")}, "flows", abi.FlowClosing, client4},
+		{"a FIN twice", []step{web("FA"), web("FA")}, "flows", abi.FlowClosing, client4},
+		{"both FINs, and what is late", []step{web("FA"), webReply("FA"), web("A")}, "flows", abi.FlowClosed, client4},
+		{"a RST", []step{webReply("R")}, "flows", abi.FlowClosed, client4},
+		{"a RST that a stranger sent: the flow goes on", []step{web("R"), webReply("A"), web("A")}, "flows", abi.FlowEstablished, client4},
+		{"a RST behind both FINs is no reason to go on", []step{web("FA"), webReply("FA"), web("R"), webReply("A")}, "flows", abi.FlowClosed, client4},
+		{"the port used again", []step{web("FA"), webReply("FA"), web("S").numbered(900, 0)}, "fresh-in", abi.FlowNew, client4},
+		{"used again behind a RST", []step{webReply("R"), web("S").numbered(900, 0)}, "fresh-in", abi.FlowNew, client4},
+		{"opened by the other end", []step{web("FA"), webReply("FA"), webReply("S").numbered(900, 0)}, "fresh-out", abi.FlowNew, w1v4},
+		{"a SYN in its midst changes nothing", []step{web("S").numbered(900, 0)}, "flows", abi.FlowEstablished, client4},
+	} {
+		s.sub(t, test.name, func(t *testing.T) {
+			s.clearFlows(t)
+			for _, st := range append(append([]step{}, open...), test.steps...) {
+				s.try(t, g, st)
+			}
+			where, flow := s.webFlow(t)
+			_, opener := abi.KeyOf(netip.MustParseAddr(test.opener), netip.MustParseAddr(other(test.opener)), portOf(test.opener), portOf(other(test.opener)), 6)
+			if where != test.where || abi.FlowState(flow.State) != test.state || int(flow.Opener) != opener {
+				t.Errorf("in %q with state %d, want %q with %d, opened by end %d: %+v", where, flow.State, test.where, test.state, opener, flow)
+			}
+			if test.state == abi.FlowNew && (flow.Side != [2]abi.FlowSide{{Packets: 1, Bytes: flow.Side[0].Bytes}} || flow.Flags&^abi.FlowInside != 0) {
+				t.Errorf("the new flow has something of the old one: %+v", flow)
+			}
 		})
 	}
-	select {
-	case <-begun:
-	case err := <-ended:
-		t.Fatal(err)
-	}
-	c, err := s.outside.dial("tcp", client4, w1v4, 80, deadline)
-	if err != nil {
-		t.Fatal(err)
-	}
-	await("new")
-	await("proven")
-	c.Close()
-	await("closed")
+}
 
-	c, err = s.outside.dial("tcp", client4, w1v4, 80, deadline)
-	if err != nil {
-		t.Fatal(err)
+func other(end string) string {
+	if end == client4 {
+		return w1v4
 	}
-	defer c.Close()
-	want := baseline()
-	want.Generation.Workloads[0].Ingress.Rules = []classify.Rule{{ID: w1Web, Name: "web", Protocol: 6, Ports: ports(81, 81), Action: classify.Accept}}
-	if err := s.gateway.run(func() error { return s.applyAll(wanted(want)) }); err != nil {
-		t.Fatal(err)
+	return client4
+}
+
+func portOf(end string) uint16 {
+	if end == client4 {
+		return 9999
 	}
-	if _, err := c.Write([]byte("more")); err != nil {
-		t.Fatal(err)
+	return 80
+}
+
+// TestARSTOpensNothing: nor does what policy drops.
+func TestARSTOpensNothing(t *testing.T) {
+	s := newSite(t)
+	g := s.generation(t)
+	s.try(t, g, web("R"))
+	s.try(t, g, step{at: "uplink ingress", line: "tcp 198.51.100.7:9999 > 10.0.1.10:81", reason: abi.ReasonDefaultDrop})
+	if flows, err := s.Flows(t.Context()); err != nil || len(flows) != 0 {
+		t.Errorf("flows %+v: %v", flows, err)
 	}
-	await("revoked")
-	stop()
-	if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
-		t.Error(err)
+}
+
+// TestIdleTimes writes entries of every kind, and asks with a reply to each whether it lives.
+func TestIdleTimes(t *testing.T) {
+	s := newSite(t)
+	g := s.generation(t)
+	line := map[uint8]string{6: "tcp 198.51.100.7:53 > 10.0.1.10:4000 flags=A", 17: "udp 198.51.100.7:53 > 10.0.1.10:4000",
+		1: "icmp 198.51.100.7 > 10.0.1.10 type=0 id=4000", 132: "sctp 198.51.100.7:53 > 10.0.1.10:4000"}
+	for _, test := range []struct {
+		protocol uint8
+		flow     abi.Flow
+		seconds  time.Duration
+	}{
+		{6, abi.Flow{State: uint8(abi.FlowNew)}, 60}, {6, abi.Flow{State: uint8(abi.FlowReplied)}, 60},
+		{6, abi.Flow{State: uint8(abi.FlowEstablished)}, 7440}, {6, abi.Flow{State: uint8(abi.FlowClosing)}, 120},
+		{6, abi.Flow{State: uint8(abi.FlowClosed)}, 30}, {6, abi.Flow{State: uint8(abi.FlowClosed), Flags: abi.FlowRst}, 10},
+		{17, abi.Flow{State: uint8(abi.FlowNew)}, 60}, {17, abi.Flow{State: uint8(abi.FlowReplied)}, 180},
+		{17, abi.Flow{State: uint8(abi.FlowEstablished)}, 180}, {1, abi.Flow{State: uint8(abi.FlowEstablished)}, 30},
+		{132, abi.Flow{State: uint8(abi.FlowNew)}, 60}, {132, abi.Flow{State: uint8(abi.FlowEstablished)}, 600},
+	} {
+		for _, late := range []time.Duration{-2, 2} {
+			var now unix.Timespec
+			if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+				t.Fatal(err)
+			}
+			dport := uint16(53)
+			if test.protocol == 1 {
+				dport = 0
+			}
+			key, opener := abi.KeyOf(netip.MustParseAddr(w1v4), netip.MustParseAddr(client4), 4000, dport, test.protocol)
+			flow := test.flow
+			flow.LastNs, flow.Opener, flow.Flags = uint64(now.Nano())-uint64((test.seconds+late)*time.Second), uint8(opener), flow.Flags|abi.FlowInside
+			if err := s.flowTable(t, "flows").Put(key, flow); err != nil {
+				t.Fatal(err)
+			}
+			st := step{at: "uplink ingress", line: line[test.protocol], reason: abi.ReasonDelivered, to: "wl1"}
+			if late > 0 {
+				st = st.dropped(abi.ReasonDefaultDrop)
+			}
+			t.Logf("protocol %d, state %d: %d s", test.protocol, test.flow.State, test.seconds+late)
+			s.try(t, g, st)
+		}
+	}
+}
+
+// TestRulesCountEveryPacketThoughFewAreJudged: remembered, the first direction counts as if it were asked about.
+func TestRulesCountEveryPacketThoughFewAreJudged(t *testing.T) {
+	const w2Default = 91
+	s := newSite(t, open(tc.RoleWorkload, tc.RoleWorkload), func(want *tc.State) {
+		g := &want.Generation
+		g.Workloads[1].Egress.Rules, g.Workloads[1].Egress.Default, g.Workloads[1].Egress.DefaultID = nil, classify.Accept, w2Default
+	})
+	g := s.generation(t)
+	line := "tcp 10.0.1.20:4000 > 10.0.1.10:80 flags="
+	s.try(t, g, step{at: "wl2 ingress", line: line + "S", reason: abi.ReasonDelivered, to: "wl1", rule: w1Web})
+	s.try(t, g, step{at: "wl1 ingress", line: "tcp 10.0.1.10:80 > 10.0.1.20:4000 flags=SA", reason: abi.ReasonDelivered, to: "wl2"})
+	for range 10 {
+		s.try(t, g, step{at: "wl2 ingress", line: line + "A", reason: abi.ReasonDelivered, to: "wl1", rule: w1Web})
+	}
+	_, flow := s.flow(t, w2v4, 4000, w1v4, 80, 6)
+	if flow.Epoch == 0 || flow.Flags&abi.FlowAsk != 0 || flow.Rule != [2]uint32{w2Default, w1Web} || abi.Reason(flow.Judged) != abi.ReasonRuleAccept ||
+		flow.At != uint32(index(t, "wl2").Index) || flow.In != flow.At || flow.Owner != flow.At {
+		t.Errorf("nothing is remembered: %+v", flow)
+	}
+	hits, err := xdp.RuleHits(s.dir)
+	if err != nil || hits[w1Web].Packets != 11 || hits[w2Default].Packets != 11 || hits[w1Web].Bytes != flow.Side[0].Bytes {
+		t.Errorf("11 packets: rule %+v, default %+v, flow %+v: %v", hits[w1Web], hits[w2Default], flow, err)
+	}
+}
+
+// TestWhatDependsOnThePacketIsNotRemembered: conditions beyond those of a flow, limits, logs and shadow rules.
+func TestWhatDependsOnThePacketIsNotRemembered(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		rule classify.Rule
+		sees bool
+	}{
+		{"TCP flags", classify.Rule{Protocol: 6, TCPMask: 1, TCPFlags: 1, Action: classify.Drop}, true},
+		{"a length", classify.Rule{Protocol: classify.AnyProtocol, Lengths: []classify.Range{{First: 60, Last: 65535}}, Action: classify.Drop}, true},
+		{"a DSCP", classify.Rule{Protocol: classify.AnyProtocol, DSCP: 1 << 46, Action: classify.Drop}, true},
+		{"a TTL", classify.Rule{Protocol: classify.AnyProtocol, TTL: 9, Action: classify.Drop}, true},
+		{"a log", classify.Rule{Protocol: 17, Sample: 1, Action: classify.Accept}, false},
+		{"a shadow rule", classify.Rule{Protocol: 17, Shadow: true, Action: classify.Drop}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newSite(t, func(want *tc.State) {
+				test.rule.ID, test.rule.Name = 90, "first"
+				w := &want.Generation.Workloads[0].Ingress
+				w.Rules = append([]classify.Rule{test.rule}, w.Rules...)
+			})
+			g := s.generation(t)
+			for _, flags := range []string{"S", "A", "A"} {
+				s.try(t, g, web(flags))
+			}
+			_, flow := s.webFlow(t)
+			if flow.Flags&abi.FlowAsk == 0 || (flow.Epoch == 0) != test.sees {
+				t.Errorf("remembered: %+v", flow)
+			}
+			switch test.name {
+			case "TCP flags":
+				s.try(t, g, web("F").dropped(abi.ReasonRuleDrop))
+			case "a length":
+				st := web("A").dropped(abi.ReasonRuleDrop)
+				st.line += " len=100"
+				s.try(t, g, st)
+			case "a TTL":
+				st := web("A").dropped(abi.ReasonRuleDrop)
+				st.line += " ttl=9"
+				s.try(t, g, st)
+			}
+			s.try(t, g, webReply("A")) // the drop of one packet revokes nothing
+			s.try(t, g, web("A"))
+		})
 	}
 }

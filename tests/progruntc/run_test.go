@@ -1,7 +1,6 @@
 package progruntc_test
 
 import (
-	"context"
 	"encoding/binary"
 	"strings"
 	"structs"
@@ -39,6 +38,8 @@ type step struct {
 	at     string // "wl1 ingress"
 	line   string // of package packet
 	frame  []byte // instead of line
+	seq    uint32 // of TCP over IPv4, where either is set
+	ack    uint32
 	mark   uint32
 	from   string // egress: the interface it came in by; "": made here
 	reason abi.Reason
@@ -47,7 +48,7 @@ type step struct {
 }
 
 // generation opens the pinned live generation, with its twins.
-func (s *site) generation(t *testing.T) *pin.Generation {
+func (s *site) generation(t testing.TB) *pin.Generation {
 	t.Helper()
 	if err := s.PrepareExplain(t.Context()); err != nil {
 		t.Fatal(err)
@@ -68,7 +69,7 @@ func (s *site) generation(t *testing.T) *pin.Generation {
 	return g
 }
 
-func index(t *testing.T, name string) *netlink.LinkAttrs {
+func index(t testing.TB, name string) *netlink.LinkAttrs {
 	t.Helper()
 	l, err := netlink.LinkByName(name)
 	if err != nil {
@@ -77,7 +78,7 @@ func index(t *testing.T, name string) *netlink.LinkAttrs {
 	return l.Attrs()
 }
 
-func frameOf(t *testing.T, line string) []byte {
+func frameOf(t testing.TB, line string) []byte {
 	t.Helper()
 	spec, err := packet.Parse(line)
 	if err != nil {
@@ -91,7 +92,7 @@ func frameOf(t *testing.T, line string) []byte {
 }
 
 // program finds the program of a hook, and what its packets stand on.
-func (s *site) program(t *testing.T, g *pin.Generation, at string) (name string, device *netlink.LinkAttrs) {
+func (s *site) program(t testing.TB, g *pin.Generation, at string) (name string, device *netlink.LinkAttrs) {
 	t.Helper()
 	iface, direction, _ := strings.Cut(at, " ")
 	for _, i := range s.want.Interfaces {
@@ -104,7 +105,7 @@ func (s *site) program(t *testing.T, g *pin.Generation, at string) (name string,
 }
 
 // run sends one frame through a program and returns what it returned, and the frame as it left it.
-func run(t *testing.T, p *ebpf.Program, ctx skBuff, frame []byte) (uint32, []byte) {
+func run(t testing.TB, p *ebpf.Program, ctx skBuff, frame []byte) (uint32, []byte) {
 	t.Helper()
 	opts := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Context: ctx}
 	verdict, err := p.Run(opts)
@@ -116,7 +117,7 @@ func run(t *testing.T, p *ebpf.Program, ctx skBuff, frame []byte) (uint32, []byt
 
 // try asks the twin and then runs the live program: both must give the step's reason, one counter must count it, and
 // nothing but TTL and header checksum may change. The frame as it left is returned.
-func (s *site) try(t *testing.T, g *pin.Generation, st step) []byte {
+func (s *site) try(t testing.TB, g *pin.Generation, st step) []byte {
 	t.Helper()
 	name, device := s.program(t, g, st.at)
 	frame := st.frame
@@ -124,6 +125,10 @@ func (s *site) try(t *testing.T, g *pin.Generation, st step) []byte {
 		frame = frameOf(t, st.line)
 	}
 	frame = append([]byte(nil), frame...)
+	if st.seq|st.ack != 0 {
+		binary.BigEndian.PutUint32(frame[14+20+4:], st.seq)
+		binary.BigEndian.PutUint32(frame[14+20+8:], st.ack)
+	}
 	if frame[0]&1 == 0 && !strings.Contains(st.line, "dst-mac") {
 		copy(frame, append(append([]byte{}, device.HardwareAddr...), make([]byte, 6)...)[:6])
 	}
@@ -233,32 +238,5 @@ func walk(t *testing.T, s *site, steps ...step) {
 	g := s.generation(t)
 	for _, st := range steps {
 		s.try(t, g, st)
-	}
-}
-
-// clearFlows forgets every flow.
-func (s *site) clearFlows(t *testing.T) {
-	t.Helper()
-	for _, name := range []string{"flows", "fresh-out", "fresh-in"} {
-		m, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath(name, 2), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var keys []abi.FlowKey
-		var key abi.FlowKey
-		var value abi.Flow
-		entries := m.Iterate()
-		for entries.Next(&key, &value) {
-			keys = append(keys, key)
-		}
-		for _, k := range keys {
-			if err := m.Delete(k); err != nil {
-				t.Fatal(err)
-			}
-		}
-		m.Close()
-	}
-	if flows, err := s.Flows(context.Background()); err != nil || len(flows) != 0 {
-		t.Fatalf("flows %v: %v", flows, err)
 	}
 }
