@@ -122,6 +122,7 @@ func resolve(dir *pin.Dir, reasons *ebpf.Map, want State) (*links, error) {
 		if i.Judge {
 			entry.Flags |= abi.InterfaceJudge
 		}
+		i.SNAT.enter(&entry)
 		if i.FQ {
 			entry.Flags |= abi.InterfaceFq
 		}
@@ -284,6 +285,7 @@ func size(spec *ebpf.CollectionSpec, t *classify.Tables, on *links, g Generation
 		return err
 	}
 	v4, v6 := splitFamilies(g.Strict)
+	announced4, announced6 := splitFamilies(g.Announced)
 	addresses := 0
 	for _, w := range g.Workloads {
 		addresses += len(w.Addresses)
@@ -291,6 +293,8 @@ func size(spec *ebpf.CollectionSpec, t *classify.Tables, on *links, g Generation
 	for name, n := range map[string]int{
 		tcMapSelf: len(g.Self), tcMapInterfaces: len(on.entries), tcMapWorkloads: addresses,
 		tcMapStrict4: len(v4), tcMapStrict6: len(v6), tcMapRates: len(g.Paced),
+		tcMapAnnounced4: len(announced4), tcMapAnnounced6: len(announced6),
+		tcMapSnatAddresses: len(g.SNATAddresses),
 	} {
 		spec.Maps[name].MaxEntries = uint32(max(n, 1))
 	}

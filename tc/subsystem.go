@@ -90,7 +90,7 @@ func (o observed) seen() Interface {
 		return Interface{Name: o.name}
 	}
 	return Interface{Name: o.name, Role: Role(o.entry.Role), Judge: o.entry.Flags&abi.InterfaceJudge != 0, Stack: o.entry.Flags&abi.InterfaceStack != 0,
-		FQ: Role(o.entry.Role) == RoleUplink && o.entry.Flags&abi.InterfaceFq != 0}
+		FQ: Role(o.entry.Role) == RoleUplink && o.entry.Flags&abi.InterfaceFq != 0, SNAT: seenSNAT(o.entry)}
 }
 
 func (s *Subsystem) observe(ctx context.Context) ([]observed, error) {

@@ -40,6 +40,7 @@ type compiler struct {
 	crowded  bool               // there were more
 	rules    policies
 	cookies  protected // by rules with syn_cookie
+	snat     translation
 	errs     config.Errors
 	warn     []string
 }
@@ -97,6 +98,8 @@ func (k *Cache) compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, 
 	c.findStale()
 	c.rules = c.policies()
 	c.cookies = c.synCookies()
+
+	c.snat = c.translation()
 
 	d := &Desired{
 		Host:      c.host(),
@@ -258,12 +261,14 @@ func (c *compiler) tc() tc.State {
 		Matrix:    c.matrix(),
 		FlowSlots: c.cfg.Conntrack.MaxEntries,
 		RuleSlots: c.ids.slots(),
+
+		SNATAddresses: c.snat.addresses, SNATPorts: c.snat.ports, Announced: c.snat.announced,
 	}
 	var s tc.State
 	for _, i := range c.cfg.Interfaces {
 		if role := tcRole(i.Role); role != tc.RoleNone && c.workloadOf(i.Name) == nil {
 			judge := i.Role == config.RoleTunnel || i.Role == config.RoleUplink && i.XDP == config.XDPNone
-			s.Interfaces = append(s.Interfaces, tc.Interface{Name: i.Name, Role: role, Judge: judge, FQ: c.keepsTimes(i.Name)})
+			s.Interfaces = append(s.Interfaces, tc.Interface{Name: i.Name, Role: role, Judge: judge, FQ: c.keepsTimes(i.Name), SNAT: c.snat.of[i.Name]})
 		}
 	}
 	for _, t := range c.cfg.Tunnels {
@@ -278,7 +283,7 @@ func (c *compiler) tc() tc.State {
 		if link := c.link(w.Interface); link == nil || link.PeerHere {
 			continue
 		}
-		s.Interfaces = append(s.Interfaces, tc.Interface{Name: w.Interface, Role: tc.RoleWorkload, Stack: w.Path == config.PathStack})
+		s.Interfaces = append(s.Interfaces, tc.Interface{Name: w.Interface, Role: tc.RoleWorkload, Stack: w.Path == config.PathStack, SNAT: c.snat.of[w.Interface]})
 		g.Workloads = append(g.Workloads, tc.Workload{
 			Name: w.Name, Interface: w.Interface, Addresses: sortedAddrs(w.Addresses),
 			Ingress: c.rules.workloads[n].ingress, Egress: c.rules.workloads[n].egress,

@@ -14,7 +14,8 @@ func (b *builder) interfaces(raw []rawInterface) {
 		b.interfaceRole(r, on)
 		b.device(r, on)
 		out := Interface{Name: string(r.Name.v), Role: r.Role.v, MTU: int(r.MTU.v), Addresses: prefixes(r.Addresses),
-			XDP: XDPNone, Parent: string(r.Parent.v), VLAN: int(r.VLAN.v), LACP: r.LACP.v, Bandwidth: uint64(r.Bandwidth.Egress.v), Pos: r.pos}
+			XDP: XDPNone, Parent: string(r.Parent.v), VLAN: int(r.VLAN.v), LACP: r.LACP.v, Bandwidth: uint64(r.Bandwidth.Egress.v), SNAT: r.SNAT.v.SNAT,
+			Pos: r.pos}
 		for _, m := range good(r.Members) {
 			out.Members = append(out.Members, string(m))
 		}
@@ -43,6 +44,7 @@ func (b *builder) interfaceRole(r *rawInterface, on stack) {
 	case !r.Role.written() && !r.Addresses.written() && !on.carries(link):
 		b.add(r.at, bad("the interface has neither a role nor addresses").or("write its role"))
 	}
+	b.snatRole(r)
 	if r.XDP.written() && r.Role.v != RoleUplink && (r.Role.ok || !r.Role.written()) {
 		b.add(r.XDP.at, bad("XDP runs on uplinks only").or("remove xdp, or write role: uplink"))
 	}

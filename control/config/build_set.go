@@ -120,7 +120,7 @@ func (b *builder) workloads(raw []rawWorkload) {
 			b.add(r.Addresses.at, bad("the workload has no address"))
 		}
 		out := Workload{Name: string(r.Name.v), Interface: string(r.Interface.v), Path: r.Path.or(PathRedirect), Bandwidth: uint64(r.Bandwidth.Egress.v),
-			Pos: r.pos}
+			SNAT: r.SNAT.v.SNAT, Pos: r.pos}
 		var have families
 		for _, a := range r.Addresses.items {
 			b.unique(owners, a.v.String(), a.ok, a.at, "workload address")
@@ -130,6 +130,7 @@ func (b *builder) workloads(raw []rawWorkload) {
 		if r.Addresses.unsure() || slices.ContainsFunc(r.Addresses.items, func(a val[singleAddress]) bool { return !a.ok }) {
 			have = bothFamilies
 		}
+		b.snatFamily(r.SNAT, have)
 		b.families[out.Name], b.owners[out.Name] = have, true
 		b.cfg.Workloads = append(b.cfg.Workloads, out)
 	}

@@ -19,6 +19,7 @@ type Config struct {
 	Sockets    []Socket
 	Policy     Policy
 	Workloads  []Workload
+	SNATPorts  PortRange // that sources are translated to; zero: as the machine suggests
 	Conntrack  Conntrack
 	BGP        *BGP // nil: no speaker
 	Tunnels    []Tunnel
@@ -96,6 +97,7 @@ type Interface struct {
 	Ingress   RuleList
 	Egress    RuleList
 	Bandwidth uint64 // of a LAN: bits per second that its hosts may send out by uplinks and tunnels; 0: any
+	SNAT      SNAT   // of what comes in from a LAN
 	Pos       Pos
 }
 
@@ -297,7 +299,16 @@ type Workload struct {
 	Ingress   RuleList
 	Egress    RuleList
 	Bandwidth uint64 // bits per second that it may send out by uplinks and tunnels; 0: any
+	SNAT      SNAT
 	Pos       Pos
+}
+
+// SNAT says what becomes of sources where they leave by an uplink. Zero: nothing.
+type SNAT struct {
+	// Auto translates private sources that this node does not announce to the uplink's own address.
+	Auto bool
+	// Address, where valid, translates every source of its family.
+	Address netip.Addr
 }
 
 // Path is the way that a workload's packets take through the box.

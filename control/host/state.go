@@ -86,7 +86,10 @@ type InnerSysctl struct{ Link, Key, Value string }
 // Facts are what the machine says about itself; they carry no wishes.
 type Facts struct {
 	KernelRelease string
-	Links         []LinkFact // sorted by name
+	// LocalPorts are those that the kernel gives to sockets of its own choice (net.ipv4.ip_local_port_range, which IPv6 shares):
+	// the first and the last. Zero: not known.
+	LocalPorts [2]uint16
+	Links      []LinkFact // sorted by name
 	// Behind tells of the interfaces of workloads that were asked about: WorkloadsBehind.
 	Behind map[string]Behind
 	// Receivers are the links that what enters by an interface comes in on: ReceiversOf, of those that were asked about.

@@ -15,6 +15,7 @@
 
 #include <sluice/abi.h>
 #include <sluice/flow.h>
+#include <sluice/translate.h>
 
 #define unused __attribute__((unused))
 
@@ -27,9 +28,6 @@ struct {
 } owners SEC(".maps");
 
 struct swept swept = {}; /* read by Go after the run */
-
-/* A translation is made before its flow: one so young may be waiting for it. */
-#define YOUNG (2 * SECOND)
 
 struct walk {
 	__u64 now;
@@ -65,23 +63,12 @@ static long sweep_flow(void *map, struct flow_key *key, struct flow *flow, struc
 	return 0;
 }
 
-/* The flow that a translation belongs to, if it lives. */
-static __always_inline bool translates(const struct translation *t)
-{
-	struct flow *flow = bpf_map_lookup_elem(&flows, &t->inner);
-
-	if (!flow)
-		flow = bpf_map_lookup_elem(&fresh_out, &t->inner);
-	if (!flow)
-		flow = bpf_map_lookup_elem(&fresh_in, &t->inner);
-	return flow && (flow->flags & FLOW_NAT) && flow->since_ns == t->since_ns &&
-	       flow->nat_port == t->port && flow->nat_addr.half[0] == t->addr.half[0] &&
-	       flow->nat_addr.half[1] == t->addr.half[1];
-}
-
+/* One that is claimed changes hands at this moment: it is whose claim it is, and deleted only by ours. */
 static long sweep_translation(void *map, struct flow_key *key, struct translation *t, struct walk *w)
 {
-	if (w->now > t->since_ns + YOUNG && !translates(t)) {
+	__u64 seen = *(volatile __u64 *)&t->since_ns;
+
+	if (translation_stale(t, w->now) && translation_claim(t, seen)) {
 		bpf_map_delete_elem(map, key);
 		swept.orphans++;
 	} else {

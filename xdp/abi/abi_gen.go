@@ -12,6 +12,7 @@ const (
 	InterfaceSnat4      = 16
 	InterfaceSnat6      = 32
 	InterfaceSnatAll    = 64
+	InterfaceSnat       = 112
 	InterfacePaced      = 128
 	InterfaceFq         = 128
 	MarkJudged          = 0x10000
@@ -112,6 +113,7 @@ const (
 	MaxFlowOwners       = 2048
 	SweptRevoked        = 5
 	SweptStates         = 6
+	SnatFragments       = 16384
 	PaceTickBits        = 6
 	PaceBurstNs         = 50000000
 	PaceHorizonNs       = 2000000000
@@ -209,12 +211,6 @@ type Interface struct {
 	Policies uint32 // tc, of a workload or a LAN: n, where POLICY_WORKLOADS + 2 * (n - 1) judges what goes there and + 1 what it sends; 0: none
 }
 
-// SnatAddress is struct snat_address, 32 bytes.
-type SnatAddress struct {
-	V4 Addr
-	V6 Addr
-}
-
 // InterfaceSlot is struct interface_slot, 8 bytes.
 type InterfaceSlot struct {
 	Ifindex uint32 // 0: nobody's
@@ -234,7 +230,7 @@ type VLANChild struct {
 	VLAN    uint32 // outermost id
 }
 
-// Explanation is struct explanation, 24 bytes.
+// Explanation is struct explanation, 56 bytes.
 type Explanation struct {
 	Reason  uint32 // enum reason
 	Rule    uint32 // stable id; 0: none
@@ -242,7 +238,21 @@ type Explanation struct {
 	Decided uint32 // 1: policy is valid; with tc: the last one that was asked
 	Ifindex uint32 // of the redirect, 0: none
 	Fate    uint32 // XDP_* or TC_ACT_* as returned
+	Nat     uint32 // enum explained_nat: what nat_addr and nat_port are instead of
+	_       [4]byte
+	NatAddr Addr
+	NatPort [2]byte // network byte order; 0: any of the range, or of a protocol without
+	_       [6]uint8
 }
+
+// ExplainedNat is enum explained_nat.
+type ExplainedNat uint32
+
+const (
+	ExplainedNoNat       ExplainedNat = 0
+	ExplainedSource      ExplainedNat = 1
+	ExplainedDestination ExplainedNat = 2
+)
 
 // Failsafe is struct failsafe, 40 bytes.
 type Failsafe struct {
@@ -569,6 +579,35 @@ type Swept struct {
 	Translations uint32    // left
 	Expired      uint32    // flows that were deleted
 	Orphans      uint32    // translations that were, for want of their flow
+}
+
+// SnatAddress is struct snat_address, 32 bytes.
+type SnatAddress struct {
+	V4 Addr
+	V6 Addr
+}
+
+// SnatFragmentKey is struct snat_fragment_key, 40 bytes.
+type SnatFragmentKey struct {
+	Src Addr
+	Dst Addr
+	ID  uint64 // with family and, of IPv4, protocol: fragment_id()
+}
+
+// SnatFragment is struct snat_fragment, 24 bytes.
+type SnatFragment struct {
+	To Addr   // of what leaves its source, of what comes in its destination; zero: it stays
+	Ns uint64 // CLOCK_MONOTONIC of the first fragment
+}
+
+// SnatExhaustion is struct snat_exhaustion, 72 bytes.
+type SnatExhaustion struct {
+	Packets uint64
+	Key     FlowKey
+	Addr    Addr   // that its source was to become
+	In      uint32 // ifindex by which it came in
+	End     uint8  // of the key: who sent it
+	_       [3]uint8
 }
 
 // PacerFlow is struct pacer_flow, 16 bytes.
