@@ -61,12 +61,16 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 		return err
 	}
 	defer g.Close()
+	flows, err := table.TakeOver(dir)
+	if err != nil {
+		return err
+	}
 	for _, i := range want.Interfaces {
 		if err := switchInterface(dir, g, i); err != nil {
 			return err
 		}
 	}
-	return pinned(dir).Sweep(key, former)
+	return errors.Join(flows.Settle(dir), pinned(dir).Sweep(key, former))
 }
 
 func switchInterface(dir *pin.Dir, g *pin.Generation, i Interface) error {
@@ -187,7 +191,7 @@ func (s *Subsystem) build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf
 	}
 	defer table.CloseAll(shared)
 	loader := s.newLoader(spec, shared, reasons)
-	fill := func(m map[string]*ebpf.Map) error { return s.fill(m, tables, on, g) }
+	fill := func(m map[string]*ebpf.Map) error { return s.fill(m, tables, on, key, g) }
 	recast, err := loader.Recast(pinned(dir), key, live, fill)
 	if err != nil || recast != nil {
 		return recast, err

@@ -42,6 +42,7 @@ type Subsystem struct {
 	root   func() (*ebpf.CollectionSpec, error)
 	// written spares comparing; without it, after a restart, the next change takes longer.
 	written table.Written
+	sweeper sweeper
 }
 
 // New touches nothing. The directory of pins is made by the first operation that needs it.

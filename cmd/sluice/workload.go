@@ -128,7 +128,7 @@ func printWorkloads(c *cli, list []api.Workload) error {
 			link += fmt.Sprintf(" (%d)", w.Index)
 		}
 		t.row(w.Name, w.Origin, link, w.State, joined(w.Addresses), w.Path, policyText(w.Ingress, w.IngressRules), policyText(w.Egress, w.EgressRules),
-			trafficText(w.In), trafficText(w.Out), w.Drops.Packets)
+			trafficText(w.In.Packets, w.In.Bytes), trafficText(w.Out.Packets, w.Out.Bytes), w.Drops.Packets)
 	}
 	if err := t.print(); err != nil {
 		return err
@@ -151,5 +151,3 @@ func policyText(fate string, rules int) string {
 	}
 	return fmt.Sprintf("%s after %d rules", fate, rules)
 }
-
-func trafficText(t api.Traffic) string { return fmt.Sprintf("%d (%s)", t.Packets, bytesText(int64(t.Bytes))) }

@@ -20,6 +20,8 @@ type Backend interface {
 	AddWorkloads(ctx context.Context, r WorkloadAdd) ([]WorkloadChange, error)
 	DeleteWorkloads(ctx context.Context, r WorkloadDelete) ([]WorkloadChange, error)
 	ClearCounters(ctx context.Context, r ClearCountersRequest) (Cleared, error)
+	Flows(ctx context.Context, r FlowsRequest) (Flows, error)
+	ClearFlows(ctx context.Context, r ClearFlowsRequest) (FlowsCleared, error)
 	// Monitor calls each, one at a time, until ctx ends, which is no error, or each returns one. The first event comes
 	// at once.
 	Monitor(ctx context.Context, r MonitorRequest, each func(Event) error) error
@@ -42,7 +44,7 @@ var Nouns = []struct{ Name, Help string }{
 	{"reasons", "every verdict by reason, passes included"},
 	{"sets", "named sets and their sizes"},
 	{"workloads", "workloads: where they came from, whether they are attached, traffic"},
-	{"flows", "tracked flows"},
+	{"flows", "tracked flows: state, age, packets, translation, and the rules that let them in"},
 	{"bgp", "sessions"},
 	{"routes", "routes learned from neighbors"},
 	{"tunnels", "tunnels and their peers"},

@@ -148,6 +148,8 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("POST /v1/capture/end", answer(s, func(ctx context.Context, r CaptureEnd) (any, error) { return struct{}{}, b.EndCapture(ctx, r) }))
 	mux.HandleFunc("POST /v1/capture", s.capture)
 	mux.Handle("POST /v1/clear/counters", answer(s, func(ctx context.Context, r ClearCountersRequest) (any, error) { return b.ClearCounters(ctx, r) }))
+	mux.Handle("POST /v1/clear/flows", answer(s, func(ctx context.Context, r ClearFlowsRequest) (any, error) { return b.ClearFlows(ctx, r) }))
+	mux.Handle("POST /v1/flows", answer(s, func(ctx context.Context, r FlowsRequest) (any, error) { return b.Flows(ctx, r) }))
 	mux.HandleFunc("GET /v1/monitor", s.monitor)
 	mux.HandleFunc("GET /v1/history", func(w http.ResponseWriter, r *http.Request) {
 		v, err := b.History(r.Context())

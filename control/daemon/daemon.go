@@ -45,6 +45,7 @@ type Daemon struct {
 	feeds     *feed.List
 	workloads *workload.List
 	hub       *hub
+	conntrack conntrack
 	captures  captures
 
 	policyChanged chan struct{} // tells that rules may have changed
@@ -187,6 +188,8 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"BGP events", func(ctx context.Context) error { return d.followBGP(ctx, d.bgp.Events()) }},
 		funcTask{"dropped packets", d.followDrops},
 		funcTask{"logged packets", d.followLogs},
+		funcTask{"flow events", d.followFlows},
+		funcTask{"flow tables", d.keepFlows},
 		funcTask{"rest", d.rest},
 		funcTask{"spare tc generation", d.tc.KeepSpares},
 		funcTask{"spare XDP generation", d.xdp.KeepSpares},

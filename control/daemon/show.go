@@ -34,7 +34,7 @@ func (d *Daemon) Show(ctx context.Context, noun string) (any, error) {
 	case "workloads":
 		return d.showWorkloads(ctx)
 	case "flows":
-		return d.showFlows(ctx)
+		return d.Flows(ctx, api.FlowsRequest{})
 	case "bgp":
 		neighbors, err := d.bgp.Status(ctx)
 		return listed(neighbors), err
@@ -76,6 +76,7 @@ func (d *Daemon) showStatus(ctx context.Context) (api.Status, error) {
 		return s, err
 	}
 	s.XDPGeneration, s.TCGeneration = x.Digest, t.Digest
+	s.Conntrack = shownConntrack(d.conntrack.last())
 	neighbors, err := d.bgp.Status(ctx)
 	for _, n := range neighbors {
 		s.Neighbors++
@@ -208,19 +209,4 @@ func shownHits(h xdp.RuleHit) api.Hits {
 		out.LastHit = &h.Last
 	}
 	return out
-}
-
-func (d *Daemon) showFlows(ctx context.Context) ([]api.Flow, error) {
-	flows, err := d.tc.Flows(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := []api.Flow{}
-	for _, f := range flows {
-		out = append(out, api.Flow{
-			Origin: f.Origin, Protocol: f.ProtocolName(), Source: f.Source(), Destination: f.Destination(),
-			State: f.State(), IdleSeconds: f.Idle.Seconds(),
-		})
-	}
-	return out, nil
 }

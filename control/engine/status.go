@@ -65,6 +65,8 @@ const (
 	ConditionSetFiles = "SetFilesRead" // every watched set file was good when last read; SetCondition's
 	// ConditionWorkloads: no workload is refused. One whose interface is not there yet is not.
 	ConditionWorkloads = "WorkloadsAccepted"
+	// ConditionConntrack: flows run out of room, or are about to; SetCondition's.
+	ConditionConntrack = "ConntrackPressure"
 )
 
 // report is the part of Status that operations write, with Engine.mu held.
