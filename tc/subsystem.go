@@ -89,7 +89,8 @@ func (o observed) seen() Interface {
 	if !o.attached() {
 		return Interface{Name: o.name}
 	}
-	return Interface{Name: o.name, Role: Role(o.entry.Role), Judge: o.entry.Flags&abi.InterfaceJudge != 0, Stack: o.entry.Flags&abi.InterfaceStack != 0}
+	return Interface{Name: o.name, Role: Role(o.entry.Role), Judge: o.entry.Flags&abi.InterfaceJudge != 0, Stack: o.entry.Flags&abi.InterfaceStack != 0,
+		FQ: Role(o.entry.Role) == RoleUplink && o.entry.Flags&abi.InterfaceFq != 0}
 }
 
 func (s *Subsystem) observe(ctx context.Context) ([]observed, error) {
@@ -211,6 +212,7 @@ func (s *Subsystem) Down(ctx context.Context) error {
 	for _, name := range names {
 		errs = append(errs, removeHooks(dir, name))
 	}
-	errs = append(errs, dir.SweepGenerations(owner), dir.RemoveStateMap(reasonsPin, reasonsVersion), dir.RemoveIfUnused())
+	errs = append(errs, dir.SweepGenerations(owner), dir.RemoveStateMap(reasonsPin, reasonsVersion),
+		dir.RemoveStateMap(pacersPin, pacersVersion), dir.RemoveIfUnused())
 	return errors.Join(errs...)
 }

@@ -80,6 +80,9 @@ func number[N int | uint16 | uint32](word string, n N) string {
 func list[T any](v []T) string { return strings.Trim(fmt.Sprint(v), "[]") }
 
 func (p *printer) host(s host.State) {
+	for _, d := range s.Devices {
+		p.line("device", d, flagged(d.Keep, "keep"))
+	}
 	for _, l := range s.Links {
 		p.line("link", l.Name, flagged(l.Up, "up"), number("mtu", l.MTU), number("group", l.Group))
 	}
@@ -102,6 +105,9 @@ func (p *printer) host(s host.State) {
 	}
 	for _, y := range s.Tags {
 		p.line("vlan tags in the frames of", y.Link, flagged(!y.InFrame, "not"))
+	}
+	for _, q := range s.Qdiscs {
+		p.line("fq on", q.Link, flagged(!q.FQ, "not"))
 	}
 }
 
@@ -141,12 +147,15 @@ func (p *printer) xdp(s xdp.State) {
 
 func (p *printer) tc(s tc.State) {
 	for _, i := range s.Interfaces {
-		p.line("interface", i.Name, i.Role, flagged(i.Judge, "judge"))
+		p.line("interface", i.Name, i.Role, flagged(i.Judge, "judge"), flagged(i.FQ, "fq"))
 	}
 	g := s.Generation
 	p.line("self", list(g.Self))
 	p.line("flows", g.FlowSlots)
 	p.line("strict", list(g.Strict))
+	for _, paced := range g.Paced {
+		p.line("paced", paced.Interface, paced.Rate, "bps")
+	}
 	for from := range g.Matrix {
 		for to, may := range g.Matrix[from] {
 			if may {

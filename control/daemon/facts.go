@@ -22,6 +22,9 @@ func (d *Daemon) facts(ctx context.Context, cfg *config.Config) (compile.Facts, 
 	if h.Receivers, err = host.ReceiversOf(ctx, compile.LooksAtTags(cfg)); err != nil {
 		return compile.Facts{}, err
 	}
+	if h.Queues, err = host.QueuesOf(ctx, compile.LooksAtQueues(cfg)); err != nil {
+		return compile.Facts{}, err
+	}
 	public, err := publicKeys(cfg)
 	return compile.Facts{Host: h, PublicKeys: public}, err
 }

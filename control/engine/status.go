@@ -63,10 +63,10 @@ const (
 	ConditionInSync   = "InSync"       // looked at after the last change: every Diff was empty
 	ConditionChecks   = "ChecksPassed" // of the live revision: as it was looked at while it was pending
 	ConditionSetFiles = "SetFilesRead" // every watched set file was good when last read; SetCondition's
-	// ConditionWorkloads: no workload is refused. One whose interface is not there yet is not.
-	ConditionWorkloads = "WorkloadsAccepted"
 	// ConditionConntrack: flows run out of room, or are about to; SetCondition's.
 	ConditionConntrack = "ConntrackPressure"
+	// ConditionWorkloads: no workload is refused. One whose interface is not there yet is not.
+	ConditionWorkloads = "WorkloadsAccepted"
 )
 
 // report is the part of Status that operations write, with Engine.mu held.

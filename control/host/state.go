@@ -9,6 +9,7 @@ const RouteProtocol = 188
 
 // State is what the host subsystem should hold, or holds of ours.
 type State struct {
+	Devices   []Device      // sorted by name
 	Links     []Link        // sorted by name
 	Addresses []Address     // sorted by link, then prefix
 	Routes    []Route       // sorted by table, prefix, metric
@@ -16,6 +17,7 @@ type State struct {
 	Sysctls   []Sysctl      // sorted by key
 	Inner     []InnerSysctl // of workloads' namespaces, sorted by link, then key
 	Tags      []Tags        // sorted by link
+	Qdiscs    []Qdisc       // sorted by link
 }
 
 // Link is an existing link whose attributes the file writes.
@@ -89,13 +91,15 @@ type Facts struct {
 	Behind map[string]Behind
 	// Receivers are the links that what enters by an interface comes in on: ReceiversOf, of those that were asked about.
 	Receivers map[string][]Receiver
+	// Queues are those of the uplinks that were asked about: QueuesOf.
+	Queues map[string]Queue
 }
 
 // LinkFact is one link of the daemon's namespace.
 type LinkFact struct {
 	Name      string
 	Index     int
-	Kind      string // "veth", "netkit", "bond", "" for a physical one
+	Kind      string // "veth", "netkit", "bond", "vlan", "" for a physical one
 	MTU       int
 	Up        bool
 	Carrier   bool

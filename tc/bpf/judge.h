@@ -7,6 +7,7 @@
 
 #include "forward.h"
 #include "listen.h"
+#include "pace.h"
 
 /*
  * Whether the frame belongs to a VLAN interface, where it is judged. The tag stands beside the packet, not in it. The
@@ -55,9 +56,9 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 		skb->mark &= ~MARK_OURS;
 	if (!on)
 		return REASON_INTERNAL;
-	if (at_ingress && (on->flags & INTERFACE_PACED))
-		skb->mark |= MARK_PACED;
 	from_workload = at_ingress && on->role == ROLE_WORKLOAD;
+	if ((from_workload || (at_ingress && on->role == ROLE_DOWNSTREAM)) && (on->flags & INTERFACE_PACED))
+		skb->mark |= MARK_PACED; /* it may leave by a redirect or through the stack */
 	v->slot = on->slot;
 	v->l3 = is_l3(on);
 	if (is_vlan_child(skb))
@@ -93,24 +94,28 @@ static __always_inline enum reason prepare(struct __sk_buff *skb, struct view *v
 	return v->revoked ? REASON_FLOW_REVOKED : REASON_NONE;
 }
 
-/* policy.ingress, where XDP does not judge it: the same order, but for what only XDP sees. */
-static __always_inline enum reason judge_inbound(struct __sk_buff *skb, struct view *v, bool local)
+/*
+ * policy.ingress, where XDP does not judge it: the same order, but for what only XDP sees. Or what a LAN may send: the failsafe and
+ * what follows from the file rank above that too; bans are about the outside.
+ */
+static __always_inline enum reason judge_inbound(struct __sk_buff *skb, struct view *v, __u32 policy,
+						 bool local)
 {
 	enum reason reason = REASON_NONE;
 
 	if (v->known && (v->flow.judged == REASON_FAILSAFE || v->flow.judged == REASON_SYSTEM))
 		return remembered(v, SENDER);
 	if (!v->known && local)
-		reason = judge_system(skb, v, POLICY_INGRESS, POLICY_FAILSAFE, REASON_FAILSAFE);
+		reason = judge_system(skb, v, policy, POLICY_FAILSAFE, REASON_FAILSAFE);
 	if (!v->known && reason == REASON_NONE)
-		reason = judge_system(skb, v, POLICY_INGRESS, POLICY_SYSTEM, REASON_SYSTEM);
+		reason = judge_system(skb, v, policy, POLICY_SYSTEM, REASON_SYSTEM);
 	if (reason != REASON_NONE)
 		return reason;
 	if (v->related)
 		return REASON_ICMP_ERROR;
-	if (bans_stage(&v->p) != REASON_NONE)
+	if (policy == POLICY_INGRESS && bans_stage(&v->p) != REASON_NONE)
 		return REASON_BANNED;
-	return judge_flow(skb, v, POLICY_INGRESS, SENDER);
+	return judge_flow(skb, v, policy, SENDER);
 }
 
 /* A workload may send only from its own addresses; link-local ones reach no further than the link. */
@@ -166,7 +171,7 @@ static __always_inline int to_workload(struct __sk_buff *skb, struct view *v, co
 
 	if (role != ROLE_WORKLOAD && is_unroutable(skb, &v->p))
 		return leave_with(v, REASON_UNROUTABLE);
-	if (!excused(v) && !may_forward(role, ROLE_WORKLOAD))
+	if (!permitted(skb, v, role, ROLE_WORKLOAD))
 		return leave_with(v, REASON_FORWARD_DENIED);
 	reason = judge_flow(skb, v, POLICY_WORKLOADS + 2 * to->index, RECEIVER);
 	if (drops(reason))
@@ -192,21 +197,23 @@ static __always_inline enum reason judge_workload(struct __sk_buff *skb, struct 
 		return REASON_WORKLOAD_UNKNOWN;
 	if (!v->known && spoofed(skb, &v->p, local))
 		return REASON_WORKLOAD_SPOOFED;
-	return judge_flow(skb, v, workload_policy(in, true), SENDER);
+	return judge_flow(skb, v, policy_of(in, true), SENDER);
 }
 
 /*
- * From elsewhere: policy.ingress where XDP did not judge it already. XDP passes what looks like link control, wherever
- * it goes.
+ * From elsewhere: policy.ingress where XDP did not judge it already, or the policy of the LAN. XDP passes what looks like link
+ * control, wherever it goes.
  */
 static __always_inline enum reason judge_outside(struct __sk_buff *skb, struct view *v,
 						 const struct interface *in, enum role role, bool local)
 {
 	if (!v->known && is_martian(&v->p))
 		return REASON_MARTIAN_SOURCE;
+	if (role == ROLE_DOWNSTREAM)
+		return in->policies ? judge_inbound(skb, v, policy_of(in, true), local) : REASON_NONE;
 	if (!(in->flags & INTERFACE_JUDGE) && !(role == ROLE_UPLINK && v->off_link))
 		return REASON_NONE;
-	return judge_inbound(skb, v, local);
+	return judge_inbound(skb, v, POLICY_INGRESS, local);
 }
 
 /* Ingress: judged, then into a workload, to the box, or onward. */
@@ -287,8 +294,23 @@ static __always_inline enum reason judge_outbound(struct __sk_buff *skb, struct 
 	return reason;
 }
 
+/* The node's own toward a LAN, which policy.egress or what ranks above it let pass. */
+static __always_inline enum reason judge_toward_lan(struct __sk_buff *skb, struct view *v,
+						    const struct interface *out, enum reason reason)
+{
+	if (!out->policies || drops(reason) || reason == REASON_SYSTEM || reason == REASON_FAILSAFE ||
+	    reason == REASON_ICMP_ERROR)
+		return reason;
+	reason = judge_flow(skb, v, policy_of(out, false), RECEIVER);
+	if (drops(reason) && answers_failsafe(v)) {
+		v->flow.judged = REASON_FAILSAFE;
+		return REASON_FAILSAFE;
+	}
+	return reason;
+}
+
 /*
- * What the node itself sends: by policy.egress, or toward a workload by the workload's ingress policy. Its own ICMP
+ * What the node itself sends: by policy.egress and toward a LAN by its ingress policy, or toward a workload by the workload's ingress policy. Its own ICMP
  * errors need no flow: what could not be forwarded was never tracked, and path MTU discovery depends on the answer.
  */
 static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, const struct interface *out,
@@ -298,9 +320,11 @@ static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, c
 
 	v->related = v->p.flags & PACKET_ICMP_ERROR;
 	if (role == ROLE_WORKLOAD)
-		reason = judge_flow(skb, v, workload_policy(out, false), RECEIVER);
+		reason = judge_flow(skb, v, policy_of(out, false), RECEIVER);
 	else
 		reason = judge_outbound(skb, v);
+	if (role == ROLE_DOWNSTREAM)
+		reason = judge_toward_lan(skb, v, out, reason);
 	if (drops(reason))
 		return refuse(v, reason);
 	opened_by(v, ROLE_NONE, 0, true);
@@ -310,8 +334,8 @@ static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, c
 }
 
 /*
- * What the kernel forwards: by the matrix, toward a workload by its ingress policy as well. From a workload it passed
- * the ingress hook, which judged its egress policy.
+ * What the kernel forwards: by the matrix, toward a workload or a LAN by its ingress policy as well. From one it passed the
+ * ingress hook, which judged its egress policy.
  */
 static __always_inline int egress_forwarded(struct __sk_buff *skb, struct view *v,
 					    const struct interface *out, enum role role, __u32 from_index)
@@ -324,10 +348,10 @@ static __always_inline int egress_forwarded(struct __sk_buff *skb, struct view *
 	/* Interfaces that the file does not name have no ingress hook of ours. The box's own may be a masquerade. */
 	if (owner && owner->ifindex != from_index)
 		return leave_with(v, REASON_MARTIAN_SOURCE);
-	if (!excused(v) && !may_forward(from_role, role))
+	if (!permitted(skb, v, from_role, role))
 		return leave_with(v, REASON_FORWARD_DENIED);
-	if (role == ROLE_WORKLOAD)
-		reason = judge_flow(skb, v, workload_policy(out, false), RECEIVER);
+	if (out->policies)
+		reason = judge_flow(skb, v, policy_of(out, false), RECEIVER);
 	if (drops(reason))
 		return refuse(v, reason);
 	/* What leaves a tunnel for an uplink is from inside there: XDP is to let the answers in. */
@@ -366,5 +390,7 @@ static __always_inline int egress(struct __sk_buff *skb, enum role role)
 {
 	struct view *v = new_view();
 
-	return v ? finish(skb, v, walk_egress(skb, v, role)) : TCX_DROP;
+	if (!v)
+		return TCX_DROP;
+	return finish(skb, v, pace_what_passes(skb, v, role, walk_egress(skb, v, role)));
 }

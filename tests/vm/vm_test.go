@@ -15,7 +15,7 @@ func TestKernelWireGuard(t *testing.T) {
 	Run(t, Guest{
 		Package: guestPackage,
 		Modules: []string{"veth", "tun", "wireguard"},
-		Args:    []string{"-test.skip=Object|Tags|Netkit"},
+		Args:    []string{"-test.skip=Object|Tags|Device|Netkit"},
 	})
 }
 
@@ -68,6 +68,16 @@ func TestVLANTags(t *testing.T) {
 func TestNetkit(t *testing.T) {
 	t.Parallel()
 	Run(t, Guest{Package: guestPackage, Modules: []string{"veth"}, Args: []string{"-test.run=Netkit"}, Timeout: 10 * time.Minute})
+}
+
+// TestDevices is in the VM for modules that this kernel lacks.
+func TestDevices(t *testing.T) {
+	t.Parallel()
+	Run(t, Guest{
+		Package: guestPackage,
+		Modules: []string{"veth", "8021q", "bonding"},
+		Args:    []string{"-test.run=Device"},
+	})
 }
 
 func TestAGuestThatDoesNotEndInTimeIsKilled(t *testing.T) {

@@ -13,6 +13,7 @@ const (
 	InterfaceSnat6      = 32
 	InterfaceSnatAll    = 64
 	InterfacePaced      = 128
+	InterfaceFq         = 128
 	MarkJudged          = 0x10000
 	MarkPaced           = 0x20000
 	MarkUnderlay        = 0x1000000
@@ -110,6 +111,13 @@ const (
 	MaxFlowOwners       = 2048
 	SweptRevoked        = 5
 	SweptStates         = 6
+	PaceTickBits        = 6
+	PaceBurstNs         = 50000000
+	PaceHorizonNs       = 2000000000
+	MaxPacers           = 4096
+	PaceWays            = 4
+	PaceSets            = 16
+	PaceFlows           = 64
 	WatchWindowNs       = 100000000
 	EventPorts          = 1
 	EventFragment       = 2
@@ -197,7 +205,7 @@ type Interface struct {
 	Role     uint8  // enum role
 	Flags    uint8  // INTERFACE_*
 	Snat     uint16 // tc: index into snat_addresses + 1. Of an uplink its own; 0: none, or that of the uplink
-	Policies uint32 // tc: n, where POLICY_WORKLOADS + 2 * (n - 1) judges what goes there and + 1 what it sends; 0: none
+	Policies uint32 // tc, of a workload or a LAN: n, where POLICY_WORKLOADS + 2 * (n - 1) judges what goes there and + 1 what it sends; 0: none
 }
 
 // SnatAddress is struct snat_address, 32 bytes.
@@ -217,6 +225,12 @@ type Workload struct {
 	Ifindex uint32 // host side of the veth
 	Index   uint32 // its policies are POLICY_WORKLOADS + 2 * index (ingress) and + 1 (egress)
 	Flags   uint32 // INTERFACE_STACK, as its interface has it
+}
+
+// VLANChild is struct vlan_child, 8 bytes.
+type VLANChild struct {
+	Ifindex uint32 // where they come in
+	VLAN    uint32 // outermost id
 }
 
 // Explanation is struct explanation, 24 bytes.
@@ -554,6 +568,23 @@ type Swept struct {
 	Translations uint32    // left
 	Expired      uint32    // flows that were deleted
 	Orphans      uint32    // translations that were, for want of their flow
+}
+
+// PacerFlow is struct pacer_flow, 16 bytes.
+type PacerFlow struct {
+	Next uint64 // when the flow has had its share of all that it sent; past: it is idle, and anybody may have its place
+	Tag  uint32 // hash of the flow
+	_    uint32
+}
+
+// Pacer is struct pacer, 1064 bytes.
+type Pacer struct {
+	Next    uint64 // when the rate has room again
+	Active  uint64 // bits of the flows that were not idle when they were looked at last
+	Turn    uint64 // whose turn it is to be looked at
+	Dropped uint64 // packets
+	Marked  uint64 // packets: ECN, congestion experienced
+	Flow    [64]PacerFlow
 }
 
 // Hook is enum hook.
