@@ -31,6 +31,7 @@ type FlowQuery struct {
 	Rule       uint32       // stable id of a rule or default that let it in; 0: any
 	Workload   string       // opened it or is its end; "": any
 	Translated bool
+	Ends       map[netip.Addr]bool // one of these is an end of it; nil: any
 
 	Workloads []FlowWorkload // give Flow.Workload its name
 	Limit     int            // the first so many; 0: all
@@ -167,6 +168,7 @@ func (q FlowQuery) chooses(f Flow) bool {
 		q.State != "" && f.State != q.State,
 		q.Workload != "" && f.Workload != q.Workload && !q.isEnd(f),
 		q.Translated && !f.Translated.IsValid(),
+		q.Ends != nil && !q.Ends[f.Src] && !q.Ends[f.Dst],
 		q.Rule != 0 && !slices.Contains(f.Rules[:], q.Rule),
 		q.Port != 0 && f.SrcPort != q.Port && f.DstPort != q.Port && f.Translated.Port() != q.Port,
 		q.Prefix.IsValid() && !q.Prefix.Contains(f.Src) && !q.Prefix.Contains(f.Dst) && !q.Prefix.Contains(f.Translated.Addr()):

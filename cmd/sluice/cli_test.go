@@ -90,6 +90,7 @@ func golden(t *testing.T, path, got string) {
 
 // box is a daemon that does nothing but answer.
 type box struct {
+	changes []api.WorkloadChange
 	asked   []string
 	fail    error
 	plan    api.Plan
@@ -154,6 +155,17 @@ func (b *box) Ban(_ context.Context, r api.BanRequest) ([]api.Ban, error) {
 
 func (b *box) Unban(_ context.Context, r api.UnbanRequest) ([]api.Ban, error) {
 	return b.bans, b.note("unban %q all=%v", r.Targets, r.All)
+}
+
+func (b *box) AddWorkloads(_ context.Context, r api.WorkloadAdd) ([]api.WorkloadChange, error) {
+	for i := range r.Workloads {
+		r.Workloads[i].PolicyFile = filepath.Base(r.Workloads[i].PolicyFile) // a temporary one
+	}
+	return b.changes, b.note("add %+v", r.Workloads)
+}
+
+func (b *box) DeleteWorkloads(_ context.Context, r api.WorkloadDelete) ([]api.WorkloadChange, error) {
+	return b.changes, b.note("delete %q", r.Names)
 }
 
 func (b *box) ClearCounters(_ context.Context, r api.ClearCountersRequest) (api.Cleared, error) {

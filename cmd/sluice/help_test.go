@@ -56,7 +56,7 @@ func TestEveryVerbHasExamplesThatCanBeTyped(t *testing.T) {
 // TestHelpBeginsWithWhatTheVerbIsFor and says the exit code where a script asks for it.
 func TestHelpBeginsWithWhatTheVerbIsFor(t *testing.T) {
 	no := map[string]bool{} // verbs whose answer may be no
-	for _, verb := range []string{"check", "plan", "diff", "apply", "confirm", "rollback", "unban", "doctor", "lab run"} {
+	for _, verb := range []string{"check", "plan", "diff", "apply", "confirm", "rollback", "unban", "workload del", "doctor", "lab run"} {
 		no["sluice "+verb] = true
 	}
 	for _, verb := range operatorVerbs(newCLI(nil, nil).root()) {

@@ -51,7 +51,7 @@ func TestTheVerbsOfTheDesignAreThere(t *testing.T) {
 	}
 	for _, verb := range []string{
 		"run", "check", "plan", "diff", "apply", "confirm", "rollback", "history", "show", "show config", "explain",
-		"ban", "unban", "clear counters", "clear flows", "monitor", "capture",
+		"ban", "unban", "workload add", "workload del", "clear counters", "clear flows", "monitor", "capture",
 		"key gen", "key show", "doctor", "down", "version", "lab up", "lab down", "lab run",
 	} {
 		if !slices.Contains(have, verb) {

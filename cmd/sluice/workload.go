@@ -121,14 +121,14 @@ func (c *cli) printChanges(done []api.WorkloadChange) error {
 }
 
 func printWorkloads(c *cli, list []api.Workload) error {
-	t := c.table("WORKLOAD", "ORIGIN", "INTERFACE", "STATE", "ADDRESSES", "PATH", "INGRESS", "EGRESS", "IN", "OUT", "DROPS")
+	t := c.table("WORKLOAD", "ORIGIN", "INTERFACE", "STATE", "ADDRESSES", "PATH", "INGRESS", "EGRESS", "IN", "OUT", "DROPS", "FLOWS")
 	for _, w := range list {
 		link := w.Interface
 		if w.Index != 0 {
 			link += fmt.Sprintf(" (%d)", w.Index)
 		}
 		t.row(w.Name, w.Origin, link, w.State, joined(w.Addresses), w.Path, policyText(w.Ingress, w.IngressRules), policyText(w.Egress, w.EgressRules),
-			trafficText(w.In.Packets, w.In.Bytes), trafficText(w.Out.Packets, w.Out.Bytes), w.Drops.Packets)
+			trafficText(w.In.Packets, w.In.Bytes), trafficText(w.Out.Packets, w.Out.Bytes), w.Drops.Packets, w.Flows)
 	}
 	if err := t.print(); err != nil {
 		return err

@@ -62,6 +62,7 @@ type Workload struct {
 	In    Traffic `json:"in"`
 	Out   Traffic `json:"out"`
 	Drops Traffic `json:"drops"`
+	Flows int     `json:"flows"` // tracked ones that it opened
 }
 
 // Traffic is counted packets.

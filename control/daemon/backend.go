@@ -54,6 +54,7 @@ func (d *Daemon) Apply(ctx context.Context, r api.ApplyRequest) (engine.Result, 
 // finished is the answer to a change: with what its rules look like, only now, for looking takes longer than the change.
 func (d *Daemon) finished(r engine.Result, err error) (engine.Result, error) {
 	d.works()
+	d.forgetGone(context.Background())
 	r.Plan.Steps = listed(r.Plan.Steps)
 	if err == nil {
 		live := d.liveConfig()

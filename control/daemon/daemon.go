@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"sluice/bgp"
@@ -44,6 +46,8 @@ type Daemon struct {
 	nextHops  hopCache
 	feeds     *feed.List
 	workloads *workload.List
+	endsMu    sync.Mutex
+	ends      map[netip.Addr]string // whose flows may be tracked: workloads by address, as of the last change
 	hub       *hub
 	conntrack conntrack
 	captures  captures
@@ -279,6 +283,7 @@ func (d *Daemon) follow(ctx context.Context, events <-chan host.Event) error {
 		if err := d.engine.Recompile(ctx, "links or addresses changed"); err != nil && ctx.Err() == nil {
 			d.opts.Log.Error("compile again", "error", err)
 		}
+		d.forgetGone(ctx)
 	}
 }
 

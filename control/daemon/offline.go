@@ -96,6 +96,9 @@ func Check(ctx context.Context, file, stateDir string) (Report, error) {
 	if facts.Host.Behind, err = host.WorkloadsBehind(ctx, compile.LooksBehind(cfg, nil)); err != nil {
 		return r, err
 	}
+	if err := pretendPeers(ctx, cfg, facts.Host.Links); err != nil {
+		return r, err
+	}
 	if facts.Host.Queues, err = host.QueuesOf(ctx, compile.LooksAtQueues(cfg)); err != nil {
 		return r, err
 	}
@@ -143,4 +146,20 @@ func pretend(cfg *config.Config) compile.Facts {
 		f.Host.Links[0].Addresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::1/128")}
 	}
 	return f
+}
+
+// pretendPeers takes over which workloads' interfaces of this machine have both ends in its namespace: these are no use to
+// any machine.
+func pretendPeers(ctx context.Context, cfg *config.Config, links []host.LinkFact) error {
+	var names []string
+	for _, w := range cfg.Workloads {
+		names = append(names, w.Interface)
+	}
+	here, err := host.PeersHere(ctx, names)
+	for i := range links {
+		if kind, ok := here[links[i].Name]; ok {
+			links[i].PeerHere, links[i].Kind = true, kind
+		}
+	}
+	return err
 }

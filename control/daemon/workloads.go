@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"sluice/control/api"
@@ -63,6 +64,7 @@ func (d *Daemon) changeWorkloads(ctx context.Context, c workload.Change) ([]api.
 func (d *Daemon) alter(ctx context.Context, a engine.Alteration) error {
 	err := d.engine.Alter(ctx, a)
 	d.works()
+	d.forgetGone(ctx)
 	d.rulesChanged()
 	return err
 }
@@ -106,9 +108,20 @@ func (d *Daemon) showWorkloads(ctx context.Context) ([]api.Workload, error) {
 			}
 		}
 	}
+	q, err := d.flowQuery(api.FlowFilter{})
+	if err != nil {
+		return nil, err
+	}
+	q.Limit = 1
+	flows, err := d.tc.SelectFlows(ctx, q)
+	if err != nil {
+		return nil, err
+	}
 	out := []api.Workload{}
 	for _, w := range list {
-		out = append(out, shownWorkload(w, desired, links, counts))
+		shown := shownWorkload(w, desired, links, counts)
+		shown.Flows = flows.Workloads[w.Name]
+		out = append(out, shown)
 	}
 	return out, nil
 }
@@ -139,4 +152,33 @@ func shownWorkload(w config.Workload, desired *compile.Desired, links []host.Int
 		}
 	}
 	return shown
+}
+
+// forgetGone clears the flows of addresses that no workload has any more, or another one: who gets such an address next must
+// not find doors open that the one before opened.
+func (d *Daemon) forgetGone(ctx context.Context) {
+	now := map[netip.Addr]string{}
+	for _, w := range d.liveDesired().TC.Generation.Workloads {
+		for _, a := range w.Addresses {
+			now[a] = w.Name
+		}
+	}
+	d.endsMu.Lock()
+	defer d.endsMu.Unlock()
+	gone := map[netip.Addr]bool{}
+	for a, name := range d.ends {
+		if now[a] != name {
+			gone[a] = true
+		}
+	}
+	d.ends = now
+	if len(gone) == 0 {
+		return
+	}
+	n, err := d.tc.ClearFlows(ctx, tc.FlowQuery{Ends: gone})
+	if err != nil {
+		d.opts.Log.Warn("flows of workloads that went are left to time out", "error", err)
+	} else if n > 0 {
+		d.opts.Log.Info("flows of workloads that went are forgotten", "flows", n)
+	}
 }

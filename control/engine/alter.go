@@ -68,5 +68,5 @@ func (e *Engine) alter(ctx context.Context, a Alteration) (*compile.Desired, err
 	if err := a.Keep(); err != nil {
 		return nil, err
 	}
-	return d, e.converge(ctx, d, a.Why)
+	return e.pursue(ctx, d, a.Why)
 }

@@ -113,8 +113,9 @@ type Engine struct {
 
 	// Written by the operation that runs, and only with mu held; so that operation reads them without.
 	mu        sync.Mutex
-	current   *target // what the machine should hold
-	watch     *watch  // nil: nothing pending
+	current   *target       // what the machine should hold
+	facts     compile.Facts // of the last compilation
+	watch     *watch        // nil: nothing pending
 	ids       ruleIDs
 	revisions []Meta
 	report    report
@@ -208,6 +209,7 @@ func (e *Engine) compile(ctx context.Context, t *target) (*compile.Desired, erro
 	if err != nil {
 		return nil, fmt.Errorf("collecting facts: %w", err)
 	}
+	e.facts = facts
 	rt := e.ids.runtime(e.clock.Now())
 	rt.Accepted = t.number != 0 // a candidate has none yet
 	return e.opts.Compile(t.content.Config, rt, facts)

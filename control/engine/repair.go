@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 
 	"sluice/control/compile"
 )
@@ -58,7 +59,7 @@ func (e *Engine) recompile(ctx context.Context, why string) error {
 		e.degraded("CompileFailed", err)
 		return fmt.Errorf("%w: %w", ErrDegraded, err)
 	}
-	cause := e.converge(ctx, d, why)
+	d, cause := e.pursue(ctx, d, why)
 	if cause == nil {
 		e.set(func() { e.current.desired, e.stale = d, false })
 		e.healthy(ctx)
@@ -77,6 +78,28 @@ func (e *Engine) recompile(ctx context.Context, why string) error {
 	}
 	e.degraded("RecompileFailed", cause)
 	return fmt.Errorf("%w: %w", ErrDegraded, cause)
+}
+
+// maxPursuit bounds how often a machine is followed that changes under the steps.
+const maxPursuit = 10
+
+// pursue converges on d, and where a step fails because the machine is another one now, on what is compiled from that: a
+// container's interface may go between the look at it and the step. It returns what the machine holds, or what failed.
+func (e *Engine) pursue(ctx context.Context, d *compile.Desired, why string) (*compile.Desired, error) {
+	for range maxPursuit {
+		before := e.facts
+		cause := e.converge(ctx, d, why)
+		if cause == nil {
+			return d, nil
+		}
+		now, err := e.compile(ctx, e.current)
+		if err != nil || reflect.DeepEqual(before, e.facts) {
+			return d, cause
+		}
+		e.log.Info("the machine changed meanwhile: once more", "error", cause)
+		d = now
+	}
+	return d, e.converge(ctx, d, why)
 }
 
 // restore brings the machine to what it should hold: the last good form of the current revision, after Down what remains of it.

@@ -132,25 +132,40 @@ func checkModules() []Finding {
 	return out
 }
 
+// checkNetfilter says which of the host's rules redirected packets pass by: XDP and tcx come before prerouting, and what is
+// redirected there leaves the machine, or enters the workload, without meeting another hook.
 func checkNetfilter() []Finding {
 	var out []Finding
 	for _, c := range []struct {
-		name  string
-		count func() (int, error)
-	}{{"nftables", countNFTables}, {"iptables-legacy", countIPTables}} {
-		n, err := c.count()
+		name string
+		read func() (ruleset, error)
+	}{{"nftables", readNFTables}, {"iptables-legacy", readIPTables}} {
+		rules, err := c.read()
+		missed := rules.missed()
 		switch {
 		case errors.Is(err, errNoNetfilter):
 			out = append(out, ok(c.name, "not in use"))
 		case err != nil:
 			out = append(out, Finding{c.name, StatusWarn, "cannot tell: " + err.Error(), "unknown", "run as root"})
-		case n > 0:
-			out = append(out, Finding{c.name, StatusWarn, fmt.Sprintf("%d rules", n),
-				"traffic that Sluice redirects to and from workloads does not pass them",
-				"nothing, if they are about the box itself; else write them as policy. Sluice never touches them"})
-		default:
+		case rules.total() == 0:
 			out = append(out, ok(c.name, "no rules"))
+		case len(missed) == 0:
+			out = append(out, ok(c.name, fmt.Sprintf("%s, all about the box's own packets", counted(rules.total(), "rule"))))
+		default:
+			out = append(out, Finding{c.name, StatusWarn, fmt.Sprintf("%s; redirected packets of workloads pass by %s", counted(rules.total(), "rule"), counted(len(missed), "chain")),
+				"the rules of these chains do not act on what Sluice redirects to and from workloads; they are listed below",
+				"nothing, where they are about other traffic; Sluice never touches them"})
+		}
+		for _, m := range missed {
+			out = append(out, Finding{c.name + "/" + m.name, StatusWarn, m.detail(), m.cost(), m.fix()})
 		}
 	}
 	return out
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -89,11 +89,31 @@ func kindOf(l netlink.Link) string {
 	return l.Type()
 }
 
-// peerHere says that l is a veth whose other end is in this namespace too: the kernel gives the peer's index, and the
-// peer's namespace only where it is another one.
+// PeersHere are those of the named interfaces, by name with their kind, whose other end is in this namespace as well.
+func PeersHere(ctx context.Context, names []string) (map[string]string, error) {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	defer nl.Close()
+	links, err := dump(nl.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	out := map[string]string{}
+	for _, l := range links {
+		if slices.Contains(names, l.Attrs().Name) && peerHere(l, links) {
+			out[l.Attrs().Name] = kindOf(l)
+		}
+	}
+	return out, ctx.Err()
+}
+
+// peerHere says that l is a veth or netkit whose other end is in this namespace too: the kernel gives the peer's index, and
+// the peer's namespace only where it is another one.
 func peerHere(l netlink.Link, links []netlink.Link) bool {
 	a := l.Attrs()
-	return l.Type() == "veth" && a.NetNsID < 0 && slices.ContainsFunc(links, func(p netlink.Link) bool {
+	return (l.Type() == "veth" || l.Type() == "netkit") && a.NetNsID < 0 && slices.ContainsFunc(links, func(p netlink.Link) bool {
 		return p.Attrs().Index == a.ParentIndex && p.Attrs().ParentIndex == a.Index
 	})
 }

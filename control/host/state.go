@@ -102,10 +102,10 @@ type Facts struct {
 type LinkFact struct {
 	Name      string
 	Index     int
-	Kind      string // "veth", "bond", "vlan", "" for a physical one
+	Kind      string // "veth", "netkit", "bond", "vlan", "" for a physical one
 	MTU       int
 	Up        bool
 	Carrier   bool
 	Addresses []netip.Prefix // not masked
-	PeerHere  bool           // a veth whose peer is in this same namespace
+	PeerHere  bool           // a veth or netkit whose peer is in this same namespace
 }

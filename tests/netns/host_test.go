@@ -28,18 +28,35 @@ const foreign = `
 nft add table inet site
 nft add chain inet site forward { type filter hook forward priority 0 ; policy accept ; }
 nft add rule inet site forward ip saddr 10.66.0.0/16 counter drop
+nft add set inet site bad { type ipv4_addr ; flags interval ; }
+nft add element inet site bad { 10.66.1.0/24 }
+nft add map inet site ports { type inet_service : verdict ; }
+nft add element inet site ports { 25 : drop }
+nft add rule inet site forward ip saddr 10.66.0.0/16 tcp dport vmap @ports
+nft add rule inet site forward ip saddr 10.66.0.0/16 ct state invalid drop
+nft add chain inet site early { type filter hook prerouting priority -300 ; }
+nft add rule inet site early ip saddr @bad udp dport 53 notrack
+nft add chain inet site marks { type route hook output priority -150 ; }
+nft add rule inet site marks ip daddr 10.66.0.0/16 meta mark set 7
 nft add table ip nat
 nft add chain ip nat postrouting { type nat hook postrouting priority 100 ; }
 nft add rule ip nat postrouting ip saddr 10.66.0.0/16 masquerade
 iptables-nft -A FORWARD -s 10.67.0.0/16 -j DROP
 iptables-nft -t mangle -A POSTROUTING -s 10.67.0.0/16 -j MARK --set-mark 7
+iptables-nft -t raw -A PREROUTING -s 10.67.0.0/16 -j CT --notrack
+iptables-nft -t nat -A PREROUTING -d 10.67.0.1 -p tcp --dport 8080 -j DNAT --to-destination 10.67.0.2:80
 ip6tables-nft -A INPUT -s fd67::/16 -j ACCEPT
 iptables-legacy -A INPUT -s 10.68.0.0/16 -j DROP
 iptables-legacy -t nat -A POSTROUTING -s 10.68.0.0/16 -j MASQUERADE
+iptables-legacy -t mangle -A FORWARD -s 10.68.0.0/16 -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
+ip6tables-legacy -t raw -A PREROUTING -s fd68::/16 -j DROP
 ip6tables-legacy -A FORWARD -s fd68::/16 -j DROP
 ip link add other type veth peer name other-peer
 ip link set other up
 ip link set other-peer up
+nft add table netdev edge
+nft add chain netdev edge in { type filter hook ingress device "other" priority 0 ; }
+nft add rule netdev edge in ip saddr 10.66.0.0/16 drop
 ip addr add 10.99.0.1/24 dev other
 ip addr add 192.0.2.200/32 dev eth0
 ip route add 10.98.0.0/16 via 10.99.0.2
@@ -61,7 +78,7 @@ func TestUpApplyAndDownLeaveTheRulesOfOthersByteIdentical(t *testing.T) {
 	s := newSite(t)
 	s.foreigners()
 	before := s.netfilter()
-	for _, want := range []string{"10.66.0.0/16", "masquerade", "10.67.0.0/16", "fd67::/16", "10.68.0.0/16", "MASQUERADE", "fd68::/16"} {
+	for _, want := range []string{"10.66.0.0/16", "@bad", "vmap @ports", "notrack", "hook ingress", "DNAT", "TCPMSS", "masquerade", "10.67.0.0/16", "fd67::/16", "10.68.0.0/16", "MASQUERADE", "fd68::/16"} {
 		if !strings.Contains(before, want) {
 			t.Fatalf("the rules of others lack %s:\n%s", want, before)
 		}

@@ -144,7 +144,13 @@ func TestAWorkloadOfTheAPIIsServedAnnouncedAndOutlivesWhatRevisionsDo(t *testing
 	s.says(s.addWeb2(), 0, "workload web-2 is replaced and attached")
 	s.answers(s.Client, lab.Web4[1], 80, "web-2")
 
+	if out := s.sluice("show", "flows", "--limit", "10000").out; !strings.Contains(out, "203.0.113.11") {
+		t.Errorf("no flow of web-2 is tracked:\n%s", out)
+	}
 	s.says(s.sluice("workload", "del", "web-2"), 0, "workload web-2 is removed")
+	if out := s.sluice("show", "flows", "--limit", "10000").out; strings.Contains(out, "203.0.113.11") {
+		t.Errorf("flows of web-2 are left:\n%s", out)
+	}
 	eventually(t, func() error { return s.bird.has(withoutAdvertisedWeb2...) })
 	s.silent(s.Client, lab.Web4[1], 80)
 	if pins := s.pins(); strings.Contains(pins, "web-2") {

@@ -15,7 +15,7 @@ func TestKernelWireGuard(t *testing.T) {
 	Run(t, Guest{
 		Package: guestPackage,
 		Modules: []string{"veth", "tun", "wireguard"},
-		Args:    []string{"-test.skip=Object|Tags|Device|Paced"},
+		Args:    []string{"-test.skip=Object|Tags|Device|Paced|Netkit"},
 	})
 }
 
@@ -62,6 +62,12 @@ func TestVLANTags(t *testing.T) {
 		},
 		Args: []string{"-test.run=Tags"},
 	})
+}
+
+// TestNetkit is in the VM because this kernel may have none; the reference kernel has it built in.
+func TestNetkit(t *testing.T) {
+	t.Parallel()
+	Run(t, Guest{Package: guestPackage, Modules: []string{"veth"}, Args: []string{"-test.run=Netkit"}, Timeout: 10 * time.Minute})
 }
 
 // TestDevices is in the VM for modules that this kernel lacks.
