@@ -141,18 +141,6 @@ func printSets(c *cli, list []api.Set) error {
 	return nil
 }
 
-func printWorkloads(c *cli, list []api.Workload) error {
-	t := c.table("WORKLOAD", "INTERFACE", "STATE", "INGRESS", "EGRESS", "ADDRESSES")
-	for _, w := range list {
-		state := "present"
-		if !w.Present {
-			state = "missing"
-		}
-		t.row(w.Name, w.Interface, state, w.Ingress, w.Egress, joined(w.Addresses))
-	}
-	return t.print()
-}
-
 func (c *cli) since(t time.Time) string { return c.now().Sub(t).Round(time.Second).String() }
 
 func orDash(s string) string {

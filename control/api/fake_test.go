@@ -77,6 +77,14 @@ func (f *fake) Unban(_ context.Context, r UnbanRequest) ([]Ban, error) {
 	return []Ban{}, f.note("unban %q all %v", r.Targets, r.All)
 }
 
+func (f *fake) AddWorkloads(_ context.Context, r WorkloadAdd) ([]WorkloadChange, error) {
+	return []WorkloadChange{{Name: r.Workloads[0].Name, Change: "added", State: WorkloadWaiting}}, f.note("add workloads %+v", r.Workloads)
+}
+
+func (f *fake) DeleteWorkloads(_ context.Context, r WorkloadDelete) ([]WorkloadChange, error) {
+	return []WorkloadChange{{Name: r.Names[0], Change: "removed"}}, f.note("delete workloads %q", r.Names)
+}
+
 func (f *fake) ClearCounters(_ context.Context, r ClearCountersRequest) (Cleared, error) {
 	return Cleared{Policies: []string{"ingress"}, Rules: 2}, f.note("clear counters %q", r.Policy)
 }

@@ -148,16 +148,6 @@ type Set struct {
 	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
 }
 
-// Workload is one workload.
-type Workload struct {
-	Name      string       `json:"name"`
-	Interface string       `json:"interface"`
-	Present   bool         `json:"present"`
-	Addresses []netip.Addr `json:"addresses"`
-	Ingress   string       `json:"ingress_default"`
-	Egress    string       `json:"egress_default"`
-}
-
 // What the engine itself says.
 type (
 	Plan         = engine.Plan

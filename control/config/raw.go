@@ -39,6 +39,12 @@ type rawInterface struct {
 	MTU       num[mtu]                 `key:"mtu"`
 	Addresses list[val[addressPrefix]] `key:"addresses"`
 	XDP       rawXDP                   `key:"xdp"`
+	Bandwidth rawBandwidth             `key:"bandwidth"`
+}
+
+type rawBandwidth struct {
+	at
+	Egress val[bitRate] `key:"egress,required"`
 }
 
 type rawXDP struct {
@@ -154,6 +160,8 @@ type rawWorkload struct {
 	Ingress   rawRules                 `key:"ingress"`
 	Egress    rawRules                 `key:"egress"`
 	SNAT      val[snat]                `key:"snat"`
+	Bandwidth rawBandwidth             `key:"bandwidth"`
+	Path      pick[Path]               `key:"path"`
 }
 
 type rawConntrack struct {

@@ -17,6 +17,7 @@ import (
 	"sluice/control/feed"
 	"sluice/control/host"
 	"sluice/control/probe"
+	"sluice/control/workload"
 	"sluice/crypto/wireguard"
 	"sluice/tc"
 	"sluice/xdp"
@@ -42,6 +43,7 @@ type Daemon struct {
 	bans      *ban.List
 	nextHops  hopCache
 	feeds     *feed.List
+	workloads *workload.List
 	hub       *hub
 	conntrack conntrack
 	captures  captures
@@ -115,6 +117,9 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 		Wanted: d.watchedSets, Changed: func() error { return d.engine.Recompile(ctx, "a watched set file changed") },
 		Notify: d.setNotice, Report: d.reportSets,
 	})
+	d.workloads = workload.New(workload.Options{
+		Path: filepath.Join(o.StateDir, "workloads.json"), Log: o.Log, Live: d.fileConfig, Alter: d.alter,
+	})
 	d.engine, err = engine.New(engine.Options{
 		Subsystems: d.subsystems(), Announcer: "bgp",
 		Parse: d.parse, Compile: d.compile, Facts: d.facts, Source: d.source,
@@ -161,6 +166,9 @@ func (d *Daemon) run(ctx context.Context) error {
 	// Ahead of the first generation: after a reboot no packet is let in that was banned before.
 	if err := d.bans.Load(); err != nil {
 		d.opts.Log.Error("no bans until this is mended", "error", err)
+	}
+	if err := d.workloads.Load(); err != nil {
+		d.opts.Log.Error("workloads of the API are lost", "error", err)
 	}
 	if err := d.engine.Start(ctx); err != nil {
 		d.diagnose(ctx)

@@ -30,13 +30,18 @@ func (d *Daemon) Monitor(ctx context.Context, r api.MonitorRequest, each func(ap
 }
 
 func (d *Daemon) engineNotice(n engine.Notice) {
+	d.rulesChanged()
+	d.hub.publish(api.Event{Type: api.EventEngine, Engine: &n})
+	d.feeds.Wake() // another revision may watch other files
+	d.works()
+}
+
+// rulesChanged tells who waits for rules that log.
+func (d *Daemon) rulesChanged() {
 	select {
 	case d.policyChanged <- struct{}{}:
 	default:
 	}
-	d.hub.publish(api.Event{Type: api.EventEngine, Engine: &n})
-	d.feeds.Wake() // another revision may watch other files
-	d.works()
 }
 
 func (d *Daemon) banNotice(kind ban.Kind, b ban.Ban) {

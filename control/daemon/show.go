@@ -124,9 +124,13 @@ func (d *Daemon) showInterfaces(ctx context.Context) ([]api.Interface, error) {
 	return out, nil
 }
 
-// liveConfig is never nil.
+// liveConfig is the file's, with the workloads that were added. It is never nil.
 func (d *Daemon) liveConfig() *config.Config {
-	if _, live, _ := d.engine.Current(); live.Config != nil {
+	_, live, desired := d.engine.Current()
+	if desired != nil && desired.Config != nil {
+		return desired.Config
+	}
+	if live.Config != nil {
 		return live.Config
 	}
 	return &config.Config{}
@@ -205,23 +209,4 @@ func shownHits(h xdp.RuleHit) api.Hits {
 		out.LastHit = &h.Last
 	}
 	return out
-}
-
-func (d *Daemon) showWorkloads(ctx context.Context) ([]api.Workload, error) {
-	links, err := d.host.GatherFacts(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := []api.Workload{}
-	for _, w := range d.liveConfig().Workloads {
-		shown := api.Workload{
-			Name: w.Name, Interface: w.Interface, Addresses: listed(w.Addresses),
-			Ingress: string(w.Ingress.Default), Egress: string(w.Egress.Default),
-		}
-		for _, l := range links.Links {
-			shown.Present = shown.Present || l.Name == w.Interface
-		}
-		out = append(out, shown)
-	}
-	return out, nil
 }

@@ -13,6 +13,7 @@ const (
 	InterfaceSnat6      = 32
 	InterfaceSnatAll    = 64
 	InterfacePaced      = 128
+	InterfaceFq         = 128
 	MarkJudged          = 0x10000
 	MarkPaced           = 0x20000
 	MarkUnderlay        = 0x1000000
@@ -110,6 +111,13 @@ const (
 	MaxFlowOwners       = 2048
 	SweptRevoked        = 5
 	SweptStates         = 6
+	PaceTickBits        = 6
+	PaceBurstNs         = 50000000
+	PaceHorizonNs       = 2000000000
+	MaxPacers           = 4096
+	PaceWays            = 4
+	PaceSets            = 16
+	PaceFlows           = 64
 	WatchWindowNs       = 100000000
 	EventPorts          = 1
 	EventFragment       = 2
@@ -554,6 +562,23 @@ type Swept struct {
 	Translations uint32    // left
 	Expired      uint32    // flows that were deleted
 	Orphans      uint32    // translations that were, for want of their flow
+}
+
+// PacerFlow is struct pacer_flow, 16 bytes.
+type PacerFlow struct {
+	Next uint64 // when the flow has had its share of all that it sent; past: it is idle, and anybody may have its place
+	Tag  uint32 // hash of the flow
+	_    uint32
+}
+
+// Pacer is struct pacer, 1064 bytes.
+type Pacer struct {
+	Next    uint64 // when the rate has room again
+	Active  uint64 // bits of the flows that were not idle when they were looked at last
+	Turn    uint64 // whose turn it is to be looked at
+	Dropped uint64 // packets
+	Marked  uint64 // packets: ECN, congestion experienced
+	Flow    [64]PacerFlow
 }
 
 // Hook is enum hook.
