@@ -40,6 +40,12 @@ type rawInterface struct {
 	Addresses list[val[addressPrefix]] `key:"addresses"`
 	XDP       rawXDP                   `key:"xdp"`
 	Bandwidth rawBandwidth             `key:"bandwidth"`
+	Parent    val[linkName]            `key:"parent"`
+	VLAN      num[vlanID]              `key:"vlan"`
+	Members   list[val[linkName]]      `key:"members"`
+	LACP      pick[LACP]               `key:"lacp"`
+	Ingress   rawRules                 `key:"ingress"`
+	Egress    rawRules                 `key:"egress"`
 }
 
 type rawBandwidth struct {

@@ -192,6 +192,11 @@ static __always_inline int forward(struct __sk_buff *skb, struct view *v, enum r
 		return leave_with(v, REASON_STACK_MTU);
 	if (reason != REASON_NONE && !(out->flags & INTERFACE_L3)) /* which has no neighbors */
 		return leave_with(v, reason);
+	if (out->policies) { /* a LAN's; only here, for what is left to the kernel meets the egress hook */
+		reason = judge_flow(skb, v, policy_of(out, false), RECEIVER);
+		if (drops(reason))
+			return refuse(v, reason);
+	}
 	if (!decrement_ttl(skb, &v->p))
 		return leave_with(v, REASON_STACK_FRAGMENTED);
 	skb->mark |= MARK_JUDGED;

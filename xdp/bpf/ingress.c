@@ -21,6 +21,23 @@
 /* A bit for each own address, of SELF_BITS; set by Go before loading. All set: nothing is known. */
 volatile const __u64 self_bits[SELF_BITS / 64] = {~0ull, ~0ull, ~0ull, ~0ull};
 
+/* Whether there are any; set by Go before loading. */
+volatile const __u8 has_vlan_children = 0;
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct vlan_child);
+	__type(value, __u8);
+} vlan_children SEC(".maps");
+
+/* A VLAN child is an interface of its own, perhaps with another role: the uplink's policy is not for it. */
+static __always_inline bool is_vlan_child(const struct packet *p)
+{
+	struct vlan_child key = {.ifindex = p->ifindex, .vlan = p->vlan};
+
+	return has_vlan_children && p->vlan && bpf_map_lookup_elem(&vlan_children, &key);
+}
+
 /* Most destinations are not the box's own, which one bit tells. The hash is asked about the rest. */
 static __always_inline bool is_self(const union addr *a)
 {
@@ -146,6 +163,8 @@ static __always_inline enum reason stages(struct xdp_md *ctx, struct packet *p, 
 	enum reason reason;
 
 	reason = parse_frame(ctx, &cursor, p);
+	if (is_vlan_child(p))
+		return REASON_VLAN_CHILD;
 	if (reason != REASON_NONE)
 		return reason;
 	reason = link_control(p);
@@ -247,8 +266,8 @@ int ingress(struct xdp_md *ctx)
 
 	p.ifindex = ifindex;
 	reason = stages(ctx, &p, &d);
-	if ((p.flags & (PACKET_FRAGMENT | PACKET_NON_FIRST)) ==
-	    PACKET_FRAGMENT) /* whatever stage let it in */
+	if ((p.flags & (PACKET_FRAGMENT | PACKET_NON_FIRST)) == PACKET_FRAGMENT &&
+	    reason != REASON_VLAN_CHILD) /* whatever stage let it in */
 		follow_fragment(ctx, &p, POLICY_INGRESS, reason);
 	verdict = verdict_of(reason);
 	if (explain) {
