@@ -103,11 +103,10 @@ func (c *churn) echoes(ctx context.Context, from *lab.Namespace, source, to neti
 
 // holdings are what the daemon and the kernel hold for it: what grows is a leak.
 type holdings struct {
-	pins          map[string]int // by kind
-	mapBytes      uint64         // of pinned maps
-	fds, rss      int            // of the daemon; the latter in MB
-	goroutines    int
-	kernelObjects int // maps and programs of the machine that carry our pins
+	pins       map[string]int // by kind
+	mapBytes   uint64         // of pinned maps
+	fds, rss   int            // of the daemon; the latter in MB
+	goroutines int
 }
 
 func (h holdings) String() string {
@@ -148,7 +147,9 @@ func (p *pathSite) holdings() holdings {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	h.goroutines = int(metrics["go_goroutines"])
+	if h.goroutines = int(metrics["go_goroutines"]); h.goroutines == 0 {
+		p.t.Fatal("the metrics do not tell of goroutines")
+	}
 	return h
 }
 
