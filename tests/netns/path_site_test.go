@@ -158,11 +158,11 @@ func (p *pathSite) tally() tally {
 }
 
 // since is what counted after base.
-func (now tally) since(base tally) tally {
-	out := tally{map[string]uint64{}, map[string]uint64{}, now.fates, now.forwarded - base.forwarded}
-	for key, n := range now.packets {
-		if n > base.packets[key] {
-			out.packets[key], out.bytes[key] = n-base.packets[key], now.bytes[key]-base.bytes[key]
+func (n tally) since(base tally) tally {
+	out := tally{map[string]uint64{}, map[string]uint64{}, n.fates, n.forwarded - base.forwarded}
+	for key, packets := range n.packets {
+		if packets > base.packets[key] {
+			out.packets[key], out.bytes[key] = packets-base.packets[key], n.bytes[key]-base.bytes[key]
 		}
 	}
 	return out
