@@ -32,8 +32,11 @@ func (s *Site) node(ns *Namespace) *Node {
 }
 
 // StartDaemon starts the daemon and does not wait for it.
-func (n *Node) StartDaemon() error {
-	daemon, err := n.Command(n.role, n.site.options.Binary, "run", "-c", n.File,
+func (n *Node) StartDaemon() error { return n.StartDaemonOf(n.site.options.Binary) }
+
+// StartDaemonOf is StartDaemon with another binary than the lab's: an upgrade.
+func (n *Node) StartDaemonOf(binary string) error {
+	daemon, err := n.Command(n.role, binary, "run", "-c", n.File,
 		"--state-dir", n.StateDir, "--bpf-dir", n.BPFDir, "--socket", n.Socket)
 	n.daemon = daemon
 	return err

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"sluice/control/compile"
@@ -47,7 +48,7 @@ func (o metricsOp) Teardown() bool { return false }
 
 func newMetrics(d *Daemon, log *slog.Logger) *metrics {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{d})
+	registry.MustRegister(collector{d}, collectors.NewGoCollector())
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}))
 	return &metrics{log: log, handler: mux}

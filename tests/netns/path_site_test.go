@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -157,11 +158,11 @@ func (p *pathSite) tally() tally {
 }
 
 // since is what counted after base.
-func (now tally) since(base tally) tally {
-	out := tally{map[string]uint64{}, map[string]uint64{}, now.fates, now.forwarded - base.forwarded}
-	for key, n := range now.packets {
-		if n > base.packets[key] {
-			out.packets[key], out.bytes[key] = n-base.packets[key], now.bytes[key]-base.bytes[key]
+func (n tally) since(base tally) tally {
+	out := tally{map[string]uint64{}, map[string]uint64{}, n.fates, n.forwarded - base.forwarded}
+	for key, packets := range n.packets {
+		if packets > base.packets[key] {
+			out.packets[key], out.bytes[key] = packets-base.packets[key], n.bytes[key]-base.bytes[key]
 		}
 	}
 	return out
@@ -223,3 +224,16 @@ func (p *pathSite) redirects(what string, f func(), want []string, may ...string
 	}
 	return n
 }
+
+// addressOf is the address of a host that a way to another begins with.
+func (p *pathSite) addressOf(ns *lab.Namespace, to netip.Addr) netip.Addr {
+	p.t.Helper()
+	own := map[*lab.Namespace][2]netip.Addr{p.Client: {lab.Client4, lab.Client6}, p.lan: {lanHost4, lanHost6},
+		p.Workload(1): {lab.Web4[0], lab.Web6[0]}, p.Workload(2): {lab.Web4[1], lab.Web6[1]}}[ns]
+	if to.Is6() {
+		return own[1]
+	}
+	return own[0]
+}
+
+func ipAddr(a netip.Addr) *net.IPAddr { return &net.IPAddr{IP: a.AsSlice()} }

@@ -148,7 +148,7 @@ func TestAFilterTakesThePacketsThatFitAllOfIt(t *testing.T) {
 			f.Reasons = []abi.Reason{abi.ReasonRuleAccept, abi.ReasonLinkControl}
 		}, []int{1, 5, 6}},
 		{"no reason", func(f *xdp.CaptureFilter) { f.Reasons = []abi.Reason{} }, nil},
-		{"a reason beyond the first word", func(f *xdp.CaptureFilter) { f.Reasons = []abi.Reason{abi.ReasonMax + 60} }, nil},
+		{"a reason beyond the first word", func(f *xdp.CaptureFilter) { f.Reasons = []abi.Reason{abi.CaptureReasonWords*64 - 1} }, nil},
 		{"a rule", func(f *xdp.CaptureFilter) { f.Rules = []uint32{acceptID} }, []int{1, 6}},
 		{"as many rules as there may be", func(f *xdp.CaptureFilter) {
 			f.Rules = []uint32{1, 2, 3, 4, 5, 6, acceptID, dropID}
