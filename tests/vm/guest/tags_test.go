@@ -69,7 +69,8 @@ func (w *wired) givesBack(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		defer home.Close()
-		err := errors.Join(w.box.nl.LinkSetNsFd(w.box.link(t, w.uplink), int(home)), w.tor.nl.LinkSetNsFd(w.tor.link(t, "tor0"), int(home)))
+		err := errors.Join(w.box.nl.LinkDel(w.box.link(t, "v100")), w.tor.nl.LinkDel(w.tor.link(t, "v100")), // they would stay with their parents
+			w.box.nl.LinkSetNsFd(w.box.link(t, w.uplink), int(home)), w.tor.nl.LinkSetNsFd(w.tor.link(t, "tor0"), int(home)))
 		if err != nil {
 			t.Error(err)
 		}
