@@ -36,6 +36,10 @@ type Interface struct {
 	Role Role
 	// Judge makes the ingress hook judge policy.ingress: for tunnels, and for uplinks that XDP does not guard.
 	Judge bool
+	// FQ says of an uplink that its qdisc keeps departure times: what is paced waits there. Elsewhere it is dropped.
+	FQ bool
+	// Stack leaves a workload's packets to the kernel once they are judged: path: stack.
+	Stack bool
 }
 
 // Matrix says which roles may forward to which: Matrix[from][to].
@@ -52,12 +56,19 @@ type Generation struct {
 	LANs      []LAN           // sorted by interface; those that have a policy
 	Matrix    Matrix
 	Strict    []netip.Prefix     // plaintext to these is dropped at uplink egress
+	Paced     []Paced            // sorted by interface
 	Limiters  []classify.Limiter // rules with Limit name theirs by index
 	FlowSlots uint32
 	RuleSlots uint32 // counters of rules, shared by both subsystems: at least those of the policies
 	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
 	// of the content.
 	Tables *classify.Tables `json:"-"`
+}
+
+// Paced is an interface of a workload or a LAN that may send so much through uplinks and tunnels, and no more.
+type Paced struct {
+	Interface string
+	Rate      uint64 // bits per second, of frames as they leave, Ethernet header included
 }
 
 // LAN is an interface of role downstream with policies: Ingress judges what goes to it, Egress what its hosts send. One

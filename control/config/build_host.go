@@ -14,7 +14,7 @@ func (b *builder) interfaces(raw []rawInterface) {
 		b.interfaceRole(r, on)
 		b.device(r, on)
 		out := Interface{Name: string(r.Name.v), Role: r.Role.v, MTU: int(r.MTU.v), Addresses: prefixes(r.Addresses),
-			XDP: XDPNone, Parent: string(r.Parent.v), VLAN: int(r.VLAN.v), LACP: r.LACP.v, Pos: r.pos}
+			XDP: XDPNone, Parent: string(r.Parent.v), VLAN: int(r.VLAN.v), LACP: r.LACP.v, Bandwidth: uint64(r.Bandwidth.Egress.v), Pos: r.pos}
 		for _, m := range good(r.Members) {
 			out.Members = append(out.Members, string(m))
 		}
@@ -45,6 +45,9 @@ func (b *builder) interfaceRole(r *rawInterface, on stack) {
 	}
 	if r.XDP.written() && r.Role.v != RoleUplink && (r.Role.ok || !r.Role.written()) {
 		b.add(r.XDP.at, bad("XDP runs on uplinks only").or("remove xdp, or write role: uplink"))
+	}
+	if r.Bandwidth.written() && r.Role.v != RoleDownstream && (r.Role.ok || !r.Role.written()) {
+		b.add(r.Bandwidth.at, bad("only the bandwidth of workloads and downstreams is bounded").or("remove it; a workload's stands at workloads:"))
 	}
 }
 

@@ -93,9 +93,10 @@ type Interface struct {
 	LACP    LACP
 
 	// Ingress judges what goes to a LAN (role downstream), Egress what its hosts send. Both accept where the file has neither.
-	Ingress RuleList
-	Egress  RuleList
-	Pos     Pos
+	Ingress   RuleList
+	Egress    RuleList
+	Bandwidth uint64 // of a LAN: bits per second that its hosts may send out by uplinks and tunnels; 0: any
+	Pos       Pos
 }
 
 // Made says whether Sluice makes the device: a VLAN child or a bond.
@@ -291,10 +292,23 @@ type Workload struct {
 	Name      string
 	Interface string
 	Addresses []netip.Addr // single addresses (/32, /128 in the file)
+	Path      Path
+	Added     bool // through the API: it stands in no file
 	Ingress   RuleList
 	Egress    RuleList
+	Bandwidth uint64 // bits per second that it may send out by uplinks and tunnels; 0: any
 	Pos       Pos
 }
+
+// Path is the way that a workload's packets take through the box.
+type Path string
+
+// PathRedirect: from hook to hook, past the host's netfilter and upper stack. PathStack: by the kernel's own forwarding, so
+// that the host's rules see them; policies, flows and reasons are the same.
+const (
+	PathRedirect Path = "redirect"
+	PathStack    Path = "stack"
+)
 
 // Conntrack sizes the flow tables.
 type Conntrack struct {

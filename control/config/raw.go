@@ -39,12 +39,18 @@ type rawInterface struct {
 	MTU       num[mtu]                 `key:"mtu"`
 	Addresses list[val[addressPrefix]] `key:"addresses"`
 	XDP       rawXDP                   `key:"xdp"`
+	Bandwidth rawBandwidth             `key:"bandwidth"`
 	Parent    val[linkName]            `key:"parent"`
 	VLAN      num[vlanID]              `key:"vlan"`
 	Members   list[val[linkName]]      `key:"members"`
 	LACP      pick[LACP]               `key:"lacp"`
 	Ingress   rawRules                 `key:"ingress"`
 	Egress    rawRules                 `key:"egress"`
+}
+
+type rawBandwidth struct {
+	at
+	Egress val[bitRate] `key:"egress,required"`
 }
 
 type rawXDP struct {
@@ -160,6 +166,8 @@ type rawWorkload struct {
 	Ingress   rawRules                 `key:"ingress"`
 	Egress    rawRules                 `key:"egress"`
 	SNAT      val[snat]                `key:"snat"`
+	Bandwidth rawBandwidth             `key:"bandwidth"`
+	Path      pick[Path]               `key:"path"`
 }
 
 type rawConntrack struct {

@@ -17,6 +17,7 @@ type State struct {
 	Sysctls   []Sysctl      // sorted by key
 	Inner     []InnerSysctl // of workloads' namespaces, sorted by link, then key
 	Tags      []Tags        // sorted by link
+	Qdiscs    []Qdisc       // sorted by link
 }
 
 // Link is an existing link whose attributes the file writes.
@@ -90,6 +91,8 @@ type Facts struct {
 	Behind map[string]Behind
 	// Receivers are the links that what enters by an interface comes in on: ReceiversOf, of those that were asked about.
 	Receivers map[string][]Receiver
+	// Queues are those of the uplinks that were asked about: QueuesOf.
+	Queues map[string]Queue
 }
 
 // LinkFact is one link of the daemon's namespace.

@@ -7,6 +7,7 @@
 
 #include "forward.h"
 #include "listen.h"
+#include "pace.h"
 
 /*
  * Whether the frame belongs to a VLAN interface, where it is judged. The tag stands beside the packet, not in it. The
@@ -55,9 +56,9 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 		skb->mark &= ~MARK_OURS;
 	if (!on)
 		return REASON_INTERNAL;
-	if (at_ingress && (on->flags & INTERFACE_PACED))
-		skb->mark |= MARK_PACED;
 	from_workload = at_ingress && on->role == ROLE_WORKLOAD;
+	if ((from_workload || (at_ingress && on->role == ROLE_DOWNSTREAM)) && (on->flags & INTERFACE_PACED))
+		skb->mark |= MARK_PACED; /* it may leave by a redirect or through the stack */
 	v->slot = on->slot;
 	v->l3 = is_l3(on);
 	if (is_vlan_child(skb))
@@ -170,7 +171,7 @@ static __always_inline int to_workload(struct __sk_buff *skb, struct view *v, co
 
 	if (role != ROLE_WORKLOAD && is_unroutable(skb, &v->p))
 		return leave_with(v, REASON_UNROUTABLE);
-	if (!excused(v) && !may_forward(role, ROLE_WORKLOAD))
+	if (!permitted(skb, v, role, ROLE_WORKLOAD))
 		return leave_with(v, REASON_FORWARD_DENIED);
 	reason = judge_flow(skb, v, POLICY_WORKLOADS + 2 * to->index, RECEIVER);
 	if (drops(reason))
@@ -347,7 +348,7 @@ static __always_inline int egress_forwarded(struct __sk_buff *skb, struct view *
 	/* Interfaces that the file does not name have no ingress hook of ours. The box's own may be a masquerade. */
 	if (owner && owner->ifindex != from_index)
 		return leave_with(v, REASON_MARTIAN_SOURCE);
-	if (!excused(v) && !may_forward(from_role, role))
+	if (!permitted(skb, v, from_role, role))
 		return leave_with(v, REASON_FORWARD_DENIED);
 	if (out->policies)
 		reason = judge_flow(skb, v, policy_of(out, false), RECEIVER);
@@ -389,5 +390,7 @@ static __always_inline int egress(struct __sk_buff *skb, enum role role)
 {
 	struct view *v = new_view();
 
-	return v ? finish(skb, v, walk_egress(skb, v, role)) : TCX_DROP;
+	if (!v)
+		return TCX_DROP;
+	return finish(skb, v, pace_what_passes(skb, v, role, walk_egress(skb, v, role)));
 }

@@ -23,6 +23,14 @@ static __always_inline bool excused(const struct view *v)
 	return v->reply || v->related;
 }
 
+/* Whether the matrix lets the packet pass, or its flow excuses it. */
+static __always_inline bool permitted(struct __sk_buff *skb, const struct view *v, __u32 from, __u32 to)
+{
+	if (may_forward(from, to))
+		return true;
+	return v->p.flags & PACKET_FRAGMENT ? excuse_fragment(skb, &v->p, excused(v)) : excused(v);
+}
+
 static __always_inline bool drops(enum reason reason)
 {
 	return fate_of(reason) == TCX_DROP;

@@ -267,7 +267,7 @@ __noinline int quotes_tracked_flow(struct __sk_buff *skb, const struct packet *p
 	c.pos += (p->l4 & MAX_L4_OFFSET) + sizeof(struct icmp_header);
 	if (c.pos > c.end)
 		return 0;
-	end = flow_quoted(&c, p, &key);
+	end = flow_quoted(skb, &c, p, &key);
 	if (end == FLOW_UNQUOTED)
 		return 0;
 	sender = end ? &key.addr[1] : &key.addr[0];

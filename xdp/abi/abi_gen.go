@@ -13,6 +13,7 @@ const (
 	InterfaceSnat6      = 32
 	InterfaceSnatAll    = 64
 	InterfacePaced      = 128
+	InterfaceFq         = 128
 	MarkJudged          = 0x10000
 	MarkPaced           = 0x20000
 	MarkUnderlay        = 0x1000000
@@ -105,9 +106,19 @@ const (
 	FlowFinOpener       = 8
 	FlowFinOther        = 16
 	FlowRst             = 32
+	FlowAsk             = 64
 	FreshPart           = 8
 	FreshLeast          = 4096
 	MaxFlowOwners       = 2048
+	SweptRevoked        = 5
+	SweptStates         = 6
+	PaceTickBits        = 6
+	PaceBurstNs         = 50000000
+	PaceHorizonNs       = 2000000000
+	MaxPacers           = 4096
+	PaceWays            = 4
+	PaceSets            = 16
+	PaceFlows           = 64
 	WatchWindowNs       = 100000000
 	EventPorts          = 1
 	EventFragment       = 2
@@ -539,6 +550,42 @@ type GenerationSettings struct {
 	Share     uint32 // flows that one owner may have in flows
 	SnatFirst uint16 // ports that sources are translated to, host byte order, inclusive; 0: nothing is translated
 	SnatLast  uint16
+}
+
+// SweptTable is enum swept_table.
+type SweptTable uint32
+
+const (
+	SweptFlows    SweptTable = 0
+	SweptFreshOut SweptTable = 1
+	SweptFreshIn  SweptTable = 2
+	SweptTables   SweptTable = 3
+)
+
+// Swept is struct swept, 48 bytes.
+type Swept struct {
+	Entries      [3]uint32 // left, by enum swept_table
+	States       [6]uint32 // of them, by enum flow_state, or SWEPT_REVOKED
+	Translations uint32    // left
+	Expired      uint32    // flows that were deleted
+	Orphans      uint32    // translations that were, for want of their flow
+}
+
+// PacerFlow is struct pacer_flow, 16 bytes.
+type PacerFlow struct {
+	Next uint64 // when the flow has had its share of all that it sent; past: it is idle, and anybody may have its place
+	Tag  uint32 // hash of the flow
+	_    uint32
+}
+
+// Pacer is struct pacer, 1064 bytes.
+type Pacer struct {
+	Next    uint64 // when the rate has room again
+	Active  uint64 // bits of the flows that were not idle when they were looked at last
+	Turn    uint64 // whose turn it is to be looked at
+	Dropped uint64 // packets
+	Marked  uint64 // packets: ECN, congestion experienced
+	Flow    [64]PacerFlow
 }
 
 // Hook is enum hook.

@@ -60,7 +60,7 @@ static __always_inline enum reason failsafe_stage(const struct packet *p, const 
  * An ICMP error passes where the packet that it quotes is one that we let out: the first direction of a flow from
  * inside, or a reply to a flow from outside. Path MTU discovery of both depends on it.
  */
-static __always_inline bool quotes_flow(struct cursor *cursor, const struct packet *p)
+static __always_inline bool quotes_flow(struct xdp_md *ctx, struct cursor *cursor, const struct packet *p)
 {
 	struct flow_key key;
 	struct flow *flow;
@@ -68,7 +68,7 @@ static __always_inline bool quotes_flow(struct cursor *cursor, const struct pack
 
 	if (!(p->flags & PACKET_ICMP_ERROR))
 		return false;
-	end = flow_quoted(cursor, p, &key);
+	end = flow_quoted(ctx, cursor, p, &key);
 	if (end == FLOW_UNQUOTED)
 		return false;
 	/* The error goes to who sent the quoted packet; anything else is forged. */
@@ -83,15 +83,16 @@ static __always_inline bool quotes_flow(struct cursor *cursor, const struct pack
 	       (flow->opener == end) == !!(flow->flags & FLOW_INSIDE);
 }
 
-static __always_inline enum reason system_stage(struct cursor *cursor, const struct packet *p,
-						const struct classes *c, struct decision *d)
+static __always_inline enum reason system_stage(struct xdp_md *ctx, struct cursor *cursor,
+						const struct packet *p, const struct classes *c,
+						struct decision *d)
 {
 	if (!is_silent(POLICY_SYSTEM, c)) {
 		judge(p, c, POLICY_SYSTEM, d);
 		if (d->reason != REASON_NONE)
 			return reason_accepts(d->reason) ? REASON_SYSTEM : d->reason;
 	}
-	return quotes_flow(cursor, p) ? REASON_ICMP_ERROR : REASON_NONE;
+	return quotes_flow(ctx, cursor, p) ? REASON_ICMP_ERROR : REASON_NONE;
 }
 
 /*
@@ -119,8 +120,8 @@ static __always_inline enum reason rules_stage(struct xdp_md *ctx, const struct 
 }
 
 /* All stages that ask policies, up to what policy.ingress decides. REASON_NONE: it is in d. */
-static __always_inline enum reason policy_stages(struct cursor *cursor, const struct packet *p,
-						 struct decision *d)
+static __always_inline enum reason policy_stages(struct xdp_md *ctx, struct cursor *cursor,
+						 const struct packet *p, struct decision *d)
 {
 	struct classes c = {};
 	enum reason reason;
@@ -129,7 +130,7 @@ static __always_inline enum reason policy_stages(struct cursor *cursor, const st
 	reason = failsafe_stage(p, &c, d);
 	if (reason != REASON_NONE)
 		return reason;
-	reason = system_stage(cursor, p, &c, d);
+	reason = system_stage(ctx, cursor, p, &c, d);
 	if (reason != REASON_NONE)
 		return reason;
 	/* FlowSpec and RTBH stand behind bans: below what keeps the box reachable, above the operator's rules. */
@@ -173,7 +174,7 @@ static __always_inline enum reason stages(struct xdp_md *ctx, struct packet *p, 
 	if (flow && recent_decided(flow, p, d)) {
 		reason = recent_stages(p, d);
 	} else {
-		reason = policy_stages(&cursor, p, d);
+		reason = policy_stages(ctx, &cursor, p, d);
 		if (flow && reason != REASON_BANNED)
 			recent_keep(flow, p, d);
 	}

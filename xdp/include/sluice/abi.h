@@ -82,6 +82,7 @@ struct interface {
 #define INTERFACE_SNAT6	    32	/* from private IPv6 addresses (RFC 4193); */
 #define INTERFACE_SNAT_ALL  64	/* from any address, of the families above */
 #define INTERFACE_PACED	    128 /* bandwidth.egress */
+#define INTERFACE_FQ	    128 /* of an uplink, which is never paced itself: fq keeps departure times there */
 
 /* What sources are translated to, by family; zero: no address of that family. */
 struct snat_address {
@@ -178,4 +179,5 @@ struct ban_hit {
 #include "abi_classify.h"
 #include "abi_actions.h"
 #include "abi_flow.h"
+#include "abi_pace.h"
 #include "abi_watch.h"
