@@ -207,6 +207,7 @@ func (s State) without(links map[string]bool) State {
 	s.Links = filter(s.Links, func(l Link) bool { return !links[l.Name] })
 	s.Addresses = filter(s.Addresses, func(a Address) bool { return !links[a.Link] })
 	s.Routes = filter(s.Routes, func(r Route) bool { return !links[r.Link] })
+	s.Qdiscs = filter(s.Qdiscs, func(q Qdisc) bool { return !links[q.Link] })
 	s.Tags = filter(s.Tags, func(t Tags) bool { return !links[t.Link] })
 	s.Sysctls = filter(s.Sysctls, func(y Sysctl) bool { return !links[sysctlLink(sysctlID(y.Key))] })
 	return s

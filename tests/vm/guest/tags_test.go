@@ -53,10 +53,28 @@ func newWired(t *testing.T) *wired {
 	if w.uplink == "" {
 		t.Fatal("the machine has no NIC 52:54:00:00:00:01")
 	}
+	w.givesBack(t)
 	child(t, w.box, w.uplink, "198.18.100.1/24")
 	child(t, w.tor, "tor0", "198.18.100.2/24")
 	w.box.serveEcho(t, "198.18.100.1")
 	return w
+}
+
+// givesBack leaves the NICs to the next test, which looks for them where this one found them.
+func (w *wired) givesBack(t *testing.T) {
+	t.Helper()
+	home, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		defer home.Close()
+		err := errors.Join(w.box.nl.LinkDel(w.box.link(t, "v100")), w.tor.nl.LinkDel(w.tor.link(t, "v100")), // they would stay with their parents
+			w.box.nl.LinkSetNsFd(w.box.link(t, w.uplink), int(home)), w.tor.nl.LinkSetNsFd(w.tor.link(t, "tor0"), int(home)))
+		if err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func child(t *testing.T, n *node, parent, address string) {
