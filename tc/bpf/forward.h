@@ -174,7 +174,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct view *v, enum r
 		return leave_with(v, REASON_STACK_FRAGMENTED);
 	skb->mark |= MARK_JUDGED;
 	v->ifindex = ifindex;
-	opened_by(v, from, v->at, true);
+	opened_by(v, from, true);
 	track(skb, v);
 	if (out->flags & INTERFACE_L3)
 		return leave(v, REASON_FORWARDED, bpf_redirect(ifindex, 0));
