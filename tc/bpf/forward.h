@@ -225,7 +225,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct view *v, const 
 		return leave_with(v, REASON_STACK_FRAGMENTED);
 	skb->mark |= MARK_JUDGED;
 	v->ifindex = ifindex;
-	opened_by(v, from, v->at, true);
+	opened_by(v, from, true);
 	reason = track_out(skb, v, in, out);
 	if (reason != REASON_NONE)
 		return leave_with(v, reason);

@@ -50,6 +50,7 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 	if (!v->p.segments && skb->gso_size) /* from a VM: nobody has counted yet */
 		v->p.segments = (skb->len + skb->gso_size - 1) / skb->gso_size;
 	v->at = skb->ifindex;
+	v->in = at_ingress ? skb->ifindex : skb->ingress_ifindex;
 	v->p.ifindex = skb->ifindex;
 	v->hook = at_ingress ? HOOK_TC_INGRESS : HOOK_TC_EGRESS;
 	if (at_ingress && (skb->mark & MARK_OURS)) /* stale: from a former way through this box */
@@ -176,7 +177,7 @@ static __always_inline int to_workload(struct __sk_buff *skb, struct view *v, co
 	reason = judge_flow(skb, v, POLICY_WORKLOADS + 2 * to->index, RECEIVER);
 	if (drops(reason))
 		return refuse(v, reason);
-	opened_by(v, role, v->at, is_inside(role));
+	opened_by(v, role, is_inside(role));
 	track(skb, v);
 	return deliver(skb, v, to, l3);
 }
@@ -184,7 +185,7 @@ static __always_inline int to_workload(struct __sk_buff *skb, struct view *v, co
 /* To the box itself. */
 static __always_inline int to_self(struct __sk_buff *skb, struct view *v, enum role role)
 {
-	opened_by(v, role, v->at, is_inside(role));
+	opened_by(v, role, is_inside(role));
 	track(skb, v);
 	return leave_with(v, REASON_LOCAL);
 }
@@ -355,7 +356,7 @@ static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, c
 		reason = judge_toward_lan(skb, v, out, reason);
 	if (drops(reason))
 		return refuse(v, reason);
-	opened_by(v, ROLE_NONE, 0, true);
+	opened_by(v, ROLE_NONE, true);
 	snat = track_out(skb, v, NULL, out);
 	if (snat != REASON_NONE)
 		return leave_with(v, snat);
@@ -387,8 +388,7 @@ static __always_inline int egress_forwarded(struct __sk_buff *skb, struct view *
 	if (drops(reason))
 		return refuse(v, reason);
 	/* What leaves a tunnel for an uplink is from inside there: XDP is to let the answers in. */
-	opened_by(v, from_role, from_index,
-		  is_inside(from_role) || (role != ROLE_WORKLOAD && from_role != ROLE_UPLINK));
+	opened_by(v, from_role, is_inside(from_role) || (role != ROLE_WORKLOAD && from_role != ROLE_UPLINK));
 	snat = track_out(skb, v, from, out);
 	if (snat != REASON_NONE)
 		return leave_with(v, snat);

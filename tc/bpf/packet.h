@@ -72,6 +72,7 @@ struct view {
 	__u32 reason;	 /* enum reason: why it leaves */
 	__u32 slot;	 /* of the reason counters */
 	__u32 at;	 /* interface of the hook */
+	__u32 in;	 /* by which it came in; 0: made here */
 	__u32 hook;	 /* enum hook */
 	__u32 ifindex;	 /* redirected to; 0: not */
 	__u8 end;	 /* of the key: who sends the packet */

@@ -85,8 +85,8 @@ static __always_inline void read_flow(struct view *v, struct flow *flow, __u64 n
 	v->flow.opener &= 1;
 	if (v->flow.opener == v->end) {
 		v->known = !explain && flow->epoch == v->epoch && flow->at == hook_of(v) &&
-			   !(flow->flags & FLOW_ASK) && flow->judged != REASON_FLOW_REVOKED &&
-			   !(v->p.flags & PACKET_FRAGMENT);
+			   flow->in == v->in && !(flow->flags & FLOW_ASK) &&
+			   flow->judged != REASON_FLOW_REVOKED && !(v->p.flags & PACKET_FRAGMENT);
 	} else if (flow->epoch != v->epoch && flow->epoch) {
 		v->doubt = true;
 	} else if (flow->judged == REASON_FLOW_REVOKED) {
@@ -100,6 +100,14 @@ static __always_inline void read_flow(struct view *v, struct flow *flow, __u64 n
 		v->flow.rule[1] = 0;
 		v->flow.judged = REASON_NONE;
 	}
+}
+
+/* Whether what was read of a translated flow is its own: the element may have been given to another while it was read. */
+static __always_inline bool is_still(const struct view *v)
+{
+	struct flow *flow = find_flow(v);
+
+	return flow && flow->since_ns == v->flow.since_ns && flow->nat_port == v->flow.nat_port;
 }
 
 /*
@@ -124,8 +132,14 @@ __noinline int meet(struct view *v)
 		flow = look(&fresh_out, v, IN_FRESH_OUT, now);
 	if (!flow)
 		flow = look(&fresh_in, v, IN_FRESH_IN, now);
-	if (flow)
-		read_flow(v, flow, now);
+	if (!flow)
+		return 0;
+	read_flow(v, flow, now);
+	if ((v->flow.flags & FLOW_NAT) && !is_still(v)) {
+		__builtin_memset(&v->flow, 0, sizeof(v->flow));
+		v->found = IN_NONE;
+		v->known = v->reply = v->doubt = v->revoked = false;
+	}
 	return 0;
 }
 
@@ -241,11 +255,11 @@ __noinline int track(struct __sk_buff *skb, struct view *v)
 	return raced;
 }
 
-/* The flow that a first packet opens: by whom. in: the interface by which it came in, 0 for the node's own. */
-static __always_inline void opened_by(struct view *v, enum role role, __u32 in, bool inside)
+/* By whom the packet's flow was opened, if this is its first direction: the role where it came in. */
+static __always_inline void opened_by(struct view *v, enum role role, bool inside)
 {
-	v->flow.in = in;
-	v->flow.owner = role == ROLE_WORKLOAD || role == ROLE_DOWNSTREAM ? in : 0;
+	v->flow.in = v->in;
+	v->flow.owner = role == ROLE_WORKLOAD || role == ROLE_DOWNSTREAM ? v->in : 0;
 	if (!v->found && inside)
 		v->flow.flags |= FLOW_INSIDE;
 }
