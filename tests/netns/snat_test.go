@@ -31,8 +31,9 @@ func newHidden(t *testing.T) *hidden {
 	t.Helper()
 	h := &hidden{site: newSite(t)}
 	for _, words := range []string{
-		"ip addr del 203.0.113.10/32 dev eth0", "ip addr del 2001:db8:100::10/128 dev eth0",
 		"ip addr add " + private4 + "/32 dev eth0", "ip addr add " + private6 + "/128 dev eth0 nodad",
+		"ip addr del 203.0.113.10/32 dev eth0", "ip addr del 2001:db8:100::10/128 dev eth0",
+		"ip route replace default via 169.254.1.1 dev eth0 onlink", "ip -6 route replace default via fe80::1 dev eth0", // they went along
 	} {
 		h.must(h.Workload(1), words)
 	}
@@ -107,7 +108,7 @@ func (h *hidden) speaks(w *lab.Namespace) {
 		h.must(w, "ping -n -c 2 -i 0.2 -W 5 "+to)
 		h.must(w, "ping -n -c 2 -i 0.2 -W 5 -s 8000 "+to)
 		h.answers(w, netip.MustParseAddr(to), 80, "client")
-		for _, kind := range []string{"-U", "-I", "-T"} {
+		for _, kind := range []string{"-U -p 33500", "-I", "-T"} {
 			said := h.must(w, "traceroute -n -w 2 -q 1 -m 5 "+kind+" "+to)
 			lines := strings.Split(strings.TrimSpace(said), "\n")
 			if len(lines) != 4 || !strings.Contains(lines[2], map[bool]string{true: "198.18.0.1", false: "2001:db8::1"}[!strings.Contains(to, ":")]) ||
@@ -126,7 +127,7 @@ func (h *hidden) speaks(w *lab.Namespace) {
 // transfers runs iperf3 for two seconds.
 func (h *hidden) transfers(w *lab.Namespace, to, direction string) {
 	h.t.Helper()
-	server, err := h.Client.Command(fmt.Sprintf("iperf3-%d", time.Now().UnixNano()), "iperf3", "-s", "-1", "-B", to)
+	server, err := h.Client.Command(fmt.Sprintf("iperf3-%d", time.Now().UnixNano()), "iperf3", "-s", "-1", "--forceflush", "-B", to)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -160,10 +161,10 @@ func TestPathMTUDiscoveryWorksThroughSNAT(t *testing.T) {
 	h.must(h.ToR, "ip link set client mtu 1500")
 
 	// Behind the gateway it gets narrow, for what is answered: the gateway itself complains to who answered.
-	errors := h.sniff("errors", "icmp[0] == 3 or ip6 and icmp6")
+	errors := h.sniff("errors", "icmp[0] == 3 or (ip6 and icmp6)")
 	h.must(h.Gateway.Namespace, "ip link set web-1 mtu 1300")
 	for _, to := range []string{lab.Client4.String(), lab.Client6.String()} {
-		h.in(w, "ping", "-n", "-M", "do", "-c", "2", "-i", "0.2", "-W", "1", "-s", "1380", to)
+		h.transfers(w, to, " -R")
 	}
 	eventually(t, func() error {
 		said := string(h.logOf(errors))
