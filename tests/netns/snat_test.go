@@ -290,4 +290,3 @@ func TestWorkloadsKnowEachOtherByTheirOwnAddresses(t *testing.T) {
 	}
 	h.nothingLeaked()
 }
-
