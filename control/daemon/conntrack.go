@@ -136,9 +136,17 @@ func (d *Daemon) watchPorts(ctx context.Context) error {
 	for _, i := range counters.Interfaces {
 		lost[i.Name] = i.Reasons[abi.ReasonSnatExhausted].Packets
 	}
-	for name, n := range d.conntrack.ports.grown(time.Now(), lost) {
+	grown := d.conntrack.ports.grown(time.Now(), lost)
+	if len(grown) == 0 {
+		return nil
+	}
+	last, err := d.tc.Exhausted(ctx)
+	if err != nil {
+		return err
+	}
+	for name, n := range grown {
 		d.opts.Log.Warn("no port is left to translate sources to: packets were dropped; widen snat.ports, or see `sluice show flows --nat`",
-			"interface", name, "packets", n)
+			"interface", name, "packets", n, "last", last.Source.String()+" > "+last.Destination.String(), "address", last.Address)
 	}
 	return nil
 }

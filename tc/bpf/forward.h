@@ -176,6 +176,8 @@ static __always_inline enum reason track_out(struct __sk_buff *skb, struct view 
 		track(skb, v);
 		return REASON_NONE;
 	}
+	if (v->p.flags & PACKET_ICMP_ERROR) /* it has no flow of its own */
+		return snat_send_error(skb, v, flags);
 	reason = snat_bind(skb, v, flags, flags && from->snat ? from->snat : out->snat);
 	if (reason != REASON_NONE)
 		return reason;

@@ -249,7 +249,7 @@ static __always_inline int walk_ingress(struct __sk_buff *skb, struct view *v, e
 	if (reason != REASON_NONE || !in)
 		return leave_with(v, reason);
 	if (role == ROLE_UPLINK && bpf_map_lookup_elem(&self, &v->p.dst)) {
-		reason = snat_receive(skb, v);
+		reason = v->p.flags & PACKET_ICMP_ERROR ? snat_receive_error(skb, v) : snat_receive(skb, v);
 		if (reason != REASON_NONE)
 			return leave_with(v, reason);
 	}

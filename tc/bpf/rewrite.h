@@ -133,12 +133,17 @@ struct quote {
 	bool source; /* of the quoted packet; else its destination */
 };
 
-/* The offset of the transport header in the quoted packet; 0: not to be found. */
-static __always_inline __u32 quoted_l4(struct __sk_buff *skb, const struct packet *p, __u32 l3)
+/* The offset of the transport header in the quoted packet; 0: not to be found. Global: its stack is none of its callers'. */
+__noinline int quoted_l4(struct __sk_buff *skb, const struct packet *p)
 {
-	struct packet inner = {.l4 = l3 + sizeof(struct ipv6hdr)};
+	struct packet inner = {};
+	__u32 l3;
 	__u8 first;
 
+	if (!p)
+		return 0;
+	l3 = p->l4 + sizeof(struct icmp_header);
+	inner.l4 = l3 + sizeof(struct ipv6hdr);
 	if (p->family == 4)
 		return bpf_skb_load_bytes(skb, l3, &first, 1) ? 0 : l3 + (first & 0xf) * 4;
 	if (bpf_skb_load_bytes(skb, l3 + offsetof(struct ipv6hdr, nexthdr), &inner.protocol, 1))
@@ -174,7 +179,7 @@ static __always_inline bool set_quoted_port(struct __sk_buff *skb, const struct 
  */
 static __always_inline bool set_quoted(struct __sk_buff *skb, const struct packet *p, const struct quote *q)
 {
-	__u32 l3 = p->l4 + sizeof(struct icmp_header), at, l4 = quoted_l4(skb, p, l3), sum = 0;
+	__u32 l3 = p->l4 + sizeof(struct icmp_header), at, l4 = quoted_l4(skb, p), sum = 0;
 	__s64 diff;
 
 	if (!l4)

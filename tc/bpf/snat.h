@@ -57,14 +57,18 @@ static __always_inline bool is_first_fragment(const struct packet *p)
  * An ICMP error that leaves, about a packet to a flow of ours: its quote, and its source where that must not be seen, become what
  * the sender of that packet knows. The node's own errors (flags 0) are such, too.
  */
-static __always_inline int snat_send_error(struct __sk_buff *skb, struct view *v, bool wanted)
+__noinline int snat_send_error(struct __sk_buff *skb, struct view *v, __u32 flags)
 {
 	struct quote q = {};
 	struct flow_key key;
 	struct flow *flow;
-	__u8 end = quoted_key(skb, &v->p, &key);
-	bool inner;
+	bool inner, wanted;
+	__u8 end;
 
+	if (!v)
+		return REASON_INTERNAL;
+	wanted = nat_wanted(&v->p, flags);
+	end = quoted_key(skb, &v->p, &key);
 	if (end == FLOW_UNQUOTED)
 		return wanted ? REASON_SNAT_UNTRACKED : REASON_NONE;
 	flow = flow_find(&flows, &key);
@@ -100,7 +104,7 @@ static __always_inline int snat_bind_fragment(struct __sk_buff *skb, struct view
 }
 
 /*
- * What leaves by an uplink, before it is tracked. flags: those of the interface by which it came in, 0 for what the node itself
+ * What leaves by an uplink and is no ICMP error, before it is tracked. flags: those of the interface by which it came in, 0 for what the node itself
  * sends. address: index into snat_addresses + 1. A flow keeps its translation as long as it lives, whatever the file says since,
  * and by whichever uplink. Returns enum reason.
  */
@@ -114,8 +118,6 @@ __noinline int snat_bind(struct __sk_buff *skb, struct view *v, __u32 flags, __u
 	wanted = nat_wanted(&v->p, flags);
 	if (v->p.flags & PACKET_NON_FIRST)
 		return snat_bind_fragment(skb, v, wanted);
-	if (v->p.flags & PACKET_ICMP_ERROR)
-		return snat_send_error(skb, v, wanted);
 	if (v->key.protocol == FLOW_NO_PROTOCOL)
 		return wanted ? REASON_SNAT_UNTRACKED : REASON_NONE;
 	if (v->found && v->flow.opener != v->end) {
@@ -165,14 +167,17 @@ static __always_inline int snat_deliver(struct __sk_buff *skb, struct view *v, c
 }
 
 /* An ICMP error that comes in about a packet of a translated flow: it goes to who sent that. */
-static __always_inline int snat_receive_error(struct __sk_buff *skb, struct view *v)
+__noinline int snat_receive_error(struct __sk_buff *skb, struct view *v)
 {
 	struct quote q = {.source = true};
 	struct translation *t;
 	struct flow_key wire;
 	struct flow *flow;
-	__u8 end = quoted_key(skb, &v->p, &wire);
+	__u8 end;
 
+	if (!v)
+		return REASON_INTERNAL;
+	end = quoted_key(skb, &v->p, &wire);
 	if (end == FLOW_UNQUOTED)
 		return REASON_NONE;
 	t = bpf_map_lookup_elem(&translations, &wire);
@@ -201,7 +206,7 @@ static __always_inline int snat_receive_fragment(struct __sk_buff *skb, struct v
 }
 
 /*
- * What comes in by an uplink for an address of the box: where it answers a translated flow it goes to who opened that, and v->p with
+ * What comes in by an uplink for an address of the box and is no ICMP error: where it answers a translated flow it goes to who opened that, and v->p with
  * it. Returns enum reason.
  */
 __noinline int snat_receive(struct __sk_buff *skb, struct view *v)
@@ -216,8 +221,6 @@ __noinline int snat_receive(struct __sk_buff *skb, struct view *v)
 		return REASON_INTERNAL;
 	if (v->p.flags & PACKET_NON_FIRST)
 		return snat_receive_fragment(skb, v);
-	if (v->p.flags & PACKET_ICMP_ERROR)
-		return snat_receive_error(skb, v);
 	if (!flow_tracked(&v->p))
 		return REASON_NONE;
 	flow_key(&v->p, &wire);

@@ -27,7 +27,7 @@ func (s *site) stateMap(t *testing.T, name string, version int) *ebpf.Map {
 // translations opens the pinned map.
 func (s *site) translations(t *testing.T) *ebpf.Map {
 	t.Helper()
-	return s.stateMap(t, "translations", 1)
+	return s.stateMap(t, "translations", 2)
 }
 
 // entries reads a hash whole.
