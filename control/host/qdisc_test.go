@@ -88,7 +88,7 @@ func TestAQdiscThatSomebodyPutInPlaceOfFQIsReplacedWhileItIsWanted(t *testing.T)
 	h := openWith(t, t.TempDir(), fifo)
 	want := State{Qdiscs: []Qdisc{{"eth0", true}}}
 	for _, args := range []string{
-		"replace dev eth0 parent 1bc:2 pfifo", "replace dev eth0 root handle 7: htb", "del dev eth0 root",
+		"replace dev eth0 parent 1bc:2 pfifo", "replace dev eth0 root handle 7: tbf rate 1gbit burst 1mb latency 50ms", "del dev eth0 root",
 	} {
 		apply(t, h, want)
 		run(t, "tc", strings.Fields("qdisc "+args)...)
@@ -102,7 +102,7 @@ func TestAQdiscThatSomebodyPutInPlaceOfFQIsReplacedWhileItIsWanted(t *testing.T)
 
 	// What came after us is somebody's: down leaves it.
 	apply(t, h, want)
-	run(t, "tc", strings.Fields("qdisc replace dev eth0 root handle 7: htb")...)
+	run(t, "tc", strings.Fields("qdisc replace dev eth0 root handle 7: tbf rate 1gbit burst 1mb latency 50ms")...)
 	before = machine(t)
 	down(t, h)
 	same(t, "the machine with a qdisc that came after ours", before, machine(t))
@@ -112,11 +112,11 @@ func TestAQdiscWithClassesIsNotTaken(t *testing.T) {
 	inNamespace(t)
 	vethOf(t, "eth0", 1)
 	vethOf(t, "eth1", 1)
-	run(t, "tc", strings.Fields("qdisc replace dev eth0 root handle 7: htb")...)
+	run(t, "tc", strings.Fields("qdisc replace dev eth0 root handle 7: tbf rate 1gbit burst 1mb latency 50ms")...)
 	before := machine(t)
 	h := openWith(t, t.TempDir(), fifo)
 	err := h.Apply(t.Context(), setQdisc{"eth0"})
-	if err == nil || !strings.Contains(err.Error(), "set link eth0 qdisc fq: htb 7: was put there by somebody") {
+	if err == nil || !strings.Contains(err.Error(), "set link eth0 qdisc fq: tbf 7: was put there by somebody") {
 		t.Errorf("the step says %v", err)
 	}
 	if len(h.ledger.Qdiscs) > 0 {
@@ -139,7 +139,7 @@ func TestWhatAQueueLacksForDepartureTimes(t *testing.T) {
 	inNamespace(t)
 	vethOf(t, "eth0", 1)
 	vethOf(t, "eth1", 1)
-	run(t, "tc", strings.Fields("qdisc replace dev eth0 root handle 7: htb")...)
+	run(t, "tc", strings.Fields("qdisc replace dev eth0 root handle 7: tbf rate 1gbit burst 1mb latency 50ms")...)
 	before := machine(t)
 	got, err := QueuesOf(t.Context(), []string{"eth0", "eth1", "gone"})
 	if err != nil || len(got) != 2 {
@@ -153,7 +153,7 @@ func TestWhatAQueueLacksForDepartureTimes(t *testing.T) {
 	if err != nil || has != (state != moduleAbsent) {
 		t.Errorf("the kernel says %v of fq, and its configuration %s (%v)", has, state, err)
 	}
-	for name, want := range map[string]string{"eth0": "htb 7: was put there by somebody", "eth1": ""} {
+	for name, want := range map[string]string{"eth0": "tbf 7: was put there by somebody", "eth1": ""} {
 		if !has {
 			want = "this kernel has no fq"
 		}

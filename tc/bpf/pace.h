@@ -139,11 +139,17 @@ __noinline int pace(struct __sk_buff *skb)
 	}
 	if (crowded && share > limit / 2 && bpf_skb_ecn_set_ce(skb))
 		__sync_fetch_and_add(&p->marked, 1);
-	/* What was beyond its share while nobody wanted the rest is not held against it for long. */
-	if (share > total + 2 * limit)
+	/*
+	 * What was beyond its share while nobody wanted the rest is not held against it for long. Flows that pause are not
+	 * counted now and then, and the others are too fast: so shares are an eighth smaller until the rate has room again.
+	 */
+	if (share > total + 2 * limit) {
 		start = p->flow[place].next;
-	else
-		start = pace_take(&p->flow[place].next, now, cost * pace_shares(p, place, now));
+	} else {
+		__u64 part = cost * pace_shares(p, place, now);
+
+		start = pace_take(&p->flow[place].next, now, crowded ? part + part / 8 : part);
+	}
 	at = pace_take(&p->next, now, cost);
 	if (pace_ahead(at, start))
 		at = start;
