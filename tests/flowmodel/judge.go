@@ -1,0 +1,283 @@
+package flowmodel
+
+import (
+	"net/netip"
+
+	"sluice/xdp/abi"
+	"sluice/xdp/classify"
+	"sluice/xdp/packet"
+)
+
+// visit is one packet at one hook.
+type visit struct {
+	*Model
+	g       *Generation
+	hook    Hook
+	role    abi.Role
+	from    string // at egress: where it came in; "": made here
+	p       Packet
+	came    Packet // as it was before it was translated back
+	key     Key
+	tracked bool
+	flow    *Flow // that it belongs to, alive
+	reply   bool  // its sender did not open the flow
+	related bool  // an ICMP error about a flow
+	cached  bool  // the policies of this hook have judged the flow already
+	once    bool  // no policy that was asked looks at more than the flow
+	rules   [2]uint32
+	judged  abi.Reason
+}
+
+// key of a packet at a hook; false where it has none.
+func (m *Model) keyAt(h Hook, p Packet) (Key, bool) {
+	if p.Part == LaterFragment || p.IsICMP() && !p.IsEcho() {
+		return Key{}, false
+	}
+	from, to := p.Ends()
+	scope := ""
+	if m.generation().Interfaces[h.Interface].Role == abi.RoleWorkload && p.Src.Is6() &&
+		(p.Src.IsLinkLocalUnicast() || p.Dst.IsLinkLocalUnicast()) {
+		scope = h.Interface
+	}
+	return KeyOf(p.Protocol, from, to, scope), true
+}
+
+// look finds the packet's flow. It returns a reason where that decides: a flow that policy no longer permits.
+func (v *visit) look() abi.Reason {
+	v.once = true
+	v.key, v.tracked = v.keyAt(v.hook, v.p)
+	v.related = v.quotesFlow() != nil
+	if !v.tracked {
+		return abi.ReasonNone
+	}
+	v.flow = v.Find(v.key)
+	if v.flow != nil && v.flow.reopens(v.p) {
+		v.flow = nil
+	}
+	if v.flow == nil {
+		return abi.ReasonNone
+	}
+	from, _ := v.p.Ends()
+	v.reply = from != v.flow.Opener
+	if v.reply {
+		v.review()
+		if v.flow.Revoked() {
+			v.touch(v.flow)
+			return abi.ReasonFlowRevoked
+		}
+		return abi.ReasonNone
+	}
+	v.cached = v.flow.Epoch == v.Live+1 && v.flow.At == v.hook && v.p.Part == Whole && !v.flow.Revoked()
+	if v.cached {
+		v.rules, v.judged = v.flow.Rules, v.flow.Judged
+		for _, rule := range v.rules {
+			if rule != 0 {
+				v.Hits[rule]++
+			}
+		}
+	}
+	return abi.ReasonNone
+}
+
+// review judges a flow's first direction for its reply, once in a generation, as the hook that let it in would.
+func (v *visit) review() {
+	f := v.flow
+	if f.Epoch == 0 || f.Epoch == v.Live+1 {
+		return
+	}
+	f.Epoch = v.Live + 1
+	turned := v.p.Reply()
+	turned.Part = Whole
+	if turned.Protocol == packet.TCP {
+		turned.Flags = packet.ACK
+	}
+	switch permitted := v.permits(f, turned); {
+	case !permitted:
+		f.Judged = abi.ReasonFlowRevoked
+	case f.Revoked():
+		f.Judged = abi.ReasonRuleAccept
+	}
+}
+
+// permits says whether the policies of a flow's first hook accept a packet of its first direction.
+func (v *visit) permits(f *Flow, p Packet) bool {
+	g, seen := v.g, p.seen()
+	accepts := func(policy classify.Policy) bool { return accepted(classify.Judge(policy, seen)) }
+	receiver := g.workload(p.Dst)
+	role := g.Interfaces[f.At.Interface].Role
+	switch {
+	case f.At.Egress && role == abi.RoleWorkload:
+		if w := g.behind(f.At.Interface); w != nil {
+			return accepts(w.Ingress)
+		}
+		return false
+	case f.At.Egress && f.Inside && f.Owner == "": // the node's own
+		return accepts(g.System) || accepts(g.Egress) || v.answersFailsafe(p)
+	case f.At.Egress:
+		return true // forwarded: no policy was asked here
+	case role == abi.RoleWorkload:
+		sender := g.behind(f.At.Interface)
+		return sender != nil && accepts(sender.Egress) && (receiver == nil || accepts(receiver.Ingress))
+	case role == abi.RoleUplink || role == abi.RoleTunnel:
+		passed := g.local(p.Dst) && accepts(g.Failsafe) || accepts(g.System) || accepts(g.Ingress)
+		return passed && (receiver == nil || accepts(receiver.Ingress))
+	}
+	return receiver == nil || accepts(receiver.Ingress)
+}
+
+func accepted(d classify.Decision) bool {
+	return d.Action != classify.Drop && d.Action != classify.Continue
+}
+
+// ask judges by one policy. Where its default drops, flows excuse.
+func (v *visit) ask(policy classify.Policy, receiver bool) abi.Reason {
+	if v.cached {
+		return v.judged
+	}
+	d := classify.Judge(policy, v.p.seen())
+	reason := reasonOf(d)
+	if reason == abi.ReasonDefaultDrop || reason == abi.ReasonFragmentDefaultDrop {
+		if v.reply {
+			return abi.ReasonEstablished
+		}
+		if v.related {
+			return abi.ReasonICMPError
+		}
+	}
+	rule := v.count(policy, d)
+	if perPacket(policy) {
+		v.once = false
+	}
+	if d.Action == classify.Continue {
+		return abi.ReasonNone
+	}
+	if receiver {
+		v.rules[1] = rule
+	} else {
+		v.rules[0] = rule
+	}
+	if reason.Fate() == abi.FateDrop && v.flow != nil && !v.reply && v.p.Part == Whole && !perPacket(policy) {
+		v.flow.Judged, v.flow.Epoch = abi.ReasonFlowRevoked, v.Live+1
+		v.touch(v.flow)
+	}
+	v.judged = reason
+	return reason
+}
+
+// count adds to the counters of the rule, or default, that decided, and returns its id.
+func (v *visit) count(policy classify.Policy, d classify.Decision) uint32 {
+	for _, id := range d.Shadows {
+		v.Hits[id]++
+	}
+	id := d.Rule
+	if d.Reason == classify.ByDefault || d.Reason == classify.ByFragment {
+		id = policy.DefaultID
+	}
+	if id != 0 {
+		v.Hits[id]++
+	}
+	return id
+}
+
+func reasonOf(d classify.Decision) abi.Reason {
+	drop := d.Action == classify.Drop
+	pick := func(whenDrop, whenAccept abi.Reason) abi.Reason {
+		if drop {
+			return whenDrop
+		}
+		return whenAccept
+	}
+	switch {
+	case d.Action == classify.Continue:
+		return abi.ReasonNone
+	case d.Reason == classify.ByRule:
+		return pick(abi.ReasonRuleDrop, abi.ReasonRuleAccept)
+	case d.Reason == classify.ByFragment:
+		return pick(abi.ReasonFragmentDefaultDrop, abi.ReasonFragmentDefaultAccept)
+	case d.Reason == classify.ByFragmentRule:
+		return pick(abi.ReasonFragmentDrop, abi.ReasonFragmentAccept)
+	}
+	return pick(abi.ReasonDefaultDrop, abi.ReasonDefaultAccept)
+}
+
+// quotesFlow is the flow of which an ICMP error quotes a packet, of either direction. The error goes to who sent that; a workload
+// complains of what was sent to itself alone.
+func (v *visit) quotesFlow() *Flow {
+	if !v.p.IsError() {
+		return nil
+	}
+	k, ok := v.keyAt(v.hook, *v.p.Quote)
+	if !ok || v.p.Quote.Src != v.p.Dst {
+		return nil
+	}
+	if v.role == abi.RoleWorkload && !v.hook.Egress && v.p.Quote.Dst != v.p.Src {
+		return nil
+	}
+	if f := v.Find(k); f != nil && !f.Revoked() {
+		return f
+	}
+	return nil
+}
+
+// answersFailsafe says whether management: lets the packet in that this one answers.
+func (v *visit) answersFailsafe(p Packet) bool {
+	turned := p.Reply()
+	turned.Flags = p.Flags
+	return v.g.Self[turned.Dst] && accepted(classify.Judge(v.g.Failsafe, turned.seen()))
+}
+
+// track enters the packet's flow, or notes one more packet of it.
+func (v *visit) track(inside bool, owner string) {
+	if !v.tracked {
+		return
+	}
+	from, _ := v.p.Ends()
+	f := v.flow
+	if f == nil {
+		f = v.enter(from, inside, owner)
+	}
+	if !v.reply && !v.cached {
+		f.Epoch, f.At, f.Rules, f.Judged = 0, v.hook, v.rules, v.judged
+		if v.once {
+			f.Epoch = v.Live + 1
+		}
+	}
+	v.touch(f)
+	f.see(v.p, !v.reply)
+	v.promote(f)
+}
+
+// enter makes a flow of its first packet. On the ruins of another, it takes the place of that.
+func (v *visit) enter(from netip.AddrPort, inside bool, owner string) *Flow {
+	v.born++
+	f := &Flow{Key: v.key, Birth: v.born, Opener: from, Inside: inside, Owner: owner, Last: v.Now, Table: FreshIn,
+		midstream: v.p.Protocol == packet.TCP && v.p.Flags&(packet.SYN|packet.ACK) != packet.SYN}
+	if inside {
+		f.Table = FreshOut
+	}
+	if old := v.Flows[v.key]; old != nil && old.Table == Proven {
+		f.Table = Proven
+	}
+	v.Flows[v.key] = f
+	v.flow = f
+	return f
+}
+
+// promote keeps a proven flow from being evicted, where there is room and its owner has not had its half.
+func (m *Model) promote(f *Flow) {
+	if !f.proven || f.Table == Proven || m.count(Proven) >= m.World.MaxFlows || f.Owner != "" && m.Shares[f.Owner] >= m.World.MaxFlows/2 {
+		return
+	}
+	f.Table = Proven
+	m.Shares[f.Owner]++
+}
+
+func (m *Model) count(t Table) int {
+	n := 0
+	for _, f := range m.Flows {
+		if f.Table == t {
+			n++
+		}
+	}
+	return n
+}
