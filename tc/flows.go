@@ -48,15 +48,15 @@ func (s *Subsystem) Flows(ctx context.Context) ([]Flow, error) {
 		return nil, fmt.Errorf("clock: %w", err)
 	}
 	var flows []Flow
-	for _, t := range []struct{ name, origin string }{{table.FlowsOut, "inside"}, {table.FlowsIn, "outside"}} {
-		m, err := table.ReadShared(pin.At(s.dir), t.name)
+	for _, name := range []string{table.Flows, table.FreshOut, table.FreshIn} {
+		m, err := table.ReadShared(pin.At(s.dir), name)
 		if err != nil {
 			return nil, err
 		}
 		if m == nil {
 			continue
 		}
-		flows, err = appendFlows(ctx, flows, m, t.origin, now.Nano())
+		flows, err = appendFlows(ctx, flows, m, now.Nano())
 		if err = errors.Join(err, m.Close()); err != nil {
 			return nil, err
 		}
@@ -66,7 +66,7 @@ func (s *Subsystem) Flows(ctx context.Context) ([]Flow, error) {
 	return slices.CompactFunc(flows, func(a, b Flow) bool { return compareFlows(a, b) == 0 }), nil
 }
 
-func appendFlows(ctx context.Context, flows []Flow, m *ebpf.Map, origin string, now int64) ([]Flow, error) {
+func appendFlows(ctx context.Context, flows []Flow, m *ebpf.Map, now int64) ([]Flow, error) {
 	var (
 		key   abi.FlowKey
 		value abi.Flow
@@ -77,7 +77,6 @@ func appendFlows(ctx context.Context, flows []Flow, m *ebpf.Map, origin string, 
 			return nil, err
 		}
 		f := decodeFlow(key, value, now)
-		f.Origin = origin
 		if f.Idle <= f.timeout() {
 			flows = append(flows, f)
 		}
@@ -89,13 +88,18 @@ func appendFlows(ctx context.Context, flows []Flow, m *ebpf.Map, origin string, 
 }
 
 func decodeFlow(key abi.FlowKey, value abi.Flow, now int64) Flow {
-	return Flow{
-		Protocol: key.Protocol,
-		Src:      netip.AddrFrom16(key.Src).Unmap(), Dst: netip.AddrFrom16(key.Dst).Unmap(),
-		SrcPort: binary.BigEndian.Uint16(key.Sport[:]), DstPort: binary.BigEndian.Uint16(key.Dport[:]),
+	from := value.Opener & 1
+	f := Flow{
+		Origin: "outside", Protocol: key.Protocol,
+		Src: netip.AddrFrom16(key.Addr[from]).Unmap(), Dst: netip.AddrFrom16(key.Addr[1-from]).Unmap(),
+		SrcPort: binary.BigEndian.Uint16(key.Port[from][:]), DstPort: binary.BigEndian.Uint16(key.Port[1-from][:]),
 		Idle:    max(time.Duration(now-int64(value.LastNs)), 0),
-		Replied: value.Flags&abi.FlowReplied != 0, Closing: value.Flags&abi.FlowClosing != 0,
+		Replied: value.State >= uint8(abi.FlowReplied), Closing: value.State >= uint8(abi.FlowClosing),
 	}
+	if value.Flags&abi.FlowInside != 0 {
+		f.Origin = "inside"
+	}
+	return f
 }
 
 func compareFlows(a, b Flow) int {

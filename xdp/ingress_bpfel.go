@@ -30,9 +30,13 @@ const (
 	ingressMapDst6           = "dst6"
 	ingressMapDstUp          = "dst_up"
 	ingressMapExplained      = "explained"
-	ingressMapFlowsIn        = "flows_in"
-	ingressMapFlowsOut       = "flows_out"
+	ingressMapFlowEvents     = "flow_events"
+	ingressMapFlowPressure   = "flow_pressure"
+	ingressMapFlowShares     = "flow_shares"
+	ingressMapFlows          = "flows"
 	ingressMapFragments      = "fragments"
+	ingressMapFreshIn        = "fresh_in"
+	ingressMapFreshOut       = "fresh_out"
 	ingressMapInterfaceSlots = "interface_slots"
 	ingressMapInterfaces     = "interfaces"
 	ingressMapLeaves         = "leaves"
@@ -48,11 +52,13 @@ const (
 	ingressMapRuleHits       = "rule_hits"
 	ingressMapRules          = "rules"
 	ingressMapSelf           = "self"
+	ingressMapSettings       = "settings"
 	ingressMapSockets        = "sockets"
 	ingressMapSrc4           = "src4"
 	ingressMapSrc6           = "src6"
 	ingressMapSrcUp          = "src_up"
 	ingressMapSynListeners   = "syn_listeners"
+	ingressMapTranslations   = "translations"
 	ingressMapUplinkMacs     = "uplink_macs"
 	ingressMapVerdicts       = "verdicts"
 	ingressMapWatchBudgets   = "watch_budgets"
@@ -130,9 +136,13 @@ type ingressMapSpecs struct {
 	Dst6           *ebpf.MapSpec `ebpf:"dst6"`
 	DstUp          *ebpf.MapSpec `ebpf:"dst_up"`
 	Explained      *ebpf.MapSpec `ebpf:"explained"`
-	FlowsIn        *ebpf.MapSpec `ebpf:"flows_in"`
-	FlowsOut       *ebpf.MapSpec `ebpf:"flows_out"`
+	FlowEvents     *ebpf.MapSpec `ebpf:"flow_events"`
+	FlowPressure   *ebpf.MapSpec `ebpf:"flow_pressure"`
+	FlowShares     *ebpf.MapSpec `ebpf:"flow_shares"`
+	Flows          *ebpf.MapSpec `ebpf:"flows"`
 	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
+	FreshIn        *ebpf.MapSpec `ebpf:"fresh_in"`
+	FreshOut       *ebpf.MapSpec `ebpf:"fresh_out"`
 	InterfaceSlots *ebpf.MapSpec `ebpf:"interface_slots"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Leaves         *ebpf.MapSpec `ebpf:"leaves"`
@@ -148,11 +158,13 @@ type ingressMapSpecs struct {
 	RuleHits       *ebpf.MapSpec `ebpf:"rule_hits"`
 	Rules          *ebpf.MapSpec `ebpf:"rules"`
 	Self           *ebpf.MapSpec `ebpf:"self"`
+	Settings       *ebpf.MapSpec `ebpf:"settings"`
 	Sockets        *ebpf.MapSpec `ebpf:"sockets"`
 	Src4           *ebpf.MapSpec `ebpf:"src4"`
 	Src6           *ebpf.MapSpec `ebpf:"src6"`
 	SrcUp          *ebpf.MapSpec `ebpf:"src_up"`
 	SynListeners   *ebpf.MapSpec `ebpf:"syn_listeners"`
+	Translations   *ebpf.MapSpec `ebpf:"translations"`
 	UplinkMacs     *ebpf.MapSpec `ebpf:"uplink_macs"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 	WatchBudgets   *ebpf.MapSpec `ebpf:"watch_budgets"`
@@ -206,9 +218,13 @@ type ingressMaps struct {
 	Dst6           *ebpf.Map `ebpf:"dst6"`
 	DstUp          *ebpf.Map `ebpf:"dst_up"`
 	Explained      *ebpf.Map `ebpf:"explained"`
-	FlowsIn        *ebpf.Map `ebpf:"flows_in"`
-	FlowsOut       *ebpf.Map `ebpf:"flows_out"`
+	FlowEvents     *ebpf.Map `ebpf:"flow_events"`
+	FlowPressure   *ebpf.Map `ebpf:"flow_pressure"`
+	FlowShares     *ebpf.Map `ebpf:"flow_shares"`
+	Flows          *ebpf.Map `ebpf:"flows"`
 	Fragments      *ebpf.Map `ebpf:"fragments"`
+	FreshIn        *ebpf.Map `ebpf:"fresh_in"`
+	FreshOut       *ebpf.Map `ebpf:"fresh_out"`
 	InterfaceSlots *ebpf.Map `ebpf:"interface_slots"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Leaves         *ebpf.Map `ebpf:"leaves"`
@@ -224,11 +240,13 @@ type ingressMaps struct {
 	RuleHits       *ebpf.Map `ebpf:"rule_hits"`
 	Rules          *ebpf.Map `ebpf:"rules"`
 	Self           *ebpf.Map `ebpf:"self"`
+	Settings       *ebpf.Map `ebpf:"settings"`
 	Sockets        *ebpf.Map `ebpf:"sockets"`
 	Src4           *ebpf.Map `ebpf:"src4"`
 	Src6           *ebpf.Map `ebpf:"src6"`
 	SrcUp          *ebpf.Map `ebpf:"src_up"`
 	SynListeners   *ebpf.Map `ebpf:"syn_listeners"`
+	Translations   *ebpf.Map `ebpf:"translations"`
 	UplinkMacs     *ebpf.Map `ebpf:"uplink_macs"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 	WatchBudgets   *ebpf.Map `ebpf:"watch_budgets"`
@@ -251,9 +269,13 @@ func (m *ingressMaps) Close() error {
 		m.Dst6,
 		m.DstUp,
 		m.Explained,
-		m.FlowsIn,
-		m.FlowsOut,
+		m.FlowEvents,
+		m.FlowPressure,
+		m.FlowShares,
+		m.Flows,
 		m.Fragments,
+		m.FreshIn,
+		m.FreshOut,
 		m.InterfaceSlots,
 		m.Interfaces,
 		m.Leaves,
@@ -269,11 +291,13 @@ func (m *ingressMaps) Close() error {
 		m.RuleHits,
 		m.Rules,
 		m.Self,
+		m.Settings,
 		m.Sockets,
 		m.Src4,
 		m.Src6,
 		m.SrcUp,
 		m.SynListeners,
+		m.Translations,
 		m.UplinkMacs,
 		m.Verdicts,
 		m.WatchBudgets,

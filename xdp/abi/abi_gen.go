@@ -13,8 +13,6 @@ const (
 	InterfaceSnat6      = 32
 	InterfaceSnatAll    = 64
 	InterfacePaced      = 128
-	FlowReplied         = 1
-	FlowClosing         = 2
 	MarkJudged          = 0x10000
 	MarkPaced           = 0x20000
 	MarkUnderlay        = 0x1000000
@@ -98,6 +96,16 @@ const (
 	ListenerTimestamps  = 1
 	ListenerSACK        = 2
 	ListenerWindowScale = 4
+	FlowAtEgress        = 2147483648
+	FlowInside          = 1
+	FlowNat             = 2
+	FlowSeq             = 4
+	FlowFinOpener       = 8
+	FlowFinOther        = 16
+	FlowRst             = 32
+	FreshPart           = 8
+	FreshLeast          = 4096
+	MaxFlowOwners       = 2048
 	WatchWindowNs       = 100000000
 	EventPorts          = 1
 	EventFragment       = 2
@@ -198,23 +206,6 @@ type SnatAddress struct {
 type InterfaceSlot struct {
 	Ifindex uint32 // 0: nobody's
 	Slot    uint32
-}
-
-// FlowKey is struct flow_key, 40 bytes.
-type FlowKey struct {
-	Src      Addr
-	Dst      Addr
-	Sport    [2]byte // network byte order
-	Dport    [2]byte // network byte order
-	Protocol uint8
-	Scope    [3]uint8
-}
-
-// Flow is struct flow, 16 bytes.
-type Flow struct {
-	LastNs uint64 // CLOCK_MONOTONIC of the last packet of either direction
-	Flags  uint32 // FLOW_*
-	_      uint32
 }
 
 // Workload is struct workload, 8 bytes.
@@ -361,7 +352,8 @@ type Policy struct {
 	Shadow        SearchPlan
 	DefaultAction uint8 // enum action
 	Fragments     uint8 // enum fragments
-	_             [2]byte
+	PerPacket     uint8 // 1: it looks at more than tells flows apart, limits or logs: what it says holds for one packet
+	_             [1]byte
 	DefaultID     uint32 // stable id of what its default counts as; 0: it is not counted
 }
 
@@ -471,6 +463,75 @@ type SYNListener struct {
 	_           [6]uint8
 }
 
+// FlowKey is struct flow_key, 40 bytes.
+type FlowKey struct {
+	Addr     [2]Addr
+	Port     [2][2]byte // network byte order
+	Protocol uint8
+	Scope    [3]uint8
+}
+
+// FlowSide is struct flow_side, 16 bytes.
+type FlowSide struct {
+	Packets uint64 // that one buffer stands for are one
+	Bytes   uint64 // of frames
+}
+
+// FlowState is enum flow_state.
+type FlowState uint32
+
+const (
+	FlowNew         FlowState = 0
+	FlowReplied     FlowState = 1
+	FlowEstablished FlowState = 2
+	FlowClosing     FlowState = 3
+	FlowClosed      FlowState = 4
+)
+
+// Flow is struct flow, 104 bytes.
+type Flow struct {
+	LastNs  uint64 // CLOCK_MONOTONIC of the last packet that passed, give or take a second
+	SinceNs uint64 // of the first packet: with the key it identifies the flow
+	Epoch   uint64 // generation whose policies judged the first direction last; 0: each packet is judged
+	NatAddr Addr   // FLOW_NAT: source of the first direction on the wire
+	At      uint32 // hook that judged and tracks the first direction: ifindex, and FLOW_AT_EGRESS
+	In      uint32 // ifindex by which the first direction comes in; 0: the node's own
+	Owner   uint32 // the same where it is a workload's or a LAN's; 0: the node or the outside opened it
+	Rule    [2]uint32
+	Seq     uint32  // FLOW_SEQ: what the opener must acknowledge, host byte order
+	NatPort [2]byte // network byte order; FLOW_NAT
+	State   uint8   // enum flow_state
+	Flags   uint8   // FLOW_INSIDE to FLOW_ASK
+	Opener  uint8   // the end of the key that sent the first packet: 0 or 1
+	Judged  uint8   // enum reason: what judging gave, or FLOW_REVOKED: both directions are dropped
+	_       [2]uint8
+	Side    [2]FlowSide // 0: from the opener
+}
+
+// FlowPressure is struct flow_pressure, 24 bytes.
+type FlowPressure struct {
+	Full    uint64 // proven, and no room in flows: tried once a second for each such flow
+	Crowded uint64 // proven, and its owner has its share of flows: the same
+	Unmade  uint64 // a new one could not be entered at all: its packet passed untracked
+}
+
+// Translation is struct translation, 72 bytes.
+type Translation struct {
+	Inner   FlowKey
+	SinceNs uint64  // of the flow
+	Addr    Addr    // flow.nat_addr
+	Port    [2]byte // network byte order; flow.nat_port
+	_       [6]uint8
+}
+
+// GenerationSettings is struct generation_settings, 16 bytes.
+type GenerationSettings struct {
+	Epoch     uint64 // of flow.epoch: the beginning of a hash of what the generation is, never 0
+	Share     uint32 // flows that one owner may have in flows
+	SnatFirst uint16 // ports that sources are translated to, host byte order, inclusive; 0: nothing is translated
+	SnatLast  uint16
+}
+
 // Hook is enum hook.
 type Hook uint32
 
@@ -488,7 +549,8 @@ const (
 	WatchDrops   Watcher = 0
 	WatchLogs    Watcher = 1
 	WatchCapture Watcher = 2
-	WatchMax     Watcher = 3
+	WatchFlows   Watcher = 3
+	WatchMax     Watcher = 4
 )
 
 // Watch is struct watch, 16 bytes.
@@ -571,4 +633,23 @@ type CaptureEvent struct {
 	Hook      uint8 // enum hook
 	Flags     uint8 // CAPTURE_L3
 	_         [2]uint8
+}
+
+// FlowChange is enum flow_change.
+type FlowChange uint32
+
+const (
+	FlowEventNew     FlowChange = 0
+	FlowEventProven  FlowChange = 1
+	FlowEventClosed  FlowChange = 2
+	FlowEventRevoked FlowChange = 3
+)
+
+// FlowEvent is struct flow_event, 160 bytes.
+type FlowEvent struct {
+	TimeNs uint64 // CLOCK_BOOTTIME
+	Key    FlowKey
+	Flow   Flow  // as it is now
+	Change uint8 // enum flow_change
+	_      [7]uint8
 }

@@ -45,15 +45,25 @@ static __always_inline enum reason failsafe_stage(const struct packet *p, const 
  */
 static __always_inline bool quotes_flow(struct cursor *cursor, const struct packet *p)
 {
-	struct flow_key key, reversed;
+	struct flow_key key;
+	struct flow *flow;
+	__u8 end;
 
-	if (!(p->flags & PACKET_ICMP_ERROR) || !flow_quoted(cursor, p, &key))
+	if (!(p->flags & PACKET_ICMP_ERROR))
+		return false;
+	end = flow_quoted(cursor, p, &key);
+	if (end == FLOW_UNQUOTED)
 		return false;
 	/* The error goes to who sent the quoted packet; anything else is forged. */
-	if (key.src.half[0] != p->dst.half[0] || key.src.half[1] != p->dst.half[1])
+	if (key.addr[end & 1].half[0] != p->dst.half[0] || key.addr[end & 1].half[1] != p->dst.half[1])
 		return false;
-	flow_reverse(&key, &reversed);
-	return flow_find(&flows_out, &key) || flow_find(&flows_in, &reversed);
+	flow = flow_find(&flows, &key);
+	if (!flow)
+		flow = flow_find(&fresh_out, &key);
+	if (!flow)
+		flow = flow_find(&fresh_in, &key);
+	return flow && flow->judged != REASON_FLOW_REVOKED &&
+	       (flow->opener == end) == !!(flow->flags & FLOW_INSIDE);
 }
 
 static __always_inline enum reason system_stage(struct cursor *cursor, const struct packet *p,
@@ -73,15 +83,16 @@ static __always_inline enum reason system_stage(struct cursor *cursor, const str
  */
 static __always_inline enum reason rules_stage(struct xdp_md *ctx, const struct packet *p, struct decision *d)
 {
-	struct flow_key key, reversed;
+	struct flow_key key;
+	__u8 end;
 
 	if (d->reason == REASON_LIMIT_ACCEPT)
 		d->reason = limit(p, d->argument);
 	if ((d->reason == REASON_DEFAULT_DROP || d->reason == REASON_FRAGMENT_DEFAULT_DROP) &&
 	    flow_tracked(p)) {
-		flow_key(p, &key);
-		flow_reverse(&key, &reversed);
-		if (flow_find(&flows_out, &reversed))
+		end = flow_key(p, &key);
+		if (flow_answered(flow_find(&flows, &key), end) ||
+		    flow_answered(flow_find(&fresh_out, &key), end))
 			return REASON_ESTABLISHED;
 	}
 	if (p->flags & PACKET_NON_FIRST)

@@ -10,14 +10,21 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"sluice/xdp/abi"
 	"sluice/xdp/pin"
 )
 
 // Names of the state maps that XDP and tc share, as in maps.h, bans.h, limit.h, fragments.h, events.h, capture.h and syncookie.h.
 const (
 	RuleHits = "rule_hits"
-	FlowsOut = "flows_out"
-	FlowsIn  = "flows_in"
+
+	Flows        = "flows"
+	FreshOut     = "fresh_out"
+	FreshIn      = "fresh_in"
+	Translations = "translations"
+	FlowPressure = "flow_pressure"
+	FlowShares   = "flow_shares"
+	FlowEvents   = "flow_events"
 
 	BanState = "ban_state"
 	Bans     = "bans"
@@ -50,8 +57,14 @@ var sharedPins = map[string]struct {
 	SYNListeners: {"syn-listeners", 2},
 
 	RuleHits: {"rule-hits", 3},
-	FlowsOut: {"flows-out", 1},
-	FlowsIn:  {"flows-in", 1},
+
+	Flows:        {"flows", 2}, // 1 was flows-out and flows-in
+	FreshOut:     {"fresh-out", 2},
+	FreshIn:      {"fresh-in", 2},
+	Translations: {"translations", 1},
+	FlowPressure: {"flow-pressure", 1},
+	FlowShares:   {"flow-shares", 1},
+	FlowEvents:   {"flow-events", 1},
 
 	BanState: {"ban-state", 1},
 	Bans:     {"bans", 1},
@@ -66,8 +79,8 @@ var sharedPins = map[string]struct {
 
 	Fragments: {"fragments", 1},
 
-	Watches:       {"watches", 1},
-	WatchBudgets:  {"watch-budgets", 1},
+	Watches:       {"watches", 2},
+	WatchBudgets:  {"watch-budgets", 2},
 	DropEvents:    {"drop-events", 2},
 	LogEvents:     {"log-events", 1},
 	CaptureEvents: {"capture-events", 1},
@@ -76,16 +89,23 @@ var sharedPins = map[string]struct {
 
 // Sizes are those of the state maps that a configuration chooses.
 type Sizes struct {
-	Flows uint32 // of each flow table
+	Flows uint32 // proven ones, and translations; fresh ones follow from it
 	Rules uint32 // ids that rules and defaults have, counted from 0: the highest + 1
+}
+
+// flows are the sizes of the maps that hold flows, by name.
+func (s Sizes) flows() map[string]uint32 {
+	proven := max(s.Flows, 1)
+	fresh := max(proven/abi.FreshPart, abi.FreshLeast)
+	return map[string]uint32{Flows: proven, Translations: proven, FreshOut: fresh, FreshIn: fresh}
 }
 
 // OpenShared opens the state maps that XDP and tc share, and makes what is missing. A flow table of another size, and
 // rule counters that are too few, are replaced by a map that takes over the entries. The keys are the names of maps.h.
 func OpenShared(dir *pin.Dir, spec *ebpf.CollectionSpec, sizes Sizes) (map[string]*ebpf.Map, error) {
-	for _, name := range []string{FlowsOut, FlowsIn} {
+	for name, size := range sizes.flows() {
 		if one, ok := spec.Maps[name]; ok {
-			one.MaxEntries = max(sizes.Flows, 1)
+			one.MaxEntries = size
 		}
 	}
 	if hits, ok := spec.Maps[RuleHits]; ok {
@@ -118,6 +138,7 @@ func removeFormer(dir *pin.Dir) error {
 		version int
 	}{
 		{sharedPins[RuleHits].pin, formerHits}, {"drop-events", 1}, {"drop-control", 1}, {"drop-budget", 1}, {"syn-listeners", 1},
+		{"watches", 1}, {"watch-budgets", 1},
 	} {
 		errs = append(errs, dir.RemoveStateMap(former.pin, former.version))
 	}
@@ -178,6 +199,10 @@ func Reopen(dir *pin.Dir, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, erro
 	return shared, nil
 }
 
+// notEverywhere are those that not every program uses: of one size for ever, so that their pins are never replaced, or,
+// translations, replaced together with flows.
+var notEverywhere = []string{SYNListeners, Translations, FlowPressure, FlowShares, FlowEvents}
+
 // UsesShared says whether a live program works on the shared maps that are pinned now. It does not once a pin was
 // replaced by one of another size, for whatever became of the apply that did so: then XDP would read other flows than
 // tc writes.
@@ -191,8 +216,8 @@ func UsesShared(dir *pin.Dir, p *ebpf.Program) (bool, error) {
 		return false, errors.New("the kernel tells no map ids")
 	}
 	for name := range sharedPins {
-		if name == SYNListeners {
-			continue // of one size for ever, so its pin is never replaced; and tc's ingress has no use for it
+		if slices.Contains(notEverywhere, name) {
+			continue
 		}
 		m, err := ReadShared(dir, name)
 		if err != nil {

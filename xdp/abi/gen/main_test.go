@@ -38,6 +38,8 @@ func mirrored() map[string]any {
 		"policy":      abi.Policy{},
 		"flow_key":    abi.FlowKey{},
 		"flow":        abi.Flow{},
+		"flow_side":   abi.FlowSide{}, "flow_pressure": abi.FlowPressure{}, "flow_event": abi.FlowEvent{},
+		"translation": abi.Translation{}, "generation_settings": abi.GenerationSettings{}, "snat_address": abi.SnatAddress{},
 		"workload":    abi.Workload{},
 		"explanation": abi.Explanation{},
 		"failsafe":    abi.Failsafe{},

@@ -95,27 +95,6 @@ struct interface_slot {
 	__u32 slot;
 } __attribute__((aligned(8)));
 
-/* ---- flows: the minimal table, layout version 1 ---- */
-
-/* Always in the direction of the flow's first packet. ICMP echo: the request has its id in sport and 0 in dport. */
-struct flow_key {
-	union addr src;
-	union addr dst;
-	__be16 sport;
-	__be16 dport;
-	__u8 protocol;
-	__u8 scope
-		[3]; /* link-local addresses behind a workload: 24 bits of its ifindex, lowest first; else 0 */
-};
-
-struct flow {
-	__u64 last_ns; /* CLOCK_MONOTONIC of the last packet of either direction */
-	__u32 flags;   /* FLOW_* */
-	__u32 pad;
-};
-#define FLOW_REPLIED 1
-#define FLOW_CLOSING 2 /* RST, or FIN, was seen */
-
 /* ---- workloads ---- */
 
 struct workload {
@@ -191,4 +170,5 @@ struct ban_hit {
 
 #include "abi_classify.h"
 #include "abi_actions.h"
+#include "abi_flow.h"
 #include "abi_watch.h"

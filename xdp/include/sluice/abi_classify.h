@@ -185,7 +185,8 @@ struct policy {
 	struct search_plan shadow;
 	__u8 default_action; /* enum action */
 	__u8 fragments;	     /* enum fragments */
-	__u32 default_id;    /* stable id of what its default counts as; 0: it is not counted */
+	__u8 per_packet; /* 1: it looks at more than tells flows apart, limits or logs: what it says holds for one packet */
+	__u32 default_id; /* stable id of what its default counts as; 0: it is not counted */
 };
 
 /*

@@ -4,13 +4,14 @@
 /* Part of abi.h: who looks on. */
 
 #include "abi.h"
+#include "abi_flow.h"
 
 /* ---- who looks on: monitor, the logs of rules, capture ---- */
 
 enum hook { HOOK_XDP = 0, HOOK_TC_INGRESS = 1, HOOK_TC_EGRESS = 2, HOOK_MAX = 3 };
 
 /* Who looks on. Each has an element of watches and of watch_budgets, and a ring. */
-enum watcher { WATCH_DROPS = 0, WATCH_LOGS = 1, WATCH_CAPTURE = 2, WATCH_MAX = 3 };
+enum watcher { WATCH_DROPS = 0, WATCH_LOGS = 1, WATCH_CAPTURE = 2, WATCH_FLOWS = 3, WATCH_MAX = 4 };
 #define WATCH_WINDOW_NS 100000000
 
 /* Whether somebody does, and how much. Written by the daemon. */
@@ -100,3 +101,15 @@ struct capture_event {
 	__u8 pad[2];
 };
 #define CAPTURE_L3 1 /* begins with its IP header */
+
+/* ---- flows: what became of one ---- */
+
+enum flow_change { FLOW_EVENT_NEW = 0, FLOW_EVENT_PROVEN = 1, FLOW_EVENT_CLOSED = 2, FLOW_EVENT_REVOKED = 3 };
+
+struct flow_event {
+	__u64 time_ns; /* CLOCK_BOOTTIME */
+	struct flow_key key;
+	struct flow flow; /* as it is now */
+	__u8 change;	  /* enum flow_change */
+	__u8 pad[7];
+};

@@ -29,24 +29,58 @@ struct {
 } rule_hits SEC(".maps");
 volatile const __u32 rule_ids = 0; /* set by Go before loading */
 
-/* Flows that something inside (the box, a workload, a downstream host) opened: replies to them may come in. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1);
-	__type(key, struct flow_key);
-	__type(value, struct flow);
-} flows_out SEC(".maps");
-
 /*
- * Flows that the outside opened and policy accepted: replies to them may go out. Apart from flows_out, so that a
- * flood from outside can never evict what the inside opened.
+ * Flows that are proven: their opener has shown that it sees what is answered. Who forges sources never gets in here, and
+ * nothing pushes a flow out. Elements are used again at once: what is read through a pointer may be another flow's.
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
 	__type(key, struct flow_key);
 	__type(value, struct flow);
-} flows_in SEC(".maps");
+} flows SEC(".maps");
+
+/* Flows that are not: of the inside and of the outside apart, so that a flood pushes out none but its like. */
+#define FRESH_FLOWS(name)                            \
+	struct {                                     \
+		__uint(type, BPF_MAP_TYPE_LRU_HASH); \
+		__uint(max_entries, 1);              \
+		__type(key, struct flow_key);        \
+		__type(value, struct flow);          \
+	} name SEC(".maps")
+
+FRESH_FLOWS(fresh_out); /* the node, a workload or a LAN opened them */
+FRESH_FLOWS(fresh_in);	/* the outside did, and policy accepted it */
+
+/* By the addresses and ports of the wire: the way back of translated flows. As many as flows. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct flow_key);
+	__type(value, struct translation);
+} translations SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct flow_pressure);
+} flow_pressure SEC(".maps");
+
+/* How many proven flows an owner has: counted up here, and counted anew by the sweep. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_FLOW_OWNERS);
+	__type(key, __u32); /* flow.owner */
+	__type(value, __u32);
+} flow_shares SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, EVENT_RING_SIZE);
+} flow_events SEC(".maps");
 
 /* ---- tables of a generation ---- */
 
@@ -95,6 +129,13 @@ struct {
 	__type(key, __u32); /* enum policy_index */
 	__type(value, struct policy);
 } policies SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct generation_settings);
+} settings SEC(".maps");
 
 /* What the explain twin writes; a live program never does. */
 struct {

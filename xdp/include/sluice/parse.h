@@ -44,7 +44,7 @@ struct cursor {
 struct packet {
 	union addr src;
 	union addr dst;
-	__be16 sport; /* TCP, UDP, SCTP; ICMP echo: see struct flow_key */
+	__be16 sport; /* TCP, UDP, SCTP; of an ICMP echo who asked has the id, the other 0 */
 	__be16 dport;
 	__u32 len;	  /* bytes of the whole frame, as counters have them */
 	__u32 l3_len;	  /* IPv4 total length, or IPv6 payload length + 40, which 16 bits do not hold */
@@ -69,6 +69,7 @@ struct packet {
 #define PACKET_ICMP_ERROR 8  /* an ICMP error that may quote a packet */
 #define PACKET_ECHO	  16 /* an echo request or reply: sport and dport make a flow key */
 #define PACKET_ICMP	  32 /* icmp_type and icmp_code are those of the family's own ICMP */
+#define PACKET_TURNED	  64 /* the other direction of one, only asked about: rules do not count it */
 
 struct vlan_header {
 	__be16 tci;
