@@ -108,6 +108,7 @@ func resolve(dir *pin.Dir, reasons *ebpf.Map, want State) (*links, error) {
 		if i.Judge {
 			entry.Flags |= abi.InterfaceJudge
 		}
+		i.SNAT.enter(&entry)
 		if device.EncapType != "ether" {
 			entry.Flags |= abi.InterfaceL3
 		}

@@ -36,7 +36,23 @@ type Interface struct {
 	Role Role
 	// Judge makes the ingress hook judge policy.ingress: for tunnels, and for uplinks that XDP does not guard.
 	Judge bool
+	SNAT  SNAT
 }
+
+// SNAT says which sources are translated of what comes in by an interface and leaves by an uplink, and to what.
+type SNAT struct {
+	// IPv4 and IPv6 translate private sources of the family: RFC 1918, RFC 6598, link-local IPv4, RFC 4193; not those among
+	// Generation.Announced.
+	IPv4, IPv6 bool
+	// All translates every source of these families.
+	All bool
+	// Address is 1 + an index into Generation.SNATAddresses. Of an uplink its own addresses; of others what their sources
+	// become, or 0 for those of the uplink.
+	Address uint16
+}
+
+// SNATAddress is what sources become, by family. One that is invalid is not there: what needs it is dropped.
+type SNATAddress struct{ IPv4, IPv6 netip.Addr }
 
 // Matrix says which roles may forward to which: Matrix[from][to].
 type Matrix [NumRoles][NumRoles]bool
@@ -52,6 +68,11 @@ type Generation struct {
 	Matrix    Matrix
 	Strict    []netip.Prefix     // plaintext to these is dropped at uplink egress
 	Limiters  []classify.Limiter // rules with Limit name theirs by index
+
+	SNATAddresses []SNATAddress
+	SNATPorts     classify.PortRange // that sources are translated to
+	Announced     []netip.Prefix     // private ones that SNAT leaves as they are, unless it translates all
+
 	FlowSlots uint32
 	RuleSlots uint32 // counters of rules, shared by both subsystems: at least those of the policies
 	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part

@@ -87,7 +87,7 @@ func (o observed) seen() Interface {
 	if !o.attached() {
 		return Interface{Name: o.name}
 	}
-	return Interface{Name: o.name, Role: Role(o.entry.Role), Judge: o.entry.Flags&abi.InterfaceJudge != 0}
+	return Interface{Name: o.name, Role: Role(o.entry.Role), Judge: o.entry.Flags&abi.InterfaceJudge != 0, SNAT: seenSNAT(o.entry)}
 }
 
 func (s *Subsystem) observe(ctx context.Context) ([]observed, error) {

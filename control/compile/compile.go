@@ -37,6 +37,7 @@ type compiler struct {
 	crowded  bool               // there were more
 	rules    policies
 	cookies  protected // by rules with syn_cookie
+	snat     translation
 	errs     config.Errors
 	warn     []string
 }
@@ -76,6 +77,8 @@ func (k *Cache) Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, 
 	c.findStale()
 	c.rules = c.policies()
 	c.cookies = c.synCookies()
+
+	c.snat = c.translation()
 
 	d := &Desired{
 		Host:      c.host(),
@@ -232,12 +235,14 @@ func (c *compiler) tc() tc.State {
 		Matrix:    c.matrix(),
 		FlowSlots: c.cfg.Conntrack.MaxEntries,
 		RuleSlots: c.ids.slots(),
+
+		SNATAddresses: c.snat.addresses, SNATPorts: c.snat.ports, Announced: c.snat.announced,
 	}
 	var s tc.State
 	for _, i := range c.cfg.Interfaces {
 		if role := tcRole(i.Role); role != tc.RoleNone && c.workloadOf(i.Name) == nil {
 			judge := i.Role == config.RoleTunnel || i.Role == config.RoleUplink && i.XDP == config.XDPNone
-			s.Interfaces = append(s.Interfaces, tc.Interface{Name: i.Name, Role: role, Judge: judge})
+			s.Interfaces = append(s.Interfaces, tc.Interface{Name: i.Name, Role: role, Judge: judge, SNAT: c.snat.of[i.Name]})
 		}
 	}
 	for _, t := range c.cfg.Tunnels {
@@ -252,7 +257,7 @@ func (c *compiler) tc() tc.State {
 		if link := c.link(w.Interface); link == nil || link.PeerHere {
 			continue
 		}
-		s.Interfaces = append(s.Interfaces, tc.Interface{Name: w.Interface, Role: tc.RoleWorkload})
+		s.Interfaces = append(s.Interfaces, tc.Interface{Name: w.Interface, Role: tc.RoleWorkload, SNAT: c.snat.of[w.Interface]})
 		g.Workloads = append(g.Workloads, tc.Workload{
 			Name: w.Name, Interface: w.Interface, Addresses: sortedAddrs(w.Addresses),
 			Ingress: c.rules.workloads[n].ingress, Egress: c.rules.workloads[n].egress,

@@ -141,9 +141,16 @@ func (p *printer) xdp(s xdp.State) {
 
 func (p *printer) tc(s tc.State) {
 	for _, i := range s.Interfaces {
-		p.line("interface", i.Name, i.Role, flagged(i.Judge, "judge"))
+		p.line("interface", i.Name, i.Role, flagged(i.Judge, "judge"), flagged(i.SNAT.IPv4, "snat4"), flagged(i.SNAT.IPv6, "snat6"),
+			flagged(i.SNAT.All, "all"), number("to", int(i.SNAT.Address)))
 	}
 	g := s.Generation
+	for i, a := range g.SNATAddresses {
+		p.line("snat address", i+1, flagged(a.IPv4.IsValid(), a.IPv4.String()), flagged(a.IPv6.IsValid(), a.IPv6.String()))
+	}
+	if g.SNATPorts.Last != 0 {
+		p.line("snat ports", fmt.Sprintf("%d-%d", g.SNATPorts.First, g.SNATPorts.Last), "announced", list(g.Announced))
+	}
 	p.line("self", list(g.Self))
 	p.line("flows", g.FlowSlots)
 	p.line("strict", list(g.Strict))

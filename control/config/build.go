@@ -52,6 +52,7 @@ func (b *builder) build(raw *rawConfig) {
 	b.bgp(&raw.BGP)
 	b.own(raw)
 	b.checks(raw.Apply.Checks.items)
+	b.cfg.SNATPorts = raw.SNAT.Ports.v.PortRange
 	b.cfg.Conntrack.MaxEntries = uint32(raw.Conntrack.MaxEntries.or(defaultFlows))
 	b.cfg.Telemetry.Metrics = raw.Telemetry.Metrics.v.AddrPort
 	for _, path := range slices.Sorted(maps.Keys(b.files)) {

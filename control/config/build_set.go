@@ -119,7 +119,7 @@ func (b *builder) workloads(raw []rawWorkload) {
 		if r.Addresses.empty() {
 			b.add(r.Addresses.at, bad("the workload has no address"))
 		}
-		out := Workload{Name: string(r.Name.v), Interface: string(r.Interface.v), Pos: r.pos}
+		out := Workload{Name: string(r.Name.v), Interface: string(r.Interface.v), SNAT: r.SNAT.v.SNAT, Pos: r.pos}
 		var have families
 		for _, a := range r.Addresses.items {
 			b.unique(owners, a.v.String(), a.ok, a.at, "workload address")
@@ -129,6 +129,7 @@ func (b *builder) workloads(raw []rawWorkload) {
 		if r.Addresses.unsure() || slices.ContainsFunc(r.Addresses.items, func(a val[singleAddress]) bool { return !a.ok }) {
 			have = bothFamilies
 		}
+		b.snatFamily(r.SNAT, have)
 		b.families[out.Name], b.owners[out.Name] = have, true
 		b.cfg.Workloads = append(b.cfg.Workloads, out)
 	}

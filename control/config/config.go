@@ -19,6 +19,7 @@ type Config struct {
 	Sockets    []Socket
 	Policy     Policy
 	Workloads  []Workload
+	SNATPorts  PortRange // that sources are translated to; zero: as the machine suggests
 	Conntrack  Conntrack
 	BGP        *BGP // nil: no speaker
 	Tunnels    []Tunnel
@@ -84,6 +85,7 @@ type Interface struct {
 	Addresses []netip.Prefix
 	XDP       XDPMode // XDPNone for every role but uplink
 	FailOpen  bool    // what the root does while its slot is empty
+	SNAT      SNAT    // of what comes in by a downstream
 	Pos       Pos
 }
 
@@ -266,7 +268,16 @@ type Workload struct {
 	Addresses []netip.Addr // single addresses (/32, /128 in the file)
 	Ingress   RuleList
 	Egress    RuleList
+	SNAT      SNAT
 	Pos       Pos
+}
+
+// SNAT says what becomes of sources where they leave by an uplink. Zero: nothing.
+type SNAT struct {
+	// Auto translates private sources that this node does not announce to the uplink's own address.
+	Auto bool
+	// Address, where valid, translates every source of its family.
+	Address netip.Addr
 }
 
 // Conntrack sizes the flow tables.

@@ -173,18 +173,6 @@ func (v *sysctlValue) parse(s string) problem {
 	return problem{}
 }
 
-// snat is how a workload's source is translated.
-type snat string
-
-func (v *snat) takes() takes     { return text }
-func (v *snat) describe() schema { return schema{"enum": []string{"none"}} }
-func (v *snat) parse(s string) problem {
-	if s == "auto" || looksLikeAddress(s) {
-		return unavailable("snat: " + s)
-	}
-	return words{now: []string{"none"}, mean: map[string]string{"off": "none", "no": "none", "false": "none"}}.judge(s)
-}
-
 // tunnelMTU is bytes, or 0 for auto.
 type tunnelMTU int
 

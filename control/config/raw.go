@@ -17,6 +17,7 @@ type rawConfig struct {
 	Sockets    list[rawSocket]    `key:"sockets"`
 	Policy     rawPolicy          `key:"policy"`
 	Workloads  list[rawWorkload]  `key:"workloads"`
+	SNAT       rawSNAT            `key:"snat"`
 	Conntrack  rawConntrack       `key:"conntrack"`
 	BGP        rawBGP             `key:"bgp"`
 	Tunnels    list[rawTunnel]    `key:"tunnels"`
@@ -39,6 +40,7 @@ type rawInterface struct {
 	MTU       num[mtu]                 `key:"mtu"`
 	Addresses list[val[addressPrefix]] `key:"addresses"`
 	XDP       rawXDP                   `key:"xdp"`
+	SNAT      val[snat]                `key:"snat"`
 }
 
 type rawXDP struct {
@@ -154,6 +156,11 @@ type rawWorkload struct {
 	Ingress   rawRules                 `key:"ingress"`
 	Egress    rawRules                 `key:"egress"`
 	SNAT      val[snat]                `key:"snat"`
+}
+
+type rawSNAT struct {
+	at
+	Ports val[snatPorts] `key:"ports"`
 }
 
 type rawConntrack struct {

@@ -26,6 +26,9 @@ func (h *Host) GatherFacts(ctx context.Context) (Facts, error) {
 		return Facts{}, err
 	}
 	f := Facts{KernelRelease: release}
+	if f.LocalPorts, err = localPorts(); err != nil {
+		return Facts{}, err
+	}
 	for _, l := range links {
 		a := l.Attrs()
 		f.Links = append(f.Links, LinkFact{
@@ -56,6 +59,18 @@ func (h *Host) linksAndAddresses() ([]netlink.Link, map[int][]netip.Prefix, erro
 		slices.SortFunc(list, comparePrefix)
 	}
 	return links, byLink, nil
+}
+
+// localPorts reads net.ipv4.ip_local_port_range of this namespace.
+func localPorts() (ports [2]uint16, err error) {
+	value, err := readSysctl("net/ipv4/ip_local_port_range")
+	if err == nil {
+		_, err = fmt.Sscan(value, &ports[0], &ports[1])
+	}
+	if err != nil {
+		return ports, fmt.Errorf("sysctl net.ipv4.ip_local_port_range, which says %q: %w", value, err)
+	}
+	return ports, nil
 }
 
 func kernelRelease() (string, error) {

@@ -84,6 +84,9 @@ type InnerSysctl struct{ Link, Key, Value string }
 // Facts are what the machine says about itself; they carry no wishes.
 type Facts struct {
 	KernelRelease string
+	// LocalPorts are those that the kernel gives to sockets of its own choice (net.ipv4.ip_local_port_range, which IPv6 shares):
+	// the first and the last. Zero: not known.
+	LocalPorts [2]uint16
 	Links         []LinkFact // sorted by name
 	// Behind tells of the interfaces of workloads that were asked about: WorkloadsBehind.
 	Behind map[string]Behind
