@@ -165,4 +165,3 @@ func sourceOf(frame []byte) netip.AddrPort {
 	}
 	return netip.AddrPortFrom(src, 0)
 }
-

@@ -75,7 +75,9 @@ func modelState(n int) tc.State {
 	g.Ingress = policy("ingress", fallback, rule(modelBad, classify.Drop, from("198.51.100.66")), rule(modelIn, classify.Accept, web),
 		rule(modelRest, classify.Accept, udp))
 	g.Egress = policy("egress", fallback, rule(modelOwn, classify.Accept, udp), rule(modelWeb, classify.Accept, web))
-	wl := func(name string, rules ...classify.Rule) classify.Policy { return policy("workload/"+name, fallback, rules...) }
+	wl := func(name string, rules ...classify.Rule) classify.Policy {
+		return policy("workload/"+name, fallback, rules...)
+	}
 	one, two := &g.Workloads[0], &g.Workloads[1]
 	one.Ingress = wl("one/ingress", rule(modelWeb, classify.Accept, web, tcp), rule(modelRest, classify.Accept, udp, web))
 	one.Egress = wl("one/egress", rule(modelOut, classify.Accept))
