@@ -65,12 +65,14 @@ type Flow struct {
 	Last    time.Duration  // of the last packet, give or take a second
 	Epoch   int            // generation that judged the first direction last, counted from 1; 0: each packet is judged
 	At      Hook           // where
+	In      string         // interface by which the first direction comes in; "": the node's own
 	Rules   [2]uint32      // that let it in: of who sends, of who receives
 	Judged  abi.Reason     // what the judgement gave, or abi.ReasonFlowRevoked
 	NAT     netip.AddrPort // source of the first direction on the wire; invalid: as it is
 	Packets [2]uint64      // 0: from the opener
 	Bytes   [2]uint64
 
+	ask       bool // the generation accepts it, but which rule does is not known yet
 	answered  bool // both directions were seen
 	proven    bool
 	midstream bool   // TCP: the first packet was no SYN

@@ -67,7 +67,7 @@ func (v *visit) look() abi.Reason {
 		}
 		return abi.ReasonNone
 	}
-	v.cached = v.flow.Epoch == v.Live+1 && v.flow.At == v.hook && v.p.Part == Whole && !v.flow.Revoked()
+	v.cached = v.flow.Epoch == v.Live+1 && v.flow.At == v.hook && v.p.Part == Whole && !v.flow.Revoked() && !v.flow.ask
 	if v.cached {
 		v.rules, v.judged = v.flow.Rules, v.flow.Judged
 		for _, rule := range v.rules {
@@ -85,43 +85,41 @@ func (v *visit) review() {
 	if f.Epoch == 0 || f.Epoch == v.Live+1 {
 		return
 	}
-	f.Epoch = v.Live + 1
+	f.Epoch, f.ask = v.Live+1, true
 	turned := v.p.Reply()
 	turned.Part = Whole
 	if turned.Protocol == packet.TCP {
 		turned.Flags = packet.ACK
 	}
-	switch permitted := v.permits(f, turned); {
-	case !permitted:
+	f.Judged = abi.ReasonNone
+	if !v.permits(f, turned) {
 		f.Judged = abi.ReasonFlowRevoked
-	case f.Revoked():
-		f.Judged = abi.ReasonRuleAccept
 	}
 }
 
-// permits says whether the policies of a flow's first hook accept a packet of its first direction.
+// permits says whether the policies on the way of a flow's first direction accept a packet of it: those of where it came in, then
+// those of where it goes.
 func (v *visit) permits(f *Flow, p Packet) bool {
 	g, seen := v.g, p.seen()
 	accepts := func(policy classify.Policy) bool { return accepted(classify.Judge(policy, seen)) }
-	receiver := g.workload(p.Dst)
-	role := g.Interfaces[f.At.Interface].Role
-	switch {
-	case f.At.Egress && role == abi.RoleWorkload:
-		if w := g.behind(f.At.Interface); w != nil {
-			return accepts(w.Ingress)
+	if f.In == "" { // the node's own
+		if g.Interfaces[f.At.Interface].Role == abi.RoleWorkload {
+			w := g.behind(f.At.Interface)
+			return w != nil && accepts(w.Ingress)
 		}
-		return false
-	case f.At.Egress && f.Inside && f.Owner == "": // the node's own
 		return accepts(g.System) || accepts(g.Egress) || v.answersFailsafe(p)
-	case f.At.Egress:
-		return true // forwarded: no policy was asked here
-	case role == abi.RoleWorkload:
-		sender := g.behind(f.At.Interface)
-		return sender != nil && accepts(sender.Egress) && (receiver == nil || accepts(receiver.Ingress))
-	case role == abi.RoleUplink || role == abi.RoleTunnel:
-		passed := g.local(p.Dst) && accepts(g.Failsafe) || accepts(g.System) || accepts(g.Ingress)
-		return passed && (receiver == nil || accepts(receiver.Ingress))
 	}
+	switch g.Interfaces[f.In].Role {
+	case abi.RoleWorkload:
+		if w := g.behind(f.In); w == nil || !accepts(w.Egress) {
+			return false
+		}
+	case abi.RoleUplink, abi.RoleTunnel:
+		if !(g.local(p.Dst) && accepts(g.Failsafe)) && !accepts(g.System) && !accepts(g.Ingress) {
+			return false
+		}
+	}
+	receiver := g.workload(p.Dst)
 	return receiver == nil || accepts(receiver.Ingress)
 }
 
@@ -232,31 +230,37 @@ func (v *visit) track(inside bool, owner string) {
 		return
 	}
 	from, _ := v.p.Ends()
-	f := v.flow
+	f, judges := v.flow, v.p.Part == Whole // of a fragment policies may think otherwise
 	if f == nil {
-		f = v.enter(from, inside, owner)
+		f, judges = v.enter(from, inside, owner), true
 	}
-	if !v.reply && !v.cached {
-		f.Epoch, f.At, f.Rules, f.Judged = 0, v.hook, v.rules, v.judged
+	if judges && !v.reply && !v.cached {
+		f.Epoch, f.At, f.In, f.Rules, f.Judged = 0, v.hook, v.entry(), v.rules, v.judged
 		if v.once {
 			f.Epoch = v.Live + 1
 		}
+		f.ask = false
 	}
 	v.touch(f)
 	f.see(v.p, !v.reply)
 	v.promote(f)
 }
 
-// enter makes a flow of its first packet. On the ruins of another, it takes the place of that.
+// entry is where the packet came in: "" for the node's own.
+func (v *visit) entry() string {
+	if v.hook.Egress {
+		return v.from
+	}
+	return v.hook.Interface
+}
+
+// enter makes a flow of its first packet, and what had its key is gone.
 func (v *visit) enter(from netip.AddrPort, inside bool, owner string) *Flow {
 	v.born++
 	f := &Flow{Key: v.key, Birth: v.born, Opener: from, Inside: inside, Owner: owner, Last: v.Now, Table: FreshIn,
 		midstream: v.p.Protocol == packet.TCP && v.p.Flags&(packet.SYN|packet.ACK) != packet.SYN}
 	if inside {
 		f.Table = FreshOut
-	}
-	if old := v.Flows[v.key]; old != nil && old.Table == Proven {
-		f.Table = Proven
 	}
 	v.Flows[v.key] = f
 	v.flow = f

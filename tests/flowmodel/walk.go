@@ -252,8 +252,6 @@ func (v *visit) egressForwarded(reason abi.Reason, mark uint32, observed *Observ
 		if drops(reason) {
 			return v.leaves(reason, mark)
 		}
-	} else if !v.cached && !v.reply {
-		v.judged = reason
 	}
 	o := Outcome{Reason: reason, Mark: mark}
 	if v.role == abi.RoleUplink {

@@ -167,6 +167,7 @@ func (m *modelSite) compareFlow(model *flowmodel.Model, f *flowmodel.Flow, got k
 		want("state", f.State(), state),
 		want("generation", f.Epoch, epoch),
 		want("hook", f.At, at),
+		want("entry", f.In, m.names[got.In]),
 		want("judged", f.Judged, abi.Reason(got.Judged)),
 		want("translation", f.NAT, nat),
 		want("packets", f.Packets, [2]uint64{got.Side[0].Packets, got.Side[1].Packets}),

@@ -51,7 +51,7 @@ func modelState(n int) tc.State {
 	g := &state.Generation
 	judged(&state)
 	state.Interfaces = slices.DeleteFunc(state.Interfaces, func(i tc.Interface) bool { return i.Role == tc.RoleTunnel })
-	g.Strict, g.FlowSlots, g.RuleSlots = nil, modelFlows, 64
+	g.Strict, g.FlowSlots, g.RuleSlots = nil, modelFlows, uint32(64+n) // so that no two are alike
 	id := uint32(modelDefaults)
 	policy := func(name string, fallback classify.Action, rules ...classify.Rule) classify.Policy {
 		id++
