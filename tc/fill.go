@@ -1,6 +1,8 @@
 package tc
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -11,7 +13,7 @@ import (
 )
 
 // fill writes the tables of a generation that no packet has seen yet, or that none is in any more.
-func (s *Subsystem) fill(m map[string]*ebpf.Map, t *classify.Tables, on *links, g Generation) error {
+func (s *Subsystem) fill(m map[string]*ebpf.Map, t *classify.Tables, on *links, key string, g Generation) error {
 	if err := s.written.Fill(m, t); err != nil {
 		return err
 	}
@@ -32,12 +34,28 @@ func (s *Subsystem) fill(m map[string]*ebpf.Map, t *classify.Tables, on *links, 
 	if err := fillStrict(m, g); err != nil {
 		return err
 	}
+	if err := m[tcMapSettings].Put(uint32(0), settings(key, g)); err != nil {
+		return fmt.Errorf("settings: %w", err)
+	}
 	return table.FillLimiters(m[tcMapLimiters], g.Limiters)
+}
+
+// settings are what the programs know of a generation beside its tables. One flow owner may have half of the flow table.
+func settings(key string, g Generation) abi.GenerationSettings {
+	return abi.GenerationSettings{Epoch: epoch(key), Share: max(g.FlowSlots/2, 1)}
+}
+
+// epoch tells a generation's judgement of flows from others': it depends on all that the generation is, so that one which
+// comes back finds its own.
+func epoch(key string) uint64 {
+	sum := sha256.Sum256([]byte(key))
+	return max(binary.LittleEndian.Uint64(sum[:]), 1) // 0 is none
 }
 
 func fillWorkloads(m *ebpf.Map, on *links, workloads []Workload) error {
 	for i, w := range workloads {
 		entry := abi.Workload{Ifindex: uint32(on.index[w.Interface]), Index: uint32(i)}
+		entry.Flags = uint32(on.entries[on.index[w.Interface]].Flags & abi.InterfaceStack)
 		for _, a := range w.Addresses {
 			// Two workloads with one address would be a hole in the check for spoofed sources.
 			if err := m.Update(table.SelfKey(a), entry, ebpf.UpdateNoExist); err != nil {

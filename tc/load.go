@@ -185,7 +185,7 @@ func (s *Subsystem) build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf
 	}
 	defer table.CloseAll(shared)
 	loader := s.newLoader(spec, shared, reasons)
-	fill := func(m map[string]*ebpf.Map) error { return s.fill(m, tables, on, g) }
+	fill := func(m map[string]*ebpf.Map) error { return s.fill(m, tables, on, key, g) }
 	recast, err := loader.Recast(pinned(dir), key, live, fill)
 	if err != nil || recast != nil {
 		return recast, err

@@ -30,9 +30,13 @@ const (
 	tcMapDst6               = "dst6"
 	tcMapDstUp              = "dst_up"
 	tcMapExplained          = "explained"
-	tcMapFlowsIn            = "flows_in"
-	tcMapFlowsOut           = "flows_out"
+	tcMapFlowEvents         = "flow_events"
+	tcMapFlowPressure       = "flow_pressure"
+	tcMapFlowShares         = "flow_shares"
+	tcMapFlows              = "flows"
 	tcMapFragments          = "fragments"
+	tcMapFreshIn            = "fresh_in"
+	tcMapFreshOut           = "fresh_out"
 	tcMapInterfaces         = "interfaces"
 	tcMapLeaves             = "leaves"
 	tcMapLimitBuckets       = "limit_buckets"
@@ -46,13 +50,16 @@ const (
 	tcMapRuleHits           = "rule_hits"
 	tcMapRules              = "rules"
 	tcMapSelf               = "self"
+	tcMapSettings           = "settings"
 	tcMapSrc4               = "src4"
 	tcMapSrc6               = "src6"
 	tcMapSrcUp              = "src_up"
 	tcMapStrict4            = "strict4"
 	tcMapStrict6            = "strict6"
 	tcMapSynListeners       = "syn_listeners"
+	tcMapTranslations       = "translations"
 	tcMapVerdicts           = "verdicts"
+	tcMapViews              = "views"
 	tcMapWatchBudgets       = "watch_budgets"
 	tcMapWorkloads          = "workloads"
 	tcProgDownstreamEgress  = "downstream_egress"
@@ -144,9 +151,13 @@ type tcMapSpecs struct {
 	Dst6           *ebpf.MapSpec `ebpf:"dst6"`
 	DstUp          *ebpf.MapSpec `ebpf:"dst_up"`
 	Explained      *ebpf.MapSpec `ebpf:"explained"`
-	FlowsIn        *ebpf.MapSpec `ebpf:"flows_in"`
-	FlowsOut       *ebpf.MapSpec `ebpf:"flows_out"`
+	FlowEvents     *ebpf.MapSpec `ebpf:"flow_events"`
+	FlowPressure   *ebpf.MapSpec `ebpf:"flow_pressure"`
+	FlowShares     *ebpf.MapSpec `ebpf:"flow_shares"`
+	Flows          *ebpf.MapSpec `ebpf:"flows"`
 	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
+	FreshIn        *ebpf.MapSpec `ebpf:"fresh_in"`
+	FreshOut       *ebpf.MapSpec `ebpf:"fresh_out"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Leaves         *ebpf.MapSpec `ebpf:"leaves"`
 	LimitBuckets   *ebpf.MapSpec `ebpf:"limit_buckets"`
@@ -160,13 +171,16 @@ type tcMapSpecs struct {
 	RuleHits       *ebpf.MapSpec `ebpf:"rule_hits"`
 	Rules          *ebpf.MapSpec `ebpf:"rules"`
 	Self           *ebpf.MapSpec `ebpf:"self"`
+	Settings       *ebpf.MapSpec `ebpf:"settings"`
 	Src4           *ebpf.MapSpec `ebpf:"src4"`
 	Src6           *ebpf.MapSpec `ebpf:"src6"`
 	SrcUp          *ebpf.MapSpec `ebpf:"src_up"`
 	Strict4        *ebpf.MapSpec `ebpf:"strict4"`
 	Strict6        *ebpf.MapSpec `ebpf:"strict6"`
 	SynListeners   *ebpf.MapSpec `ebpf:"syn_listeners"`
+	Translations   *ebpf.MapSpec `ebpf:"translations"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
+	Views          *ebpf.MapSpec `ebpf:"views"`
 	WatchBudgets   *ebpf.MapSpec `ebpf:"watch_budgets"`
 	Workloads      *ebpf.MapSpec `ebpf:"workloads"`
 }
@@ -216,9 +230,13 @@ type tcMaps struct {
 	Dst6           *ebpf.Map `ebpf:"dst6"`
 	DstUp          *ebpf.Map `ebpf:"dst_up"`
 	Explained      *ebpf.Map `ebpf:"explained"`
-	FlowsIn        *ebpf.Map `ebpf:"flows_in"`
-	FlowsOut       *ebpf.Map `ebpf:"flows_out"`
+	FlowEvents     *ebpf.Map `ebpf:"flow_events"`
+	FlowPressure   *ebpf.Map `ebpf:"flow_pressure"`
+	FlowShares     *ebpf.Map `ebpf:"flow_shares"`
+	Flows          *ebpf.Map `ebpf:"flows"`
 	Fragments      *ebpf.Map `ebpf:"fragments"`
+	FreshIn        *ebpf.Map `ebpf:"fresh_in"`
+	FreshOut       *ebpf.Map `ebpf:"fresh_out"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Leaves         *ebpf.Map `ebpf:"leaves"`
 	LimitBuckets   *ebpf.Map `ebpf:"limit_buckets"`
@@ -232,13 +250,16 @@ type tcMaps struct {
 	RuleHits       *ebpf.Map `ebpf:"rule_hits"`
 	Rules          *ebpf.Map `ebpf:"rules"`
 	Self           *ebpf.Map `ebpf:"self"`
+	Settings       *ebpf.Map `ebpf:"settings"`
 	Src4           *ebpf.Map `ebpf:"src4"`
 	Src6           *ebpf.Map `ebpf:"src6"`
 	SrcUp          *ebpf.Map `ebpf:"src_up"`
 	Strict4        *ebpf.Map `ebpf:"strict4"`
 	Strict6        *ebpf.Map `ebpf:"strict6"`
 	SynListeners   *ebpf.Map `ebpf:"syn_listeners"`
+	Translations   *ebpf.Map `ebpf:"translations"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
+	Views          *ebpf.Map `ebpf:"views"`
 	WatchBudgets   *ebpf.Map `ebpf:"watch_budgets"`
 	Workloads      *ebpf.Map `ebpf:"workloads"`
 }
@@ -259,9 +280,13 @@ func (m *tcMaps) Close() error {
 		m.Dst6,
 		m.DstUp,
 		m.Explained,
-		m.FlowsIn,
-		m.FlowsOut,
+		m.FlowEvents,
+		m.FlowPressure,
+		m.FlowShares,
+		m.Flows,
 		m.Fragments,
+		m.FreshIn,
+		m.FreshOut,
 		m.Interfaces,
 		m.Leaves,
 		m.LimitBuckets,
@@ -275,13 +300,16 @@ func (m *tcMaps) Close() error {
 		m.RuleHits,
 		m.Rules,
 		m.Self,
+		m.Settings,
 		m.Src4,
 		m.Src6,
 		m.SrcUp,
 		m.Strict4,
 		m.Strict6,
 		m.SynListeners,
+		m.Translations,
 		m.Verdicts,
+		m.Views,
 		m.WatchBudgets,
 		m.Workloads,
 	)

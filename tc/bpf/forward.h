@@ -5,7 +5,7 @@
 
 #include <linux/if_ether.h>
 
-#include "track.h"
+#include "policy.h"
 
 #ifndef AF_INET
 #define AF_INET	 2
@@ -58,6 +58,8 @@ static __always_inline int leave_judged(struct __sk_buff *skb, struct view *v, e
  */
 static __always_inline int deliver(struct __sk_buff *skb, struct view *v, const struct workload *to, bool l3)
 {
+	if (to->flags & INTERFACE_STACK)
+		return leave_judged(skb, v, REASON_STACK_PATH);
 	if (v->p.ttl <= 1)
 		return leave_judged(skb, v, REASON_STACK_TTL);
 	if (!fits(skb, &v->p, to->ifindex))
@@ -67,6 +69,7 @@ static __always_inline int deliver(struct __sk_buff *skb, struct view *v, const 
 	if (!decrement_ttl(skb, &v->p))
 		return leave_judged(skb, v, REASON_STACK_FRAGMENTED);
 	v->ifindex = to->ifindex;
+	skb->mark &= ~MARK_OURS;
 	return leave(v, REASON_DELIVERED, bpf_redirect_peer(to->ifindex, 0));
 }
 
@@ -171,10 +174,8 @@ static __always_inline int forward(struct __sk_buff *skb, struct view *v, enum r
 		return leave_with(v, REASON_STACK_FRAGMENTED);
 	skb->mark |= MARK_JUDGED;
 	v->ifindex = ifindex;
-	if (v->reply)
-		track_reply(&flows_in, v);
-	else
-		track(v, true, false);
+	opened_by(v, from, v->at, true);
+	track(skb, v);
 	if (out->flags & INTERFACE_L3)
 		return leave(v, REASON_FORWARDED, bpf_redirect(ifindex, 0));
 	return leave(v, REASON_FORWARDED, redirect_to_next_hop(&fib));

@@ -8,11 +8,6 @@
 #include "forward.h"
 #include "listen.h"
 
-static __always_inline __u32 workload_policy(const struct interface *in, bool egress)
-{
-	return POLICY_WORKLOADS + 2 * (in->policies - 1) + egress;
-}
-
 /*
  * Whether the frame belongs to a VLAN interface, where it is judged. The tag stands beside the packet, not in it. The
  * kernel takes a tag that says only a priority (VID 0, 802.1Q section 6.9) for none, and so must we.
@@ -60,6 +55,8 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 		skb->mark &= ~MARK_OURS;
 	if (!on)
 		return REASON_INTERNAL;
+	if (at_ingress && (on->flags & INTERFACE_PACED))
+		skb->mark |= MARK_PACED;
 	from_workload = at_ingress && on->role == ROLE_WORKLOAD;
 	v->slot = on->slot;
 	v->l3 = is_l3(on);
@@ -78,34 +75,42 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 	return REASON_NONE;
 }
 
-/* What judging needs to know, once. Not all that a hook sees is judged, so this costs only where it is. */
-static __always_inline void prepare(struct __sk_buff *skb, struct view *v, const struct interface *on,
-				    bool at_ingress)
+/*
+ * What judging needs to know of the packet's flow, once. Not all that a hook sees is judged, so this costs only where it is.
+ * Returns REASON_NONE to go on, or why the packet is dropped.
+ */
+static __always_inline enum reason prepare(struct __sk_buff *skb, struct view *v, const struct interface *on,
+					   bool at_ingress)
 {
 	bool workload = on->role == ROLE_WORKLOAD;
 
 	view_keys(v, workload ? skb->ifindex : 0);
-	classify(&v->p, &v->c);
+	meet(v);
+	if (v->doubt)
+		rejudge(v, skb->ifindex, at_ingress);
 	v->related =
 		(v->p.flags & PACKET_ICMP_ERROR) && quotes_tracked_flow(skb, &v->p, workload && at_ingress);
+	return v->revoked ? REASON_FLOW_REVOKED : REASON_NONE;
 }
 
 /* policy.ingress, where XDP does not judge it: the same order, but for what only XDP sees. */
 static __always_inline enum reason judge_inbound(struct __sk_buff *skb, struct view *v, bool local)
 {
-	if (local) {
-		judge(&v->p, &v->c, POLICY_FAILSAFE, &v->d);
-		if (reason_accepts(v->d.reason))
-			return judged(skb, v, POLICY_INGRESS, REASON_FAILSAFE);
-	}
-	judge(&v->p, &v->c, POLICY_SYSTEM, &v->d);
-	if (reason_accepts(v->d.reason))
-		return judged(skb, v, POLICY_INGRESS, REASON_SYSTEM);
+	enum reason reason = REASON_NONE;
+
+	if (v->known && (v->flow.judged == REASON_FAILSAFE || v->flow.judged == REASON_SYSTEM))
+		return remembered(v, SENDER);
+	if (!v->known && local)
+		reason = judge_system(skb, v, POLICY_INGRESS, POLICY_FAILSAFE, REASON_FAILSAFE);
+	if (!v->known && reason == REASON_NONE)
+		reason = judge_system(skb, v, POLICY_INGRESS, POLICY_SYSTEM, REASON_SYSTEM);
+	if (reason != REASON_NONE)
+		return reason;
 	if (v->related)
 		return REASON_ICMP_ERROR;
 	if (bans_stage(&v->p) != REASON_NONE)
 		return REASON_BANNED;
-	return judge_flow(skb, v, POLICY_INGRESS);
+	return judge_flow(skb, v, POLICY_INGRESS, SENDER);
 }
 
 /* A workload may send only from its own addresses; link-local ones reach no further than the link. */
@@ -147,6 +152,12 @@ static __always_inline bool is_unroutable(const struct __sk_buff *skb, const str
 	       (!src->half[0] && !src->word[2] && bpf_ntohl(src->word[3]) <= 1); /* unspecified, loopback */
 }
 
+/* Whether what a role's hosts open is a flow of the inside. */
+static __always_inline bool is_inside(enum role role)
+{
+	return role == ROLE_WORKLOAD || role == ROLE_DOWNSTREAM;
+}
+
 /* To a workload of this box, at the ingress hook of any role. */
 static __always_inline int to_workload(struct __sk_buff *skb, struct view *v, const struct workload *to,
 				       enum role role, bool l3)
@@ -157,31 +168,19 @@ static __always_inline int to_workload(struct __sk_buff *skb, struct view *v, co
 		return leave_with(v, REASON_UNROUTABLE);
 	if (!excused(v) && !may_forward(role, ROLE_WORKLOAD))
 		return leave_with(v, REASON_FORWARD_DENIED);
-	if (role ==
-	    ROLE_WORKLOAD) /* for the receiver it comes from outside, and may answer what it asked for */
-		v->reply = replies_to(&flows_out, v);
-	reason = judge_flow(skb, v, POLICY_WORKLOADS + 2 * to->index);
+	reason = judge_flow(skb, v, POLICY_WORKLOADS + 2 * to->index, RECEIVER);
 	if (drops(reason))
-		return leave_with(v, reason);
-	if (v->reply) {
-		track_reply(&flows_out, v);
-		if (role == ROLE_WORKLOAD)
-			track_reply(&flows_in, v);
-	} else {
-		track(v, role == ROLE_WORKLOAD, true);
-	}
+		return refuse(v, reason);
+	opened_by(v, role, v->at, is_inside(role));
+	track(skb, v);
 	return deliver(skb, v, to, l3);
 }
 
-/* To the box itself. What a workload asks is a flow from inside, whoever else asks comes from outside. */
-static __always_inline int to_self(struct view *v, enum role role)
+/* To the box itself. */
+static __always_inline int to_self(struct __sk_buff *skb, struct view *v, enum role role)
 {
-	bool workload = role == ROLE_WORKLOAD;
-
-	if (v->reply)
-		track_reply(workload ? (void *)&flows_in : (void *)&flows_out, v);
-	else
-		track(v, workload, !workload);
+	opened_by(v, role, v->at, is_inside(role));
+	track(skb, v);
 	return leave_with(v, REASON_LOCAL);
 }
 
@@ -191,10 +190,9 @@ static __always_inline enum reason judge_workload(struct __sk_buff *skb, struct 
 {
 	if (!in->policies)
 		return REASON_WORKLOAD_UNKNOWN;
-	if (spoofed(skb, &v->p, local))
+	if (!v->known && spoofed(skb, &v->p, local))
 		return REASON_WORKLOAD_SPOOFED;
-	v->reply = replies_to(&flows_in, v);
-	return judge_flow(skb, v, workload_policy(in, true));
+	return judge_flow(skb, v, workload_policy(in, true), SENDER);
 }
 
 /*
@@ -204,9 +202,8 @@ static __always_inline enum reason judge_workload(struct __sk_buff *skb, struct 
 static __always_inline enum reason judge_outside(struct __sk_buff *skb, struct view *v,
 						 const struct interface *in, enum role role, bool local)
 {
-	if (is_martian(&v->p))
+	if (!v->known && is_martian(&v->p))
 		return REASON_MARTIAN_SOURCE;
-	v->reply = replies_to(&flows_out, v);
 	if (!(in->flags & INTERFACE_JUDGE) && !(role == ROLE_UPLINK && v->off_link))
 		return REASON_NONE;
 	return judge_inbound(skb, v, local);
@@ -223,20 +220,24 @@ static __always_inline int walk_ingress(struct __sk_buff *skb, struct view *v, e
 
 	if (reason != REASON_NONE || !in)
 		return leave_with(v, reason);
-	prepare(skb, v, in, true);
+	reason = prepare(skb, v, in, true);
+	if (reason != REASON_NONE)
+		return leave_with(v, reason);
 	local = bpf_map_lookup_elem(&self, &v->p.dst) || (v->p.family == 6 && is_link_local6(&v->p.dst));
 	reason = role == ROLE_WORKLOAD ? judge_workload(skb, v, in, local)
 				       : judge_outside(skb, v, in, role, local);
 	if (drops(reason))
-		return leave_with(v, reason);
+		return refuse(v, reason);
 	if (is_multicast(&v->p))
 		return leave_with(v, REASON_MULTICAST);
 
+	if (!local && (in->flags & INTERFACE_STACK)) /* tracked at the egress hook by which it leaves */
+		return leave_with(v, REASON_STACK_PATH);
 	to = bpf_map_lookup_elem(&workloads, &v->p.dst);
 	if (to)
 		return to_workload(skb, v, to, role, in->flags & INTERFACE_L3);
 	if (local)
-		return to_self(v, role);
+		return to_self(skb, v, role);
 	if (role == ROLE_WORKLOAD)
 		return forward(skb, v, role);
 	if (prohibited(skb, &v->p))
@@ -246,27 +247,24 @@ static __always_inline int walk_ingress(struct __sk_buff *skb, struct view *v, e
 
 static __always_inline int ingress(struct __sk_buff *skb, enum role role)
 {
-	struct view v = {};
+	struct view *v = new_view();
 
-	return finish(skb, &v, walk_ingress(skb, &v, role));
+	return v ? finish(skb, v, walk_ingress(skb, v, role)) : TCX_DROP; /* there is always one */
 }
 
 /* Whether management: let the packet in that this one answers: its tuple turned round, asked of the failsafe. */
 static __always_inline bool answers_failsafe(struct view *v)
 {
-	struct packet turned = v->p;
-	struct classes c;
-	struct decision d;
+	struct decision d = v->d; /* which may be what drops the packet */
+	bool answers;
 
-	turned.src = v->p.dst;
-	turned.dst = v->p.src;
-	turned.sport = v->p.dport;
-	turned.dport = v->p.sport;
-	if (!bpf_map_lookup_elem(&self, &turned.dst))
+	if (!bpf_map_lookup_elem(&self, &v->p.src))
 		return false;
-	classify(&turned, &c);
-	judge(&turned, &c, POLICY_FAILSAFE, &d);
-	return reason_accepts(d.reason);
+	turn(v);
+	answers = permits_above(v, POLICY_FAILSAFE);
+	turn(v);
+	v->d = d;
+	return answers;
 }
 
 /* policy.egress, for what the node itself originates. */
@@ -274,14 +272,18 @@ static __always_inline enum reason judge_outbound(struct __sk_buff *skb, struct 
 {
 	enum reason reason;
 
-	judge(&v->p, &v->c, POLICY_SYSTEM, &v->d);
-	if (reason_accepts(v->d.reason))
-		return judged(skb, v, POLICY_EGRESS, REASON_SYSTEM);
+	if (v->known)
+		return remembered(v, SENDER);
+	reason = judge_system(skb, v, POLICY_EGRESS, POLICY_SYSTEM, REASON_SYSTEM);
+	if (reason != REASON_NONE)
+		return reason;
 	if (v->related)
 		return REASON_ICMP_ERROR;
-	reason = judge_flow(skb, v, POLICY_EGRESS);
-	if (drops(reason) && answers_failsafe(v))
+	reason = judge_flow(skb, v, POLICY_EGRESS, SENDER);
+	if (drops(reason) && answers_failsafe(v)) {
+		v->flow.judged = REASON_FAILSAFE;
 		return REASON_FAILSAFE;
+	}
 	return reason;
 }
 
@@ -292,23 +294,17 @@ static __always_inline enum reason judge_outbound(struct __sk_buff *skb, struct 
 static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, const struct interface *out,
 					enum role role)
 {
-	bool to_workload = role == ROLE_WORKLOAD;
-	void *asked = to_workload ? (void *)&flows_out
-				  : (void *)&flows_in; /* where the flow it may answer stands */
 	enum reason reason;
 
-	v->reply = replies_to(asked, v);
 	v->related = v->p.flags & PACKET_ICMP_ERROR;
-	if (to_workload)
-		reason = judge_flow(skb, v, workload_policy(out, false));
+	if (role == ROLE_WORKLOAD)
+		reason = judge_flow(skb, v, workload_policy(out, false), RECEIVER);
 	else
 		reason = judge_outbound(skb, v);
 	if (drops(reason))
-		return leave_with(v, reason);
-	if (v->reply)
-		track_reply(asked, v);
-	else
-		track(v, !to_workload, to_workload);
+		return refuse(v, reason);
+	opened_by(v, ROLE_NONE, 0, true);
+	track(skb, v);
 	learn_listener(skb, &v->p);
 	return leave_with(v, reason);
 }
@@ -323,28 +319,21 @@ static __always_inline int egress_forwarded(struct __sk_buff *skb, struct view *
 	struct interface *from = bpf_map_lookup_elem(&interfaces, &from_index);
 	struct workload *owner = bpf_map_lookup_elem(&workloads, &v->p.src);
 	__u32 from_role = from ? from->role : ROLE_NONE;
-	bool answers_out = replies_to(&flows_out, v);
-	bool answers_in = role != ROLE_WORKLOAD && replies_to(&flows_in, v);
 	enum reason reason = REASON_FORWARDED;
 
-	v->reply = answers_out || answers_in;
 	/* Interfaces that the file does not name have no ingress hook of ours. The box's own may be a masquerade. */
 	if (owner && owner->ifindex != from_index)
 		return leave_with(v, REASON_MARTIAN_SOURCE);
 	if (!excused(v) && !may_forward(from_role, role))
 		return leave_with(v, REASON_FORWARD_DENIED);
 	if (role == ROLE_WORKLOAD)
-		reason = judge_flow(skb, v, workload_policy(out, false));
+		reason = judge_flow(skb, v, workload_policy(out, false), RECEIVER);
 	if (drops(reason))
-		return leave_with(v, reason);
-	if (answers_out)
-		track_reply(&flows_out, v);
-	else if (answers_in)
-		track_reply(&flows_in, v);
-	else if (role == ROLE_WORKLOAD || from_role == ROLE_UPLINK)
-		track(v, false, true);
-	else
-		track(v, true, false);
+		return refuse(v, reason);
+	/* What leaves a tunnel for an uplink is from inside there: XDP is to let the answers in. */
+	opened_by(v, from_role, from_index,
+		  is_inside(from_role) || (role != ROLE_WORKLOAD && from_role != ROLE_UPLINK));
+	track(skb, v);
 	return leave_with(v, reason);
 }
 
@@ -365,7 +354,9 @@ static __always_inline int walk_egress(struct __sk_buff *skb, struct view *v, en
 	}
 	if (role == ROLE_WORKLOAD && !out->policies)
 		return leave_with(v, REASON_WORKLOAD_UNKNOWN);
-	prepare(skb, v, out, false);
+	reason = prepare(skb, v, out, false);
+	if (reason != REASON_NONE)
+		return leave_with(v, reason);
 	if (from_index)
 		return egress_forwarded(skb, v, out, role, from_index);
 	return egress_local(skb, v, out, role);
@@ -373,7 +364,7 @@ static __always_inline int walk_egress(struct __sk_buff *skb, struct view *v, en
 
 static __always_inline int egress(struct __sk_buff *skb, enum role role)
 {
-	struct view v = {};
+	struct view *v = new_view();
 
-	return finish(skb, &v, walk_egress(skb, &v, role));
+	return v ? finish(skb, v, walk_egress(skb, v, role)) : TCX_DROP;
 }

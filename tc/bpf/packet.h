@@ -21,6 +21,9 @@ static __always_inline void tag_beside(const struct __sk_buff *skb, struct captu
 	e->vlan_tci = skb->vlan_tci;
 }
 
+/* A packet turned round is only asked about. */
+#define is_counted(p) (!((p)->flags & PACKET_TURNED))
+
 #include <sluice/bans.h>
 #include <sluice/capture.h>
 #include <sluice/classify.h>
@@ -47,22 +50,58 @@ PREFIX_TRIE(strict6, prefix6_key);
 /* matrix[from][to]: which roles may forward to which. Set by Go before loading. */
 volatile const __u8 matrix[ROLE_MAX][ROLE_MAX] = {};
 
+/* Where an entry of a flow stands. */
+enum flow_table { IN_NONE = 0, IN_FLOWS = 1, IN_FRESH_OUT = 2, IN_FRESH_IN = 3 };
+
 /* One packet on its way through one hook. */
 struct view {
 	struct packet p;
-	struct classes c;
+	struct classes c; /* where classified */
 	struct decision d;
 	struct flow_key key;
+	struct flow
+		flow;  /* as it was found, or is to be: but for rule and judged, which are of this packet */
+	__u64 epoch;   /* of this generation */
 	__u32 reason;  /* enum reason: why it leaves */
 	__u32 slot;    /* of the reason counters */
 	__u32 at;      /* interface of the hook */
 	__u32 hook;    /* enum hook */
 	__u32 ifindex; /* redirected to; 0: not */
-	bool reply;    /* to a flow that passed before */
-	bool related;  /* an ICMP error about one */
+	__u8 end;      /* of the key: who sends the packet */
+	__u8 found;    /* enum flow_table */
+	__u8 ended; /* bits of enum flow_table: what stands there has ended, and is in the way of a new flow */
+	__u8 per_packet; /* PER_PACKET_* of the policies that were asked, */
+	__u8 last_asked; /* and of the last one */
+	bool classified;
+	bool known;    /* first direction, judged before at this hook: no policy is asked */
+	bool reply;    /* to a flow that passed before, and that policy still permits */
+	bool doubt;    /* the same, but this generation has not judged its first direction yet */
+	bool revoked;  /* the same, but policy no longer permits it */
+	bool related;  /* an ICMP error about a flow */
 	bool off_link; /* looks like link control, but goes elsewhere */
 	bool l3;       /* begins with its IP header */
 };
+
+/*
+ * The view is too large for the stack beside what judging takes of it. One packet at a time is at a hook on a CPU; the twin has
+ * its own, for it runs where it can be interrupted.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32); /* 1: of the explain twin */
+	__type(value, struct view);
+} views SEC(".maps");
+
+static __always_inline struct view *new_view(void)
+{
+	__u32 index = !!explain;
+	struct view *v = bpf_map_lookup_elem(&views, &index);
+
+	if (v)
+		__builtin_memset(v, 0, sizeof(*v));
+	return v;
+}
 
 /* A bare IP packet, without an Ethernet header. Test runs always supply one, and so the twin always expects it. */
 static __always_inline bool is_l3(const struct interface *i)

@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #pragma once
 
-/* Flows as tcx writes them, and what they excuse: replies, and ICMP errors about them. */
+/*
+ * A packet and its flow. meet() finds it, before anything is judged; track() enters it or moves it on, once the packet has passed
+ * for good. Between them v->flow says what was found, or what is to be entered.
+ */
 
-#include "packet.h"
+#include "state.h"
 
 /*
- * Fills in the keys. An untracked packet gets keys that are never in a table: protocol 255 is reserved (IANA).
- * Link-local addresses mean something else on every link, and a workload may send from any: workload is the index of
- * its interface, or 0, and keeps its flows apart from those of the uplinks' links.
+ * Fills in the key. Link-local addresses mean something else on every link, and a workload may send from any: workload is the
+ * index of its interface, or 0, and keeps its flows apart from those of the uplinks' links.
  */
 static __always_inline void view_keys(struct view *v, __u32 workload)
 {
-	flow_key(&v->p, &v->key);
+	v->end = flow_key(&v->p, &v->key);
 	if (!flow_tracked(&v->p))
-		v->key.protocol = 255;
+		v->key.protocol = FLOW_NO_PROTOCOL;
 	if (workload && v->p.family == 6 && (is_link_local6(&v->p.src) || is_link_local6(&v->p.dst))) {
 		v->key.scope[0] = workload;
 		v->key.scope[1] = workload >> 8;
@@ -23,71 +25,227 @@ static __always_inline void view_keys(struct view *v, __u32 workload)
 }
 
 /*
- * Notes a packet of the flow in its table; a missing entry is made only where create says so. One that has timed out
- * begins anew, or it would inherit the long idle time of its former life. The time is written at most once a second,
- * so that CPUs do not fight for the line.
+ * The entry that meet() found, wherever it is by now, or NULL. What comes of it belongs into a local variable: elements are
+ * used again for other flows as soon as they are deleted.
  */
-static __always_inline void flow_touch(void *table, const struct flow_key *key, const struct packet *p,
-				       __u32 flags, bool create)
+static __always_inline struct flow *find_flow(const struct view *v)
 {
-	struct flow *flow, fresh = {};
-	__u64 now;
+	struct flow *flow = NULL;
 
-	if (explain || key->protocol == 255)
-		return;
-	now = bpf_ktime_get_ns();
-	if (key->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_FIN | TCP_RST)))
-		flags |= FLOW_CLOSING;
-	flow = bpf_map_lookup_elem(table, key);
-	if (flow) {
-		bool reused = key->protocol == IPPROTO_TCP && (p->tcp_flags & TCP_SYN) &&
-			      (flow->flags & FLOW_CLOSING);
-
-		if (reused || now - flow->last_ns > flow_timeout(key, flow->flags))
-			flow->flags = 0;
-		if ((flow->flags | flags) != flow->flags)
-			flow->flags |= flags;
-		if (now - flow->last_ns > SECOND)
-			flow->last_ns = now;
-		return;
-	}
-	if (!create)
-		return;
-	fresh.last_ns = now;
-	fresh.flags = flags;
-	bpf_map_update_elem(table, key, &fresh, BPF_ANY);
-}
-
-/* The packet passed: remember it. out and in say which tables its first direction belongs to. */
-static __always_inline void track(const struct view *v, bool out, bool in)
-{
-	if (out)
-		flow_touch(&flows_out, &v->key, &v->p, 0, true);
-	if (in)
-		flow_touch(&flows_in, &v->key, &v->p, 0, true);
+	if (v->found == IN_FRESH_OUT)
+		flow = bpf_map_lookup_elem(&fresh_out, &v->key);
+	else if (v->found == IN_FRESH_IN)
+		flow = bpf_map_lookup_elem(&fresh_in, &v->key);
+	return v->found && !flow ? bpf_map_lookup_elem(&flows, &v->key) : flow;
 }
 
 /*
- * Whether a table holds the flow that the packet replies to; the entry is refreshed when the reply is let through. The key
- * is turned in place and back: a second one would not fit on the stack.
+ * Whether an entry is a flow that lives. A SYN of either end on one that was closed begins another: who reuses the port may
+ * be judged by other policies.
  */
-static __always_inline bool replies_to(void *table, struct view *v)
+static __always_inline bool lives(const struct view *v, const struct flow *flow, __u64 now)
 {
-	bool found;
-
-	if (v->key.protocol == 255)
+	if (flow_expired(v->key.protocol, flow, now))
 		return false;
-	flow_turn(&v->key);
-	found = flow_find(table, &v->key);
-	flow_turn(&v->key);
-	return found;
+	return !(v->key.protocol == IPPROTO_TCP && flow->state == FLOW_CLOSED &&
+		 (v->p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN);
 }
 
-static __always_inline void track_reply(void *table, struct view *v)
+/* The live entry in one table. Notes where it stands, or that one is in the way that has ended. */
+static __always_inline struct flow *look(void *table, struct view *v, enum flow_table where, __u64 now)
 {
-	flow_turn(&v->key);
-	flow_touch(table, &v->key, &v->p, FLOW_REPLIED, false);
-	flow_turn(&v->key);
+	struct flow *flow = bpf_map_lookup_elem(table, &v->key);
+
+	if (!flow)
+		return NULL;
+	if (lives(v, flow, now)) {
+		v->found = where;
+		return flow;
+	}
+	v->ended |= 1 << where;
+	return NULL;
+}
+
+static __always_inline void touch(struct flow *flow, __u64 now)
+{
+	if (!explain && (__s64)(now - flow->last_ns) > (__s64)SECOND)
+		flow->last_ns = now;
+}
+
+/* The hook, as flow.at has it. */
+static __always_inline __u32 hook_of(const struct view *v)
+{
+	return v->at | (v->hook == HOOK_TC_EGRESS ? FLOW_AT_EGRESS : 0);
+}
+
+/* What is known of the packet from the entry of its flow. */
+static __always_inline void read_flow(struct view *v, struct flow *flow, __u64 now)
+{
+	v->flow = *flow;
+	v->flow.opener &= 1;
+	if (v->flow.opener == v->end) {
+		v->known = !explain && flow->epoch == v->epoch && flow->at == hook_of(v) &&
+			   !(flow->flags & FLOW_ASK) && flow->judged != REASON_FLOW_REVOKED &&
+			   !(v->p.flags & PACKET_FRAGMENT);
+	} else if (flow->epoch != v->epoch && flow->epoch) {
+		v->doubt = true;
+	} else if (flow->judged == REASON_FLOW_REVOKED) {
+		v->revoked = true;
+		touch(flow, now); /* or who goes on sending would have a new flow of it */
+	} else {
+		v->reply = true;
+	}
+	if (!v->known) {
+		v->flow.rule[0] = 0;
+		v->flow.rule[1] = 0;
+		v->flow.judged = REASON_NONE;
+	}
+}
+
+/*
+ * Finds the flow of a packet. Global, as track() is, because each place where an entry may come from would be another way for
+ * the verifier through all that comes behind.
+ */
+__noinline int meet(struct view *v)
+{
+	struct generation_settings *s;
+	struct flow *flow;
+	__u32 zero = 0;
+	__u64 now;
+
+	if (!v || v->key.protocol == FLOW_NO_PROTOCOL)
+		return 0;
+	s = bpf_map_lookup_elem(&settings, &zero);
+	if (s)
+		v->epoch = s->epoch;
+	now = bpf_ktime_get_ns();
+	flow = look(&flows, v, IN_FLOWS, now);
+	if (!flow)
+		flow = look(&fresh_out, v, IN_FRESH_OUT, now);
+	if (!flow)
+		flow = look(&fresh_in, v, IN_FRESH_IN, now);
+	if (flow)
+		read_flow(v, flow, now);
+	return 0;
+}
+
+/* What this packet's judgement says of the first direction, into its entry, where that does not say so yet. */
+static __always_inline void record(const struct view *v, struct flow *flow)
+{
+	const struct flow *now = &v->flow;
+	__u8 flags = (flow->flags & ~FLOW_ASK) | (v->per_packet ? FLOW_ASK : 0);
+	__u64 epoch = v->per_packet & PER_PACKET_SEES ? 0 : v->epoch;
+
+	if (v->p.flags & PACKET_FRAGMENT) /* its fate is a fragment's */
+		return;
+	if (flow->flags != flags)
+		flow->flags = flags;
+	if (flow->rule[0] != now->rule[0] || flow->rule[1] != now->rule[1] || flow->judged != now->judged ||
+	    flow->at != hook_of(v) || flow->in != now->in || flow->owner != now->owner) {
+		flow->rule[0] = now->rule[0];
+		flow->rule[1] = now->rule[1];
+		flow->judged = now->judged;
+		flow->at = hook_of(v);
+		flow->in = now->in;
+		flow->owner = now->owner;
+	}
+	if (flow->epoch != epoch)
+		flow->epoch = epoch;
+}
+
+/* Removes what has ended and stands where a new flow is to be found first. */
+static __always_inline void clear_way(const struct view *v)
+{
+	if (v->ended & 1 << IN_FLOWS)
+		bpf_map_delete_elem(&flows, &v->key);
+	if (v->ended & 1 << IN_FRESH_OUT)
+		bpf_map_delete_elem(&fresh_out, &v->key);
+	if (v->ended & 1 << IN_FRESH_IN)
+		bpf_map_delete_elem(&fresh_in, &v->key);
+}
+
+/*
+ * Enters a new flow. False where another CPU was first with it: then the packet is one more of that flow, and v->found says
+ * where it is; else v->found remains IN_NONE. A RST opens nothing.
+ */
+static __always_inline bool enter_flow(struct view *v, __u64 now)
+{
+	struct flow_pressure *pressure;
+	struct flow *flow = &v->flow;
+	__u32 zero = 0;
+	long err;
+
+	if (v->key.protocol == IPPROTO_TCP && (v->p.tcp_flags & TCP_RST))
+		return true;
+	if (v->ended)
+		clear_way(v);
+	flow->last_ns = flow->since_ns = now;
+	flow->epoch = v->per_packet & PER_PACKET_SEES ? 0 : v->epoch;
+	flow->at = hook_of(v);
+	flow->opener = v->end;
+	flow->flags &= FLOW_INSIDE | FLOW_NAT;
+	if (v->per_packet || (v->p.flags & PACKET_FRAGMENT))
+		flow->flags |= FLOW_ASK;
+	flow->side[0].packets = 1;
+	flow->side[0].bytes = v->p.len;
+	if (v->key.protocol == IPPROTO_TCP && (v->p.tcp_flags & TCP_FIN)) {
+		flow->flags |= FLOW_FIN_OPENER;
+		flow->state = FLOW_CLOSING;
+	}
+	if (flow->flags & FLOW_INSIDE)
+		err = bpf_map_update_elem(&fresh_out, &v->key, flow, BPF_NOEXIST);
+	else
+		err = bpf_map_update_elem(&fresh_in, &v->key, flow, BPF_NOEXIST);
+	if (err == -EEXIST) {
+		v->found = flow->flags & FLOW_INSIDE ? IN_FRESH_OUT : IN_FRESH_IN;
+		return false;
+	}
+	if (!err) {
+		tell(v, flow, FLOW_EVENT_NEW);
+		return true;
+	}
+	pressure = bpf_map_lookup_elem(&flow_pressure, &zero);
+	if (pressure)
+		pressure->unmade++;
+	return true;
+}
+
+/*
+ * The packet passed for good: its flow is entered or moved on. Called once on its way through the box. A flow that was
+ * found and is gone by now is not entered again: the next packet does. Returns 1 where another CPU entered the flow in the
+ * meantime: v->flow is then what stands there.
+ */
+__noinline int track(struct __sk_buff *skb, struct view *v)
+{
+	struct flow *flow;
+	bool raced;
+	__u64 now;
+
+	if (!v || explain || v->key.protocol == FLOW_NO_PROTOCOL)
+		return 0;
+	now = bpf_ktime_get_ns();
+	raced = !v->found && !enter_flow(v, now);
+	if (!v->found)
+		return 0;
+	flow = find_flow(v);
+	if (!flow)
+		return 0;
+	v->reply = (flow->opener & 1) != v->end;
+	if (raced)
+		v->flow = *flow;
+	else if (!v->reply && !v->known)
+		record(v, flow);
+	advance(skb, v, flow, now);
+	return raced;
+}
+
+/* The flow that a first packet opens: by whom. in: the interface by which it came in, 0 for the node's own. */
+static __always_inline void opened_by(struct view *v, enum role role, __u32 in, bool inside)
+{
+	v->flow.in = in;
+	v->flow.owner = role == ROLE_WORKLOAD || role == ROLE_DOWNSTREAM ? in : 0;
+	if (!v->found && inside)
+		v->flow.flags |= FLOW_INSIDE;
 }
 
 /*
@@ -97,56 +255,31 @@ static __always_inline void track_reply(void *table, struct view *v)
  */
 __noinline int quotes_tracked_flow(struct __sk_buff *skb, const struct packet *p, bool host)
 {
-	struct flow_key key, reversed;
+	const union addr *sender, *other;
+	struct flow_key key;
+	struct flow *flow;
 	struct cursor c;
+	__u8 end;
 
 	if (!p || !(p->flags & PACKET_ICMP_ERROR) || p->l4 > MAX_L4_OFFSET)
 		return 0;
 	cursor_of(&c, skb);
 	c.pos += (p->l4 & MAX_L4_OFFSET) + sizeof(struct icmp_header);
-	if (c.pos > c.end || !flow_quoted(&c, p, &key))
+	if (c.pos > c.end)
 		return 0;
-	if (key.src.half[0] != p->dst.half[0] || key.src.half[1] != p->dst.half[1])
+	end = flow_quoted(&c, p, &key);
+	if (end == FLOW_UNQUOTED)
 		return 0;
-	if (host && (key.dst.half[0] != p->src.half[0] || key.dst.half[1] != p->src.half[1]))
+	sender = end ? &key.addr[1] : &key.addr[0];
+	other = end ? &key.addr[0] : &key.addr[1];
+	if (sender->half[0] != p->dst.half[0] || sender->half[1] != p->dst.half[1])
 		return 0;
-	flow_reverse(&key, &reversed);
-	return flow_find(&flows_out, &key) || flow_find(&flows_out, &reversed) ||
-	       flow_find(&flows_in, &key) || flow_find(&flows_in, &reversed);
-}
-
-/* Whether what passed before excuses the packet from the matrix and from a default. */
-static __always_inline bool excused(const struct view *v)
-{
-	return v->reply || v->related;
-}
-
-/* What a policy, or a stage before it, has said of a packet: with fragments: track later fragments follow the first. */
-static __always_inline enum reason judged(struct __sk_buff *skb, struct view *v, __u32 policy,
-					  enum reason reason)
-{
-	return v->p.flags & PACKET_FRAGMENT ? follow_fragment(skb, &v->p, policy, reason) : reason;
-}
-
-/* Judges by one policy; where its default would drop, tracked flows excuse. Leaves the decision in v->d. */
-static __always_inline enum reason judge_flow(struct __sk_buff *skb, struct view *v, __u32 policy)
-{
-	judge_limited(&v->p, &v->c, policy, &v->d);
-	if (v->d.sample | v->d.shadow)
-		log_rules(&v->p, &v->d, v->hook, v->at, !reason_accepts(v->d.reason));
-	if (v->d.reason == REASON_DEFAULT_DROP || v->d.reason == REASON_FRAGMENT_DEFAULT_DROP) {
-		if (v->reply)
-			return judged(skb, v, v->d.policy, REASON_ESTABLISHED);
-		if (v->related)
-			return REASON_ICMP_ERROR;
-	}
-	v->d.reason =
-		judged(skb, v, v->d.policy, v->d.reason); /* not policy: it would not fit on the stack */
-	count_default(&v->p, &v->d);
-	return v->d.reason;
-}
-
-static __always_inline bool drops(enum reason reason)
-{
-	return fate_of(reason) == TCX_DROP;
+	if (host && (other->half[0] != p->src.half[0] || other->half[1] != p->src.half[1]))
+		return 0;
+	flow = flow_find(&flows, &key);
+	if (!flow)
+		flow = flow_find(&fresh_out, &key);
+	if (!flow)
+		flow = flow_find(&fresh_in, &key);
+	return flow && flow->judged != REASON_FLOW_REVOKED;
 }

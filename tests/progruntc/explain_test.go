@@ -135,7 +135,7 @@ func TestFlowsLiveAsLongAsTheirProtocolAllows(t *testing.T) {
 // age makes every flow idle for so long.
 func (s *site) age(t *testing.T, by time.Duration) {
 	t.Helper()
-	m, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath("flows-in", 1), nil)
+	m, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath("fresh-in", 2), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

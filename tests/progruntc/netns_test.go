@@ -102,13 +102,13 @@ func TestAGenerationThatACrashOrAResizeSpoiledIsLoadedAnew(t *testing.T) {
 	if done := s.converge(t, baseline()); len(done) == 0 {
 		t.Errorf("after half of the pins went: %q", done)
 	}
-	now, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath("flows-in", 1), nil)
+	now, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath("fresh-in", 2), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer now.Close()
 	other, err := pin.At(s.dir).StateMap(&ebpf.MapSpec{Type: now.Type(), KeySize: now.KeySize(), ValueSize: now.ValueSize(),
-		Flags: now.Flags(), MaxEntries: 2 * now.MaxEntries()}, "flows-in", 1)
+		Flags: now.Flags(), MaxEntries: 2 * now.MaxEntries()}, "fresh-in", 2)
 	if err != nil {
 		t.Fatal(err)
 	}

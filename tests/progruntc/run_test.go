@@ -239,8 +239,8 @@ func walk(t *testing.T, s *site, steps ...step) {
 // clearFlows forgets every flow.
 func (s *site) clearFlows(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{"flows-out", "flows-in"} {
-		m, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath(name, 1), nil)
+	for _, name := range []string{"flows", "fresh-out", "fresh-in"} {
+		m, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath(name, 2), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

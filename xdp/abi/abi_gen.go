@@ -71,6 +71,8 @@ const (
 	KeyDst              = 4
 	KeyWideSrc          = 8
 	KeyWideDst          = 16
+	PerPacketSees       = 1
+	PerPacketDoes       = 2
 	RecentFlows         = 1024
 	RecentTCPFlags      = 1
 	RecentTTL           = 2
@@ -208,10 +210,11 @@ type InterfaceSlot struct {
 	Slot    uint32
 }
 
-// Workload is struct workload, 8 bytes.
+// Workload is struct workload, 12 bytes.
 type Workload struct {
 	Ifindex uint32 // host side of the veth
 	Index   uint32 // its policies are POLICY_WORKLOADS + 2 * index (ingress) and + 1 (egress)
+	Flags   uint32 // INTERFACE_STACK, as its interface has it
 }
 
 // Explanation is struct explanation, 24 bytes.
@@ -352,7 +355,7 @@ type Policy struct {
 	Shadow        SearchPlan
 	DefaultAction uint8 // enum action
 	Fragments     uint8 // enum fragments
-	PerPacket     uint8 // 1: it looks at more than tells flows apart, limits or logs: what it says holds for one packet
+	PerPacket     uint8 // PER_PACKET_*: what it says of a packet need not hold for the flow
 	_             [1]byte
 	DefaultID     uint32 // stable id of what its default counts as; 0: it is not counted
 }

@@ -72,8 +72,7 @@ func (c *compiler) advance(policies []Policy) *Tables {
 	c.tables = &tables
 	tables.Rules, tables.Verdicts, tables.Policies = slices.Clone(tables.Rules), slices.Clone(tables.Verdicts), slices.Clone(tables.Policies)
 	for i := range policies {
-		p := &tables.Policies[i]
-		p.DefaultAction, p.DefaultID, p.Fragments = uint8(policies[i].Default), policies[i].DefaultID, uint8(policies[i].Fragments)
+		policies[i].head(&tables.Policies[i])
 	}
 	if !s.placeAnew() || !s.rebuildBuckets() || c.wasteful() {
 		return nil

@@ -161,8 +161,8 @@ func (c *compiler) addRules() error {
 func (c *compiler) addPolicies() {
 	for i := range c.policies {
 		p := &c.policies[i]
-		c.tables.Policies = append(c.tables.Policies,
-			abi.Policy{DefaultAction: uint8(p.Default), DefaultID: p.DefaultID, Fragments: uint8(p.Fragments)})
+		c.tables.Policies = append(c.tables.Policies, abi.Policy{})
+		p.head(&c.tables.Policies[i])
 	}
 }
 

@@ -40,6 +40,28 @@ func (r *Rule) Plain() bool {
 		!r.asksHeader()
 }
 
+// head writes what a policy says beside its plans.
+func (p *Policy) head(to *abi.Policy) {
+	to.DefaultAction, to.DefaultID, to.Fragments, to.PerPacket = uint8(p.Default), p.DefaultID, uint8(p.Fragments), 0
+	for i := range p.Rules {
+		to.PerPacket |= p.Rules[i].perPacket()
+		if to.PerPacket == abi.PerPacketSees|abi.PerPacketDoes {
+			return
+		}
+	}
+}
+
+// perPacket says why what a rule makes of one packet does not hold for the flow. Fragments are judged one by one anyway.
+func (r *Rule) perPacket() (why uint8) {
+	if r.TTL != 0 || r.DSCP != 0 || r.VLANs != nil || r.Lengths != nil || r.TCPMask != 0 {
+		why = abi.PerPacketSees
+	}
+	if r.Action == Limit || r.Sample != 0 || r.Shadow {
+		why |= abi.PerPacketDoes
+	}
+	return why
+}
+
 // asksHeader says whether a rule asks for TCP flags or ICMP types.
 func (r *Rule) asksHeader() bool { return r.TCPMask != 0 || r.ICMPTypes != nil }
 

@@ -100,6 +100,7 @@ struct interface_slot {
 struct workload {
 	__u32 ifindex; /* host side of the veth */
 	__u32 index;   /* its policies are POLICY_WORKLOADS + 2 * index (ingress) and + 1 (egress) */
+	__u32 flags;   /* INTERFACE_STACK, as its interface has it */
 };
 
 /* ---- explain: what the twin writes instead of counting ---- */

@@ -185,9 +185,11 @@ struct policy {
 	struct search_plan shadow;
 	__u8 default_action; /* enum action */
 	__u8 fragments;	     /* enum fragments */
-	__u8 per_packet; /* 1: it looks at more than tells flows apart, limits or logs: what it says holds for one packet */
-	__u32 default_id; /* stable id of what its default counts as; 0: it is not counted */
+	__u8 per_packet;     /* PER_PACKET_*: what it says of a packet need not hold for the flow */
+	__u32 default_id;    /* stable id of what its default counts as; 0: it is not counted */
 };
+#define PER_PACKET_SEES 1 /* a rule looks at more than addresses, protocol, ports, interface and ICMP type */
+#define PER_PACKET_DOES 2 /* a rule limits, logs or only counts */
 
 /*
  * Whether a policy is to be asked about a packet: never, for it is empty; where its plan for rules that act has keys of the

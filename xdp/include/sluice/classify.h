@@ -13,6 +13,11 @@
 #include "parse.h"
 #include "prefix.h"
 
+/* A program that asks about packets that are none says which are. */
+#ifndef is_counted
+#define is_counted(p) true
+#endif
+
 struct decision {
 	__u32 rule;	/* stable id of the acting rule; 0: none */
 	__u32 reason;	/* enum reason; REASON_NONE: the policy does not decide */
@@ -212,14 +217,16 @@ static __always_inline enum reason decide(const struct search *s, const struct p
 		return policy->fragments == FRAGMENTS_ACCEPT ? REASON_FRAGMENT_ACCEPT
 							     : default_reason(policy, true);
 	if (s->action) {
-		count_rule(s->id, p->len);
+		if (is_counted(p))
+			count_rule(s->id, p->len);
 		d->rule = s->id;
 		return s->action == ACTION_ACCEPT ? REASON_RULE_ACCEPT : REASON_RULE_DROP;
 	}
 	v = bpf_map_lookup_elem(&verdicts, &entry);
 	if (!v)
 		return REASON_INTERNAL;
-	count_rule(v->id, p->len);
+	if (is_counted(p))
+		count_rule(v->id, p->len);
 	d->rule = v->id;
 	d->argument = v->argument;
 	d->sample = v->sample;
@@ -256,7 +263,8 @@ __noinline int judge(const struct packet *p, const struct classes *c, __u32 inde
 	s.kind = index;
 	search(&s, &policy->act, p, c);
 	d->reason = s.limit == NO_ENTRY ? default_reason(policy, false) : decide(&s, policy, p, d);
-	if (policy->shadow.everywhere || policy->shadow.keys) { /* counts what comes before s.limit */
+	if (is_counted(p) &&
+	    (policy->shadow.everywhere || policy->shadow.keys)) { /* counts what comes before s.limit */
 		s.kind |= BUCKET_SHADOW;
 		search(&s, &policy->shadow, p, c);
 		d->shadow = s.shadow;

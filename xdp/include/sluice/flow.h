@@ -27,6 +27,7 @@
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
+#define TCP_ACK 0x10
 
 /* Whether a packet has what a key needs. A later fragment has not. */
 static __always_inline bool flow_tracked(const struct packet *p)

@@ -10,8 +10,6 @@
 #include "iter.h"
 #include "parse.h"
 
-#define TCP_ACK 0x10
-
 #define TCPOPT_END	  0
 #define TCPOPT_NOP	  1
 #define TCPOPT_MSS	  2
