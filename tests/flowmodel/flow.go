@@ -72,15 +72,14 @@ type Flow struct {
 	Packets [2]uint64      // 0: from the opener
 	Bytes   [2]uint64
 
-	ask       bool // the generation accepts it, but which rule does is not known yet
-	answered  bool // both directions were seen
-	proven    bool
-	midstream bool   // TCP: the first packet was no SYN
-	seq       uint32 // TCP: what the opener must acknowledge
-	asked     bool   // whether seq is known
-	answer    bool   // TCP: the answer was more than a reset
-	fin       [2]bool
-	reset     bool
+	ask      bool // the generation accepts it, but which rule does is not known yet
+	answered bool // both directions were seen
+	proven   bool
+	seq      uint32 // TCP: what the opener must acknowledge
+	asked    bool   // whether seq is known
+	answer   bool   // TCP: the answer was more than a reset
+	fin      [2]bool
+	reset    bool
 }
 
 // State is what the facts come to.
@@ -153,15 +152,16 @@ func (f *Flow) see(p Packet, fromOpener bool) {
 	f.reset = false // data that goes on: the reset was forged
 	f.fin[side] = f.fin[side] || p.Has(packet.FIN)
 	switch {
-	case f.proven:
+	case f.proven || f.fin[0] || f.fin[1]: // what ends needs no proof any more
 	case !fromOpener && p.Flags&(packet.SYN|packet.ACK) == packet.SYN|packet.ACK:
 		f.seq, f.asked, f.answer = p.Seq+1, true, true
 	case !fromOpener:
 		f.answer = true // a reset alone shows nothing: a host without the connection sends it to anybody
-	case f.midstream:
-		f.proven = f.answer
-	case f.asked && p.Has(packet.ACK) && !p.Has(packet.SYN):
+	case !p.Has(packet.ACK):
+	case f.asked:
 		f.proven = p.Ack == f.seq
+	default:
+		f.proven = f.answer // its beginning was not seen
 	}
 }
 

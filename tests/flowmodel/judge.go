@@ -60,9 +60,10 @@ func (v *visit) look() abi.Reason {
 	from, _ := v.p.Ends()
 	v.reply = from != v.flow.Opener
 	if v.reply {
-		v.review()
-		if v.flow.Revoked() {
-			v.touch(v.flow)
+		if !v.review() {
+			if v.flow.Revoked() {
+				v.touch(v.flow)
+			}
 			return abi.ReasonFlowRevoked
 		}
 		return abi.ReasonNone
@@ -79,48 +80,104 @@ func (v *visit) look() abi.Reason {
 	return abi.ReasonNone
 }
 
-// review judges a flow's first direction for its reply, once in a generation, as the hook that let it in would.
-func (v *visit) review() {
+// review judges a flow's first direction for its reply, once in a generation, as the hooks on its way would. What a policy says
+// that looks at more than the flow holds for this packet alone. It returns whether the reply may pass.
+func (v *visit) review() bool {
 	f := v.flow
 	if f.Epoch == 0 || f.Epoch == v.Live+1 {
-		return
+		return !f.Revoked()
 	}
-	f.Epoch, f.ask = v.Live+1, true
 	turned := v.p.Reply()
 	turned.Part = Whole
 	if turned.Protocol == packet.TCP {
 		turned.Flags = packet.ACK
 	}
-	f.Judged = abi.ReasonNone
-	if !v.permits(f, turned) {
-		f.Judged = abi.ReasonFlowRevoked
+	switch v.permits(f, turned) {
+	case never:
+		f.Epoch, f.ask, f.Judged = v.Live+1, true, abi.ReasonFlowRevoked
+	case always:
+		f.Epoch, f.ask, f.Judged = v.Live+1, true, abi.ReasonNone
+	case now:
+		f.Epoch, f.ask, f.Judged = 0, true, abi.ReasonNone
+	case unknown:
+		return false
 	}
+	return !f.Revoked()
 }
 
-// permits says whether the policies on the way of a flow's first direction accept a packet of it: those of where it came in, then
-// those of where it goes.
-func (v *visit) permits(f *Flow, p Packet) bool {
-	g, seen := v.g, p.seen()
-	accepts := func(policy classify.Policy) bool { return accepted(classify.Judge(policy, seen)) }
-	if f.In == "" { // the node's own
-		if g.Interfaces[f.At.Interface].Role == abi.RoleWorkload {
-			w := g.behind(f.At.Interface)
-			return w != nil && accepts(w.Ingress)
-		}
-		return accepts(g.System) || accepts(g.Egress) || v.answersFailsafe(p)
+// verdict of a review: for the flow, or for one packet alone.
+type verdict int
+
+const (
+	always  verdict = iota
+	now             // accepted, but another packet may not be
+	unknown         // dropped, but another packet may not be
+	never
+)
+
+// asked is what one policy says.
+func asked(policy classify.Policy, p Packet) verdict {
+	switch ok, one := accepted(classify.Judge(policy, p.seen())), perPacket(policy); {
+	case ok && one:
+		return now
+	case ok:
+		return always
+	case one:
+		return unknown
 	}
-	switch g.Interfaces[f.In].Role {
-	case abi.RoleWorkload:
-		if w := g.behind(f.In); w == nil || !accepts(w.Egress) {
-			return false
-		}
-	case abi.RoleUplink, abi.RoleTunnel:
-		if !(g.local(p.Dst) && accepts(g.Failsafe)) && !accepts(g.System) && !accepts(g.Ingress) {
-			return false
-		}
-	}
+	return never
+}
+
+// permits asks the policies on the way of a flow's first direction about a packet of it: those of where it came in, then those of
+// where it goes; and the matrix.
+func (v *visit) permits(f *Flow, p Packet) verdict {
+	g := v.g
 	receiver := g.workload(p.Dst)
-	return receiver == nil || accepts(receiver.Ingress)
+	if f.In == "" { // the node's own
+		if receiver != nil {
+			return asked(receiver.Ingress, p)
+		}
+		if asked(g.System, p) <= now || v.answersFailsafe(p) {
+			return always
+		}
+		return asked(g.Egress, p)
+	}
+	worst := always
+	from := g.Interfaces[f.In].Role
+	switch from {
+	case abi.RoleWorkload:
+		w := g.behind(f.In)
+		if w == nil {
+			return never
+		}
+		worst = asked(w.Egress, p)
+	case abi.RoleUplink, abi.RoleTunnel:
+		if !(g.local(p.Dst) && asked(g.Failsafe, p) <= now) && asked(g.System, p) > now {
+			worst = asked(g.Ingress, p)
+		}
+	}
+	if worst > now {
+		return worst
+	}
+	if to, ok := v.goes(p.Dst); ok && !g.mayForward(from, to) {
+		return never
+	}
+	if receiver != nil {
+		worst = max(worst, asked(receiver.Ingress, p))
+	}
+	return worst
+}
+
+// goes is the role of where a destination that is not the box's own is.
+func (v *visit) goes(to netip.Addr) (abi.Role, bool) {
+	if v.g.workload(to) != nil {
+		return abi.RoleWorkload, true
+	}
+	if v.g.local(to) {
+		return abi.RoleNone, false
+	}
+	by, ok := v.World.route(to)
+	return v.g.Interfaces[by].Role, ok
 }
 
 func accepted(d classify.Decision) bool {
@@ -231,6 +288,9 @@ func (v *visit) track(inside bool, owner string) {
 	}
 	from, _ := v.p.Ends()
 	f, judges := v.flow, v.p.Part == Whole // of a fragment policies may think otherwise
+	if f == nil && v.p.Has(packet.RST) {
+		return // it ends what nobody knows
+	}
 	if f == nil {
 		f, judges = v.enter(from, inside, owner), true
 	}
@@ -257,8 +317,7 @@ func (v *visit) entry() string {
 // enter makes a flow of its first packet, and what had its key is gone.
 func (v *visit) enter(from netip.AddrPort, inside bool, owner string) *Flow {
 	v.born++
-	f := &Flow{Key: v.key, Birth: v.born, Opener: from, Inside: inside, Owner: owner, Last: v.Now, Table: FreshIn,
-		midstream: v.p.Protocol == packet.TCP && v.p.Flags&(packet.SYN|packet.ACK) != packet.SYN}
+	f := &Flow{Key: v.key, Birth: v.born, Opener: from, Inside: inside, Owner: owner, Last: v.Now, Table: FreshIn}
 	if inside {
 		f.Table = FreshOut
 	}

@@ -75,7 +75,7 @@ func (v *visit) outward(o *Outcome, iface, uplink string, observed *Observed) {
 		v.leavesAsItIs(part, needs)
 	case v.p.Part == LaterFragment:
 		v.laterOutward(o, part, observed)
-	case !v.tracked:
+	case !v.tracked || v.flow == nil && v.p.Has(packet.RST):
 		v.drop(o, abi.ReasonSnatUntracked)
 	default:
 		v.begin(o, iface, uplink, observed, track, part)
