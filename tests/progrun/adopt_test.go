@@ -173,11 +173,11 @@ func TestAHalfSweptGenerationIsBuiltAnew(t *testing.T) {
 // ones, while tc writes to those that are pinned.
 func TestAGenerationWithOtherFlowTablesIsLoadedAnew(t *testing.T) {
 	s := newSite(t, strict())
-	now := s.openMap(t, "flows-out", 1)
-	spec := &ebpf.MapSpec{Name: "flows_out", Type: now.Type(), KeySize: now.KeySize(), ValueSize: now.ValueSize(), Flags: now.Flags()}
+	now := s.openMap(t, "fresh-out", 2)
+	spec := &ebpf.MapSpec{Name: "fresh_out", Type: now.Type(), KeySize: now.KeySize(), ValueSize: now.ValueSize(), Flags: now.Flags()}
 	for _, size := range []uint32{2 * now.MaxEntries(), now.MaxEntries()} { // tc: there and back
 		spec.MaxEntries = size
-		m, err := pin.At(s.dir).StateMap(spec, "flows-out", 1)
+		m, err := pin.At(s.dir).StateMap(spec, "fresh-out", 2)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -188,6 +188,6 @@ func TestAGenerationWithOtherFlowTablesIsLoadedAnew(t *testing.T) {
 		t.Errorf("observed %q: %v; the live generation reads flows that nobody writes", have.Digest, err)
 	}
 	s.load(t, strict())
-	putFlow(t, s.openMap(t, "flows-out", 1), key(dst4, netip.MustParseAddr(outside), 2, 1, 17), time.Second, 0)
+	putFlow(t, s.openMap(t, "fresh-out", 2), key(dst4, netip.MustParseAddr(outside), 2, 1, 17), time.Second, abi.FlowNew)
 	s.check(t, "a reply", from4(outside, frame4(17, udp(1, 2))), abi.ReasonEstablished)
 }

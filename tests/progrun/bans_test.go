@@ -54,7 +54,7 @@ func TestBansStandBehindFailsafeAndSystemAndBeforeRulesAndFlows(t *testing.T) {
 	s := newSite(t, strict())
 	b := s.bans(t)
 	client := netip.MustParseAddr(outside)
-	putFlow(t, s.openMap(t, "flows-out", 1), key(dst4, client, 40000, 53, 17), time.Second, 0)
+	putFlow(t, s.openMap(t, "fresh-out", 2), key(dst4, client, 40000, 53, 17), time.Second, abi.FlowNew)
 	https, reply := from4(outside, frame4(6, tcp(1, 443))), from4(outside, frame4(17, udp(53, 40000)))
 	dropped := frame4(17, udp(1, 2))
 	https6 := ether(typeIP6, ip6(6, 64, ll6, tcp(1, 443)))

@@ -150,7 +150,7 @@ func TestSamplesAreBoundedAndTheCountersHaveEveryDrop(t *testing.T) {
 func (s *site) watched(t testing.TB, w abi.Watcher) abi.Watch {
 	t.Helper()
 	var all [abi.WatchMax]abi.Watch
-	if err := s.openMap(t, "watches", 1).Lookup(uint32(0), &all); err != nil {
+	if err := s.openMap(t, "watches", 2).Lookup(uint32(0), &all); err != nil {
 		t.Fatal(err)
 	}
 	return all[w]
@@ -160,7 +160,7 @@ func (s *site) watch(t testing.TB, w abi.Watcher, lease abi.Watch) {
 	t.Helper()
 	var all [abi.WatchMax]abi.Watch
 	all[w] = lease
-	if err := s.openMap(t, "watches", 1).Put(uint32(0), all); err != nil {
+	if err := s.openMap(t, "watches", 2).Put(uint32(0), all); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -169,7 +169,7 @@ func (s *site) watch(t testing.TB, w abi.Watcher, lease abi.Watch) {
 func (s *site) spent(t testing.TB, w abi.Watcher) (sum abi.WatchBudget) {
 	t.Helper()
 	var perCPU []abi.WatchBudget
-	if err := s.openMap(t, "watch-budgets", 1).Lookup(uint32(w), &perCPU); err != nil {
+	if err := s.openMap(t, "watch-budgets", 2).Lookup(uint32(w), &perCPU); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range perCPU {

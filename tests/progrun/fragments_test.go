@@ -128,7 +128,7 @@ func TestEveryStageThatLetsAFirstFragmentInIsFollowed(t *testing.T) {
 	g.Ingress.Rules = append(g.Ingress.Rules, on(limitID, "limited", 5000, classify.Limit)...)
 	g.Limiters = []classify.Limiter{slow(1, false)}
 	s := newSite(t, g)
-	putFlow(t, s.openMap(t, "flows-out", 1), key(dst4, src4, 4000, 1000, 17), time.Second, 0)
+	putFlow(t, s.openMap(t, "fresh-out", 2), key(dst4, src4, 4000, 1000, 17), time.Second, abi.FlowNew)
 	for n, c := range []struct {
 		port          int
 		first, second abi.Reason

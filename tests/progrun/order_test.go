@@ -1,7 +1,6 @@
 package progrun_test
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"testing"
 	"time"
@@ -57,20 +56,32 @@ func frame4(protocol int, payload []byte) []byte { return ether(typeIP4, ip4(pro
 
 const outside = "198.51.100.77" // an address that no rule of strict knows
 
-func key(src, dst netip.Addr, sport, dport int, protocol uint8) abi.FlowKey {
-	k := abi.FlowKey{Src: src.As16(), Dst: dst.As16(), Protocol: protocol}
-	binary.BigEndian.PutUint16(k.Sport[:], uint16(sport))
-	binary.BigEndian.PutUint16(k.Dport[:], uint16(dport))
-	return k
+// opened is a flow as the test thinks of it: its key, and the end that opened it.
+type opened struct {
+	abi.FlowKey
+	by int
 }
 
-func putFlow(t *testing.T, m *ebpf.Map, k abi.FlowKey, age time.Duration, flags uint32) {
+// key is that of the flow whose first packet goes from src to dst.
+func key(src, dst netip.Addr, sport, dport int, protocol uint8) opened {
+	k, by := abi.KeyOf(src, dst, uint16(sport), uint16(dport), protocol)
+	return opened{k, by}
+}
+
+// putFlow writes what tc would have written of a flow that the inside opened.
+func putFlow(t *testing.T, m *ebpf.Map, k opened, age time.Duration, state abi.FlowState) {
+	t.Helper()
+	writeFlow(t, m, k, age, abi.Flow{State: uint8(state), Flags: abi.FlowInside})
+}
+
+func writeFlow(t *testing.T, m *ebpf.Map, k opened, age time.Duration, flow abi.Flow) {
 	t.Helper()
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Put(k, abi.Flow{LastNs: uint64(now.Nano()) - uint64(age), Flags: flags}); err != nil {
+	flow.LastNs, flow.Opener = uint64(now.Nano())-uint64(age), uint8(k.by)
+	if err := m.Put(k.FlowKey, flow); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -86,17 +97,17 @@ type judgement struct {
 
 func TestStagesJudgeInTheirOrder(t *testing.T) {
 	s := newSite(t, strict())
-	out, in := s.openMap(t, "flows-out", 1), s.openMap(t, "flows-in", 1)
+	out, in := s.openMap(t, "fresh-out", 2), s.openMap(t, "fresh-in", 2)
 	client := netip.MustParseAddr(outside)
 	// The box asked a resolver; its workload's SSH goes on; old ones have expired.
-	putFlow(t, out, key(dst4, client, 40000, 53, 17), time.Second, 0)
-	putFlow(t, out, key(dst4, client, 40001, 53, 17), 61*time.Second, 0)
+	putFlow(t, out, key(dst4, client, 40000, 53, 17), time.Second, abi.FlowNew)
+	putFlow(t, out, key(dst4, client, 40001, 53, 17), 61*time.Second, abi.FlowNew)
 	putFlow(t, out, key(dst4, client, 40002, 53, 17), 61*time.Second, abi.FlowReplied)
-	putFlow(t, out, key(dst4, client, 40003, 80, 6), 31*time.Second, abi.FlowReplied|abi.FlowClosing)
-	putFlow(t, out, key(dst4, client, 40004, 80, 6), 7400*time.Second, abi.FlowReplied)
-	putFlow(t, out, key(dst4, src4, 40000, 53, 17), time.Second, 0)
-	putFlow(t, out, key(dst4, client, 99, 0, 1), time.Second, 0)
-	putFlow(t, in, key(client, dst4, 5000, 443, 6), time.Second, abi.FlowReplied)
+	putFlow(t, out, key(dst4, client, 40003, 80, 6), 31*time.Second, abi.FlowClosed)
+	putFlow(t, out, key(dst4, client, 40004, 80, 6), 7400*time.Second, abi.FlowEstablished)
+	putFlow(t, out, key(dst4, src4, 40000, 53, 17), time.Second, abi.FlowNew)
+	putFlow(t, out, key(dst4, client, 99, 0, 1), time.Second, abi.FlowNew)
+	writeFlow(t, in, key(client, dst4, 5000, 443, 6), time.Second, abi.Flow{State: uint8(abi.FlowReplied)})
 	// What they put on the wire, as an ICMP error quotes it.
 	query := to4(outside, from4(dst4.String(), frame4(17, udp(40000, 53))))[14:]
 	answer := to4(outside, from4(dst4.String(), frame4(6, tcp(443, 5000))))[14 : 14+28]
@@ -204,7 +215,7 @@ func TestFragmentsFollowThePolicy(t *testing.T) {
 
 func TestEstablishedIsNotAskedWhereTheDefaultAccepts(t *testing.T) {
 	s := newSite(t, generation(classify.Accept))
-	putFlow(t, s.openMap(t, "flows-out", 1), key(dst4, src4, 40000, 53, 17), time.Second, 0)
+	putFlow(t, s.openMap(t, "fresh-out", 2), key(dst4, src4, 40000, 53, 17), time.Second, abi.FlowNew)
 	s.check(t, "a reply", frame4(17, udp(53, 40000)), abi.ReasonDefaultAccept)
 }
 

@@ -147,11 +147,11 @@ func receivedBy(t *testing.T, name string) uint64 {
 
 func TestExplainNeedsNoTrafficAndChangesNothing(t *testing.T) {
 	s := newSite(t, strict())
-	out := s.openMap(t, "flows-out", 1)
+	out := s.openMap(t, "fresh-out", 2)
 	k := key(dst4, src4, 1, 2, 17)
-	putFlow(t, out, k, time.Second, 0)
+	putFlow(t, out, k, time.Second, abi.FlowNew)
 	var was, is abi.Flow
-	if err := out.Lookup(k, &was); err != nil {
+	if err := out.Lookup(k.FlowKey, &was); err != nil {
 		t.Fatal(err)
 	}
 	before := s.tally(t, dropID)
@@ -163,7 +163,7 @@ func TestExplainNeedsNoTrafficAndChangesNothing(t *testing.T) {
 	if delta := s.tally(t, dropID).minus(before); len(delta.Reasons)+len(delta.Rules)+len(delta.Unknown) != 0 {
 		t.Errorf("explain counted %+v", delta)
 	}
-	if err := out.Lookup(k, &is); err != nil || is != was {
+	if err := out.Lookup(k.FlowKey, &is); err != nil || is != was {
 		t.Errorf("explain changed a flow from %+v to %+v (%v)", was, is, err)
 	}
 	if _, err := s.Explain(t.Context(), "uplink", make([]byte, 13)); err == nil {

@@ -92,7 +92,7 @@ func newBench(b testing.TB, t *classify.Tables, trie []netip.Prefix, lanes ...la
 func newBenchOf(b testing.TB, keyCount uint32, t *classify.Tables, trie []netip.Prefix, lanes ...lane) *bench {
 	b.Helper()
 	s := spec(b)
-	for _, name := range []string{"flows_out", "flows_in", "interfaces", "self", "explained"} {
+	for _, name := range []string{"flows", "fresh_out", "fresh_in", "translations", "interfaces", "self", "explained"} {
 		s.Maps[name].MaxEntries = 1
 	}
 	s.Maps["bench_keys"].MaxEntries = keyCount
