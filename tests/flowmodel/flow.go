@@ -149,6 +149,9 @@ func (f *Flow) see(p Packet, fromOpener bool) {
 		f.reset = true
 		return
 	}
+	if f.reset && p.Has(packet.SYN) {
+		return
+	}
 	f.reset = false // data that goes on: the reset was forged
 	f.fin[side] = f.fin[side] || p.Has(packet.FIN)
 	switch {
@@ -167,7 +170,7 @@ func (f *Flow) see(p Packet, fromOpener bool) {
 
 // reopens says whether a packet begins a new flow on the ruins of this one.
 func (f *Flow) reopens(p Packet) bool {
-	return f.Key.Protocol == packet.TCP && f.State() == Closed && p.Flags&(packet.SYN|packet.ACK|packet.RST|packet.FIN) == packet.SYN
+	return f.Key.Protocol == packet.TCP && f.State() == Closed && p.Flags&(packet.SYN|packet.ACK|packet.RST) == packet.SYN
 }
 
 // String is one readable line.
