@@ -156,7 +156,7 @@ func (f *Flow) see(p Packet, fromOpener bool) {
 	f.fin[side] = f.fin[side] || p.Has(packet.FIN)
 	switch {
 	case f.proven || f.fin[0] || f.fin[1]: // what ends needs no proof any more
-	case !fromOpener && p.Flags&(packet.SYN|packet.ACK) == packet.SYN|packet.ACK:
+	case !fromOpener && p.Has(packet.SYN):
 		f.seq, f.asked, f.answer = p.Seq+1, true, true
 	case !fromOpener:
 		f.answer = true // a reset alone shows nothing: a host without the connection sends it to anybody

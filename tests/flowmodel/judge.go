@@ -2,6 +2,7 @@ package flowmodel
 
 import (
 	"net/netip"
+	"time"
 
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
@@ -134,6 +135,9 @@ func (v *visit) permits(f *Flow, p Packet) verdict {
 	g := v.g
 	receiver := g.workload(p.Dst)
 	if f.In == "" { // the node's own
+		if receiver != nil && v.hook.Egress {
+			return always
+		}
 		if receiver != nil {
 			return asked(receiver.Ingress, p)
 		}
@@ -156,7 +160,7 @@ func (v *visit) permits(f *Flow, p Packet) verdict {
 			worst = asked(g.Ingress, p)
 		}
 	}
-	if worst > now {
+	if worst > now || v.hook.Egress { // who is to receive it, and so answers, was asked where the answer came in
 		return worst
 	}
 	if to, ok := v.goes(p.Dst); ok && !g.mayForward(from, to) {
@@ -301,8 +305,12 @@ func (v *visit) track(inside bool, owner string) {
 		}
 		f.ask = false
 	}
-	v.touch(f)
+	was, late := f.State(), v.Now-f.Last > time.Second
 	f.see(v.p, !v.reply)
+	if f.State() == was && !late {
+		return
+	}
+	f.Last = v.Now
 	v.promote(f)
 }
 
@@ -328,7 +336,7 @@ func (v *visit) enter(from netip.AddrPort, inside bool, owner string) *Flow {
 
 // promote keeps a proven flow from being evicted, where there is room and its owner has not had its half.
 func (m *Model) promote(f *Flow) {
-	if !f.proven || f.Table == Proven || m.count(Proven) >= m.World.MaxFlows || f.Owner != "" && m.Shares[f.Owner] >= m.World.MaxFlows/2 {
+	if f.State() != Established || f.Table == Proven || m.count(Proven) >= m.World.MaxFlows || m.Shares[f.Owner] >= m.World.MaxFlows/2 {
 		return
 	}
 	f.Table = Proven

@@ -75,6 +75,8 @@ func (p Packet) Has(flags uint8) bool { return p.Protocol == packet.TCP && p.Fla
 func (p Packet) Ends() (from, to netip.AddrPort) {
 	sport, dport := p.Sport, p.Dport
 	switch {
+	case !p.HasPorts() && !p.IsEcho():
+		sport, dport = 0, 0
 	case p.IsEcho() && p.isEchoRequest():
 		sport, dport = p.ID, 0
 	case p.IsEcho():
