@@ -170,7 +170,7 @@ func (f *Flow) see(p Packet, fromOpener bool) {
 
 // reopens says whether a packet begins a new flow on the ruins of this one.
 func (f *Flow) reopens(p Packet) bool {
-	return f.Key.Protocol == packet.TCP && f.State() == Closed && p.Flags&(packet.SYN|packet.ACK|packet.RST) == packet.SYN
+	return f.Key.Protocol == packet.TCP && f.State() == Closed && p.Flags&(packet.SYN|packet.ACK) == packet.SYN
 }
 
 // String is one readable line.

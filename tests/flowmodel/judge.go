@@ -163,13 +163,16 @@ func (v *visit) permits(f *Flow, p Packet) verdict {
 	if worst > now || v.hook.Egress { // who is to receive it, and so answers, was asked where the answer came in
 		return worst
 	}
+	last := always
 	if to, ok := v.goes(p.Dst); ok && !g.mayForward(from, to) {
-		return never
+		last = never
+	} else if receiver != nil {
+		last = asked(receiver.Ingress, p)
 	}
-	if receiver != nil {
-		worst = max(worst, asked(receiver.Ingress, p))
+	if worst == now && last == never {
+		return unknown // the first one may have thought so of this packet alone
 	}
-	return worst
+	return max(worst, last)
 }
 
 // goes is the role of where a destination that is not the box's own is.

@@ -29,20 +29,21 @@ type kernelFlow struct {
 
 var tablePins = map[flowmodel.Table]string{flowmodel.Proven: pinFlows, flowmodel.FreshOut: pinFreshOut, flowmodel.FreshIn: pinFreshIn}
 
-// batch reads all of a map with one or two calls.
-func batch[K, V any](m *ebpf.Map) ([]K, []V, error) {
-	keys, values := make([]K, m.MaxEntries()), make([]V, m.MaxEntries())
+// batch reads all of a map, many entries with a call.
+func batch[K, V any](m *ebpf.Map) (keys []K, values []V, err error) {
+	const some = 512 // more than one bucket of the hash holds
+	k, v := make([]K, some), make([]V, some)
 	var cursor ebpf.MapBatchCursor
-	n, total := 0, 0
-	var err error
-	for err == nil && total < len(keys) {
-		n, err = m.BatchLookup(&cursor, keys[total:], values[total:], nil)
-		total += n
+	for {
+		n, err := m.BatchLookup(&cursor, k, v, nil)
+		keys, values = append(keys, k[:n]...), append(values, v[:n]...)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return keys, values, nil
+		}
+		if err != nil {
+			return nil, nil, err
+		}
 	}
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return nil, nil, err
-	}
-	return keys[:total], values[:total], nil
 }
 
 func (m *modelSite) read() (tables, error) {

@@ -32,7 +32,7 @@ func in(iface string) flowmodel.Hop { return flowmodel.Hop{Hook: flowmodel.Hook{
 // must sends a packet that has to leave with a reason.
 func (m *modelSite) must(t *testing.T, generation int, h flowmodel.Hop, p flowmodel.Packet, want abi.Reason) {
 	t.Helper()
-	if _, _, _, reason := m.send(t, generation, h, p, 0); reason != want {
+	if _, _, _, reason := m.send(t, generation, h, p, 0, want); reason != want {
 		t.Fatalf("%s: %s: the reason is %s, want %s", h.Hook, p, reason, want)
 	}
 }
@@ -55,7 +55,7 @@ func (m *modelSite) flood(t *testing.T, program string, h flowmodel.Hop, n int, 
 		}
 	}
 	for iface := range m.slots {
-		m.reasonOf(t, iface)
+		m.reasonOf(t, iface, abi.ReasonNone)
 	}
 }
 

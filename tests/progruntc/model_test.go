@@ -112,7 +112,8 @@ func (m *modelSite) step(t *testing.T, model *flowmodel.Model, s flowmodel.Step,
 // try runs one packet at one hook through both.
 func (m *modelSite) try(t *testing.T, model *flowmodel.Model, h flowmodel.Hop, p flowmodel.Packet, mark uint32) (flowmodel.Outcome, error) {
 	t.Helper()
-	verdict, left, after, reason := m.send(t, model.Live, h, p, mark)
+	likely := model.Clone().Run(h.Hook, h.From, p, mark, nil).Reason
+	verdict, left, after, reason := m.send(t, model.Live, h, p, mark, likely)
 	o := model.Run(h.Hook, h.From, p, mark, &flowmodel.Observed{Source: sourceOf(left), Reason: reason})
 	if !o.Allows(reason) {
 		return o, fmt.Errorf("the reason is %s, want %s %v", reason, o.Reason, o.Also)
