@@ -47,7 +47,7 @@ type step struct {
 }
 
 // generation opens the pinned live generation, with its twins.
-func (s *site) generation(t *testing.T) *pin.Generation {
+func (s *site) generation(t testing.TB) *pin.Generation {
 	t.Helper()
 	if err := s.PrepareExplain(t.Context()); err != nil {
 		t.Fatal(err)
@@ -68,7 +68,7 @@ func (s *site) generation(t *testing.T) *pin.Generation {
 	return g
 }
 
-func index(t *testing.T, name string) *netlink.LinkAttrs {
+func index(t testing.TB, name string) *netlink.LinkAttrs {
 	t.Helper()
 	l, err := netlink.LinkByName(name)
 	if err != nil {
@@ -77,7 +77,7 @@ func index(t *testing.T, name string) *netlink.LinkAttrs {
 	return l.Attrs()
 }
 
-func frameOf(t *testing.T, line string) []byte {
+func frameOf(t testing.TB, line string) []byte {
 	t.Helper()
 	spec, err := packet.Parse(line)
 	if err != nil {
@@ -91,7 +91,7 @@ func frameOf(t *testing.T, line string) []byte {
 }
 
 // program finds the program of a hook, and what its packets stand on.
-func (s *site) program(t *testing.T, g *pin.Generation, at string) (name string, device *netlink.LinkAttrs) {
+func (s *site) program(t testing.TB, g *pin.Generation, at string) (name string, device *netlink.LinkAttrs) {
 	t.Helper()
 	iface, direction, _ := strings.Cut(at, " ")
 	for _, i := range s.want.Interfaces {
@@ -104,7 +104,7 @@ func (s *site) program(t *testing.T, g *pin.Generation, at string) (name string,
 }
 
 // run sends one frame through a program and returns what it returned, and the frame as it left it.
-func run(t *testing.T, p *ebpf.Program, ctx skBuff, frame []byte) (uint32, []byte) {
+func run(t testing.TB, p *ebpf.Program, ctx skBuff, frame []byte) (uint32, []byte) {
 	t.Helper()
 	opts := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Context: ctx}
 	verdict, err := p.Run(opts)
@@ -116,7 +116,7 @@ func run(t *testing.T, p *ebpf.Program, ctx skBuff, frame []byte) (uint32, []byt
 
 // try asks the twin and then runs the live program: both must give the step's reason, one counter must count it, and
 // nothing but TTL and header checksum may change. The frame as it left is returned.
-func (s *site) try(t *testing.T, g *pin.Generation, st step) []byte {
+func (s *site) try(t testing.TB, g *pin.Generation, st step) []byte {
 	t.Helper()
 	name, device := s.program(t, g, st.at)
 	frame := st.frame

@@ -47,7 +47,7 @@ const (
 )
 
 // newSite builds the namespaces, loads want(...) and enters the gateway.
-func newSite(t *testing.T, change ...func(*tc.State)) *site {
+func newSite(t testing.TB, change ...func(*tc.State)) *site {
 	t.Helper()
 	s := &site{dir: bpfDir(t), gateway: newNamespace(t), outside: newNamespace(t), lan: newNamespace(t),
 		workload1: newNamespace(t), workload2: newNamespace(t)}
@@ -98,7 +98,7 @@ func newSite(t *testing.T, change ...func(*tc.State)) *site {
 }
 
 // addWorkload makes what control/host and an orchestrator would: the veth, the gateway's addresses, the routes.
-func (s *site) addWorkload(t *testing.T, n namespace, name, v4, v6 string) {
+func (s *site) addWorkload(t testing.TB, n namespace, name, v4, v6 string) {
 	t.Helper()
 	s.gateway.connect(t, name, n, "eth0")
 	s.gateway.address(t, name, "169.254.1.1/32", "fe80::1/64")
@@ -126,7 +126,7 @@ func bpfDir(t testing.TB) string {
 }
 
 // converge applies what Diff asks for and checks that nothing is left to do. It returns what was done.
-func (s *site) converge(t *testing.T, want tc.State) []string {
+func (s *site) converge(t testing.TB, want tc.State) []string {
 	t.Helper()
 	want.Digest = want.Generation.Digest()
 	s.want = want
@@ -271,7 +271,7 @@ func open(from, to tc.Role) func(*tc.State) {
 
 // counted are the reasons that were counted on an interface since the last call, but link control, which the kernel
 // makes when it likes.
-func (s *site) counted(t *testing.T, name string) map[abi.Reason]uint64 {
+func (s *site) counted(t testing.TB, name string) map[abi.Reason]uint64 {
 	t.Helper()
 	all, err := s.Counters(context.Background())
 	if err != nil {
