@@ -2,9 +2,11 @@ package tc
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"structs"
 
@@ -26,6 +28,9 @@ type Explanation struct {
 	Policy     int    // index into Generation.Policies() of the policy that was asked last, or -1 where none was
 	Ifindex    uint32 // of the interface, which rules may be limited to
 	RedirectTo string // interface; "": not redirected
+	// Source is what the source becomes at the uplink, Destination what the destination became at the uplink. Port 0: one that is
+	// chosen when the packet is sent, or the protocol has none. Invalid: not translated.
+	Source, Destination netip.AddrPort
 }
 
 // skBuff is the beginning of the kernel's struct __sk_buff, all in host order. What a test run may set are mark and
@@ -145,6 +150,13 @@ func runTwin(g *pin.Generation, name string, device *netlink.LinkAttrs, frame []
 	}
 	if said.Ifindex != 0 {
 		e.RedirectTo = interfaceName(int(said.Ifindex))
+	}
+	other := netip.AddrPortFrom(netip.AddrFrom16(said.NatAddr).Unmap(), binary.BigEndian.Uint16(said.NatPort[:]))
+	switch abi.ExplainedNat(said.Nat) {
+	case abi.ExplainedSource:
+		e.Source = other
+	case abi.ExplainedDestination:
+		e.Destination = other
 	}
 	return e, nil
 }

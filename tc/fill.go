@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 
 	"github.com/cilium/ebpf"
 
@@ -17,7 +18,7 @@ func (s *Subsystem) fill(m map[string]*ebpf.Map, t *classify.Tables, on *links, 
 	if err := s.written.Fill(m, t); err != nil {
 		return err
 	}
-	if err := table.Clear(m, tcMapSelf, tcMapInterfaces, tcMapWorkloads, tcMapStrict4, tcMapStrict6); err != nil {
+	if err := table.Clear(m, tcMapSelf, tcMapInterfaces, tcMapWorkloads, tcMapStrict4, tcMapStrict6, tcMapAnnounced4, tcMapAnnounced6); err != nil {
 		return err
 	}
 	if err := table.FillSelf(m[tcMapSelf], g.Self); err != nil {
@@ -31,7 +32,10 @@ func (s *Subsystem) fill(m map[string]*ebpf.Map, t *classify.Tables, on *links, 
 	if err := fillWorkloads(m[tcMapWorkloads], on, g.Workloads); err != nil {
 		return err
 	}
-	if err := fillStrict(m, g); err != nil {
+	if err := fillPrefixes(m[tcMapStrict4], m[tcMapStrict6], g.Strict); err != nil {
+		return err
+	}
+	if err := fillSNAT(m, g); err != nil {
 		return err
 	}
 	if err := m[tcMapSettings].Put(uint32(0), settings(key, g)); err != nil {
@@ -42,7 +46,8 @@ func (s *Subsystem) fill(m map[string]*ebpf.Map, t *classify.Tables, on *links, 
 
 // settings are what the programs know of a generation beside its tables. One flow owner may have half of the flow table.
 func settings(key string, g Generation) abi.GenerationSettings {
-	return abi.GenerationSettings{Epoch: epoch(key), Share: max(g.FlowSlots/2, 1)}
+	return abi.GenerationSettings{Epoch: epoch(key), Share: max(g.FlowSlots/2, 1),
+		SnatFirst: g.SNATPorts.First, SnatLast: g.SNATPorts.Last}
 }
 
 // epoch tells a generation's judgement of flows from others': it depends on all that the generation is, so that one which
@@ -66,18 +71,19 @@ func fillWorkloads(m *ebpf.Map, on *links, workloads []Workload) error {
 	return nil
 }
 
-func fillStrict(m map[string]*ebpf.Map, g Generation) error {
-	v4, v6 := splitFamilies(g.Strict)
+// fillPrefixes writes a list into the maps of its families.
+func fillPrefixes(m4, m6 *ebpf.Map, prefixes []netip.Prefix) error {
+	v4, v6 := splitFamilies(prefixes)
 	for _, p := range v4 {
 		key := abi.Prefix4Key{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As4()}
-		if err := m[tcMapStrict4].Put(key, uint32(1)); err != nil {
-			return fmt.Errorf("strict prefix %s: %w", p, err)
+		if err := m4.Put(key, uint32(1)); err != nil {
+			return fmt.Errorf("prefix %s: %w", p, err)
 		}
 	}
 	for _, p := range v6 {
 		key := abi.Prefix6Key{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As16()}
-		if err := m[tcMapStrict6].Put(key, uint32(1)); err != nil {
-			return fmt.Errorf("strict prefix %s: %w", p, err)
+		if err := m6.Put(key, uint32(1)); err != nil {
+			return fmt.Errorf("prefix %s: %w", p, err)
 		}
 	}
 	return nil

@@ -256,13 +256,15 @@ func size(spec *ebpf.CollectionSpec, t *classify.Tables, on *links, g Generation
 		return err
 	}
 	v4, v6 := splitFamilies(g.Strict)
+	announced4, announced6 := splitFamilies(g.Announced)
 	addresses := 0
 	for _, w := range g.Workloads {
 		addresses += len(w.Addresses)
 	}
 	for name, n := range map[string]int{
 		tcMapSelf: len(g.Self), tcMapInterfaces: len(on.entries), tcMapWorkloads: addresses,
-		tcMapStrict4: len(v4), tcMapStrict6: len(v6),
+		tcMapStrict4: len(v4), tcMapStrict6: len(v6), tcMapAnnounced4: len(announced4), tcMapAnnounced6: len(announced6),
+		tcMapSnatAddresses: len(g.SNATAddresses),
 	} {
 		spec.Maps[name].MaxEntries = uint32(max(n, 1))
 	}

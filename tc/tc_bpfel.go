@@ -16,6 +16,8 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	tcMapAnnounced4         = "announced4"
+	tcMapAnnounced6         = "announced6"
 	tcMapBanHits            = "ban_hits"
 	tcMapBanState           = "ban_state"
 	tcMapBans               = "bans"
@@ -51,6 +53,9 @@ const (
 	tcMapRules              = "rules"
 	tcMapSelf               = "self"
 	tcMapSettings           = "settings"
+	tcMapSnatAddresses      = "snat_addresses"
+	tcMapSnatExhausted      = "snat_exhausted"
+	tcMapSnatFragments      = "snat_fragments"
 	tcMapSrc4               = "src4"
 	tcMapSrc6               = "src6"
 	tcMapSrcUp              = "src_up"
@@ -137,6 +142,8 @@ type tcProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcMapSpecs struct {
+	Announced4     *ebpf.MapSpec `ebpf:"announced4"`
+	Announced6     *ebpf.MapSpec `ebpf:"announced6"`
 	BanHits        *ebpf.MapSpec `ebpf:"ban_hits"`
 	BanState       *ebpf.MapSpec `ebpf:"ban_state"`
 	Bans           *ebpf.MapSpec `ebpf:"bans"`
@@ -172,6 +179,9 @@ type tcMapSpecs struct {
 	Rules          *ebpf.MapSpec `ebpf:"rules"`
 	Self           *ebpf.MapSpec `ebpf:"self"`
 	Settings       *ebpf.MapSpec `ebpf:"settings"`
+	SnatAddresses  *ebpf.MapSpec `ebpf:"snat_addresses"`
+	SnatExhausted  *ebpf.MapSpec `ebpf:"snat_exhausted"`
+	SnatFragments  *ebpf.MapSpec `ebpf:"snat_fragments"`
 	Src4           *ebpf.MapSpec `ebpf:"src4"`
 	Src6           *ebpf.MapSpec `ebpf:"src6"`
 	SrcUp          *ebpf.MapSpec `ebpf:"src_up"`
@@ -216,6 +226,8 @@ func (o *tcObjects) Close() error {
 //
 // It can be passed to loadTcObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcMaps struct {
+	Announced4     *ebpf.Map `ebpf:"announced4"`
+	Announced6     *ebpf.Map `ebpf:"announced6"`
 	BanHits        *ebpf.Map `ebpf:"ban_hits"`
 	BanState       *ebpf.Map `ebpf:"ban_state"`
 	Bans           *ebpf.Map `ebpf:"bans"`
@@ -251,6 +263,9 @@ type tcMaps struct {
 	Rules          *ebpf.Map `ebpf:"rules"`
 	Self           *ebpf.Map `ebpf:"self"`
 	Settings       *ebpf.Map `ebpf:"settings"`
+	SnatAddresses  *ebpf.Map `ebpf:"snat_addresses"`
+	SnatExhausted  *ebpf.Map `ebpf:"snat_exhausted"`
+	SnatFragments  *ebpf.Map `ebpf:"snat_fragments"`
 	Src4           *ebpf.Map `ebpf:"src4"`
 	Src6           *ebpf.Map `ebpf:"src6"`
 	SrcUp          *ebpf.Map `ebpf:"src_up"`
@@ -266,6 +281,8 @@ type tcMaps struct {
 
 func (m *tcMaps) Close() error {
 	return _TcClose(
+		m.Announced4,
+		m.Announced6,
 		m.BanHits,
 		m.BanState,
 		m.Bans,
@@ -301,6 +318,9 @@ func (m *tcMaps) Close() error {
 		m.Rules,
 		m.Self,
 		m.Settings,
+		m.SnatAddresses,
+		m.SnatExhausted,
+		m.SnatFragments,
 		m.Src4,
 		m.Src6,
 		m.SrcUp,

@@ -53,6 +53,8 @@ const (
 	ingressMapRules          = "rules"
 	ingressMapSelf           = "self"
 	ingressMapSettings       = "settings"
+	ingressMapSnatExhausted  = "snat_exhausted"
+	ingressMapSnatFragments  = "snat_fragments"
 	ingressMapSockets        = "sockets"
 	ingressMapSrc4           = "src4"
 	ingressMapSrc6           = "src6"
@@ -159,6 +161,8 @@ type ingressMapSpecs struct {
 	Rules          *ebpf.MapSpec `ebpf:"rules"`
 	Self           *ebpf.MapSpec `ebpf:"self"`
 	Settings       *ebpf.MapSpec `ebpf:"settings"`
+	SnatExhausted  *ebpf.MapSpec `ebpf:"snat_exhausted"`
+	SnatFragments  *ebpf.MapSpec `ebpf:"snat_fragments"`
 	Sockets        *ebpf.MapSpec `ebpf:"sockets"`
 	Src4           *ebpf.MapSpec `ebpf:"src4"`
 	Src6           *ebpf.MapSpec `ebpf:"src6"`
@@ -241,6 +245,8 @@ type ingressMaps struct {
 	Rules          *ebpf.Map `ebpf:"rules"`
 	Self           *ebpf.Map `ebpf:"self"`
 	Settings       *ebpf.Map `ebpf:"settings"`
+	SnatExhausted  *ebpf.Map `ebpf:"snat_exhausted"`
+	SnatFragments  *ebpf.Map `ebpf:"snat_fragments"`
 	Sockets        *ebpf.Map `ebpf:"sockets"`
 	Src4           *ebpf.Map `ebpf:"src4"`
 	Src6           *ebpf.Map `ebpf:"src6"`
@@ -292,6 +298,8 @@ func (m *ingressMaps) Close() error {
 		m.Rules,
 		m.Self,
 		m.Settings,
+		m.SnatExhausted,
+		m.SnatFragments,
 		m.Sockets,
 		m.Src4,
 		m.Src6,

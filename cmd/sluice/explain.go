@@ -73,6 +73,12 @@ func (c *cli) printExplanation(e api.Explanation) error {
 		if b := h.Ban; b != nil {
 			fmt.Fprintf(c.out, "  by the ban of %s %s%s%s\n", b.Target, untilText(b.Until), prefixed(", by ", b.By), prefixed(": ", b.Why))
 		}
+		if h.Source != "" {
+			fmt.Fprintf(c.out, "  source becomes %s\n", h.Source)
+		}
+		if h.Destination != "" {
+			fmt.Fprintf(c.out, "  destination becomes %s\n", h.Destination)
+		}
 		if h.RedirectTo != "" {
 			fmt.Fprintf(c.out, "  to %s\n", h.RedirectTo)
 		}

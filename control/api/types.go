@@ -68,18 +68,21 @@ type Explanation struct {
 
 // HookAnswer is the verdict of one program.
 type HookAnswer struct {
-	Hook       string       `json:"hook"` // xdp, tcx-ingress, tcx-egress
-	Interface  string       `json:"interface"`
-	Verdict    string       `json:"verdict"` // drop, pass, redirect
-	Reason     string       `json:"reason"`
-	Text       string       `json:"text"`
-	Policy     string       `json:"policy,omitempty"`
-	Rule       string       `json:"rule,omitempty"` // policy/name
-	File       string       `json:"file,omitempty"` // where the rule stands, as stored with the revision
-	Line       int          `json:"line,omitempty"`
-	RedirectTo string       `json:"redirect_to,omitempty"`
-	Ban        *Ban         `json:"ban,omitempty"` // that dropped it
-	PassedOver []PassedOver `json:"passed_over,omitempty"`
+	Hook       string `json:"hook"` // xdp, tcx-ingress, tcx-egress
+	Interface  string `json:"interface"`
+	Verdict    string `json:"verdict"` // drop, pass, redirect
+	Reason     string `json:"reason"`
+	Text       string `json:"text"`
+	Policy     string `json:"policy,omitempty"`
+	Rule       string `json:"rule,omitempty"` // policy/name
+	File       string `json:"file,omitempty"` // where the rule stands, as stored with the revision
+	Line       int    `json:"line,omitempty"`
+	RedirectTo string `json:"redirect_to,omitempty"`
+	// Source and Destination are what SNAT makes of them. A source without a port: it gets one when it is sent.
+	Source      string       `json:"source,omitempty"`
+	Destination string       `json:"destination,omitempty"`
+	Ban         *Ban         `json:"ban,omitempty"` // that dropped it
+	PassedOver  []PassedOver `json:"passed_over,omitempty"`
 }
 
 // PassedOver is a rule that came before the one that acted, and why it did not match.

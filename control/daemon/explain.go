@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"sluice/control/api"
@@ -86,11 +87,28 @@ func (e *explainer) tc(ctx context.Context, name string, egress bool, frame []by
 	if x.RedirectTo != "" {
 		answer.Verdict = "redirect"
 	}
+	if x.Source.IsValid() {
+		answer.Source = translatedText(x.Source)
+	}
+	if x.Destination.IsValid() {
+		answer.Destination = translatedText(x.Destination)
+		if x.Policy >= int(abi.PolicyWorkloads) { // policy.ingress judged what was on the wire
+			e.seen.Dst, e.seen.DstPort = x.Destination.Addr(), x.Destination.Port()
+		}
+	}
 	e.seen.Ifindex = x.Ifindex
 	e.banned(&answer, x.Reason)
 	e.decided(&answer, x.Reason, x.Rule, x.Policy, e.d.liveDesired().TC.Generation.Policies())
 	e.out.Hooks = append(e.out.Hooks, answer)
 	return nil
+}
+
+// translatedText is an address, with its port where that is known.
+func translatedText(to netip.AddrPort) string {
+	if to.Port() == 0 {
+		return to.Addr().String()
+	}
+	return to.String()
 }
 
 // banned names the ban that the program met: the list tells what the kernel's table does not, who and why.

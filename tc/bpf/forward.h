@@ -6,6 +6,7 @@
 #include <linux/if_ether.h>
 
 #include "policy.h"
+#include "snat.h"
 
 #ifndef AF_INET
 #define AF_INET	 2
@@ -143,11 +144,34 @@ static __always_inline bool prohibited(struct __sk_buff *skb, const struct packe
 }
 
 /*
+ * Tracks what leaves, with its source translated where that leaves by an uplink. from: where it came in, or NULL. Returns
+ * REASON_NONE, or why it is dropped.
+ */
+static __always_inline enum reason track_out(struct __sk_buff *skb, struct view *v,
+					     const struct interface *from, const struct interface *out)
+{
+	__u32 flags = from ? from->flags & INTERFACE_SNAT : 0;
+	enum reason reason;
+
+	if (out->role != ROLE_UPLINK ||
+	    !(flags | (v->flow.flags & FLOW_NAT) | (v->p.flags & (PACKET_FRAGMENT | PACKET_ICMP_ERROR)))) {
+		track(skb, v);
+		return REASON_NONE;
+	}
+	reason = snat_bind(skb, v, flags, flags && from->snat ? from->snat : out->snat);
+	if (reason != REASON_NONE)
+		return reason;
+	track(skb, v);
+	return snat_send(skb, v);
+}
+
+/*
  * By the routing table to the next hop. What this cannot do is the kernel's, and then the egress hook's to judge: so
  * the mark, which excuses from that, is set only on what is redirected. A flow is tracked only once the matrix has let
  * it pass, or its replies would slip by.
  */
-static __always_inline int forward(struct __sk_buff *skb, struct view *v, enum role from)
+static __always_inline int forward(struct __sk_buff *skb, struct view *v, const struct interface *in,
+				   enum role from)
 {
 	struct bpf_fib_lookup fib = {};
 	struct interface *out;
@@ -175,7 +199,9 @@ static __always_inline int forward(struct __sk_buff *skb, struct view *v, enum r
 	skb->mark |= MARK_JUDGED;
 	v->ifindex = ifindex;
 	opened_by(v, from, v->at, true);
-	track(skb, v);
+	reason = track_out(skb, v, in, out);
+	if (reason != REASON_NONE)
+		return leave_with(v, reason);
 	if (out->flags & INTERFACE_L3)
 		return leave(v, REASON_FORWARDED, bpf_redirect(ifindex, 0));
 	return leave(v, REASON_FORWARDED, redirect_to_next_hop(&fib));

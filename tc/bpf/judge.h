@@ -195,6 +195,19 @@ static __always_inline enum reason judge_workload(struct __sk_buff *skb, struct 
 	return judge_flow(skb, v, workload_policy(in, true), SENDER);
 }
 
+/* The packet as it came, or again as it is: policy.ingress is about what is on the wire, wherever it is judged. */
+static __always_inline void swap_wire(struct view *v)
+{
+	union addr dst = v->p.dst;
+	__be16 port = v->p.dport;
+
+	v->p.dst = v->wire_dst;
+	v->p.dport = v->wire_port;
+	v->wire_dst = dst;
+	v->wire_port = port;
+	v->classified = false;
+}
+
 /*
  * From elsewhere: policy.ingress where XDP did not judge it already. XDP passes what looks like link control, wherever
  * it goes.
@@ -202,11 +215,18 @@ static __always_inline enum reason judge_workload(struct __sk_buff *skb, struct 
 static __always_inline enum reason judge_outside(struct __sk_buff *skb, struct view *v,
 						 const struct interface *in, enum role role, bool local)
 {
+	enum reason reason;
+
 	if (!v->known && is_martian(&v->p))
 		return REASON_MARTIAN_SOURCE;
 	if (!(in->flags & INTERFACE_JUDGE) && !(role == ROLE_UPLINK && v->off_link))
 		return REASON_NONE;
-	return judge_inbound(skb, v, local);
+	if (!v->translated)
+		return judge_inbound(skb, v, local);
+	swap_wire(v);
+	reason = judge_inbound(skb, v, true);
+	swap_wire(v);
+	return reason;
 }
 
 /* Ingress: judged, then into a workload, to the box, or onward. */
@@ -220,9 +240,16 @@ static __always_inline int walk_ingress(struct __sk_buff *skb, struct view *v, e
 
 	if (reason != REASON_NONE || !in)
 		return leave_with(v, reason);
+	if (role == ROLE_UPLINK && bpf_map_lookup_elem(&self, &v->p.dst)) {
+		reason = snat_receive(skb, v);
+		if (reason != REASON_NONE)
+			return leave_with(v, reason);
+	}
 	reason = prepare(skb, v, in, true);
 	if (reason != REASON_NONE)
 		return leave_with(v, reason);
+	if (v->translated && (v->p.flags & PACKET_NON_FIRST)) /* as its first fragment was */
+		v->reply = true;
 	local = bpf_map_lookup_elem(&self, &v->p.dst) || (v->p.family == 6 && is_link_local6(&v->p.dst));
 	reason = role == ROLE_WORKLOAD ? judge_workload(skb, v, in, local)
 				       : judge_outside(skb, v, in, role, local);
@@ -239,7 +266,7 @@ static __always_inline int walk_ingress(struct __sk_buff *skb, struct view *v, e
 	if (local)
 		return to_self(skb, v, role);
 	if (role == ROLE_WORKLOAD)
-		return forward(skb, v, role);
+		return forward(skb, v, in, role);
 	if (prohibited(skb, &v->p))
 		return leave_with(v, REASON_FORWARD_DENIED);
 	return leave_with(v, REASON_STACK_FORWARD); /* the egress hook of the next interface judges it */
@@ -294,7 +321,8 @@ static __always_inline enum reason judge_outbound(struct __sk_buff *skb, struct 
 static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, const struct interface *out,
 					enum role role)
 {
-	enum reason reason;
+	bool first = !v->found;
+	enum reason reason, snat;
 
 	v->related = v->p.flags & PACKET_ICMP_ERROR;
 	if (role == ROLE_WORKLOAD)
@@ -304,7 +332,11 @@ static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, c
 	if (drops(reason))
 		return refuse(v, reason);
 	opened_by(v, ROLE_NONE, 0, true);
-	track(skb, v);
+	snat = track_out(skb, v, NULL, out);
+	if (snat != REASON_NONE)
+		return leave_with(v, snat);
+	if (role == ROLE_UPLINK && first && snat_clashes(v))
+		return leave_with(v, REASON_SNAT_CLASH);
 	learn_listener(skb, &v->p);
 	return leave_with(v, reason);
 }
@@ -319,7 +351,7 @@ static __always_inline int egress_forwarded(struct __sk_buff *skb, struct view *
 	struct interface *from = bpf_map_lookup_elem(&interfaces, &from_index);
 	struct workload *owner = bpf_map_lookup_elem(&workloads, &v->p.src);
 	__u32 from_role = from ? from->role : ROLE_NONE;
-	enum reason reason = REASON_FORWARDED;
+	enum reason reason = REASON_FORWARDED, snat;
 
 	/* Interfaces that the file does not name have no ingress hook of ours. The box's own may be a masquerade. */
 	if (owner && owner->ifindex != from_index)
@@ -333,7 +365,11 @@ static __always_inline int egress_forwarded(struct __sk_buff *skb, struct view *
 	/* What leaves a tunnel for an uplink is from inside there: XDP is to let the answers in. */
 	opened_by(v, from_role, from_index,
 		  is_inside(from_role) || (role != ROLE_WORKLOAD && from_role != ROLE_UPLINK));
-	track(skb, v);
+	snat = track_out(skb, v, from, out);
+	if (snat != REASON_NONE)
+		return leave_with(v, snat);
+	if (v->nat) /* a VLAN's frame meets the hook of its parent, too, with a source that is nobody's */
+		skb->mark |= MARK_JUDGED;
 	return leave_with(v, reason);
 }
 
@@ -348,7 +384,8 @@ static __always_inline int walk_egress(struct __sk_buff *skb, struct view *v, en
 		return leave_with(v, reason);
 	if (role == ROLE_UPLINK && !(skb->mark & MARK_UNDERLAY) && is_strict(&v->p))
 		return leave_with(v, REASON_STRICT_TUNNEL);
-	if (skb->mark & MARK_JUDGED) {
+	/* With net.ipv4.fwmark_reflect the kernel's own errors bear the mark of what they are about. */
+	if ((skb->mark & MARK_JUDGED) && (from_index || !(v->p.flags & PACKET_ICMP_ERROR))) {
 		learn_listener(skb, &v->p);
 		return leave_with(v, REASON_JUDGED);
 	}

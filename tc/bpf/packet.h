@@ -53,6 +53,9 @@ volatile const __u8 matrix[ROLE_MAX][ROLE_MAX] = {};
 /* Where an entry of a flow stands. */
 enum flow_table { IN_NONE = 0, IN_FLOWS = 1, IN_FRESH_OUT = 2, IN_FRESH_IN = 3 };
 
+/* How the source of what leaves by an uplink is translated: by what its flow has, has since now, or its first fragment had. */
+enum nat { NAT_NONE = 0, NAT_KNOWN = 1, NAT_NEW = 2, NAT_FRAGMENT = 3 };
+
 /* One packet on its way through one hook. */
 struct view {
 	struct packet p;
@@ -60,15 +63,19 @@ struct view {
 	struct decision d;
 	struct flow_key key;
 	struct flow
-		flow;  /* as it was found, or is to be: but for rule and judged, which are of this packet */
-	__u64 epoch;   /* of this generation */
-	__u32 reason;  /* enum reason: why it leaves */
-	__u32 slot;    /* of the reason counters */
-	__u32 at;      /* interface of the hook */
-	__u32 hook;    /* enum hook */
-	__u32 ifindex; /* redirected to; 0: not */
-	__u8 end;      /* of the key: who sends the packet */
-	__u8 found;    /* enum flow_table */
+		flow; /* as it was found, or is to be: but for rule and judged, which are of this packet */
+	__u64 epoch;  /* of this generation */
+	union addr wire_dst; /* translated: the destination that it came with */
+	__be16 wire_port;
+	__u8 nat;	 /* enum nat */
+	bool translated; /* its destination is */
+	__u32 reason;	 /* enum reason: why it leaves */
+	__u32 slot;	 /* of the reason counters */
+	__u32 at;	 /* interface of the hook */
+	__u32 hook;	 /* enum hook */
+	__u32 ifindex;	 /* redirected to; 0: not */
+	__u8 end;	 /* of the key: who sends the packet */
+	__u8 found;	 /* enum flow_table */
 	__u8 ended; /* bits of enum flow_table: what stands there has ended, and is in the way of a new flow */
 	__u8 per_packet; /* PER_PACKET_* of the policies that were asked, */
 	__u8 last_asked; /* and of the last one */
@@ -167,6 +174,9 @@ static __always_inline int finish(struct __sk_buff *skb, const struct view *v, i
 		e->decided = v->d.reason != REASON_NONE;
 		e->ifindex = v->ifindex;
 		e->fate = fate;
+		e->nat = v->nat ? EXPLAINED_SOURCE : v->translated ? EXPLAINED_DESTINATION : EXPLAINED_NO_NAT;
+		e->nat_addr = v->nat ? v->flow.nat_addr : v->p.dst;
+		e->nat_port = v->nat ? v->flow.nat_port : v->p.dport;
 	}
 	return fate;
 }

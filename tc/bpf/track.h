@@ -179,7 +179,9 @@ static __always_inline bool enter_flow(struct view *v, __u64 now)
 		return true;
 	if (v->ended)
 		clear_way(v);
-	flow->last_ns = flow->since_ns = now;
+	flow->last_ns = now;
+	if (!(flow->flags & FLOW_NAT)) /* its translation bears the same time already */
+		flow->since_ns = now;
 	flow->epoch = v->per_packet & PER_PACKET_SEES ? 0 : v->epoch;
 	flow->at = hook_of(v);
 	flow->opener = v->end;
@@ -249,31 +251,47 @@ static __always_inline void opened_by(struct view *v, enum role role, __u32 in, 
 }
 
 /*
- * Whether an ICMP error quotes a packet of a tracked flow, of either direction. It goes to who sent that packet;
- * anything else is forged. A workload is no router (host): what it complains about was sent to itself, or it could say
- * what it likes to any party of any flow. Global: verified once.
+ * The key of the packet that an ICMP error quotes. Returns the end that sent that, to which the error goes (anything else is
+ * forged), or FLOW_UNQUOTED. Global: verified once.
  */
-__noinline int quotes_tracked_flow(struct __sk_buff *skb, const struct packet *p, bool host)
+__noinline int quoted_key(struct __sk_buff *skb, const struct packet *p, struct flow_key *key)
 {
-	const union addr *sender, *other;
-	struct flow_key key;
-	struct flow *flow;
+	const union addr *sender;
 	struct cursor c;
 	__u8 end;
 
-	if (!p || !(p->flags & PACKET_ICMP_ERROR) || p->l4 > MAX_L4_OFFSET)
-		return 0;
+	if (!p || !key || !(p->flags & PACKET_ICMP_ERROR) || p->l4 > MAX_L4_OFFSET)
+		return FLOW_UNQUOTED;
 	cursor_of(&c, skb);
 	c.pos += (p->l4 & MAX_L4_OFFSET) + sizeof(struct icmp_header);
 	if (c.pos > c.end)
+		return FLOW_UNQUOTED;
+	end = flow_quoted(&c, p, key);
+	if (end == FLOW_UNQUOTED)
+		return FLOW_UNQUOTED;
+	sender = end ? &key->addr[1] : &key->addr[0];
+	if (sender->half[0] != p->dst.half[0] || sender->half[1] != p->dst.half[1])
+		return FLOW_UNQUOTED;
+	return end;
+}
+
+/*
+ * Whether an ICMP error quotes a packet of a tracked flow, of either direction. A workload is no router (host): what it
+ * complains about was sent to itself, or it could say what it likes to any party of any flow. Global, too.
+ */
+__noinline int quotes_tracked_flow(struct __sk_buff *skb, const struct packet *p, bool host)
+{
+	const union addr *other;
+	struct flow_key key;
+	struct flow *flow;
+	__u8 end;
+
+	if (!p)
 		return 0;
-	end = flow_quoted(&c, p, &key);
+	end = quoted_key(skb, p, &key);
 	if (end == FLOW_UNQUOTED)
 		return 0;
-	sender = end ? &key.addr[1] : &key.addr[0];
 	other = end ? &key.addr[0] : &key.addr[1];
-	if (sender->half[0] != p->dst.half[0] || sender->half[1] != p->dst.half[1])
-		return 0;
 	if (host && (other->half[0] != p->src.half[0] || other->half[1] != p->src.half[1]))
 		return 0;
 	flow = flow_find(&flows, &key);

@@ -12,6 +12,7 @@ const (
 	InterfaceSnat4      = 16
 	InterfaceSnat6      = 32
 	InterfaceSnatAll    = 64
+	InterfaceSnat       = 112
 	InterfacePaced      = 128
 	MarkJudged          = 0x10000
 	MarkPaced           = 0x20000
@@ -108,6 +109,7 @@ const (
 	FreshPart           = 8
 	FreshLeast          = 4096
 	MaxFlowOwners       = 2048
+	SnatFragments       = 16384
 	WatchWindowNs       = 100000000
 	EventPorts          = 1
 	EventFragment       = 2
@@ -198,12 +200,6 @@ type Interface struct {
 	Policies uint32 // tc: n, where POLICY_WORKLOADS + 2 * (n - 1) judges what goes there and + 1 what it sends; 0: none
 }
 
-// SnatAddress is struct snat_address, 32 bytes.
-type SnatAddress struct {
-	V4 Addr
-	V6 Addr
-}
-
 // InterfaceSlot is struct interface_slot, 8 bytes.
 type InterfaceSlot struct {
 	Ifindex uint32 // 0: nobody's
@@ -217,7 +213,7 @@ type Workload struct {
 	Flags   uint32 // INTERFACE_STACK, as its interface has it
 }
 
-// Explanation is struct explanation, 24 bytes.
+// Explanation is struct explanation, 56 bytes.
 type Explanation struct {
 	Reason  uint32 // enum reason
 	Rule    uint32 // stable id; 0: none
@@ -225,7 +221,21 @@ type Explanation struct {
 	Decided uint32 // 1: policy is valid; with tc: the last one that was asked
 	Ifindex uint32 // of the redirect, 0: none
 	Fate    uint32 // XDP_* or TC_ACT_* as returned
+	Nat     uint32 // enum explained_nat: what nat_addr and nat_port are instead of
+	_       [4]byte
+	NatAddr Addr
+	NatPort [2]byte // network byte order; 0: any of the range, or of a protocol without
+	_       [6]uint8
 }
+
+// ExplainedNat is enum explained_nat.
+type ExplainedNat uint32
+
+const (
+	ExplainedNoNat       ExplainedNat = 0
+	ExplainedSource      ExplainedNat = 1
+	ExplainedDestination ExplainedNat = 2
+)
 
 // Failsafe is struct failsafe, 40 bytes.
 type Failsafe struct {
@@ -533,6 +543,35 @@ type GenerationSettings struct {
 	Share     uint32 // flows that one owner may have in flows
 	SnatFirst uint16 // ports that sources are translated to, host byte order, inclusive; 0: nothing is translated
 	SnatLast  uint16
+}
+
+// SnatAddress is struct snat_address, 32 bytes.
+type SnatAddress struct {
+	V4 Addr
+	V6 Addr
+}
+
+// SnatFragmentKey is struct snat_fragment_key, 40 bytes.
+type SnatFragmentKey struct {
+	Src Addr
+	Dst Addr
+	ID  uint64 // with family and, of IPv4, protocol: fragment_id()
+}
+
+// SnatFragment is struct snat_fragment, 24 bytes.
+type SnatFragment struct {
+	To Addr   // of what leaves its source, of what comes in its destination; zero: it stays
+	Ns uint64 // CLOCK_MONOTONIC of the first fragment
+}
+
+// SnatExhaustion is struct snat_exhaustion, 72 bytes.
+type SnatExhaustion struct {
+	Packets uint64
+	Key     FlowKey
+	Addr    Addr   // that its source was to become
+	In      uint32 // ifindex by which it came in
+	End     uint8  // of the key: who sent it
+	_       [3]uint8
 }
 
 // Hook is enum hook.

@@ -16,6 +16,7 @@
 #include "sluice/fragments.h"
 #include "sluice/log.h"
 #include "sluice/silent.h"
+#include "sluice/translate.h"
 #include "syncookie.h"
 
 /* A bit for each own address, of SELF_BITS; set by Go before loading. All set: nothing is known. */
@@ -62,8 +63,11 @@ static __always_inline bool quotes_flow(struct cursor *cursor, const struct pack
 		flow = flow_find(&fresh_out, &key);
 	if (!flow)
 		flow = flow_find(&fresh_in, &key);
-	return flow && flow->judged != REASON_FLOW_REVOKED &&
-	       (flow->opener == end) == !!(flow->flags & FLOW_INSIDE);
+	if (!flow) /* the inside sent it, by the addresses and ports of the wire */
+		flow = translated_flow(bpf_map_lookup_elem(&translations, &key));
+	else if ((flow->opener == end) != !!(flow->flags & FLOW_INSIDE))
+		return false;
+	return flow && flow->judged != REASON_FLOW_REVOKED;
 }
 
 static __always_inline enum reason system_stage(struct cursor *cursor, const struct packet *p,
@@ -75,6 +79,14 @@ static __always_inline enum reason system_stage(struct cursor *cursor, const str
 			return reason_accepts(d->reason) ? REASON_SYSTEM : d->reason;
 	}
 	return quotes_flow(cursor, p) ? REASON_ICMP_ERROR : REASON_NONE;
+}
+
+/* Whether a packet answers a flow whose source is translated: what asked is not in the flow tables by these addresses. */
+static __always_inline bool answers_translated(const struct flow_key *key)
+{
+	struct flow *flow = translated_flow(bpf_map_lookup_elem(&translations, key));
+
+	return flow && flow->judged != REASON_FLOW_REVOKED;
 }
 
 /*
@@ -92,7 +104,7 @@ static __always_inline enum reason rules_stage(struct xdp_md *ctx, const struct 
 	    flow_tracked(p)) {
 		end = flow_key(p, &key);
 		if (flow_answered(flow_find(&flows, &key), end) ||
-		    flow_answered(flow_find(&fresh_out, &key), end))
+		    flow_answered(flow_find(&fresh_out, &key), end) || answers_translated(&key))
 			return REASON_ESTABLISHED;
 	}
 	if (p->flags & PACKET_NON_FIRST)

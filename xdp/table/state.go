@@ -18,13 +18,15 @@ import (
 const (
 	RuleHits = "rule_hits"
 
-	Flows        = "flows"
-	FreshOut     = "fresh_out"
-	FreshIn      = "fresh_in"
-	Translations = "translations"
-	FlowPressure = "flow_pressure"
-	FlowShares   = "flow_shares"
-	FlowEvents   = "flow_events"
+	Flows         = "flows"
+	FreshOut      = "fresh_out"
+	FreshIn       = "fresh_in"
+	Translations  = "translations"
+	FlowPressure  = "flow_pressure"
+	SNATFragments = "snat_fragments"
+	SNATExhausted = "snat_exhausted"
+	FlowShares    = "flow_shares"
+	FlowEvents    = "flow_events"
 
 	BanState = "ban_state"
 	Bans     = "bans"
@@ -58,13 +60,15 @@ var sharedPins = map[string]struct {
 
 	RuleHits: {"rule-hits", 3},
 
-	Flows:        {"flows", 2}, // 1 was flows-out and flows-in
-	FreshOut:     {"fresh-out", 2},
-	FreshIn:      {"fresh-in", 2},
-	Translations: {"translations", 1},
-	FlowPressure: {"flow-pressure", 1},
-	FlowShares:   {"flow-shares", 1},
-	FlowEvents:   {"flow-events", 1},
+	Flows:         {"flows", 2}, // 1 was flows-out and flows-in
+	FreshOut:      {"fresh-out", 2},
+	FreshIn:       {"fresh-in", 2},
+	Translations:  {"translations", 1},
+	FlowPressure:  {"flow-pressure", 1},
+	SNATFragments: {"snat-fragments", 1},
+	SNATExhausted: {"snat-exhausted", 1},
+	FlowShares:    {"flow-shares", 1},
+	FlowEvents:    {"flow-events", 1},
 
 	BanState: {"ban-state", 1},
 	Bans:     {"bans", 1},
@@ -201,7 +205,7 @@ func Reopen(dir *pin.Dir, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, erro
 
 // notEverywhere are those that not every program uses: of one size for ever, so that their pins are never replaced, or,
 // translations, replaced together with flows.
-var notEverywhere = []string{SYNListeners, Translations, FlowPressure, FlowShares, FlowEvents}
+var notEverywhere = []string{SYNListeners, Translations, SNATFragments, SNATExhausted, FlowPressure, FlowShares, FlowEvents}
 
 // UsesShared says whether a live program works on the shared maps that are pinned now. It does not once a pin was
 // replaced by one of another size, for whatever became of the apply that did so: then XDP would read other flows than

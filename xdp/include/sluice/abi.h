@@ -79,15 +79,10 @@ struct interface {
 #define INTERFACE_FAIL_OPEN 4  /* what the XDP root does while its slot is empty */
 #define INTERFACE_STACK	    8  /* path: stack */
 #define INTERFACE_SNAT4	    16 /* what it sends out by an uplink is translated: from private IPv4 addresses, */
-#define INTERFACE_SNAT6	    32	/* from private IPv6 addresses (RFC 4193); */
-#define INTERFACE_SNAT_ALL  64	/* from any address, of the families above */
+#define INTERFACE_SNAT6	    32 /* from private IPv6 addresses (RFC 4193); */
+#define INTERFACE_SNAT_ALL  64 /* from any address, of the families above */
+#define INTERFACE_SNAT	    (INTERFACE_SNAT4 | INTERFACE_SNAT6 | INTERFACE_SNAT_ALL)
 #define INTERFACE_PACED	    128 /* bandwidth.egress */
-
-/* What sources are translated to, by family; zero: no address of that family. */
-struct snat_address {
-	union addr v4;
-	union addr v6;
-};
 
 /* The same slot where an index finds it: see slot_of(). Written as one word. */
 struct interface_slot {
@@ -112,7 +107,12 @@ struct explanation {
 	__u32 decided; /* 1: policy is valid; with tc: the last one that was asked */
 	__u32 ifindex; /* of the redirect, 0: none */
 	__u32 fate;    /* XDP_* or TC_ACT_* as returned */
+	__u32 nat;     /* enum explained_nat: what nat_addr and nat_port are instead of */
+	union addr nat_addr;
+	__be16 nat_port; /* 0: any of the range, or of a protocol without */
+	__u8 pad[6];
 };
+enum explained_nat { EXPLAINED_NO_NAT = 0, EXPLAINED_SOURCE = 1, EXPLAINED_DESTINATION = 2 };
 
 /*
  * skb->mark: bits 0-15 belong to the operator. Bit 16: our tcx ingress judged the packet, the forwarding matrix
@@ -172,4 +172,5 @@ struct ban_hit {
 #include "abi_classify.h"
 #include "abi_actions.h"
 #include "abi_flow.h"
+#include "abi_snat.h"
 #include "abi_watch.h"

@@ -62,6 +62,21 @@ struct {
 	__type(value, struct translation);
 } translations SEC(".maps");
 
+/* First fragments of what is translated. LRU: who sends many of them forgets others'. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, SNAT_FRAGMENTS);
+	__type(key, struct snat_fragment_key);
+	__type(value, struct snat_fragment);
+} snat_fragments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct snat_exhaustion);
+} snat_exhausted SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
