@@ -147,7 +147,7 @@ func (v *visit) begin(o *Outcome, iface, uplink string, observed *Observed, trac
 // candidates are the ports that a source may get: any of the range, or where the protocol knows none its own.
 func (v *visit) candidates(from netip.AddrPort) []uint16 {
 	asker := v.p.IsEcho() && v.p.isEchoRequest()
-	if v.p.Protocol != packet.TCP && v.p.Protocol != packet.UDP && !asker {
+	if v.p.Protocol != packet.TCP && v.p.Protocol != packet.UDP && v.p.Protocol != packet.UDPLite && !asker {
 		return []uint16{from.Port()}
 	}
 	var all []uint16
