@@ -31,6 +31,7 @@ type Wire struct {
 	Inner Key
 	Birth int            // of the flow
 	End   netip.AddrPort // who opened it
+	Made  time.Duration
 }
 
 // datagram is what fragments have in common.
@@ -81,10 +82,13 @@ type Observed struct {
 	Reason abi.Reason
 }
 
+// grace is for how long a translation without its flow, or one that was made just now, may be nobody's to take.
+const grace = 2 * time.Second
+
 // Pass lets time pass, by d or a little more: never so that a flow is within a second of its end, where a program that writes
 // the time once a second may say either.
 func (m *Model) Pass(d time.Duration) time.Duration {
-	const blur = 1500 * time.Millisecond
+	const blur = grace + 1500*time.Millisecond
 	for again := true; again; {
 		again = false
 		for _, f := range m.Flows {

@@ -162,7 +162,7 @@ func (m *Model) Leaks(h Hop, o Outcome) bool {
 	if h.Egress {
 		by = h.Interface
 	}
-	if o.Drops() || g.Interfaces[by].Role != abi.RoleUplink || !g.translates(h.entry(), o.Left.Src) {
+	if o.Drops() || g.Interfaces[by].Role != abi.RoleUplink || g.Self[o.Left.Src] || !g.translates(h.entry(), o.Left.Src) {
 		return false
 	}
 	p := o.Left

@@ -75,7 +75,7 @@ func (v *visit) outward(o *Outcome, iface, uplink string, observed *Observed) {
 		v.leavesAsItIs(part, needs)
 	case v.p.Part == LaterFragment:
 		v.laterOutward(o, part, observed)
-	case !v.tracked || v.flow == nil && v.p.Has(packet.RST):
+	case !v.tracked || v.flow == nil && v.p.Has(packet.RST) || v.p.IsEcho() && !v.p.isEchoRequest():
 		v.drop(o, abi.ReasonSnatUntracked)
 	default:
 		v.begin(o, iface, uplink, observed, track, part)
@@ -140,7 +140,7 @@ func (v *visit) begin(o *Outcome, iface, uplink string, observed *Observed, trac
 	track()
 	f := v.flow
 	f.NAT = netip.AddrPortFrom(address, uint16(port))
-	v.Wires[wireKey(f)] = &Wire{Inner: f.Key, Birth: f.Birth, End: f.Opener}
+	v.Wires[wireKey(f)] = &Wire{Inner: f.Key, Birth: f.Birth, End: f.Opener, Made: v.Now}
 	v.rewriteSource(part)
 }
 
@@ -170,7 +170,7 @@ func (v *visit) choose(candidates []uint16, seen func(uint16) Key, observed *Obs
 		mine := f != nil && (f.Inside || f.proven)
 		switch {
 		case mine: // the node's own, or one that the outside opened and proved
-		case f != nil:
+		case f != nil, v.Wires[k] != nil && v.Now-v.Wires[k].Made < 2*grace:
 			doubtful = int(c)
 		default:
 			free = int(c)

@@ -258,7 +258,7 @@ func (v *visit) egressForwarded(reason abi.Reason, mark uint32, observed *Observ
 		if v.outward(&o, v.from, v.hook.Interface, observed); o.Drops() {
 			return o
 		}
-		if v.p.Src != v.came.Src {
+		if v.p.Src != v.came.Src && !v.p.IsError() {
 			o.Mark |= abi.MarkJudged // another hook on its way would take it for the box's own
 		}
 	} else {

@@ -215,17 +215,47 @@ func (m *modelSite) text(f kernelFlow) string {
 }
 
 // age lets time pass: the clock cannot be moved, but what it is compared with can.
-func (m *modelSite) age(d time.Duration) error {
+func (m *modelSite) age(had births, d time.Duration) error {
 	for _, name := range tablePins {
-		keys, values, err := batch[abi.FlowKey, abi.Flow](m.maps[name])
-		if err != nil {
+		if err := rewrite(m.maps[name], func(f *abi.Flow) {
+			f.LastNs -= uint64(d)
+			f.SinceNs = earlier(f.SinceNs, d)
+		}); err != nil {
 			return err
 		}
-		for i, k := range keys {
-			values[i].LastNs -= uint64(d)
-			if err := m.maps[name].Update(k, &values[i], ebpf.UpdateExist); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-				return err
-			}
+	}
+	for k, b := range had {
+		b.since = earlier(b.since, d)
+		had[k] = b
+	}
+	return errors.Join(
+		rewrite(m.maps[pinTranslations], func(tr *abi.Translation) { tr.SinceNs = earlier(tr.SinceNs, d) }),
+		age[abi.SnatFragmentKey](m.maps[pinFragments], d))
+}
+
+// earlier leaves a time alone that would come before the machine started: it is long ago as it is.
+func earlier(ns uint64, d time.Duration) uint64 {
+	if ns <= uint64(d) {
+		return ns
+	}
+	return ns - uint64(d)
+}
+
+func rewrite[V any](m *ebpf.Map, change func(*V)) error { return rewriteKeys[abi.FlowKey](m, change) }
+
+func age[K any](m *ebpf.Map, d time.Duration) error {
+	return rewriteKeys[K](m, func(f *abi.SnatFragment) { f.Ns -= uint64(d) })
+}
+
+func rewriteKeys[K, V any](m *ebpf.Map, change func(*V)) error {
+	keys, values, err := batch[K, V](m)
+	if err != nil {
+		return err
+	}
+	for i, k := range keys {
+		change(&values[i])
+		if err := m.Update(k, &values[i], ebpf.UpdateExist); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
 		}
 	}
 	return nil

@@ -37,6 +37,7 @@ const (
 	pinFreshOut     = "fresh-out-v2"
 	pinFreshIn      = "fresh-in-v2"
 	pinTranslations = "translations-v1"
+	pinFragments    = "snat-fragments-v1"
 	pinShares       = "flow-shares-v1"
 	pinReasons      = "tc-reasons-v1"
 )
@@ -52,7 +53,7 @@ func newModelSite(t *testing.T) *modelSite {
 	for _, state := range states[1:] {
 		m.generations = append(m.generations, m.beside(t, state))
 	}
-	for _, name := range []string{pinFlows, pinFreshOut, pinFreshIn, pinTranslations, pinShares, pinReasons} {
+	for _, name := range []string{pinFlows, pinFreshOut, pinFreshIn, pinTranslations, pinFragments, pinShares, pinReasons} {
 		opened, err := ebpf.LoadPinnedMap(filepath.Join(m.dir, "maps", name), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -191,7 +192,7 @@ func (m *modelSite) count(t *testing.T, iface string, r abi.Reason) (n uint64) {
 
 // clear empties the tables.
 func (m *modelSite) clear() error {
-	for _, name := range []string{pinFlows, pinFreshOut, pinFreshIn, pinTranslations, pinShares} {
+	for _, name := range []string{pinFlows, pinFreshOut, pinFreshIn, pinTranslations, pinFragments, pinShares} {
 		keys, err := rawKeys(m.maps[name])
 		if err != nil {
 			return err

@@ -70,7 +70,7 @@ func (m *modelSite) play(t *testing.T, steps []flowmodel.Step, packets *int) err
 	}
 	model, had, known := flowmodel.NewModel(m.world), births{}, epochs{}
 	for i, s := range steps {
-		if err := m.step(t, model, s, packets); err != nil {
+		if err := m.step(t, model, had, s, packets); err != nil {
 			return fmt.Errorf("step %d: %s: %w", i+1, s, err)
 		}
 		if err := m.compare(model, had, known); err != nil {
@@ -80,11 +80,11 @@ func (m *modelSite) play(t *testing.T, steps []flowmodel.Step, packets *int) err
 	return nil
 }
 
-func (m *modelSite) step(t *testing.T, model *flowmodel.Model, s flowmodel.Step, packets *int) error {
+func (m *modelSite) step(t *testing.T, model *flowmodel.Model, had births, s flowmodel.Step, packets *int) error {
 	t.Helper()
 	switch {
 	case s.Pass != 0:
-		return m.age(model.Pass(s.Pass))
+		return m.age(had, model.Pass(s.Pass))
 	case s.Switch != 0:
 		model.Switch(s.Switch - 1)
 		return nil
