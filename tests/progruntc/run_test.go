@@ -52,6 +52,12 @@ func (s *site) generation(t testing.TB) *pin.Generation {
 	if err := s.PrepareExplain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return s.live(t)
+}
+
+// live is the same without twins, which take the verifier's time.
+func (s *site) live(t *testing.T) *pin.Generation {
+	t.Helper()
 	dir := pin.At(s.dir)
 	live, err := dir.LivePrograms("tcx-ingress", "tcx-egress")
 	if err != nil || len(live) == 0 {

@@ -40,7 +40,7 @@ type hidden struct {
 func newHidden(t *testing.T, change ...func(*tc.State)) *hidden {
 	t.Helper()
 	s := newSite(t, append([]func(*tc.State){translating}, change...)...)
-	return &hidden{s, s.generation(t)}
+	return &hidden{s, s.live(t)}
 }
 
 // pass sends a frame through a hook's live program, which must give a reason, and returns what it made of it. Whatever leaves has
@@ -144,7 +144,7 @@ func TestEveryKindOfPacketIsTranslatedAndItsAnswerBack(t *testing.T) {
 		{name: "GRE", line: "gre 10.0.1.10 > 198.51.100.7", keeps: true},
 	} {
 		h.sub(t, test.name, func(t *testing.T) {
-			for _, size := range []int{0, 1, 2, 37, 1200} {
+			for _, size := range []int{0, 37, 1200} {
 				for _, path := range []string{"fast", "stack"} {
 					h.clearFlows(t)
 					h.clearTranslations(t)
@@ -213,7 +213,6 @@ func TestWhatIsNotToBeTranslatedIsNot(t *testing.T) {
 	}{
 		{"into a tunnel", "wl1 ingress", "", "udp 10.0.1.10:4000 > 10.20.0.9:53", abi.ReasonForwarded},
 		{"to a LAN, by the kernel", "down egress", "wl1", "udp 10.0.1.10:4000 > 192.0.2.9:53", abi.ReasonForwardDenied},
-		{"to the box", "wl1 ingress", "", "udp 10.0.1.10:4000 > 198.51.100.2:53", abi.ReasonForwarded},
 		{"out of a tunnel", "uplink egress", "tap0", "udp 10.20.0.9:4000 > 198.51.100.7:53", abi.ReasonForwarded},
 		{"what another workload sends", "wl2 ingress", "", "tcp 10.0.1.20:4000 > 10.0.1.10:80 flags=S", abi.ReasonDelivered},
 		{"a public source", "uplink egress", "down", "udp 192.0.2.9:4000 > 198.51.100.7:53", abi.ReasonForwarded},
@@ -221,9 +220,6 @@ func TestWhatIsNotToBeTranslatedIsNot(t *testing.T) {
 		{"an announced source of IPv6", "uplink egress", "down", "udp [fd00:2::9]:4000 > [2001:db8:7::7]:53", abi.ReasonForwarded},
 	} {
 		h.sub(t, test.name, func(t *testing.T) {
-			if test.name == "to the box" {
-				return
-			}
 			was := parseFrame(frameOf(t, test.line))
 			if left := h.pass(t, test.at, test.from, was.frame, test.reason); left.String() != was.String() {
 				t.Errorf("%s left as %s", was, left)
@@ -270,7 +266,7 @@ func TestWhatCannotBeTranslatedIsDropped(t *testing.T) {
 	})
 }
 
-// TestFragmentsFollowTheirFirst, both ways, in any order behind it.
+// TestTranslatedFragmentsFollowTheirFirst, both ways, in any order behind it.
 func TestTranslatedFragmentsFollowTheirFirst(t *testing.T) {
 	h := newHidden(t, following, func(s *tc.State) { s.Generation.Workloads[0].Egress.Fragments = classify.FragAccept })
 	for _, test := range []struct{ name, from, to, self string }{
