@@ -22,6 +22,7 @@ type visit struct {
 	tracked bool
 	flow    *Flow // that it belongs to, alive
 	reply   bool  // its sender did not open the flow
+	follows bool  // a later fragment of a datagram that was translated back
 	related bool  // an ICMP error about a flow
 	cached  bool  // the policies of this hook have judged the flow already
 	once    bool  // no policy that was asked looks at more than the flow
@@ -47,6 +48,7 @@ func (m *Model) keyAt(h Hook, p Packet) (Key, bool) {
 func (v *visit) look() abi.Reason {
 	v.once = true
 	v.key, v.tracked = v.keyAt(v.hook, v.p)
+	v.reply = v.follows
 	v.related = v.quotesFlow() != nil
 	if !v.tracked {
 		return abi.ReasonNone

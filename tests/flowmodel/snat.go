@@ -25,7 +25,7 @@ func (v *visit) translateBack() {
 	part := datagram{v.p.Src, v.p.Dst, v.p.Protocol, v.p.Datagram}
 	if v.p.Part == LaterFragment {
 		if f, ok := v.parts[part]; ok && f.to.IsValid() {
-			v.p.Dst = f.to
+			v.p.Dst, v.follows = f.to, true
 		}
 		return
 	}
@@ -35,8 +35,8 @@ func (v *visit) translateBack() {
 	}
 	w := v.wire(k)
 	_, to := v.p.Ends()
-	if w == nil || v.Flows[w.Inner].NAT != to {
-		return
+	if w == nil || v.Flows[w.Inner].NAT != to || v.Flows[w.Inner].reopens(v.p) {
+		return // a new session of the outside's is not what the translation was made for
 	}
 	v.p = v.p.withDestination(w.End)
 	if v.p.Part == FirstFragment {
@@ -70,11 +70,11 @@ func (v *visit) outward(o *Outcome, iface, uplink string, observed *Observed) {
 		} else {
 			v.quoteOutward()
 		}
+	case v.p.Part == LaterFragment:
+		v.laterOutward(o, part, needs, observed)
 	case !needs:
 		track()
 		v.leavesAsItIs(part, needs)
-	case v.p.Part == LaterFragment:
-		v.laterOutward(o, part, observed)
 	case !v.tracked || v.flow == nil && v.p.Has(packet.RST) || v.p.IsEcho() && !v.p.isEchoRequest():
 		v.drop(o, abi.ReasonSnatUntracked)
 	default:
@@ -101,8 +101,11 @@ func (v *visit) rewriteSource(part datagram) {
 }
 
 // laterOutward follows the first fragment.
-func (v *visit) laterOutward(o *Outcome, part datagram, observed *Observed) {
+func (v *visit) laterOutward(o *Outcome, part datagram, needs bool, observed *Observed) {
 	f, ok := v.parts[part]
+	if !ok && !needs {
+		return
+	}
 	if !ok || f.old && observed != nil && observed.Reason == abi.ReasonSnatFragment {
 		v.drop(o, abi.ReasonSnatFragment)
 		return
@@ -119,9 +122,13 @@ func (v *visit) begin(o *Outcome, iface, uplink string, observed *Observed, trac
 		v.drop(o, abi.ReasonSnatNoAddress)
 		return
 	}
-	if v.flow != nil && observed != nil && drops(observed.Reason) {
-		// It began before it was to be translated: to end it is as right as to translate it from now on.
-		o.Also = []abi.Reason{observed.Reason}
+	if v.p.Has(packet.RST) {
+		v.drop(o, abi.ReasonSnatUntracked)
+		return
+	}
+	if v.flow != nil { // it began before it was to be translated: now it is another
+		v.once = v.once && (!v.cached || v.flow.Epoch != 0)
+		v.flow, v.cached = nil, false
 	}
 	from, to := v.p.Ends()
 	candidates := v.candidates(from)
@@ -131,10 +138,6 @@ func (v *visit) begin(o *Outcome, iface, uplink string, observed *Observed, trac
 	o.Fault = fault
 	if port < 0 {
 		v.drop(o, abi.ReasonSnatExhausted)
-		return
-	}
-	if v.flow != nil && o.Also != nil {
-		v.drop(o, observed.Reason)
 		return
 	}
 	track()

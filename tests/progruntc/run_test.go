@@ -56,7 +56,7 @@ func (s *site) generation(t testing.TB) *pin.Generation {
 }
 
 // live is the same without twins, which take the verifier's time.
-func (s *site) live(t *testing.T) *pin.Generation {
+func (s *site) live(t testing.TB) *pin.Generation {
 	t.Helper()
 	dir := pin.At(s.dir)
 	live, err := dir.LivePrograms("tcx-ingress", "tcx-egress")
