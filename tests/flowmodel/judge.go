@@ -49,7 +49,8 @@ func (v *visit) look() abi.Reason {
 	v.once = true
 	v.key, v.tracked = v.keyAt(v.hook, v.p)
 	v.reply = v.follows
-	v.related = v.quotesFlow() != nil
+	quoted := v.quotesFlow()
+	v.related = quoted != nil && !quoted.Revoked()
 	if !v.tracked {
 		return abi.ReasonNone
 	}
@@ -277,10 +278,7 @@ func (v *visit) quotesFlow() *Flow {
 	if v.role == abi.RoleWorkload && !v.hook.Egress && v.p.Quote.Dst != v.p.Src {
 		return nil
 	}
-	if f := v.Find(k); f != nil && !f.Revoked() {
-		return f
-	}
-	return nil
+	return v.Find(k)
 }
 
 // answersFailsafe says whether management: lets the packet in that this one answers.

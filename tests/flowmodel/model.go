@@ -43,8 +43,8 @@ type datagram struct {
 
 // fate is what the first fragment met: another address, or none.
 type fate struct {
-	to  netip.Addr // invalid: it was left as it is
-	old bool       // time has passed: the table may have forgotten it
+	to netip.Addr // invalid: it was left as it is
+	at time.Duration
 }
 
 // NewModel starts with empty tables.
@@ -85,25 +85,38 @@ type Observed struct {
 // grace is for how long a translation without its flow, or one that was made just now, may be nobody's to take.
 const grace = 2 * time.Second
 
+// fragmentTime is for how long later fragments follow their first.
+const fragmentTime = 30 * time.Second
+
 // Pass lets time pass, by d or a little more: never so that a flow is within a second of its end, where a program that writes
 // the time once a second may say either.
 func (m *Model) Pass(d time.Duration) time.Duration {
 	const blur = grace + 1500*time.Millisecond
 	for again := true; again; {
 		again = false
-		for _, f := range m.Flows {
-			if away := m.Now + d - f.Last - f.Timeout(); away > -blur && away < blur {
-				d += 2 * blur
+		near := func(end time.Duration) {
+			if away := m.Now + d - end; away > -blur && away < blur {
 				again = true
 			}
 		}
+		for _, f := range m.Flows {
+			near(f.Last + f.Timeout())
+		}
+		for _, f := range m.parts {
+			near(f.at + fragmentTime)
+		}
+		if again {
+			d += 2 * blur
+		}
 	}
 	m.Now += d
-	for k, f := range m.parts {
-		f.old = true
-		m.parts[k] = f
-	}
 	return d
+}
+
+// part is what the first fragment of a datagram met, where it is known.
+func (m *Model) part(d datagram) (fate, bool) {
+	f, ok := m.parts[d]
+	return f, ok && m.Now-f.at <= fragmentTime
 }
 
 // Switch makes another generation live.

@@ -24,7 +24,7 @@ func (v *visit) translateBack() {
 	}
 	part := datagram{v.p.Src, v.p.Dst, v.p.Protocol, v.p.Datagram}
 	if v.p.Part == LaterFragment {
-		if f, ok := v.parts[part]; ok && f.to.IsValid() {
+		if f, ok := v.part(part); ok && f.to.IsValid() {
 			v.p.Dst, v.follows = f.to, true
 		}
 		return
@@ -40,7 +40,7 @@ func (v *visit) translateBack() {
 	}
 	v.p = v.p.withDestination(w.End)
 	if v.p.Part == FirstFragment {
-		v.parts[part] = fate{to: w.End.Addr()}
+		v.parts[part] = fate{w.End.Addr(), v.Now}
 	}
 }
 
@@ -71,7 +71,7 @@ func (v *visit) outward(o *Outcome, iface, uplink string, observed *Observed) {
 			v.quoteOutward()
 		}
 	case v.p.Part == LaterFragment:
-		v.laterOutward(o, part, needs, observed)
+		v.laterOutward(o, part, needs)
 	case !needs:
 		track()
 		v.leavesAsItIs(part, needs)
@@ -89,24 +89,24 @@ func (v *visit) drop(o *Outcome, reason abi.Reason) { o.Reason, o.To = reason, "
 
 func (v *visit) leavesAsItIs(part datagram, needs bool) {
 	if needs && v.p.Part == FirstFragment {
-		v.parts[part] = fate{}
+		v.parts[part] = fate{at: v.Now}
 	}
 }
 
 func (v *visit) rewriteSource(part datagram) {
 	if v.p.Part == FirstFragment {
-		v.parts[part] = fate{to: v.flow.NAT.Addr()}
+		v.parts[part] = fate{v.flow.NAT.Addr(), v.Now}
 	}
 	v.p = v.p.withSource(v.flow.NAT)
 }
 
 // laterOutward follows the first fragment.
-func (v *visit) laterOutward(o *Outcome, part datagram, needs bool, observed *Observed) {
-	f, ok := v.parts[part]
+func (v *visit) laterOutward(o *Outcome, part datagram, needs bool) {
+	f, ok := v.part(part)
 	if !ok && !needs {
 		return
 	}
-	if !ok || f.old && observed != nil && observed.Reason == abi.ReasonSnatFragment {
+	if !ok {
 		v.drop(o, abi.ReasonSnatFragment)
 		return
 	}
