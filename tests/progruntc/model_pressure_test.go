@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sync/errgroup"
 
 	"sluice/tests/flowmodel"
 	"sluice/xdp/abi"
@@ -85,125 +86,105 @@ func (m *modelSite) sizes(t *testing.T) map[flowmodel.Table]int {
 	return n
 }
 
-// TestFlowsUnderPressure: the stated rule. Who is not proven competes with his like, who is proven stays, and nobody has more
-// than half.
-func TestFlowsUnderPressure(t *testing.T) {
-	m := newModelSite(t)
-	m.sub(t, "a flood takes nothing from proven flows, nor from the other side's", func(t *testing.T) {
-		if err := m.clear(); err != nil {
-			t.Fatal(err)
-		}
-		for i := range 8 {
-			from, to := ends(w1v4, 4000+i, client4, 80)
-			m.session(t, in("wl1"), in("uplink"), from, to, abi.ReasonForwarded, abi.ReasonDelivered)
-			from, to = ends(client4, 6000+i, w1v4, 80)
-			m.session(t, in("uplink"), in("wl1"), from, to, abi.ReasonDelivered, abi.ReasonForwarded)
-			from, to = ends(w1v4, 7000+i, client4, 53)
-			m.must(t, withoutSNAT, in("wl1"), datagram(from, to), abi.ReasonForwarded) // not answered
-		}
-		to := netip.MustParseAddrPort(w1v4 + ":80")
-		m.flood(t, "uplink_ingress", in("uplink"), 3*abi.FreshLeast, func(i int) flowmodel.Packet {
-			from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)}), uint16(i))
-			return segment(from, to, packet.SYN, 1, 0)
-		})
-		if n := m.sizes(t); n[flowmodel.Proven] != 16 || n[flowmodel.FreshOut] != 8 || n[flowmodel.FreshIn] < abi.FreshLeast/2 {
-			t.Errorf("after the outside's flood: %v", n)
-		}
-		from := netip.MustParseAddr(w1v4)
-		m.flood(t, "workload_ingress", in("wl1"), 3*abi.FreshLeast, func(i int) flowmodel.Packet {
-			to := netip.AddrFrom4([4]byte{198, 51, 100, byte(i >> 8)})
-			return datagram(netip.AddrPortFrom(from, uint16(20000+i%256)), netip.AddrPortFrom(to, 99))
-		})
-		if n := m.sizes(t); n[flowmodel.Proven] != 16 || n[flowmodel.FreshIn] < abi.FreshLeast/2 {
-			t.Errorf("after the workload's flood: %v", n)
-		}
-		for i := range 8 {
-			from, to := ends(w1v4, 4000+i, client4, 80)
-			m.must(t, withoutSNAT, in("uplink"), segment(to, from, packet.ACK, 5001, 1001), abi.ReasonDelivered)
-			from, to = ends(client4, 6000+i, w1v4, 80)
-			m.must(t, withoutSNAT, in("wl1"), segment(to, from, packet.ACK, 5001, 1001), abi.ReasonForwarded)
-		}
+// aFloodTakesNothing from proven flows, nor from the other side's: the stated rule.
+func (m *modelSite) aFloodTakesNothing(t *testing.T) {
+	for i := range 8 {
+		from, to := ends(w1v4, 4000+i, client4, 80)
+		m.session(t, in("wl1"), in("uplink"), from, to, abi.ReasonForwarded, abi.ReasonDelivered)
+		from, to = ends(client4, 6000+i, w1v4, 80)
+		m.session(t, in("uplink"), in("wl1"), from, to, abi.ReasonDelivered, abi.ReasonForwarded)
+		from, to = ends(w1v4, 7000+i, client4, 53)
+		m.must(t, withoutSNAT, in("wl1"), datagram(from, to), abi.ReasonForwarded) // not answered
+	}
+	to := netip.MustParseAddrPort(w1v4 + ":80")
+	m.flood(t, "uplink_ingress", in("uplink"), 3*abi.FreshLeast, func(i int) flowmodel.Packet {
+		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)}), uint16(i))
+		return segment(from, to, packet.SYN, 1, 0)
 	})
-	m.sub(t, "one owner has half of the table at most, and a full one takes nobody", func(t *testing.T) {
-		if err := m.clear(); err != nil {
-			t.Fatal(err)
-		}
-		for i := range modelFlows {
-			from, to := ends(w1v4, 4000+i, client4, 80)
-			m.session(t, in("wl1"), in("uplink"), from, to, abi.ReasonForwarded, abi.ReasonDelivered)
-			want := flowmodel.Proven
-			if i >= modelFlows/2 {
-				want = flowmodel.FreshOut
-			}
-			if got := m.tableOf(t, packet.TCP, from, to); got != want {
-				t.Fatalf("session %d of workload one is in %s, want %s", i+1, got, want)
-			}
-		}
-		for i := range modelFlows {
-			from, to := ends(w2v4, 4000+i, client4, 80)
-			m.session(t, in("wl2"), in("uplink"), from, to, abi.ReasonForwarded, abi.ReasonDelivered)
-		}
-		if n := m.sizes(t); n[flowmodel.Proven] != modelFlows || n[flowmodel.FreshOut] != modelFlows {
-			t.Errorf("in the end: %v", n)
-		}
+	if n := m.sizes(t); n[flowmodel.Proven] != 16 || n[flowmodel.FreshOut] != 8 || n[flowmodel.FreshIn] < abi.FreshLeast/2 {
+		t.Errorf("after the outside's flood: %v", n)
+	}
+	from := netip.MustParseAddr(w1v4)
+	m.flood(t, "workload_ingress", in("wl1"), 3*abi.FreshLeast, func(i int) flowmodel.Packet {
+		to := netip.AddrFrom4([4]byte{198, 51, 100, byte(i >> 8)})
+		return datagram(netip.AddrPortFrom(from, uint16(20000+i%256)), netip.AddrPortFrom(to, 99))
 	})
+	if n := m.sizes(t); n[flowmodel.Proven] != 16 || n[flowmodel.FreshIn] < abi.FreshLeast/2 {
+		t.Errorf("after the workload's flood: %v", n)
+	}
+	for i := range 8 {
+		from, to := ends(w1v4, 4000+i, client4, 80)
+		m.must(t, withoutSNAT, in("uplink"), segment(to, from, packet.ACK, 5001, 1001), abi.ReasonDelivered)
+		from, to = ends(client4, 6000+i, w1v4, 80)
+		m.must(t, withoutSNAT, in("wl1"), segment(to, from, packet.ACK, 5001, 1001), abi.ReasonForwarded)
+	}
 }
 
-// TestNoTwoFlowsShareATranslation: two workloads ask for the same few ports on all CPUs at once.
-func TestNoTwoFlowsShareATranslation(t *testing.T) {
-	m := newModelSite(t)
-	if err := m.clear(); err != nil {
+// oneOwnerHasHalf of the proven flows at most, and where there is no room sessions work without being proven.
+func (m *modelSite) oneOwnerHasHalf(t *testing.T) {
+	for i := range modelFlows {
+		from, to := ends(w1v4, 4000+i, client4, 80)
+		m.session(t, in("wl1"), in("uplink"), from, to, abi.ReasonForwarded, abi.ReasonDelivered)
+		want := flowmodel.Proven
+		if i >= modelFlows/2 {
+			want = flowmodel.FreshOut
+		}
+		if got := m.tableOf(t, packet.TCP, from, to); got != want {
+			t.Fatalf("session %d of workload one is in %s, want %s", i+1, got, want)
+		}
+	}
+	for i := range modelFlows {
+		from, to := ends(w2v4, 4000+i, client4, 80)
+		m.session(t, in("wl2"), in("uplink"), from, to, abi.ReasonForwarded, abi.ReasonDelivered)
+	}
+	if n := m.sizes(t); n[flowmodel.Proven] != modelFlows || n[flowmodel.FreshOut] != modelFlows {
+		t.Errorf("in the end: %v", n)
+	}
+}
+
+// wires notes which flow left as what, from many threads at once.
+type wires struct {
+	sync.Mutex
+	owner, seen     map[string]string
+	sent, exhausted int
+}
+
+func (w *wires) note(t *testing.T, flow string, to netip.AddrPort, left netip.AddrPort, dropped bool) {
+	w.Lock()
+	defer w.Unlock()
+	w.sent++
+	if dropped {
+		w.exhausted++
+		return
+	}
+	wire := left.String() + " > " + to.String()
+	if left.Addr().String() != self4 || left.Port() < 2000 || left.Port() > 2003 {
+		t.Errorf("%s left from %s", flow, left)
+	}
+	if other, ok := w.owner[wire]; ok && other != flow {
+		t.Errorf("%s and %s both left as %s", other, flow, wire)
+	}
+	if other, ok := w.seen[flow]; ok && other != wire {
+		t.Errorf("%s left as %s and as %s", flow, other, wire)
+	}
+	w.owner[wire], w.seen[flow] = flow, wire
+}
+
+// noTwoFlowsShareATranslation, though two workloads ask for the same few ports on all CPUs at once; and no packet is lost to the
+// counters.
+func (m *modelSite) noTwoFlowsShareATranslation(t *testing.T) {
+	w := &wires{owner: map[string]string{}, seen: map[string]string{}}
+	var all errgroup.Group
+	for worker := range 8 {
+		all.Go(func() error {
+			return m.gateway.run(func() error { return m.ask(t, w, rand.New(rand.NewPCG(uint64(worker), 1)), worker%2 == 0) })
+		})
+	}
+	if err := all.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	var mu sync.Mutex
-	owners, exhausted, packets := map[string]string{}, 0, 0
-	seen := map[string]string{}
-	var wait sync.WaitGroup
-	for worker := range 8 {
-		wait.Add(1)
-		go func() {
-			defer wait.Done()
-			rng := rand.New(rand.NewPCG(uint64(worker), 1))
-			iface, addr := "wl1", w1v4
-			if worker%2 == 1 {
-				iface, addr = "wl2", w2v4
-			}
-			for range 1500 {
-				from, to := ends(addr, 4000+rng.IntN(40), client4, 53)
-				to = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(100 + rng.IntN(12))}), to.Port())
-				frame := datagram(from, to).Frame(m.macs[iface])
-				opts := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Context: skBuff{Ifindex: m.index[iface]}}
-				verdict, err := m.generations[withSNAT].Programs["workload_ingress"].Run(opts)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				flow := from.String() + " > " + to.String()
-				mu.Lock()
-				packets++
-				if verdict == tcxDrop {
-					exhausted++
-				} else {
-					left := sourceOf(opts.DataOut)
-					wire := left.String() + " > " + to.String()
-					if left.Addr().String() != self4 || left.Port() < 2000 || left.Port() > 2003 {
-						t.Errorf("%s left from %s", flow, left)
-					}
-					if other, ok := owners[wire]; ok && other != flow {
-						t.Errorf("%s and %s both left as %s", other, flow, wire)
-					}
-					if other, ok := seen[flow]; ok && other != wire {
-						t.Errorf("%s left as %s and as %s", flow, other, wire)
-					}
-					owners[wire], seen[flow] = flow, wire
-				}
-				mu.Unlock()
-			}
-		}()
-	}
-	wait.Wait()
-	if len(owners) != 12*4 || exhausted == 0 {
-		t.Errorf("%d tuples of 48 are in use, %d of %d packets found none", len(owners), exhausted, packets)
+	if len(w.owner) != 12*4 || w.exhausted == 0 {
+		t.Errorf("%d tuples of 48 are in use, %d of %d packets found none", len(w.owner), w.exhausted, w.sent)
 	}
 	have, err := m.read()
 	if err != nil {
@@ -213,7 +194,30 @@ func TestNoTwoFlowsShareATranslation(t *testing.T) {
 	for _, f := range have.flows {
 		total += f.Side[0].Packets
 	}
-	if want := uint64(packets - exhausted); total != want || len(have.translations) != len(owners) {
-		t.Errorf("flows count %d packets in %d translations, %d packets left in %d", total, len(have.translations), want, len(owners))
+	if want := uint64(w.sent - w.exhausted); total != want || len(have.translations) != len(w.owner) {
+		t.Errorf("flows count %d packets in %d translations, %d packets left in %d", total, len(have.translations), want, len(w.owner))
 	}
+	for iface := range m.slots {
+		m.reasonOf(t, iface, abi.ReasonNone)
+	}
+}
+
+// ask sends datagrams of few flows to few hosts, from workload one or two.
+func (m *modelSite) ask(t *testing.T, w *wires, rng *rand.Rand, one bool) error {
+	iface, addr := "wl1", w1v4
+	if !one {
+		iface, addr = "wl2", w2v4
+	}
+	for range 1500 {
+		from, to := ends(addr, 4000+rng.IntN(40), client4, 53)
+		to = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(100 + rng.IntN(12))}), to.Port())
+		frame := datagram(from, to).Frame(m.macs[iface])
+		opts := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Context: skBuff{Ifindex: m.index[iface]}}
+		verdict, err := m.generations[withSNAT].Programs["workload_ingress"].Run(opts)
+		if err != nil {
+			return err
+		}
+		w.note(t, from.String()+" > "+to.String(), to, sourceOf(opts.DataOut), verdict == tcxDrop)
+	}
+	return nil
 }

@@ -21,10 +21,29 @@ const (
 	modelTime      = 6 * time.Second // for each seed in the ordinary run
 )
 
-// TestFlowsAndTranslationsFollowTheModel runs generated packets through the programs and through the reference model. SLUICE_MODEL_TIME
-// says for how long, SLUICE_MODEL_SEED with which seed.
-func TestFlowsAndTranslationsFollowTheModel(t *testing.T) {
+// TestFlowsAndTranslations holds the programs against the reference model, and under pressure. SLUICE_MODEL_TIME says for how long
+// generated sequences run, SLUICE_MODEL_SEED with which seed.
+func TestFlowsAndTranslations(t *testing.T) {
 	m := newModelSite(t)
+	for _, part := range []struct {
+		name string
+		test func(*testing.T)
+	}{
+		{"a flood takes nothing from proven flows, nor from the other side's", m.aFloodTakesNothing},
+		{"one owner has half of the table at most, and a full one takes nobody", m.oneOwnerHasHalf},
+		{"no two flows share a translation", m.noTwoFlowsShareATranslation},
+		{"packets in any order are what the model says", m.followsTheModel},
+	} {
+		m.sub(t, part.name, func(t *testing.T) {
+			if err := m.clear(); err != nil {
+				t.Fatal(err)
+			}
+			part.test(t)
+		})
+	}
+}
+
+func (m *modelSite) followsTheModel(t *testing.T) {
 	seeds, wait := []uint64{modelFixedSeed, uint64(time.Now().UnixNano())}, modelTime
 	if text := os.Getenv("SLUICE_MODEL_TIME"); text != "" {
 		var err error
