@@ -66,7 +66,7 @@ func Lines(steps []Step) string {
 // At is the packet of a step as it is sent: symbolic parts filled in.
 func (m *Model) At(s Step) Packet {
 	p := s.Packet
-	if !s.AsSeen {
+	if h := s.Hops[0].Hook; !s.AsSeen || h.Egress || m.generation().Interfaces[h.Interface].Role != abi.RoleUplink {
 		return p
 	}
 	about := p
