@@ -36,6 +36,8 @@ type Flow struct {
 	SrcPort, DstPort uint16        // host byte order; of an echo: its id and 0
 	Idle             time.Duration // since the last packet of either direction, give or take a second
 	Replied          bool
+	state            abi.FlowState
+	reset            bool
 	Closing          bool // TCP: RST or FIN was seen
 }
 
@@ -93,7 +95,8 @@ func decodeFlow(key abi.FlowKey, value abi.Flow, now int64) Flow {
 		Origin: "outside", Protocol: key.Protocol,
 		Src: netip.AddrFrom16(key.Addr[from]).Unmap(), Dst: netip.AddrFrom16(key.Addr[1-from]).Unmap(),
 		SrcPort: binary.BigEndian.Uint16(key.Port[from][:]), DstPort: binary.BigEndian.Uint16(key.Port[1-from][:]),
-		Idle:    max(time.Duration(now-int64(value.LastNs)), 0),
+		Idle:  max(time.Duration(now-int64(value.LastNs)), 0),
+		state: abi.FlowState(value.State), reset: value.Flags&abi.FlowRst != 0,
 		Replied: value.State >= uint8(abi.FlowReplied), Closing: value.State >= uint8(abi.FlowClosing),
 	}
 	if value.Flags&abi.FlowInside != 0 {
@@ -109,13 +112,20 @@ func compareFlows(a, b Flow) int {
 
 // timeout equals flow_timeout of flow.h.
 func (f Flow) timeout() time.Duration {
+	replied := f.state != abi.FlowNew
 	switch {
-	case f.Protocol == protoTCP && f.Closing:
-		return 30 * time.Second
-	case f.Protocol == protoTCP && f.Replied:
+	case f.Protocol == protoTCP && f.state == abi.FlowEstablished:
 		return 7440 * time.Second
-	case f.Protocol == protoUDP && f.Replied:
+	case f.Protocol == protoTCP && f.state == abi.FlowClosing:
+		return 120 * time.Second
+	case f.Protocol == protoTCP && f.state == abi.FlowClosed && f.reset:
+		return 10 * time.Second
+	case f.Protocol == protoTCP && f.state == abi.FlowClosed, f.Protocol == protoICMP, f.Protocol == protoICMPv6:
+		return 30 * time.Second
+	case f.Protocol == protoUDP && replied:
 		return 180 * time.Second
+	case f.Protocol != protoTCP && replied:
+		return 600 * time.Second
 	}
 	return 60 * time.Second
 }

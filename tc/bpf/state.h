@@ -87,11 +87,11 @@ static __always_inline void note_answer(struct __sk_buff *skb, const struct view
 	flow->flags |= FLOW_SEQ;
 }
 
-static __always_inline __u8 closing_state(const struct flow *flow)
+static __always_inline __u8 closing_state(const struct flow *flow, __u8 state)
 {
 	switch (flow->flags & (FLOW_FIN_OPENER | FLOW_FIN_OTHER)) {
 	case 0:
-		return flow->state;
+		return state;
 	case FLOW_FIN_OPENER | FLOW_FIN_OTHER:
 		return FLOW_CLOSED;
 	default:
@@ -101,11 +101,11 @@ static __always_inline __u8 closing_state(const struct flow *flow)
 
 /*
  * The state of a TCP flow after a packet. A RST is believed for ten seconds: whoever knows the addresses can send one, so what
- * goes on behind it revives the flow (RFC 5961).
+ * goes on behind it revives the flow (RFC 5961). But an unproven one that was refused has not been answered.
  */
 static __always_inline __u8 next_state_tcp(struct __sk_buff *skb, const struct view *v, struct flow *flow)
 {
-	__u8 sent = v->p.tcp_flags;
+	__u8 sent = v->p.tcp_flags, state = flow->state;
 
 	if (sent & TCP_RST) {
 		flow->flags |= FLOW_RST;
@@ -113,17 +113,17 @@ static __always_inline __u8 next_state_tcp(struct __sk_buff *skb, const struct v
 	}
 	if ((flow->flags & FLOW_RST) && !(sent & (TCP_SYN | TCP_FIN))) {
 		flow->flags &= ~FLOW_RST;
-		flow->state = v->found == IN_FLOWS ? FLOW_ESTABLISHED : FLOW_REPLIED;
+		state = v->found == IN_FLOWS ? FLOW_ESTABLISHED : FLOW_NEW;
 	}
-	if (v->reply && flow->state < FLOW_ESTABLISHED) {
+	if (v->reply && state < FLOW_ESTABLISHED) {
 		note_answer(skb, v, flow);
-		flow->state = FLOW_REPLIED;
-	} else if (!v->reply && flow->state == FLOW_REPLIED && proves(skb, v, flow)) {
-		flow->state = FLOW_ESTABLISHED;
+		state = FLOW_REPLIED;
+	} else if (!v->reply && state == FLOW_REPLIED && proves(skb, v, flow)) {
+		state = FLOW_ESTABLISHED;
 	}
 	if (sent & TCP_FIN)
 		flow->flags |= v->reply ? FLOW_FIN_OTHER : FLOW_FIN_OPENER;
-	return closing_state(flow);
+	return closing_state(flow, state);
 }
 
 /* Of other protocols: an answer proves what the inside opened. Sources from outside are never proven. */

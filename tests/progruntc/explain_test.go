@@ -10,7 +10,6 @@ import (
 
 	"sluice/tc"
 	"sluice/xdp/abi"
-	"sluice/xdp/pin"
 )
 
 func TestExplainSaysWhatTheLiveProgramsWouldDo(t *testing.T) {
@@ -93,10 +92,13 @@ func TestFlowsLiveAsLongAsTheirProtocolAllows(t *testing.T) {
 	}{
 		{"a SYN waits a minute", []step{request("S")}, 59 * time.Second, "new", true},
 		{"and no longer", []step{request("S")}, 61 * time.Second, "", false},
-		{"established lives two hours", []step{request("S"), reply("SA", true)}, 7439 * time.Second, "established", true},
-		{"and a little", []step{request("S"), reply("SA", true)}, 7441 * time.Second, "", false},
-		{"a reset one half a minute", []step{request("S"), reply("SA", true), request("R")}, 29 * time.Second, "closing", true},
-		{"and then it is over", []step{request("S"), reply("FA", true)}, 31 * time.Second, "", false},
+		{"unproven a minute", []step{request("S"), reply("SA", true)}, 61 * time.Second, "", false},
+		{"established lives two hours", []step{request("S"), reply("A", true), request("A")}, 7439 * time.Second, "established", true},
+		{"and a little", []step{request("S"), reply("A", true), request("A")}, 7441 * time.Second, "", false},
+		{"half closed two minutes", []step{request("S"), reply("A", true), request("FA")}, 119 * time.Second, "closing", true},
+		{"and then it is over", []step{request("S"), reply("A", true), request("FA")}, 121 * time.Second, "", false},
+		{"a closed one half a minute", []step{request("S"), reply("FA", true), request("FA")}, 29 * time.Second, "closing", true},
+		{"a reset one ten seconds", []step{request("S"), reply("SA", true), request("R")}, 11 * time.Second, "", false},
 		{"the tuple used anew is a new flow", []step{request("S"), reply("SA", true), request("R"), request("S")}, 59 * time.Second, "new", true},
 	}
 	for _, test := range tests {
@@ -123,7 +125,8 @@ func TestFlowsLiveAsLongAsTheirProtocolAllows(t *testing.T) {
 	s.sub(t, "what timed out begins anew", func(t *testing.T) {
 		s.clearFlows(t)
 		s.try(t, g, request("S"))
-		s.try(t, g, reply("SA", true))
+		s.try(t, g, reply("A", true))
+		s.try(t, g, request("A"))
 		s.age(t, 7441*time.Second)
 		s.try(t, g, request("S"))
 		if flows, err := s.Flows(t.Context()); err != nil || len(flows) != 1 || flows[0].Replied {
@@ -135,18 +138,10 @@ func TestFlowsLiveAsLongAsTheirProtocolAllows(t *testing.T) {
 // age makes every flow idle for so long.
 func (s *site) age(t *testing.T, by time.Duration) {
 	t.Helper()
-	m, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath("fresh-in", 2), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	var key abi.FlowKey
-	var value abi.Flow
-	entries := m.Iterate()
-	for entries.Next(&key, &value) {
-		value.LastNs -= uint64(by)
-		if err := m.Put(key, value); err != nil {
+	s.eachFlow(t, func(m *ebpf.Map, key abi.FlowKey, flow abi.Flow) {
+		flow.LastNs -= uint64(by)
+		if err := m.Put(key, flow); err != nil {
 			t.Fatal(err)
 		}
-	}
+	})
 }

@@ -106,6 +106,7 @@ const (
 	FlowFinOpener       = 8
 	FlowFinOther        = 16
 	FlowRst             = 32
+	FlowAsk             = 64
 	FreshPart           = 8
 	FreshLeast          = 4096
 	MaxFlowOwners       = 2048

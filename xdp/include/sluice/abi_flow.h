@@ -58,8 +58,7 @@ struct flow {
 #define FLOW_FIN_OPENER 8  /* TCP: who opened it has sent a FIN */
 #define FLOW_FIN_OTHER	16 /* the other end has */
 #define FLOW_RST	32
-#define FLOW_ASK \
-	64 /* rule and judged are not of this epoch, or not of every packet: policies are asked again */
+#define FLOW_ASK	64 /* rule and judged are not for the next packet: policies are asked again */
 
 /* Unproven flows are apart, in two tables of this part of the size of flows each, or as many as the least. */
 #define FRESH_PART  8
