@@ -65,7 +65,7 @@ func (s *Subsystem) attach(dir *pin.Dir, name string) error {
 		if err := dir.RemoveLink(hook); err != nil {
 			return err
 		}
-		if err := attachRoot(dir, hook, device.Index); err != nil {
+		if err := s.attachRoot(dir, hook, device.Index); err != nil {
 			return err
 		}
 	}
@@ -73,8 +73,8 @@ func (s *Subsystem) attach(dir *pin.Dir, name string) error {
 	return nil
 }
 
-func attachRoot(dir *pin.Dir, hook pin.Hook, ifindex int) error {
-	root, err := loadRootProgram(dir, hook)
+func (s *Subsystem) attachRoot(dir *pin.Dir, hook pin.Hook, ifindex int) error {
+	root, err := s.loadRootProgram(dir, hook)
 	if err != nil {
 		return err
 	}
@@ -94,13 +94,13 @@ func attachRoot(dir *pin.Dir, hook pin.Hook, ifindex int) error {
 	return dir.PinLink(hook, l)
 }
 
-func loadRootProgram(dir *pin.Dir, hook pin.Hook) (*ebpf.Program, error) {
+func (s *Subsystem) loadRootProgram(dir *pin.Dir, hook pin.Hook) (*ebpf.Program, error) {
 	slot, err := dir.Slot(hook)
 	if err != nil {
 		return nil, err
 	}
 	defer slot.Close()
-	spec, err := loadRoot()
+	spec, err := s.root()
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ func (s *Subsystem) fill(m map[string]*ebpf.Map, t *classify.Tables, on *links, 
 	if err := s.written.Fill(m, t); err != nil {
 		return err
 	}
-	if err := table.Clear(m, tcMapSelf, tcMapInterfaces, tcMapWorkloads, tcMapStrict4, tcMapStrict6, tcMapAnnounced4, tcMapAnnounced6); err != nil {
+	if err := table.Clear(m, tcMapSelf, tcMapInterfaces, tcMapWorkloads, tcMapStrict4, tcMapStrict6, tcMapRates, tcMapAnnounced4, tcMapAnnounced6); err != nil {
 		return err
 	}
 	if err := table.FillSelf(m[tcMapSelf], g.Self); err != nil {
@@ -40,6 +40,9 @@ func (s *Subsystem) fill(m map[string]*ebpf.Map, t *classify.Tables, on *links, 
 	}
 	if err := m[tcMapSettings].Put(uint32(0), settings(key, g)); err != nil {
 		return fmt.Errorf("settings: %w", err)
+	}
+	if err := fillRates(m[tcMapRates], on, g.Paced); err != nil {
+		return err
 	}
 	return table.FillLimiters(m[tcMapLimiters], g.Limiters)
 }

@@ -2,21 +2,13 @@ package tc
 
 import (
 	"cmp"
-	"context"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
 	"time"
 
-	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
-
 	"sluice/xdp/abi"
-	"sluice/xdp/pin"
-	"sluice/xdp/table"
 )
 
 // IP protocol numbers (IANA) that flows treat apart.
@@ -30,102 +22,88 @@ const (
 
 // Flow is a live entry of the flow tables, in the direction of its first packet.
 type Flow struct {
-	Origin           string // "inside": replies to it may come in; "outside": replies may go out
+	Origin           string // "inside": the node, a workload or a LAN opened it; "outside"
 	Protocol         uint8
 	Src, Dst         netip.Addr
-	SrcPort, DstPort uint16        // host byte order; of an echo: its id and 0
-	Idle             time.Duration // since the last packet of either direction, give or take a second
-	Replied          bool
-	state            abi.FlowState
-	reset            bool
-	Closing          bool // TCP: RST or FIN was seen
+	SrcPort, DstPort uint16         // host byte order; of an echo: its id and 0
+	Translated       netip.AddrPort // source on the wire; invalid: it is not translated
+	State            string         // one of FlowStates
+	Age              time.Duration  // since the first packet
+	Idle             time.Duration  // since the last packet of either direction, give or take a second
+	Sent, Answered   Count          // packets and bytes from who opened it, and toward it
+	Rules            [2]uint32      // stable ids of what let it in: of who sends, of who receives; 0: none
+	Owner            int            // interface index of the workload or LAN that opened it; 0: the node, or the outside
+	Workload         string         // that opened it or that it leads to, by FlowQuery.Workloads; "": none
+
+	key abi.FlowKey
 }
 
-// Flows lists what is live in both tables, sorted by origin, then protocol, addresses and ports.
-func (s *Subsystem) Flows(ctx context.Context) ([]Flow, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return nil, fmt.Errorf("clock: %w", err)
-	}
-	var flows []Flow
-	for _, name := range []string{table.Flows, table.FreshOut, table.FreshIn} {
-		m, err := table.ReadShared(pin.At(s.dir), name)
-		if err != nil {
-			return nil, err
-		}
-		if m == nil {
-			continue
-		}
-		flows, err = appendFlows(ctx, flows, m, now.Nano())
-		if err = errors.Join(err, m.Close()); err != nil {
-			return nil, err
-		}
-	}
-	slices.SortFunc(flows, compareFlows)
-	// A walk over a table that packets write may meet an entry twice.
-	return slices.CompactFunc(flows, func(a, b Flow) bool { return compareFlows(a, b) == 0 }), nil
-}
+// FlowStates are the states of flows, by enum flow_state, and of one that policy no longer permits.
+var FlowStates = []string{"new", "replied", "established", "closing", "closed", "revoked"}
 
-func appendFlows(ctx context.Context, flows []Flow, m *ebpf.Map, now int64) ([]Flow, error) {
-	var (
-		key   abi.FlowKey
-		value abi.Flow
-	)
-	entries := m.Iterate()
-	for entries.Next(&key, &value) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		f := decodeFlow(key, value, now)
-		if f.Idle <= f.timeout() {
-			flows = append(flows, f)
-		}
-	}
-	if err := entries.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
-		return nil, fmt.Errorf("flow table: %w", err)
-	}
-	return flows, nil
-}
+const revoked = "revoked"
 
 func decodeFlow(key abi.FlowKey, value abi.Flow, now int64) Flow {
-	from := value.Opener & 1
+	src := value.Opener & 1
+	dst := 1 - src
 	f := Flow{
-		Origin: "outside", Protocol: key.Protocol,
-		Src: netip.AddrFrom16(key.Addr[from]).Unmap(), Dst: netip.AddrFrom16(key.Addr[1-from]).Unmap(),
-		SrcPort: binary.BigEndian.Uint16(key.Port[from][:]), DstPort: binary.BigEndian.Uint16(key.Port[1-from][:]),
-		Idle:  max(time.Duration(now-int64(value.LastNs)), 0),
-		state: abi.FlowState(value.State), reset: value.Flags&abi.FlowRst != 0,
-		Replied: value.State >= uint8(abi.FlowReplied), Closing: value.State >= uint8(abi.FlowClosing),
+		Origin: "outside", Protocol: key.Protocol, State: flowState(value),
+		Src: netip.AddrFrom16(key.Addr[src]).Unmap(), Dst: netip.AddrFrom16(key.Addr[dst]).Unmap(),
+		SrcPort: binary.BigEndian.Uint16(key.Port[src][:]), DstPort: binary.BigEndian.Uint16(key.Port[dst][:]),
+		Age: max(time.Duration(now-int64(value.SinceNs)), 0), Idle: max(time.Duration(now-int64(value.LastNs)), 0),
+		Sent: Count(value.Side[0]), Answered: Count(value.Side[1]), Rules: value.Rule, Owner: int(value.Owner), key: key,
 	}
 	if value.Flags&abi.FlowInside != 0 {
 		f.Origin = "inside"
 	}
+	if value.Flags&abi.FlowNat != 0 {
+		f.Translated = netip.AddrPortFrom(netip.AddrFrom16(value.NatAddr).Unmap(), binary.BigEndian.Uint16(value.NatPort[:]))
+	}
 	return f
+}
+
+func flowState(value abi.Flow) string {
+	if abi.Reason(value.Judged) == abi.ReasonFlowRevoked {
+		return revoked
+	}
+	return FlowStates[min(int(value.State), len(FlowStates)-2)]
 }
 
 func compareFlows(a, b Flow) int {
 	return cmp.Or(cmp.Compare(a.Origin, b.Origin), cmp.Compare(a.Protocol, b.Protocol),
-		a.Src.Compare(b.Src), cmp.Compare(a.SrcPort, b.SrcPort), a.Dst.Compare(b.Dst), cmp.Compare(a.DstPort, b.DstPort))
+		a.Src.Compare(b.Src), cmp.Compare(a.SrcPort, b.SrcPort), a.Dst.Compare(b.Dst), cmp.Compare(a.DstPort, b.DstPort),
+		slices.Compare(a.key.Scope[:], b.key.Scope[:]))
 }
 
-// timeout equals flow_timeout of flow.h.
-func (f Flow) timeout() time.Duration {
-	replied := f.state != abi.FlowNew
+// flowTimeout equals flow_timeout of flow.h.
+func flowTimeout(key abi.FlowKey, value abi.Flow) time.Duration {
+	fresh := abi.FlowState(value.State) == abi.FlowNew
 	switch {
-	case f.Protocol == protoTCP && f.state == abi.FlowEstablished:
-		return 7440 * time.Second
-	case f.Protocol == protoTCP && f.state == abi.FlowClosing:
-		return 120 * time.Second
-	case f.Protocol == protoTCP && f.state == abi.FlowClosed && f.reset:
-		return 10 * time.Second
-	case f.Protocol == protoTCP && f.state == abi.FlowClosed, f.Protocol == protoICMP, f.Protocol == protoICMPv6:
+	case flowState(value) == revoked:
+		return 60 * time.Second
+	case key.Protocol == protoTCP:
+		return tcpTimeout(value)
+	case key.Protocol == protoICMP, key.Protocol == protoICMPv6:
 		return 30 * time.Second
-	case f.Protocol == protoUDP && replied:
+	case fresh:
+		return 60 * time.Second
+	case key.Protocol == protoUDP:
 		return 180 * time.Second
-	case f.Protocol != protoTCP && replied:
-		return 600 * time.Second
+	}
+	return 600 * time.Second
+}
+
+func tcpTimeout(value abi.Flow) time.Duration {
+	switch abi.FlowState(value.State) {
+	case abi.FlowEstablished:
+		return 7440 * time.Second
+	case abi.FlowClosing:
+		return 120 * time.Second
+	case abi.FlowClosed:
+		if value.Flags&abi.FlowRst != 0 {
+			return 10 * time.Second
+		}
+		return 30 * time.Second
 	}
 	return 60 * time.Second
 }
@@ -153,21 +131,18 @@ func (f Flow) Source() string { return f.endpoint(f.Src, f.SrcPort) }
 // Destination is where the first packet went to.
 func (f Flow) Destination() string { return f.endpoint(f.Dst, f.DstPort) }
 
+// Wire is its source after translation; "": it is not translated.
+func (f Flow) Wire() string {
+	if !f.Translated.IsValid() {
+		return ""
+	}
+	return f.endpoint(f.Translated.Addr(), f.Translated.Port())
+}
+
 func (f Flow) endpoint(a netip.Addr, port uint16) string {
 	switch f.Protocol {
 	case protoTCP, protoUDP, protoSCTP:
 		return netip.AddrPortFrom(a, port).String()
 	}
 	return a.String()
-}
-
-// State is "new" until a reply passed, then "established", and "closing" once TCP ends.
-func (f Flow) State() string {
-	switch {
-	case f.Closing:
-		return "closing"
-	case f.Replied:
-		return "established"
-	}
-	return "new"
 }

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -53,6 +54,9 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 		return err
 	}
 	key := want.Digest + "-" + on.hash()
+	if err := preparePacers(dir, spec, on, want.Generation.Paced); err != nil {
+		return err
+	}
 	g, err := reuse(dir, key)
 	if errors.Is(err, fs.ErrNotExist) {
 		g, err = s.build(dir, spec, reasons, on, former, key, want.Generation)
@@ -61,12 +65,19 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 		return err
 	}
 	defer g.Close()
+	flows, err := table.TakeOver(dir)
+	if err != nil {
+		return err
+	}
 	for _, i := range want.Interfaces {
 		if err := switchInterface(dir, g, i); err != nil {
 			return err
 		}
 	}
-	return pinned(dir).Sweep(key, former)
+	if err := sweepPacers(dir, spec, on, want.Generation.Paced); err != nil {
+		return err
+	}
+	return errors.Join(flows.Settle(dir), pinned(dir).Sweep(key, former))
 }
 
 func switchInterface(dir *pin.Dir, g *pin.Generation, i Interface) error {
@@ -109,6 +120,15 @@ func resolve(dir *pin.Dir, reasons *ebpf.Map, want State) (*links, error) {
 			entry.Flags |= abi.InterfaceJudge
 		}
 		i.SNAT.enter(&entry)
+		if i.FQ {
+			entry.Flags |= abi.InterfaceFq
+		}
+		if slices.ContainsFunc(want.Generation.Paced, func(p Paced) bool { return p.Interface == i.Name }) {
+			entry.Flags |= abi.InterfacePaced
+		}
+		if i.Stack {
+			entry.Flags |= abi.InterfaceStack
+		}
 		if device.EncapType != "ether" {
 			entry.Flags |= abi.InterfaceL3
 		}
@@ -184,6 +204,9 @@ func (s *Subsystem) build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf
 		return nil, err
 	}
 	defer table.CloseAll(shared)
+	if shared[tcMapPacers], err = openPacers(dir, spec); err != nil {
+		return nil, err
+	}
 	loader := s.newLoader(spec, shared, reasons)
 	fill := func(m map[string]*ebpf.Map) error { return s.fill(m, tables, on, key, g) }
 	recast, err := loader.Recast(pinned(dir), key, live, fill)
@@ -221,6 +244,9 @@ func (s *Subsystem) beside(dir *pin.Dir) (loader table.Loader, done func() error
 	shared, err := table.Reopen(dir, spec)
 	if err != nil {
 		return loader, nil, errors.Join(err, reasons.Close())
+	}
+	if shared[tcMapPacers], err = openPacers(dir, spec); err != nil {
+		return loader, nil, errors.Join(err, reasons.Close(), table.CloseAll(shared))
 	}
 	return s.newLoader(spec, shared, reasons), func() error { return errors.Join(reasons.Close(), table.CloseAll(shared)) }, nil
 }
@@ -263,7 +289,8 @@ func size(spec *ebpf.CollectionSpec, t *classify.Tables, on *links, g Generation
 	}
 	for name, n := range map[string]int{
 		tcMapSelf: len(g.Self), tcMapInterfaces: len(on.entries), tcMapWorkloads: addresses,
-		tcMapStrict4: len(v4), tcMapStrict6: len(v6), tcMapAnnounced4: len(announced4), tcMapAnnounced6: len(announced6),
+		tcMapStrict4: len(v4), tcMapStrict6: len(v6), tcMapRates: len(g.Paced),
+		tcMapAnnounced4: len(announced4), tcMapAnnounced6: len(announced6),
 		tcMapSnatAddresses: len(g.SNATAddresses),
 	} {
 		spec.Maps[name].MaxEntries = uint32(max(n, 1))

@@ -37,6 +37,10 @@ type Interface struct {
 	// Judge makes the ingress hook judge policy.ingress: for tunnels, and for uplinks that XDP does not guard.
 	Judge bool
 	SNAT  SNAT
+	// FQ says of an uplink that its qdisc keeps departure times: what is paced waits there. Elsewhere it is dropped.
+	FQ bool
+	// Stack leaves a workload's packets to the kernel once they are judged: path: stack.
+	Stack bool
 }
 
 // SNAT says which sources are translated of what comes in by an interface and leaves by an uplink, and to what.
@@ -67,6 +71,7 @@ type Generation struct {
 	Workloads []Workload      // sorted by name
 	Matrix    Matrix
 	Strict    []netip.Prefix     // plaintext to these is dropped at uplink egress
+	Paced     []Paced            // sorted by interface
 	Limiters  []classify.Limiter // rules with Limit name theirs by index
 
 	SNATAddresses []SNATAddress
@@ -78,6 +83,12 @@ type Generation struct {
 	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
 	// of the content.
 	Tables *classify.Tables `json:"-"`
+}
+
+// Paced is an interface of a workload or a LAN that may send so much through uplinks and tunnels, and no more.
+type Paced struct {
+	Interface string
+	Rate      uint64 // bits per second, of frames as they leave, Ethernet header included
 }
 
 // Workload is a namespace behind a veth. Its ingress policy judges what is delivered to it, its egress policy what

@@ -39,13 +39,15 @@ type Subsystem struct {
 	mu     sync.Mutex // one operation at a time: explain and apply share pins
 	spares *table.Spares
 	spec   func() (*ebpf.CollectionSpec, error)
+	root   func() (*ebpf.CollectionSpec, error)
 	// written spares comparing; without it, after a restart, the next change takes longer.
 	written table.Written
+	sweeper sweeper
 }
 
 // New touches nothing. The directory of pins is made by the first operation that needs it.
 func New(log *slog.Logger, opts Options) *Subsystem {
-	return &Subsystem{log: log, dir: opts.BPFDir, spares: table.NewSpares(), spec: table.ParseOnce(loadTc)}
+	return &Subsystem{log: log, dir: opts.BPFDir, spares: table.NewSpares(), spec: table.ParseOnce(loadTc), root: table.ParseOnce(loadRoot)}
 }
 
 // Observe reads the kernel only, so that a daemon that was killed is succeeded by one that knows as much. An interface
@@ -87,7 +89,8 @@ func (o observed) seen() Interface {
 	if !o.attached() {
 		return Interface{Name: o.name}
 	}
-	return Interface{Name: o.name, Role: Role(o.entry.Role), Judge: o.entry.Flags&abi.InterfaceJudge != 0, SNAT: seenSNAT(o.entry)}
+	return Interface{Name: o.name, Role: Role(o.entry.Role), Judge: o.entry.Flags&abi.InterfaceJudge != 0, Stack: o.entry.Flags&abi.InterfaceStack != 0,
+		FQ: Role(o.entry.Role) == RoleUplink && o.entry.Flags&abi.InterfaceFq != 0, SNAT: seenSNAT(o.entry)}
 }
 
 func (s *Subsystem) observe(ctx context.Context) ([]observed, error) {
@@ -209,6 +212,7 @@ func (s *Subsystem) Down(ctx context.Context) error {
 	for _, name := range names {
 		errs = append(errs, removeHooks(dir, name))
 	}
-	errs = append(errs, dir.SweepGenerations(owner), dir.RemoveStateMap(reasonsPin, reasonsVersion), dir.RemoveIfUnused())
+	errs = append(errs, dir.SweepGenerations(owner), dir.RemoveStateMap(reasonsPin, reasonsVersion),
+		dir.RemoveStateMap(pacersPin, pacersVersion), dir.RemoveIfUnused())
 	return errors.Join(errs...)
 }

@@ -47,7 +47,9 @@ const (
 	tcMapLimitSources       = "limit_sources"
 	tcMapLimiters           = "limiters"
 	tcMapLogEvents          = "log_events"
+	tcMapPacers             = "pacers"
 	tcMapPolicies           = "policies"
+	tcMapRates              = "rates"
 	tcMapReasons            = "reasons"
 	tcMapRuleHits           = "rule_hits"
 	tcMapRules              = "rules"
@@ -173,7 +175,9 @@ type tcMapSpecs struct {
 	LimitSources   *ebpf.MapSpec `ebpf:"limit_sources"`
 	Limiters       *ebpf.MapSpec `ebpf:"limiters"`
 	LogEvents      *ebpf.MapSpec `ebpf:"log_events"`
+	Pacers         *ebpf.MapSpec `ebpf:"pacers"`
 	Policies       *ebpf.MapSpec `ebpf:"policies"`
+	Rates          *ebpf.MapSpec `ebpf:"rates"`
 	Reasons        *ebpf.MapSpec `ebpf:"reasons"`
 	RuleHits       *ebpf.MapSpec `ebpf:"rule_hits"`
 	Rules          *ebpf.MapSpec `ebpf:"rules"`
@@ -257,7 +261,9 @@ type tcMaps struct {
 	LimitSources   *ebpf.Map `ebpf:"limit_sources"`
 	Limiters       *ebpf.Map `ebpf:"limiters"`
 	LogEvents      *ebpf.Map `ebpf:"log_events"`
+	Pacers         *ebpf.Map `ebpf:"pacers"`
 	Policies       *ebpf.Map `ebpf:"policies"`
+	Rates          *ebpf.Map `ebpf:"rates"`
 	Reasons        *ebpf.Map `ebpf:"reasons"`
 	RuleHits       *ebpf.Map `ebpf:"rule_hits"`
 	Rules          *ebpf.Map `ebpf:"rules"`
@@ -312,7 +318,9 @@ func (m *tcMaps) Close() error {
 		m.LimitSources,
 		m.Limiters,
 		m.LogEvents,
+		m.Pacers,
 		m.Policies,
+		m.Rates,
 		m.Reasons,
 		m.RuleHits,
 		m.Rules,

@@ -54,28 +54,32 @@ func Capture(ctx context.Context, path string, f CaptureFilter, rate int, begun 
 	if err != nil {
 		return Captured{}, err
 	}
-	w, err := openWatch(path, abi.WatchCapture, "captured packets", table.CaptureEvents, rate, table.CaptureFilter)
+	spec, err := loadIngress()
 	if err != nil {
 		return Captured{}, err
 	}
-	defer w.close()
-	before, err := w.begin(filter)
+	w, err := table.OpenWatch(path, spec, abi.WatchCapture, "captured packets", table.CaptureEvents, rate, table.CaptureFilter)
 	if err != nil {
 		return Captured{}, err
 	}
-	defer w.stop()
+	defer w.Close()
+	before, err := beginCapture(w, filter)
+	if err != nil {
+		return Captured{}, err
+	}
+	defer w.Stop()
 	if err := begun(); err != nil {
 		return Captured{}, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	kept := make(chan error, 1)
 	go func() {
-		err := w.keep(ctx, func() error { return nil })
-		w.stop()
-		_ = w.events.Flush() // the reader goes on to the end of what is there
+		err := w.Keep(ctx, func() error { return nil })
+		w.Stop()
+		w.Flush() // the reader goes on to the end of what is there
 		kept <- err
 	}()
-	err = w.read(func(raw []byte) error {
+	err = w.Read(func(raw []byte) error {
 		e, got, err := frameOf(raw)
 		if err != nil || e.Session != filter.Session {
 			return err
@@ -84,27 +88,27 @@ func Capture(ctx context.Context, path string, f CaptureFilter, rate int, begun 
 	})
 	cancel()
 	err = errors.Join(err, <-kept)
-	now, counted := w.spent()
+	now, counted := w.Spent()
 	return Captured{now.Wanted - before.Wanted, now.Suppressed - before.Suppressed, now.Lost - before.Lost}, errors.Join(err, counted)
 }
 
-// begin writes the filter while no program reads it, and leases.
-func (w *watch) begin(filter abi.CaptureFilter) (before abi.WatchBudget, err error) {
-	w.stop() // a process that was killed may have left a lease
-	if err := w.maps[table.CaptureFilter].Put(uint32(0), filter); err != nil {
+// beginCapture writes the filter while no program reads it, and leases.
+func beginCapture(w *table.Watch, filter abi.CaptureFilter) (before abi.WatchBudget, err error) {
+	w.Stop() // a process that was killed may have left a lease
+	if err := w.Maps[table.CaptureFilter].Put(uint32(0), filter); err != nil {
 		return before, fmt.Errorf("write the filter of the capture: %w", err)
 	}
-	before, err = w.spent()
+	before, err = w.Spent()
 	if err != nil {
 		return before, err
 	}
-	return before, w.lease()
+	return before, w.Lease()
 }
 
 // abi is the filter as the programs read it.
 func (f CaptureFilter) abi() (abi.CaptureFilter, error) {
 	out := abi.CaptureFilter{
-		Session: uint32(bootTime() / time.Microsecond), Ifindex: uint32(f.Ifindex), Sample: uint32(max(1, f.Sample)),
+		Session: uint32(table.BootTime() / time.Microsecond), Ifindex: uint32(f.Ifindex), Sample: uint32(max(1, f.Sample)),
 		Snaplen: abi.CaptureSnaplen,
 	}
 	if len(f.Rules) > abi.CaptureRules {

@@ -57,12 +57,16 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 	if err := own.prepare(dir, want, s.log); err != nil {
 		return err
 	}
+	flows, err := table.TakeOver(dir) // where no tc program was loaded before
+	if err != nil {
+		return err
+	}
 	for _, i := range want.Interfaces {
 		if err := dir.Switch(pin.Hook{Kind: hookKind, Interface: i.Name}, g.Programs[liveProgram]); err != nil {
 			return err
 		}
 	}
-	return errors.Join(generations(dir).Sweep(want.Digest, former), xsk.Sweep(dir, own.sockets, want.Generation.Sockets))
+	return errors.Join(flows.Settle(dir), generations(dir).Sweep(want.Digest, former), xsk.Sweep(dir, own.sockets, want.Generation.Sockets))
 }
 
 // reuse opens a generation that is pinned already: fs.ErrNotExist where there is none that is whole and works on the

@@ -3,7 +3,6 @@ package xdp
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -31,10 +30,7 @@ type Sample struct {
 }
 
 // Unseen counts, since the machine booted, the packets of which no sample was written while somebody listened.
-type Unseen struct {
-	Suppressed uint64 // beyond the rate
-	Lost       uint64 // no room in the ring: the daemon was too slow
-}
+type Unseen = table.Unseen
 
 // WatchDrops makes the programs of both hooks sample what they drop, at most rate samples a second in all, until ctx
 // ends. It calls sample for each; and unseen before it begins, when it has begun, and then about once a second. Both
@@ -50,41 +46,25 @@ func WatchLogs(ctx context.Context, path string, rate int, sample func(Sample), 
 
 func watchSamples(ctx context.Context, path string, watcher abi.Watcher, what, ring string, rate int,
 	sample func(Sample), unseen func(Unseen)) error {
-	w, err := openWatch(path, watcher, what, ring, rate)
+	spec, err := loadIngress()
 	if err != nil {
 		return err
 	}
-	defer w.close()
-	tell := func() error {
-		sum, err := w.spent()
-		if err == nil {
-			unseen(Unseen{Suppressed: sum.Suppressed, Lost: sum.Lost})
-		}
+	w, err := table.OpenWatch(path, spec, watcher, what, ring, rate)
+	if err != nil {
 		return err
 	}
-	begin := bootTime()
-	if err := errors.Join(tell(), w.lease()); err != nil {
-		return err
-	}
-	defer w.stop()
-	ctx, cancel := context.WithCancel(ctx)
-	kept := make(chan error, 1)
-	go func() {
-		defer w.events.Close() // ends the reader
-		kept <- w.keep(ctx, tell)
-	}()
-	err = w.read(func(raw []byte) error {
+	defer w.Close()
+	return w.Follow(ctx, func(raw []byte, begin time.Duration) error {
 		var e abi.PacketEvent
 		if _, err := binary.Decode(raw, binary.NativeEndian, &e); err != nil {
 			return fmt.Errorf("ring of %s: a sample of %d bytes: %w", what, len(raw), err)
 		}
-		if time.Duration(e.TimeNs) >= begin { // else a process that was killed left it in the ring
+		if time.Duration(e.TimeNs) >= begin {
 			sample(sampleOf(e))
 		}
 		return nil
-	})
-	cancel()
-	return errors.Join(err, <-kept)
+	}, unseen)
 }
 
 func sampleOf(e abi.PacketEvent) Sample {

@@ -133,6 +133,11 @@ func TestMonitorPrintsALineForEachEvent(t *testing.T) {
 		{Type: api.EventSetFile, SetFile: &api.SetFile{File: "/f", Sets: []string{"feed"}, Prefixes: 7, Error: "/f:3:1: bad\n/f:4:1: bad"}},
 		{Type: api.EventSetFile, SetFile: &api.SetFile{File: "/f", Sets: []string{"feed"}, Prefixes: 7}},
 		{Type: api.EventUnseen, Count: 9000},
+		{Type: api.EventUnseen, Count: 70, Text: api.UnseenFlows},
+		{Type: api.EventFlow, Flow: &api.FlowEvent{Change: "new", Flow: api.Flow{Protocol: "tcp", Source: "10.0.1.10:40000",
+			Destination: "203.0.113.9:443", TranslatedTo: "198.18.0.2:1024", Workload: "web-1", Rules: []string{"workload/web-1/egress/out"}}}},
+		{Type: api.EventFlow, Flow: &api.FlowEvent{Change: "closed", Flow: api.Flow{Protocol: "udp", Source: "192.0.2.7:9", Destination: "198.18.0.2:53",
+			AgeSeconds: 61.04, Packets: 2, Bytes: 2048, AnsweredPackets: 1, AnsweredBytes: 60}}},
 		{Type: api.EventLost, Count: 12},
 		{Type: api.EventNote, Text: "as it is"},
 	}
@@ -140,12 +145,12 @@ func TestMonitorPrintsALineForEachEvent(t *testing.T) {
 		events[i].Time = noon
 	}
 	b := daemonOf(t, &box{events: events})
-	got := sluice(t, "monitor", "--drops")
+	got := sluice(t, "monitor", "--drops", "--flows")
 	golden(t, "testdata/monitor.golden.txt", got.out)
 	if got.code != exitUnreachable || !strings.Contains(got.err, "it has ended") {
 		t.Errorf("after the daemon's end: %d %q", got.code, got.err)
 	}
-	if len(b.asked) != 1 || b.asked[0] != "monitor drops=true" {
+	if len(b.asked) != 1 || b.asked[0] != "monitor drops=true flows=true" {
 		t.Errorf("the daemon was asked %q", b.asked)
 	}
 	js := sluice(t, "monitor", "-o", "json")

@@ -10,7 +10,7 @@ import (
 )
 
 func (c *cli) clearCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "clear", Short: "Set counters to zero"}
+	cmd := &cobra.Command{Use: "clear", Short: "Set counters to zero, or forget flows"}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "counters [POLICY]",
 		Short: "Set the counters of rules and defaults to zero",
@@ -31,5 +31,6 @@ show drops, go on.`,
 			return nil
 		},
 	})
+	cmd.AddCommand(c.clearFlowsCmd())
 	return cmd
 }

@@ -160,13 +160,37 @@ func (b *box) ClearCounters(_ context.Context, r api.ClearCountersRequest) (api.
 	return api.Cleared{Policies: []string{"ingress", "egress"}, Rules: 7}, b.note("clear counters %q", r.Policy)
 }
 
+// Flows answers from testdata/show, and is asked for the noun where it is asked as that alone would.
+func (b *box) Flows(ctx context.Context, r api.FlowsRequest) (api.Flows, error) {
+	if r != (api.FlowsRequest{Limit: api.DefaultFlows}) {
+		if err := b.note("flows %+v", r); err != nil {
+			return api.Flows{}, err
+		}
+	} else if err := b.note("show flows"); err != nil {
+		return api.Flows{}, err
+	}
+	var all api.Flows
+	raw, err := os.ReadFile("testdata/show/flows.json")
+	if err == nil {
+		err = json.Unmarshal(raw, &all)
+	}
+	if r.Count {
+		all.Flows = []api.Flow{}
+	}
+	return all, err
+}
+
+func (b *box) ClearFlows(_ context.Context, r api.ClearFlowsRequest) (api.FlowsCleared, error) {
+	return api.FlowsCleared{Flows: 12}, b.note("clear flows %+v", r)
+}
+
 func (b *box) Monitor(_ context.Context, r api.MonitorRequest, each func(api.Event) error) error {
 	for _, e := range b.events {
 		if err := each(e); err != nil {
 			return err
 		}
 	}
-	return b.note("monitor drops=%v", r.Drops)
+	return b.note("monitor drops=%v flows=%v", r.Drops, r.Flows)
 }
 
 // Capture takes a request without its By, which is another one in every process.

@@ -17,10 +17,12 @@ func (c *cli) monitorCmd() *cobra.Command {
 	var request api.MonitorRequest
 	cmd := &cobra.Command{
 		Use:   "monitor",
-		Short: "Follow what happens: revisions, sessions, links, bans, logs; with --drops drops too",
+		Short: "Follow what happens: revisions, sessions, links, bans, logs; with --drops and --flows those too",
 		Long: `One line for each event until Ctrl-C; with -o json, one JSON object a line. Packets of rules with log: are among them. Of
-dropped packets it shows samples, and says how many it did not show: the counters of show drops have them all.`,
+dropped packets it shows samples, and says how many it did not show: the counters of show drops have them all. Of flows it shows that
+one is new, that it is proven (who opened it sees the answers), that it is closed, or that policy revoked it.`,
 		Example: `  sluice monitor
+  sluice monitor --flows
   sluice monitor --drops -o json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			show := c.printEvent
@@ -37,6 +39,7 @@ dropped packets it shows samples, and says how many it did not show: the counter
 		},
 	}
 	cmd.Flags().BoolVar(&request.Drops, "drops", false, "samples of dropped packets as well")
+	cmd.Flags().BoolVar(&request.Flows, "flows", false, "what becomes of flows as well")
 	return cmd
 }
 
@@ -49,6 +52,8 @@ func eventText(e api.Event) string {
 	switch {
 	case e.Type == api.EventBegin:
 		return "following events; Ctrl-C ends it"
+	case e.Type == api.EventUnseen && e.Text == api.UnseenFlows:
+		return fmt.Sprintf("%d more events of flows are not shown: too many at once", e.Count)
 	case e.Type == api.EventUnseen:
 		return fmt.Sprintf("%d more packets were dropped and are not shown: too many at once", e.Count)
 	case e.Type == api.EventLost:
@@ -72,6 +77,8 @@ func eventText(e api.Event) string {
 	case e.Drop != nil:
 		why := strings.TrimSpace(e.Drop.Reason + " " + e.Drop.Rule + e.Drop.Ban)
 		return packetText(e.Drop.Packet) + " " + why
+	case e.Flow != nil:
+		return flowText(*e.Flow)
 	case e.Log != nil:
 		return packetText(e.Log.Packet) + " " + e.Log.Verdict + " " + e.Log.Rule
 	}

@@ -22,6 +22,9 @@ func (c *cli) showCmd() *cobra.Command {
 		case "policy":
 			cmd.AddCommand(c.showPolicyCmd(noun.Help))
 			continue
+		case "flows":
+			cmd.AddCommand(c.showFlowsCmd("Show " + noun.Help))
+			continue
 		case "bans":
 			cmd.AddCommand(c.showBansCmd("Show " + noun.Help))
 			continue

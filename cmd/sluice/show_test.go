@@ -48,7 +48,7 @@ func TestShow(t *testing.T) {
 func TestTheFixturesAreWhatTheDaemonSays(t *testing.T) {
 	types := map[string]any{
 		"status": &api.Status{}, "interfaces": &[]api.Interface{}, "policy": &[]api.Policy{}, "drops": &[]api.Reason{},
-		"reasons": &[]api.Reason{}, "sets": &[]api.Set{}, "workloads": &[]api.Workload{}, "flows": &[]api.Flow{},
+		"reasons": &[]api.Reason{}, "sets": &[]api.Set{}, "workloads": &[]api.Workload{}, "flows": &api.Flows{},
 		"bgp": &[]api.Neighbor{}, "routes": &[]api.Route{}, "tunnels": &[]api.Tunnel{},
 		"bans": &[]api.Ban{}, "sockets": &[]api.Socket{},
 	}

@@ -58,6 +58,9 @@ func printStatus(c *cli, s api.Status) error {
 	}
 	fmt.Fprintf(c.out, "generation  xdp %s, tc %s\n", short(s.XDPGeneration), short(s.TCGeneration))
 	fmt.Fprintf(c.out, "bgp         %d of %d neighbors established\n", s.Established, s.Neighbors)
+	if t := s.Conntrack; t != nil {
+		fmt.Fprintf(c.out, "flows       %s\n", conntrackText(*t))
+	}
 	for _, condition := range e.Conditions {
 		line := fmt.Sprintf("condition   %s=%s %s %s", condition.Type, condition.Status, condition.Reason, condition.Message)
 		fmt.Fprintln(c.out, strings.TrimRight(line, " "))
@@ -136,26 +139,6 @@ func printSets(c *cli, list []api.Set) error {
 		}
 	}
 	return nil
-}
-
-func printWorkloads(c *cli, list []api.Workload) error {
-	t := c.table("WORKLOAD", "INTERFACE", "STATE", "INGRESS", "EGRESS", "ADDRESSES")
-	for _, w := range list {
-		state := "present"
-		if !w.Present {
-			state = "missing"
-		}
-		t.row(w.Name, w.Interface, state, w.Ingress, w.Egress, joined(w.Addresses))
-	}
-	return t.print()
-}
-
-func printFlows(c *cli, list []api.Flow) error {
-	t := c.table("ORIGIN", "PROTOCOL", "SOURCE", "DESTINATION", "STATE", "IDLE")
-	for _, f := range list {
-		t.row(f.Origin, f.Protocol, f.Source, f.Destination, f.State, secondsText(f.IdleSeconds))
-	}
-	return t.print()
 }
 
 func (c *cli) since(t time.Time) string { return c.now().Sub(t).Round(time.Second).String() }

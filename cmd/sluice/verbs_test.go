@@ -51,7 +51,7 @@ func TestTheVerbsOfTheDesignAreThere(t *testing.T) {
 	}
 	for _, verb := range []string{
 		"run", "check", "plan", "diff", "apply", "confirm", "rollback", "history", "show", "show config", "explain",
-		"ban", "unban", "clear counters", "monitor", "capture",
+		"ban", "unban", "clear counters", "clear flows", "monitor", "capture",
 		"key gen", "key show", "doctor", "down", "version", "lab up", "lab down", "lab run",
 	} {
 		if !slices.Contains(have, verb) {
@@ -99,6 +99,11 @@ func TestWrongUsage(t *testing.T) {
 		{"capture -w x --size 10x", "--size 10x: write a size, such as 500kB, 10MB or 2GB; see `sluice capture --help`"},
 		{"capture -w x y", "capture takes no word behind it but flags, and got \"y\"; see `sluice capture --help`"},
 		{"show policy --top all", "--top all: write a whole number, such as 10; see `sluice show policy --help`"},
+		{"show flows 192.0.2.7/99", "\"192.0.2.7/99\" is no address and no prefix"},
+		{"show flows --limit 0", "--limit 0: write a whole number, such as 1000; see `sluice show flows --help`"},
+		{"clear flows", "say which flows, or --all; see `sluice clear flows --help`"},
+		{"clear flows 192.0.2.7 --all", "--all goes with no filter; see `sluice clear flows --help`"},
+		{"clear flows --port 0", "--port 0: write a number from 1 to 65535, such as 443; see `sluice clear flows --help`"},
 		{"ban", "write it as: sluice ban TARGET...; see `sluice ban --help`"},
 		{"version -o xml", "-o xml: say text or json"},
 		{"apply -c FILE --confirm 0s", "--confirm 0s: write a time with its unit, such as 90s, 10m, 12h or 7d; see `sluice apply --help`"},

@@ -17,7 +17,11 @@ type Backend interface {
 	Explain(ctx context.Context, r ExplainRequest) (Explanation, error)
 	Ban(ctx context.Context, r BanRequest) ([]Ban, error)
 	Unban(ctx context.Context, r UnbanRequest) ([]Ban, error)
+	AddWorkloads(ctx context.Context, r WorkloadAdd) ([]WorkloadChange, error)
+	DeleteWorkloads(ctx context.Context, r WorkloadDelete) ([]WorkloadChange, error)
 	ClearCounters(ctx context.Context, r ClearCountersRequest) (Cleared, error)
+	Flows(ctx context.Context, r FlowsRequest) (Flows, error)
+	ClearFlows(ctx context.Context, r ClearFlowsRequest) (FlowsCleared, error)
 	// Monitor calls each, one at a time, until ctx ends, which is no error, or each returns one. The first event comes
 	// at once.
 	Monitor(ctx context.Context, r MonitorRequest, each func(Event) error) error
@@ -39,8 +43,8 @@ var Nouns = []struct{ Name, Help string }{
 	{"drops", "what was dropped where, and why"},
 	{"reasons", "every verdict by reason, passes included"},
 	{"sets", "named sets and their sizes"},
-	{"workloads", "workloads and their addresses"},
-	{"flows", "tracked flows"},
+	{"workloads", "workloads: where they came from, whether they are attached, traffic"},
+	{"flows", "tracked flows: state, age, packets, translation, and the rules that let them in"},
 	{"bgp", "sessions"},
 	{"routes", "routes learned from neighbors"},
 	{"tunnels", "tunnels and their peers"},

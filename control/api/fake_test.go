@@ -77,13 +77,29 @@ func (f *fake) Unban(_ context.Context, r UnbanRequest) ([]Ban, error) {
 	return []Ban{}, f.note("unban %q all %v", r.Targets, r.All)
 }
 
+func (f *fake) AddWorkloads(_ context.Context, r WorkloadAdd) ([]WorkloadChange, error) {
+	return []WorkloadChange{{Name: r.Workloads[0].Name, Change: "added", State: WorkloadWaiting}}, f.note("add workloads %+v", r.Workloads)
+}
+
+func (f *fake) DeleteWorkloads(_ context.Context, r WorkloadDelete) ([]WorkloadChange, error) {
+	return []WorkloadChange{{Name: r.Names[0], Change: "removed"}}, f.note("delete workloads %q", r.Names)
+}
+
 func (f *fake) ClearCounters(_ context.Context, r ClearCountersRequest) (Cleared, error) {
 	return Cleared{Policies: []string{"ingress"}, Rules: 2}, f.note("clear counters %q", r.Policy)
 }
 
+func (f *fake) Flows(_ context.Context, r FlowsRequest) (Flows, error) {
+	return Flows{Total: 7, States: map[string]int{"new": 7}, Flows: []Flow{{Protocol: r.Protocol}}}, f.note("flows %+v", r)
+}
+
+func (f *fake) ClearFlows(_ context.Context, r ClearFlowsRequest) (FlowsCleared, error) {
+	return FlowsCleared{Flows: 3}, f.note("clear flows %+v", r)
+}
+
 // Monitor tells of a begin and of what is in events, until they are closed.
 func (f *fake) Monitor(ctx context.Context, r MonitorRequest, each func(Event) error) error {
-	if err := f.note("monitor drops %v", r.Drops); err != nil {
+	if err := f.note("monitor %+v", r); err != nil {
 		return err
 	}
 	if err := each(Event{Type: EventBegin}); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"time"
 )
@@ -11,6 +12,7 @@ import (
 // MonitorRequest says what to tell of.
 type MonitorRequest struct {
 	Drops bool // samples of dropped packets as well
+	Flows bool // what becomes of flows as well
 }
 
 // EventType says which field of an Event is set.
@@ -26,25 +28,30 @@ const (
 	EventSetFile EventType = "set"    // SetFile
 	EventDrop    EventType = "drop"   // Drop
 	EventLog     EventType = "log"    // Log
-	EventUnseen  EventType = "unseen" // Count drops were not sampled: there were too many
+	EventFlow    EventType = "flow"   // Flow
+	EventUnseen  EventType = "unseen" // Count drops were not sampled, or of flows, with Text flows: there were too many
 	EventLost    EventType = "lost"   // Count events were not delivered: the reader was too slow
 	EventNote    EventType = "note"   // Text alone
 )
 
 // Event is one line of `sluice monitor -o json`.
 type Event struct {
-	Time    time.Time `json:"time"`
-	Type    EventType `json:"type"`
-	Text    string    `json:"text,omitempty"`
-	Count   uint64    `json:"count,omitempty"`
-	Engine  *Notice   `json:"engine,omitempty"`
-	BGP     *Session  `json:"bgp,omitempty"`
-	Link    *Link     `json:"link,omitempty"`
-	Ban     *Ban      `json:"ban,omitempty"`
-	SetFile *SetFile  `json:"set_file,omitempty"`
-	Drop    *Drop     `json:"drop,omitempty"`
-	Log     *Logged   `json:"log,omitempty"`
+	Time    time.Time  `json:"time"`
+	Type    EventType  `json:"type"`
+	Text    string     `json:"text,omitempty"`
+	Count   uint64     `json:"count,omitempty"`
+	Engine  *Notice    `json:"engine,omitempty"`
+	BGP     *Session   `json:"bgp,omitempty"`
+	Link    *Link      `json:"link,omitempty"`
+	Ban     *Ban       `json:"ban,omitempty"`
+	SetFile *SetFile   `json:"set_file,omitempty"`
+	Drop    *Drop      `json:"drop,omitempty"`
+	Log     *Logged    `json:"log,omitempty"`
+	Flow    *FlowEvent `json:"flow,omitempty"`
 }
+
+// UnseenFlows is the Text of an EventUnseen that is about flows.
+const UnseenFlows = "flows"
 
 // Link is the state of a link after it changed.
 type Link struct {
@@ -99,17 +106,24 @@ type Packet struct {
 
 // Monitor calls each for every event, until ctx ends, each returns an error, or the daemon ends (ErrUnreachable).
 func (c *Client) Monitor(ctx context.Context, in MonitorRequest, each func(Event) error) error {
-	return follow(ctx, c, http.MethodGet, "monitor?drops="+strconv.FormatBool(in.Drops), nil, each)
+	query := url.Values{"drops": {strconv.FormatBool(in.Drops)}, "flows": {strconv.FormatBool(in.Flows)}}
+	return follow(ctx, c, http.MethodGet, "monitor?"+query.Encode(), nil, each)
 }
 
 // monitor streams events until the client goes or the daemon ends.
 func (s *Server) monitor(w http.ResponseWriter, r *http.Request) {
-	drops, err := strconv.ParseBool(r.URL.Query().Get("drops"))
-	if err != nil {
-		s.write(w, nil, &Failure{Message: "drops= is true or false", Refused: true})
-		return
+	var in MonitorRequest
+	for name, to := range map[string]*bool{"drops": &in.Drops, "flows": &in.Flows} {
+		word := r.URL.Query().Get(name)
+		if word == "" {
+			continue // of a client of another version
+		}
+		on, err := strconv.ParseBool(word)
+		if err != nil {
+			s.write(w, nil, &Failure{Message: name + "= is true or false", Refused: true})
+			return
+		}
+		*to = on
 	}
-	stream(s, w, r, func(ctx context.Context, each func(Event) error) error {
-		return s.backend.Monitor(ctx, MonitorRequest{Drops: drops}, each)
-	})
+	stream(s, w, r, func(ctx context.Context, each func(Event) error) error { return s.backend.Monitor(ctx, in, each) })
 }

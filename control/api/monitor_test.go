@@ -49,7 +49,7 @@ func TestEventsComeAsTheyHappen(t *testing.T) {
 	if err := next(t, "end", ended); !errors.Is(err, context.Canceled) {
 		t.Errorf("after Ctrl-C: %v", err)
 	}
-	if len(b.asked) != 1 || b.asked[0] != "monitor drops true" {
+	if len(b.asked) != 1 || b.asked[0] != "monitor {Drops:true Flows:false}" {
 		t.Errorf("the backend was asked %q", b.asked)
 	}
 }

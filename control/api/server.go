@@ -143,9 +143,13 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("POST /v1/down", answer(s, func(ctx context.Context, _ struct{}) (any, error) { return struct{}{}, b.Down(ctx) }))
 	mux.Handle("POST /v1/ban", answer(s, func(ctx context.Context, r BanRequest) (any, error) { return b.Ban(ctx, r) }))
 	mux.Handle("POST /v1/unban", answer(s, func(ctx context.Context, r UnbanRequest) (any, error) { return b.Unban(ctx, r) }))
+	mux.Handle("POST /v1/workload/add", answer(s, func(ctx context.Context, r WorkloadAdd) (any, error) { return b.AddWorkloads(ctx, r) }))
+	mux.Handle("POST /v1/workload/del", answer(s, func(ctx context.Context, r WorkloadDelete) (any, error) { return b.DeleteWorkloads(ctx, r) }))
 	mux.Handle("POST /v1/capture/end", answer(s, func(ctx context.Context, r CaptureEnd) (any, error) { return struct{}{}, b.EndCapture(ctx, r) }))
 	mux.HandleFunc("POST /v1/capture", s.capture)
 	mux.Handle("POST /v1/clear/counters", answer(s, func(ctx context.Context, r ClearCountersRequest) (any, error) { return b.ClearCounters(ctx, r) }))
+	mux.Handle("POST /v1/clear/flows", answer(s, func(ctx context.Context, r ClearFlowsRequest) (any, error) { return b.ClearFlows(ctx, r) }))
+	mux.Handle("POST /v1/flows", answer(s, func(ctx context.Context, r FlowsRequest) (any, error) { return b.Flows(ctx, r) }))
 	mux.HandleFunc("GET /v1/monitor", s.monitor)
 	mux.HandleFunc("GET /v1/history", func(w http.ResponseWriter, r *http.Request) {
 		v, err := b.History(r.Context())

@@ -103,6 +103,7 @@ type Status struct {
 	TCGeneration  string        `json:"tc_generation"`
 	Neighbors     int           `json:"bgp_neighbors"`
 	Established   int           `json:"bgp_established"`
+	Conntrack     *Conntrack    `json:"conntrack,omitempty"` // absent before the first sweep of the flow tables
 }
 
 // Interface is one line of `show interfaces`.
@@ -148,26 +149,6 @@ type Set struct {
 	LastChange  *time.Time `json:"last_change,omitempty"` // of a watched file, since the daemon started
 	LastError   string     `json:"last_error,omitempty"`  // why what a watched file holds now is not live
 	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
-}
-
-// Workload is one workload.
-type Workload struct {
-	Name      string       `json:"name"`
-	Interface string       `json:"interface"`
-	Present   bool         `json:"present"`
-	Addresses []netip.Addr `json:"addresses"`
-	Ingress   string       `json:"ingress_default"`
-	Egress    string       `json:"egress_default"`
-}
-
-// Flow is one tracked flow, in the direction of its first packet.
-type Flow struct {
-	Origin      string  `json:"origin"` // inside, outside: who opened it
-	Protocol    string  `json:"protocol"`
-	Source      string  `json:"source"` // address:port
-	Destination string  `json:"destination"`
-	State       string  `json:"state"` // new, replied, closing
-	IdleSeconds float64 `json:"idle_seconds"`
 }
 
 // What the engine itself says.

@@ -82,10 +82,10 @@ func (c *compiler) placeOf(key string) (place, bool) {
 	}
 	for n := range c.cfg.Workloads {
 		w := &c.cfg.Workloads[n]
-		if at, ok := search("workload/"+w.Name+"/ingress", fmt.Sprintf("workloads[%d].ingress", n), w.Ingress.Rules); ok {
+		if at, ok := search("workload/"+w.Name+"/ingress", c.workloadPath(n)+".ingress", w.Ingress.Rules); ok {
 			return at, true
 		}
-		if at, ok := search("workload/"+w.Name+"/egress", fmt.Sprintf("workloads[%d].egress", n), w.Egress.Rules); ok {
+		if at, ok := search("workload/"+w.Name+"/egress", c.workloadPath(n)+".egress", w.Egress.Rules); ok {
 			return at, true
 		}
 	}

@@ -24,7 +24,10 @@ var (
 // compiler gathers what every part of the work needs.
 type compiler struct {
 	cache    *Cache
-	cfg      *config.Config
+	cfg      *config.Config // the file's, with the added workloads behind its own
+	ofFile   int            // workloads before the added ones
+	accepted bool           // Runtime.Accepted
+	refused  []Refused
 	facts    Facts
 	ids      *idAllocator
 	self     []netip.Addr
@@ -67,8 +70,25 @@ func Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
 func (k *Cache) Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	c := &compiler{cache: k, cfg: cfg, facts: facts, ids: newIDAllocator(rt), watched: rt.Watched,
-		now: resolution{policies: map[string]resolvedRules{}, sets: map[string]resolvedSet{}, links: map[string]int{}, workloads: cfg.Workloads}}
+	for {
+		d, c := k.compile(cfg, rt, facts)
+		if d != nil {
+			return d, nil
+		}
+		rest, blamed := c.withoutBlamed(rt.Workloads)
+		if !blamed {
+			return nil, c.errs
+		}
+		rt.Workloads = rest // fewer each time
+	}
+}
+
+// compile returns no Desired where there are errors, which are the compiler's.
+func (k *Cache) compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, *compiler) {
+	c := &compiler{cache: k, accepted: rt.Accepted, facts: facts, ids: newIDAllocator(rt), watched: rt.Watched,
+		now: resolution{policies: map[string]resolvedRules{}, sets: map[string]resolvedSet{}, links: map[string]int{}}}
+	c.merge(cfg, rt.Workloads)
+	c.now.workloads = c.cfg.Workloads
 	c.sameIDs = sameMap(k.last.ids, rt.RuleIDs) || c.ids.keeps(k.last.ids)
 	c.findInterfaces()
 	c.findWorkloads()
@@ -95,13 +115,13 @@ func (k *Cache) Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, 
 		slices.SortStableFunc(c.errs, func(a, b config.Error) int {
 			return cmp.Or(cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Column, b.Pos.Column))
 		})
-		return nil, c.errs
+		return nil, c
 	}
 	d.RuleIDs = c.ids.result()
-	d.Warnings = c.warn
+	d.Warnings, d.Refused, d.Config = c.warn, c.refused, c.cfg
 	c.now.ids = d.RuleIDs
 	k.last = c.now
-	return d, nil
+	return d, c
 }
 
 func (c *compiler) fail(pos config.Pos, path, msg, hint string) {
@@ -143,8 +163,7 @@ func (c *compiler) findWorkloads() {
 		case link == nil:
 			c.warn = append(c.warn, "workload "+w.Name+": interface "+w.Interface+" is not there yet; it is attached when it appears")
 		case link.PeerHere:
-			c.fail(w.Pos, fmt.Sprintf("workloads[%d].interface", n), "both ends of the veth "+w.Interface+" are in this namespace",
-				"move the other end into the workload's own namespace")
+			c.refuse(n, "both ends of the "+cmp.Or(link.Kind, "veth")+" "+w.Interface+" are in this namespace", "move the other end into the workload's own namespace")
 		default:
 			c.present = append(c.present, w)
 		}
@@ -242,7 +261,7 @@ func (c *compiler) tc() tc.State {
 	for _, i := range c.cfg.Interfaces {
 		if role := tcRole(i.Role); role != tc.RoleNone && c.workloadOf(i.Name) == nil {
 			judge := i.Role == config.RoleTunnel || i.Role == config.RoleUplink && i.XDP == config.XDPNone
-			s.Interfaces = append(s.Interfaces, tc.Interface{Name: i.Name, Role: role, Judge: judge, SNAT: c.snat.of[i.Name]})
+			s.Interfaces = append(s.Interfaces, tc.Interface{Name: i.Name, Role: role, Judge: judge, FQ: c.keepsTimes(i.Name), SNAT: c.snat.of[i.Name]})
 		}
 	}
 	for _, t := range c.cfg.Tunnels {
@@ -257,7 +276,7 @@ func (c *compiler) tc() tc.State {
 		if link := c.link(w.Interface); link == nil || link.PeerHere {
 			continue
 		}
-		s.Interfaces = append(s.Interfaces, tc.Interface{Name: w.Interface, Role: tc.RoleWorkload, SNAT: c.snat.of[w.Interface]})
+		s.Interfaces = append(s.Interfaces, tc.Interface{Name: w.Interface, Role: tc.RoleWorkload, Stack: w.Path == config.PathStack, SNAT: c.snat.of[w.Interface]})
 		g.Workloads = append(g.Workloads, tc.Workload{
 			Name: w.Name, Interface: w.Interface, Addresses: sortedAddrs(w.Addresses),
 			Ingress: c.rules.workloads[n].ingress, Egress: c.rules.workloads[n].egress,
@@ -266,6 +285,7 @@ func (c *compiler) tc() tc.State {
 	slices.SortFunc(s.Interfaces, func(a, b tc.Interface) int { return compareNames(a.Name, b.Name) })
 	slices.SortFunc(g.Workloads, func(a, b tc.Workload) int { return compareNames(a.Name, b.Name) })
 	g.Strict = sortedPrefixes(g.Strict)
+	g.Paced = c.paced()
 	g.Limiters = c.limiters
 	s.Generation = g
 	return s

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"sluice/bgp"
+	"sluice/control/config"
 	"sluice/control/host"
 	"sluice/crypto/wireguard"
 	"sluice/tc"
@@ -25,6 +26,10 @@ type Desired struct {
 	RuleIDs map[string]uint32
 	// Warnings are things that an operator should know and that are no errors.
 	Warnings []string
+	// Config is what was compiled: the file's, and behind its workloads the added ones that fit.
+	Config *config.Config
+	// Refused are the workloads that are left out, those with an interface that is not there yet aside.
+	Refused []Refused
 }
 
 // Telemetry says where the daemon serves its metrics.
@@ -41,6 +46,10 @@ type Runtime struct {
 	// Watched is what watched set files hold, by config.Set.Watched; masked, sorted and distinct. One that is missing
 	// here is empty. The lists are not changed, and not copied where a set is nothing else.
 	Watched map[string][]netip.Prefix
+	// Workloads were made through the API, sorted by name. They claim nothing twice.
+	Workloads []Added
+	// Accepted says that the file was applied before: what became of workloads since is no error of it.
+	Accepted bool
 }
 
 // Facts are what the machine told, collected before compiling.

@@ -51,6 +51,7 @@ func (c *compiler) host() host.State {
 	s.Sysctls = c.sysctls()
 	s.Inner = c.innerSysctls()
 	s.Tags = c.tags()
+	s.Qdiscs = c.qdiscs()
 
 	slices.SortFunc(s.Links, func(a, b host.Link) int { return compareNames(a.Name, b.Name) })
 	slices.SortFunc(s.Addresses, func(a, b host.Address) int {

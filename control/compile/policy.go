@@ -1,7 +1,6 @@
 package compile
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -84,7 +83,7 @@ func (c *compiler) policies() policies {
 	p.shared = slices.Clone(c.limiters) // both objects number those of ingress alike
 	p.egress = c.policy("egress", "policy.egress", c.cfg.Policy.Egress)
 	for n, w := range c.cfg.Workloads {
-		path := fmt.Sprintf("workloads[%d].", n)
+		path := c.workloadPath(n) + "."
 		p.workloads = append(p.workloads, workloadPolicies{
 			ingress: c.policy("workload/"+w.Name+"/ingress", path+"ingress", w.Ingress),
 			egress:  c.policy("workload/"+w.Name+"/egress", path+"egress", w.Egress),

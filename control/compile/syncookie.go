@@ -28,7 +28,7 @@ type protected struct {
 }
 
 // LooksBehind names the interfaces behind which compiling cfg has to look: Facts.Host.Behind.
-func LooksBehind(cfg *config.Config) []string {
+func LooksBehind(cfg *config.Config, added []Added) []string {
 	asks := false
 	for i := range cfg.Policy.Ingress.Rules {
 		asks = asks || cfg.Policy.Ingress.Rules[i].Action == config.SYNCookie
@@ -39,6 +39,9 @@ func LooksBehind(cfg *config.Config) []string {
 	var links []string
 	for _, w := range cfg.Workloads {
 		links = append(links, w.Interface)
+	}
+	for _, a := range added {
+		links = append(links, a.Interface)
 	}
 	return append(links, host.Here)
 }

@@ -179,10 +179,10 @@ func TestUplinksThatAreVethsAreTold(t *testing.T) {
 
 func TestOnlyRulesWithSYNCookieMakeItLookBehindWorkloads(t *testing.T) {
 	with := guarded("[self]", "[443]", "}\n")
-	if got := LooksBehind(parse(t, with)); !slices.Equal(got, []string{"web-1", "vm-1", host.Here}) {
+	if got := LooksBehind(parse(t, with), nil); !slices.Equal(got, []string{"web-1", "vm-1", host.Here}) {
 		t.Errorf("got %v", got)
 	}
-	if got := LooksBehind(parse(t, strings.Replace(with, "action: syn_cookie", "action: accept", 1))); got != nil {
+	if got := LooksBehind(parse(t, strings.Replace(with, "action: syn_cookie", "action: accept", 1)), nil); got != nil {
 		t.Errorf("got %v", got)
 	}
 }

@@ -103,6 +103,9 @@ func (p *printer) host(s host.State) {
 	for _, y := range s.Tags {
 		p.line("vlan tags in the frames of", y.Link, flagged(!y.InFrame, "not"))
 	}
+	for _, q := range s.Qdiscs {
+		p.line("fq on", q.Link, flagged(!q.FQ, "not"))
+	}
 }
 
 func (p *printer) wireguard(s wireguard.State) {
@@ -141,7 +144,7 @@ func (p *printer) xdp(s xdp.State) {
 
 func (p *printer) tc(s tc.State) {
 	for _, i := range s.Interfaces {
-		p.line("interface", i.Name, i.Role, flagged(i.Judge, "judge"), flagged(i.SNAT.IPv4, "snat4"), flagged(i.SNAT.IPv6, "snat6"),
+		p.line("interface", i.Name, i.Role, flagged(i.Judge, "judge"), flagged(i.FQ, "fq"), flagged(i.SNAT.IPv4, "snat4"), flagged(i.SNAT.IPv6, "snat6"),
 			flagged(i.SNAT.All, "all"), number("to", int(i.SNAT.Address)))
 	}
 	g := s.Generation
@@ -154,6 +157,9 @@ func (p *printer) tc(s tc.State) {
 	p.line("self", list(g.Self))
 	p.line("flows", g.FlowSlots)
 	p.line("strict", list(g.Strict))
+	for _, paced := range g.Paced {
+		p.line("paced", paced.Interface, paced.Rate, "bps")
+	}
 	for from := range g.Matrix {
 		for to, may := range g.Matrix[from] {
 			if may {

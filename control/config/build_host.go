@@ -13,7 +13,7 @@ func (b *builder) interfaces(raw []rawInterface) {
 		b.unique(seen, string(r.Name.v), r.Name.ok, r.Name.at, "interface")
 		b.interfaceRole(r)
 		out := Interface{Name: string(r.Name.v), Role: r.Role.v, MTU: int(r.MTU.v), Addresses: prefixes(r.Addresses),
-			XDP: XDPNone, SNAT: r.SNAT.v.SNAT, Pos: r.pos}
+			XDP: XDPNone, Bandwidth: uint64(r.Bandwidth.Egress.v), SNAT: r.SNAT.v.SNAT, Pos: r.pos}
 		if r.Role.v == RoleUplink {
 			out.XDP = r.XDP.Mode.or(XDPAuto)
 			out.FailOpen = r.XDP.Fail.or("open") == "open"
@@ -42,6 +42,9 @@ func (b *builder) interfaceRole(r *rawInterface) {
 	b.snatRole(r)
 	if r.XDP.written() && r.Role.v != RoleUplink && (r.Role.ok || !r.Role.written()) {
 		b.add(r.XDP.at, bad("XDP runs on uplinks only").or("remove xdp, or write role: uplink"))
+	}
+	if r.Bandwidth.written() && r.Role.v != RoleDownstream && (r.Role.ok || !r.Role.written()) {
+		b.add(r.Bandwidth.at, bad("only the bandwidth of workloads and downstreams is bounded").or("remove it; a workload's stands at workloads:"))
 	}
 }
 

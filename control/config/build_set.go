@@ -119,7 +119,8 @@ func (b *builder) workloads(raw []rawWorkload) {
 		if r.Addresses.empty() {
 			b.add(r.Addresses.at, bad("the workload has no address"))
 		}
-		out := Workload{Name: string(r.Name.v), Interface: string(r.Interface.v), SNAT: r.SNAT.v.SNAT, Pos: r.pos}
+		out := Workload{Name: string(r.Name.v), Interface: string(r.Interface.v), Path: r.Path.or(PathRedirect), Bandwidth: uint64(r.Bandwidth.Egress.v),
+			SNAT: r.SNAT.v.SNAT, Pos: r.pos}
 		var have families
 		for _, a := range r.Addresses.items {
 			b.unique(owners, a.v.String(), a.ok, a.at, "workload address")

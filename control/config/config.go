@@ -86,6 +86,7 @@ type Interface struct {
 	XDP       XDPMode // XDPNone for every role but uplink
 	FailOpen  bool    // what the root does while its slot is empty
 	SNAT      SNAT    // of what comes in by a downstream
+	Bandwidth uint64  // of a downstream: bits per second that its hosts may send out by uplinks and tunnels; 0: any
 	Pos       Pos
 }
 
@@ -266,8 +267,11 @@ type Workload struct {
 	Name      string
 	Interface string
 	Addresses []netip.Addr // single addresses (/32, /128 in the file)
+	Path      Path
+	Added     bool // through the API: it stands in no file
 	Ingress   RuleList
 	Egress    RuleList
+	Bandwidth uint64 // bits per second that it may send out by uplinks and tunnels; 0: any
 	SNAT      SNAT
 	Pos       Pos
 }
@@ -279,6 +283,16 @@ type SNAT struct {
 	// Address, where valid, translates every source of its family.
 	Address netip.Addr
 }
+
+// Path is the way that a workload's packets take through the box.
+type Path string
+
+// PathRedirect: from hook to hook, past the host's netfilter and upper stack. PathStack: by the kernel's own forwarding, so
+// that the host's rules see them; policies, flows and reasons are the same.
+const (
+	PathRedirect Path = "redirect"
+	PathStack    Path = "stack"
+)
 
 // Conntrack sizes the flow tables.
 type Conntrack struct {

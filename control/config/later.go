@@ -8,7 +8,6 @@ func laterKeys() map[reflect.Type][]string {
 	return map[reflect.Type][]string{
 		reflect.TypeFor[rawNode]():      {"dns", "ntp"},
 		reflect.TypeFor[rawInterface](): {"parent", "vlan", "members", "lacp"},
-		reflect.TypeFor[rawWorkload]():  {"bandwidth"},
 		reflect.TypeFor[rawBGP]():       {"flowspec", "blackhole"},
 		reflect.TypeFor[rawNeighbor]():  {"bfd"},
 		reflect.TypeFor[rawAdvertise](): {"when"},

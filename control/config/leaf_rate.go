@@ -45,6 +45,23 @@ func (r *rate) parse(s string) problem {
 	return problem{}
 }
 
+// bitRate is bits per second, always with the unit.
+type bitRate uint64
+
+func (r *bitRate) takes() takes     { return text }
+func (r *bitRate) describe() schema { return schema{"pattern": `^[1-9][0-9]*[kMG]?bps$`} }
+func (r *bitRate) parse(s string) problem {
+	var any rate
+	switch p := any.parse(s); {
+	case !p.none():
+		return p
+	case !any.bits:
+		return bad("%s counts packets", s).or("write bits per second: 100Mbps, 1Gbps")
+	}
+	*r = bitRate(any.perSecond)
+	return problem{}
+}
+
 // burst is packets or bytes, always with a unit.
 type burst struct {
 	amount uint64

@@ -22,6 +22,13 @@ func (Role) words() words {
 	}
 }
 
+func (Path) words() words {
+	return words{
+		now:  []string{string(PathRedirect), string(PathStack)},
+		mean: map[string]string{"fast": "redirect", "bpf": "redirect", "ebpf": "redirect", "kernel": "stack", "host": "stack", "slow": "stack"},
+	}
+}
+
 func (XDPMode) words() words {
 	return words{
 		now: []string{"auto", "native", "generic", "none"},

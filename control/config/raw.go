@@ -41,6 +41,12 @@ type rawInterface struct {
 	Addresses list[val[addressPrefix]] `key:"addresses"`
 	XDP       rawXDP                   `key:"xdp"`
 	SNAT      val[snat]                `key:"snat"`
+	Bandwidth rawBandwidth             `key:"bandwidth"`
+}
+
+type rawBandwidth struct {
+	at
+	Egress val[bitRate] `key:"egress,required"`
 }
 
 type rawXDP struct {
@@ -156,6 +162,8 @@ type rawWorkload struct {
 	Ingress   rawRules                 `key:"ingress"`
 	Egress    rawRules                 `key:"egress"`
 	SNAT      val[snat]                `key:"snat"`
+	Bandwidth rawBandwidth             `key:"bandwidth"`
+	Path      pick[Path]               `key:"path"`
 }
 
 type rawSNAT struct {

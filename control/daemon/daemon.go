@@ -17,6 +17,7 @@ import (
 	"sluice/control/feed"
 	"sluice/control/host"
 	"sluice/control/probe"
+	"sluice/control/workload"
 	"sluice/crypto/wireguard"
 	"sluice/tc"
 	"sluice/xdp"
@@ -42,7 +43,9 @@ type Daemon struct {
 	bans      *ban.List
 	nextHops  hopCache
 	feeds     *feed.List
+	workloads *workload.List
 	hub       *hub
+	conntrack conntrack
 	captures  captures
 
 	policyChanged chan struct{} // tells that rules may have changed
@@ -114,6 +117,9 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 		Wanted: d.watchedSets, Changed: func() error { return d.engine.Recompile(ctx, "a watched set file changed") },
 		Notify: d.setNotice, Report: d.reportSets,
 	})
+	d.workloads = workload.New(workload.Options{
+		Path: filepath.Join(o.StateDir, "workloads.json"), Log: o.Log, Live: d.fileConfig, Alter: d.alter,
+	})
 	d.engine, err = engine.New(engine.Options{
 		Subsystems: d.subsystems(), Announcer: "bgp",
 		Parse: d.parse, Compile: d.compile, Facts: d.facts, Source: d.source,
@@ -161,6 +167,9 @@ func (d *Daemon) run(ctx context.Context) error {
 	if err := d.bans.Load(); err != nil {
 		d.opts.Log.Error("no bans until this is mended", "error", err)
 	}
+	if err := d.workloads.Load(); err != nil {
+		d.opts.Log.Error("workloads of the API are lost", "error", err)
+	}
 	if err := d.engine.Start(ctx); err != nil {
 		d.diagnose(ctx)
 		if !errors.Is(err, engine.ErrDegraded) {
@@ -179,6 +188,8 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"BGP events", func(ctx context.Context) error { return d.followBGP(ctx, d.bgp.Events()) }},
 		funcTask{"dropped packets", d.followDrops},
 		funcTask{"logged packets", d.followLogs},
+		funcTask{"flow events", d.followFlows},
+		funcTask{"flow tables", d.keepFlows},
 		funcTask{"rest", d.rest},
 		funcTask{"spare tc generation", d.tc.KeepSpares},
 		funcTask{"spare XDP generation", d.xdp.KeepSpares},

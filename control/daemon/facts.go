@@ -16,10 +16,13 @@ func (d *Daemon) facts(ctx context.Context, cfg *config.Config) (compile.Facts, 
 	if err != nil {
 		return compile.Facts{}, err
 	}
-	if h.Behind, err = host.WorkloadsBehind(ctx, compile.LooksBehind(cfg)); err != nil {
+	if h.Behind, err = host.WorkloadsBehind(ctx, compile.LooksBehind(cfg, d.workloads.Added(cfg))); err != nil {
 		return compile.Facts{}, err
 	}
 	if h.Receivers, err = host.ReceiversOf(ctx, compile.LooksAtTags(cfg)); err != nil {
+		return compile.Facts{}, err
+	}
+	if h.Queues, err = host.QueuesOf(ctx, compile.LooksAtQueues(cfg)); err != nil {
 		return compile.Facts{}, err
 	}
 	public, err := publicKeys(cfg)

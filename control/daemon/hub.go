@@ -11,19 +11,44 @@ import (
 // waiting bounds the events that wait for one slow reader.
 const waiting = 4096
 
+// stream is a kind of events that is made only while somebody wants it.
+type stream int
+
+const (
+	dropStream stream = iota // samples of dropped packets
+	flowStream               // what becomes of flows
+	streams
+)
+
+// streamOf is -1 for what everybody hears.
+func streamOf(e api.Event) stream {
+	switch {
+	case e.Type == api.EventFlow, e.Type == api.EventUnseen && e.Text == api.UnseenFlows:
+		return flowStream
+	case e.Type == api.EventDrop, e.Type == api.EventUnseen:
+		return dropStream
+	}
+	return -1
+}
+
 // hub hands every event to everybody who listens. Publishing never blocks: a reader that does not keep up loses events,
 // and is told how many.
 type hub struct {
 	mu        sync.Mutex
 	listeners map[*listener]bool
-	drops     int           // of them want dropped packets
-	demand    chan struct{} // tells that drops changed
-	sampling  chan struct{} // closed while dropped packets are sampled, or it is known that they cannot be
+	made      [streams]made
 }
 
-// listener is one stream.
+// made is what a hub knows of a stream.
+type made struct {
+	listeners int           // that want it
+	demand    chan struct{} // tells that listeners changed
+	begun     chan struct{} // closed while its events are made, or it is known that they cannot be
+}
+
+// listener is one reader.
 type listener struct {
-	drops bool
+	wants [streams]bool
 	more  chan struct{} // tells that there is something to take
 
 	mu   sync.Mutex
@@ -32,7 +57,11 @@ type listener struct {
 }
 
 func newHub() *hub {
-	return &hub{listeners: map[*listener]bool{}, demand: make(chan struct{}, 1), sampling: make(chan struct{})}
+	h := &hub{listeners: map[*listener]bool{}}
+	for i := range h.made {
+		h.made[i] = made{demand: make(chan struct{}, 1), begun: make(chan struct{})}
+	}
+	return h
 }
 
 func (h *hub) publish(e api.Event) {
@@ -41,8 +70,9 @@ func (h *hub) publish(e api.Event) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	of := streamOf(e)
 	for l := range h.listeners {
-		if l.drops || e.Type != api.EventDrop && e.Type != api.EventUnseen {
+		if of < 0 || l.wants[of] {
 			l.put(e)
 		}
 	}
@@ -75,13 +105,16 @@ func (l *listener) take() []api.Event {
 }
 
 // listen calls each for every event from now on, one at a time, until ctx ends or each returns an error.
-func (h *hub) listen(ctx context.Context, drops bool, each func(api.Event) error) error {
-	l := &listener{drops: drops, more: make(chan struct{}, 1)}
+func (h *hub) listen(ctx context.Context, wants [streams]bool, each func(api.Event) error) error {
+	l := &listener{wants: wants, more: make(chan struct{}, 1)}
 	h.join(l, 1)
 	defer h.join(l, -1)
-	if drops {
+	for s, wanted := range wants {
+		if !wanted {
+			continue
+		}
 		select {
-		case <-h.sampled():
+		case <-h.begun(stream(s)):
 		case <-ctx.Done():
 			return nil
 		}
@@ -112,41 +145,46 @@ func (h *hub) join(l *listener, n int) {
 	} else {
 		delete(h.listeners, l)
 	}
-	if !l.drops {
-		return
+	for i, wanted := range l.wants {
+		if !wanted {
+			continue
+		}
+		h.made[i].listeners += n
+		select {
+		case h.made[i].demand <- struct{}{}:
+		default:
+		}
 	}
-	h.drops += n
-	select {
-	case h.demand <- struct{}{}:
-	default:
-	}
 }
 
-// wanted says whether anybody wants dropped packets.
-func (h *hub) wanted() bool {
+// wanted says whether anybody wants a stream.
+func (h *hub) wanted(s stream) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.drops > 0
+	return h.made[s].listeners > 0
 }
 
-func (h *hub) sampled() <-chan struct{} {
+// demand tells that wanted may have changed.
+func (h *hub) demand(s stream) <-chan struct{} { return h.made[s].demand }
+
+func (h *hub) begun(s stream) <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.sampling
+	return h.made[s].begun
 }
 
-// setSampling lets those begin who wait for samples, or makes the next ones wait.
-func (h *hub) setSampling(on bool) {
+// setBegun lets those begin who wait for a stream, or makes the next ones wait.
+func (h *hub) setBegun(s stream, on bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	select {
-	case <-h.sampling:
+	case <-h.made[s].begun:
 		if !on {
-			h.sampling = make(chan struct{})
+			h.made[s].begun = make(chan struct{})
 		}
 	default:
 		if on {
-			close(h.sampling)
+			close(h.made[s].begun)
 		}
 	}
 }

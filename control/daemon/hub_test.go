@@ -16,12 +16,16 @@ type reader struct {
 	stop   context.CancelFunc
 }
 
-func read(t *testing.T, h *hub, drops bool) *reader {
+func read(t *testing.T, h *hub, wanted ...stream) *reader {
 	t.Helper()
+	var wants [streams]bool
+	for _, s := range wanted {
+		wants[s] = true
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	r := &reader{events: make(chan api.Event), ended: make(chan error, 1), stop: stop}
 	go func() {
-		r.ended <- h.listen(ctx, drops, func(e api.Event) error {
+		r.ended <- h.listen(ctx, wants, func(e api.Event) error {
 			select {
 			case r.events <- e:
 				return nil
@@ -55,26 +59,37 @@ func (r *reader) want(t *testing.T, kind api.EventType) api.Event {
 
 func TestEveryReaderHearsWhatItAskedFor(t *testing.T) {
 	h := newHub()
-	h.setSampling(true)
-	all, plain := read(t, h, true), read(t, h, false)
+	h.setBegun(dropStream, true)
+	h.setBegun(flowStream, true)
+	all, plain, flows := read(t, h, dropStream), read(t, h), read(t, h, flowStream)
 	all.want(t, api.EventBegin)
 	plain.want(t, api.EventBegin)
+	flows.want(t, api.EventBegin)
 	h.publish(api.Event{Type: api.EventDrop})
+	h.publish(api.Event{Type: api.EventFlow})
+	h.publish(api.Event{Type: api.EventUnseen, Count: 4, Text: api.UnseenFlows})
 	h.publish(api.Event{Type: api.EventUnseen, Count: 3})
 	h.publish(api.Event{Type: api.EventBGP})
 	all.want(t, api.EventDrop)
 	all.want(t, api.EventUnseen)
 	all.want(t, api.EventBGP)
 	plain.want(t, api.EventBGP)
-	if h.count() != 2 || !h.wanted() {
-		t.Errorf("%d readers, drops wanted: %v", h.count(), h.wanted())
+	flows.want(t, api.EventFlow)
+	if e := flows.want(t, api.EventUnseen); e.Count != 4 {
+		t.Errorf("a reader of flows was told of drops: %+v", e)
+	}
+	flows.want(t, api.EventBGP)
+	flows.stop()
+	<-flows.ended
+	if h.count() != 2 || !h.wanted(dropStream) {
+		t.Errorf("%d readers, drops wanted: %v", h.count(), h.wanted(dropStream))
 	}
 	all.stop()
 	if err := <-all.ended; err != nil && !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	if h.count() != 1 || h.wanted() {
-		t.Errorf("then %d readers, drops wanted: %v", h.count(), h.wanted())
+	if h.count() != 1 || h.wanted(dropStream) {
+		t.Errorf("then %d readers, drops wanted: %v", h.count(), h.wanted(dropStream))
 	}
 	plain.stop()
 	<-plain.ended
@@ -82,9 +97,9 @@ func TestEveryReaderHearsWhatItAskedFor(t *testing.T) {
 
 func TestDropsBeginWhenTheyAreSampled(t *testing.T) {
 	h := newHub()
-	r := read(t, h, true)
-	<-h.demand
-	if !h.wanted() {
+	r := read(t, h, dropStream)
+	<-h.demand(dropStream)
+	if !h.wanted(dropStream) {
 		t.Error("nobody wants drops")
 	}
 	h.publish(api.Event{Type: api.EventBGP}) // before the beginning, and not lost
@@ -93,11 +108,11 @@ func TestDropsBeginWhenTheyAreSampled(t *testing.T) {
 		t.Errorf("began with %+v before anything was sampled", e)
 	default:
 	}
-	h.setSampling(true)
+	h.setBegun(dropStream, true)
 	r.want(t, api.EventBegin)
 	r.want(t, api.EventBGP)
-	h.setSampling(false)
-	late := read(t, h, true)
+	h.setBegun(dropStream, false)
+	late := read(t, h, dropStream)
 	late.stop() // while it waits
 	if err := <-late.ended; err != nil {
 		t.Error(err)
@@ -108,7 +123,7 @@ func TestDropsBeginWhenTheyAreSampled(t *testing.T) {
 
 func TestASlowReaderHoldsNobodyUpAndIsToldWhatItMissed(t *testing.T) {
 	h := newHub()
-	slow, quick := read(t, h, false), read(t, h, false)
+	slow, quick := read(t, h), read(t, h)
 	slow.want(t, api.EventBegin)
 	quick.want(t, api.EventBegin)
 	const told = 3 * waiting

@@ -16,7 +16,7 @@ func TestLoggedPacketsAreEventsAndBoundedLines(t *testing.T) {
 	d := idle(t)
 	var out bytes.Buffer
 	d.opts.Log = slog.New(slog.NewTextHandler(&out, nil))
-	r := read(t, d.hub, false)
+	r := read(t, d.hub)
 	r.want(t, api.EventBegin)
 	w := &logWriter{d: d, names: d.newNames()}
 	w.unseen(xdp.Unseen{Suppressed: 1000, Lost: 1000}) // of former times

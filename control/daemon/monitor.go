@@ -14,25 +14,34 @@ import (
 	"sluice/control/host"
 	"sluice/xdp"
 	"sluice/xdp/abi"
+	"sluice/xdp/table"
 )
 
 // dropRate is how many dropped packets a second are sampled at most, in all. It is a human's rate: the counters have
 // every drop, and this costs the data path what it costs at any rate of packets.
 const dropRate = 2000
 
+// flowRate is the same of events of flows.
+const flowRate = 2000
+
 // Monitor streams what happens to who asked.
 func (d *Daemon) Monitor(ctx context.Context, r api.MonitorRequest, each func(api.Event) error) error {
-	return d.hub.listen(ctx, r.Drops, each)
+	return d.hub.listen(ctx, [streams]bool{dropStream: r.Drops, flowStream: r.Flows}, each)
 }
 
 func (d *Daemon) engineNotice(n engine.Notice) {
+	d.rulesChanged()
+	d.hub.publish(api.Event{Type: api.EventEngine, Engine: &n})
+	d.feeds.Wake() // another revision may watch other files
+	d.works()
+}
+
+// rulesChanged tells who waits for rules that log.
+func (d *Daemon) rulesChanged() {
 	select {
 	case d.policyChanged <- struct{}{}:
 	default:
 	}
-	d.hub.publish(api.Event{Type: api.EventEngine, Engine: &n})
-	d.feeds.Wake() // another revision may watch other files
-	d.works()
 }
 
 func (d *Daemon) banNotice(kind ban.Kind, b ban.Ban) {
@@ -67,22 +76,38 @@ const retryDrops = 5 * time.Second
 
 // followDrops samples dropped packets for as long as anybody wants them.
 func (d *Daemon) followDrops(ctx context.Context) error {
+	return d.followStream(ctx, dropStream, "dropped packets", func(ctx context.Context) error {
+		w := &dropWriter{d: d, names: d.newNames(), unseenStream: unseenStream{hub: d.hub, stream: dropStream}}
+		return xdp.WatchDrops(ctx, d.opts.BPFDir, dropRate, w.drop, w.unseen)
+	})
+}
+
+// followFlows hands on what becomes of flows for as long as anybody wants it.
+func (d *Daemon) followFlows(ctx context.Context) error {
+	return d.followStream(ctx, flowStream, "flows", func(ctx context.Context) error {
+		w := &flowWriter{d: d, names: d.newNames(), unseenStream: unseenStream{hub: d.hub, stream: flowStream, text: api.UnseenFlows}}
+		return d.tc.WatchFlows(ctx, flowRate, w.event, w.unseen)
+	})
+}
+
+// followStream has watch make a stream whenever anybody wants it.
+func (d *Daemon) followStream(ctx context.Context, s stream, what string, watch func(context.Context) error) error {
 	for {
-		for !d.hub.wanted() {
+		for !d.hub.wanted(s) {
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-d.hub.demand:
+			case <-d.hub.demand(s):
 			}
 		}
-		err := d.sampleDrops(ctx)
+		err := d.watchStream(ctx, s, watch)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
-			d.opts.Log.Warn("dropped packets cannot be sampled", "error", err)
-			d.hub.publish(api.Event{Type: api.EventNote, Text: "dropped packets cannot be sampled: " + err.Error()})
-			d.hub.setSampling(true)
+			d.opts.Log.Warn(what+" cannot be watched", "error", err)
+			d.hub.publish(api.Event{Type: api.EventNote, Text: what + " cannot be watched: " + err.Error()})
+			d.hub.setBegun(s, true)
 			select {
 			case <-ctx.Done():
 				return nil
@@ -92,44 +117,40 @@ func (d *Daemon) followDrops(ctx context.Context) error {
 	}
 }
 
-// sampleDrops ends when nobody wants drops any more.
-func (d *Daemon) sampleDrops(ctx context.Context) error {
+// watchStream ends when nobody wants the stream any more.
+func (d *Daemon) watchStream(ctx context.Context, s stream, watch func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
-		for d.hub.wanted() {
+		for d.hub.wanted(s) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-d.hub.demand:
+			case <-d.hub.demand(s):
 			}
 		}
 		cancel()
 	}()
-	w := d.newDropWriter()
-	defer d.hub.setSampling(false)
-	err := xdp.WatchDrops(ctx, d.opts.BPFDir, dropRate, w.drop, w.unseen)
+	defer d.hub.setBegun(s, false)
+	err := watch(ctx)
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
 	return err
 }
 
-// dropWriter turns samples into events.
-type dropWriter struct {
-	d     *Daemon
-	names *names
+// unseenStream tells the hub of what was not told, and of the beginning of a stream.
+type unseenStream struct {
+	hub    *hub
+	stream stream
+	text   string // of an EventUnseen
 
 	mu   sync.Mutex
-	last *xdp.Unseen
+	last *table.Unseen
 }
 
-func (d *Daemon) newDropWriter() *dropWriter {
-	return &dropWriter{d: d, names: d.newNames()}
-}
-
-// unseen comes before sampling begins, when it does, and then once a second.
-func (w *dropWriter) unseen(u xdp.Unseen) {
+// unseen comes before watching begins, when it does, and then once a second.
+func (w *unseenStream) unseen(u table.Unseen) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	last := w.last
@@ -137,10 +158,17 @@ func (w *dropWriter) unseen(u xdp.Unseen) {
 	if last == nil {
 		return
 	}
-	w.d.hub.setSampling(true)
+	w.hub.setBegun(w.stream, true)
 	if n := u.Suppressed - last.Suppressed + u.Lost - last.Lost; n > 0 {
-		w.d.hub.publish(api.Event{Type: api.EventUnseen, Count: n})
+		w.hub.publish(api.Event{Type: api.EventUnseen, Count: n, Text: w.text})
 	}
+}
+
+// dropWriter turns samples into events.
+type dropWriter struct {
+	d     *Daemon
+	names *names
+	unseenStream
 }
 
 func (w *dropWriter) drop(s xdp.Sample) {

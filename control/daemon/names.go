@@ -9,6 +9,7 @@ import (
 	"sluice/control/api"
 	"sluice/control/compile"
 	"sluice/control/config"
+	"sluice/tc"
 	"sluice/xdp"
 	"sluice/xdp/abi"
 	"sluice/xdp/packet"
@@ -25,6 +26,7 @@ type names struct {
 	since      time.Time // both are looked up anew when they are old
 	interfaces map[int]string
 	rules      map[uint32]ruleName
+	workloads  *tc.FlowNames
 }
 
 // ruleName is a rule by name, as policy/rule, and where it stands, if anywhere.
@@ -38,7 +40,7 @@ func (d *Daemon) newNames() *names { return &names{d: d} }
 // fresh is called with mu held.
 func (n *names) fresh() {
 	if time.Since(n.since) > namesHold {
-		n.since, n.interfaces, n.rules = time.Now(), map[int]string{}, nil
+		n.since, n.interfaces, n.rules, n.workloads = time.Now(), map[int]string{}, nil, nil
 	}
 }
 
@@ -61,6 +63,9 @@ func (n *names) iface(index int) string {
 	return name
 }
 
+// defaultRule stands for a policy's default where a rule's name would; the file has no word for it that a rule could have.
+const defaultRule = "default"
+
 // rule is empty for an id that no rule of the live revision has, such as 0.
 func (n *names) rule(id uint32) ruleName {
 	if id == 0 {
@@ -75,8 +80,23 @@ func (n *names) rule(id uint32) ruleName {
 		for name, r := range n.d.rulesByName() {
 			n.rules[r.ID] = ruleName{name, places[name]}
 		}
+		for _, p := range n.d.policies() {
+			if p.DefaultID != 0 {
+				n.rules[p.DefaultID] = ruleName{name: p.Name + "/" + defaultRule}
+			}
+		}
 	}
 	return n.rules[id]
+}
+
+func (n *names) workload(f tc.Flow) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.fresh()
+	if n.workloads == nil {
+		n.workloads = new(tc.NewFlowNames(n.d.flowWorkloads()))
+	}
+	return n.workloads.Of(f)
 }
 
 // packet says in words what a hook saw.

@@ -93,7 +93,10 @@ func Check(ctx context.Context, file, stateDir string) (Report, error) {
 	watched := feeds.Snapshot(cfg.Watched()).Contents
 	facts := pretend(cfg)
 	// Where it is meant for this machine, what stands behind its workloads is known.
-	if facts.Host.Behind, err = host.WorkloadsBehind(ctx, compile.LooksBehind(cfg)); err != nil {
+	if facts.Host.Behind, err = host.WorkloadsBehind(ctx, compile.LooksBehind(cfg, nil)); err != nil {
+		return r, err
+	}
+	if facts.Host.Queues, err = host.QueuesOf(ctx, compile.LooksAtQueues(cfg)); err != nil {
 		return r, err
 	}
 	receivers, err := host.ReceiversOf(ctx, compile.LooksAtTags(cfg))

@@ -38,6 +38,10 @@ func (d *Daemon) rest(ctx context.Context) error {
 		case <-d.busy:
 			timer.Reset(quiet)
 		case <-timer.C:
+			if d.engine.Busy() { // a load may take longer than quiet
+				timer.Reset(quiet)
+				continue
+			}
 			debug.FreeOSMemory()
 			if d.engine.Pending() == nil {
 				d.tc.WantSpare()

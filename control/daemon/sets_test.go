@@ -14,6 +14,7 @@ import (
 	"sluice/control/compile"
 	"sluice/control/config"
 	"sluice/control/feed"
+	"sluice/control/workload"
 )
 
 // TestAFeedThatDoesNotFitLeavesWhatDid: management: holds 256 entries, which a feed of any kind can exceed.
@@ -36,7 +37,7 @@ sets: [{name: staff, files: [f], watch: true}]
 management: {accept: [{name: m, protocol: tcp, ports: [22], from: [staff]}]}
 `)
 	cfg.Resolve(dir)
-	d := &Daemon{hub: newHub()}
+	d := &Daemon{hub: newHub(), workloads: workload.New(workload.Options{})}
 	changed, reports := make(chan string, 100), make(chan string, 100)
 	// entries is what compiles, and how much of the feed is in it.
 	entries := func() string {

@@ -34,7 +34,7 @@ func (d *Daemon) Show(ctx context.Context, noun string) (any, error) {
 	case "workloads":
 		return d.showWorkloads(ctx)
 	case "flows":
-		return d.showFlows(ctx)
+		return d.Flows(ctx, api.FlowsRequest{})
 	case "bgp":
 		neighbors, err := d.bgp.Status(ctx)
 		return listed(neighbors), err
@@ -76,6 +76,7 @@ func (d *Daemon) showStatus(ctx context.Context) (api.Status, error) {
 		return s, err
 	}
 	s.XDPGeneration, s.TCGeneration = x.Digest, t.Digest
+	s.Conntrack = shownConntrack(d.conntrack.last())
 	neighbors, err := d.bgp.Status(ctx)
 	for _, n := range neighbors {
 		s.Neighbors++
@@ -123,9 +124,13 @@ func (d *Daemon) showInterfaces(ctx context.Context) ([]api.Interface, error) {
 	return out, nil
 }
 
-// liveConfig is never nil.
+// liveConfig is the file's, with the workloads that were added. It is never nil.
 func (d *Daemon) liveConfig() *config.Config {
-	if _, live, _ := d.engine.Current(); live.Config != nil {
+	_, live, desired := d.engine.Current()
+	if desired != nil && desired.Config != nil {
+		return desired.Config
+	}
+	if live.Config != nil {
 		return live.Config
 	}
 	return &config.Config{}
@@ -204,38 +209,4 @@ func shownHits(h xdp.RuleHit) api.Hits {
 		out.LastHit = &h.Last
 	}
 	return out
-}
-
-func (d *Daemon) showWorkloads(ctx context.Context) ([]api.Workload, error) {
-	links, err := d.host.GatherFacts(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := []api.Workload{}
-	for _, w := range d.liveConfig().Workloads {
-		shown := api.Workload{
-			Name: w.Name, Interface: w.Interface, Addresses: listed(w.Addresses),
-			Ingress: string(w.Ingress.Default), Egress: string(w.Egress.Default),
-		}
-		for _, l := range links.Links {
-			shown.Present = shown.Present || l.Name == w.Interface
-		}
-		out = append(out, shown)
-	}
-	return out, nil
-}
-
-func (d *Daemon) showFlows(ctx context.Context) ([]api.Flow, error) {
-	flows, err := d.tc.Flows(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := []api.Flow{}
-	for _, f := range flows {
-		out = append(out, api.Flow{
-			Origin: f.Origin, Protocol: f.ProtocolName(), Source: f.Source(), Destination: f.Destination(),
-			State: f.State(), IdleSeconds: f.Idle.Seconds(),
-		})
-	}
-	return out, nil
 }

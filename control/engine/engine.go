@@ -167,6 +167,9 @@ func (e *Engine) lock(ctx context.Context) error {
 	}
 }
 
+// Busy says that an operation runs.
+func (e *Engine) Busy() bool { return len(e.busy) > 0 }
+
 // release ends an operation after which Run has nothing new to wait for.
 func (e *Engine) release() { <-e.busy }
 
@@ -205,7 +208,9 @@ func (e *Engine) compile(ctx context.Context, t *target) (*compile.Desired, erro
 	if err != nil {
 		return nil, fmt.Errorf("collecting facts: %w", err)
 	}
-	return e.opts.Compile(t.content.Config, e.ids.runtime(e.clock.Now()), facts)
+	rt := e.ids.runtime(e.clock.Now())
+	rt.Accepted = t.number != 0 // a candidate has none yet
+	return e.opts.Compile(t.content.Config, rt, facts)
 }
 
 // keepRuleIDs makes the ids of d the current ones, on the disk first.

@@ -63,6 +63,10 @@ const (
 	ConditionInSync   = "InSync"       // looked at after the last change: every Diff was empty
 	ConditionChecks   = "ChecksPassed" // of the live revision: as it was looked at while it was pending
 	ConditionSetFiles = "SetFilesRead" // every watched set file was good when last read; SetCondition's
+	// ConditionConntrack: flows run out of room, or are about to; SetCondition's.
+	ConditionConntrack = "ConntrackPressure"
+	// ConditionWorkloads: no workload is refused. One whose interface is not there yet is not.
+	ConditionWorkloads = "WorkloadsAccepted"
 )
 
 // report is the part of Status that operations write, with Engine.mu held.
@@ -84,6 +88,18 @@ func (r *report) condition(now time.Time, kind string, v ConditionValue, reason,
 		fresh.Since = r.conditions[i].Since
 	}
 	r.conditions[i] = fresh
+}
+
+func (r *report) workloads(now time.Time, refused []compile.Refused) {
+	var text []string
+	for _, one := range refused {
+		text = append(text, one.String())
+	}
+	if len(text) == 0 {
+		r.forget(ConditionWorkloads)
+		return
+	}
+	r.condition(now, ConditionWorkloads, False, "Refused", strings.Join(text, "; and "))
 }
 
 func (r *report) forget(kind string) {
@@ -147,6 +163,7 @@ func (e *Engine) healthy(ctx context.Context) {
 	}
 	e.set(func() {
 		e.report.condition(e.clock.Now(), ConditionInSync, value, reason, message)
+		e.report.workloads(e.clock.Now(), d.Refused)
 		if e.stale {
 			return // still to be compiled with the facts of now
 		}

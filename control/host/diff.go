@@ -62,6 +62,7 @@ func Diff(have, want State) []Op {
 	add(diffInner(have.Inner, want.Inner))
 	add(diffTags(have.Tags, want.Tags))
 	add(diffLinks(have.Links, want.Links))
+	add(diffQdiscs(have.Qdiscs, want.Qdiscs))
 	add(diffList(have.Addresses, want.Addresses, addressKey,
 		func(h, w Address) bool { return h.Keep == w.Keep },
 		func(a Address) Op { return setAddress{a} }, func(a Address) Op { return dropAddress{a} }))

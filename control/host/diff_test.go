@@ -61,6 +61,7 @@ func generated(r *rand.Rand) State {
 	}
 	return State{
 		Tags:      pick(r, []Tags{{"eth0", true}, {"eth1", true}}, func(t Tags) string { return t.Link }),
+		Qdiscs:    pick(r, []Qdisc{{"eth0", true}, {"eth1", true}}, func(q Qdisc) string { return q.Link }),
 		Inner:     pick(r, inner, InnerSysctl.id),
 		Links:     pick(r, links, func(l Link) string { return l.Name }),
 		Addresses: pick(r, addresses, addressKey),
@@ -120,6 +121,10 @@ func model(t *testing.T, s State, op Op) State {
 		s.Tags = append(filter(s.Tags, func(v Tags) bool { return v.Link != o.link }), Tags{o.link, true})
 	case dropTags:
 		s.Tags = filter(s.Tags, func(v Tags) bool { return v.Link != o.link })
+	case setQdisc:
+		s.Qdiscs = append(filter(s.Qdiscs, func(v Qdisc) bool { return v.Link != o.link }), Qdisc{o.link, true})
+	case dropQdisc:
+		s.Qdiscs = filter(s.Qdiscs, func(v Qdisc) bool { return v.Link != o.link })
 	default:
 		t.Fatalf("a step that the model does not know: %T", op)
 	}
@@ -138,6 +143,8 @@ func sorted(s State) State {
 	slices.SortFunc(s.Inner, compareInner)
 	s.Tags = slices.Clone(s.Tags)
 	slices.SortFunc(s.Tags, func(a, b Tags) int { return cmp.Compare(a.Link, b.Link) })
+	s.Qdiscs = slices.Clone(s.Qdiscs)
+	slices.SortFunc(s.Qdiscs, func(a, b Qdisc) int { return cmp.Compare(a.Link, b.Link) })
 	return s
 }
 
@@ -207,7 +214,7 @@ func TestOrderOfSteps(t *testing.T) {
 // A field that is new in a State type must be thought of in Diff: this test is told when it was.
 func TestEveryFieldIsKnownToDiff(t *testing.T) {
 	known := map[reflect.Type][]string{
-		reflect.TypeFor[State]():   {"Links", "Addresses", "Routes", "Rules", "Sysctls", "Inner", "Tags"},
+		reflect.TypeFor[State]():   {"Links", "Addresses", "Routes", "Rules", "Sysctls", "Inner", "Tags", "Qdiscs"},
 		reflect.TypeFor[Link]():    {"Name", "Up", "MTU", "Group"},
 		reflect.TypeFor[Address](): {"Link", "Prefix", "Keep", "Adopted"},
 		reflect.TypeFor[Route]():   {"Prefix", "Type", "Via", "Link", "Metric", "Table", "Keep", "Adopted"},
@@ -216,6 +223,7 @@ func TestEveryFieldIsKnownToDiff(t *testing.T) {
 
 		reflect.TypeFor[InnerSysctl](): {"Link", "Key", "Value"},
 		reflect.TypeFor[Tags]():        {"Link", "InFrame"},
+		reflect.TypeFor[Qdisc]():       {"Link", "FQ"},
 	}
 	for typ, fields := range known {
 		var got []string

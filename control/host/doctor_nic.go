@@ -117,7 +117,7 @@ func checkModules() []Finding {
 	for _, m := range []struct{ finding, module, option, cost, fix string }{
 		{"wireguard", "wireguard", "CONFIG_WIREGUARD", "tunnels run in the embedded userspace device: less throughput, more CPU",
 			"install the kernel's wireguard module"},
-		{"fq", "sch_fq", "CONFIG_NET_SCH_FQ", "egress bandwidth of workloads is not paced: departure times need fq on the uplink",
+		{"fq", "sch_fq", "CONFIG_NET_SCH_FQ", "bandwidth.egress is held by dropping what is faster, instead of letting it wait on the uplink",
 			"install the kernel's sch_fq module"},
 	} {
 		switch state, err := moduleState(m.module, m.option); {

@@ -32,6 +32,7 @@ type Host struct {
 	nl     *netlink.Handle
 	strict *netlink.Handle // dumps that the kernel filters; not every request of the library is valid on it
 
+	fq       fairQueue
 	offloads offloads
 	ethtool  *ethtoolOffloads // what offloads is, but in tests
 
@@ -74,7 +75,7 @@ func New(log *slog.Logger, o Options) (*Host, error) {
 		strict.Close()
 		return nil, err
 	}
-	return &Host{log: log, path: path, nl: plain, strict: strict, offloads: nics, ethtool: nics, ledger: l}, nil
+	return &Host{log: log, path: path, nl: plain, strict: strict, offloads: nics, ethtool: nics, fq: newFairQueue(), ledger: l}, nil
 }
 
 // Close gives the netlink sockets back. The machine stays as it is.
@@ -118,6 +119,9 @@ func (h *Host) observe(ctx context.Context) (State, error) {
 		return State{}, err
 	}
 	if s.Tags, err = h.observeTags(links); err != nil {
+		return State{}, err
+	}
+	if s.Qdiscs, err = h.observeQdiscs(links); err != nil {
 		return State{}, err
 	}
 	s.Inner, err = h.observeInner()
@@ -171,7 +175,7 @@ func (h *Host) prune(ctx context.Context) error {
 		return err
 	}
 	l := h.ledger
-	l.Links, l.Sysctls, l.Inner, l.Tags = nil, nil, nil, nil
+	l.Links, l.Sysctls, l.Inner, l.Tags, l.Qdiscs = nil, nil, nil, nil, nil
 	l.Addresses = filter(l.Addresses, func(c addressClaim) bool {
 		return slices.ContainsFunc(have.Addresses, func(a Address) bool { return a.Link == c.Link && a.Prefix == c.Prefix })
 	})
@@ -204,6 +208,9 @@ func (h *Host) Check(ctx context.Context, want State, coming []string) error {
 	}
 	for _, t := range want.Tags {
 		need(t.Link)
+	}
+	for _, q := range want.Qdiscs {
+		need(q.Link)
 	}
 	for _, a := range want.Addresses {
 		need(a.Link)

@@ -149,6 +149,7 @@ func machine(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
+	fmt.Fprintf(&b, "# qdiscs\n%s", run(t, "tc", "qdisc"))
 	fmt.Fprintf(&b, "# nft\n%s", run(t, "nft", "list", "ruleset"))
 	for _, save := range []string{"iptables-save", "ip6tables-save"} {
 		lines := strings.Split(run(t, save), "\n")

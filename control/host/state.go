@@ -16,6 +16,7 @@ type State struct {
 	Sysctls   []Sysctl      // sorted by key
 	Inner     []InnerSysctl // of workloads' namespaces, sorted by link, then key
 	Tags      []Tags        // sorted by link
+	Qdiscs    []Qdisc       // sorted by link
 }
 
 // Link is an existing link whose attributes the file writes.
@@ -87,11 +88,13 @@ type Facts struct {
 	// LocalPorts are those that the kernel gives to sockets of its own choice (net.ipv4.ip_local_port_range, which IPv6 shares):
 	// the first and the last. Zero: not known.
 	LocalPorts [2]uint16
-	Links         []LinkFact // sorted by name
+	Links      []LinkFact // sorted by name
 	// Behind tells of the interfaces of workloads that were asked about: WorkloadsBehind.
 	Behind map[string]Behind
 	// Receivers are the links that what enters by an interface comes in on: ReceiversOf, of those that were asked about.
 	Receivers map[string][]Receiver
+	// Queues are those of the uplinks that were asked about: QueuesOf.
+	Queues map[string]Queue
 }
 
 // LinkFact is one link of the daemon's namespace.

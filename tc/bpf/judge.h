@@ -7,6 +7,7 @@
 
 #include "forward.h"
 #include "listen.h"
+#include "pace.h"
 
 /*
  * Whether the frame belongs to a VLAN interface, where it is judged. The tag stands beside the packet, not in it. The
@@ -55,9 +56,9 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 		skb->mark &= ~MARK_OURS;
 	if (!on)
 		return REASON_INTERNAL;
-	if (at_ingress && (on->flags & INTERFACE_PACED))
-		skb->mark |= MARK_PACED;
 	from_workload = at_ingress && on->role == ROLE_WORKLOAD;
+	if ((from_workload || (at_ingress && on->role == ROLE_DOWNSTREAM)) && (on->flags & INTERFACE_PACED))
+		skb->mark |= MARK_PACED; /* it may leave by a redirect or through the stack */
 	v->slot = on->slot;
 	v->l3 = is_l3(on);
 	if (is_vlan_child(skb))
@@ -403,5 +404,7 @@ static __always_inline int egress(struct __sk_buff *skb, enum role role)
 {
 	struct view *v = new_view();
 
-	return v ? finish(skb, v, walk_egress(skb, v, role)) : TCX_DROP;
+	if (!v)
+		return TCX_DROP;
+	return finish(skb, v, pace_what_passes(skb, v, role, walk_egress(skb, v, role)));
 }

@@ -15,7 +15,7 @@ var Rooms = map[string][]string{
 
 	// The composition root, which alone knows every subsystem by name.
 	"control/daemon": {
-		"control/api", "control/engine", "control/compile", "control/config", "control/probe", "control/host", "control/ban", "control/feed",
+		"control/api", "control/engine", "control/compile", "control/config", "control/probe", "control/host", "control/ban", "control/feed", "control/workload",
 		"xdp/...", "tc/...", "bgp/...", "crypto/...",
 	},
 	// The status types of the subsystems are the API's own answers.
@@ -31,7 +31,9 @@ var Rooms = map[string][]string{
 	"control/disk":   {},
 	"control/ban":    {"control/disk"},                   // the kernel's table is an interface here
 	"control/feed":   {"control/config", "control/disk"}, // watched set files; who compiles them is an interface here
-	"control/host":   {},                                 // a subsystem, though its folder is control's
+	// Workloads that the API adds; the engine is called by a function, and its types are named.
+	"control/workload": {"control/engine", "control/compile", "control/config", "control/disk"},
+	"control/host":     {}, // a subsystem, though its folder is control's
 
 	// What XDP and tc share stands in xdp/table (tables and programs into the kernel) and xdp/pin (their pins).
 	"tc": {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/table"},

@@ -112,7 +112,7 @@ func TestFlowsLiveAsLongAsTheirProtocolAllows(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if test.lives && (len(flows) != 1 || flows[0].State() != test.state || flows[0].Source() != "198.51.100.7:9999" ||
+			if test.lives && (len(flows) != 1 || flows[0].State != test.state || flows[0].Source() != "198.51.100.7:9999" ||
 				flows[0].Destination() != "10.0.1.10:80" || flows[0].ProtocolName() != "tcp" || flows[0].Idle < test.idle) {
 				t.Errorf("flows %+v", flows)
 			}
@@ -129,7 +129,7 @@ func TestFlowsLiveAsLongAsTheirProtocolAllows(t *testing.T) {
 		s.try(t, g, request("A"))
 		s.age(t, 7441*time.Second)
 		s.try(t, g, request("S"))
-		if flows, err := s.Flows(t.Context()); err != nil || len(flows) != 1 || flows[0].Replied {
+		if flows, err := s.Flows(t.Context()); err != nil || len(flows) != 1 || flows[0].State != "new" {
 			t.Errorf("flows %+v, %v", flows, err)
 		}
 	})

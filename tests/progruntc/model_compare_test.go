@@ -178,7 +178,7 @@ func (m *modelSite) compareFlow(model *flowmodel.Model, f *flowmodel.Flow, got k
 }
 
 func idle(model *flowmodel.Model, f *flowmodel.Flow, got kernelFlow) error {
-	want, is := model.Now-f.Last, time.Duration(monotonic()-int64(got.LastNs))
+	want, is := model.Now-f.Last, time.Duration(modelClock()-int64(got.LastNs))
 	if away := is - want; away < -1200*time.Millisecond || away > 1200*time.Millisecond {
 		return fmt.Errorf("idle for %s, want %s", is, want)
 	}
@@ -261,7 +261,7 @@ func rewriteKeys[K, V any](m *ebpf.Map, change func(*V)) error {
 	return nil
 }
 
-func monotonic() int64 {
+func modelClock() int64 {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
 		panic(err)

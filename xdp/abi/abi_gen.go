@@ -14,6 +14,7 @@ const (
 	InterfaceSnatAll    = 64
 	InterfaceSnat       = 112
 	InterfacePaced      = 128
+	InterfaceFq         = 128
 	MarkJudged          = 0x10000
 	MarkPaced           = 0x20000
 	MarkUnderlay        = 0x1000000
@@ -110,7 +111,16 @@ const (
 	FreshPart           = 8
 	FreshLeast          = 4096
 	MaxFlowOwners       = 2048
+	SweptRevoked        = 5
+	SweptStates         = 6
 	SnatFragments       = 16384
+	PaceTickBits        = 6
+	PaceBurstNs         = 50000000
+	PaceHorizonNs       = 2000000000
+	MaxPacers           = 4096
+	PaceWays            = 4
+	PaceSets            = 16
+	PaceFlows           = 64
 	WatchWindowNs       = 100000000
 	EventPorts          = 1
 	EventFragment       = 2
@@ -546,6 +556,25 @@ type GenerationSettings struct {
 	SnatLast  uint16
 }
 
+// SweptTable is enum swept_table.
+type SweptTable uint32
+
+const (
+	SweptFlows    SweptTable = 0
+	SweptFreshOut SweptTable = 1
+	SweptFreshIn  SweptTable = 2
+	SweptTables   SweptTable = 3
+)
+
+// Swept is struct swept, 48 bytes.
+type Swept struct {
+	Entries      [3]uint32 // left, by enum swept_table
+	States       [6]uint32 // of them, by enum flow_state, or SWEPT_REVOKED
+	Translations uint32    // left
+	Expired      uint32    // flows that were deleted
+	Orphans      uint32    // translations that were, for want of their flow
+}
+
 // SnatAddress is struct snat_address, 32 bytes.
 type SnatAddress struct {
 	V4 Addr
@@ -573,6 +602,23 @@ type SnatExhaustion struct {
 	In      uint32 // ifindex by which it came in
 	End     uint8  // of the key: who sent it
 	_       [3]uint8
+}
+
+// PacerFlow is struct pacer_flow, 16 bytes.
+type PacerFlow struct {
+	Next uint64 // when the flow has had its share of all that it sent; past: it is idle, and anybody may have its place
+	Tag  uint32 // hash of the flow
+	_    uint32
+}
+
+// Pacer is struct pacer, 1064 bytes.
+type Pacer struct {
+	Next    uint64 // when the rate has room again
+	Active  uint64 // bits of the flows that were not idle when they were looked at last
+	Turn    uint64 // whose turn it is to be looked at
+	Dropped uint64 // packets
+	Marked  uint64 // packets: ECN, congestion experienced
+	Flow    [64]PacerFlow
 }
 
 // Hook is enum hook.

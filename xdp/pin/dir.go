@@ -2,6 +2,7 @@
 // finds it again. The XDP and the tc subsystem share one directory:
 //
 //	maps/<name>-v<version>            state that outlives generations; the version is that of its layout
+//	maps/<name>-v<version>-former-<id>  one that another took the place of, until its entries were taken over
 //	links/<kind>/<interface>          the link that holds a root on its hook
 //	slots/<kind>/<interface>          the PROG_ARRAY that this root tail-calls
 //	gen/<owner>-<digest>/prog-<name>  a generation: its programs, and the maps that somebody reads from outside

@@ -68,43 +68,54 @@ func TestOpenIsPrivateAndRefusesOtherFilesystems(t *testing.T) {
 	}
 }
 
-func TestStateMapKeepsEntriesWhenItsSizeChanges(t *testing.T) {
+func TestAHashOfAnotherSizeIsSupersededAndStays(t *testing.T) {
 	for _, kind := range []ebpf.MapType{ebpf.Hash, ebpf.LRUHash} {
 		t.Run(kind.String(), func(t *testing.T) {
 			d := open(t)
 			spec := &ebpf.MapSpec{Type: kind, KeySize: 4, ValueSize: 8, MaxEntries: 100}
-			m, err := d.StateMap(spec, "flows", 1)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i := range uint32(50) {
-				if err := m.Put(i, uint64(i)*3); err != nil {
+			var ids []ebpf.MapID
+			for _, size := range []uint32{100, 1000, 1000, 100} {
+				spec.MaxEntries = size
+				m, err := d.StateMap(spec, "flows", 1)
+				if err != nil {
 					t.Fatal(err)
 				}
+				if m.MaxEntries() != size {
+					t.Errorf("%d entries, want %d", m.MaxEntries(), size)
+				}
+				if err := m.Put(size, uint64(size)); err != nil {
+					t.Fatal(err)
+				}
+				info, _ := m.Info()
+				id, _ := info.ID()
+				ids = append(ids, id)
+				m.Close()
 			}
-			m.Close()
-			spec.MaxEntries = 1000
-			if m, err = d.StateMap(spec, "flows", 1); err != nil {
-				t.Fatal(err)
+			if ids[1] != ids[2] || ids[0] == ids[3] {
+				t.Errorf("maps %v: a map of the same size is opened again, and a former one is not", ids)
 			}
-			defer m.Close()
-			for i := range uint32(50) {
+			formers, err := d.Formers("flows", 1)
+			if err != nil || len(formers) != 2 {
+				t.Fatalf("formers %q (%v)", formers, err)
+			}
+			held := map[uint32]bool{}
+			for _, path := range formers {
+				m, err := ebpf.LoadPinnedMap(path, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
 				var v uint64
-				if err := m.Lookup(i, &v); err != nil || v != uint64(i)*3 {
-					t.Fatalf("entry %d is %d after the resize: %v", i, v, err)
+				held[m.MaxEntries()] = m.Lookup(m.MaxEntries(), &v) == nil && v == uint64(m.MaxEntries())
+				m.Close()
+				if err := d.RemoveFormer(path); err != nil {
+					t.Error(err)
 				}
 			}
-			again, err := d.StateMap(spec, "flows", 1)
-			if err != nil {
-				t.Fatal(err)
+			if !held[100] || !held[1000] {
+				t.Errorf("the former maps do not hold what they held: %v", held)
 			}
-			defer again.Close()
-			a, _ := m.Info()
-			b, _ := again.Info()
-			ida, _ := a.ID()
-			idb, _ := b.ID()
-			if ida != idb || again.MaxEntries() != 1000 {
-				t.Errorf("opening again gave map %d of %d entries; want %d of 1000", idb, again.MaxEntries(), ida)
+			if formers, err := d.Formers("flows", 1); err != nil || len(formers) != 0 {
+				t.Errorf("formers %q (%v) are left", formers, err)
 			}
 			spec.ValueSize = 16
 			if _, err := d.StateMap(spec, "flows", 1); err == nil {

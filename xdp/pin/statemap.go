@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/cilium/ebpf"
 )
@@ -15,10 +16,10 @@ func (d *Dir) StateMapPath(name string, version int) string {
 	return filepath.Join(d.path, mapsDir, fmt.Sprintf("%s-v%d", name, version))
 }
 
-// StateMap opens the state map <name>-v<version>, and makes it as spec says where there is none. A map of another size
-// than spec.MaxEntries is replaced: a new one takes over the entries and then the pin. Programs that are loaded already
-// keep the old one, so whoever calls this loads a generation next; entries that are written meanwhile are lost. A map
-// of another type, key or value is an error: a new layout needs a new version.
+// StateMap opens the state map <name>-v<version>, and makes it as spec says where there is none. A hash of another size than
+// spec.MaxEntries is superseded: an empty one gets the pin, and the one of before is among Formers until its entries were
+// taken over. Programs that are loaded already keep it, so whoever calls this loads a generation next. A map of another type,
+// key or value is an error: a new layout needs a new version.
 func (d *Dir) StateMap(spec *ebpf.MapSpec, name string, version int) (*ebpf.Map, error) {
 	path := d.StateMapPath(name, version)
 	m, err := ebpf.LoadPinnedMap(path, nil)
@@ -41,15 +42,34 @@ func (d *Dir) StateMap(spec *ebpf.MapSpec, name string, version int) (*ebpf.Map,
 		return nil, fmt.Errorf("state map %s: it has %d entries, not %d: a %v has one size per layout version, or ReplaceStateMap",
 			name, m.MaxEntries(), spec.MaxEntries, spec.Type)
 	}
-	resized, err := d.ReplaceStateMap(spec, name, version, func(fresh *ebpf.Map) error { return copyEntries(m, fresh) })
+	fresh, err := supersede(spec, m, path)
 	if err != nil {
-		return nil, fmt.Errorf("from %d to %d entries: %w", m.MaxEntries(), spec.MaxEntries, err)
+		return nil, fmt.Errorf("state map %s, from %d to %d entries: %w", name, m.MaxEntries(), spec.MaxEntries, err)
 	}
-	return resized, nil
+	return fresh, nil
 }
 
+// Formers are the paths of the maps that were superseded as <name>-v<version>, sorted.
+func (d *Dir) Formers(name string, version int) ([]string, error) {
+	all, err := names(filepath.Join(d.path, mapsDir))
+	if err != nil {
+		return nil, err
+	}
+	prefix := filepath.Base(d.StateMapPath(name, version)) + formerInfix
+	var out []string
+	for _, one := range all {
+		if strings.HasPrefix(one, prefix) {
+			out = append(out, filepath.Join(d.path, mapsDir, one))
+		}
+	}
+	return out, nil
+}
+
+// RemoveFormer removes the pin of one. Programs that use the map keep it.
+func (d *Dir) RemoveFormer(path string) error { return removePin(path) }
+
 // ReplaceStateMap makes <name>-v<version> anew, lets fill write into it what it takes over, and then gives it the pin,
-// whether or not there was one. As with StateMap, what programs write meanwhile into a map before it is lost.
+// whether or not there was one. What programs write meanwhile into a map before it is lost.
 func (d *Dir) ReplaceStateMap(spec *ebpf.MapSpec, name string, version int, fill func(*ebpf.Map) error) (*ebpf.Map, error) {
 	path := d.StateMapPath(name, version)
 	m, err := replace(spec, path, fill)
@@ -97,18 +117,18 @@ func replace(spec *ebpf.MapSpec, path string, fill func(*ebpf.Map) error) (*ebpf
 	return ebpf.LoadPinnedMap(path, nil)
 }
 
-// copyEntries copies what a walk sees. A hash that others write may show an entry twice or not at all: what is missed
-// is what was written just now. A smaller LRU evicts; a smaller hash that does not hold everything is an error.
-func copyEntries(from, to *ebpf.Map) error {
-	var key, value []byte
-	entries := from.Iterate()
-	for entries.Next(&key, &value) {
-		if err := to.Put(key, value); err != nil {
-			return fmt.Errorf("copy an entry: %w", err)
-		}
+// formerInfix stands between the pin's name and the map's id, so that any number of them may wait to be taken over.
+const formerInfix = "-former-"
+
+// supersede makes an empty map and gives it the pin of m. After a crash between the two renames the pin is missing, and what
+// is opened next is a new map: the entries are those of the former one in any case.
+func supersede(spec *ebpf.MapSpec, m *ebpf.Map, path string) (*ebpf.Map, error) {
+	info, err := m.Info()
+	if err != nil {
+		return nil, err
 	}
-	if err := entries.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
-		return fmt.Errorf("walk the old map: %w", err)
-	}
-	return nil
+	id, _ := info.ID()
+	return replace(spec, path, func(*ebpf.Map) error {
+		return os.Rename(path, fmt.Sprintf("%s%s%d", path, formerInfix, id))
+	})
 }

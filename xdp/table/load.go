@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/bits"
 	"os"
 	"runtime"
 	"slices"
@@ -86,9 +87,16 @@ func (l Loader) Load(fill func(map[string]*ebpf.Map) error) (*pin.Generation, er
 	return l.load(fill)
 }
 
+// smallMap is how many bytes a map may have so that its size is a power of two: workloads come one by one, and generations of
+// equal sizes are recast from each other all the while.
+const smallMap = 256 << 10
+
 // room is the size of a map for what may grow: by an eighth and a little, and to whole pages, which it has anyway.
 func room(m *ebpf.MapSpec) uint32 {
 	n := m.MaxEntries + m.MaxEntries/8 + 16
+	if uint64(n)*uint64(m.KeySize+m.ValueSize) <= smallMap {
+		n = 1 << bits.Len32(n-1)
+	}
 	switch {
 	case m.Type == ebpf.Array && m.Flags&unix.BPF_F_MMAPABLE != 0:
 		page, size := uint64(os.Getpagesize()), uint64(stride(int(m.ValueSize)))

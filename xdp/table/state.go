@@ -60,15 +60,15 @@ var sharedPins = map[string]struct {
 
 	RuleHits: {"rule-hits", 3},
 
-	Flows:         {"flows", 2}, // 1 was flows-out and flows-in
+	Flows:         {"flows", 2}, // the version of these four is one, see flowLineage
 	FreshOut:      {"fresh-out", 2},
 	FreshIn:       {"fresh-in", 2},
-	Translations:  {"translations", 1},
+	Translations:  {"translations", 2},
 	FlowPressure:  {"flow-pressure", 1},
-	SNATFragments: {"snat-fragments", 1},
-	SNATExhausted: {"snat-exhausted", 1},
 	FlowShares:    {"flow-shares", 1},
 	FlowEvents:    {"flow-events", 1},
+	SNATFragments: {"snat-fragments", 1},
+	SNATExhausted: {"snat-exhausted", 1},
 
 	BanState: {"ban-state", 1},
 	Bans:     {"bans", 1},
@@ -104,8 +104,9 @@ func (s Sizes) flows() map[string]uint32 {
 	return map[string]uint32{Flows: proven, Translations: proven, FreshOut: fresh, FreshIn: fresh}
 }
 
-// OpenShared opens the state maps that XDP and tc share, and makes what is missing. A flow table of another size, and
-// rule counters that are too few, are replaced by a map that takes over the entries. The keys are the names of maps.h.
+// OpenShared opens the state maps that XDP and tc share, and makes what is missing. Rule counters that are too few are replaced
+// by a map that takes over the entries, and so is a flow table of another size or layout, but empty at first: see TakeOver. The
+// keys are the names of maps.h.
 func OpenShared(dir *pin.Dir, spec *ebpf.CollectionSpec, sizes Sizes) (map[string]*ebpf.Map, error) {
 	for name, size := range sizes.flows() {
 		if one, ok := spec.Maps[name]; ok {

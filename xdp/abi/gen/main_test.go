@@ -40,6 +40,7 @@ func mirrored() map[string]any {
 		"flow":        abi.Flow{},
 		"flow_side":   abi.FlowSide{}, "flow_pressure": abi.FlowPressure{}, "flow_event": abi.FlowEvent{},
 		"translation": abi.Translation{}, "generation_settings": abi.GenerationSettings{}, "snat_address": abi.SnatAddress{},
+		"swept":       abi.Swept{},
 		"workload":    abi.Workload{},
 		"explanation": abi.Explanation{},
 		"failsafe":    abi.Failsafe{},

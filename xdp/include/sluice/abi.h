@@ -83,6 +83,7 @@ struct interface {
 #define INTERFACE_SNAT_ALL  64 /* from any address, of the families above */
 #define INTERFACE_SNAT	    (INTERFACE_SNAT4 | INTERFACE_SNAT6 | INTERFACE_SNAT_ALL)
 #define INTERFACE_PACED	    128 /* bandwidth.egress */
+#define INTERFACE_FQ	    128 /* of an uplink, which is never paced itself: fq keeps departure times there */
 
 /* The same slot where an index finds it: see slot_of(). Written as one word. */
 struct interface_slot {
@@ -173,4 +174,5 @@ struct ban_hit {
 #include "abi_actions.h"
 #include "abi_flow.h"
 #include "abi_snat.h"
+#include "abi_pace.h"
 #include "abi_watch.h"

@@ -88,3 +88,17 @@ struct generation_settings {
 	__u16 snat_first; /* ports that sources are translated to, host byte order, inclusive; 0: nothing is translated */
 	__u16 snat_last;
 };
+
+/* ---- the sweep (tc/bpf/sweep.c): what it found ---- */
+
+enum swept_table { SWEPT_FLOWS = 0, SWEPT_FRESH_OUT = 1, SWEPT_FRESH_IN = 2, SWEPT_TABLES = 3 };
+#define SWEPT_REVOKED 5 /* beside the values of enum flow_state */
+#define SWEPT_STATES  6
+
+struct swept {
+	__u32 entries[SWEPT_TABLES]; /* left, by enum swept_table */
+	__u32 states[SWEPT_STATES];  /* of them, by enum flow_state, or SWEPT_REVOKED */
+	__u32 translations;	     /* left */
+	__u32 expired;		     /* flows that were deleted */
+	__u32 orphans;		     /* translations that were, for want of their flow */
+};

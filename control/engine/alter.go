@@ -1,0 +1,72 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"sluice/control/compile"
+)
+
+// ErrNothingLive: no revision is live, or the machine was taken down.
+var ErrNothingLive = errors.New("no revision is live: apply a file first")
+
+// Alteration is a change of runtime objects, which no revision holds. Its functions are called one at a time, while no
+// compilation runs.
+type Alteration struct {
+	Why string
+	// Begin has the compilations from now on see the change.
+	Begin func() error
+	// Judge looks at what it compiles to, before a step is taken. An error ends it.
+	Judge func(*compile.Desired) error
+	// Keep puts it on the disk: before the first step, as what the data path holds must be known after a crash.
+	Keep func() error
+	// Undo takes back all of the above.
+	Undo func() error
+}
+
+// Alter changes runtime objects and brings the machine to what follows. It makes no revision. After an error everything is
+// as it was, unless the error is ErrDegraded: then the objects are, and Run brings the machine back to them.
+func (e *Engine) Alter(ctx context.Context, a Alteration) error {
+	if err := e.lock(ctx); err != nil {
+		return err
+	}
+	defer e.unlock()
+	if e.down || e.current.number == 0 {
+		return ErrNothingLive
+	}
+	if err := a.Begin(); err != nil {
+		return err
+	}
+	d, err := e.alter(ctx, a)
+	if err == nil {
+		e.set(func() { e.current.desired, e.stale = d, false })
+		e.healthy(ctx)
+		return nil
+	}
+	err = errors.Join(err, a.Undo())
+	if d == nil { // no step was taken
+		return err
+	}
+	err = fmt.Errorf("%s: %w", a.Why, err)
+	if back := e.restore(context.WithoutCancel(ctx), a.Why+" failed"); back != nil {
+		e.degraded("RollbackFailed", err, back)
+		return fmt.Errorf("%w: %w; and going back: %w", ErrDegraded, err, back)
+	}
+	return err
+}
+
+// alter returns nil where it failed before the first step.
+func (e *Engine) alter(ctx context.Context, a Alteration) (*compile.Desired, error) {
+	d, err := e.compile(ctx, e.current)
+	if err != nil {
+		return nil, fmt.Errorf("compiling %s: %w", e.current, err)
+	}
+	if err := a.Judge(d); err != nil {
+		return nil, err
+	}
+	if err := a.Keep(); err != nil {
+		return nil, err
+	}
+	return d, e.converge(ctx, d, a.Why)
+}
