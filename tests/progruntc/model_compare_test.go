@@ -13,6 +13,7 @@ import (
 
 	"sluice/tests/flowmodel"
 	"sluice/xdp/abi"
+	"sluice/xdp/table"
 )
 
 // tables are what the kernel holds, in the model's words.
@@ -27,7 +28,7 @@ type kernelFlow struct {
 	raw   abi.FlowKey
 }
 
-var tablePins = map[flowmodel.Table]string{flowmodel.Proven: pinFlows, flowmodel.FreshOut: pinFreshOut, flowmodel.FreshIn: pinFreshIn}
+var stateMaps = map[flowmodel.Table]string{flowmodel.Proven: table.Flows, flowmodel.FreshOut: table.FreshOut, flowmodel.FreshIn: table.FreshIn}
 
 // batch reads all of a map, many entries with a call.
 func batch[K, V any](m *ebpf.Map) (keys []K, values []V, err error) {
@@ -48,7 +49,7 @@ func batch[K, V any](m *ebpf.Map) (keys []K, values []V, err error) {
 
 func (m *modelSite) read() (tables, error) {
 	out := tables{map[flowmodel.Key]kernelFlow{}, map[flowmodel.Key]abi.Translation{}}
-	for table, name := range tablePins {
+	for at, name := range stateMaps {
 		keys, values, err := batch[abi.FlowKey, abi.Flow](m.maps[name])
 		if err != nil {
 			return out, fmt.Errorf("%s: %w", name, err)
@@ -59,12 +60,12 @@ func (m *modelSite) read() (tables, error) {
 				return out, err
 			}
 			if twice, ok := out.flows[k]; ok {
-				return out, fmt.Errorf("%s stands in %s and in %s", k, twice.table, table)
+				return out, fmt.Errorf("%s stands in %s and in %s", k, twice.table, at)
 			}
-			out.flows[k] = kernelFlow{values[i], table, raw}
+			out.flows[k] = kernelFlow{values[i], at, raw}
 		}
 	}
-	keys, values, err := batch[abi.FlowKey, abi.Translation](m.maps[pinTranslations])
+	keys, values, err := batch[abi.FlowKey, abi.Translation](m.maps[table.Translations])
 	if err != nil {
 		return out, fmt.Errorf("translations: %w", err)
 	}
@@ -216,7 +217,7 @@ func (m *modelSite) text(f kernelFlow) string {
 
 // age lets time pass: the clock cannot be moved, but what it is compared with can.
 func (m *modelSite) age(had births, d time.Duration) error {
-	for _, name := range tablePins {
+	for _, name := range stateMaps {
 		if err := rewrite(m.maps[name], func(f *abi.Flow) {
 			f.LastNs -= uint64(d)
 			f.SinceNs = earlier(f.SinceNs, d)
@@ -229,8 +230,8 @@ func (m *modelSite) age(had births, d time.Duration) error {
 		had[k] = b
 	}
 	return errors.Join(
-		rewrite(m.maps[pinTranslations], func(tr *abi.Translation) { tr.SinceNs = earlier(tr.SinceNs, d) }),
-		age[abi.SnatFragmentKey](m.maps[pinFragments], d))
+		rewrite(m.maps[table.Translations], func(tr *abi.Translation) { tr.SinceNs = earlier(tr.SinceNs, d) }),
+		age[abi.SnatFragmentKey](m.maps[table.SNATFragments], d))
 }
 
 // earlier leaves a time alone that would come before the machine started: it is long ago as it is.

@@ -15,6 +15,7 @@ import (
 	"sluice/tests/flowmodel"
 	"sluice/xdp/abi"
 	"sluice/xdp/pin"
+	"sluice/xdp/table"
 )
 
 // modelSite is a site with several generations loaded at once, each from pins of its own, on the same state maps: so to switch
@@ -27,20 +28,13 @@ type modelSite struct {
 	names       map[uint32]string
 	macs        map[string][]byte
 	slots       map[string]uint32
-	maps        map[string]*ebpf.Map // by pin
+	maps        map[string]*ebpf.Map // state
+	reasons     *ebpf.Map
 	counted     map[string][abi.ReasonMax]uint64
 }
 
-// Pins of the state maps that sequences begin without.
-const (
-	pinFlows        = "flows-v2"
-	pinFreshOut     = "fresh-out-v2"
-	pinFreshIn      = "fresh-in-v2"
-	pinTranslations = "translations-v1"
-	pinFragments    = "snat-fragments-v1"
-	pinShares       = "flow-shares-v1"
-	pinReasons      = "tc-reasons-v1"
-)
+// modelTables are the state maps that sequences begin without.
+var modelTables = []string{table.Flows, table.FreshOut, table.FreshIn, table.Translations, table.SNATFragments, table.FlowShares}
 
 func newModelSite(t *testing.T) *modelSite {
 	t.Helper()
@@ -53,14 +47,19 @@ func newModelSite(t *testing.T) *modelSite {
 	for _, state := range states[1:] {
 		m.generations = append(m.generations, m.beside(t, state))
 	}
-	for _, name := range []string{pinFlows, pinFreshOut, pinFreshIn, pinTranslations, pinFragments, pinShares, pinReasons} {
-		opened, err := ebpf.LoadPinnedMap(filepath.Join(m.dir, "maps", name), nil)
-		if err != nil {
-			t.Fatal(err)
+	for _, name := range modelTables {
+		opened, err := table.ReadShared(pin.At(m.dir), name)
+		if err != nil || opened == nil {
+			t.Fatalf("%s: %v, %v", name, opened, err)
 		}
 		t.Cleanup(func() { opened.Close() })
 		m.maps[name] = opened
 	}
+	var err error
+	if m.reasons, err = ebpf.LoadPinnedMap(pin.At(m.dir).StateMapPath("tc-reasons", 1), nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.reasons.Close() })
 	for _, i := range states[0].Interfaces {
 		l := index(t, i.Name)
 		m.index[i.Name], m.names[uint32(l.Index)], m.macs[i.Name] = uint32(l.Index), i.Name, l.HardwareAddr
@@ -181,7 +180,7 @@ func (m *modelSite) reasonOf(t *testing.T, iface string, likely abi.Reason) abi.
 func (m *modelSite) count(t *testing.T, iface string, r abi.Reason) (n uint64) {
 	t.Helper()
 	perCPU := make([]abi.Counter, ebpf.MustPossibleCPU())
-	if err := m.maps[pinReasons].Lookup(m.slots[iface]*abi.ReasonSlots+uint32(r), &perCPU); err != nil {
+	if err := m.reasons.Lookup(m.slots[iface]*abi.ReasonSlots+uint32(r), &perCPU); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range perCPU {
@@ -192,7 +191,7 @@ func (m *modelSite) count(t *testing.T, iface string, r abi.Reason) (n uint64) {
 
 // clear empties the tables.
 func (m *modelSite) clear() error {
-	for _, name := range []string{pinFlows, pinFreshOut, pinFreshIn, pinTranslations, pinFragments, pinShares} {
+	for _, name := range modelTables {
 		keys, err := rawKeys(m.maps[name])
 		if err != nil {
 			return err
