@@ -150,9 +150,13 @@ func (f *Flow) see(p Packet, fromOpener bool) {
 		return
 	}
 	if f.reset && p.Has(packet.SYN) {
+		f.reset = !f.fin[0] && !f.fin[1]
 		return
 	}
-	f.reset = false // data that goes on: the reset was forged
+	if f.reset && !f.proven { // data that goes on: the reset was forged
+		f.answered, f.answer = !fromOpener, false
+	}
+	f.reset = false
 	f.fin[side] = f.fin[side] || p.Has(packet.FIN)
 	switch {
 	case f.proven || f.fin[0] || f.fin[1]: // what ends needs no proof any more
