@@ -164,12 +164,18 @@ func (f *Flow) see(p Packet, fromOpener bool) {
 		f.seq, f.asked, f.answer = p.Seq+1, true, true
 	case !fromOpener:
 		f.answer = true // a reset alone shows nothing: a host without the connection sends it to anybody
-	case !p.Has(packet.ACK):
+	case !p.Has(packet.ACK) || !f.answered:
 	case f.asked:
-		f.proven = p.Ack == f.seq
+		f.proven = p.Ack-f.seq <= f.sent()
 	default:
 		f.proven = f.answer // its beginning was not seen
 	}
+}
+
+// sent is what the other end has sent beyond the least of headers: what of it was acknowledged may be all of that.
+func (f *Flow) sent() uint32 {
+	const headers = 14 + 20 + 20
+	return uint32(max(int64(f.Bytes[1])-headers*int64(f.Packets[1]), 0))
 }
 
 // reopens says whether a packet begins a new flow on the ruins of this one.
