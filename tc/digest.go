@@ -23,17 +23,24 @@ func (g Generation) DigestBy(sums *classify.Sums) string {
 	for i := range g.Workloads {
 		g.Workloads[i].Ingress, g.Workloads[i].Egress = none, none
 	}
+	g.LANs = slices.Clone(g.LANs)
+	for i := range g.LANs {
+		g.LANs[i].Ingress, g.LANs[i].Egress = none, none
+	}
 	_ = json.NewEncoder(h).Encode(g) // plain values, so it cannot fail
 	_, _ = h.Write(_TcBytes)
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // Policies are those of g in the order of the policies map (enum policy_index): failsafe, system, ingress, egress, then
-// by workload its ingress and its egress.
+// by workload, and by LAN, its ingress and its egress.
 func (g Generation) Policies() []classify.Policy {
 	out := []classify.Policy{g.Failsafe, g.System, g.Ingress, g.Egress}
 	for _, w := range g.Workloads {
 		out = append(out, w.Ingress, w.Egress)
+	}
+	for _, l := range g.LANs {
+		out = append(out, l.Ingress, l.Egress)
 	}
 	return out
 }

@@ -96,9 +96,12 @@ func switchInterface(dir *pin.Dir, g *pin.Generation, i Interface) error {
 
 // resolve finds the wanted interfaces, and gives each the counter slot that it had, or a free one.
 func resolve(dir *pin.Dir, reasons *ebpf.Map, want State) (*links, error) {
-	workload := map[string]uint32{} // by interface: index + 1
+	policies := map[string]uint32{} // by interface: which of the pairs of policies, counted from 1
 	for i, w := range want.Generation.Workloads {
-		workload[w.Interface] = uint32(i + 1)
+		policies[w.Interface] = uint32(i + 1)
+	}
+	for i, l := range want.Generation.LANs {
+		policies[l.Interface] = uint32(len(want.Generation.Workloads) + i + 1)
 	}
 	had, err := slotsInUse(dir)
 	if err != nil {
@@ -132,8 +135,8 @@ func resolve(dir *pin.Dir, reasons *ebpf.Map, want State) (*links, error) {
 		if device.EncapType != "ether" {
 			entry.Flags |= abi.InterfaceL3
 		}
-		if i.Role == RoleWorkload {
-			entry.Policies = workload[i.Name]
+		if i.Role == RoleWorkload || i.Role == RoleDownstream {
+			entry.Policies = policies[i.Name]
 		}
 		on.entries[device.Index], on.index[i.Name] = entry, device.Index
 	}

@@ -69,6 +69,7 @@ type Generation struct {
 	Ingress   classify.Policy // judges what enters by tunnels; XDP judged the uplinks' packets already
 	Egress    classify.Policy // what the node itself originates, at uplink egress
 	Workloads []Workload      // sorted by name
+	LANs      []LAN           // sorted by interface; those that have a policy
 	Matrix    Matrix
 	Strict    []netip.Prefix     // plaintext to these is dropped at uplink egress
 	Paced     []Paced            // sorted by interface
@@ -89,6 +90,14 @@ type Generation struct {
 type Paced struct {
 	Interface string
 	Rate      uint64 // bits per second, of frames as they leave, Ethernet header included
+}
+
+// LAN is an interface of role downstream with policies: Ingress judges what goes to it, Egress what its hosts send. One
+// without an entry takes and sends what the matrix allows.
+type LAN struct {
+	Interface string
+	Ingress   classify.Policy
+	Egress    classify.Policy
 }
 
 // Workload is a namespace behind a veth. Its ingress policy judges what is delivered to it, its egress policy what

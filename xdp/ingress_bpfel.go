@@ -16,63 +16,65 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ingressMapBanHits        = "ban_hits"
-	ingressMapBanState       = "ban_state"
-	ingressMapBans           = "bans"
-	ingressMapBans4          = "bans4"
-	ingressMapBans6          = "bans6"
-	ingressMapBuckets        = "buckets"
-	ingressMapCaptureEvents  = "capture_events"
-	ingressMapCaptureFilter  = "capture_filter"
-	ingressMapCaptureScratch = "capture_scratch"
-	ingressMapDropEvents     = "drop_events"
-	ingressMapDst4           = "dst4"
-	ingressMapDst6           = "dst6"
-	ingressMapDstUp          = "dst_up"
-	ingressMapExplained      = "explained"
-	ingressMapFlowEvents     = "flow_events"
-	ingressMapFlowPressure   = "flow_pressure"
-	ingressMapFlowShares     = "flow_shares"
-	ingressMapFlows          = "flows"
-	ingressMapFragments      = "fragments"
-	ingressMapFreshIn        = "fresh_in"
-	ingressMapFreshOut       = "fresh_out"
-	ingressMapInterfaceSlots = "interface_slots"
-	ingressMapInterfaces     = "interfaces"
-	ingressMapLeaves         = "leaves"
-	ingressMapLimitBuckets   = "limit_buckets"
-	ingressMapLimitPressure  = "limit_pressure"
-	ingressMapLimitSeed      = "limit_seed"
-	ingressMapLimitSources   = "limit_sources"
-	ingressMapLimiters       = "limiters"
-	ingressMapLogEvents      = "log_events"
-	ingressMapPolicies       = "policies"
-	ingressMapReasons        = "reasons"
-	ingressMapRecent         = "recent"
-	ingressMapRuleHits       = "rule_hits"
-	ingressMapRules          = "rules"
-	ingressMapSelf           = "self"
-	ingressMapSettings       = "settings"
-	ingressMapSnatExhausted  = "snat_exhausted"
-	ingressMapSnatFragments  = "snat_fragments"
-	ingressMapSockets        = "sockets"
-	ingressMapSrc4           = "src4"
-	ingressMapSrc6           = "src6"
-	ingressMapSrcUp          = "src_up"
-	ingressMapSynListeners   = "syn_listeners"
-	ingressMapTranslations   = "translations"
-	ingressMapUplinkMacs     = "uplink_macs"
-	ingressMapVerdicts       = "verdicts"
-	ingressMapWatchBudgets   = "watch_budgets"
-	ingressMapWorkloadAddrs  = "workload_addrs"
-	ingressProgIngress       = "ingress"
-	ingressVarAsk            = "ask"
-	ingressVarBucketMask     = "bucket_mask"
-	ingressVarExplain        = "explain"
-	ingressVarRecentBy       = "recent_by"
-	ingressVarRuleIds        = "rule_ids"
-	ingressVarSelfBits       = "self_bits"
-	ingressVarWatches        = "watches"
+	ingressMapBanHits         = "ban_hits"
+	ingressMapBanState        = "ban_state"
+	ingressMapBans            = "bans"
+	ingressMapBans4           = "bans4"
+	ingressMapBans6           = "bans6"
+	ingressMapBuckets         = "buckets"
+	ingressMapCaptureEvents   = "capture_events"
+	ingressMapCaptureFilter   = "capture_filter"
+	ingressMapCaptureScratch  = "capture_scratch"
+	ingressMapDropEvents      = "drop_events"
+	ingressMapDst4            = "dst4"
+	ingressMapDst6            = "dst6"
+	ingressMapDstUp           = "dst_up"
+	ingressMapExplained       = "explained"
+	ingressMapFlowEvents      = "flow_events"
+	ingressMapFlowPressure    = "flow_pressure"
+	ingressMapFlowShares      = "flow_shares"
+	ingressMapFlows           = "flows"
+	ingressMapFragments       = "fragments"
+	ingressMapFreshIn         = "fresh_in"
+	ingressMapFreshOut        = "fresh_out"
+	ingressMapInterfaceSlots  = "interface_slots"
+	ingressMapInterfaces      = "interfaces"
+	ingressMapLeaves          = "leaves"
+	ingressMapLimitBuckets    = "limit_buckets"
+	ingressMapLimitPressure   = "limit_pressure"
+	ingressMapLimitSeed       = "limit_seed"
+	ingressMapLimitSources    = "limit_sources"
+	ingressMapLimiters        = "limiters"
+	ingressMapLogEvents       = "log_events"
+	ingressMapPolicies        = "policies"
+	ingressMapReasons         = "reasons"
+	ingressMapRecent          = "recent"
+	ingressMapRuleHits        = "rule_hits"
+	ingressMapRules           = "rules"
+	ingressMapSelf            = "self"
+	ingressMapSettings        = "settings"
+	ingressMapSnatExhausted   = "snat_exhausted"
+	ingressMapSnatFragments   = "snat_fragments"
+	ingressMapSockets         = "sockets"
+	ingressMapSrc4            = "src4"
+	ingressMapSrc6            = "src6"
+	ingressMapSrcUp           = "src_up"
+	ingressMapSynListeners    = "syn_listeners"
+	ingressMapTranslations    = "translations"
+	ingressMapUplinkMacs      = "uplink_macs"
+	ingressMapVerdicts        = "verdicts"
+	ingressMapVlanChildren    = "vlan_children"
+	ingressMapWatchBudgets    = "watch_budgets"
+	ingressMapWorkloadAddrs   = "workload_addrs"
+	ingressProgIngress        = "ingress"
+	ingressVarAsk             = "ask"
+	ingressVarBucketMask      = "bucket_mask"
+	ingressVarExplain         = "explain"
+	ingressVarHasVlanChildren = "has_vlan_children"
+	ingressVarRecentBy        = "recent_by"
+	ingressVarRuleIds         = "rule_ids"
+	ingressVarSelfBits        = "self_bits"
+	ingressVarWatches         = "watches"
 )
 
 // loadIngress returns the embedded CollectionSpec for ingress.
@@ -171,6 +173,7 @@ type ingressMapSpecs struct {
 	Translations   *ebpf.MapSpec `ebpf:"translations"`
 	UplinkMacs     *ebpf.MapSpec `ebpf:"uplink_macs"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
+	VlanChildren   *ebpf.MapSpec `ebpf:"vlan_children"`
 	WatchBudgets   *ebpf.MapSpec `ebpf:"watch_budgets"`
 	WorkloadAddrs  *ebpf.MapSpec `ebpf:"workload_addrs"`
 }
@@ -179,13 +182,14 @@ type ingressMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ingressVariableSpecs struct {
-	Ask        *ebpf.VariableSpec `ebpf:"ask"`
-	BucketMask *ebpf.VariableSpec `ebpf:"bucket_mask"`
-	Explain    *ebpf.VariableSpec `ebpf:"explain"`
-	RecentBy   *ebpf.VariableSpec `ebpf:"recent_by"`
-	RuleIds    *ebpf.VariableSpec `ebpf:"rule_ids"`
-	SelfBits   *ebpf.VariableSpec `ebpf:"self_bits"`
-	Watches    *ebpf.VariableSpec `ebpf:"watches"`
+	Ask             *ebpf.VariableSpec `ebpf:"ask"`
+	BucketMask      *ebpf.VariableSpec `ebpf:"bucket_mask"`
+	Explain         *ebpf.VariableSpec `ebpf:"explain"`
+	HasVlanChildren *ebpf.VariableSpec `ebpf:"has_vlan_children"`
+	RecentBy        *ebpf.VariableSpec `ebpf:"recent_by"`
+	RuleIds         *ebpf.VariableSpec `ebpf:"rule_ids"`
+	SelfBits        *ebpf.VariableSpec `ebpf:"self_bits"`
+	Watches         *ebpf.VariableSpec `ebpf:"watches"`
 }
 
 // ingressObjects contains all objects after they have been loaded into the kernel.
@@ -255,6 +259,7 @@ type ingressMaps struct {
 	Translations   *ebpf.Map `ebpf:"translations"`
 	UplinkMacs     *ebpf.Map `ebpf:"uplink_macs"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
+	VlanChildren   *ebpf.Map `ebpf:"vlan_children"`
 	WatchBudgets   *ebpf.Map `ebpf:"watch_budgets"`
 	WorkloadAddrs  *ebpf.Map `ebpf:"workload_addrs"`
 }
@@ -308,6 +313,7 @@ func (m *ingressMaps) Close() error {
 		m.Translations,
 		m.UplinkMacs,
 		m.Verdicts,
+		m.VlanChildren,
 		m.WatchBudgets,
 		m.WorkloadAddrs,
 	)
@@ -317,13 +323,14 @@ func (m *ingressMaps) Close() error {
 //
 // It can be passed to loadIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ingressVariables struct {
-	Ask        *ebpf.Variable `ebpf:"ask"`
-	BucketMask *ebpf.Variable `ebpf:"bucket_mask"`
-	Explain    *ebpf.Variable `ebpf:"explain"`
-	RecentBy   *ebpf.Variable `ebpf:"recent_by"`
-	RuleIds    *ebpf.Variable `ebpf:"rule_ids"`
-	SelfBits   *ebpf.Variable `ebpf:"self_bits"`
-	Watches    *ebpf.Variable `ebpf:"watches"`
+	Ask             *ebpf.Variable `ebpf:"ask"`
+	BucketMask      *ebpf.Variable `ebpf:"bucket_mask"`
+	Explain         *ebpf.Variable `ebpf:"explain"`
+	HasVlanChildren *ebpf.Variable `ebpf:"has_vlan_children"`
+	RecentBy        *ebpf.Variable `ebpf:"recent_by"`
+	RuleIds         *ebpf.Variable `ebpf:"rule_ids"`
+	SelfBits        *ebpf.Variable `ebpf:"self_bits"`
+	Watches         *ebpf.Variable `ebpf:"watches"`
 }
 
 // ingressPrograms contains all programs after they have been loaded into the kernel.

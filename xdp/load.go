@@ -3,6 +3,7 @@ package xdp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 
@@ -102,6 +103,7 @@ func (s *Subsystem) build(dir *pin.Dir, spec *ebpf.CollectionSpec, state *stateM
 	}
 	spec.Maps[ingressMapSelf].MaxEntries = uint32(max(len(g.Self), 1))
 	spec.Maps[ingressMapWorkloadAddrs].MaxEntries = uint32(max(len(g.Workloads), 1))
+	spec.Maps[ingressMapVlanChildren].MaxEntries = uint32(max(len(g.Children), 1))
 	spec.Maps[ingressMapInterfaces].MaxEntries = abi.InterfaceSlots
 	if err := specialise(spec, g); err != nil {
 		return nil, err
@@ -151,7 +153,7 @@ func (s *Subsystem) fill(maps map[string]*ebpf.Map, t *classify.Tables, g Genera
 	if err := table.Wipe(maps, ingressMapRecent); err != nil { // what was decided by the tables of before
 		return err
 	}
-	if err := table.Clear(maps, ingressMapSelf, ingressMapWorkloadAddrs); err != nil {
+	if err := table.Clear(maps, ingressMapSelf, ingressMapWorkloadAddrs, ingressMapVlanChildren); err != nil {
 		return err
 	}
 	if err := table.FillSelf(maps[ingressMapSelf], g.Self); err != nil {
@@ -159,6 +161,11 @@ func (s *Subsystem) fill(maps map[string]*ebpf.Map, t *classify.Tables, g Genera
 	}
 	if err := table.FillSelf(maps[ingressMapWorkloadAddrs], g.Workloads); err != nil {
 		return err
+	}
+	for _, c := range g.Children {
+		if err := maps[ingressMapVlanChildren].Put(abi.VLANChild{Ifindex: c.Ifindex, VLAN: uint32(c.VLAN)}, uint8(1)); err != nil {
+			return fmt.Errorf("VLAN %d of interface %d: %w", c.VLAN, c.Ifindex, err)
+		}
 	}
 	return table.FillLimiters(maps[ingressMapLimiters], g.Limiters)
 }

@@ -21,6 +21,13 @@ func specialise(spec *ebpf.CollectionSpec, g Generation) error {
 	if err := spec.Variables[ingressVarSelfBits].Set(selfBits(g.Self)); err != nil {
 		return fmt.Errorf("bits of the own addresses: %w", err)
 	}
+	var children uint8
+	if len(g.Children) > 0 {
+		children = 1
+	}
+	if err := spec.Variables[ingressVarHasVlanChildren].Set(children); err != nil {
+		return fmt.Errorf("whether VLANs have interfaces: %w", err)
+	}
 	by := recentBy(g.Policies())
 	if err := spec.Variables[ingressVarRecentBy].Set(by); err != nil {
 		return fmt.Errorf("key of recent flows: %w", err)

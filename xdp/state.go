@@ -55,9 +55,17 @@ type Generation struct {
 	// Workloads are the addresses of workloads, where there are SYNListeners: nobody behind an uplink has one, so SYNs from
 	// them are not answered. Sorted.
 	Workloads []netip.Addr
+	// Children are the VLANs that have an interface of their own, where their frames are judged. Sorted.
+	Children []VLANChild
 	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
 	// of the content.
 	Tables *classify.Tables `json:"-"`
+}
+
+// VLANChild is a VLAN on an interface: what comes in there with that outermost tag passes.
+type VLANChild struct {
+	Ifindex uint32
+	VLAN    uint16
 }
 
 // Facts are what the machine tells about an interface's XDP abilities.

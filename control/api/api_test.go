@@ -58,6 +58,14 @@ var calls = []struct {
 	{"unban", func(ctx context.Context, c *Client) (any, error) {
 		return c.Unban(ctx, UnbanRequest{Targets: []string{"192.0.2.7"}})
 	}, `unban ["192.0.2.7"] all false`, []Ban{}},
+	{"flows", func(ctx context.Context, c *Client) (any, error) {
+		return c.Flows(ctx, FlowsRequest{FlowFilter: FlowFilter{Address: "10.0.0.0/8", Port: 443, Protocol: "tcp", State: "new", Workload: "w", Rule: "ingress/r", Translated: true}, Limit: 5})
+	}, `flows {FlowFilter:{Address:10.0.0.0/8 Port:443 Protocol:tcp State:new Workload:w Rule:ingress/r Translated:true} Limit:5 Count:false}`,
+		Flows{Total: 7, States: map[string]int{"new": 7}, Flows: []Flow{{Protocol: "tcp"}}}},
+	{"clear flows", func(ctx context.Context, c *Client) (any, error) {
+		return c.ClearFlows(ctx, ClearFlowsRequest{All: true})
+	},
+		`clear flows {FlowFilter:{Address: Port:0 Protocol: State: Workload: Rule: Translated:false} All:true}`, FlowsCleared{Flows: 3}},
 	{"clear counters", func(ctx context.Context, c *Client) (any, error) {
 		return c.ClearCounters(ctx, ClearCountersRequest{Policy: "ingress"})
 	}, `clear counters "ingress"`, Cleared{Policies: []string{"ingress"}, Rules: 2}},

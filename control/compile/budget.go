@@ -16,9 +16,13 @@ import (
 // budget asks whether everything fits into the maps and tables, so that `sluice check` says it and apply never finds
 // out half-way.
 func (c *compiler) budget(d *Desired) {
-	if len(c.present) > abi.MaxWorkloads {
-		w := c.present[abi.MaxWorkloads]
-		c.fail(w.Pos, "workloads", fmt.Sprintf("%d workloads are here, one box holds %d", len(c.present), abi.MaxWorkloads), "move some to another box")
+	if n := len(c.present) + len(c.rules.lans); n > abi.MaxWorkloads && len(c.present) > 0 {
+		w := c.present[len(c.present)-1]
+		what := "workloads"
+		if len(c.rules.lans) > 0 {
+			what += " and LANs with policies"
+		}
+		c.fail(w.Pos, "workloads", fmt.Sprintf("%d %s are here, one box holds %d", n, what, abi.MaxWorkloads), "move some to another box")
 		return // their policies do not fit either
 	}
 	if n := len(c.self); n > abi.MaxSelf {
@@ -79,6 +83,15 @@ func (c *compiler) placeOf(key string) (place, bool) {
 	}
 	if at, ok := search("egress", "policy.egress", c.cfg.Policy.Egress.Rules); ok {
 		return at, true
+	}
+	for n := range c.cfg.Interfaces {
+		i := &c.cfg.Interfaces[n]
+		if at, ok := search("interface/"+i.Name+"/ingress", fmt.Sprintf("interfaces[%d].ingress", n), i.Ingress.Rules); ok {
+			return at, true
+		}
+		if at, ok := search("interface/"+i.Name+"/egress", fmt.Sprintf("interfaces[%d].egress", n), i.Egress.Rules); ok {
+			return at, true
+		}
 	}
 	for n := range c.cfg.Workloads {
 		w := &c.cfg.Workloads[n]

@@ -169,6 +169,9 @@ func (c *compiler) usedSets() map[string]bool {
 // eachRule visits the rules of all policies of the file until f returns false.
 func (c *compiler) eachRule(f func(*config.Rule) bool) {
 	lists := [][]config.Rule{c.cfg.Policy.Ingress.Rules, c.cfg.Policy.Egress.Rules}
+	for i := range c.cfg.Interfaces {
+		lists = append(lists, c.cfg.Interfaces[i].Ingress.Rules, c.cfg.Interfaces[i].Egress.Rules)
+	}
 	for i := range c.cfg.Workloads {
 		lists = append(lists, c.cfg.Workloads[i].Ingress.Rules, c.cfg.Workloads[i].Egress.Rules)
 	}

@@ -49,6 +49,7 @@ type compiler struct {
 type policies struct {
 	failsafe, system, ingress, egress classify.Policy
 	workloads                         []workloadPolicies
+	lans                              []tc.LAN           // those that have some, sorted by interface
 	shared                            []classify.Limiter // those of ingress
 }
 
@@ -128,9 +129,14 @@ func (c *compiler) fail(pos config.Pos, path, msg, hint string) {
 	c.errs = append(c.errs, config.Error{Pos: pos, Path: path, Msg: msg, Hint: hint})
 }
 
-// findInterfaces wants every interface of the file to be there, but for those of workloads, which come and go.
+// findInterfaces wants every interface of the file to be there, but for those of workloads, which come and go, and for
+// those that are to be made.
 func (c *compiler) findInterfaces() {
 	for n, i := range c.cfg.Interfaces {
+		if i.Made() {
+			c.findDevice(n)
+			continue
+		}
 		if c.link(i.Name) != nil || c.workloadOf(i.Name) != nil {
 			continue
 		}
@@ -229,6 +235,7 @@ func (c *compiler) xdp() xdp.State {
 		FlowSlots: c.cfg.Conntrack.MaxEntries,
 		RuleSlots: c.ids.slots(),
 		Sockets:   c.sockets(),
+		Children:  c.children(),
 
 		SYNListeners: c.cookies.listeners,
 		Refuses:      c.cookies.refuses,
@@ -283,6 +290,7 @@ func (c *compiler) tc() tc.State {
 		})
 	}
 	slices.SortFunc(s.Interfaces, func(a, b tc.Interface) int { return compareNames(a.Name, b.Name) })
+	g.LANs = c.rules.lans
 	slices.SortFunc(g.Workloads, func(a, b tc.Workload) int { return compareNames(a.Name, b.Name) })
 	g.Strict = sortedPrefixes(g.Strict)
 	g.Paced = c.paced()

@@ -24,10 +24,10 @@ const mainTable = 254
 func (c *compiler) host() host.State {
 	var s host.State
 	for _, i := range c.cfg.Interfaces {
-		if c.link(i.Name) == nil {
+		if c.link(i.Name) == nil && !i.Made() {
 			continue // a workload's: it comes and goes
 		}
-		link := host.Link{Name: i.Name, Up: true, MTU: i.MTU}
+		link := host.Link{Name: i.Name, Up: true, MTU: c.mtu(i)}
 		if c.outside(i.Role) {
 			link.Group = outsideGroup
 		}
@@ -36,6 +36,7 @@ func (c *compiler) host() host.State {
 			s.Addresses = append(s.Addresses, host.Address{Link: i.Name, Prefix: a, Keep: c.keeps(i)})
 		}
 	}
+	c.devices(&s)
 	for _, t := range c.cfg.Tunnels {
 		s.Links = append(s.Links, host.Link{Name: t.Name, Up: true, Group: outsideGroup})
 	}

@@ -111,6 +111,10 @@ func (c *compiler) limitedLinks(key string, r config.Rule) []string {
 		name, _, _ := strings.Cut(of, "/")
 		return []string{c.cfg.WorkloadByName(name).Interface}
 	}
+	if of, ok := strings.CutPrefix(key, "interface/"); ok {
+		name, _, _ := strings.Cut(of, "/")
+		return []string{name}
+	}
 	if len(r.Interfaces) > 0 {
 		return r.Interfaces
 	}

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -89,11 +90,25 @@ func (c *compiler) policies() policies {
 			egress:  c.policy("workload/"+w.Name+"/egress", path+"egress", w.Egress),
 		})
 	}
+	for n, i := range c.cfg.Interfaces {
+		if i.Judged() {
+			path, name := fmt.Sprintf("interfaces[%d].", n), "interface/"+i.Name
+			p.lans = append(p.lans, tc.LAN{Interface: i.Name,
+				Ingress: c.policy(name+"/ingress", path+"ingress", i.Ingress),
+				Egress:  c.policy(name+"/egress", path+"egress", i.Egress),
+			})
+		}
+	}
+	slices.SortFunc(p.lans, func(a, b tc.LAN) int { return compareNames(a.Interface, b.Interface) })
 	// Behind all rules: they come first where ids run out.
 	p.ingress.DefaultID, p.egress.DefaultID = c.ids.ofDefault("ingress"), c.ids.ofDefault("egress")
 	for i := range p.workloads {
 		w := &p.workloads[i]
 		w.ingress.DefaultID, w.egress.DefaultID = c.ids.ofDefault(w.ingress.Name), c.ids.ofDefault(w.egress.Name)
+	}
+	for i := range p.lans {
+		l := &p.lans[i]
+		l.Ingress.DefaultID, l.Egress.DefaultID = c.ids.ofDefault(l.Ingress.Name), c.ids.ofDefault(l.Egress.Name)
 	}
 	return p
 }

@@ -16,7 +16,7 @@ import (
 
 // everything is a fact sheet that fits all examples.
 func everything() Facts {
-	f := facts("eth0 198.18.0.2/30 2001:db8::2/64", "eth1 10.0.2.1/24", "eth2", "lo", "web-1", "web-2")
+	f := facts("eth0 198.18.0.2/30 2001:db8::2/64", "eth1 10.0.2.1/24", "eth2", "eth3", "lo", "web-1", "web-2")
 	f.PublicKeys = map[string]string{"/var/lib/sluice/keys/fra1.key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}
 	return f
 }

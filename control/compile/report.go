@@ -86,15 +86,21 @@ func hookCosts(d *Desired) []HookCost {
 	x, t := d.XDP.Generation.Tables, d.TC.Generation.Tables
 	in, out := t.Probes(failsafe, system, ingress), t.Probes(system, egress)+t.Probes(failsafe) // turned round: classified anew
 	workloads := len(d.TC.Generation.Workloads)
+	lans := workloads + len(d.TC.Generation.LANs)
 	for to := range workloads {
-		toIngress := int(abi.PolicyWorkloads) + 2*to
-		in, out = max(in, t.Probes(failsafe, system, ingress, toIngress)), max(out, t.Probes(toIngress))
+		in = max(in, t.Probes(failsafe, system, ingress, int(abi.PolicyWorkloads)+2*to))
 	}
-	// From one workload to another, each the costliest.
+	// From one workload or LAN to another, each the costliest. What the box itself sends to a LAN meets policy.egress as well.
 	from, to := 0, 0
-	for i := range workloads {
-		at := int(abi.PolicyWorkloads) + 2*i
-		to, from = max(to, t.Probes(at)), max(from, t.Probes(at+1))
+	for i := range lans {
+		ingress := int(abi.PolicyWorkloads) + 2*i
+		to = max(to, t.Probes(ingress))
+		if i < workloads {
+			from, out = max(from, t.Probes(ingress+1)), max(out, t.Probes(ingress))
+		} else {
+			from = max(from, t.Probes(failsafe, system, ingress+1))
+			out = max(out, t.Probes(system, egress, ingress)+t.Probes(failsafe))
+		}
 	}
 	in = max(in, from+to-t.Probes())
 	return []HookCost{{"xdp", x.Probes(failsafe, system, ingress)}, {"tcx-ingress", in}, {"tcx-egress", out}}
@@ -124,6 +130,10 @@ func RulePlaces(cfg *config.Config) map[string]config.Pos {
 	}
 	add("ingress", cfg.Policy.Ingress.Rules)
 	add("egress", cfg.Policy.Egress.Rules)
+	for i := range cfg.Interfaces {
+		add("interface/"+cfg.Interfaces[i].Name+"/ingress", cfg.Interfaces[i].Ingress.Rules)
+		add("interface/"+cfg.Interfaces[i].Name+"/egress", cfg.Interfaces[i].Egress.Rules)
+	}
 	for i := range cfg.Workloads {
 		add("workload/"+cfg.Workloads[i].Name+"/ingress", cfg.Workloads[i].Ingress.Rules)
 		add("workload/"+cfg.Workloads[i].Name+"/egress", cfg.Workloads[i].Egress.Rules)

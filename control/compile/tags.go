@@ -1,11 +1,13 @@
 package compile
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
 	"sluice/control/config"
 	"sluice/control/host"
+	"sluice/xdp"
 )
 
 // Rules with vlan need the tag in the frame: XDP does not see one that the NIC has put beside it. So where such a rule can meet
@@ -27,7 +29,9 @@ func LooksAtTags(cfg *config.Config) []string {
 	}
 	var links []string
 	for _, i := range cfg.Interfaces {
-		if i.Role == config.RoleUplink && i.XDP != config.XDPNone && slices.ContainsFunc(tagged, func(r *config.Rule) bool { return meets(r, i.Name) }) {
+		looks := slices.ContainsFunc(tagged, func(r *config.Rule) bool { return meets(r, i.Name) }) ||
+			slices.ContainsFunc(cfg.Interfaces, func(child config.Interface) bool { return child.Parent == i.Name })
+		if i.Role == config.RoleUplink && i.XDP != config.XDPNone && looks {
 			links = append(links, i.Name)
 		}
 	}
@@ -46,10 +50,11 @@ func (c *compiler) tags() []host.Tags {
 		for _, r := range receivers {
 			switch {
 			case r.HidesTags != "":
+				c.mixed(name, fmt.Sprintf("%s: %s", r.Link, r.HidesTags))
 				c.hidden(name, fmt.Sprintf("%s: %s", r.Link, r.HidesTags), func(*config.Rule) bool { return true })
 				continue
 			case r.Kind == "veth":
-				c.warn = append(c.warn, fmt.Sprintf("interface %s is a veth: rules with vlan see no tag that its other end hands over beside the frame; "+
+				c.warn = append(c.warn, fmt.Sprintf("interface %s is a veth: XDP, for rules with vlan and for VLAN children, sees no tag that its other end hands over beside the frame; "+
 					"`ethtool -K PEER tx-vlan-offload off tx-vlan-stag-hw-insert off` there puts it in", r.Link))
 			}
 			out = append(out, host.Tags{Link: r.Link, InFrame: true})
@@ -85,4 +90,32 @@ func (c *compiler) hidden(uplink, why string, of func(*config.Rule) bool) {
 		c.fail(r.Pos, fmt.Sprintf("policy.ingress.rules[%d].vlan", n), fmt.Sprintf("rule %s cannot see VLAN tags on %s", r.Name, why),
 			"limit the rule by interfaces: to uplinks where it can, or remove vlan")
 	}
+}
+
+// mixed refuses VLAN children of an uplink whose XDP sees their frames as its own.
+func (c *compiler) mixed(uplink, why string) {
+	for n, i := range c.cfg.Interfaces {
+		if i.Parent == uplink {
+			c.fail(i.Pos, fmt.Sprintf("interfaces[%d].parent", n), fmt.Sprintf("XDP cannot tell the frames of %s from those of %s", i.Name, why),
+				"write xdp: {mode: none} at "+uplink+", so that tcx judges both")
+		}
+	}
+}
+
+// children are the VLANs whose frames XDP passes to be judged at their own interfaces.
+func (c *compiler) children() []xdp.VLANChild {
+	var out []xdp.VLANChild
+	for _, i := range c.cfg.Interfaces {
+		parent := c.interfaceOf(i.Parent)
+		if parent == nil || parent.Role != config.RoleUplink || parent.XDP == config.XDPNone {
+			continue
+		}
+		if link := c.link(i.Parent); link != nil { // else it is to be made, and its arrival compiles again
+			out = append(out, xdp.VLANChild{Ifindex: uint32(link.Index), VLAN: uint16(i.VLAN)})
+		}
+	}
+	slices.SortFunc(out, func(a, b xdp.VLANChild) int {
+		return cmp.Or(cmp.Compare(a.Ifindex, b.Ifindex), cmp.Compare(a.VLAN, b.VLAN))
+	})
+	return out
 }

@@ -80,6 +80,9 @@ func number[N int | uint16 | uint32](word string, n N) string {
 func list[T any](v []T) string { return strings.Trim(fmt.Sprint(v), "[]") }
 
 func (p *printer) host(s host.State) {
+	for _, d := range s.Devices {
+		p.line("device", d, flagged(d.Keep, "keep"))
+	}
 	for _, l := range s.Links {
 		p.line("link", l.Name, flagged(l.Up, "up"), number("mtu", l.MTU), number("group", l.Group))
 	}

@@ -7,15 +7,20 @@ import (
 )
 
 func (b *builder) interfaces(raw []rawInterface) {
-	seen := map[string]at{}
+	seen, on := map[string]at{}, b.stack(raw)
 	for i := range raw {
 		r := &raw[i]
 		b.unique(seen, string(r.Name.v), r.Name.ok, r.Name.at, "interface")
-		b.interfaceRole(r)
+		b.interfaceRole(r, on)
+		b.device(r, on)
 		out := Interface{Name: string(r.Name.v), Role: r.Role.v, MTU: int(r.MTU.v), Addresses: prefixes(r.Addresses),
-			XDP: XDPNone, Bandwidth: uint64(r.Bandwidth.Egress.v), SNAT: r.SNAT.v.SNAT, Pos: r.pos}
+			XDP: XDPNone, Parent: string(r.Parent.v), VLAN: int(r.VLAN.v), LACP: r.LACP.v, Bandwidth: uint64(r.Bandwidth.Egress.v), SNAT: r.SNAT.v.SNAT,
+			Pos: r.pos}
+		for _, m := range good(r.Members) {
+			out.Members = append(out.Members, string(m))
+		}
 		if r.Role.v == RoleUplink {
-			out.XDP = r.XDP.Mode.or(XDPAuto)
+			out.XDP = r.XDP.Mode.or(defaultXDP(r))
 			out.FailOpen = r.XDP.Fail.or("open") == "open"
 		}
 		b.addresses(r.Addresses)
@@ -24,7 +29,7 @@ func (b *builder) interfaces(raw []rawInterface) {
 	}
 }
 
-func (b *builder) interfaceRole(r *rawInterface) {
+func (b *builder) interfaceRole(r *rawInterface, on stack) {
 	link := string(r.Name.v)
 	claim, claimed := b.links[link]
 	claimed = claimed && r.Name.ok
@@ -36,7 +41,7 @@ func (b *builder) interfaceRole(r *rawInterface) {
 		b.add(r.at, bad("%s is the interface of a workload", link).or("write role: workload, or remove this entry (see %s)", place(claim)))
 	case link == "lo" && r.Role.written():
 		b.add(r.Role.at, bad("lo has no role").or("remove it"))
-	case !r.Role.written() && !r.Addresses.written():
+	case !r.Role.written() && !r.Addresses.written() && !on.carries(link):
 		b.add(r.at, bad("the interface has neither a role nor addresses").or("write its role"))
 	}
 	b.snatRole(r)

@@ -13,6 +13,7 @@ const (
 	atIngress judged = iota
 	atEgress
 	ofWorkload
+	ofLAN
 )
 
 // match fills what a rule asks for beside addresses, protocol and ports.
@@ -137,6 +138,10 @@ func (b *builder) limitedTo(r *rawRule, in judged) []string {
 	}
 	if l.written() && in == ofWorkload {
 		b.add(l.at, bad("a workload's policy is the same on every interface").or("remove interfaces, or write the rule in policy.ingress"))
+		return nil
+	}
+	if l.written() && in == ofLAN {
+		b.add(l.at, bad("a LAN's policy is about its own interface").or("remove interfaces"))
 		return nil
 	}
 	var out []string

@@ -5,11 +5,21 @@ import (
 	"slices"
 )
 
-// policies fills the rule lists of the node and of the workloads, which stand in Config already.
+// policies fills the rule lists of the node, of LANs and of workloads; the last two stand in Config already.
 func (b *builder) policies(raw *rawConfig) {
 	b.unsureLinks = raw.Interfaces.unsure() || raw.Tunnels.unsure()
 	b.cfg.Policy.Ingress = b.rules(&raw.Policy.Ingress, atIngress)
 	b.cfg.Policy.Egress = b.rules(&raw.Policy.Egress, atEgress)
+	for i := range raw.Interfaces.items {
+		r, out := &raw.Interfaces.items[i], &b.cfg.Interfaces[i]
+		for _, rules := range []*rawRules{&r.Ingress, &r.Egress} {
+			if rules.written() && r.Role.v != RoleDownstream && (r.Role.ok || !r.Role.written()) {
+				b.add(rules.at, bad("only a LAN has a policy of its own").or("write role: downstream, or the rules in policy: or in the workload"))
+			}
+		}
+		out.Ingress = b.rules(&r.Ingress, ofLAN)
+		out.Egress = b.rules(&r.Egress, ofLAN)
+	}
 	for i := range raw.Workloads.items {
 		r, w := &raw.Workloads.items[i], &b.cfg.Workloads[i]
 		w.Ingress = b.rules(&r.Ingress, ofWorkload)

@@ -85,10 +85,37 @@ type Interface struct {
 	Addresses []netip.Prefix
 	XDP       XDPMode // XDPNone for every role but uplink
 	FailOpen  bool    // what the root does while its slot is empty
-	SNAT      SNAT    // of what comes in by a downstream
-	Bandwidth uint64  // of a downstream: bits per second that its hosts may send out by uplinks and tunnels; 0: any
+
+	// Parent and VLAN are those of a VLAN child, 802.1Q; "" and 0 for any other interface.
+	Parent string
+	VLAN   int
+	// Members are those of a bond, LACP how it is run; nil and "" for any other interface.
+	Members []string
+	LACP    LACP
+
+	// Ingress judges what goes to a LAN (role downstream), Egress what its hosts send. Both accept where the file has neither.
+	Ingress   RuleList
+	Egress    RuleList
+	Bandwidth uint64 // of a LAN: bits per second that its hosts may send out by uplinks and tunnels; 0: any
+	SNAT      SNAT   // of what comes in from a LAN
 	Pos       Pos
 }
+
+// Made says whether Sluice makes the device: a VLAN child or a bond.
+func (i *Interface) Made() bool { return i.Parent != "" || len(i.Members) > 0 }
+
+// Judged says whether the file has a policy for the interface.
+func (i *Interface) Judged() bool { return i.Ingress.Pos.Line > 0 || i.Egress.Pos.Line > 0 }
+
+// LACP is how a bond is run: 802.3ad with the partner's rate of LACPDUs, or without LACP as active-backup.
+type LACP string
+
+// LACPFast asks for one a second, LACPSlow for one in 30 seconds (IEEE 802.1AX section 6.4.4).
+const (
+	LACPFast LACP = "fast"
+	LACPSlow LACP = "slow"
+	LACPOff  LACP = "off"
+)
 
 // Route is a static route. Several Via make it multipath.
 type Route struct {

@@ -7,7 +7,6 @@ import "reflect"
 func laterKeys() map[reflect.Type][]string {
 	return map[reflect.Type][]string{
 		reflect.TypeFor[rawNode]():      {"dns", "ntp"},
-		reflect.TypeFor[rawInterface](): {"parent", "vlan", "members", "lacp"},
 		reflect.TypeFor[rawBGP]():       {"flowspec", "blackhole"},
 		reflect.TypeFor[rawNeighbor]():  {"bfd"},
 		reflect.TypeFor[rawAdvertise](): {"when"},

@@ -38,6 +38,13 @@ func (XDPMode) words() words {
 	}
 }
 
+func (LACP) words() words {
+	return words{
+		now:  []string{"fast", "slow", "off"},
+		mean: map[string]string{"no": "off", "false": "off", "none": "off", "active-backup": "off", "1s": "fast", "short": "fast", "30s": "slow", "long": "slow", "on": "slow", "yes": "slow", "true": "slow", "active": "slow"},
+	}
+}
+
 func (failMode) words() words {
 	return words{now: []string{"open", "closed"}, mean: map[string]string{"close": "closed", "drop": "closed", "pass": "open"}}
 }
@@ -104,6 +111,7 @@ type (
 	pathCount    int
 	prefixLength int
 	ttl          uint16
+	vlanID       uint16
 
 	ipv4PrefixLen int
 	ipv6PrefixLen int
@@ -125,6 +133,7 @@ func (prefixCount) bounds() (int64, int64)  { return 1, 1<<32 - 1 }
 func (pathCount) bounds() (int64, int64)    { return 1, 128 }
 func (ttl) bounds() (int64, int64)          { return 1, 255 }
 func (prefixLength) bounds() (int64, int64) { return 0, 128 }
+func (vlanID) bounds() (int64, int64)       { return 1, 4094 } // 0: a priority alone, 4095: reserved (802.1Q section 9.6)
 
 func (ipv4PrefixLen) bounds() (int64, int64) { return 1, 32 }
 func (ipv6PrefixLen) bounds() (int64, int64) { return 1, 128 }

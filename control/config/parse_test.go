@@ -126,7 +126,7 @@ edge.yaml:1:30: node.state_dir: not an absolute path; write the whole path of th
 }
 
 func TestUnavailableKeysAreMarked(t *testing.T) {
-	_, err := parse("node: {dns: []}\nsocket: []\ninterfaces: [{name: bond0, role: uplink, lacp: fast}]")
+	_, err := parse("node: {dns: []}\nsocket: []\nbgp: {asn: 65010, router_id: 198.18.0.2, flowspec: {}}")
 	var list Errors
 	if !errors.As(err, &list) || len(list) != 3 {
 		t.Fatalf("got %v, want three errors", err)

@@ -42,6 +42,12 @@ type rawInterface struct {
 	XDP       rawXDP                   `key:"xdp"`
 	SNAT      val[snat]                `key:"snat"`
 	Bandwidth rawBandwidth             `key:"bandwidth"`
+	Parent    val[linkName]            `key:"parent"`
+	VLAN      num[vlanID]              `key:"vlan"`
+	Members   list[val[linkName]]      `key:"members"`
+	LACP      pick[LACP]               `key:"lacp"`
+	Ingress   rawRules                 `key:"ingress"`
+	Egress    rawRules                 `key:"egress"`
 }
 
 type rawBandwidth struct {

@@ -126,7 +126,11 @@ func pretend(cfg *config.Config) compile.Facts {
 		f.Host.Links = append(f.Host.Links, host.LinkFact{Name: name, Index: len(f.Host.Links) + 1, MTU: 1500, Up: true, Carrier: true})
 	}
 	for _, i := range cfg.Interfaces {
-		add(i.Name)
+		for _, name := range append([]string{i.Name, i.Parent}, i.Members...) {
+			if name != "" && !slices.ContainsFunc(f.Host.Links, func(l host.LinkFact) bool { return l.Name == name }) {
+				add(name)
+			}
+		}
 	}
 	for _, w := range cfg.Workloads {
 		add(w.Interface)

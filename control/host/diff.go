@@ -46,11 +46,18 @@ func sortedAddrs(in []netip.Addr) []netip.Addr {
 	return out
 }
 
-// Diff says what brings have to want: what is set comes first, in the order of use (sysctls, links, addresses, routes,
-// rules), what is given up last, in the reverse order. Forwarding is switched on after the rules that bound it and
+// Diff says what brings have to want: what is set comes first, in the order of use (devices, sysctls, links, addresses,
+// routes, rules), what is given up last, in the reverse order. Forwarding is switched on after the rules that bound it and
 // off before they go, so that no moment is an open forwarder. Diff is pure.
 func Diff(have, want State) []Op {
-	var set, drop []Op
+	set, drop := differ(have, want)
+	if gone := disturbed(have.Devices, want.Devices); len(gone) > 0 {
+		set, _ = differ(have.without(gone), want)
+	}
+	return append(set, drop...)
+}
+
+func differ(have, want State) (set, drop []Op) {
 	add := func(s, d []Op) {
 		set = append(set, s...)
 		drop = append(drop, d...)
@@ -58,10 +65,11 @@ func Diff(have, want State) []Op {
 	forwarding := func(s Sysctl) bool { return switchesForwarding(sysctlID(s.Key)) }
 	plain := func(s Sysctl) bool { return !forwarding(s) }
 
+	add(diffDevices(have.Devices, want.Devices))
 	add(diffSysctls(filter(have.Sysctls, plain), filter(want.Sysctls, plain)))
 	add(diffInner(have.Inner, want.Inner))
 	add(diffTags(have.Tags, want.Tags))
-	add(diffLinks(have.Links, want.Links))
+	add(diffLinks(have.Links, parentsFirst(want)))
 	add(diffQdiscs(have.Qdiscs, want.Qdiscs))
 	add(diffList(have.Addresses, want.Addresses, addressKey,
 		func(h, w Address) bool { return h.Keep == w.Keep },
@@ -73,7 +81,21 @@ func Diff(have, want State) []Op {
 	add(diffSysctls(filter(have.Sysctls, forwarding), filter(want.Sysctls, forwarding)))
 
 	slices.Reverse(drop)
-	return append(set, drop...)
+	return set, drop
+}
+
+// parentsFirst orders links so that a VLAN child comes after its parent, which must be up before it, and whose MTU is the
+// largest that it can have.
+func parentsFirst(s State) []Link {
+	child := func(l Link) int {
+		if slices.ContainsFunc(s.Devices, func(d Device) bool { return d.Name == l.Name && d.Parent != "" }) {
+			return 1
+		}
+		return 0
+	}
+	out := slices.Clone(s.Links)
+	slices.SortStableFunc(out, func(a, b Link) int { return cmp.Compare(child(a), child(b)) })
+	return out
 }
 
 func filter[T any](in []T, keep func(T) bool) []T {
@@ -187,6 +209,7 @@ func sameValue(a, b string) bool {
 // Kept is the part of a state that outlives down.
 func (s State) Kept() State {
 	return State{
+		Devices:   filter(s.Devices, func(d Device) bool { return d.Keep }),
 		Addresses: filter(s.Addresses, func(a Address) bool { return a.Keep }),
 		Routes:    filter(s.Routes, func(r Route) bool { return r.Keep }),
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -59,7 +60,13 @@ func generated(r *rand.Rand) State {
 		{"web-1", "net.ipv4.tcp_syncookies", "2"}, {"web-1", "net.ipv4.tcp_syncookies", "1"}, {"web-1", "net.ipv4.tcp_timestamps", "2"},
 		{"web-2", "net.ipv4.tcp_syncookies", "2"},
 	}
+	devices := []Device{
+		{Name: "eth0", Parent: "lo", VLAN: 7}, {Name: "eth0", Parent: "lo", VLAN: 8}, {Name: "eth0", Parent: "lo", VLAN: 7, Gone: true},
+		{Name: "eth1", Members: []string{"a", "b"}, LACP: "fast"}, {Name: "eth1", Members: []string{"a"}, LACP: "fast", Keep: true},
+		{Name: "eth1", Members: []string{"a"}, LACP: "off"}, {Name: "eth2", Parent: "eth1", VLAN: 7},
+	}
 	return State{
+		Devices:   pick(r, devices, func(d Device) string { return d.Name }),
 		Tags:      pick(r, []Tags{{"eth0", true}, {"eth1", true}}, func(t Tags) string { return t.Link }),
 		Qdiscs:    pick(r, []Qdisc{{"eth0", true}, {"eth1", true}}, func(q Qdisc) string { return q.Link }),
 		Inner:     pick(r, inner, InnerSysctl.id),
@@ -117,6 +124,10 @@ func model(t *testing.T, s State, op Op) State {
 		s.Inner = append(filter(s.Inner, func(v InnerSysctl) bool { return v.id() != o.id() }), o.InnerSysctl)
 	case dropInner:
 		s.Inner = filter(s.Inner, func(v InnerSysctl) bool { return v.id() != o.id() })
+	case setDevice:
+		s.Devices = append(filter(s.Devices, func(d Device) bool { return d.Name != o.Name }), o.Device)
+	case dropDevice:
+		s.Devices = filter(s.Devices, func(d Device) bool { return d.Name != o.Name })
 	case setTags:
 		s.Tags = append(filter(s.Tags, func(v Tags) bool { return v.Link != o.link }), Tags{o.link, true})
 	case dropTags:
@@ -141,6 +152,8 @@ func sorted(s State) State {
 	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Key, b.Key) })
 	s.Inner = slices.Clone(s.Inner)
 	slices.SortFunc(s.Inner, compareInner)
+	s.Devices = slices.Clone(s.Devices)
+	slices.SortFunc(s.Devices, func(a, b Device) int { return cmp.Compare(a.Name, b.Name) })
 	s.Tags = slices.Clone(s.Tags)
 	slices.SortFunc(s.Tags, func(a, b Tags) int { return cmp.Compare(a.Link, b.Link) })
 	s.Qdiscs = slices.Clone(s.Qdiscs)
@@ -173,7 +186,8 @@ func TestReplayingDiffOfAAndBOnAGivesB(t *testing.T) {
 
 func TestOrderOfSteps(t *testing.T) {
 	all := State{
-		Links:     []Link{{"eth0", true, 1400, 7}},
+		Devices:   []Device{{Name: "a.7", Parent: "bond0", VLAN: 7}, {Name: "bond0", Members: []string{"m0", "m1"}, LACP: "slow"}},
+		Links:     []Link{{"a.7", true, 1400, 0}, {"eth0", true, 1400, 7}},
 		Addresses: []Address{{Link: "eth0", Prefix: pfx("198.18.0.2/30")}},
 		Routes: []Route{
 			{Prefix: pfx("0.0.0.0/0"), Type: Unicast, Via: hops("198.51.100.1"), Table: 254},
@@ -192,16 +206,18 @@ func TestOrderOfSteps(t *testing.T) {
 		return out
 	}
 	set := []string{
+		"make bond bond0 of m0 m1 lacp slow", "make vlan a.7 link bond0 id 7",
 		"set sysctl net.ipv6.conf.all.disable_ipv6 = 0", "set sysctl net.ipv4.conf.default.rp_filter = 1",
-		"set sysctl net.ipv4.conf.eth0.rp_filter = 2", "set link eth0 mtu 1400", "set link eth0 group 7", "set link eth0 up",
+		"set sysctl net.ipv4.conf.eth0.rp_filter = 2", "set link eth0 mtu 1400", "set link eth0 group 7", "set link a.7 mtu 1400",
+		"set link eth0 up", "set link a.7 up",
 		"set address 198.18.0.2/30 dev eth0", "set route 198.51.100.0/24 dev eth0", "set route 0.0.0.0/0 via 198.51.100.1",
 		"add IPv4 rule 900 iif eth0 lookup 100", "set sysctl net.ipv4.ip_forward = 1",
 	}
 	drop := []string{
 		"restore sysctl net.ipv4.ip_forward", "delete IPv4 rule 900 iif eth0 lookup 100", "delete route 0.0.0.0/0 via 198.51.100.1",
 		"delete route 198.51.100.0/24 dev eth0", "delete address 198.18.0.2/30 dev eth0", "give back link eth0",
-		"restore link eth0 group", "restore link eth0 mtu", "restore sysctl net.ipv4.conf.eth0.rp_filter", "restore sysctl net.ipv4.conf.default.rp_filter",
-		"restore sysctl net.ipv6.conf.all.disable_ipv6",
+		"restore link eth0 group", "restore link eth0 mtu", "give back link a.7", "restore link a.7 mtu", "restore sysctl net.ipv4.conf.eth0.rp_filter", "restore sysctl net.ipv4.conf.default.rp_filter",
+		"restore sysctl net.ipv6.conf.all.disable_ipv6", "delete vlan a.7 link bond0 id 7", "delete bond bond0 of m0 m1 lacp slow",
 	}
 	if d := gocmp.Diff(set, texts(Diff(State{}, all))); d != "" {
 		t.Errorf("setting (- wanted, + got):\n%s", d)
@@ -214,7 +230,8 @@ func TestOrderOfSteps(t *testing.T) {
 // A field that is new in a State type must be thought of in Diff: this test is told when it was.
 func TestEveryFieldIsKnownToDiff(t *testing.T) {
 	known := map[reflect.Type][]string{
-		reflect.TypeFor[State]():   {"Links", "Addresses", "Routes", "Rules", "Sysctls", "Inner", "Tags", "Qdiscs"},
+		reflect.TypeFor[State]():   {"Devices", "Links", "Addresses", "Routes", "Rules", "Sysctls", "Inner", "Tags", "Qdiscs"},
+		reflect.TypeFor[Device]():  {"Name", "Parent", "VLAN", "Members", "LACP", "Keep", "Adopted", "Gone"},
 		reflect.TypeFor[Link]():    {"Name", "Up", "MTU", "Group"},
 		reflect.TypeFor[Address](): {"Link", "Prefix", "Keep", "Adopted"},
 		reflect.TypeFor[Route]():   {"Prefix", "Type", "Via", "Link", "Metric", "Table", "Keep", "Adopted"},
@@ -249,5 +266,45 @@ func TestUnspokenDefaultsAreNoDifference(t *testing.T) {
 	want.Routes[0].Prefix = netip.MustParsePrefix("0.0.0.0/0")
 	if ops := Diff(have, want); len(ops) != 2 {
 		t.Errorf("got %v", ops)
+	}
+}
+
+// What a device loses when it is made anew, or goes down for another mode, is set again in the same go.
+func TestWhatADeviceLosesIsSetAgain(t *testing.T) {
+	state := func(change func(bond, child *Device)) State {
+		s := State{
+			Devices: []Device{{Name: "bond0", Members: []string{"m0", "m1"}, LACP: "fast"}, {Name: "bond0.7", Parent: "bond0", VLAN: 7}},
+			Links:   []Link{{"bond0", true, 0, 0}, {"bond0.7", true, 0, 0}, {"eth0", true, 0, 0}},
+			Addresses: []Address{{Link: "bond0", Prefix: pfx("198.18.0.2/30")}, {Link: "bond0.7", Prefix: pfx("198.18.7.1/24")},
+				{Link: "eth0", Prefix: pfx("198.18.9.1/24")}},
+			Sysctls: []Sysctl{{"net.ipv4.conf.bond0.7.forwarding", "1"}},
+		}
+		if change != nil {
+			change(&s.Devices[0], &s.Devices[1])
+		}
+		return s
+	}
+	again := "set link bond0.7 up|set address 198.18.7.1/24 dev bond0.7|set sysctl net.ipv4.conf.bond0.7.forwarding = 1"
+	both := "set link bond0 up|set link bond0.7 up|set address 198.18.0.2/30 dev bond0|set address 198.18.7.1/24 dev bond0.7|set sysctl net.ipv4.conf.bond0.7.forwarding = 1"
+	for name, c := range map[string]struct {
+		change func(bond, child *Device)
+		want   string
+	}{
+		"nothing":              {nil, ""},
+		"a member":             {func(b, _ *Device) { b.Members = []string{"m0"} }, "make bond bond0 of m0 m1 lacp fast"},
+		"what stays":           {func(b, _ *Device) { b.Keep = true }, "make bond bond0 of m0 m1 lacp fast"},
+		"who made it":          {func(b, c *Device) { b.Adopted, c.Adopted = true, true }, ""},
+		"the mode":             {func(b, _ *Device) { b.LACP = "off" }, "make bond bond0 of m0 m1 lacp fast|" + both},
+		"the VLAN":             {func(_, c *Device) { c.VLAN = 8 }, "make vlan bond0.7 link bond0 id 7|" + again},
+		"the child has gone":   {func(_, c *Device) { c.Gone = true }, "make vlan bond0.7 link bond0 id 7|" + again},
+		"another kind of link": {func(b, _ *Device) { *b = Device{Name: "bond0", Gone: true} }, "make bond bond0 of m0 m1 lacp fast|" + both},
+	} {
+		var got []string
+		for _, op := range Diff(state(c.change), state(nil)) {
+			got = append(got, op.String())
+		}
+		if text := strings.Join(got, "|"); text != c.want {
+			t.Errorf("%s: got %s\nwant %s", name, text, c.want)
+		}
 	}
 }

@@ -105,6 +105,7 @@ func (h *Host) observe(ctx context.Context) (State, error) {
 		return State{}, err
 	}
 	var s State
+	s.Devices = h.observeDevices(links)
 	s.Links = h.observeLinks(links)
 	if s.Addresses, err = h.observeAddresses(links); err != nil {
 		return State{}, err
@@ -176,6 +177,9 @@ func (h *Host) prune(ctx context.Context) error {
 	}
 	l := h.ledger
 	l.Links, l.Sysctls, l.Inner, l.Tags, l.Qdiscs = nil, nil, nil, nil, nil
+	l.Devices = filter(l.Devices, func(c *deviceClaim) bool {
+		return slices.ContainsFunc(have.Devices, func(d Device) bool { return d.Name == c.Name && !d.Gone })
+	})
 	l.Addresses = filter(l.Addresses, func(c addressClaim) bool {
 		return slices.ContainsFunc(have.Addresses, func(a Address) bool { return a.Link == c.Link && a.Prefix == c.Prefix })
 	})
@@ -202,6 +206,13 @@ func (h *Host) Check(ctx context.Context, want State, coming []string) error {
 		names = append(names, name)
 		_, err := h.link(name)
 		errs = append(errs, err)
+	}
+	for _, d := range want.Devices {
+		need(d.Parent)
+		for _, m := range d.Members {
+			need(m)
+		}
+		names, coming = append(names, d.Name), append(slices.Clone(coming), d.Name)
 	}
 	for _, l := range want.Links {
 		need(l.Name)

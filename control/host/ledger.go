@@ -23,6 +23,7 @@ type ledger struct {
 	// Namespace is boot id and network namespace cookie: claims of another boot or namespace are void, for the kernel
 	// state that they speak of is gone.
 	Namespace string         `json:"namespace"`
+	Devices   []*deviceClaim `json:"devices,omitempty"`
 	Links     []linkClaim    `json:"links,omitempty"`
 	Addresses []addressClaim `json:"addresses,omitempty"`
 	Routes    []routeClaim   `json:"routes,omitempty"`
@@ -120,7 +121,7 @@ func (l *ledger) sysctl(path string) *sysctlClaim {
 func (c routeClaim) key() routeKey { return routeKey{c.Table, c.Prefix, c.Metric} }
 
 func (l *ledger) empty() bool {
-	return len(l.Links)+len(l.Addresses)+len(l.Routes)+len(l.Sysctls)+len(l.Inner)+len(l.Tags)+len(l.Qdiscs) == 0
+	return len(l.Devices)+len(l.Links)+len(l.Addresses)+len(l.Routes)+len(l.Sysctls)+len(l.Inner)+len(l.Tags)+len(l.Qdiscs) == 0
 }
 
 // loadLedger reads the file; a missing file and one of another boot or namespace are an empty ledger.

@@ -100,8 +100,19 @@ func (o dropUp) apply(_ context.Context, h *Host) error {
 	return err
 }
 
-// idle says that the link has no address but its link-local one, and no route but the kernel's own.
+// idle says that the link has no address but its link-local one, no route but the kernel's own, and nothing stands on it.
 func (h *Host) idle(link netlink.Link) (bool, error) {
+	links, err := h.links()
+	if err != nil {
+		return false, err
+	}
+	index := link.Attrs().Index
+	if link.Attrs().MasterIndex != 0 || slices.ContainsFunc(links, func(l netlink.Link) bool {
+		a := l.Attrs() // of a veth, and of what is stacked on another namespace, the parent is somewhere else
+		return a.ParentIndex == index && a.NetNsID < 0 && kindOf(l) != "veth" || a.MasterIndex == index
+	}) {
+		return false, nil
+	}
 	addrs, err := dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return false, fmt.Errorf("list addresses: %w", err)

@@ -9,6 +9,7 @@ const RouteProtocol = 188
 
 // State is what the host subsystem should hold, or holds of ours.
 type State struct {
+	Devices   []Device      // sorted by name
 	Links     []Link        // sorted by name
 	Addresses []Address     // sorted by link, then prefix
 	Routes    []Route       // sorted by table, prefix, metric
@@ -101,7 +102,7 @@ type Facts struct {
 type LinkFact struct {
 	Name      string
 	Index     int
-	Kind      string // "veth", "bond", "" for a physical one
+	Kind      string // "veth", "bond", "vlan", "" for a physical one
 	MTU       int
 	Up        bool
 	Carrier   bool

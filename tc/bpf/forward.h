@@ -36,14 +36,39 @@ static __always_inline bool decrement_ttl(struct __sk_buff *skb, const struct pa
 				    BPF_F_RECOMPUTE_CSUM);
 }
 
-/* Whether every packet that this skb will become fits an interface. A GSO skb is judged by its segments. */
+/* The length of the largest packet that this skb becomes, as routes count it: without the link's header. */
+static __always_inline __u32 segment_len(struct __sk_buff *skb, const struct packet *p)
+{
+	__u32 header = 8; /* UDP */
+	__u8 offset;
+
+	if (!skb->gso_size)
+		return p->l3_len;
+	if (p->protocol == IPPROTO_TCP && !bpf_skb_load_bytes(skb, p->l4 + 12, &offset, 1))
+		header = (offset >> 4) * 4;
+	if (p->family == 6 && p->l3_len > sizeof(struct ipv6hdr) + 0xffff)
+		header -= 8; /* the jumbogram's, which no segment has */
+	return p->l4 - p->l3 + header + skb->gso_size;
+}
+
+/*
+ * Whether every packet that this skb becomes fits an interface. The kernel's own look at segments takes a jumbogram's header
+ * for a part of them.
+ */
 static __always_inline bool fits(struct __sk_buff *skb, const struct packet *p, __u32 ifindex)
 {
-	__u32 len = skb->gso_size
-			    ? 0
-			    : p->l3_len; /* 0: the kernel looks for itself, the only way it takes segments */
+	__u32 mtu = 0;
 
-	return !bpf_check_mtu(skb, ifindex, &len, 0, skb->gso_size ? BPF_MTU_CHK_SEGS : 0);
+	return bpf_check_mtu(skb, ifindex, &mtu, 0, 0) >= 0 && segment_len(skb, p) <= mtu;
+}
+
+/*
+ * Options are written on the way (record route, timestamp), or choose it: a router refuses those (RFC 7126 section 4.3).
+ * Later fragments, whose transport header is nowhere, have no more than a copy.
+ */
+static __always_inline bool has_options(const struct packet *p)
+{
+	return p->family == 4 && p->l4 > p->l3 + sizeof(struct iphdr);
 }
 
 /* Left to the kernel, after our judgement: its egress hook need not judge again. */
@@ -63,6 +88,8 @@ static __always_inline int deliver(struct __sk_buff *skb, struct view *v, const 
 		return leave_judged(skb, v, REASON_STACK_PATH);
 	if (v->p.ttl <= 1)
 		return leave_judged(skb, v, REASON_STACK_TTL);
+	if (has_options(&v->p))
+		return leave_judged(skb, v, REASON_STACK_OPTIONS);
 	if (!fits(skb, &v->p, to->ifindex))
 		return leave_judged(skb, v, REASON_STACK_MTU);
 	if (l3)
@@ -72,19 +99,6 @@ static __always_inline int deliver(struct __sk_buff *skb, struct view *v, const 
 	v->ifindex = to->ifindex;
 	skb->mark &= ~MARK_OURS;
 	return leave(v, REASON_DELIVERED, bpf_redirect_peer(to->ifindex, 0));
-}
-
-/* The length of the largest packet that this skb becomes, as routes count it: without the link's header. */
-static __always_inline __u32 segment_len(struct __sk_buff *skb, const struct packet *p)
-{
-	__u32 header = 8; /* UDP */
-	__u8 offset;
-
-	if (!skb->gso_size)
-		return p->l3_len;
-	if (p->protocol == IPPROTO_TCP && !bpf_skb_load_bytes(skb, p->l4 + 12, &offset, 1))
-		header = (offset >> 4) * 4;
-	return p->l4 - p->l3 + header + skb->gso_size;
 }
 
 static __always_inline void fib_question(struct __sk_buff *skb, const struct packet *p,
@@ -116,15 +130,19 @@ static __always_inline long redirect_to_next_hop(const struct bpf_fib_lookup *fi
 	return bpf_redirect_neigh(fib->ifindex, &hop, sizeof(hop), 0);
 }
 
-/* Asks the routing table. Returns REASON_NONE with the next hop in fib, or why the packet leaves. */
+/*
+ * Asks the routing table. Returns REASON_NONE with the next hop in fib, or why the packet leaves. A next hop whose neighbor
+ * is not known is in fib as well: the kernel finds it, and tells the sender when there is none, which a redirect does not.
+ */
 static __always_inline enum reason find_route(struct __sk_buff *skb, const struct packet *p,
 					      struct bpf_fib_lookup *fib)
 {
 	fib_question(skb, p, fib);
-	switch (bpf_fib_lookup(skb, fib, sizeof(*fib), BPF_FIB_LOOKUP_SKIP_NEIGH)) {
+	switch (bpf_fib_lookup(skb, fib, sizeof(*fib), 0)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
-	case BPF_FIB_LKUP_RET_NO_NEIGH:
 		return REASON_NONE;
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+		return REASON_STACK_NEIGHBOUR;
 	case BPF_FIB_LKUP_RET_BLACKHOLE:
 		return REASON_NO_ROUTE;
 	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
@@ -179,11 +197,11 @@ static __always_inline int forward(struct __sk_buff *skb, struct view *v, const 
 	__u32 ifindex;
 
 	reason = find_route(skb, &v->p, &fib);
-	if (reason != REASON_NONE)
+	if (reason != REASON_NONE && reason != REASON_STACK_NEIGHBOUR)
 		return leave_with(v, reason);
 	ifindex = fib.ifindex;
 	out = bpf_map_lookup_elem(&interfaces, &ifindex);
-	if (!excused(v) && !may_forward(from, out ? out->role : ROLE_NONE))
+	if (!permitted(skb, v, from, out ? out->role : ROLE_NONE))
 		return leave_with(v, REASON_FORWARD_DENIED);
 	if (!out)
 		return leave_with(v, REASON_STACK_UNMANAGED);
@@ -192,8 +210,17 @@ static __always_inline int forward(struct __sk_buff *skb, struct view *v, const 
 		return leave_with(v, REASON_STACK_FORWARD);
 	if (v->p.ttl <= 1)
 		return leave_with(v, REASON_STACK_TTL);
+	if (has_options(&v->p))
+		return leave_with(v, REASON_STACK_OPTIONS);
 	if (!fits(skb, &v->p, ifindex))
 		return leave_with(v, REASON_STACK_MTU);
+	if (reason != REASON_NONE && !(out->flags & INTERFACE_L3)) /* which has no neighbors */
+		return leave_with(v, reason);
+	if (out->policies) { /* a LAN's; only here, for what is left to the kernel meets the egress hook */
+		reason = judge_flow(skb, v, policy_of(out, false), RECEIVER);
+		if (drops(reason))
+			return refuse(v, reason);
+	}
 	if (!decrement_ttl(skb, &v->p))
 		return leave_with(v, REASON_STACK_FRAGMENTED);
 	skb->mark |= MARK_JUDGED;

@@ -94,24 +94,28 @@ static __always_inline enum reason prepare(struct __sk_buff *skb, struct view *v
 	return v->revoked ? REASON_FLOW_REVOKED : REASON_NONE;
 }
 
-/* policy.ingress, where XDP does not judge it: the same order, but for what only XDP sees. */
-static __always_inline enum reason judge_inbound(struct __sk_buff *skb, struct view *v, bool local)
+/*
+ * policy.ingress, where XDP does not judge it: the same order, but for what only XDP sees. Or what a LAN may send: the failsafe and
+ * what follows from the file rank above that too; bans are about the outside.
+ */
+static __always_inline enum reason judge_inbound(struct __sk_buff *skb, struct view *v, __u32 policy,
+						 bool local)
 {
 	enum reason reason = REASON_NONE;
 
 	if (v->known && (v->flow.judged == REASON_FAILSAFE || v->flow.judged == REASON_SYSTEM))
 		return remembered(v, SENDER);
 	if (!v->known && local)
-		reason = judge_system(skb, v, POLICY_INGRESS, POLICY_FAILSAFE, REASON_FAILSAFE);
+		reason = judge_system(skb, v, policy, POLICY_FAILSAFE, REASON_FAILSAFE);
 	if (!v->known && reason == REASON_NONE)
-		reason = judge_system(skb, v, POLICY_INGRESS, POLICY_SYSTEM, REASON_SYSTEM);
+		reason = judge_system(skb, v, policy, POLICY_SYSTEM, REASON_SYSTEM);
 	if (reason != REASON_NONE)
 		return reason;
 	if (v->related)
 		return REASON_ICMP_ERROR;
-	if (bans_stage(&v->p) != REASON_NONE)
+	if (policy == POLICY_INGRESS && bans_stage(&v->p) != REASON_NONE)
 		return REASON_BANNED;
-	return judge_flow(skb, v, POLICY_INGRESS, SENDER);
+	return judge_flow(skb, v, policy, SENDER);
 }
 
 /* A workload may send only from its own addresses; link-local ones reach no further than the link. */
@@ -167,7 +171,7 @@ static __always_inline int to_workload(struct __sk_buff *skb, struct view *v, co
 
 	if (role != ROLE_WORKLOAD && is_unroutable(skb, &v->p))
 		return leave_with(v, REASON_UNROUTABLE);
-	if (!excused(v) && !may_forward(role, ROLE_WORKLOAD))
+	if (!permitted(skb, v, role, ROLE_WORKLOAD))
 		return leave_with(v, REASON_FORWARD_DENIED);
 	reason = judge_flow(skb, v, POLICY_WORKLOADS + 2 * to->index, RECEIVER);
 	if (drops(reason))
@@ -193,7 +197,7 @@ static __always_inline enum reason judge_workload(struct __sk_buff *skb, struct 
 		return REASON_WORKLOAD_UNKNOWN;
 	if (!v->known && spoofed(skb, &v->p, local))
 		return REASON_WORKLOAD_SPOOFED;
-	return judge_flow(skb, v, workload_policy(in, true), SENDER);
+	return judge_flow(skb, v, policy_of(in, true), SENDER);
 }
 
 /* The packet as it came, or again as it is: policy.ingress is about what is on the wire, wherever it is judged. */
@@ -210,8 +214,8 @@ static __always_inline void swap_wire(struct view *v)
 }
 
 /*
- * From elsewhere: policy.ingress where XDP did not judge it already. XDP passes what looks like link control, wherever
- * it goes.
+ * From elsewhere: policy.ingress where XDP did not judge it already, or the policy of the LAN. XDP passes what looks like link
+ * control, wherever it goes.
  */
 static __always_inline enum reason judge_outside(struct __sk_buff *skb, struct view *v,
 						 const struct interface *in, enum role role, bool local)
@@ -220,12 +224,14 @@ static __always_inline enum reason judge_outside(struct __sk_buff *skb, struct v
 
 	if (!v->known && is_martian(&v->p))
 		return REASON_MARTIAN_SOURCE;
+	if (role == ROLE_DOWNSTREAM)
+		return in->policies ? judge_inbound(skb, v, policy_of(in, true), local) : REASON_NONE;
 	if (!(in->flags & INTERFACE_JUDGE) && !(role == ROLE_UPLINK && v->off_link))
 		return REASON_NONE;
 	if (!v->translated)
-		return judge_inbound(skb, v, local);
+		return judge_inbound(skb, v, POLICY_INGRESS, local);
 	swap_wire(v);
-	reason = judge_inbound(skb, v, true);
+	reason = judge_inbound(skb, v, POLICY_INGRESS, true);
 	swap_wire(v);
 	return reason;
 }
@@ -315,8 +321,23 @@ static __always_inline enum reason judge_outbound(struct __sk_buff *skb, struct 
 	return reason;
 }
 
+/* The node's own toward a LAN, which policy.egress or what ranks above it let pass. */
+static __always_inline enum reason judge_toward_lan(struct __sk_buff *skb, struct view *v,
+						    const struct interface *out, enum reason reason)
+{
+	if (!out->policies || drops(reason) || reason == REASON_SYSTEM || reason == REASON_FAILSAFE ||
+	    reason == REASON_ICMP_ERROR)
+		return reason;
+	reason = judge_flow(skb, v, policy_of(out, false), RECEIVER);
+	if (drops(reason) && answers_failsafe(v)) {
+		v->flow.judged = REASON_FAILSAFE;
+		return REASON_FAILSAFE;
+	}
+	return reason;
+}
+
 /*
- * What the node itself sends: by policy.egress, or toward a workload by the workload's ingress policy. Its own ICMP
+ * What the node itself sends: by policy.egress and toward a LAN by its ingress policy, or toward a workload by the workload's ingress policy. Its own ICMP
  * errors need no flow: what could not be forwarded was never tracked, and path MTU discovery depends on the answer.
  */
 static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, const struct interface *out,
@@ -327,9 +348,11 @@ static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, c
 
 	v->related = v->p.flags & PACKET_ICMP_ERROR;
 	if (role == ROLE_WORKLOAD)
-		reason = judge_flow(skb, v, workload_policy(out, false), RECEIVER);
+		reason = judge_flow(skb, v, policy_of(out, false), RECEIVER);
 	else
 		reason = judge_outbound(skb, v);
+	if (role == ROLE_DOWNSTREAM)
+		reason = judge_toward_lan(skb, v, out, reason);
 	if (drops(reason))
 		return refuse(v, reason);
 	opened_by(v, ROLE_NONE, 0, true);
@@ -343,8 +366,8 @@ static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, c
 }
 
 /*
- * What the kernel forwards: by the matrix, toward a workload by its ingress policy as well. From a workload it passed
- * the ingress hook, which judged its egress policy.
+ * What the kernel forwards: by the matrix, toward a workload or a LAN by its ingress policy as well. From one it passed the
+ * ingress hook, which judged its egress policy.
  */
 static __always_inline int egress_forwarded(struct __sk_buff *skb, struct view *v,
 					    const struct interface *out, enum role role, __u32 from_index)
@@ -357,10 +380,10 @@ static __always_inline int egress_forwarded(struct __sk_buff *skb, struct view *
 	/* Interfaces that the file does not name have no ingress hook of ours. The box's own may be a masquerade. */
 	if (owner && owner->ifindex != from_index)
 		return leave_with(v, REASON_MARTIAN_SOURCE);
-	if (!excused(v) && !may_forward(from_role, role))
+	if (!permitted(skb, v, from_role, role))
 		return leave_with(v, REASON_FORWARD_DENIED);
-	if (role == ROLE_WORKLOAD)
-		reason = judge_flow(skb, v, workload_policy(out, false), RECEIVER);
+	if (out->policies)
+		reason = judge_flow(skb, v, policy_of(out, false), RECEIVER);
 	if (drops(reason))
 		return refuse(v, reason);
 	/* What leaves a tunnel for an uplink is from inside there: XDP is to let the answers in. */

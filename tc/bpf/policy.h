@@ -11,7 +11,8 @@
 /* Whose policy is asked: flow.rule has one of each. */
 enum party { SENDER = 0, RECEIVER = 1 };
 
-static __always_inline __u32 workload_policy(const struct interface *in, bool egress)
+/* Of a workload or a LAN that has some. */
+static __always_inline __u32 policy_of(const struct interface *in, bool egress)
 {
 	return POLICY_WORKLOADS + 2 * (in->policies - 1) + egress;
 }
@@ -20,6 +21,14 @@ static __always_inline __u32 workload_policy(const struct interface *in, bool eg
 static __always_inline bool excused(const struct view *v)
 {
 	return v->reply || v->related;
+}
+
+/* Whether the matrix lets the packet pass, or its flow excuses it. */
+static __always_inline bool permitted(struct __sk_buff *skb, const struct view *v, __u32 from, __u32 to)
+{
+	if (may_forward(from, to))
+		return true;
+	return v->p.flags & PACKET_FRAGMENT ? excuse_fragment(skb, &v->p, excused(v)) : excused(v);
 }
 
 static __always_inline bool drops(enum reason reason)
@@ -193,14 +202,17 @@ static __always_inline bool sender_permits(struct view *v, __u32 by, bool from_n
 	in = bpf_map_lookup_elem(&interfaces, &by);
 	if (!in) /* whose it was has gone */
 		return false;
-	if (in->policies)
-		return permits(v, workload_policy(in, true));
-	if (in->role != ROLE_UPLINK && !(in->flags & INTERFACE_JUDGE))
+	if (in->role == ROLE_WORKLOAD)
+		return in->policies && permits(v, policy_of(in, true));
+	if (!in->policies && in->role != ROLE_UPLINK && !(in->flags & INTERFACE_JUDGE))
 		return true;
 	if (bpf_map_lookup_elem(&self, &v->p.dst) && permits_above(v, POLICY_FAILSAFE))
 		return true;
-	return permits_above(v, POLICY_SYSTEM) ||
-	       (bans_stage(&v->p) == REASON_NONE && permits(v, POLICY_INGRESS));
+	if (permits_above(v, POLICY_SYSTEM))
+		return true;
+	if (in->policies)
+		return permits(v, policy_of(in, true));
+	return bans_stage(&v->p) == REASON_NONE && permits(v, POLICY_INGRESS);
 }
 
 /*
@@ -220,7 +232,11 @@ static __always_inline bool receiver_permits(struct view *v, __u32 by, __u32 at,
 		if (!may_forward(in ? in->role : ROLE_NONE, out ? out->role : on->role))
 			return false;
 	}
-	return !on->policies || permits(v, workload_policy(on, false));
+	if (!on->policies)
+		return true;
+	if (!by && on->role == ROLE_DOWNSTREAM && permits_above(v, POLICY_SYSTEM))
+		return true;
+	return permits(v, policy_of(on, false));
 }
 
 /*

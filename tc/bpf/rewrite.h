@@ -133,14 +133,19 @@ struct quote {
 	bool source; /* of the quoted packet; else its destination */
 };
 
-/* The transport header of the quoted packet, or 0 where it has extension headers: flow_quoted() knows none of these. */
+/* The offset of the transport header in the quoted packet; 0: not to be found. */
 static __always_inline __u32 quoted_l4(struct __sk_buff *skb, const struct packet *p, __u32 l3)
 {
+	struct packet inner = {.l4 = l3 + sizeof(struct ipv6hdr)};
 	__u8 first;
 
-	if (p->family == 6)
-		return l3 + sizeof(struct ipv6hdr);
-	return bpf_skb_load_bytes(skb, l3, &first, 1) ? 0 : l3 + (first & 0xf) * 4;
+	if (p->family == 4)
+		return bpf_skb_load_bytes(skb, l3, &first, 1) ? 0 : l3 + (first & 0xf) * 4;
+	if (bpf_skb_load_bytes(skb, l3 + offsetof(struct ipv6hdr, nexthdr), &inner.protocol, 1))
+		return 0;
+	if (is_ip6_extension(inner.protocol) && parse_ip6_extensions(skb, &inner) != REASON_NONE)
+		return 0;
+	return inner.l4;
 }
 
 /* Port and transport checksum of the quoted packet, as far as they are quoted. */

@@ -266,7 +266,7 @@ __noinline int quoted_key(struct __sk_buff *skb, const struct packet *p, struct 
 	c.pos += (p->l4 & MAX_L4_OFFSET) + sizeof(struct icmp_header);
 	if (c.pos > c.end)
 		return FLOW_UNQUOTED;
-	end = flow_quoted(&c, p, key);
+	end = flow_quoted(skb, &c, p, key);
 	if (end == FLOW_UNQUOTED)
 		return FLOW_UNQUOTED;
 	sender = end ? &key->addr[1] : &key->addr[0];

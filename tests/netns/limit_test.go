@@ -25,6 +25,15 @@ func (h *heard) from(a netip.Addr) int {
 	return h.by[a]
 }
 
+func (h *heard) total() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, m := range h.by {
+		n += m
+	}
+	return n
+}
+
 func (s *site) hear(ns *lab.Namespace, at netip.AddrPort) *heard {
 	s.t.Helper()
 	h := &heard{by: map[netip.Addr]int{}}

@@ -27,7 +27,11 @@ type follower struct {
 }
 
 // follow returns when the stream has begun.
-func (s *site) follow(drops bool) *follower {
+func (s *site) follow(drops bool) *follower { return s.followAll(api.MonitorRequest{Drops: drops}) }
+
+func (s *site) followFlows() *follower { return s.followAll(api.MonitorRequest{Flows: true}) }
+
+func (s *site) followAll(request api.MonitorRequest) *follower {
 	s.t.Helper()
 	ctx, stop := context.WithCancel(s.t.Context())
 	f := &follower{stop: stop, ended: make(chan error, 1)}
@@ -35,7 +39,7 @@ func (s *site) follow(drops bool) *follower {
 	go func() {
 		client := s.Gateway.API()
 		defer client.Close()
-		f.ended <- client.Monitor(ctx, api.MonitorRequest{Drops: drops}, func(e api.Event) error {
+		f.ended <- client.Monitor(ctx, request, func(e api.Event) error {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			if len(f.have) == 0 {

@@ -38,6 +38,13 @@ type site struct {
 
 // newSite builds a site. BIRD runs; the gateway's daemon does not, yet.
 func newSite(t *testing.T) *site {
+	s := newBareSite(t)
+	s.bird = startBird(t, s)
+	return s
+}
+
+// newBareSite is newSite without BIRD: for files whose routes are static.
+func newBareSite(t *testing.T) *site {
 	t.Helper()
 	l, err := lab.New(t.Context(), lab.Options{Binary: binary(), Dir: labsDir(), WithoutToR: true})
 	if err != nil {
@@ -61,7 +68,6 @@ func newSite(t *testing.T) *site {
 	s.rendered = string(rendered)
 	s.write(gatewayFile)
 	s.quiet()
-	s.bird = startBird(t, s)
 	return s
 }
 

@@ -137,6 +137,32 @@ func (n namespace) address(t testing.TB, name string, prefixes ...string) {
 	})
 }
 
+// neighbor makes the addresses of the other end of a link known, as they are while packets flow.
+func (n namespace) neighbor(t testing.TB, name string, other namespace, peer string, addresses ...string) {
+	t.Helper()
+	var mac net.HardwareAddr
+	other.do(t, func() error {
+		l, err := netlink.LinkByName(peer)
+		if err == nil {
+			mac = l.Attrs().HardwareAddr
+		}
+		return err
+	})
+	n.do(t, func() error {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		for _, a := range addresses {
+			err := netlink.NeighSet(&netlink.Neigh{LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: net.ParseIP(a), HardwareAddr: mac})
+			if err != nil {
+				return fmt.Errorf("neighbor %s on %s: %w", a, name, err)
+			}
+		}
+		return nil
+	})
+}
+
 // route adds a route; via "" is on the link itself.
 func (n namespace) route(t testing.TB, prefix, via, name string) {
 	t.Helper()

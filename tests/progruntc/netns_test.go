@@ -325,7 +325,7 @@ func TestTheFirstPacketToAnUnknownNeighbourArrives(t *testing.T) {
 	})
 	s.counted(t, "wl1")
 	s.workload1.reaches(t, "udp", w1v4, client4, 53) // one datagram, sent once
-	if n := s.counted(t, "wl1"); n[abi.ReasonForwarded] != 1 {
+	if n := s.counted(t, "wl1"); n[abi.ReasonStackNeighbour] != 1 {
 		t.Errorf("workload one's interface counted %v", n)
 	}
 }

@@ -74,6 +74,8 @@ func newSite(t testing.TB, change ...func(*tc.State)) *site {
 	s.gateway.route(t, strict4, "198.18.0.1", "uplink")
 	s.gateway.connect(t, "tap0", s.lan, "tap1")
 	s.gateway.route(t, "10.20.0.0/16", "", "tap0")
+	s.gateway.neighbor(t, "uplink", s.outside, "eth0", "198.18.0.1", "2001:db8::1")
+	s.gateway.neighbor(t, "tap0", s.lan, "tap1", remote4)
 	s.gateway.route(t, "10.21.0.0/16", "", "tun0")
 	s.gateway.do(t, func() error {
 		_, hole, err := net.ParseCIDR("203.0.113.128/25")

@@ -13,6 +13,7 @@ packages=(
 	bird2 wireguard-tools qemu-system-x86 nftables iptables
 	ipset xdp-tools # rivals of the benchmarks
 	iproute2 iputils-ping ethtool bpftool procps util-linux
+	iperf3 curl traceroute # real programs through the gateway
 	# unpacking a kernel and its modules for the virtual machine
 	xz-utils kmod
 	git ca-certificates

@@ -15,7 +15,7 @@ func TestKernelWireGuard(t *testing.T) {
 	Run(t, Guest{
 		Package: guestPackage,
 		Modules: []string{"veth", "tun", "wireguard"},
-		Args:    []string{"-test.skip=Object|Tags"},
+		Args:    []string{"-test.skip=Object|Tags|Device"},
 	})
 }
 
@@ -61,6 +61,16 @@ func TestVLANTags(t *testing.T) {
 			"-netdev", "hubport,id=tor,hubid=0", "-device", "virtio-net-pci,netdev=tor,mac=52:54:00:00:00:02,romfile=",
 		},
 		Args: []string{"-test.run=Tags"},
+	})
+}
+
+// TestDevices is in the VM for modules that this kernel lacks.
+func TestDevices(t *testing.T) {
+	t.Parallel()
+	Run(t, Guest{
+		Package: guestPackage,
+		Modules: []string{"veth", "8021q", "bonding"},
+		Args:    []string{"-test.run=Device"},
 	})
 }
 

@@ -208,7 +208,7 @@ type Interface struct {
 	Role     uint8  // enum role
 	Flags    uint8  // INTERFACE_*
 	Snat     uint16 // tc: index into snat_addresses + 1. Of an uplink its own; 0: none, or that of the uplink
-	Policies uint32 // tc: n, where POLICY_WORKLOADS + 2 * (n - 1) judges what goes there and + 1 what it sends; 0: none
+	Policies uint32 // tc, of a workload or a LAN: n, where POLICY_WORKLOADS + 2 * (n - 1) judges what goes there and + 1 what it sends; 0: none
 }
 
 // InterfaceSlot is struct interface_slot, 8 bytes.
@@ -222,6 +222,12 @@ type Workload struct {
 	Ifindex uint32 // host side of the veth
 	Index   uint32 // its policies are POLICY_WORKLOADS + 2 * index (ingress) and + 1 (egress)
 	Flags   uint32 // INTERFACE_STACK, as its interface has it
+}
+
+// VLANChild is struct vlan_child, 8 bytes.
+type VLANChild struct {
+	Ifindex uint32 // where they come in
+	VLAN    uint32 // outermost id
 }
 
 // Explanation is struct explanation, 56 bytes.

@@ -76,7 +76,8 @@ const (
 	ReasonSnatFailed            Reason = 69 // it must be translated, and its headers cannot be rewritten
 	ReasonSnatClash             Reason = 70 // the box's own packet, with the addresses and ports of a translated flow
 	ReasonPacedDrop             Reason = 71 // beyond the bandwidth of its workload
-	ReasonMax                   Reason = 72
+	ReasonStackOptions          Reason = 72 // IPv4 options: the kernel heeds or refuses them
+	ReasonMax                   Reason = 73
 )
 
 var reasonTable = [ReasonMax]reasonInfo{
@@ -152,4 +153,5 @@ var reasonTable = [ReasonMax]reasonInfo{
 	ReasonSnatFailed:            {"snat-failed", "it must be translated, and its headers cannot be rewritten", FateDrop},
 	ReasonSnatClash:             {"snat-clash", "the box's own packet, with the addresses and ports of a translated flow", FateDrop},
 	ReasonPacedDrop:             {"paced-drop", "beyond the bandwidth of its workload", FateDrop},
+	ReasonStackOptions:          {"stack-options", "IPv4 options: the kernel heeds or refuses them", FateStack},
 }

@@ -22,6 +22,23 @@
 /* A bit for each own address, of SELF_BITS; set by Go before loading. All set: nothing is known. */
 volatile const __u64 self_bits[SELF_BITS / 64] = {~0ull, ~0ull, ~0ull, ~0ull};
 
+/* Whether there are any; set by Go before loading. */
+volatile const __u8 has_vlan_children = 0;
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct vlan_child);
+	__type(value, __u8);
+} vlan_children SEC(".maps");
+
+/* A VLAN child is an interface of its own, perhaps with another role: the uplink's policy is not for it. */
+static __always_inline bool is_vlan_child(const struct packet *p)
+{
+	struct vlan_child key = {.ifindex = p->ifindex, .vlan = p->vlan};
+
+	return has_vlan_children && p->vlan && bpf_map_lookup_elem(&vlan_children, &key);
+}
+
 /* Most destinations are not the box's own, which one bit tells. The hash is asked about the rest. */
 static __always_inline bool is_self(const union addr *a)
 {
@@ -44,7 +61,7 @@ static __always_inline enum reason failsafe_stage(const struct packet *p, const 
  * An ICMP error passes where the packet that it quotes is one that we let out: the first direction of a flow from
  * inside, or a reply to a flow from outside. Path MTU discovery of both depends on it.
  */
-static __always_inline bool quotes_flow(struct cursor *cursor, const struct packet *p)
+static __always_inline bool quotes_flow(struct xdp_md *ctx, struct cursor *cursor, const struct packet *p)
 {
 	struct flow_key key;
 	struct flow *flow;
@@ -52,7 +69,7 @@ static __always_inline bool quotes_flow(struct cursor *cursor, const struct pack
 
 	if (!(p->flags & PACKET_ICMP_ERROR))
 		return false;
-	end = flow_quoted(cursor, p, &key);
+	end = flow_quoted(ctx, cursor, p, &key);
 	if (end == FLOW_UNQUOTED)
 		return false;
 	/* The error goes to who sent the quoted packet; anything else is forged. */
@@ -70,15 +87,16 @@ static __always_inline bool quotes_flow(struct cursor *cursor, const struct pack
 	return flow && flow->judged != REASON_FLOW_REVOKED;
 }
 
-static __always_inline enum reason system_stage(struct cursor *cursor, const struct packet *p,
-						const struct classes *c, struct decision *d)
+static __always_inline enum reason system_stage(struct xdp_md *ctx, struct cursor *cursor,
+						const struct packet *p, const struct classes *c,
+						struct decision *d)
 {
 	if (!is_silent(POLICY_SYSTEM, c)) {
 		judge(p, c, POLICY_SYSTEM, d);
 		if (d->reason != REASON_NONE)
 			return reason_accepts(d->reason) ? REASON_SYSTEM : d->reason;
 	}
-	return quotes_flow(cursor, p) ? REASON_ICMP_ERROR : REASON_NONE;
+	return quotes_flow(ctx, cursor, p) ? REASON_ICMP_ERROR : REASON_NONE;
 }
 
 /* Whether a packet answers a flow whose source is translated: what asked is not in the flow tables by these addresses. */
@@ -114,8 +132,8 @@ static __always_inline enum reason rules_stage(struct xdp_md *ctx, const struct 
 }
 
 /* All stages that ask policies, up to what policy.ingress decides. REASON_NONE: it is in d. */
-static __always_inline enum reason policy_stages(struct cursor *cursor, const struct packet *p,
-						 struct decision *d)
+static __always_inline enum reason policy_stages(struct xdp_md *ctx, struct cursor *cursor,
+						 const struct packet *p, struct decision *d)
 {
 	struct classes c = {};
 	enum reason reason;
@@ -124,7 +142,7 @@ static __always_inline enum reason policy_stages(struct cursor *cursor, const st
 	reason = failsafe_stage(p, &c, d);
 	if (reason != REASON_NONE)
 		return reason;
-	reason = system_stage(cursor, p, &c, d);
+	reason = system_stage(ctx, cursor, p, &c, d);
 	if (reason != REASON_NONE)
 		return reason;
 	/* FlowSpec and RTBH stand behind bans: below what keeps the box reachable, above the operator's rules. */
@@ -157,6 +175,8 @@ static __always_inline enum reason stages(struct xdp_md *ctx, struct packet *p, 
 	enum reason reason;
 
 	reason = parse_frame(ctx, &cursor, p);
+	if (is_vlan_child(p))
+		return REASON_VLAN_CHILD;
 	if (reason != REASON_NONE)
 		return reason;
 	reason = link_control(p);
@@ -166,7 +186,7 @@ static __always_inline enum reason stages(struct xdp_md *ctx, struct packet *p, 
 	if (flow && recent_decided(flow, p, d)) {
 		reason = recent_stages(p, d);
 	} else {
-		reason = policy_stages(&cursor, p, d);
+		reason = policy_stages(ctx, &cursor, p, d);
 		if (flow && reason != REASON_BANNED)
 			recent_keep(flow, p, d);
 	}
@@ -258,8 +278,8 @@ int ingress(struct xdp_md *ctx)
 
 	p.ifindex = ifindex;
 	reason = stages(ctx, &p, &d);
-	if ((p.flags & (PACKET_FRAGMENT | PACKET_NON_FIRST)) ==
-	    PACKET_FRAGMENT) /* whatever stage let it in */
+	if ((p.flags & (PACKET_FRAGMENT | PACKET_NON_FIRST)) == PACKET_FRAGMENT &&
+	    reason != REASON_VLAN_CHILD) /* whatever stage let it in */
 		follow_fragment(ctx, &p, POLICY_INGRESS, reason);
 	verdict = verdict_of(reason);
 	if (explain) {

@@ -32,7 +32,7 @@ func headerMaps(t *testing.T) *ebpf.CollectionSpec {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, state := range []string{"reasons", "rule_hits", "interfaces"} {
+	for _, state := range []string{"reasons", "rule_hits", "flows", "fresh_out", "fresh_in", "translations", "flow_pressure", "flow_shares", "flow_events", "interfaces"} {
 		delete(spec.Maps, state)
 	}
 	return spec

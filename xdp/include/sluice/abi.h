@@ -72,7 +72,7 @@ struct interface {
 	__u8 role;  /* enum role */
 	__u8 flags; /* INTERFACE_* */
 	__u16 snat; /* tc: index into snat_addresses + 1. Of an uplink its own; 0: none, or that of the uplink */
-	__u32 policies; /* tc: n, where POLICY_WORKLOADS + 2 * (n - 1) judges what goes there and + 1 what it sends; 0: none */
+	__u32 policies; /* tc, of a workload or a LAN: n, where POLICY_WORKLOADS + 2 * (n - 1) judges what goes there and + 1 what it sends; 0: none */
 };
 #define INTERFACE_JUDGE	    1  /* tcx judges policy.ingress here: tunnels, and uplinks with xdp.mode none */
 #define INTERFACE_L3	    2  /* packets have no Ethernet header */
@@ -97,6 +97,12 @@ struct workload {
 	__u32 ifindex; /* host side of the veth */
 	__u32 index;   /* its policies are POLICY_WORKLOADS + 2 * index (ingress) and + 1 (egress) */
 	__u32 flags;   /* INTERFACE_STACK, as its interface has it */
+};
+
+/* Frames of a VLAN that Sluice made an interface for, on an interface where XDP runs: they are judged at that one. */
+struct vlan_child {
+	__u32 ifindex; /* where they come in */
+	__u32 vlan;    /* outermost id */
 };
 
 /* ---- explain: what the twin writes instead of counting ---- */

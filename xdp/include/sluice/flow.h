@@ -121,10 +121,12 @@ static __always_inline bool flow_answered(const struct flow *flow, __u8 end)
 
 /*
  * The packet that an ICMP error quotes, as a key: the cursor stands behind the eight bytes of the ICMP header. Returns the
- * end that sent it, or FLOW_UNQUOTED where too little is quoted to tell the flow.
+ * end that sent it, or FLOW_UNQUOTED where too little is quoted to tell the flow. Extension headers are followed: what is too big
+ * for a path may be a fragment.
  */
 #define FLOW_UNQUOTED 2
-static __always_inline __u8 flow_quoted(struct cursor *c, const struct packet *p, struct flow_key *key)
+static __always_inline __u8 flow_quoted(PARSE_CTX *ctx, struct cursor *c, const struct packet *p,
+					struct flow_key *key)
 {
 	struct packet inner = {};
 	struct ports *ports;
@@ -134,7 +136,12 @@ static __always_inline __u8 flow_quoted(struct cursor *c, const struct packet *p
 		reason = parse_ip4(c, &inner);
 	else
 		reason = parse_ip6(c, &inner);
-	if (reason != REASON_NONE || (inner.flags & PACKET_NON_FIRST))
+	if (reason == REASON_NONE && p->family == 6 && is_ip6_extension(inner.protocol)) {
+		inner.l4 = c->pos - c->start;
+		reason = parse_ip6_extensions(ctx, &inner);
+		c->pos = c->start + (inner.l4 & MAX_L4_OFFSET);
+	}
+	if (reason != REASON_NONE || (inner.flags & PACKET_NON_FIRST) || inner.l4 > MAX_L4_OFFSET)
 		return FLOW_UNQUOTED;
 	switch (inner.protocol) {
 	case IPPROTO_ICMP:

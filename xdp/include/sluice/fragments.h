@@ -107,11 +107,42 @@ static __always_inline bool is_default(enum reason reason)
 	       reason == REASON_DEFAULT_ACCEPT || reason == REASON_FRAGMENT_DEFAULT_ACCEPT;
 }
 
-static __always_inline __u64 *fragment_slot(__u64 hash)
+/* Where a datagram is remembered for a policy, and the tag that it has there. NULL: nowhere. */
+static __always_inline __u64 *fragment_slot(PARSE_CTX *ctx, const struct packet *p, __u32 index, __u32 *tag)
 {
-	__u32 index = hash & (FRAGMENT_SLOTS - 1);
+	__u32 zero = 0, at;
+	__u64 *seed = bpf_map_lookup_elem(&limit_seed, &zero), id = fragment_id(ctx, p), hash;
 
-	return bpf_map_lookup_elem(&fragments, &index);
+	if (!seed || !id)
+		return NULL;
+	hash = fragment_hash(p, id, index, *seed);
+	*tag = hash >> 32 | 1; /* never 0, as an empty slot's is */
+	at = hash & (FRAGMENT_SLOTS - 1);
+	return bpf_map_lookup_elem(&fragments, &at);
+}
+
+static __always_inline __u32 fragment_now(void)
+{
+	return (bpf_ktime_get_ns() >> FRAGMENT_TICK_BITS) & ~FRAGMENT_DROPPED;
+}
+
+static __always_inline void remember_first(__u64 *slot, __u32 tag, bool dropped)
+{
+	if (!explain)
+		*(volatile __u64 *)slot =
+			(__u64)tag << 32 | (dropped ? FRAGMENT_DROPPED : 0) | fragment_now();
+}
+
+/* The fate of the first fragment, as far as it is remembered. */
+static __always_inline enum fragment_fate recall_first(__u64 *slot, __u32 tag)
+{
+	__u64 was = *(volatile __u64 *)slot;
+	__u32 word = was;
+
+	/* One tick of tolerance for another CPU's clock. */
+	if (was >> 32 != tag || ((fragment_now() - word + 1) & ~FRAGMENT_DROPPED) > FRAGMENT_TICKS + 1)
+		return FRAGMENT_UNKNOWN;
+	return word & FRAGMENT_DROPPED ? FRAGMENT_DROP : FRAGMENT_PASS;
 }
 
 /*
@@ -120,14 +151,13 @@ static __always_inline __u64 *fragment_slot(__u64 hash)
  */
 __noinline int follow_fragment(PARSE_CTX *ctx, const struct packet *p, __u32 index, __u32 reason)
 {
-	__u32 zero = 0, now = (bpf_ktime_get_ns() >> FRAGMENT_TICK_BITS) & ~FRAGMENT_DROPPED, word;
 	struct policy *policy = bpf_map_lookup_elem(&policies, &index);
-	__u64 *seed = bpf_map_lookup_elem(&limit_seed, &zero);
 	enum fragment_fate fate = FRAGMENT_UNKNOWN;
-	__u64 id, hash, *slot;
+	__u64 *slot;
+	__u32 tag;
 	bool later;
 
-	if (!p || !policy || !seed || policy->fragments != FRAGMENTS_TRACK)
+	if (!p || !policy || policy->fragments != FRAGMENTS_TRACK)
 		return reason;
 	later = p->flags & PACKET_NON_FIRST;
 	if (!later)
@@ -135,22 +165,41 @@ __noinline int follow_fragment(PARSE_CTX *ctx, const struct packet *p, __u32 ind
 	if (later ? !is_default(reason)
 		  : fate != (policy->default_action == ACTION_DROP ? FRAGMENT_PASS : FRAGMENT_DROP))
 		return reason;
-	id = fragment_id(ctx, p);
-	hash = fragment_hash(p, id, index, *seed);
-	slot = fragment_slot(hash);
-	if (!id || !slot)
+	slot = fragment_slot(ctx, p, index, &tag);
+	if (!slot)
 		return reason;
-	hash = hash >> 32 | 1; /* a tag is never 0, as an empty slot's is */
 	if (!later) {
-		if (!explain)
-			*(volatile __u64 *)slot =
-				hash << 32 | (fate == FRAGMENT_DROP ? FRAGMENT_DROPPED : 0) | now;
+		remember_first(slot, tag, fate == FRAGMENT_DROP);
 		return reason;
 	}
-	id = *(volatile __u64 *)slot;
-	word = id;
-	/* One tick of tolerance for another CPU's clock. */
-	if (id >> 32 != hash || ((now - word + 1) & ~FRAGMENT_DROPPED) > FRAGMENT_TICKS + 1)
+	switch (recall_first(slot, tag)) {
+	case FRAGMENT_PASS:
+		return REASON_FRAGMENT_TRACKED;
+	case FRAGMENT_DROP:
+		return REASON_FRAGMENT_TRACKED_DROP;
+	default:
 		return reason;
-	return word & FRAGMENT_DROPPED ? REASON_FRAGMENT_TRACKED_DROP : REASON_FRAGMENT_TRACKED;
+	}
+}
+
+#define FRAGMENT_MATRIX (~0u) /* in place of a policy's index */
+
+/*
+ * For a fragment that the forwarding matrix does not let pass by itself: whether its flow excuses it. Of a later one only
+ * its first can tell. No `fragments:` is asked, since a flow is tracked whether or not a policy says so.
+ */
+__noinline int excuse_fragment(PARSE_CTX *ctx, const struct packet *p, bool excused)
+{
+	__u64 *slot;
+	__u32 tag;
+
+	if (!p || (!excused && !(p->flags & PACKET_NON_FIRST)))
+		return 0;
+	slot = fragment_slot(ctx, p, FRAGMENT_MATRIX, &tag);
+	if (!slot)
+		return excused;
+	if (p->flags & PACKET_NON_FIRST)
+		return recall_first(slot, tag) == FRAGMENT_PASS;
+	remember_first(slot, tag, false);
+	return 1;
 }

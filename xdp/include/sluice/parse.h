@@ -98,6 +98,15 @@ struct icmp_header {
 	__be16 sequence;
 };
 
+/*
+ * Bytes of the IP packet. A buffer of many segments (GSO, GRO) may be longer than the field holds, and then has 0 there
+ * (BIG TCP: IPv6 with a jumbogram's header, IPv4 from 6.3 on). Of a quoted packet len is 0: it says no more than the field.
+ */
+static __always_inline __u32 ip_length(const struct packet *p, __u32 field, __u32 header)
+{
+	return !field && p->len > p->l3 + header + 0xffff ? p->len - p->l3 : field + header;
+}
+
 /* Takes size bytes off the cursor, or returns NULL. size is a constant of the caller. */
 static __always_inline void *take(struct cursor *c, __u32 size)
 {
@@ -164,7 +173,7 @@ static __always_inline enum reason parse_ip4(struct cursor *c, struct packet *p)
 	if ((void *)(ip + 1) > c->end)
 		return REASON_IP4_TRUNCATED;
 	header = ip->ihl * 4;
-	p->l3_len = bpf_ntohs(ip->tot_len);
+	p->l3_len = ip_length(p, bpf_ntohs(ip->tot_len), 0); /* which counts the header */
 	if (ip->version != 4 || header < sizeof(*ip) || p->l3_len < header)
 		return REASON_IP4_MALFORMED;
 	if (c->pos + header > c->end)
@@ -245,7 +254,7 @@ static __always_inline enum reason parse_ip6(struct cursor *c, struct packet *p)
 	p->family = 6;
 	p->ttl = ip->hop_limit;
 	p->dscp = (ip->priority << 2 | ip->flow_lbl[0] >> 6) & 0x3f; /* the traffic class less its ECN bits */
-	p->l3_len = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+	p->l3_len = ip_length(p, bpf_ntohs(ip->payload_len), sizeof(*ip));
 	p->l4 = p->l3 + sizeof(*ip);
 	p->protocol = ip->nexthdr;
 	return REASON_NONE;
