@@ -26,6 +26,10 @@ var (
 	descPeerBytes  = desc("tunnel_bytes_total", "Encrypted bytes of a tunnel's peer.", "tunnel", "peer", "direction")
 	descHandshake  = desc("tunnel_last_handshake_seconds", "Unix time of the last handshake; 0: never.", "tunnel", "peer")
 	descBans       = desc("bans", "Bans in place.")
+	descBandwidth  = desc("bandwidth_bps", "Bits per second that what enters by an interface may leave by uplinks and tunnels with.", "interface")
+	descBacklog    = desc("bandwidth_backlog_seconds", "Time until a bandwidth has room again.", "interface")
+	descPacedDrops = desc("bandwidth_drops_total", "Packets that were dropped beyond a bandwidth.", "interface")
+	descPacedMarks = desc("bandwidth_ecn_marks_total", "Packets that were marked (ECN) for a bandwidth.", "interface")
 	descMonitors   = desc("monitors", "Clients that follow events.")
 	descUp         = desc("up", "1 where every part could be read.")
 )
@@ -46,7 +50,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	defer cancel()
 	up := 1.0
 	for _, part := range []func(context.Context, chan<- prometheus.Metric) error{
-		c.reasons, c.rules, c.engine, c.bgp, c.tunnels, c.overlay, c.sockets, c.flows,
+		c.reasons, c.rules, c.engine, c.bgp, c.tunnels, c.overlay, c.sockets, c.flows, c.pacing,
 	} {
 		if err := part(ctx, out); err != nil {
 			c.d.opts.Log.Warn("metrics", "error", err)
@@ -142,6 +146,17 @@ func (c collector) tunnels(ctx context.Context, out chan<- prometheus.Metric) er
 			}
 			gauge(out, descHandshake, handshake, t.Name, p.Name)
 		}
+	}
+	return err
+}
+
+func (c collector) pacing(ctx context.Context, out chan<- prometheus.Metric) error {
+	paced, err := c.d.tc.Pacing(ctx)
+	for _, p := range paced {
+		gauge(out, descBandwidth, float64(p.Rate), p.Interface)
+		gauge(out, descBacklog, p.Backlog.Seconds(), p.Interface)
+		counter(out, descPacedDrops, p.Dropped, p.Interface)
+		counter(out, descPacedMarks, p.Marked, p.Interface)
 	}
 	return err
 }

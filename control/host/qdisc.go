@@ -169,6 +169,14 @@ func putQdisc(index int, q qdisc) error {
 	return nil
 }
 
+// deleteQdisc takes ours from the root.
+func deleteQdisc(index int) error {
+	if _, err := qdiscRequest(unix.RTM_DELQDISC, unix.NLM_F_ACK, index, ourQdisc, netlink.HANDLE_ROOT).Execute(unix.NETLINK_ROUTE, 0); err != nil {
+		return fmt.Errorf("remove our queueing discipline: %w", err)
+	}
+	return nil
+}
+
 func (h *Host) observeQdiscs(links []netlink.Link) ([]Qdisc, error) {
 	var out []Qdisc
 	for _, l := range links {
@@ -264,10 +272,7 @@ func (h *Host) restoreQdisc(a *netlink.LinkAttrs) error {
 	if c := h.ledger.qdisc(a.Index); c != nil && c.Was != nil {
 		return putQdisc(a.Index, qdisc{c.Was.Handle, netlink.HANDLE_ROOT, c.Was.Kind, c.Was.Options})
 	}
-	if _, err := qdiscRequest(unix.RTM_DELQDISC, unix.NLM_F_ACK, a.Index, ourQdisc, netlink.HANDLE_ROOT).Execute(unix.NETLINK_ROUTE, 0); err != nil {
-		return fmt.Errorf("remove our queueing discipline: %w", err)
-	}
-	return nil
+	return deleteQdisc(a.Index)
 }
 
 func (o dropQdisc) apply(_ context.Context, h *Host) error {

@@ -54,15 +54,17 @@ func QueuesOf(ctx context.Context, names []string) (map[string]Queue, error) {
 	return out, nil
 }
 
-// hasFQ asks for one that the kernel refuses for its options, having found it: a quantum of 0 bytes. Without the right to ask the
-// state of the module has to do.
+// hasFQ asks for one that the kernel refuses for an option, having found it: BUCKETS_LOG is 1 to 18, and RATE_ENABLE 0 or 1. (A
+// quantum out of bounds is refused by some kernels, and by others brought into bounds.) Without the right to ask, the state of the
+// module has to do.
 func hasFQ() (bool, error) {
 	state, stateErr := moduleState("sch_fq", "CONFIG_NET_SCH_FQ")
 	if stateErr == nil && state == moduleAbsent {
 		return false, nil
 	}
 	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
-	options.AddRtAttr(nl.TCA_FQ_QUANTUM, nl.Uint32Attr(0))
+	options.AddRtAttr(nl.TCA_FQ_BUCKETS_LOG, nl.Uint32Attr(0))
+	options.AddRtAttr(nl.TCA_FQ_RATE_ENABLE, nl.Uint32Attr(2))
 	const loopback = 1
 	err := putQdisc(loopback, qdisc{ourQdisc, netlink.HANDLE_ROOT, "fq", options.Serialize()[unix.SizeofRtAttr:]})
 	switch {
@@ -72,8 +74,8 @@ func hasFQ() (bool, error) {
 		return false, nil
 	case errors.Is(err, unix.EINVAL):
 		return true, nil
-	case err == nil:
-		return false, errors.New("the kernel took a queueing discipline fq with a quantum of 0: remove it, `tc qdisc del dev lo root`")
+	case err == nil: // a kernel that takes anything
+		return true, deleteQdisc(loopback)
 	}
 	return false, err
 }

@@ -427,7 +427,5 @@ static __always_inline int egress(struct __sk_buff *skb, enum role role)
 {
 	struct view *v = new_view();
 
-	if (!v)
-		return TCX_DROP;
-	return finish(skb, v, pace_what_passes(skb, v, role, walk_egress(skb, v, role)));
+	return v ? finish(skb, v, pace_what_passes(skb, v, role, walk_egress(skb, v, role))) : TCX_DROP;
 }

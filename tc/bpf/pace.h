@@ -116,29 +116,31 @@ __noinline int pace(struct __sk_buff *skb)
 	__u64 *rate = bpf_map_lookup_elem(&rates, &from);
 	struct interface *out = bpf_map_lookup_elem(&interfaces, &ifindex);
 	struct pacer *p = bpf_map_lookup_elem(&pacers, &from);
-	__u64 now_ns, now, cost, share, limit = PACE_TICKS(PACE_BURST_NS), start, at;
-	bool fq, crowded;
+	__u64 now_ns, now, cost, share, total, limit, start, at;
+	bool fq, held, crowded;
 
 	skb->mark &= ~MARK_PACED;
 	if (!rate || !*rate || !p || !out) /* it came in under another generation, which paced it */
 		return REASON_NONE;
 	fq = out->role == ROLE_UPLINK && (out->flags & INTERFACE_FQ);
-	if (fq && skb->sk)
-		limit = PACE_TICKS(PACE_HORIZON_NS);
+	held = fq && skb->sk;
+	limit = PACE_TICKS(fq ? PACE_BURST_NS : PACE_POLICED_NS);
 	now_ns = bpf_ktime_get_ns();
 	now = PACE_TICKS(now_ns);
 	cost = PACE_TICKS((__u64)skb->wire_len * 8 * SECOND) / *rate;
 	place = pace_place(p, bpf_get_hash_recalc(skb), now) % PACE_FLOWS;
 	share = pace_ahead(p->flow[place].next, now);
-	crowded = pace_ahead(p->next, now) > PACE_TICKS(PACE_BURST_NS / 2);
-	if (crowded && share > limit) {
+	total = pace_ahead(p->next, now);
+	crowded = total > PACE_TICKS(PACE_BURST_NS / 2);
+	if (held ? share > PACE_TICKS(PACE_HORIZON_NS) && total > PACE_TICKS(PACE_HORIZON_NS)
+		 : crowded && share > limit) {
 		__sync_fetch_and_add(&p->dropped, 1);
 		return REASON_PACED_DROP;
 	}
-	if (crowded && share > PACE_TICKS(PACE_BURST_NS / 2) && bpf_skb_ecn_set_ce(skb))
+	if (crowded && share > limit / 2 && bpf_skb_ecn_set_ce(skb))
 		__sync_fetch_and_add(&p->marked, 1);
 	/* What was beyond its share while nobody wanted the rest is not held against it for long. */
-	if (share > 2 * limit)
+	if (share > total + 2 * limit)
 		start = p->flow[place].next;
 	else
 		start = pace_take(&p->flow[place].next, now, cost * pace_shares(p, place, now));

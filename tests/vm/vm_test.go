@@ -15,7 +15,7 @@ func TestKernelWireGuard(t *testing.T) {
 	Run(t, Guest{
 		Package: guestPackage,
 		Modules: []string{"veth", "tun", "wireguard"},
-		Args:    []string{"-test.skip=Object|Tags|Device"},
+		Args:    []string{"-test.skip=Object|Tags|Device|Paced"},
 	})
 }
 
@@ -71,6 +71,19 @@ func TestDevices(t *testing.T) {
 		Package: guestPackage,
 		Modules: []string{"veth", "8021q", "bonding"},
 		Args:    []string{"-test.run=Device"},
+	})
+}
+
+// TestPacing needs fq, which few kernels of test machines have, and time that passes evenly: the guest's clock counts its
+// instructions (4 ns each) and jumps while it is idle, whatever else this machine does.
+func TestPacing(t *testing.T) {
+	t.Parallel()
+	Run(t, Guest{
+		Package: guestPackage,
+		Modules: []string{"veth", "sch_fq"},
+		Devices: []string{"-icount", "shift=2,sleep=off"},
+		Args:    []string{"-test.run=Paced"},
+		Timeout: 15 * time.Minute,
 	})
 }
 

@@ -116,6 +116,7 @@ const (
 	SnatFragments       = 16384
 	PaceTickBits        = 6
 	PaceBurstNs         = 50000000
+	PacePolicedNs       = 200000000
 	PaceHorizonNs       = 2000000000
 	MaxPacers           = 4096
 	PaceWays            = 4

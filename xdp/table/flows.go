@@ -99,18 +99,19 @@ func flowFrom1(e entry, now uint64) (entry, bool) {
 		flow.Flags |= abi.FlowInside
 	}
 	replied, tcp := was.Flags&formerReplied != 0, key.Protocol == protocolTCP
+	proven := replied && (tcp || inside)
 	switch {
 	case tcp && replied && was.Flags&formerClosing != 0:
 		flow.State = uint8(abi.FlowClosing)
 	case tcp && was.Flags&formerClosing != 0:
 		flow.State = uint8(abi.FlowClosed)
-	case tcp && replied:
+	case proven:
 		flow.State = uint8(abi.FlowEstablished)
 	case replied:
 		flow.State = uint8(abi.FlowReplied)
 	}
 	at := freshTable(flow)
-	if replied && (tcp || inside) {
+	if proven {
 		at = Flows
 	}
 	return entry{sharedPins[at].pin, bytesOf(to), bytesOf(flow)}, true

@@ -8,9 +8,11 @@
 /* Times are CLOCK_MONOTONIC in ticks of 1/64 ns, as those of limits. */
 #define PACE_TICK_BITS 6
 
-/* How far a flow may be ahead of its share: where nothing but us keeps its packets, or nobody does (policing), */
+/* How far a flow may be ahead of its share while others wait, where its packets wait and no sender knows of it; */
 #define PACE_BURST_NS 50000000
-/* and where fq keeps them and the sender waits for them (the skb has its socket). fq itself refuses what is 10 s ahead. */
+/* and where nothing waits (policing): as long as TCP sits still after a loss, so that it loses no more than that. */
+#define PACE_POLICED_NS 200000000
+/* How long a packet may wait where fq keeps it and its sender knows (the skb has its socket). fq refuses what is 10 s ahead. */
 #define PACE_HORIZON_NS 2000000000
 
 #define MAX_PACERS 4096
