@@ -245,9 +245,6 @@ func (g *Generator) complaint(t *talk) Step {
 	if quoted.Protocol == packet.TCP {
 		quoted.Flags, quoted.Seq = packet.ACK, 77
 	}
-	if quoted.Protocol == packet.UDPLite {
-		quoted.Protocol = packet.UDP
-	}
 	quoted.Payload = pick(g, 0, 30)
 	if g.chance(40) {
 		if r := pick(g, g.Cast.Routers...); r.Addr.Is4() == to.Addr.Is4() && r.Interface != to.Interface {

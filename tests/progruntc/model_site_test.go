@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 
 	"sluice/tc"
 	"sluice/tests/flowmodel"
@@ -43,6 +45,9 @@ func newModelSite(t *testing.T) *modelSite {
 		slots: map[string]uint32{}, maps: map[string]*ebpf.Map{}, counted: map[string][abi.ReasonMax]uint64{}}
 	m.site = newSite(t, func(s *tc.State) { *s = states[0] })
 	m.gateway.route(t, "10.7.0.0/24", lan4, "down")
+	for at, hop := range map[string]string{"198.18.0.1": "uplink", "2001:db8::1": "uplink", lan4: "down"} {
+		m.knows(t, hop, at)
+	}
 	m.generations = append(m.generations, m.loaded(t, m.dir))
 	for _, state := range states[1:] {
 		m.generations = append(m.generations, m.beside(t, state))
@@ -71,6 +76,16 @@ func newModelSite(t *testing.T) *modelSite {
 		m.reasonOf(t, i.Name, abi.ReasonNone)
 	}
 	return m
+}
+
+// knows makes a neighbour permanent: nobody answers for it, and what is not resolved is the kernel's.
+func (m *modelSite) knows(t *testing.T, iface, at string) {
+	t.Helper()
+	neighbour := &netlink.Neigh{LinkIndex: index(t, iface).Index, IP: net.ParseIP(at), State: netlink.NUD_PERMANENT,
+		HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}}
+	if err := netlink.NeighSet(neighbour); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // beside loads a generation in a directory of its own, where the state maps of the site are pinned too.
