@@ -45,8 +45,8 @@ func newModelSite(t *testing.T) *modelSite {
 		slots: map[string]uint32{}, maps: map[string]*ebpf.Map{}, counted: map[string][abi.ReasonMax]uint64{}}
 	m.site = newSite(t, func(s *tc.State) { *s = states[0] })
 	m.gateway.route(t, "10.7.0.0/24", lan4, "down")
-	for at, hop := range map[string]string{"198.18.0.1": "uplink", "2001:db8::1": "uplink", lan4: "down"} {
-		m.knows(t, hop, at)
+	for at, iface := range map[string]string{"198.18.0.1": "uplink", "2001:db8::1": "uplink", lan4: "down"} {
+		m.knows(t, iface, at)
 	}
 	m.generations = append(m.generations, m.loaded(t, m.dir))
 	for _, state := range states[1:] {
