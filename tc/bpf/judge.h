@@ -287,21 +287,6 @@ static __always_inline int ingress(struct __sk_buff *skb, enum role role)
 	return v ? finish(skb, v, walk_ingress(skb, v, role)) : TCX_DROP; /* there is always one */
 }
 
-/* Whether management: let the packet in that this one answers: its tuple turned round, asked of the failsafe. */
-static __always_inline bool answers_failsafe(struct view *v)
-{
-	struct decision d = v->d; /* which may be what drops the packet */
-	bool answers;
-
-	if (!bpf_map_lookup_elem(&self, &v->p.src))
-		return false;
-	turn(v);
-	answers = permits_above(v, POLICY_FAILSAFE);
-	turn(v);
-	v->d = d;
-	return answers;
-}
-
 /* policy.egress, for what the node itself originates. */
 static __always_inline enum reason judge_outbound(struct __sk_buff *skb, struct view *v)
 {

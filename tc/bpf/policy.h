@@ -191,6 +191,21 @@ static __always_inline bool permits_above(struct view *v, __u32 policy)
 	return reason_accepts(v->d.reason);
 }
 
+/* Whether management: let the packet in that this one answers: its tuple turned round, asked of the failsafe. */
+static __always_inline bool answers_failsafe(struct view *v)
+{
+	struct decision d = v->d; /* which may be what drops the packet */
+	bool answers;
+
+	if (!bpf_map_lookup_elem(&self, &v->p.src))
+		return false;
+	turn(v);
+	answers = permits_above(v, POLICY_FAILSAFE);
+	turn(v);
+	v->d = d;
+	return answers;
+}
+
 /* What judged who opened the flow: its own egress policy, what is for the node's own packets, or what is for the outside. */
 static __always_inline bool sender_permits(struct view *v, __u32 by, bool from_node)
 {
@@ -198,7 +213,7 @@ static __always_inline bool sender_permits(struct view *v, __u32 by, bool from_n
 
 	if (from_node)
 		return bpf_map_lookup_elem(&workloads, &v->p.dst) || permits_above(v, POLICY_SYSTEM) ||
-		       permits(v, POLICY_EGRESS);
+		       permits(v, POLICY_EGRESS) || answers_failsafe(v);
 	in = bpf_map_lookup_elem(&interfaces, &by);
 	if (!in) /* whose it was has gone */
 		return false;

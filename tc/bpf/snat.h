@@ -228,6 +228,8 @@ __noinline int snat_receive(struct __sk_buff *skb, struct view *v)
 	flow = translated_flow(t);
 	if (!t || !flow || !same_addr(&t->addr, &v->p.dst))
 		return REASON_NONE;
+	if (flow->state == FLOW_CLOSED && (v->p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		return REASON_NONE; /* it begins a flow of the outside's, to the box */
 	to = flow->opener & 1 ? t->inner.addr[1] : t->inner.addr[0];
 	port = flow->opener & 1 ? t->inner.port[1] : t->inner.port[0];
 	if (is_first_fragment(&v->p))

@@ -111,7 +111,9 @@ static __always_inline __u8 next_state_tcp(struct __sk_buff *skb, const struct v
 		flow->flags |= FLOW_RST;
 		return FLOW_CLOSED;
 	}
-	if ((flow->flags & FLOW_RST) && !(sent & (TCP_SYN | TCP_FIN))) {
+	if (flow->flags & FLOW_RST) {
+		if (sent & TCP_SYN)
+			return FLOW_CLOSED;
 		flow->flags &= ~FLOW_RST;
 		state = v->found == IN_FLOWS ? FLOW_ESTABLISHED : FLOW_NEW;
 	}

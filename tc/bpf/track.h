@@ -259,8 +259,10 @@ __noinline int track(struct __sk_buff *skb, struct view *v)
 static __always_inline void opened_by(struct view *v, enum role role, bool inside)
 {
 	v->flow.in = v->in;
+	if (v->found) /* its first direction may come another way by now; it is whose it was */
+		return;
 	v->flow.owner = role == ROLE_WORKLOAD || role == ROLE_DOWNSTREAM ? v->in : 0;
-	if (!v->found && inside)
+	if (inside)
 		v->flow.flags |= FLOW_INSIDE;
 }
 

@@ -150,7 +150,6 @@ func (f *Flow) see(p Packet, fromOpener bool) {
 		return
 	}
 	if f.reset && p.Has(packet.SYN) {
-		f.reset = !f.fin[0] && !f.fin[1]
 		return
 	}
 	if f.reset && !f.proven { // data that goes on: the reset was forged

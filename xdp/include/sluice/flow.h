@@ -151,6 +151,7 @@ static __always_inline __u8 flow_quoted(PARSE_CTX *ctx, struct cursor *c, const 
 		break;
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
+	case IPPROTO_UDPLITE:
 	case IPPROTO_SCTP:
 		ports = take(c, sizeof(*ports)); /* RFC 792 promises eight bytes of the transport header */
 		if (!ports)
