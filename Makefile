@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 PKGS         ?= ./...
 FUZZTIME     ?= 10s
-TEST_TIMEOUT ?= 10m
+TEST_TIMEOUT ?= 20m
 # full or quick. Only a full run replaces the report that is kept.
 BENCH        ?= full
 BENCH_OUT    ?= $(if $(filter full,$(BENCH)),tests/bench/results,.cache/bench)

@@ -128,7 +128,7 @@ func TestAWorkloadOfTheFileWhoseVethIsMadeInHalvesHoldsNothingUp(t *testing.T) {
 	s.must(gateway, "ip link add web-2 type veth peer name web-2-in")
 	s.state("web-2", "refused")
 	s.refusedCondition("both ends of the veth web-2 are in this namespace")
-	s.answers(s.Client, lab.Web4[0], 80, "web-1")
+	eventually(t, func() error { return s.get(s.Client, lab.Web4[0], 80, "web-1") }) // once it is announced
 	if e := s.status().Engine; !e.Applied {
 		t.Errorf("status: %+v", e)
 	}
