@@ -132,11 +132,7 @@ func generationOf(state tc.State) flowmodel.Generation {
 	for _, a := range g.Self {
 		out.Self[a] = true
 	}
-	for from := range g.Matrix {
-		for to, may := range g.Matrix[from] {
-			out.Matrix[from][to] = may
-		}
-	}
+	out.Matrix = g.Matrix
 	for _, w := range g.Workloads {
 		out.Workloads = append(out.Workloads, flowmodel.Workload{Interface: w.Interface, Addresses: w.Addresses, Ingress: w.Ingress, Egress: w.Egress})
 	}
