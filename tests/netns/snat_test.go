@@ -290,3 +290,26 @@ func TestWorkloadsKnowEachOtherByTheirOwnAddresses(t *testing.T) {
 	}
 	h.nothingLeaked()
 }
+
+// TestALANHidesBehindItsGateway: through the kernel's path, for which SNAT is at the uplink.
+func TestALANHidesBehindItsGateway(t *testing.T) {
+	t.Parallel()
+	s := newLAN(t)
+	s.edit("    addresses: [198.18.1.2/30]\n", "    addresses: [198.18.1.2/30, 10.0.9.1/24]\n    snat: auto\n",
+		"        - {name: box, to: [self]", "        - {name: hosts, from: [10.0.9.0/24], action: accept}\n        - {name: box, to: [self]")
+	s.must(s.Attacker, "ip addr add 10.0.9.2/24 dev up2")
+	s.must(s.Attacker, "ip route replace default via 10.0.9.1 dev up2 src 10.0.9.2")
+	h := &hidden{site: s.site, leaks: s.sniff("leaks", "src net 10.0.9.0/24 or dst net 10.0.9.0/24")}
+	seen := s.sniff("seen", "src host "+gateway4)
+	s.start()
+	eventually(t, func() error { return s.get(s.Attacker, lab.Client4, 80, "client") })
+	s.must(s.Attacker, "ping -n -c 2 -i 0.2 -W 5 "+lab.Client4.String())
+	s.must(s.Attacker, "ping -n -c 2 -i 0.2 -W 5 -s 1400 "+lab.Client4.String())
+	h.transfers(s.Attacker, lab.Client4.String(), "")
+	h.transfers(s.Attacker, lab.Client4.String(), " -R")
+	s.must(s.Attacker, "ping -n -c 1 -W 5 10.0.9.1") // the box is not beyond an uplink
+	if said := string(s.logOf(seen)); strings.Count(said, " > ") < 20 {
+		t.Errorf("the control saw next to nothing:\n%s", said)
+	}
+	h.nothingLeaked()
+}
