@@ -99,7 +99,7 @@ func TestFlowsLiveAsLongAsTheirProtocolAllows(t *testing.T) {
 		{"and a little", []step{request("S"), reply("A", true), request("A")}, 7441 * time.Second, "", false},
 		{"half closed two minutes", []step{request("S"), reply("A", true), request("FA")}, 119 * time.Second, "closing", true},
 		{"and then it is over", []step{request("S"), reply("A", true), request("FA")}, 121 * time.Second, "", false},
-		{"a closed one half a minute", []step{request("S"), reply("FA", true), request("FA")}, 29 * time.Second, "closing", true},
+		{"a closed one half a minute", []step{request("S"), reply("FA", true), request("FA")}, 29 * time.Second, "closed", true},
 		{"a reset one ten seconds", []step{request("S"), reply("SA", true), request("R")}, 11 * time.Second, "", false},
 		{"the tuple used anew is a new flow", []step{request("S"), reply("SA", true), request("R"), request("S")}, 59 * time.Second, "new", true},
 	}
