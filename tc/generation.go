@@ -131,11 +131,10 @@ func openGenerations(dir *pin.Dir) (generations, error) {
 		}
 		g := &generation{pinned, digest}
 		for name, p := range pinned.Programs {
-			info, err := p.Info()
+			id, err := pin.ProgramID(p)
 			if err != nil {
 				return nil, errors.Join(fmt.Errorf("generation %s: %w", key, err), all.Close(), g.Close())
 			}
-			id, _ := info.ID()
 			all[id] = liveProgram{g, name}
 		}
 	}

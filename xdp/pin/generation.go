@@ -6,7 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -204,7 +206,7 @@ func (d *Dir) FindGeneration(owner string, id ebpf.ProgramID) (g *Generation, di
 			return nil, "", "", err
 		}
 		for name, p := range g.Programs {
-			if got, err := programID(p); err == nil && got == id {
+			if got, err := ProgramID(p); err == nil && got == id {
 				return g, digest, name, nil
 			}
 		}
@@ -227,7 +229,7 @@ func (d *Dir) Idle(owner string, live map[ebpf.ProgramID]bool) ([]string, error)
 		}
 		busy := false
 		for _, p := range g.Programs {
-			id, err := programID(p)
+			id, err := ProgramID(p)
 			if err != nil {
 				return nil, errors.Join(err, g.Close())
 			}
@@ -243,16 +245,25 @@ func (d *Dir) Idle(owner string, live map[ebpf.ProgramID]bool) ([]string, error)
 	return idle, nil
 }
 
-func programID(p *ebpf.Program) (ebpf.ProgramID, error) {
-	info, err := p.Info()
+// ProgramID is what the kernel calls a program. It stands in fdinfo: Info copies the whole program out of the kernel as well, a
+// few ms for ours, and each observation asks about all of them.
+func ProgramID(p *ebpf.Program) (ebpf.ProgramID, error) {
+	path := fmt.Sprintf("/proc/self/fdinfo/%d", p.FD())
+	text, err := os.ReadFile(path)
+	runtime.KeepAlive(p) // or its descriptor may be another's by then
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("id of a program: %w", err)
 	}
-	id, ok := info.ID()
-	if !ok {
-		return 0, errors.New("the kernel tells no program id")
+	for line := range strings.Lines(string(text)) {
+		if digits, ok := strings.CutPrefix(line, "prog_id:"); ok {
+			id, err := strconv.ParseUint(strings.TrimSpace(digits), 10, 32)
+			if err != nil {
+				return 0, fmt.Errorf("id of a program in %s: %w", path, err)
+			}
+			return ebpf.ProgramID(id), nil
+		}
 	}
-	return id, nil
+	return 0, fmt.Errorf("the kernel tells no program id in %s", path)
 }
 
 // SweepGenerations removes an owner's generations but those to keep, and what crashes left half made. A program that

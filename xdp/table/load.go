@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/bits"
 	"os"
 	"runtime"
 	"slices"
@@ -87,24 +86,42 @@ func (l Loader) Load(fill func(map[string]*ebpf.Map) error) (*pin.Generation, er
 	return l.load(fill)
 }
 
-// smallMap is how many bytes a map may have so that its size is a power of two: workloads come one by one, and generations of
-// equal sizes are recast from each other all the while.
-const smallMap = 256 << 10
+// Workloads come one by one, and generations of equal sizes are recast from each other all the while: small maps grow in steps of
+// four from leastMap bytes to smallMap. Each step costs two loads, one for each of the generations that are recast in turn.
+const (
+	leastMap = 64 << 10
+	smallMap = 1 << 20
+	// hashEntry is about what an entry of a hash or a trie takes beside key and value: struct htab_elem, kernel 6.x.
+	hashEntry = 48
+)
 
-// room is the size of a map for what may grow: by an eighth and a little, and to whole pages, which it has anyway.
+// room is the size of a map for what may grow: a step of small ones, or by an eighth and a little, and to whole pages, which it has
+// anyway.
 func room(m *ebpf.MapSpec) uint32 {
 	n := m.MaxEntries + m.MaxEntries/8 + 16
-	if uint64(n)*uint64(m.KeySize+m.ValueSize) <= smallMap {
-		n = 1 << bits.Len32(n-1)
+	switch m.Type {
+	case ebpf.Array:
+		n = step(n, uint32(stride(int(m.ValueSize))))
+	case ebpf.Hash, ebpf.LPMTrie:
+		return step(n, m.KeySize+m.ValueSize+hashEntry)
+	default:
+		return m.MaxEntries
 	}
-	switch {
-	case m.Type == ebpf.Array && m.Flags&unix.BPF_F_MMAPABLE != 0:
-		page, size := uint64(os.Getpagesize()), uint64(stride(int(m.ValueSize)))
-		return uint32((uint64(n)*size + page - 1) / page * page / size)
-	case m.Type == ebpf.Array, m.Type == ebpf.Hash, m.Type == ebpf.LPMTrie:
+	if m.Flags&unix.BPF_F_MMAPABLE == 0 {
 		return n
 	}
-	return m.MaxEntries
+	page, size := uint64(os.Getpagesize()), uint64(stride(int(m.ValueSize)))
+	return uint32((uint64(n)*size + page - 1) / page * page / size)
+}
+
+// step is n, or as many entries of so many bytes as the smallest step holds that n of them fit into.
+func step(n, size uint32) uint32 {
+	for bytes := uint32(leastMap); bytes <= smallMap; bytes *= 4 {
+		if bytes/size >= n {
+			return bytes / size
+		}
+	}
+	return n
 }
 
 func (l Loader) load(fill func(map[string]*ebpf.Map) error) (*pin.Generation, error) {
