@@ -393,8 +393,12 @@ static __always_inline int walk_egress(struct __sk_buff *skb, struct view *v, en
 		return leave_with(v, reason);
 	if (role == ROLE_UPLINK && !(skb->mark & MARK_UNDERLAY) && is_strict(&v->p))
 		return leave_with(v, REASON_STRICT_TUNNEL);
-	/* With net.ipv4.fwmark_reflect the kernel's own errors bear the mark of what they are about. */
-	if ((skb->mark & MARK_JUDGED) && (from_index || !(v->p.flags & PACKET_ICMP_ERROR))) {
+	/*
+	 * With net.ipv4.fwmark_reflect the kernel's own errors bear the mark of what they are about. What was judged on its way into a
+	 * workload, and left to the kernel, was not judged for here: it comes where the workload's route is away.
+	 */
+	if ((skb->mark & MARK_JUDGED) && (from_index || !(v->p.flags & PACKET_ICMP_ERROR)) &&
+	    (role == ROLE_WORKLOAD || !bpf_map_lookup_elem(&workloads, &v->p.dst))) {
 		learn_listener(skb, &v->p);
 		return leave_with(v, REASON_JUDGED);
 	}

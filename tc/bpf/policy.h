@@ -151,11 +151,12 @@ __noinline int revoke_found(struct view *v)
 
 /*
  * A packet of the first direction that a policy drops takes its flow along; but not where the policy looks at more than the
- * flow, or at a fragment.
+ * flow, or at a fragment. One that comes in elsewhere than the flow does met another policy: whoever forges it would cut
+ * others off.
  */
 static __always_inline int refuse(struct view *v, enum reason reason)
 {
-	if (v->found && !v->reply && (reason == REASON_RULE_DROP || reason == REASON_DEFAULT_DROP) &&
+	if (v->found && !v->reply && v->flow.in == v->in && (reason == REASON_RULE_DROP || reason == REASON_DEFAULT_DROP) &&
 	    !(v->last_asked & PER_PACKET_SEES) && !(v->p.flags & PACKET_FRAGMENT))
 		revoke_found(v);
 	return leave_with(v, reason);

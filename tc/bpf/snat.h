@@ -71,6 +71,10 @@ __noinline int snat_send_error(struct __sk_buff *skb, struct view *v, __u32 flag
 	end = quoted_key(skb, &v->p, &key);
 	if (end == FLOW_UNQUOTED)
 		return wanted ? REASON_SNAT_UNTRACKED : REASON_NONE;
+	/* A workload is no router: by the node's address and port it could say what it likes about the flows of others. */
+	if (bpf_map_lookup_elem(&workloads, &v->p.src) &&
+	    !same_addr(end ? &key.addr[0] : &key.addr[1], &v->p.src))
+		return REASON_SNAT_UNTRACKED;
 	flow = flow_find(&flows, &key);
 	if (!flow)
 		flow = flow_find(&fresh_out, &key);

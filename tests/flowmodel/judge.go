@@ -72,7 +72,8 @@ func (v *visit) look() abi.Reason {
 		}
 		return abi.ReasonNone
 	}
-	v.cached = v.flow.Epoch == v.Live+1 && v.flow.At == v.hook && v.p.Part == Whole && !v.flow.Revoked() && !v.flow.ask
+	v.cached = v.flow.Epoch == v.Live+1 && v.flow.At == v.hook && v.p.Part == Whole && !v.flow.Revoked() && !v.flow.ask &&
+		v.flow.In == v.entry()
 	if v.cached {
 		v.rules, v.judged = v.flow.Rules, v.flow.Judged
 		for _, rule := range v.rules {
@@ -221,7 +222,7 @@ func (v *visit) ask(policy classify.Policy, receiver bool) abi.Reason {
 	} else {
 		v.rules[0] = rule
 	}
-	if reason.Fate() == abi.FateDrop && v.flow != nil && !v.reply && v.p.Part == Whole && !perPacket(policy) {
+	if reason.Fate() == abi.FateDrop && v.flow != nil && !v.reply && v.flow.In == v.entry() && v.p.Part == Whole && !perPacket(policy) {
 		v.flow.Judged, v.flow.Epoch = abi.ReasonFlowRevoked, v.Live+1
 		v.touch(v.flow)
 	}
