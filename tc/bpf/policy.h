@@ -156,7 +156,8 @@ __noinline int revoke_found(struct view *v)
  */
 static __always_inline int refuse(struct view *v, enum reason reason)
 {
-	if (v->found && !v->reply && v->flow.in == v->in && (reason == REASON_RULE_DROP || reason == REASON_DEFAULT_DROP) &&
+	if (v->found && !v->reply && v->flow.in == v->in &&
+	    (reason == REASON_RULE_DROP || reason == REASON_DEFAULT_DROP) &&
 	    !(v->last_asked & PER_PACKET_SEES) && !(v->p.flags & PACKET_FRAGMENT))
 		revoke_found(v);
 	return leave_with(v, reason);
