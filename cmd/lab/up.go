@@ -56,6 +56,8 @@ The gateway:
   {binary} show bgp
   {binary} show policy
   {binary} show drops
+  {binary} show workloads
+  {binary} show flows
   {binary} explain --in eth0 --packet 'tcp 198.19.0.1:40000 > 203.0.113.10:80 flags=S'
 Change its file, then:
   {binary} plan -c {file}

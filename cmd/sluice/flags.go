@@ -28,7 +28,11 @@ func flagError(cmd *cobra.Command, err error) error {
 		err = fmt.Errorf("--%s %s: %w", invalid.GetFlag().Name, value, invalid.Unwrap())
 	case errors.As(err, &missing):
 		what, _ := pflag.UnquoteUsage(missing.GetFlag())
-		err = fmt.Errorf("--%s needs a %s behind it", missing.GetFlag().Name, what)
+		article := "a"
+		if strings.ContainsAny(what[:min(1, len(what))], "AEIO") {
+			article = "an"
+		}
+		err = fmt.Errorf("--%s needs %s %s behind it", missing.GetFlag().Name, article, what)
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
 		if near := nearFlag(cmd, unknown.GetSpecifiedName()); near != "" {
 			err = fmt.Errorf("%w; did you mean --%s?", err, near)

@@ -19,7 +19,7 @@ func flowFlags(cmd *cobra.Command, f *api.FlowFilter) {
 	cmd.Args = cobra.MaximumNArgs(1)
 	flags := cmd.Flags()
 	flags.Var(number[uint16]{&f.Port, math.MaxUint16, "443"}, "port", "only those with this port at either end")
-	flags.StringVar(&f.Protocol, "protocol", "", "only those of this `PROTOCOL`: tcp, udp, icmp, icmpv6, sctp or a number")
+	flags.StringVar(&f.Protocol, "protocol", "", "only those of this `PROTOCOL`: tcp, udp, udplite, sctp, icmp, icmpv6, gre, esp or a number")
 	flags.StringVar(&f.State, "state", "", "only those in this `STATE`: new, replied, established, closing, closed or revoked")
 	flags.StringVar(&f.Workload, "workload", "", "only those of this `WORKLOAD`")
 	flags.StringVar(&f.Rule, "rule", "", "only those that this `RULE` let in, such as ingress/web or egress/default")

@@ -52,6 +52,9 @@ func (r *bitRate) takes() takes     { return text }
 func (r *bitRate) describe() schema { return schema{"pattern": `^[1-9][0-9]*[kMG]?bps$`} }
 func (r *bitRate) parse(s string) problem {
 	var any rate
+	if !rateRegexp.MatchString(s) {
+		return misspelt("rate", s, rateRegexp, rateSpellings, "write a whole number of bps, with k, M or G before it: 100Mbps, 1Gbps")
+	}
 	switch p := any.parse(s); {
 	case !p.none():
 		return p
