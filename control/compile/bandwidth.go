@@ -12,10 +12,11 @@ import (
 // What is paced leaves by uplinks, where it waits in fq. An uplink that cannot have fq drops what is faster instead.
 
 // LooksAtQueues names the uplinks about whose queues compiling cfg has to know: Facts.Host.Queues.
-func LooksAtQueues(cfg *config.Config) []string {
+func LooksAtQueues(cfg *config.Config, added []Added) []string {
 	workload := func(w config.Workload) bool { return w.Bandwidth > 0 }
+	too := func(a Added) bool { return a.Bandwidth > 0 }
 	lan := func(i config.Interface) bool { return i.Bandwidth > 0 }
-	if !slices.ContainsFunc(cfg.Workloads, workload) && !slices.ContainsFunc(cfg.Interfaces, lan) {
+	if !slices.ContainsFunc(cfg.Workloads, workload) && !slices.ContainsFunc(added, too) && !slices.ContainsFunc(cfg.Interfaces, lan) {
 		return nil
 	}
 	var uplinks []string
@@ -30,7 +31,7 @@ func LooksAtQueues(cfg *config.Config) []string {
 // qdiscs are the uplinks that get fq.
 func (c *compiler) qdiscs() []host.Qdisc {
 	var out []host.Qdisc
-	for _, name := range LooksAtQueues(c.cfg) {
+	for _, name := range LooksAtQueues(c.cfg, nil) {
 		if why := c.facts.Host.Queues[name].NoFQ; why != "" {
 			c.warn = append(c.warn, fmt.Sprintf("uplink %s: %s: bandwidth.egress is held there by dropping what is faster, "+
 				"instead of letting it wait", name, why))
@@ -44,7 +45,7 @@ func (c *compiler) qdiscs() []host.Qdisc {
 
 // keepsTimes says whether an uplink has fq, or gets it.
 func (c *compiler) keepsTimes(uplink string) bool {
-	return slices.Contains(LooksAtQueues(c.cfg), uplink) && c.facts.Host.Queues[uplink].NoFQ == ""
+	return slices.Contains(LooksAtQueues(c.cfg, nil), uplink) && c.facts.Host.Queues[uplink].NoFQ == ""
 }
 
 // paced are the interfaces that are there and have a bandwidth.

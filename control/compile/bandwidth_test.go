@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/control/config"
 	"sluice/control/host"
 	"sluice/tc"
 )
@@ -34,7 +35,7 @@ func TestBandwidthsWaitInFQOnUplinksWhereTheyCan(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := parse(t, strings.NewReplacer("LAN", c.lan, "WEB", c.web).Replace(pacedSite))
-			if got := LooksAtQueues(cfg); !slices.Equal(got, []string{"eth0", "eth1"}) {
+			if got := LooksAtQueues(cfg, nil); !slices.Equal(got, []string{"eth0", "eth1"}) {
 				t.Errorf("it looks at %q", got)
 			}
 			f := facts("eth0", "eth1", "lan", "web-1")
@@ -79,8 +80,11 @@ func TestWithoutABandwidthNobodyAsksForFQ(t *testing.T) {
 	f := facts("eth0", "eth1", "lan", "web-1")
 	f.Host.Queues = map[string]host.Queue{"eth0": {NoFQ: "none"}}
 	d := compile(t, cfg, Runtime{}, f)
-	if LooksAtQueues(cfg) != nil || d.Host.Qdiscs != nil || d.TC.Generation.Paced != nil || strings.Contains(strings.Join(d.Warnings, ""), "bandwidth") {
-		t.Errorf("looks at %v, qdiscs %v, paced %v, warnings %q", LooksAtQueues(cfg), d.Host.Qdiscs, d.TC.Generation.Paced, d.Warnings)
+	if added := (Added{Workload: config.Workload{Bandwidth: 1}}); len(LooksAtQueues(cfg, []Added{added})) == 0 {
+		t.Error("an added workload's bandwidth asks about no queues")
+	}
+	if LooksAtQueues(cfg, nil) != nil || d.Host.Qdiscs != nil || d.TC.Generation.Paced != nil || strings.Contains(strings.Join(d.Warnings, ""), "bandwidth") {
+		t.Errorf("looks at %v, qdiscs %v, paced %v, warnings %q", LooksAtQueues(cfg, nil), d.Host.Qdiscs, d.TC.Generation.Paced, d.Warnings)
 	}
 	if slices.ContainsFunc(d.TC.Interfaces, func(i tc.Interface) bool { return i.FQ }) {
 		t.Errorf("interfaces are %v", d.TC.Interfaces)

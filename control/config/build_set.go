@@ -116,6 +116,9 @@ func (b *builder) workloads(raw []rawWorkload) {
 		r := &raw[i]
 		b.unique(b.names, string(r.Name.v), r.Name.ok, r.Name.at, "name")
 		b.unique(b.links, string(r.Interface.v), r.Interface.ok, r.Interface.at, "interface")
+		if r.Interface.v == "lo" {
+			b.add(r.Interface.at, bad("lo is the box's own").or("name the host side of the workload's veth or netkit"))
+		}
 		if r.Addresses.empty() {
 			b.add(r.Addresses.at, bad("the workload has no address"))
 		}
@@ -124,6 +127,9 @@ func (b *builder) workloads(raw []rawWorkload) {
 		var have families
 		for _, a := range r.Addresses.items {
 			b.unique(owners, a.v.String(), a.ok, a.at, "workload address")
+			if a.ok && (a.v.IsLoopback() || a.v.IsLinkLocalUnicast()) {
+				b.add(a.at, bad("%s is no address that others can reach", a.v).or("remove it; the workload's gateway is 169.254.1.1 and fe80::1"))
+			}
 			out.Addresses = append(out.Addresses, a.v.Addr)
 			have |= familyOf(a.v.Addr)
 		}

@@ -22,7 +22,7 @@ func (d *Daemon) facts(ctx context.Context, cfg *config.Config) (compile.Facts, 
 	if h.Receivers, err = host.ReceiversOf(ctx, compile.LooksAtTags(cfg)); err != nil {
 		return compile.Facts{}, err
 	}
-	if h.Queues, err = host.QueuesOf(ctx, compile.LooksAtQueues(cfg)); err != nil {
+	if h.Queues, err = host.QueuesOf(ctx, compile.LooksAtQueues(cfg, d.workloads.Added(cfg))); err != nil {
 		return compile.Facts{}, err
 	}
 	public, err := publicKeys(cfg)

@@ -99,7 +99,7 @@ func Check(ctx context.Context, file, stateDir string) (Report, error) {
 	if err := pretendPeers(ctx, cfg, facts.Host.Links); err != nil {
 		return r, err
 	}
-	if facts.Host.Queues, err = host.QueuesOf(ctx, compile.LooksAtQueues(cfg)); err != nil {
+	if facts.Host.Queues, err = host.QueuesOf(ctx, compile.LooksAtQueues(cfg, nil)); err != nil {
 		return r, err
 	}
 	receivers, err := host.ReceiversOf(ctx, compile.LooksAtTags(cfg))
