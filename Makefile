@@ -5,9 +5,10 @@ SHELL := /bin/bash
 # The checks read the tree that `generate` writes, and two cores are busy with one target anyway.
 .NOTPARALLEL:
 
-PKGS         ?= ./...
+# The longest first, so that none of them is left to run alone. Guests take one CPU the whole time, the others share the second.
+PKGS         ?= ./tests/vm ./tests/progruntc ./tests/netns ./tests/progrun ./...
 FUZZTIME     ?= 10s
-TEST_TIMEOUT ?= 20m
+TEST_TIMEOUT ?= 30m
 # full or quick. Only a full run replaces the report that is kept.
 BENCH        ?= full
 BENCH_OUT    ?= $(if $(filter full,$(BENCH)),tests/bench/results,.cache/bench)
@@ -26,7 +27,7 @@ ROOT_ONLY = @[[ $$(id -u) == 0 ]] || { echo "make $@: needs root (network namesp
 
 help: ## list the targets
 	@echo "Sluice $(VERSION)"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 build: ## build bin/sluice; needs Go alone, the compiled BPF objects are committed
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sluice ./cmd/sluice
@@ -48,6 +49,10 @@ test: deps bin/gate ## run every test (root); a skip is a failure. PKGS=./xdp/..
 	$(ROOT_ONLY)
 	@mkdir -p .cache && rm -f .cache/test-summary
 	CGO_ENABLED=0 bin/gate -summary .cache/test-summary -- -p 2 -timeout $(TEST_TIMEOUT) $(PKGS)
+
+test-site: deps bin/gate ## two whole daemons and tunnels of the kernel's in a virtual machine (root): 15 minutes, not part of `make test`
+	$(ROOT_ONLY)
+	CGO_ENABLED=0 bin/gate -- -tags site -timeout 60m -run '^TestSite$$' ./tests/vm
 
 race: deps bin/gate ## run the tests of control/ under the race detector (root)
 	$(ROOT_ONLY)
@@ -82,9 +87,28 @@ bench: deps ## measure ingress beside its rivals and write a report (root): 10 m
 	@CGO_ENABLED=0 go build -o bin/bench-ingress ./tests/bench/ingress
 	bin/bench-ingress -size $(BENCH) -out $(BENCH_OUT) -revision $(VERSION)
 
+bench-path: deps ## measure TCP through two gateways and past an egress filter (root): 14 minutes; BENCH=quick 4
+	$(ROOT_ONLY)
+	@CGO_ENABLED=0 go build -o bin/bench-path ./tests/bench/path
+	bin/bench-path -size $(BENCH) -out $(BENCH_OUT) -revision $(VERSION)
+
+bench-footprint: deps ## measure memory, changes under load, the idle daemon and the boot (root): 8 minutes; BENCH=quick 2
+	$(ROOT_ONLY)
+	@CGO_ENABLED=0 go build -o bin/bench-footprint ./tests/bench/footprint
+	bin/bench-footprint -size $(BENCH) -out $(BENCH_OUT) -revision $(VERSION)
+
+bench-tunnel: deps ## measure WireGuard and ESP, on the host and in a virtual machine (root): 14 minutes; BENCH=quick 6
+	$(ROOT_ONLY)
+	@CGO_ENABLED=0 go build -o bin/bench-tunnel ./tests/bench/tunnel
+	bin/bench-tunnel -size $(BENCH) -out $(BENCH_OUT) -revision $(VERSION)
+
+bench-all: bench bench-path bench-footprint bench-tunnel ## all benchmarks, and a page that shows what they found (root)
+	@CGO_ENABLED=0 go build -o bin/bench-index ./tests/bench/index
+	bin/bench-index -out $(BENCH_OUT)
+
 clean: ## remove what was built
 	rm -rf bin .cache
 	find . -path ./.git -prune -o -type f \( -name '*.test' -o -name '*.prof' \) -exec rm -f {} +
 
 FORCE:
-.PHONY: help build demo generate deps test race fuzz check lint lint-c arch fresh mod bench clean FORCE
+.PHONY: help build demo generate deps test test-site race fuzz check lint lint-c arch fresh mod bench bench-path bench-footprint bench-tunnel bench-all clean FORCE

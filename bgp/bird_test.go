@@ -88,7 +88,7 @@ func TestLearnedRoutesReachTheKernelAndNeverAnotherNeighbor(t *testing.T) {
 	gw := s.gw.Child(t, fresh)
 	want := gateway(2, path("203.0.113.0/24"))
 	want.Learn = everything()
-	want.Learn.Deny = append(want.Learn.Deny, path("10.20.0.0/16").Prefix)
+	want.Learn.Tunnels = []bgp.Tunnel{{Device: "fra1", Strict: []netip.Prefix{path("10.20.0.0/16").Prefix}}}
 	apply(t, gw, want)
 	established(t, gw, "tor-a", "tor-b")
 	s.installs(t, "192.0.2.0/24 198.18.0.1 198.18.1.1\n198.51.100.0/24 198.18.0.1\n2001:db8:200::/48 2001:db8:1::1\n")

@@ -40,8 +40,8 @@ func (o Op) String() string {
 	case start:
 		return fmt.Sprintf("start bgp speaker as %d id %s port %d", o.speaker.ASN, o.speaker.RouterID, o.speaker.Port)
 	case learn:
-		return fmt.Sprintf("learn %d prefix matches, deny %d, ecmp %d, metric %d",
-			len(o.learn.Accept), len(o.learn.Deny), o.learn.ECMP, o.learn.Metric)
+		return fmt.Sprintf("learn %d prefix matches, beside %d tunnels, ecmp %d, metric %d",
+			len(o.learn.Accept), len(o.learn.Tunnels), o.learn.ECMP, o.learn.Metric)
 	case originate:
 		return fmt.Sprintf("announce %s%s", o.path.Prefix, communityList(o.path.Communities))
 	case setNeighbor:
@@ -196,5 +196,9 @@ func sorted[T any](in []T, by func(a, b T) int) []T {
 }
 
 func (l Learn) equal(m Learn) bool {
-	return l.ECMP == m.ECMP && l.Metric == m.Metric && slices.Equal(l.Accept, m.Accept) && slices.Equal(l.Deny, m.Deny)
+	return l.ECMP == m.ECMP && l.Metric == m.Metric && slices.Equal(l.Accept, m.Accept) && slices.EqualFunc(l.Tunnels, m.Tunnels, Tunnel.equal)
+}
+
+func (t Tunnel) equal(u Tunnel) bool {
+	return t.Device == u.Device && slices.Equal(t.Strict, u.Strict) && slices.Equal(t.Endpoints, u.Endpoints)
 }

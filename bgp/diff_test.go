@@ -113,7 +113,7 @@ func TestADiffResetsOnlyTheSessionsThatChanged(t *testing.T) {
 		{"a neighbor's AS", func(s *State) { s.Neighbors[1].ASN = 65009 }, []string{"reset neighbor tor-b (198.18.0.5 as 65009)"}},
 		{"a neighbor's address", func(s *State) { s.Neighbors[1].Address = netip.MustParseAddr("198.18.0.9") },
 			[]string{"add neighbor tor-b (198.18.0.9 as 65001)", "remove neighbor tor-b (198.18.0.5)"}},
-		{"learning", func(s *State) { s.Learn.Metric = 20 }, []string{"learn 0 prefix matches, deny 0, ecmp 0, metric 20"}},
+		{"learning", func(s *State) { s.Learn.Metric = 20 }, []string{"learn 0 prefix matches, beside 0 tunnels, ecmp 0, metric 20"}},
 		{"our AS", func(s *State) { s.ASN = 65011 }, []string{
 			"start bgp speaker as 65011 id 198.18.0.2 port 179", "announce 203.0.113.0/24 65010:100",
 			"add neighbor tor-a (198.18.0.1 as 65000)", "add neighbor tor-b (198.18.0.5 as 65001)"}},

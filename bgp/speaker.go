@@ -147,7 +147,10 @@ func (s *Subsystem) down() error {
 
 // fibPolicy is l in the terms of fib.
 func fibPolicy(l Learn) fib.Policy {
-	p := fib.Policy{ECMP: l.ECMP, Metric: l.Metric, Deny: l.Deny}
+	p := fib.Policy{ECMP: l.ECMP, Metric: l.Metric}
+	for _, t := range l.Tunnels {
+		p.Tunnels = append(p.Tunnels, fib.Tunnel(t))
+	}
 	for _, m := range l.Accept {
 		p.Accept = append(p.Accept, fib.Match(m))
 	}

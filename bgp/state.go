@@ -42,8 +42,15 @@ type Learn struct {
 	ECMP   int
 	Metric int
 	Accept []PrefixMatch
-	// Deny are prefixes inside which nothing learned is installed, whatever Accept says: those of strict tunnels.
-	Deny []netip.Prefix
+	// Tunnels keep learned routes from leading past a strict one, and encrypted packets from being led into one.
+	Tunnels []Tunnel
+}
+
+// Tunnel is a device that encrypts what is routed into it.
+type Tunnel struct {
+	Device    string
+	Strict    []netip.Prefix // at or inside these, sorted, only what leads into a device that has them is installed
+	Endpoints []netip.Addr   // where its encrypted packets go, sorted
 }
 
 // PrefixMatch matches prefixes inside Prefix whose length is between GE and LE, both inclusive.

@@ -26,28 +26,38 @@ func deviceByName(name string) (*netlink.LinkAttrs, error) {
 	return device.Attrs(), nil
 }
 
-// attachedTo is the index of the interface that a hook's link holds; 0 where there is no link, or its interface has gone.
-func attachedTo(dir *pin.Dir, hook pin.Hook) (ifindex int, err error) {
+// attachment is where the root of a hook is: zero where there is no link, or its interface has gone.
+type attachment struct {
+	ifindex int
+	current bool // the root is of this version's object, and jumps into the slot that is pinned
+}
+
+// rootName is that of this version's roots, of either direction: they differ by their slots.
+func rootName() string { return pin.NameOf("root", _RootBytes) }
+
+func attachedTo(dir *pin.Dir, hook pin.Hook) (attachment, error) {
 	l, err := dir.Link(hook)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return attachment{}, nil
 	}
 	if err != nil {
-		return 0, err
+		return attachment{}, err
 	}
 	defer l.Close()
 	info, err := l.Info()
 	if err != nil {
-		return 0, fmt.Errorf("link of %s: %w", hook, err)
+		return attachment{}, fmt.Errorf("link of %s: %w", hook, err)
 	}
-	if on := info.TCX(); on != nil {
-		return int(on.Ifindex), nil
+	on := info.TCX()
+	if on == nil || on.Ifindex == 0 {
+		return attachment{}, nil
 	}
-	return 0, nil
+	current, err := dir.IsRoot(hook, info.Program, rootName())
+	return attachment{int(on.Ifindex), current}, err
 }
 
-// attach puts both roots on an interface, at the head of the other tcx programs there, which see what passes. Egress
-// comes first: what the ingress hook lets in may go out again at once.
+// attach puts both roots on an interface, at the head of the other tcx programs there, which see what passes; a root of
+// another version is exchanged where it is. Egress comes first: what the ingress hook lets in may go out again at once.
 func (s *Subsystem) attach(dir *pin.Dir, name string) error {
 	device, err := deviceByName(name)
 	if err != nil {
@@ -55,17 +65,14 @@ func (s *Subsystem) attach(dir *pin.Dir, name string) error {
 	}
 	for _, kind := range []string{egressKind, ingressKind} {
 		hook := pin.Hook{Kind: kind, Interface: name}
-		ifindex, err := attachedTo(dir, hook)
+		was, err := attachedTo(dir, hook)
 		if err != nil {
 			return err
 		}
-		if ifindex == device.Index {
+		if was.ifindex == device.Index && was.current {
 			continue
 		}
-		if err := dir.RemoveLink(hook); err != nil {
-			return err
-		}
-		if err := s.attachRoot(dir, hook, device.Index); err != nil {
+		if err := s.putRoot(dir, hook, device.Index, was); err != nil {
 			return err
 		}
 	}
@@ -73,12 +80,23 @@ func (s *Subsystem) attach(dir *pin.Dir, name string) error {
 	return nil
 }
 
-func (s *Subsystem) attachRoot(dir *pin.Dir, hook pin.Hook, ifindex int) error {
+// putRoot has a hook hold the root of this version.
+func (s *Subsystem) putRoot(dir *pin.Dir, hook pin.Hook, ifindex int, was attachment) error {
 	root, err := s.loadRootProgram(dir, hook)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+	if was.ifindex == ifindex {
+		return dir.ExchangeRoot(hook, root)
+	}
+	if err := dir.RemoveLink(hook); err != nil {
+		return err
+	}
+	return attachRoot(dir, hook, root, ifindex)
+}
+
+func attachRoot(dir *pin.Dir, hook pin.Hook, root *ebpf.Program, ifindex int) error {
 	at := ebpf.AttachTCXIngress
 	if hook.Kind == egressKind {
 		at = ebpf.AttachTCXEgress
@@ -108,12 +126,13 @@ func (s *Subsystem) loadRootProgram(dir *pin.Dir, hook pin.Hook) (*ebpf.Program,
 	if hook.Kind == egressKind {
 		name, other = other, name
 	}
+	spec.Programs[name].Name = rootName()
 	delete(spec.Programs, other) // a PROG_ARRAY serves one kind of attachment only (since kernel 6.18)
 	root, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 		MapReplacements: map[string]*ebpf.Map{rootMapSlot: slot},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("tcx root: %w", table.LoadError(err))
+		return nil, pin.RootError(hook, table.LoadError(err))
 	}
 	defer root.Close()
 	return root.DetachProgram(name), nil

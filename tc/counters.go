@@ -59,6 +59,52 @@ func (s *Subsystem) Counters(ctx context.Context) (Counters, error) {
 	return out, nil
 }
 
+// dropped is what Dropped keeps from one call to the next.
+type dropped struct {
+	reasons pin.Kept
+	slots   map[string]uint32 // of counters, by interface; nil: to be asked for
+}
+
+func (d *dropped) close() error {
+	d.slots = nil
+	return d.reasons.Close()
+}
+
+// Dropped are the packets of a reason by interface, as in Counters. For who asks every few seconds: it asks the kernel again
+// which interfaces there are only after an Apply.
+func (s *Subsystem) Dropped(ctx context.Context, reason abi.Reason) (map[string]uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dropped.slots == nil {
+		interfaces, err := s.observe(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.dropped.slots = map[string]uint32{"": 0} // unknown
+		for _, o := range interfaces {
+			if o.entry.Slot != 0 {
+				s.dropped.slots[o.name] = o.entry.Slot
+			}
+		}
+	}
+	path := pin.At(s.dir).StateMapPath(reasonsPin, reasonsVersion)
+	if _, err := s.dropped.reasons.Renew(path); err != nil {
+		return nil, fmt.Errorf("reason counters: %w", err)
+	}
+	out := map[string]uint64{}
+	if s.dropped.reasons.Map(path) == nil {
+		return out, nil
+	}
+	for name, slot := range s.dropped.slots {
+		count, err := table.Sum(s.dropped.reasons.Map(path), slot*abi.ReasonSlots+uint32(reason))
+		if err != nil {
+			return nil, err
+		}
+		out[name] = count.Packets
+	}
+	return out, nil
+}
+
 // Status is what `show interfaces` tells about tcx.
 type Status struct {
 	Interface  string

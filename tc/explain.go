@@ -31,6 +31,7 @@ type Explanation struct {
 	// Source is what the source becomes at the uplink, Destination what the destination became at the uplink. Port 0: one that is
 	// chosen when the packet is sent, or the protocol has none. Invalid: not translated.
 	Source, Destination netip.AddrPort
+	MSS                 uint16 // what a SYN's becomes at a tunnel; 0: it stays
 }
 
 // skBuff is the beginning of the kernel's struct __sk_buff, all in host order. What a test run may set are mark and
@@ -49,6 +50,21 @@ type skBuff struct {
 // box itself sent it. Nothing is counted and no state changes. The frame begins with an Ethernet header, even where the
 // interface has none; a unicast destination in it is replaced by the interface's own.
 func (s *Subsystem) Explain(ctx context.Context, iface string, egress bool, frame []byte) (Explanation, error) {
+	return s.explain(ctx, iface, skBuff{}, egress, "", frame)
+}
+
+// ExplainForwarded is Explain for a frame that leaves by an interface, having come in by another, whose hook left it to the kernel.
+func (s *Subsystem) ExplainForwarded(ctx context.Context, iface, from string, frame []byte) (Explanation, error) {
+	return s.explain(ctx, iface, skBuff{}, true, from, frame)
+}
+
+// ExplainRedirected is Explain for a frame that leaves by an interface, to which the ingress hook of another has redirected it.
+func (s *Subsystem) ExplainRedirected(ctx context.Context, iface, from string, frame []byte) (Explanation, error) {
+	return s.explain(ctx, iface, skBuff{Mark: abi.MarkJudged}, true, from, frame)
+}
+
+// explain completes as, which says what is known of the packet besides.
+func (s *Subsystem) explain(ctx context.Context, iface string, as skBuff, egress bool, from string, frame []byte) (Explanation, error) {
 	if err := ctx.Err(); err != nil {
 		return Explanation{}, err
 	}
@@ -57,6 +73,14 @@ func (s *Subsystem) Explain(ctx context.Context, iface string, egress bool, fram
 	device, err := deviceByName(iface)
 	if err != nil {
 		return Explanation{}, err
+	}
+	as.Ifindex = uint32(device.Index)
+	if from != "" {
+		incoming, err := deviceByName(from)
+		if err != nil {
+			return Explanation{}, err
+		}
+		as.IngressIfindex = uint32(incoming.Index)
 	}
 	dir := pin.At(s.dir)
 	hook := pin.Hook{Kind: ingressKind, Interface: iface}
@@ -78,7 +102,7 @@ func (s *Subsystem) Explain(ctx context.Context, iface string, egress bool, fram
 	if err := s.addTwin(dir, g, key, name); err != nil {
 		return Explanation{}, err
 	}
-	return runTwin(g, name, device, frame)
+	return runTwin(g, name, device, as, frame)
 }
 
 // PrepareExplain loads the twins of the live generations of all hooks, which the first Explain of each would do.
@@ -123,7 +147,7 @@ func (s *Subsystem) addTwin(dir *pin.Dir, g *pin.Generation, key, name string) e
 	return errors.Join(err, done())
 }
 
-func runTwin(g *pin.Generation, name string, device *netlink.LinkAttrs, frame []byte) (Explanation, error) {
+func runTwin(g *pin.Generation, name string, device *netlink.LinkAttrs, as skBuff, frame []byte) (Explanation, error) {
 	twin, explained := g.Programs[twinPrefix+name], g.Maps[tcMapExplained]
 	if twin == nil || explained == nil {
 		return Explanation{}, errors.New("the live generation has no explain twin: load it again with `sluice apply`")
@@ -134,7 +158,7 @@ func runTwin(g *pin.Generation, name string, device *netlink.LinkAttrs, frame []
 	}
 	_, err := twin.Run(&ebpf.RunOptions{
 		Data:    addressed(frame, device.HardwareAddr),
-		Context: skBuff{Ifindex: uint32(device.Index)},
+		Context: as,
 	})
 	if err != nil {
 		return Explanation{}, fmt.Errorf("run the explain twin: %w", err)
@@ -143,7 +167,7 @@ func runTwin(g *pin.Generation, name string, device *netlink.LinkAttrs, frame []
 	if err := explained.Lookup(uint32(0), &said); err != nil {
 		return Explanation{}, fmt.Errorf("read the explanation: %w", err)
 	}
-	e := Explanation{Reason: abi.Reason(said.Reason), Rule: said.Rule, Policy: -1, Ifindex: uint32(device.Index)}
+	e := Explanation{Reason: abi.Reason(said.Reason), Rule: said.Rule, Policy: -1, Ifindex: uint32(device.Index), MSS: said.MSS}
 	e.Verdict = e.Reason.Fate()
 	if said.Decided != 0 {
 		e.Policy = int(said.Policy)

@@ -29,10 +29,13 @@ func (s *Subsystem) fill(m map[string]*ebpf.Map, t *classify.Tables, on *links, 
 			return fmt.Errorf("map of interfaces: %w", err)
 		}
 	}
+	if err := table.FillArray(m, tcMapInterfacesNear, on.near()); err != nil {
+		return err
+	}
 	if err := fillWorkloads(m[tcMapWorkloads], on, g.Workloads); err != nil {
 		return err
 	}
-	if err := fillPrefixes(m[tcMapStrict4], m[tcMapStrict6], g.Strict); err != nil {
+	if err := fillStrict(m[tcMapStrict4], m[tcMapStrict6], on, g); err != nil {
 		return err
 	}
 	if err := fillSNAT(m, g); err != nil {
@@ -47,9 +50,18 @@ func (s *Subsystem) fill(m map[string]*ebpf.Map, t *classify.Tables, on *links, 
 	return table.FillLimiters(m[tcMapLimiters], g.Limiters)
 }
 
+// near has each interface where the low bits of its index lead. Of two that share them one is there.
+func (l *links) near() []abi.InterfaceNear {
+	near := make([]abi.InterfaceNear, abi.InterfaceSlots)
+	for ifindex, entry := range l.entries {
+		near[ifindex%abi.InterfaceSlots] = abi.InterfaceNear{Ifindex: uint32(ifindex), Interface: entry}
+	}
+	return near
+}
+
 // settings are what the programs know of a generation beside its tables. One flow owner may have half of the flow table.
 func settings(key string, g Generation) abi.GenerationSettings {
-	return abi.GenerationSettings{Epoch: epoch(key), Share: max(g.FlowSlots/2, 1),
+	return abi.GenerationSettings{SelfBits: table.SelfBits(g.Self), Epoch: epoch(key), Share: max(g.FlowSlots/2, 1),
 		SnatFirst: g.SNATPorts.First, SnatLast: g.SNATPorts.Last}
 }
 
@@ -74,18 +86,18 @@ func fillWorkloads(m *ebpf.Map, on *links, workloads []Workload) error {
 	return nil
 }
 
-// fillPrefixes writes a list into the maps of its families.
-func fillPrefixes(m4, m6 *ebpf.Map, prefixes []netip.Prefix) error {
+// fillPrefixes writes a list into the maps of its families, with one value.
+func fillPrefixes(m4, m6 *ebpf.Map, value uint32, prefixes ...netip.Prefix) error {
 	v4, v6 := splitFamilies(prefixes)
 	for _, p := range v4 {
 		key := abi.Prefix4Key{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As4()}
-		if err := m4.Put(key, uint32(1)); err != nil {
+		if err := m4.Put(key, value); err != nil {
 			return fmt.Errorf("prefix %s: %w", p, err)
 		}
 	}
 	for _, p := range v6 {
 		key := abi.Prefix6Key{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As16()}
-		if err := m6.Put(key, uint32(1)); err != nil {
+		if err := m6.Put(key, value); err != nil {
 			return fmt.Errorf("prefix %s: %w", p, err)
 		}
 	}

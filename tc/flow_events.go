@@ -26,7 +26,7 @@ var FlowChanges = [...]string{
 // event for each; and unseen before it begins, when it has begun, and then about once a second. Both must be quick, or
 // events are lost (and counted). No generation is loaded for it. Only one may run at a time.
 func (s *Subsystem) WatchFlows(ctx context.Context, rate int, event func(FlowEvent), unseen func(table.Unseen)) error {
-	spec, err := s.spec()
+	spec, err := s.object.Spec()
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ var queryWorkloads = []FlowWorkload{
 func querySite(t *testing.T) *tables {
 	x := newTables(t, 64, 64)
 	web := nat(abi.Flow{State: uint8(abi.FlowEstablished), Flags: abi.FlowInside, Owner: 7, Rule: [2]uint32{3, 4},
-		Side: [2]abi.FlowSide{{Packets: 5, Bytes: 600}, {Packets: 7, Bytes: 800}}}, 4000)
+		Sent: abi.FlowSide{Packets: 5, Bytes: 600}, Answered: abi.FlowSide{Packets: 7, Bytes: 800}}, 4000)
 	key := x.put(table.Flows, "10.0.1.10:1000", "203.0.113.9:443", protoTCP, 3*time.Second, web)
 	x.translate(key, web, uint64(x.now-int64(13*time.Second)))
 	x.put(table.FreshOut, "10.0.1.20:5353", "198.18.0.53:53", protoUDP, 0, abi.Flow{Flags: abi.FlowInside, Owner: 8, Rule: [2]uint32{9, 0}})

@@ -51,7 +51,7 @@ func decodeFlow(key abi.FlowKey, value abi.Flow, now int64) Flow {
 		Src: netip.AddrFrom16(key.Addr[src]).Unmap(), Dst: netip.AddrFrom16(key.Addr[dst]).Unmap(),
 		SrcPort: binary.BigEndian.Uint16(key.Port[src][:]), DstPort: binary.BigEndian.Uint16(key.Port[dst][:]),
 		Age: max(time.Duration(now-int64(value.SinceNs)), 0), Idle: max(time.Duration(now-int64(value.LastNs)), 0),
-		Sent: Count(value.Side[0]), Answered: Count(value.Side[1]), Rules: value.Rule, Owner: int(value.Owner), key: key,
+		Sent: Count(value.Sent), Answered: Count(value.Answered), Rules: value.Rule, Owner: int(value.Owner), key: key,
 	}
 	if value.Flags&abi.FlowInside != 0 {
 		f.Origin = "inside"

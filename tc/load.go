@@ -36,7 +36,7 @@ type links struct {
 // The one that was live before stays, so that going back after an error finds it still there, and the next one is recast
 // from it.
 func (s *Subsystem) load(dir *pin.Dir, want State) error {
-	spec, err := s.spec()
+	spec, err := s.object.Spec()
 	if err != nil {
 		return err
 	}
@@ -132,6 +132,7 @@ func resolve(dir *pin.Dir, reasons *ebpf.Map, want State) (*links, error) {
 		if i.Stack {
 			entry.Flags |= abi.InterfaceStack
 		}
+		i.enterTunnel(&entry)
 		if device.EncapType != "ether" {
 			entry.Flags |= abi.InterfaceL3
 		}
@@ -202,7 +203,8 @@ func (s *Subsystem) build(dir *pin.Dir, spec *ebpf.CollectionSpec, reasons *ebpf
 		return nil, err
 	}
 	keepPrograms(spec, on)
-	shared, err := table.OpenShared(dir, spec, table.Sizes{Flows: g.FlowSlots, Rules: max(g.RuleSlots, classify.IDs(g.Policies(), g.Limiters...))})
+	shared, err := table.OpenShared(dir, spec, table.Sizes{Flows: g.FlowSlots, Rules: max(g.RuleSlots, classify.IDs(g.Policies(), g.Limiters...)),
+		Limited: max(g.LimitSlots, classify.Limited(g.Limiters))})
 	if err != nil {
 		return nil, err
 	}
@@ -231,12 +233,12 @@ func pinned(dir *pin.Dir) table.Site { return table.Site{Dir: dir, Owner: owner,
 func (s *Subsystem) newLoader(spec *ebpf.CollectionSpec, shared map[string]*ebpf.Map, reasons *ebpf.Map) table.Loader {
 	all := maps.Clone(shared)
 	all[tcMapReasons] = reasons
-	return table.Loader{Spec: spec, State: all, Object: _TcBytes, Log: s.log}
+	return table.Loader{Spec: spec, State: all, Object: s.object, Log: s.log}
 }
 
 // beside opens what works beside live generations: the loader of twins and spares.
 func (s *Subsystem) beside(dir *pin.Dir) (loader table.Loader, done func() error, err error) {
-	spec, err := s.spec()
+	spec, err := s.object.Spec()
 	if err != nil {
 		return loader, nil, err
 	}
@@ -284,7 +286,7 @@ func size(spec *ebpf.CollectionSpec, t *classify.Tables, on *links, g Generation
 	if err := table.ResizeLimiters(spec, g.Limiters); err != nil {
 		return err
 	}
-	v4, v6 := splitFamilies(g.Strict)
+	v4, v6 := splitFamilies(g.guarded())
 	announced4, announced6 := splitFamilies(g.Announced)
 	addresses := 0
 	for _, w := range g.Workloads {
@@ -308,6 +310,13 @@ func size(spec *ebpf.CollectionSpec, t *classify.Tables, on *links, g Generation
 	}
 	if err := spec.Variables[tcVarMatrix].Set(matrix); err != nil {
 		return fmt.Errorf("forwarding matrix: %w", err)
+	}
+	var strict uint8
+	if len(g.Strict) > 0 {
+		strict = 1
+	}
+	if err := spec.Variables[tcVarHasStrict].Set(strict); err != nil {
+		return fmt.Errorf("whether there are strict tunnels: %w", err)
 	}
 	return nil
 }

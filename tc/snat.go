@@ -46,7 +46,7 @@ func fillSNAT(m map[string]*ebpf.Map, g Generation) error {
 			return fmt.Errorf("snat address %d: %w", i+1, err)
 		}
 	}
-	return fillPrefixes(m[tcMapAnnounced4], m[tcMapAnnounced6], g.Announced)
+	return fillPrefixes(m[tcMapAnnounced4], m[tcMapAnnounced6], 1, g.Announced...)
 }
 
 // Exhaustion says how many packets found no port to translate their source to, and tells of the last one's flow.

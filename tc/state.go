@@ -41,6 +41,10 @@ type Interface struct {
 	FQ bool
 	// Stack leaves a workload's packets to the kernel once they are judged: path: stack.
 	Stack bool
+	// Encrypted says of a tunnel that it hides what it carries: there plaintext to strict prefixes may leave.
+	Encrypted bool
+	// ClampMSS lowers the MSS in TCP SYNs of both directions to what the MTU of a tunnel carries, as it is when they pass.
+	ClampMSS bool
 }
 
 // SNAT says which sources are translated of what comes in by an interface and leaves by an uplink, and to what.
@@ -71,7 +75,8 @@ type Generation struct {
 	Workloads []Workload      // sorted by name
 	LANs      []LAN           // sorted by interface; those that have a policy
 	Matrix    Matrix
-	Strict    []netip.Prefix     // plaintext to these is dropped at uplink egress
+	Strict    []netip.Prefix     // plaintext to these is dropped wherever it would leave the box
+	OnLink    []OnLink           // but for these, each at its own interface; sorted by prefix, one for each
 	Paced     []Paced            // sorted by interface
 	Limiters  []classify.Limiter // rules with Limit name theirs by index
 
@@ -81,9 +86,17 @@ type Generation struct {
 
 	FlowSlots uint32
 	RuleSlots uint32 // counters of rules, shared by both subsystems: at least those of the policies
+	// LimitSlots are buckets of rules with limits, shared in the same way, by rule id; 0: none of either has a limit.
+	LimitSlots uint32
 	// Tables are the compiled policies, where the caller had to compile them anyway; nil: loading does it. They are no part
 	// of the content.
 	Tables *classify.Tables `json:"-"`
+}
+
+// OnLink is a network on the wire of an interface that is no uplink, and inside a strict prefix, which is shorter.
+type OnLink struct {
+	Interface string
+	Prefix    netip.Prefix
 }
 
 // Paced is an interface of a workload or a LAN that may send so much through uplinks and tunnels, and no more.

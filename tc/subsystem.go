@@ -32,27 +32,29 @@ type Options struct {
 	BPFDir string // absolute, on a bpffs: /sys/fs/bpf/sluice; shared with XDP
 }
 
-// Subsystem drives tcx in the network namespace of the calling thread. It keeps nothing that the kernel does not hold.
+// Subsystem drives tcx in the network namespace of the calling thread. It keeps nothing that the kernel does not hold,
+// and open what it looks at every few seconds.
 type Subsystem struct {
 	log    *slog.Logger
 	dir    string
 	mu     sync.Mutex // one operation at a time: explain and apply share pins
 	spares *table.Spares
-	spec   func() (*ebpf.CollectionSpec, error)
+	object table.Object
 	root   func() (*ebpf.CollectionSpec, error)
 	// written spares comparing; without it, after a restart, the next change takes longer.
 	written table.Written
 	sweeper sweeper
+	dropped dropped
 }
 
 // New touches nothing. The directory of pins is made by the first operation that needs it.
 func New(log *slog.Logger, opts Options) *Subsystem {
-	return &Subsystem{log: log, dir: opts.BPFDir, spares: table.NewSpares(), spec: table.ParseOnce(loadTc), root: table.ParseOnce(loadRoot)}
+	return &Subsystem{log: log, dir: opts.BPFDir, spares: table.NewSpares(), object: table.ParseOnce(_TcBytes, loadTc), root: table.ParseOnce(_RootBytes, loadRoot).Spec}
 }
 
 // Observe reads the kernel only, so that a daemon that was killed is succeeded by one that knows as much. An interface
-// of ours whose roots are not both on the device of that name, with the programs of its role in their slots, is listed
-// with RoleNone: so is one that was deleted and made again.
+// of ours whose roots are not both on the device of that name, of this version, and with the programs of its role in their
+// slots, is listed with RoleNone: so is one that was deleted and made again.
 func (s *Subsystem) Observe(ctx context.Context) (State, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,6 +81,7 @@ func (s *Subsystem) Observe(ctx context.Context) (State, error) {
 type observed struct {
 	name    string
 	ifindex int           // of both roots, on the device of that name; 0: not so
+	current bool          // both roots are as this version would put them
 	entry   abi.Interface // in the live generation's table; zero: it has none, or the slots hold something else
 	digest  string        // of the generation that both slots hold; "": of none that is pinned
 }
@@ -86,11 +89,13 @@ type observed struct {
 func (o observed) attached() bool { return o.ifindex != 0 }
 
 func (o observed) seen() Interface {
-	if !o.attached() {
+	if !o.attached() || !o.current {
 		return Interface{Name: o.name}
 	}
-	return Interface{Name: o.name, Role: Role(o.entry.Role), Judge: o.entry.Flags&abi.InterfaceJudge != 0, Stack: o.entry.Flags&abi.InterfaceStack != 0,
+	i := Interface{Name: o.name, Role: Role(o.entry.Role), Judge: o.entry.Flags&abi.InterfaceJudge != 0, Stack: o.entry.Flags&abi.InterfaceStack != 0,
 		FQ: Role(o.entry.Role) == RoleUplink && o.entry.Flags&abi.InterfaceFq != 0, SNAT: seenSNAT(o.entry)}
+	i.seeTunnel(o.entry)
+	return i
 }
 
 func (s *Subsystem) observe(ctx context.Context) ([]observed, error) {
@@ -144,19 +149,21 @@ func observeInterface(dir *pin.Dir, generations generations, name string) (obser
 		return o, err
 	}
 	var live [len(kinds)]liveProgram
+	current := true
 	for i, kind := range kinds {
 		hook := pin.Hook{Kind: kind, Interface: name}
-		ifindex, err := attachedTo(dir, hook)
-		if err != nil || ifindex != device.Index {
+		on, err := attachedTo(dir, hook)
+		if err != nil || on.ifindex != device.Index {
 			return o, err
 		}
+		current = current && on.current
 		id, err := dir.Live(hook)
 		if err != nil {
 			return o, err
 		}
 		live[i] = generations.find(id)
 	}
-	o.ifindex = device.Index
+	o.ifindex, o.current = device.Index, current
 	if live[0].generation == nil || live[0].generation != live[1].generation {
 		return o, nil
 	}
@@ -182,6 +189,7 @@ func (s *Subsystem) Apply(ctx context.Context, op Op) error {
 	if err != nil {
 		return err
 	}
+	s.dropped.slots = nil
 	switch op.Kind {
 	case Load:
 		err = s.load(dir, op.State)
@@ -213,6 +221,6 @@ func (s *Subsystem) Down(ctx context.Context) error {
 		errs = append(errs, removeHooks(dir, name))
 	}
 	errs = append(errs, dir.SweepGenerations(owner), dir.RemoveStateMap(reasonsPin, reasonsVersion),
-		dir.RemoveStateMap(pacersPin, pacersVersion), dir.RemoveIfUnused())
+		dir.RemoveStateMap(pacersPin, pacersVersion), dir.RemoveIfUnused(), s.sweeper.close(), s.dropped.close())
 	return errors.Join(errs...)
 }

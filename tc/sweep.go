@@ -35,18 +35,49 @@ type FlowPressure struct {
 	Unmade  uint64 // new ones that could not be entered at all
 }
 
-// sweeper is the program, loaded for the tables of a time.
+// sweeper is the program, loaded for the tables of a time, which stay open: a look every few seconds at what does not change.
 type sweeper struct {
-	program *ebpf.Program
+	tables  pin.Kept
+	program *ebpf.Program // nil: not loaded for these tables
 	swept   *ebpf.Variable
-	on      []ebpf.MapID // the tables that it was loaded for, sorted
 }
 
-func (w *sweeper) close() {
+func (w *sweeper) close() error {
+	err := w.tables.Close()
 	if w.program != nil {
-		_ = w.program.Close()
+		err = errors.Join(err, w.program.Close())
 	}
 	*w = sweeper{}
+	return err
+}
+
+// open has it hold the tables as they are pinned, and the program for them. nil: a table is missing, as before the first
+// generation.
+func (w *sweeper) open(dir *pin.Dir) (map[string]*ebpf.Map, error) {
+	names := append([]string{table.FlowPressure}, sweptTables...)
+	paths := make([]string, len(names))
+	for i, name := range names {
+		paths[i] = table.SharedPath(dir, name)
+	}
+	others, err := w.tables.Renew(paths...)
+	if err == nil && w.tables.Map(paths[0]) == nil {
+		return nil, w.close()
+	}
+	if others && w.program != nil {
+		err = errors.Join(err, w.program.Close())
+		w.program = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	open := map[string]*ebpf.Map{}
+	for i, name := range names {
+		open[name] = w.tables.Map(paths[i])
+	}
+	if w.program == nil {
+		err = w.load(open)
+	}
+	return open, err
 }
 
 // sweptTables are the pinned maps that the program works on.
@@ -64,13 +95,12 @@ func (s *Subsystem) Sweep(ctx context.Context) (*Swept, error) {
 	if err := (table.Handover{}).Settle(dir); err != nil {
 		return nil, fmt.Errorf("flow tables: %w", err)
 	}
-	open, err := openTables(dir, append([]string{table.FlowPressure}, sweptTables...))
-	if err != nil || open == nil {
-		return nil, err
-	}
-	defer func() { _ = table.CloseAll(open) }()
-	if err := s.sweeper.load(open); err != nil {
+	open, err := s.sweeper.open(dir)
+	if err != nil {
 		return nil, fmt.Errorf("sweep of the flow tables: %w", err)
+	}
+	if open == nil {
+		return nil, nil
 	}
 	begin := time.Now()
 	if _, err := s.sweeper.program.Run(&ebpf.RunOptions{}); err != nil {
@@ -103,34 +133,8 @@ func report(found abi.Swept, pressure FlowPressure, open map[string]*ebpf.Map, t
 	return out
 }
 
-// openTables opens pinned maps; nil where one is missing, as before the first generation.
-func openTables(dir *pin.Dir, names []string) (map[string]*ebpf.Map, error) {
-	open := map[string]*ebpf.Map{}
-	for _, name := range names {
-		m, err := table.ReadShared(dir, name)
-		if err != nil || m == nil {
-			return nil, errors.Join(err, table.CloseAll(open))
-		}
-		open[name] = m
-	}
-	return open, nil
-}
-
-// load loads the program, unless it is there for these very tables.
+// load loads the program for these tables.
 func (w *sweeper) load(open map[string]*ebpf.Map) error {
-	var on []ebpf.MapID
-	for _, name := range sweptTables {
-		info, err := open[name].Info()
-		if err != nil {
-			return err
-		}
-		id, _ := info.ID()
-		on = append(on, id)
-	}
-	if w.program != nil && slices.Equal(w.on, on) {
-		return nil
-	}
-	w.close()
 	spec, err := loadSweep()
 	if err != nil {
 		return err
@@ -148,7 +152,7 @@ func (w *sweeper) load(open map[string]*ebpf.Map) error {
 		return table.LoadError(err)
 	}
 	defer loaded.Close()
-	*w = sweeper{loaded.DetachProgram(sweepProgSweep), loaded.Variables[sweepVarSwept], on}
+	w.program, w.swept = loaded.DetachProgram(sweepProgSweep), loaded.Variables[sweepVarSwept]
 	return nil
 }
 

@@ -16,38 +16,39 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	sweepMapBuckets       = "buckets"
-	sweepMapDst4          = "dst4"
-	sweepMapDst6          = "dst6"
-	sweepMapDstUp         = "dst_up"
-	sweepMapExplained     = "explained"
-	sweepMapFlowEvents    = "flow_events"
-	sweepMapFlowPressure  = "flow_pressure"
-	sweepMapFlowShares    = "flow_shares"
-	sweepMapFlows         = "flows"
-	sweepMapFreshIn       = "fresh_in"
-	sweepMapFreshOut      = "fresh_out"
-	sweepMapInterfaces    = "interfaces"
-	sweepMapLeaves        = "leaves"
-	sweepMapOwners        = "owners"
-	sweepMapPolicies      = "policies"
-	sweepMapReasons       = "reasons"
-	sweepMapRuleHits      = "rule_hits"
-	sweepMapRules         = "rules"
-	sweepMapSelf          = "self"
-	sweepMapSettings      = "settings"
-	sweepMapSnatExhausted = "snat_exhausted"
-	sweepMapSnatFragments = "snat_fragments"
-	sweepMapSrc4          = "src4"
-	sweepMapSrc6          = "src6"
-	sweepMapSrcUp         = "src_up"
-	sweepMapTranslations  = "translations"
-	sweepMapVerdicts      = "verdicts"
-	sweepProgSweep        = "sweep"
-	sweepVarBucketMask    = "bucket_mask"
-	sweepVarExplain       = "explain"
-	sweepVarRuleIds       = "rule_ids"
-	sweepVarSwept         = "swept"
+	sweepMapBuckets           = "buckets"
+	sweepMapDst4              = "dst4"
+	sweepMapDst6              = "dst6"
+	sweepMapDstUp             = "dst_up"
+	sweepMapExplained         = "explained"
+	sweepMapFlowEvents        = "flow_events"
+	sweepMapFlowPressure      = "flow_pressure"
+	sweepMapFlowShares        = "flow_shares"
+	sweepMapFlows             = "flows"
+	sweepMapFreshIn           = "fresh_in"
+	sweepMapFreshOut          = "fresh_out"
+	sweepMapInterfaces        = "interfaces"
+	sweepMapLeaves            = "leaves"
+	sweepMapOwners            = "owners"
+	sweepMapPolicies          = "policies"
+	sweepMapReasons           = "reasons"
+	sweepMapRuleHits          = "rule_hits"
+	sweepMapRules             = "rules"
+	sweepMapSelf              = "self"
+	sweepMapSettings          = "settings"
+	sweepMapSnatExhausted     = "snat_exhausted"
+	sweepMapSnatFragments     = "snat_fragments"
+	sweepMapSrc4              = "src4"
+	sweepMapSrc6              = "src6"
+	sweepMapSrcUp             = "src_up"
+	sweepMapTranslations      = "translations"
+	sweepMapVerdicts          = "verdicts"
+	sweepMapYoungTranslations = "young_translations"
+	sweepProgSweep            = "sweep"
+	sweepVarBucketMask        = "bucket_mask"
+	sweepVarExplain           = "explain"
+	sweepVarRuleIds           = "rule_ids"
+	sweepVarSwept             = "swept"
 )
 
 // loadSweep returns the embedded CollectionSpec for sweep.
@@ -99,33 +100,34 @@ type sweepProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sweepMapSpecs struct {
-	Buckets       *ebpf.MapSpec `ebpf:"buckets"`
-	Dst4          *ebpf.MapSpec `ebpf:"dst4"`
-	Dst6          *ebpf.MapSpec `ebpf:"dst6"`
-	DstUp         *ebpf.MapSpec `ebpf:"dst_up"`
-	Explained     *ebpf.MapSpec `ebpf:"explained"`
-	FlowEvents    *ebpf.MapSpec `ebpf:"flow_events"`
-	FlowPressure  *ebpf.MapSpec `ebpf:"flow_pressure"`
-	FlowShares    *ebpf.MapSpec `ebpf:"flow_shares"`
-	Flows         *ebpf.MapSpec `ebpf:"flows"`
-	FreshIn       *ebpf.MapSpec `ebpf:"fresh_in"`
-	FreshOut      *ebpf.MapSpec `ebpf:"fresh_out"`
-	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
-	Leaves        *ebpf.MapSpec `ebpf:"leaves"`
-	Owners        *ebpf.MapSpec `ebpf:"owners"`
-	Policies      *ebpf.MapSpec `ebpf:"policies"`
-	Reasons       *ebpf.MapSpec `ebpf:"reasons"`
-	RuleHits      *ebpf.MapSpec `ebpf:"rule_hits"`
-	Rules         *ebpf.MapSpec `ebpf:"rules"`
-	Self          *ebpf.MapSpec `ebpf:"self"`
-	Settings      *ebpf.MapSpec `ebpf:"settings"`
-	SnatExhausted *ebpf.MapSpec `ebpf:"snat_exhausted"`
-	SnatFragments *ebpf.MapSpec `ebpf:"snat_fragments"`
-	Src4          *ebpf.MapSpec `ebpf:"src4"`
-	Src6          *ebpf.MapSpec `ebpf:"src6"`
-	SrcUp         *ebpf.MapSpec `ebpf:"src_up"`
-	Translations  *ebpf.MapSpec `ebpf:"translations"`
-	Verdicts      *ebpf.MapSpec `ebpf:"verdicts"`
+	Buckets           *ebpf.MapSpec `ebpf:"buckets"`
+	Dst4              *ebpf.MapSpec `ebpf:"dst4"`
+	Dst6              *ebpf.MapSpec `ebpf:"dst6"`
+	DstUp             *ebpf.MapSpec `ebpf:"dst_up"`
+	Explained         *ebpf.MapSpec `ebpf:"explained"`
+	FlowEvents        *ebpf.MapSpec `ebpf:"flow_events"`
+	FlowPressure      *ebpf.MapSpec `ebpf:"flow_pressure"`
+	FlowShares        *ebpf.MapSpec `ebpf:"flow_shares"`
+	Flows             *ebpf.MapSpec `ebpf:"flows"`
+	FreshIn           *ebpf.MapSpec `ebpf:"fresh_in"`
+	FreshOut          *ebpf.MapSpec `ebpf:"fresh_out"`
+	Interfaces        *ebpf.MapSpec `ebpf:"interfaces"`
+	Leaves            *ebpf.MapSpec `ebpf:"leaves"`
+	Owners            *ebpf.MapSpec `ebpf:"owners"`
+	Policies          *ebpf.MapSpec `ebpf:"policies"`
+	Reasons           *ebpf.MapSpec `ebpf:"reasons"`
+	RuleHits          *ebpf.MapSpec `ebpf:"rule_hits"`
+	Rules             *ebpf.MapSpec `ebpf:"rules"`
+	Self              *ebpf.MapSpec `ebpf:"self"`
+	Settings          *ebpf.MapSpec `ebpf:"settings"`
+	SnatExhausted     *ebpf.MapSpec `ebpf:"snat_exhausted"`
+	SnatFragments     *ebpf.MapSpec `ebpf:"snat_fragments"`
+	Src4              *ebpf.MapSpec `ebpf:"src4"`
+	Src6              *ebpf.MapSpec `ebpf:"src6"`
+	SrcUp             *ebpf.MapSpec `ebpf:"src_up"`
+	Translations      *ebpf.MapSpec `ebpf:"translations"`
+	Verdicts          *ebpf.MapSpec `ebpf:"verdicts"`
+	YoungTranslations *ebpf.MapSpec `ebpf:"young_translations"`
 }
 
 // sweepVariableSpecs contains global variables before they are loaded into the kernel.
@@ -158,33 +160,34 @@ func (o *sweepObjects) Close() error {
 //
 // It can be passed to loadSweepObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sweepMaps struct {
-	Buckets       *ebpf.Map `ebpf:"buckets"`
-	Dst4          *ebpf.Map `ebpf:"dst4"`
-	Dst6          *ebpf.Map `ebpf:"dst6"`
-	DstUp         *ebpf.Map `ebpf:"dst_up"`
-	Explained     *ebpf.Map `ebpf:"explained"`
-	FlowEvents    *ebpf.Map `ebpf:"flow_events"`
-	FlowPressure  *ebpf.Map `ebpf:"flow_pressure"`
-	FlowShares    *ebpf.Map `ebpf:"flow_shares"`
-	Flows         *ebpf.Map `ebpf:"flows"`
-	FreshIn       *ebpf.Map `ebpf:"fresh_in"`
-	FreshOut      *ebpf.Map `ebpf:"fresh_out"`
-	Interfaces    *ebpf.Map `ebpf:"interfaces"`
-	Leaves        *ebpf.Map `ebpf:"leaves"`
-	Owners        *ebpf.Map `ebpf:"owners"`
-	Policies      *ebpf.Map `ebpf:"policies"`
-	Reasons       *ebpf.Map `ebpf:"reasons"`
-	RuleHits      *ebpf.Map `ebpf:"rule_hits"`
-	Rules         *ebpf.Map `ebpf:"rules"`
-	Self          *ebpf.Map `ebpf:"self"`
-	Settings      *ebpf.Map `ebpf:"settings"`
-	SnatExhausted *ebpf.Map `ebpf:"snat_exhausted"`
-	SnatFragments *ebpf.Map `ebpf:"snat_fragments"`
-	Src4          *ebpf.Map `ebpf:"src4"`
-	Src6          *ebpf.Map `ebpf:"src6"`
-	SrcUp         *ebpf.Map `ebpf:"src_up"`
-	Translations  *ebpf.Map `ebpf:"translations"`
-	Verdicts      *ebpf.Map `ebpf:"verdicts"`
+	Buckets           *ebpf.Map `ebpf:"buckets"`
+	Dst4              *ebpf.Map `ebpf:"dst4"`
+	Dst6              *ebpf.Map `ebpf:"dst6"`
+	DstUp             *ebpf.Map `ebpf:"dst_up"`
+	Explained         *ebpf.Map `ebpf:"explained"`
+	FlowEvents        *ebpf.Map `ebpf:"flow_events"`
+	FlowPressure      *ebpf.Map `ebpf:"flow_pressure"`
+	FlowShares        *ebpf.Map `ebpf:"flow_shares"`
+	Flows             *ebpf.Map `ebpf:"flows"`
+	FreshIn           *ebpf.Map `ebpf:"fresh_in"`
+	FreshOut          *ebpf.Map `ebpf:"fresh_out"`
+	Interfaces        *ebpf.Map `ebpf:"interfaces"`
+	Leaves            *ebpf.Map `ebpf:"leaves"`
+	Owners            *ebpf.Map `ebpf:"owners"`
+	Policies          *ebpf.Map `ebpf:"policies"`
+	Reasons           *ebpf.Map `ebpf:"reasons"`
+	RuleHits          *ebpf.Map `ebpf:"rule_hits"`
+	Rules             *ebpf.Map `ebpf:"rules"`
+	Self              *ebpf.Map `ebpf:"self"`
+	Settings          *ebpf.Map `ebpf:"settings"`
+	SnatExhausted     *ebpf.Map `ebpf:"snat_exhausted"`
+	SnatFragments     *ebpf.Map `ebpf:"snat_fragments"`
+	Src4              *ebpf.Map `ebpf:"src4"`
+	Src6              *ebpf.Map `ebpf:"src6"`
+	SrcUp             *ebpf.Map `ebpf:"src_up"`
+	Translations      *ebpf.Map `ebpf:"translations"`
+	Verdicts          *ebpf.Map `ebpf:"verdicts"`
+	YoungTranslations *ebpf.Map `ebpf:"young_translations"`
 }
 
 func (m *sweepMaps) Close() error {
@@ -216,6 +219,7 @@ func (m *sweepMaps) Close() error {
 		m.SrcUp,
 		m.Translations,
 		m.Verdicts,
+		m.YoungTranslations,
 	)
 }
 

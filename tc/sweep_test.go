@@ -248,7 +248,7 @@ func TestTheSweepFollowsTablesThatWereReplaced(t *testing.T) {
 	if swept := x.sweep(); swept.Flows != (TableFill{1, 128}) {
 		t.Errorf("after a resize: %+v", swept)
 	}
-	if formers, err := x.dir.Formers("flows", 2); err != nil || len(formers) != 0 {
+	if formers, err := x.dir.Formers("flows", 3); err != nil || len(formers) != 0 {
 		t.Errorf("former tables %q (%v) are left", formers, err)
 	}
 }

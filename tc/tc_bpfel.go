@@ -39,7 +39,9 @@ const (
 	tcMapFragments          = "fragments"
 	tcMapFreshIn            = "fresh_in"
 	tcMapFreshOut           = "fresh_out"
+	tcMapHops               = "hops"
 	tcMapInterfaces         = "interfaces"
+	tcMapInterfacesNear     = "interfaces_near"
 	tcMapLeaves             = "leaves"
 	tcMapLimitBuckets       = "limit_buckets"
 	tcMapLimitPressure      = "limit_pressure"
@@ -69,6 +71,7 @@ const (
 	tcMapViews              = "views"
 	tcMapWatchBudgets       = "watch_budgets"
 	tcMapWorkloads          = "workloads"
+	tcMapYoungTranslations  = "young_translations"
 	tcProgDownstreamEgress  = "downstream_egress"
 	tcProgDownstreamIngress = "downstream_ingress"
 	tcProgManagementEgress  = "management_egress"
@@ -81,6 +84,7 @@ const (
 	tcProgWorkloadIngress   = "workload_ingress"
 	tcVarBucketMask         = "bucket_mask"
 	tcVarExplain            = "explain"
+	tcVarHasStrict          = "has_strict"
 	tcVarMatrix             = "matrix"
 	tcVarRuleIds            = "rule_ids"
 	tcVarWatches            = "watches"
@@ -144,59 +148,62 @@ type tcProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcMapSpecs struct {
-	Announced4     *ebpf.MapSpec `ebpf:"announced4"`
-	Announced6     *ebpf.MapSpec `ebpf:"announced6"`
-	BanHits        *ebpf.MapSpec `ebpf:"ban_hits"`
-	BanState       *ebpf.MapSpec `ebpf:"ban_state"`
-	Bans           *ebpf.MapSpec `ebpf:"bans"`
-	Bans4          *ebpf.MapSpec `ebpf:"bans4"`
-	Bans6          *ebpf.MapSpec `ebpf:"bans6"`
-	Buckets        *ebpf.MapSpec `ebpf:"buckets"`
-	CaptureEvents  *ebpf.MapSpec `ebpf:"capture_events"`
-	CaptureFilter  *ebpf.MapSpec `ebpf:"capture_filter"`
-	CaptureScratch *ebpf.MapSpec `ebpf:"capture_scratch"`
-	DropEvents     *ebpf.MapSpec `ebpf:"drop_events"`
-	Dst4           *ebpf.MapSpec `ebpf:"dst4"`
-	Dst6           *ebpf.MapSpec `ebpf:"dst6"`
-	DstUp          *ebpf.MapSpec `ebpf:"dst_up"`
-	Explained      *ebpf.MapSpec `ebpf:"explained"`
-	FlowEvents     *ebpf.MapSpec `ebpf:"flow_events"`
-	FlowPressure   *ebpf.MapSpec `ebpf:"flow_pressure"`
-	FlowShares     *ebpf.MapSpec `ebpf:"flow_shares"`
-	Flows          *ebpf.MapSpec `ebpf:"flows"`
-	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
-	FreshIn        *ebpf.MapSpec `ebpf:"fresh_in"`
-	FreshOut       *ebpf.MapSpec `ebpf:"fresh_out"`
-	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
-	Leaves         *ebpf.MapSpec `ebpf:"leaves"`
-	LimitBuckets   *ebpf.MapSpec `ebpf:"limit_buckets"`
-	LimitPressure  *ebpf.MapSpec `ebpf:"limit_pressure"`
-	LimitSeed      *ebpf.MapSpec `ebpf:"limit_seed"`
-	LimitSources   *ebpf.MapSpec `ebpf:"limit_sources"`
-	Limiters       *ebpf.MapSpec `ebpf:"limiters"`
-	LogEvents      *ebpf.MapSpec `ebpf:"log_events"`
-	Pacers         *ebpf.MapSpec `ebpf:"pacers"`
-	Policies       *ebpf.MapSpec `ebpf:"policies"`
-	Rates          *ebpf.MapSpec `ebpf:"rates"`
-	Reasons        *ebpf.MapSpec `ebpf:"reasons"`
-	RuleHits       *ebpf.MapSpec `ebpf:"rule_hits"`
-	Rules          *ebpf.MapSpec `ebpf:"rules"`
-	Self           *ebpf.MapSpec `ebpf:"self"`
-	Settings       *ebpf.MapSpec `ebpf:"settings"`
-	SnatAddresses  *ebpf.MapSpec `ebpf:"snat_addresses"`
-	SnatExhausted  *ebpf.MapSpec `ebpf:"snat_exhausted"`
-	SnatFragments  *ebpf.MapSpec `ebpf:"snat_fragments"`
-	Src4           *ebpf.MapSpec `ebpf:"src4"`
-	Src6           *ebpf.MapSpec `ebpf:"src6"`
-	SrcUp          *ebpf.MapSpec `ebpf:"src_up"`
-	Strict4        *ebpf.MapSpec `ebpf:"strict4"`
-	Strict6        *ebpf.MapSpec `ebpf:"strict6"`
-	SynListeners   *ebpf.MapSpec `ebpf:"syn_listeners"`
-	Translations   *ebpf.MapSpec `ebpf:"translations"`
-	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
-	Views          *ebpf.MapSpec `ebpf:"views"`
-	WatchBudgets   *ebpf.MapSpec `ebpf:"watch_budgets"`
-	Workloads      *ebpf.MapSpec `ebpf:"workloads"`
+	Announced4        *ebpf.MapSpec `ebpf:"announced4"`
+	Announced6        *ebpf.MapSpec `ebpf:"announced6"`
+	BanHits           *ebpf.MapSpec `ebpf:"ban_hits"`
+	BanState          *ebpf.MapSpec `ebpf:"ban_state"`
+	Bans              *ebpf.MapSpec `ebpf:"bans"`
+	Bans4             *ebpf.MapSpec `ebpf:"bans4"`
+	Bans6             *ebpf.MapSpec `ebpf:"bans6"`
+	Buckets           *ebpf.MapSpec `ebpf:"buckets"`
+	CaptureEvents     *ebpf.MapSpec `ebpf:"capture_events"`
+	CaptureFilter     *ebpf.MapSpec `ebpf:"capture_filter"`
+	CaptureScratch    *ebpf.MapSpec `ebpf:"capture_scratch"`
+	DropEvents        *ebpf.MapSpec `ebpf:"drop_events"`
+	Dst4              *ebpf.MapSpec `ebpf:"dst4"`
+	Dst6              *ebpf.MapSpec `ebpf:"dst6"`
+	DstUp             *ebpf.MapSpec `ebpf:"dst_up"`
+	Explained         *ebpf.MapSpec `ebpf:"explained"`
+	FlowEvents        *ebpf.MapSpec `ebpf:"flow_events"`
+	FlowPressure      *ebpf.MapSpec `ebpf:"flow_pressure"`
+	FlowShares        *ebpf.MapSpec `ebpf:"flow_shares"`
+	Flows             *ebpf.MapSpec `ebpf:"flows"`
+	Fragments         *ebpf.MapSpec `ebpf:"fragments"`
+	FreshIn           *ebpf.MapSpec `ebpf:"fresh_in"`
+	FreshOut          *ebpf.MapSpec `ebpf:"fresh_out"`
+	Hops              *ebpf.MapSpec `ebpf:"hops"`
+	Interfaces        *ebpf.MapSpec `ebpf:"interfaces"`
+	InterfacesNear    *ebpf.MapSpec `ebpf:"interfaces_near"`
+	Leaves            *ebpf.MapSpec `ebpf:"leaves"`
+	LimitBuckets      *ebpf.MapSpec `ebpf:"limit_buckets"`
+	LimitPressure     *ebpf.MapSpec `ebpf:"limit_pressure"`
+	LimitSeed         *ebpf.MapSpec `ebpf:"limit_seed"`
+	LimitSources      *ebpf.MapSpec `ebpf:"limit_sources"`
+	Limiters          *ebpf.MapSpec `ebpf:"limiters"`
+	LogEvents         *ebpf.MapSpec `ebpf:"log_events"`
+	Pacers            *ebpf.MapSpec `ebpf:"pacers"`
+	Policies          *ebpf.MapSpec `ebpf:"policies"`
+	Rates             *ebpf.MapSpec `ebpf:"rates"`
+	Reasons           *ebpf.MapSpec `ebpf:"reasons"`
+	RuleHits          *ebpf.MapSpec `ebpf:"rule_hits"`
+	Rules             *ebpf.MapSpec `ebpf:"rules"`
+	Self              *ebpf.MapSpec `ebpf:"self"`
+	Settings          *ebpf.MapSpec `ebpf:"settings"`
+	SnatAddresses     *ebpf.MapSpec `ebpf:"snat_addresses"`
+	SnatExhausted     *ebpf.MapSpec `ebpf:"snat_exhausted"`
+	SnatFragments     *ebpf.MapSpec `ebpf:"snat_fragments"`
+	Src4              *ebpf.MapSpec `ebpf:"src4"`
+	Src6              *ebpf.MapSpec `ebpf:"src6"`
+	SrcUp             *ebpf.MapSpec `ebpf:"src_up"`
+	Strict4           *ebpf.MapSpec `ebpf:"strict4"`
+	Strict6           *ebpf.MapSpec `ebpf:"strict6"`
+	SynListeners      *ebpf.MapSpec `ebpf:"syn_listeners"`
+	Translations      *ebpf.MapSpec `ebpf:"translations"`
+	Verdicts          *ebpf.MapSpec `ebpf:"verdicts"`
+	Views             *ebpf.MapSpec `ebpf:"views"`
+	WatchBudgets      *ebpf.MapSpec `ebpf:"watch_budgets"`
+	Workloads         *ebpf.MapSpec `ebpf:"workloads"`
+	YoungTranslations *ebpf.MapSpec `ebpf:"young_translations"`
 }
 
 // tcVariableSpecs contains global variables before they are loaded into the kernel.
@@ -205,6 +212,7 @@ type tcMapSpecs struct {
 type tcVariableSpecs struct {
 	BucketMask *ebpf.VariableSpec `ebpf:"bucket_mask"`
 	Explain    *ebpf.VariableSpec `ebpf:"explain"`
+	HasStrict  *ebpf.VariableSpec `ebpf:"has_strict"`
 	Matrix     *ebpf.VariableSpec `ebpf:"matrix"`
 	RuleIds    *ebpf.VariableSpec `ebpf:"rule_ids"`
 	Watches    *ebpf.VariableSpec `ebpf:"watches"`
@@ -230,59 +238,62 @@ func (o *tcObjects) Close() error {
 //
 // It can be passed to loadTcObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcMaps struct {
-	Announced4     *ebpf.Map `ebpf:"announced4"`
-	Announced6     *ebpf.Map `ebpf:"announced6"`
-	BanHits        *ebpf.Map `ebpf:"ban_hits"`
-	BanState       *ebpf.Map `ebpf:"ban_state"`
-	Bans           *ebpf.Map `ebpf:"bans"`
-	Bans4          *ebpf.Map `ebpf:"bans4"`
-	Bans6          *ebpf.Map `ebpf:"bans6"`
-	Buckets        *ebpf.Map `ebpf:"buckets"`
-	CaptureEvents  *ebpf.Map `ebpf:"capture_events"`
-	CaptureFilter  *ebpf.Map `ebpf:"capture_filter"`
-	CaptureScratch *ebpf.Map `ebpf:"capture_scratch"`
-	DropEvents     *ebpf.Map `ebpf:"drop_events"`
-	Dst4           *ebpf.Map `ebpf:"dst4"`
-	Dst6           *ebpf.Map `ebpf:"dst6"`
-	DstUp          *ebpf.Map `ebpf:"dst_up"`
-	Explained      *ebpf.Map `ebpf:"explained"`
-	FlowEvents     *ebpf.Map `ebpf:"flow_events"`
-	FlowPressure   *ebpf.Map `ebpf:"flow_pressure"`
-	FlowShares     *ebpf.Map `ebpf:"flow_shares"`
-	Flows          *ebpf.Map `ebpf:"flows"`
-	Fragments      *ebpf.Map `ebpf:"fragments"`
-	FreshIn        *ebpf.Map `ebpf:"fresh_in"`
-	FreshOut       *ebpf.Map `ebpf:"fresh_out"`
-	Interfaces     *ebpf.Map `ebpf:"interfaces"`
-	Leaves         *ebpf.Map `ebpf:"leaves"`
-	LimitBuckets   *ebpf.Map `ebpf:"limit_buckets"`
-	LimitPressure  *ebpf.Map `ebpf:"limit_pressure"`
-	LimitSeed      *ebpf.Map `ebpf:"limit_seed"`
-	LimitSources   *ebpf.Map `ebpf:"limit_sources"`
-	Limiters       *ebpf.Map `ebpf:"limiters"`
-	LogEvents      *ebpf.Map `ebpf:"log_events"`
-	Pacers         *ebpf.Map `ebpf:"pacers"`
-	Policies       *ebpf.Map `ebpf:"policies"`
-	Rates          *ebpf.Map `ebpf:"rates"`
-	Reasons        *ebpf.Map `ebpf:"reasons"`
-	RuleHits       *ebpf.Map `ebpf:"rule_hits"`
-	Rules          *ebpf.Map `ebpf:"rules"`
-	Self           *ebpf.Map `ebpf:"self"`
-	Settings       *ebpf.Map `ebpf:"settings"`
-	SnatAddresses  *ebpf.Map `ebpf:"snat_addresses"`
-	SnatExhausted  *ebpf.Map `ebpf:"snat_exhausted"`
-	SnatFragments  *ebpf.Map `ebpf:"snat_fragments"`
-	Src4           *ebpf.Map `ebpf:"src4"`
-	Src6           *ebpf.Map `ebpf:"src6"`
-	SrcUp          *ebpf.Map `ebpf:"src_up"`
-	Strict4        *ebpf.Map `ebpf:"strict4"`
-	Strict6        *ebpf.Map `ebpf:"strict6"`
-	SynListeners   *ebpf.Map `ebpf:"syn_listeners"`
-	Translations   *ebpf.Map `ebpf:"translations"`
-	Verdicts       *ebpf.Map `ebpf:"verdicts"`
-	Views          *ebpf.Map `ebpf:"views"`
-	WatchBudgets   *ebpf.Map `ebpf:"watch_budgets"`
-	Workloads      *ebpf.Map `ebpf:"workloads"`
+	Announced4        *ebpf.Map `ebpf:"announced4"`
+	Announced6        *ebpf.Map `ebpf:"announced6"`
+	BanHits           *ebpf.Map `ebpf:"ban_hits"`
+	BanState          *ebpf.Map `ebpf:"ban_state"`
+	Bans              *ebpf.Map `ebpf:"bans"`
+	Bans4             *ebpf.Map `ebpf:"bans4"`
+	Bans6             *ebpf.Map `ebpf:"bans6"`
+	Buckets           *ebpf.Map `ebpf:"buckets"`
+	CaptureEvents     *ebpf.Map `ebpf:"capture_events"`
+	CaptureFilter     *ebpf.Map `ebpf:"capture_filter"`
+	CaptureScratch    *ebpf.Map `ebpf:"capture_scratch"`
+	DropEvents        *ebpf.Map `ebpf:"drop_events"`
+	Dst4              *ebpf.Map `ebpf:"dst4"`
+	Dst6              *ebpf.Map `ebpf:"dst6"`
+	DstUp             *ebpf.Map `ebpf:"dst_up"`
+	Explained         *ebpf.Map `ebpf:"explained"`
+	FlowEvents        *ebpf.Map `ebpf:"flow_events"`
+	FlowPressure      *ebpf.Map `ebpf:"flow_pressure"`
+	FlowShares        *ebpf.Map `ebpf:"flow_shares"`
+	Flows             *ebpf.Map `ebpf:"flows"`
+	Fragments         *ebpf.Map `ebpf:"fragments"`
+	FreshIn           *ebpf.Map `ebpf:"fresh_in"`
+	FreshOut          *ebpf.Map `ebpf:"fresh_out"`
+	Hops              *ebpf.Map `ebpf:"hops"`
+	Interfaces        *ebpf.Map `ebpf:"interfaces"`
+	InterfacesNear    *ebpf.Map `ebpf:"interfaces_near"`
+	Leaves            *ebpf.Map `ebpf:"leaves"`
+	LimitBuckets      *ebpf.Map `ebpf:"limit_buckets"`
+	LimitPressure     *ebpf.Map `ebpf:"limit_pressure"`
+	LimitSeed         *ebpf.Map `ebpf:"limit_seed"`
+	LimitSources      *ebpf.Map `ebpf:"limit_sources"`
+	Limiters          *ebpf.Map `ebpf:"limiters"`
+	LogEvents         *ebpf.Map `ebpf:"log_events"`
+	Pacers            *ebpf.Map `ebpf:"pacers"`
+	Policies          *ebpf.Map `ebpf:"policies"`
+	Rates             *ebpf.Map `ebpf:"rates"`
+	Reasons           *ebpf.Map `ebpf:"reasons"`
+	RuleHits          *ebpf.Map `ebpf:"rule_hits"`
+	Rules             *ebpf.Map `ebpf:"rules"`
+	Self              *ebpf.Map `ebpf:"self"`
+	Settings          *ebpf.Map `ebpf:"settings"`
+	SnatAddresses     *ebpf.Map `ebpf:"snat_addresses"`
+	SnatExhausted     *ebpf.Map `ebpf:"snat_exhausted"`
+	SnatFragments     *ebpf.Map `ebpf:"snat_fragments"`
+	Src4              *ebpf.Map `ebpf:"src4"`
+	Src6              *ebpf.Map `ebpf:"src6"`
+	SrcUp             *ebpf.Map `ebpf:"src_up"`
+	Strict4           *ebpf.Map `ebpf:"strict4"`
+	Strict6           *ebpf.Map `ebpf:"strict6"`
+	SynListeners      *ebpf.Map `ebpf:"syn_listeners"`
+	Translations      *ebpf.Map `ebpf:"translations"`
+	Verdicts          *ebpf.Map `ebpf:"verdicts"`
+	Views             *ebpf.Map `ebpf:"views"`
+	WatchBudgets      *ebpf.Map `ebpf:"watch_budgets"`
+	Workloads         *ebpf.Map `ebpf:"workloads"`
+	YoungTranslations *ebpf.Map `ebpf:"young_translations"`
 }
 
 func (m *tcMaps) Close() error {
@@ -310,7 +321,9 @@ func (m *tcMaps) Close() error {
 		m.Fragments,
 		m.FreshIn,
 		m.FreshOut,
+		m.Hops,
 		m.Interfaces,
+		m.InterfacesNear,
 		m.Leaves,
 		m.LimitBuckets,
 		m.LimitPressure,
@@ -340,6 +353,7 @@ func (m *tcMaps) Close() error {
 		m.Views,
 		m.WatchBudgets,
 		m.Workloads,
+		m.YoungTranslations,
 	)
 }
 
@@ -349,6 +363,7 @@ func (m *tcMaps) Close() error {
 type tcVariables struct {
 	BucketMask *ebpf.Variable `ebpf:"bucket_mask"`
 	Explain    *ebpf.Variable `ebpf:"explain"`
+	HasStrict  *ebpf.Variable `ebpf:"has_strict"`
 	Matrix     *ebpf.Variable `ebpf:"matrix"`
 	RuleIds    *ebpf.Variable `ebpf:"rule_ids"`
 	Watches    *ebpf.Variable `ebpf:"watches"`

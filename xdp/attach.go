@@ -1,8 +1,6 @@
 package xdp
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -51,7 +49,7 @@ func (s *Subsystem) attach(dir *pin.Dir, want Interface) error {
 	}
 	defer root.Close()
 	if stays {
-		return updateLink(dir, hook, root)
+		return dir.ExchangeRoot(hook, root)
 	}
 	if err := removeLinks(dir, hook, device.Index); err != nil {
 		return err
@@ -66,37 +64,8 @@ func (s *Subsystem) attach(dir *pin.Dir, want Interface) error {
 	return nil
 }
 
-// updateLink exchanges the root of another version for this one's, between two packets.
-func updateLink(dir *pin.Dir, hook pin.Hook, root *ebpf.Program) error {
-	l, err := dir.Link(hook)
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	if err := l.Update(root); err != nil {
-		return fmt.Errorf("exchange the root of %s: %w", hook, err)
-	}
-	return nil
-}
-
-// rootName tells versions of the root apart once they are in the kernel, which keeps 15 bytes of a program's name.
-func rootName() string {
-	sum := sha256.Sum256(_RootBytes)
-	return "root_" + hex.EncodeToString(sum[:4])
-}
-
-func isCurrentRoot(id ebpf.ProgramID) (bool, error) {
-	p, err := ebpf.NewProgramFromID(id)
-	if err != nil {
-		return false, fmt.Errorf("XDP root, program %d: %w", id, err)
-	}
-	defer p.Close()
-	info, err := p.Info()
-	if err != nil {
-		return false, fmt.Errorf("XDP root, program %d: %w", id, err)
-	}
-	return info.Name == rootName(), nil
-}
+// rootName is that of this version's root.
+func rootName() string { return pin.NameOf("root", _RootBytes) }
 
 // removeLinks takes off the hook's own link, and that of a former name of the same interface, which would keep it busy.
 func removeLinks(dir *pin.Dir, hook pin.Hook, ifindex int) error {
@@ -135,7 +104,7 @@ func loadRootProgram(dir *pin.Dir, maps *stateMaps, hook pin.Hook) (*ebpf.Progra
 		rootMapFailsafe: maps.failsafe, rootMapSelfRoot: maps.self,
 	}})
 	if err != nil {
-		return nil, fmt.Errorf("XDP root: %w", table.LoadError(err))
+		return nil, pin.RootError(hook, table.LoadError(err))
 	}
 	defer root.Close()
 	return root.DetachProgram(rootProgRoot), nil

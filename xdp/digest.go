@@ -23,7 +23,7 @@ func (g Generation) DigestBy(sums *classify.Sums) string {
 	sums.Digest(h, g.Policies())
 	g.Failsafe, g.System, g.Ingress = classify.Policy{}, classify.Policy{}, classify.Policy{}
 	_ = json.NewEncoder(h).Encode(g) // plain values, so it cannot fail
-	_, _ = h.Write(_IngressBytes)
+	sums.Object(h, _IngressBytes)
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 

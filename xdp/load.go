@@ -31,7 +31,7 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 		return err
 	}
 	defer maps.Close()
-	spec, err := s.spec()
+	spec, err := s.object.Spec()
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,8 @@ func (s *Subsystem) build(dir *pin.Dir, spec *ebpf.CollectionSpec, state *stateM
 	if err := table.ResizeLimiters(spec, g.Limiters); err != nil {
 		return nil, err
 	}
-	shared, err := table.OpenShared(dir, spec, table.Sizes{Flows: g.FlowSlots, Rules: max(g.RuleSlots, classify.IDs(g.Policies(), g.Limiters...))})
+	shared, err := table.OpenShared(dir, spec, table.Sizes{Flows: g.FlowSlots, Rules: max(g.RuleSlots, classify.IDs(g.Policies(), g.Limiters...)),
+		Limited: max(g.LimitSlots, classify.Limited(g.Limiters))})
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +143,7 @@ func (s *Subsystem) newLoader(spec *ebpf.CollectionSpec, shared map[string]*ebpf
 	maps.Copy(all, map[string]*ebpf.Map{ingressMapReasons: state.reasons, ingressMapInterfaces: state.interfaces,
 		ingressMapInterfaceSlots: state.slots,
 		ingressMapSockets:        own.sockets, ingressMapUplinkMacs: own.macs})
-	return table.Loader{Spec: spec, State: all, Object: _IngressBytes, Log: s.log}
+	return table.Loader{Spec: spec, State: all, Object: s.object, Log: s.log}
 }
 
 // fill writes the tables of a generation that no packet has seen yet, or that none is in any more.
@@ -176,7 +177,7 @@ func (s *Subsystem) beside(dir *pin.Dir) (loader table.Loader, done func() error
 	if err != nil {
 		return loader, nil, err
 	}
-	spec, err := s.spec()
+	spec, err := s.object.Spec()
 	if err != nil {
 		state.Close()
 		return loader, nil, err

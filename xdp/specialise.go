@@ -1,15 +1,14 @@
 package xdp
 
 import (
-	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
 
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
+	"sluice/xdp/table"
 )
 
 // specialise tells the program what it need not look up. The verifier takes out what cannot run then.
@@ -18,7 +17,7 @@ func specialise(spec *ebpf.CollectionSpec, g Generation) error {
 	if err := spec.Variables[ingressVarAsk].Set(ask); err != nil {
 		return fmt.Errorf("policies to ask: %w", err)
 	}
-	if err := spec.Variables[ingressVarSelfBits].Set(selfBits(g.Self)); err != nil {
+	if err := spec.Variables[ingressVarSelfBits].Set(table.SelfBits(g.Self)); err != nil {
 		return fmt.Errorf("bits of the own addresses: %w", err)
 	}
 	var children uint8
@@ -76,15 +75,4 @@ func askOf(p classify.Policy) uint8 {
 		return uint8(abi.AskByKeys)
 	}
 	return uint8(abi.AskNever)
-}
-
-// selfBits has SELF_BIT of each address set.
-func selfBits(own []netip.Addr) (bits [abi.SelfBits / 64]uint64) {
-	for _, a := range own {
-		raw := a.As16()
-		tail := binary.NativeEndian.Uint32(raw[8:]) ^ binary.NativeEndian.Uint32(raw[12:])
-		bit := tail * 0x9e3779b1 >> 24
-		bits[bit/64] |= 1 << (bit % 64)
-	}
-	return bits
 }

@@ -45,7 +45,9 @@ type Generation struct {
 	Limiters  []classify.Limiter // rules with Limit name theirs by index
 	FlowSlots uint32             // entries of each flow table, shared with tc
 	RuleSlots uint32             // counters of rules, shared by both subsystems: at least those of the policies
-	Sockets   []xsk.Socket       // that rules with bypass hand packets to
+	// LimitSlots are buckets of rules with limits, shared in the same way, by rule id; 0: none of either has a limit.
+	LimitSlots uint32
+	Sockets    []xsk.Socket // that rules with bypass hand packets to
 	// SYNListeners are those whose SYNs rules with syn_cookie have answered: sorted, at most abi.MaxSYNListeners. A SYN to
 	// another address or port that such a rule matches passes.
 	SYNListeners []netip.AddrPort

@@ -35,14 +35,14 @@ type Subsystem struct {
 	mu     sync.Mutex // one operation at a time: explain and apply share pins
 	reason map[string]string
 	spares *table.Spares
-	spec   func() (*ebpf.CollectionSpec, error)
+	object table.Object
 	// written spares comparing; without it, after a restart, the next change takes longer.
 	written table.Written
 }
 
 // New touches nothing. The directory of pins is made by the first operation that needs it.
 func New(log *slog.Logger, opts Options) *Subsystem {
-	return &Subsystem{log: log, dir: opts.BPFDir, reason: map[string]string{}, spares: table.NewSpares(), spec: table.ParseOnce(loadIngress)}
+	return &Subsystem{log: log, dir: opts.BPFDir, reason: map[string]string{}, spares: table.NewSpares(), object: table.ParseOnce(_IngressBytes, loadIngress)}
 }
 
 // hookState is what the kernel tells about one hook of ours.
@@ -174,7 +174,7 @@ func linkOf(dir *pin.Dir, hook pin.Hook) (ifindex int, root ebpf.ProgramID, err 
 type attachment struct {
 	ifindex int
 	mode    Mode
-	current bool // the root is of this version's object
+	current bool // the root is of this version's object, and jumps into the slot that is pinned
 }
 
 func attachedTo(dir *pin.Dir, hook pin.Hook) (attachment, error) {
@@ -198,7 +198,7 @@ func attachedTo(dir *pin.Dir, hook pin.Hook) (attachment, error) {
 	if attrs.Xdp.AttachMode == xdpAttachedSKB {
 		a.mode = Generic
 	}
-	a.current, err = isCurrentRoot(root)
+	a.current, err = dir.IsRoot(hook, root, rootName())
 	return a, err
 }
 

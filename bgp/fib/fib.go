@@ -28,10 +28,10 @@ const retryAfter = 3 * time.Second
 
 // Policy says which learned prefixes are installed and how. The zero Policy installs nothing.
 type Policy struct {
-	ECMP   int // next hops per prefix; below 1 counts as 1
-	Metric int // 0 counts as DefaultMetric: the kernel has a different default for each family
-	Accept []Match
-	Deny   []netip.Prefix // nothing at or inside these is installed
+	ECMP    int // next hops per prefix; below 1 counts as 1
+	Metric  int // 0 counts as DefaultMetric: the kernel has a different default for each family
+	Accept  []Match
+	Tunnels []Tunnel
 }
 
 // Match matches prefixes inside Prefix whose length is between GE and LE, both inclusive.
@@ -40,16 +40,10 @@ type Match struct {
 	GE, LE int
 }
 
-// Allows reports whether p may be installed. Address families never match each other.
+// Allows reports whether p may be installed, as far as Accept says. Address families never match each other.
 func (p Policy) Allows(prefix netip.Prefix) bool {
-	inside := func(outer netip.Prefix) bool {
-		return outer.Bits() <= prefix.Bits() && outer.Contains(prefix.Addr())
-	}
-	if slices.ContainsFunc(p.Deny, inside) {
-		return false
-	}
 	return slices.ContainsFunc(p.Accept, func(m Match) bool {
-		return inside(m.Prefix) && m.GE <= prefix.Bits() && prefix.Bits() <= m.LE
+		return inside(m.Prefix, prefix) && m.GE <= prefix.Bits() && prefix.Bits() <= m.LE
 	})
 }
 
@@ -71,6 +65,7 @@ type Route struct {
 type Counters struct {
 	Unresolved uint64 // next hops left out because they are on no link
 	Conflicts  uint64 // routes of another protocol in the way
+	Circular   uint64 // next hops left out because a tunnel's own packets would take the way into one
 	Failures   uint64 // other refusals of the kernel
 	Waiting    int    // prefixes that will be tried again
 }
@@ -85,6 +80,7 @@ type Table struct {
 
 	mu        sync.Mutex
 	policy    Policy
+	tunnels   tunnels // of the policy
 	learned   map[netip.Prefix]map[Source]netip.Addr
 	dirty     map[netip.Prefix]struct{}
 	waiting   map[netip.Prefix]struct{}
@@ -99,6 +95,7 @@ func (t *Table) SetPolicy(p Policy) {
 		if t.policy = p; p.Metric == 0 {
 			t.policy.Metric = DefaultMetric
 		}
+		t.tunnels = newTunnels(p.Tunnels)
 		for prefix := range t.learned {
 			t.dirty[prefix] = struct{}{}
 		}

@@ -83,12 +83,11 @@ func expect(t *testing.T, ns *nstest.NS, want string) {
 func TestPolicyAllows(t *testing.T) {
 	p := fib.Policy{
 		Accept: []fib.Match{{Prefix: pfx("0.0.0.0/0"), GE: 0, LE: 24}, {Prefix: pfx("2001:db8::/32"), GE: 32, LE: 32}},
-		Deny:   []netip.Prefix{pfx("10.20.0.0/16")},
 	}
 	for prefix, want := range map[string]bool{
 		"0.0.0.0/0": true, "192.0.2.0/24": true, "192.0.2.0/25": false,
 		"2001:db8::/32": true, "2001:db8::/33": false, "::/0": false,
-		"10.20.0.0/16": false, "10.20.3.0/24": false, "10.0.0.0/8": true,
+		"10.0.0.0/8": true,
 	} {
 		if got := p.Allows(pfx(prefix)); got != want {
 			t.Errorf("Allows(%s) = %t, want %t", prefix, got, want)
@@ -128,7 +127,7 @@ func TestAPolicyChangeMovesWhatIsInstalled(t *testing.T) {
 	table.Update(pfx("192.0.2.0/24"), torB, hopB)
 	table.Update(pfx("10.20.1.0/24"), torA, hopA)
 	expect(t, ns, "10.20.1.0/24 metric 20 via 198.18.0.1\n192.0.2.0/24 metric 20 via 198.18.0.1 198.18.0.5\n")
-	table.SetPolicy(fib.Policy{ECMP: 1, Metric: 30, Accept: all, Deny: []netip.Prefix{pfx("10.20.0.0/16")}})
+	table.SetPolicy(fib.Policy{ECMP: 1, Metric: 30, Accept: all, Tunnels: []fib.Tunnel{{Device: "fra1", Strict: []netip.Prefix{pfx("10.20.0.0/16")}}}})
 	expect(t, ns, "192.0.2.0/24 metric 30 via 198.18.0.1\n")
 	table.SetPolicy(fib.Policy{})
 	expect(t, ns, "")
@@ -147,7 +146,7 @@ func TestKeptRoutesStayUntilTheSweep(t *testing.T) {
 	before.Close()
 	expect(t, ns, three)
 
-	after := open(t, ns, fib.Policy{ECMP: 2, Metric: 20, Accept: all, Deny: []netip.Prefix{pfx("203.0.113.0/24")}})
+	after := open(t, ns, fib.Policy{ECMP: 2, Metric: 20, Accept: all, Tunnels: []fib.Tunnel{{Device: "fra1", Strict: []netip.Prefix{pfx("203.0.113.0/24")}}}})
 	expect(t, ns, "192.0.2.0/24 metric 20 via 198.18.0.1\n198.51.100.0/24 metric 20 via 198.18.0.1\n")
 	after.Update(pfx("192.0.2.0/24"), torA, hopA)
 	nstest.Eventually(t, 10*time.Second, func() string {
@@ -209,4 +208,31 @@ func TestAnUnresolvableNextHopIsLeftOutAndTriedAgain(t *testing.T) {
 	})
 	ns.Address(t, "up0", "198.18.9.2/24")
 	expect(t, ns, "192.0.2.0/24 metric 20 via 198.18.9.1\n198.51.100.0/24 metric 20 via 198.18.0.5 198.18.9.1\n")
+}
+
+// up1 is a tunnel's device here: encrypted packets go to 203.0.113.9.
+func TestWhatIsLearnedOverATunnelGoesThroughItAndNeverCatchesItsOwnPackets(t *testing.T) {
+	ns := box(t)
+	policy := plain
+	policy.ECMP = 1
+	policy.Tunnels = []fib.Tunnel{
+		{Device: "fra0", Strict: []netip.Prefix{pfx("10.20.0.0/16"), pfx("10.30.0.0/16")}},
+		{Device: "up1", Strict: []netip.Prefix{pfx("10.20.0.0/16")}, Endpoints: []netip.Addr{netip.MustParseAddr("203.0.113.9")}},
+	}
+	table := open(t, ns, policy)
+	for _, p := range []string{"10.20.1.0/24", "10.30.1.0/24", "203.0.113.0/24", "0.0.0.0/0", "192.0.2.0/24"} {
+		table.Update(pfx(p), torB, hopB)
+	}
+	table.Update(pfx("10.20.2.0/24"), torA, hopA)   // past the tunnel
+	table.Update(pfx("203.0.113.0/25"), torA, hopA) // where the endpoint is
+	inside := "10.20.1.0/24 metric 20 via 198.18.0.5\n192.0.2.0/24 metric 20 via 198.18.0.5\n"
+	expect(t, ns, "0.0.0.0/0 metric 20 via 198.18.0.5\n"+inside+"203.0.113.0/25 metric 20 via 198.18.0.1\n203.0.113.0/24 metric 20 via 198.18.0.5\n")
+	table.Withdraw(pfx("203.0.113.0/25"), torA)
+	expect(t, ns, inside)
+	if c := table.Counters(); c.Circular == 0 || c.Waiting != 2 {
+		t.Errorf("counters %+v", c)
+	}
+	table.SetPolicy(plain)
+	expect(t, ns, "0.0.0.0/0 metric 20 via 198.18.0.5\n10.20.1.0/24 metric 20 via 198.18.0.5\n10.20.2.0/24 metric 20 via 198.18.0.1\n"+
+		"10.30.1.0/24 metric 20 via 198.18.0.5\n192.0.2.0/24 metric 20 via 198.18.0.5\n203.0.113.0/24 metric 20 via 198.18.0.5\n")
 }

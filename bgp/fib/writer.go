@@ -62,6 +62,12 @@ func (t *Table) run(ctx context.Context) {
 			for prefix := range t.waiting {
 				t.dirty[prefix] = struct{}{}
 			}
+			// What leads an endpoint past a tunnel's device may be anybody's route, and go.
+			for prefix := range t.tunnels.around {
+				if t.installed[prefix] != nil {
+					t.dirty[prefix] = struct{}{}
+				}
+			}
 			t.mu.Unlock()
 		}
 		t.write(ctx)
@@ -105,7 +111,7 @@ func (t *Table) sync(prefix netip.Prefix) error {
 	if allowed {
 		want.NextHops = nextHops(t.learned[prefix])
 	}
-	ecmp, known := max(t.policy.ECMP, 1), len(want.NextHops) > 0
+	ecmp, known, tunnels := max(t.policy.ECMP, 1), len(want.NextHops) > 0, t.tunnels
 	var have []Route
 	for _, r := range t.installed[prefix] {
 		have = append(have, r)
@@ -115,7 +121,10 @@ func (t *Table) sync(prefix netip.Prefix) error {
 	var hops []hop
 	var failed error
 	for _, addr := range want.NextHops {
-		h, err := t.kernel.resolve(addr)
+		h, err := t.usable(tunnels, prefix, addr)
+		if errors.Is(err, errStrict) {
+			continue // for as long as the policy says so
+		}
 		if err != nil {
 			failed = t.refused(prefix, err)
 			continue
@@ -132,11 +141,28 @@ func (t *Table) sync(prefix netip.Prefix) error {
 	}
 	for _, r := range have {
 		// What is stale waits for the sweep, unless it is no longer allowed or has just been learned at our metric.
-		if keep := len(hops) > 0 && r.Metric == want.Metric; !keep && (!r.Stale || !allowed || known) {
+		if keep := len(hops) > 0 && r.Metric == want.Metric; !keep && (!r.Stale || !allowed || known || t.astray(tunnels, r)) {
 			t.drop(r)
 		}
 	}
 	return failed
+}
+
+// usable is a next hop on its link, if the prefix may go there.
+func (t *Table) usable(guard tunnels, prefix netip.Prefix, addr netip.Addr) (hop, error) {
+	h, err := t.kernel.resolve(addr)
+	if err == nil {
+		err = guard.judge(t.kernel, prefix, h)
+	}
+	return h, err
+}
+
+// astray says whether a route that is there leads where its prefix may not go.
+func (t *Table) astray(guard tunnels, r Route) bool {
+	return slices.ContainsFunc(r.NextHops, func(addr netip.Addr) bool {
+		_, err := t.usable(guard, r.Prefix, addr)
+		return errors.Is(err, errStrict) || errors.Is(err, errEndpoint)
+	})
 }
 
 // install writes the route unless the kernel has it. Only a route known as ours is replaced.
@@ -187,6 +213,8 @@ func (t *Table) refused(prefix netip.Prefix, err error) error {
 		t.counters.Unresolved++
 	case errors.Is(err, errConflict):
 		t.counters.Conflicts++
+	case errors.Is(err, errEndpoint):
+		t.counters.Circular++
 	default:
 		t.counters.Failures++
 	}

@@ -26,8 +26,25 @@ type Seen struct {
 	Frames  int
 	Tunnel  int   // UDP datagrams to or from the tunnel's port
 	Markers []int // frames that held the marker, by marker
-	Missed  int   // frames that the kernel had no room for: then nothing is proved
+	Marked  []Marked
+	Missed  int // frames that the kernel had no room for: then nothing is proved
 }
+
+// Marked is the beginning of a frame that held a marker; of the first few of a capture.
+type Marked struct {
+	At    time.Time
+	Frame []byte
+}
+
+func (m Marked) String() string {
+	return fmt.Sprintf("%s %x", m.At.UTC().Format("15:04:05.000"), m.Frame)
+}
+
+// markedFrames of markedBytes are kept.
+const (
+	markedFrames = 8
+	markedBytes  = 54 // Ethernet, IPv6
+)
 
 // captureBuffer is the kernel's queue for the capture, in bytes; captureWait is how often a silent link is left to see
 // whether the capture is to stop.
@@ -107,6 +124,9 @@ func (c *Capture) look(frame []byte) {
 	for i, m := range c.markers {
 		if bytes.Contains(frame, m) {
 			c.seen.Markers[i]++
+			if len(c.seen.Marked) < markedFrames {
+				c.seen.Marked = append(c.seen.Marked, Marked{time.Now(), bytes.Clone(frame[:min(len(frame), markedBytes)])})
+			}
 		}
 	}
 }

@@ -59,6 +59,9 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, site.Close()) }()
+	if err := sweep(site.options.Dir); err != nil {
+		site.log.Warn("what a killed lab left could not be removed: try `sluice lab down`", "error", err)
+	}
 	fmt.Fprintf(out, "lab %s: %d network namespaces, built in %s\n\n", site.ID, len(site.Namespaces()), round(time.Since(r.start)))
 
 	d := &demo{Site: site, report: r, gateway: site.Gateway.API()}

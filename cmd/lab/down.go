@@ -63,3 +63,24 @@ func down(id, dir string) (string, error) {
 	}
 	return fmt.Sprintf("lab %s is gone", id), nil
 }
+
+// sweep removes the labs below dir whose owner died before it could. Those that were left up stay, and so do those without a
+// record: they may be on their way up.
+func sweep(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		var r record
+		err := readJSON(filepath.Join(dir, e.Name(), recordFile), &r)
+		if err == nil && r.Owner != nil && !r.Owner.alive() {
+			_, err = down(e.Name(), dir)
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

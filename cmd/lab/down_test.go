@@ -96,6 +96,30 @@ func TestDownLeavesALabAloneWhoseOwnerLives(t *testing.T) {
 	}
 }
 
+func TestARunSweepsWhatKilledOnesLeftAndNothingElse(t *testing.T) {
+	owner, err := self()
+	must(t, err)
+	dir := t.TempDir()
+	dead, process := deadLab(t, dir, record{Owner: &identity{PID: os.Getpid(), Started: 1}})
+	working, _ := deadLab(t, dir, record{Owner: &owner})
+	up, _ := deadLab(t, dir, record{})
+	begun, _ := deadLab(t, dir, record{})
+	must(t, os.Remove(filepath.Join(dir, begun, recordFile)))
+	must(t, sweep(dir))
+	if l := left(dead, dir); l != "" {
+		t.Errorf("left: %s", l)
+	}
+	if err := process.Wait(); err == nil {
+		t.Error("the process of a lab that is gone lived on")
+	}
+	for what, id := range map[string]string{"whose owner works": working, "that was left up": up, "that has just begun": begun} {
+		if l := left(id, dir); strings.Count(l, id) != 3 {
+			t.Errorf("of the lab %s there is only %q", what, l)
+		}
+	}
+	must(t, sweep(dir)) // of nothing
+}
+
 func TestDownKillsNobodyWhoHasAPidThatWasFreed(t *testing.T) {
 	dir := t.TempDir()
 	id, process := deadLab(t, dir, record{})

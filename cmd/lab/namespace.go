@@ -13,6 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"sluice/netdump"
 )
 
 // namespaceDir is where `ip netns` keeps names of namespaces, as bind mounts.
@@ -155,8 +157,32 @@ func (n *Namespace) close() error {
 	return n.fd.Close()
 }
 
+// endTunnels deletes the namespace's TUNs, whose processes, which outlive their daemons, end with them.
+func endTunnels(name string) error {
+	ns, err := netns.GetFromName(name)
+	if err != nil {
+		return nil // its maker died between making the file and mounting
+	}
+	defer ns.Close()
+	nl, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil // the same: what is mounted is no namespace
+	}
+	defer nl.Close()
+	links, err := netdump.List(nl.LinkList)
+	for _, l := range links {
+		if l.Type() == "tuntap" {
+			err = errors.Join(err, nl.LinkDel(l))
+		}
+	}
+	return err
+}
+
 // removeNamespace takes the name away, and with it the namespace once no process is in it.
 func removeNamespace(name string) error {
+	if err := endTunnels(name); err != nil {
+		return fmt.Errorf("tunnels of namespace %s: %w", name, err)
+	}
 	path := filepath.Join(namespaceDir, name)
 	// Not a mount: its maker died between making the file and mounting.
 	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {

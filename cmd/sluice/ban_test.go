@@ -132,6 +132,8 @@ func TestMonitorPrintsALineForEachEvent(t *testing.T) {
 		{Type: api.EventSetFile, SetFile: &api.SetFile{File: "/f", Sets: []string{"feed"}, Prefixes: 7, Added: 2, Removed: 1}},
 		{Type: api.EventSetFile, SetFile: &api.SetFile{File: "/f", Sets: []string{"feed"}, Prefixes: 7, Error: "/f:3:1: bad\n/f:4:1: bad"}},
 		{Type: api.EventSetFile, SetFile: &api.SetFile{File: "/f", Sets: []string{"feed"}, Prefixes: 7}},
+		{Type: api.EventTunnel, Tunnel: &api.TunnelEvent{Kind: "down", Tunnel: "fra1", Peer: "a", Text: "peer a is down: 3 probes of 10.200.0.0 in a row were lost"}},
+		{Type: api.EventTunnel, Tunnel: &api.TunnelEvent{Kind: "charon-gone", Text: "charon does not answer at /s"}},
 		{Type: api.EventUnseen, Count: 9000},
 		{Type: api.EventUnseen, Count: 70, Text: api.UnseenFlows},
 		{Type: api.EventFlow, Flow: &api.FlowEvent{Change: "new", Flow: api.Flow{Protocol: "tcp", Source: "10.0.1.10:40000",

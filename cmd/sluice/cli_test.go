@@ -98,6 +98,7 @@ type box struct {
 	stored  api.StoredConfig
 	history []api.Revision
 	explain api.Explanation
+	rotated api.Rotated
 	bans    []api.Ban
 	shown   any         // what Show answers, where it is not what lies in testdata
 	events  []api.Event // what Monitor tells; then the daemon ends
@@ -194,6 +195,16 @@ func (b *box) Flows(ctx context.Context, r api.FlowsRequest) (api.Flows, error) 
 
 func (b *box) ClearFlows(_ context.Context, r api.ClearFlowsRequest) (api.FlowsCleared, error) {
 	return api.FlowsCleared{Flows: 12}, b.note("clear flows %+v", r)
+}
+
+func (b *box) RotateKey(_ context.Context, r api.RotateRequest) (api.Rotated, error) {
+	return b.rotated, b.note("rotate %+v", r)
+}
+
+func (b *box) RestartTunnel(_ context.Context, r api.RestartRequest) (api.Restarted, error) {
+	before := api.Process{Tunnels: []string{r.Tunnel}, PID: 4711, Version: "v1.4"}
+	now := api.Process{Tunnels: []string{r.Tunnel}, PID: 4812, Version: "v1.5"}
+	return api.Restarted{Before: before, Now: now}, b.note("restart %s", r.Tunnel)
 }
 
 func (b *box) Monitor(_ context.Context, r api.MonitorRequest, each func(api.Event) error) error {

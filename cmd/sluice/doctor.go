@@ -1,22 +1,26 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"sluice/control/api"
+	"sluice/control/daemon"
 	"sluice/control/host"
 )
 
 func (c *cli) doctorCmd() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this machine and its NICs can do, and what is missing",
-		Long: `With what that costs, and what to do about it. Changes nothing. Exit code 1 when something is missing that Sluice cannot do
-without.`,
-		Example: "  sluice doctor",
+		Long: `With what that costs, and what to do about it. Changes nothing. A daemon that runs is asked whether its flow tables have room, and for
+its configuration: where that has tunnels, what they need is tried, in network namespaces that nobody else sees. Without a daemon, or
+with -c, that is FILE's. Exit code 1 when something is missing that Sluice cannot do without.`,
+		Example: "  sluice doctor\n  sluice doctor -c new.yaml       # whether this machine can do what a file asks for",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			findings := host.Doctor(cmd.Context(), host.DoctorOptions{BPFDir: c.settings.GetString("node.bpf_dir")})
+			findings := daemon.Doctor(cmd.Context(), c.doctorOptions(cmd.Flags().Changed("config")))
 			if c.json() {
 				if err := c.printJSON(findings); err != nil {
 					return err
@@ -31,6 +35,17 @@ without.`,
 			}
 			return nil
 		},
+	}
+	c.fileFlag(cmd)
+	return cmd
+}
+
+// doctorOptions: the file comes first where the operator named it.
+func (c *cli) doctorOptions(named bool) daemon.DoctorOptions {
+	return daemon.DoctorOptions{
+		BPFDir: c.settings.GetString("node.bpf_dir"), File: c.file, FileFirst: named,
+		Status: func(ctx context.Context) (api.Status, error) { return api.Show[api.Status](ctx, c.client(), "status") },
+		Config: func(ctx context.Context) (api.StoredConfig, error) { return c.client().Config(ctx, 0) },
 	}
 }
 

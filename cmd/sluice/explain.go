@@ -18,7 +18,7 @@ func (c *cli) explainCmd() *cobra.Command {
 SPEC is PROTOCOL FROM > TO [OPTION=VALUE]...: tcp, udp, udplite or sctp with ports, others without; an IPv6 address that
 has a port stands in brackets. The options are, in the words of rules or in numbers:
 
-  flags=syn,!ack        or letters of FSRPAUEW: flags=SA, flags=none; what is not named is clear
+  flags=syn,!ack        or letters of FSRPAUEW: flags=SA, flags=none; what is not named is clear; mss=1460 of a SYN
   type=echo-request     of ICMP, or type=8 and code=, or type=3/4; id= of an echo
   dscp=ef               or dscp=46
   fragment=first        or later, whole; or frag=0+ (a first fragment), frag=1480 (a last one)
@@ -56,6 +56,9 @@ const maxPassedOver = 20
 
 func (c *cli) printExplanation(e api.Explanation) error {
 	fmt.Fprintln(c.out, e.Packet)
+	if e.Note != "" {
+		fmt.Fprintln(c.out, e.Note)
+	}
 	for _, h := range e.Hooks {
 		fmt.Fprintf(c.out, "%s on %s: %s, %s: %s\n", h.Hook, h.Interface, h.Verdict, h.Reason, h.Text)
 		near := h.PassedOver[max(0, len(h.PassedOver)-maxPassedOver):]
@@ -76,8 +79,17 @@ func (c *cli) printExplanation(e api.Explanation) error {
 		if h.Source != "" {
 			fmt.Fprintf(c.out, "  source becomes %s\n", h.Source)
 		}
+		if h.SourceKept != "" {
+			fmt.Fprintf(c.out, "  source stays: %s, so snat: auto leaves it as it is\n", h.SourceKept)
+		}
 		if h.Destination != "" {
 			fmt.Fprintf(c.out, "  destination becomes %s\n", h.Destination)
+		}
+		if h.MSS != 0 {
+			fmt.Fprintf(c.out, "  MSS becomes %d, which the tunnel carries\n", h.MSS)
+		}
+		if h.Lost != "" {
+			fmt.Fprintf(c.out, "  but it is lost: %s\n", h.Lost)
 		}
 		if h.RedirectTo != "" {
 			fmt.Fprintf(c.out, "  to %s\n", h.RedirectTo)

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"sluice/control/api"
 )
 
 // flagError says what is wrong with a flag in the words of its verb; the values below say what would be right.
@@ -33,6 +36,8 @@ func flagError(cmd *cobra.Command, err error) error {
 			article = "an"
 		}
 		err = fmt.Errorf("--%s needs %s %s behind it", missing.GetFlag().Name, article, what)
+	case errors.As(err, &unknown) && unknown.GetSpecifiedName() == "name" && strings.Contains(cmd.Use, "NAME"):
+		err = fmt.Errorf("%w: the name is a word of its own; write it as: %s", err, useLine(cmd))
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
 		if near := nearFlag(cmd, unknown.GetSpecifiedName()); near != "" {
 			err = fmt.Errorf("%w; did you mean --%s?", err, near)
@@ -55,15 +60,35 @@ func nearFlag(cmd *cobra.Command, word string) string {
 	return near[0]
 }
 
+// useLine is how a verb is called: "sluice workload add NAME".
+func useLine(cmd *cobra.Command) string {
+	return strings.TrimSpace(strings.TrimSuffix(cmd.CommandPath(), cmd.Name()) + cmd.Use)
+}
+
+// nounOf is what `show` knows of that somebody asked another verb for: "workload list", or "workloads" alone; "": nothing.
+func nounOf(cmd *cobra.Command, word string) string {
+	if slices.Contains([]string{"list", "ls", "show", "status"}, word) {
+		word = cmd.Name() + "s"
+	}
+	for _, noun := range api.Nouns {
+		if cmd.Name() != "show" && noun.Name == word {
+			return word
+		}
+	}
+	return ""
+}
+
 // argsError says how a verb is called that may be given no words behind it, or others.
 func argsError(cmd *cobra.Command, given []string, takesNone bool) error {
-	line := strings.TrimSpace(strings.TrimSuffix(cmd.CommandPath(), cmd.Name()) + cmd.Use)
+	line := useLine(cmd)
 	var err error
 	switch {
 	case cmd.HasAvailableSubCommands():
 		cmd.SuggestionsMinimumDistance = 2
 		err = fmt.Errorf("unknown command %q for %q", given[0], cmd.CommandPath())
-		if near := cmd.SuggestionsFor(given[0]); len(near) > 0 {
+		if noun := nounOf(cmd, given[0]); noun != "" {
+			err = fmt.Errorf("%w; did you mean: %s show %s?", err, cmd.Root().Name(), noun)
+		} else if near := cmd.SuggestionsFor(given[0]); len(near) > 0 {
 			err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
 		}
 	case len(given) == 1 && cmd.Flags().Lookup("config") != nil:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -11,7 +12,7 @@ import (
 func (c *cli) keyCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "key",
-		Short: "Make WireGuard keys, and show their public halves",
+		Short: "Make keys of tunnels, show their public halves, and have tunnels take new ones",
 	}
 	cmd.AddCommand(
 		&cobra.Command{
@@ -20,26 +21,16 @@ func (c *cli) keyCmd() *cobra.Command {
 			Example: "  sluice key gen /var/lib/sluice/keys/fra1.key",
 			Args:    cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error {
+				if err := c.tightenKeys(args[0]); err != nil {
+					return err
+				}
 				public, err := keys.Generate(args[0])
 				return c.printKey(args[0], public, err)
 			},
 		},
-		&cobra.Command{
-			Use:     "psk FILE",
-			Short:   "Make a preshared key, 0600, never overwriting one; both peers need a copy of the file",
-			Example: "  sluice key psk /var/lib/sluice/keys/fra1.psk",
-			Args:    cobra.ExactArgs(1),
-			RunE: func(_ *cobra.Command, args []string) error {
-				if err := keys.GeneratePSK(args[0]); err != nil {
-					return err
-				}
-				if c.json() {
-					return c.printJSON(map[string]string{"file": args[0]})
-				}
-				_, err := fmt.Fprintln(c.out, args[0])
-				return err
-			},
-		},
+		c.secretCmd("psk", "Make a preshared key (WireGuard, IKE), 0600, never overwriting one; both peers need a copy"),
+		c.secretCmd("master", "Make a master key (static IPsec), 0600, never overwriting one; both peers need a copy"),
+		c.rotateCmd(),
 		&cobra.Command{
 			Use:     "show FILE",
 			Short:   "Print the public key of a private key file",
@@ -52,6 +43,42 @@ func (c *cli) keyCmd() *cobra.Command {
 		},
 	)
 	return cmd
+}
+
+// secretCmd makes a secret that both ends share.
+func (c *cli) secretCmd(name, short string) *cobra.Command {
+	return &cobra.Command{
+		Use:     name + " FILE",
+		Short:   short,
+		Example: fmt.Sprintf("  sluice key %s /var/lib/sluice/keys/fra1.%[1]s", name),
+		Args:    cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := c.tightenKeys(args[0]); err != nil {
+				return err
+			}
+			if err := keys.GeneratePSK(args[0]); err != nil {
+				return err
+			}
+			if c.json() {
+				return c.printJSON(map[string]string{"file": args[0]})
+			}
+			_, err := fmt.Fprintln(c.out, args[0])
+			return err
+		},
+	}
+}
+
+// tightenKeys looks after the node's own directory of keys, if that is where file is, and says what it did.
+func (c *cli) tightenKeys(file string) error {
+	dir := keys.OwnDir(c.settings.GetString("node.state_dir"))
+	if filepath.Dir(filepath.Clean(file)) != dir {
+		return nil
+	}
+	was, err := keys.Tighten(dir)
+	if was != 0 {
+		fmt.Fprintf(c.err, "others could look into %s (mode %04o): its mode is 0700 again\n", dir, was)
+	}
+	return err
 }
 
 func (c *cli) printKey(file, public string, err error) error {

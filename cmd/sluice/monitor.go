@@ -74,6 +74,8 @@ func eventText(e api.Event) string {
 		return banText(e)
 	case e.SetFile != nil:
 		return setText(*e.SetFile)
+	case e.Tunnel != nil:
+		return strings.TrimPrefix(e.Tunnel.Tunnel+": "+e.Tunnel.Text, ": ") // charon is no tunnel's
 	case e.Drop != nil:
 		why := strings.TrimSpace(e.Drop.Reason + " " + e.Drop.Rule + e.Drop.Ban)
 		return packetText(e.Drop.Packet) + " " + why

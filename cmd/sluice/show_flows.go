@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -110,10 +111,10 @@ source is translated breaks by that. Without any filter say --all.`,
 }
 
 func printFlows(c *cli, list api.Flows) error {
-	t := c.table("PROTOCOL", "SOURCE", "DESTINATION", "TRANSLATED TO", "STATE", "AGE", "IDLE", "SENT", "ANSWERED", "WORKLOAD", "RULE")
+	t := c.table("PROTOCOL", "SOURCE", "DESTINATION", "TRANSLATED TO", "STATE", "AGE", "IDLE", "SENT", "ANSWERED", "OF", "RULE")
 	for _, f := range list.Flows {
 		t.row(f.Protocol, f.Source, f.Destination, f.TranslatedTo, f.State, secondsText(f.AgeSeconds), secondsText(f.IdleSeconds),
-			trafficText(f.Packets, f.Bytes), trafficText(f.AnsweredPackets, f.AnsweredBytes), f.Workload, orDash(strings.Join(f.Rules, " ")))
+			trafficText(f.Packets, f.Bytes), trafficText(f.AnsweredPackets, f.AnsweredBytes), cmp.Or(f.Workload, f.LAN), orDash(strings.Join(f.Rules, " ")))
 	}
 	if err := t.print(); err != nil {
 		return err
@@ -171,8 +172,8 @@ func flowText(e api.FlowEvent) string {
 	if e.TranslatedTo != "" {
 		words = append(words, "as "+e.TranslatedTo)
 	}
-	if e.Workload != "" {
-		words = append(words, "of "+e.Workload)
+	if of := cmp.Or(e.Workload, e.LAN); of != "" {
+		words = append(words, "of "+of)
 	}
 	if e.Change != "new" {
 		age := time.Duration(e.AgeSeconds * float64(time.Second)).Round(100 * time.Millisecond)

@@ -46,28 +46,6 @@ func printRoutes(c *cli, list []api.Route) error {
 	return t.print()
 }
 
-func printTunnels(c *cli, list []api.Tunnel) error {
-	t := c.table("TUNNEL", "BACKEND", "STATE", "MTU", "PEER", "ENDPOINT", "HANDSHAKE", "RX", "TX", "PREFIXES")
-	for _, tun := range list {
-		state := "down"
-		if tun.Running {
-			state = "running"
-		}
-		if len(tun.Peers) == 0 {
-			t.row(tun.Name, tun.Backend, state, tun.MTU, "", "", "", "", "", "")
-		}
-		for _, p := range tun.Peers {
-			handshake := "never"
-			if !p.LastHandshake.IsZero() {
-				handshake = c.since(p.LastHandshake) + " ago"
-			}
-			t.row(tun.Name, tun.Backend, state, tun.MTU, p.Name, p.Endpoint, handshake, bytesText(p.RxBytes), bytesText(p.TxBytes),
-				joined(p.AllowedIPs))
-		}
-	}
-	return t.print()
-}
-
 func printSockets(c *cli, list []api.Socket) error {
 	t := c.table("SOCKET", "INTERFACE", "QUEUES", "NO FRAME", "RING FULL", "WRONG PLACE", "OTHER", "REGISTER AT")
 	var notes []string

@@ -49,7 +49,7 @@ func TestTheFixturesAreWhatTheDaemonSays(t *testing.T) {
 	types := map[string]any{
 		"status": &api.Status{}, "interfaces": &[]api.Interface{}, "policy": &[]api.Policy{}, "drops": &[]api.Reason{},
 		"reasons": &[]api.Reason{}, "sets": &[]api.Set{}, "workloads": &[]api.Workload{}, "flows": &api.Flows{},
-		"bgp": &[]api.Neighbor{}, "routes": &[]api.Route{}, "tunnels": &[]api.Tunnel{},
+		"bgp": &[]api.Neighbor{}, "routes": &[]api.Route{}, "tunnels": &api.Tunnels{},
 		"bans": &[]api.Ban{}, "sockets": &[]api.Socket{},
 	}
 	files, err := filepath.Glob("testdata/show/*.json")

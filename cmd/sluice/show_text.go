@@ -58,9 +58,13 @@ func printStatus(c *cli, s api.Status) error {
 	}
 	fmt.Fprintf(c.out, "generation  xdp %s, tc %s\n", short(s.XDPGeneration), short(s.TCGeneration))
 	fmt.Fprintf(c.out, "bgp         %d of %d neighbors established\n", s.Established, s.Neighbors)
+	if t := s.Tunnels; t != nil {
+		fmt.Fprintf(c.out, "tunnels     %s\n", tunnelsText(*t))
+	}
 	if t := s.Conntrack; t != nil {
 		fmt.Fprintf(c.out, "flows       %s\n", conntrackText(*t))
 	}
+	c.otherVersions(s)
 	for _, condition := range e.Conditions {
 		line := fmt.Sprintf("condition   %s=%s %s %s", condition.Type, condition.Status, condition.Reason, condition.Message)
 		fmt.Fprintln(c.out, strings.TrimRight(line, " "))

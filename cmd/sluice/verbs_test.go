@@ -52,7 +52,7 @@ func TestTheVerbsOfTheDesignAreThere(t *testing.T) {
 	for _, verb := range []string{
 		"run", "check", "plan", "diff", "apply", "confirm", "rollback", "history", "show", "show config", "explain",
 		"ban", "unban", "workload add", "workload del", "clear counters", "clear flows", "monitor", "capture",
-		"key gen", "key show", "doctor", "down", "version", "lab up", "lab down", "lab run",
+		"key gen", "key psk", "key master", "key show", "key rotate", "tunnel restart", "doctor", "support", "down", "version", "lab up", "lab down", "lab run",
 	} {
 		if !slices.Contains(have, verb) {
 			t.Errorf("there is no verb %q", verb)
@@ -90,6 +90,11 @@ func TestWrongUsage(t *testing.T) {
 		{"diff a.yaml b.yaml", "diff takes no word behind it but flags, and got \"a.yaml b.yaml\"; see `sluice diff --help`"},
 		{"histry", "unknown command \"histry\" for \"sluice\"; did you mean history?; see `sluice --help`"},
 		{"show dorps", "unknown command \"dorps\" for \"sluice show\"; did you mean drops?; see `sluice show --help`"},
+		{"flows", "unknown command \"flows\" for \"sluice\"; did you mean: sluice show flows?; see `sluice --help`"},
+		{"workload list", "unknown command \"list\" for \"sluice workload\"; did you mean: sluice show workloads?; see `sluice workload --help`"},
+		{"workload remove web-1", "unknown command \"remove\" for \"sluice workload\"; did you mean del?; see `sluice workload --help`"},
+		{"workload create web-1", "unknown command \"create\" for \"sluice workload\"; did you mean add?; see `sluice workload --help`"},
+		{"workload add --name web-1", "unknown flag: --name: the name is a word of its own; write it as: sluice workload add NAME; see `sluice workload add --help`"},
 		{"monitor --drop", "unknown flag: --drop; did you mean --drops?; see `sluice monitor --help`"},
 		{"monitor --drops=perhaps", "--drops=perhaps: it takes no value; see `sluice monitor --help`"},
 		{"ban 192.0.2.7 --for 10", "--for 10: write a time with its unit, such as 90s, 10m, 12h or 7d; see `sluice ban --help`"},

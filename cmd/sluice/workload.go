@@ -26,8 +26,9 @@ func (c *cli) workloadAddCmd() *cobra.Command {
 	var spec api.WorkloadSpec
 	var policy string
 	cmd := &cobra.Command{
-		Use:   "add NAME",
-		Short: "Add a workload, or change one that was added",
+		Use:        "add NAME",
+		SuggestFor: []string{"create", "new", "set"},
+		Short:      "Add a workload, or change one that was added",
 		Long: `When it returns the workload is attached, or waits for its interface, which may come later. The same again is no change; with other
 values it takes the place of what was added before.
 
@@ -67,9 +68,10 @@ workloads of the live file.`,
 
 func (c *cli) workloadDelCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:   "del NAME...",
-		Short: "Delete workloads that were added",
-		Long:  `All of them or none. Exit code 1 where one of them was not added; those of the file go with the file.`,
+		Use:        "del NAME...",
+		SuggestFor: []string{"delete", "remove", "rm"},
+		Short:      "Delete workloads that were added",
+		Long:       `All of them or none. Exit code 1 where one of them was not added; those of the file go with the file.`,
 		Example: `  sluice workload del web-1
   sluice workload del web-1 web-2`,
 		Args: cobra.MinimumNArgs(1),
@@ -111,7 +113,7 @@ func (c *cli) printChanges(done []api.WorkloadChange) error {
 		case api.WorkloadAttached:
 			text += " and attached"
 		case api.WorkloadWaiting:
-			text += ": it waits for its interface"
+			text += ": it waits for its interface, which is not there yet"
 		case api.WorkloadRefused:
 			text += " and REFUSED: " + d.Why
 		}
@@ -121,13 +123,13 @@ func (c *cli) printChanges(done []api.WorkloadChange) error {
 }
 
 func printWorkloads(c *cli, list []api.Workload) error {
-	t := c.table("WORKLOAD", "ORIGIN", "INTERFACE", "STATE", "ADDRESSES", "PATH", "INGRESS", "EGRESS", "IN", "OUT", "DROPS", "FLOWS")
+	t := c.table("WORKLOAD", "ORIGIN", "INTERFACE", "STATE", "ADDRESSES", "PATH", "SNAT", "BANDWIDTH", "INGRESS", "EGRESS", "IN", "OUT", "DROPS", "FLOWS")
 	for _, w := range list {
 		link := w.Interface
 		if w.Index != 0 {
 			link += fmt.Sprintf(" (%d)", w.Index)
 		}
-		t.row(w.Name, w.Origin, link, w.State, joined(w.Addresses), w.Path, policyText(w.Ingress, w.IngressRules), policyText(w.Egress, w.EgressRules),
+		t.row(w.Name, w.Origin, link, w.State, joined(w.Addresses), w.Path, w.SNAT, bandwidthText(w.Bandwidth), policyText(w.Ingress, w.IngressRules), policyText(w.Egress, w.EgressRules),
 			trafficText(w.In.Packets, w.In.Bytes), trafficText(w.Out.Packets, w.Out.Bytes), w.Drops.Packets, w.Flows)
 	}
 	if err := t.print(); err != nil {
@@ -137,8 +139,27 @@ func printWorkloads(c *cli, list []api.Workload) error {
 		if w.Why != "" {
 			fmt.Fprintf(c.out, "%s: %s\n", w.Name, w.Why)
 		}
+		if len(w.Announced) > 0 {
+			fmt.Fprintf(c.out, "%s: snat: auto does not translate %s, which BGP announces\n", w.Name, joined(w.Announced))
+		}
 	}
 	return nil
+}
+
+// bandwidthText is a rate as the file writes it.
+func bandwidthText(bits uint64) string {
+	for _, unit := range []struct {
+		name string
+		bits uint64
+	}{{"Gbps", 1e9}, {"Mbps", 1e6}, {"kbps", 1e3}} {
+		if bits >= unit.bits && bits%unit.bits == 0 {
+			return fmt.Sprintf("%d%s", bits/unit.bits, unit.name)
+		}
+	}
+	if bits == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%dbps", bits)
 }
 
 // policyText is "drop after 3 rules", or the default alone.

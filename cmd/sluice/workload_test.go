@@ -25,7 +25,7 @@ func TestWorkloadsAreAddedAndDeleted(t *testing.T) {
 			api.WorkloadChange{Name: "web-1", Change: "added", State: "attached"}, "workload web-1 is added and attached\n"},
 		{plain + " --snat auto --path stack --policy " + policy,
 			"add [{Name:web-1 Interface:veth1 Addresses:[10.0.1.10 fd00:1::10] SNAT:auto Path:stack Policy:ingress: {default: drop}\n PolicyFile:web.yaml}]",
-			api.WorkloadChange{Name: "web-1", Change: "replaced", State: "waiting"}, "workload web-1 is replaced: it waits for its interface\n"},
+			api.WorkloadChange{Name: "web-1", Change: "replaced", State: "waiting"}, "workload web-1 is replaced: it waits for its interface, which is not there yet\n"},
 		{plain, "*", api.WorkloadChange{Name: "web-1", Change: "unchanged", State: "refused", Why: "because"}, "workload web-1 is unchanged and REFUSED: because\n"},
 		{"workload del web-1 web-2", `delete ["web-1" "web-2"]`, api.WorkloadChange{Name: "web-1", Change: "removed"}, "workload web-1 is removed\n"},
 	} {

@@ -62,6 +62,12 @@ var calls = []struct {
 		return c.Flows(ctx, FlowsRequest{FlowFilter: FlowFilter{Address: "10.0.0.0/8", Port: 443, Protocol: "tcp", State: "new", Workload: "w", Rule: "ingress/r", Translated: true}, Limit: 5})
 	}, `flows {FlowFilter:{Address:10.0.0.0/8 Port:443 Protocol:tcp State:new Workload:w Rule:ingress/r Translated:true} Limit:5 Count:false}`,
 		Flows{Total: 7, States: map[string]int{"new": 7}, Flows: []Flow{{Protocol: "tcp"}}}},
+	{"rotate", func(ctx context.Context, c *Client) (any, error) {
+		return c.RotateKey(ctx, RotateRequest{Tunnel: "fra1", Stage: true})
+	}, `rotate {Tunnel:fra1 Stage:true Forget:false}`, Rotated{Tunnel: "fra1", Staged: true, Peers: []RotatedPeer{{Name: "a", Epoch: 7}}}},
+	{"restart", func(ctx context.Context, c *Client) (any, error) {
+		return c.RestartTunnel(ctx, RestartRequest{Tunnel: "fra1"})
+	}, `restart fra1`, Restarted{Before: Process{PID: 7}, Now: Process{Tunnels: []string{"fra1"}, PID: 8, Version: "v"}}},
 	{"clear flows", func(ctx context.Context, c *Client) (any, error) {
 		return c.ClearFlows(ctx, ClearFlowsRequest{All: true})
 	},
@@ -316,5 +322,31 @@ func TestContentsOfFilesTravelAsTheyAre(t *testing.T) {
 	}
 	if err := readContents("1", 1024, strings.NewReader("x"), &struct{}{}); err == nil {
 		t.Error("a request without files took contents")
+	}
+}
+
+// TestPeersAreCountedByTheirStates: those that are down are named first, and no more than an operator reads.
+func TestPeersAreCountedByTheirStates(t *testing.T) {
+	if got := CountTunnels(nil); got != nil {
+		t.Errorf("without tunnels: %+v", got)
+	}
+	peer := func(name string, state PeerState) TunnelPeer {
+		return TunnelPeer{Name: name, State: state, Why: name + " is " + string(state)}
+	}
+	list := []Tunnel{
+		{Name: "a", Peers: []TunnelPeer{peer("1", PeerConnecting), peer("2", PeerUp), peer("3", PeerUnknown)}},
+		{Name: "b", Why: "its device does not run", Peers: []TunnelPeer{peer("1", PeerDown)}},
+	}
+	for range 2 * MaxTroubles {
+		list[0].Peers = append(list[0].Peers, peer("9", PeerConnecting))
+	}
+	got := CountTunnels(list)
+	if got.Up != 1 || got.Down != 1 || got.Connecting != 1+2*MaxTroubles || got.Unknown != 1 || len(got.Troubles) != MaxTroubles {
+		t.Errorf("counted %+v", got)
+	}
+	for i, want := range []TunnelTrouble{{"b", "1", PeerDown, "its device does not run"}, {"a", "1", PeerConnecting, "1 is connecting"}} {
+		if got.Troubles[i] != want {
+			t.Errorf("trouble %d is %+v", i, got.Troubles[i])
+		}
 	}
 }

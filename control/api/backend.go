@@ -22,6 +22,8 @@ type Backend interface {
 	ClearCounters(ctx context.Context, r ClearCountersRequest) (Cleared, error)
 	Flows(ctx context.Context, r FlowsRequest) (Flows, error)
 	ClearFlows(ctx context.Context, r ClearFlowsRequest) (FlowsCleared, error)
+	RotateKey(ctx context.Context, r RotateRequest) (Rotated, error)
+	RestartTunnel(ctx context.Context, r RestartRequest) (Restarted, error)
 	// Monitor calls each, one at a time, until ctx ends, which is no error, or each returns one. The first event comes
 	// at once.
 	Monitor(ctx context.Context, r MonitorRequest, each func(Event) error) error
@@ -47,7 +49,7 @@ var Nouns = []struct{ Name, Help string }{
 	{"flows", "tracked flows: state, age, packets, translation, and the rules that let them in"},
 	{"bgp", "sessions"},
 	{"routes", "routes learned from neighbors"},
-	{"tunnels", "tunnels and their peers"},
+	{"tunnels", "tunnels and their peers: whether they answer, by which endpoint, keys and traffic"},
 	{"sockets", "bypass sockets: where programs register, and what did not reach them"},
 	{"bans", "banned sources: until when, who, why, and what was dropped"},
 }

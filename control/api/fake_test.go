@@ -97,6 +97,14 @@ func (f *fake) ClearFlows(_ context.Context, r ClearFlowsRequest) (FlowsCleared,
 	return FlowsCleared{Flows: 3}, f.note("clear flows %+v", r)
 }
 
+func (f *fake) RotateKey(_ context.Context, r RotateRequest) (Rotated, error) {
+	return Rotated{Tunnel: r.Tunnel, Staged: r.Stage, Peers: []RotatedPeer{{Name: "a", Epoch: 7}}}, f.note("rotate %+v", r)
+}
+
+func (f *fake) RestartTunnel(_ context.Context, r RestartRequest) (Restarted, error) {
+	return Restarted{Before: Process{PID: 7}, Now: Process{Tunnels: []string{r.Tunnel}, PID: 8, Version: "v"}}, f.note("restart %s", r.Tunnel)
+}
+
 // Monitor tells of a begin and of what is in events, until they are closed.
 func (f *fake) Monitor(ctx context.Context, r MonitorRequest, each func(Event) error) error {
 	if err := f.note("monitor %+v", r); err != nil {

@@ -49,6 +49,7 @@ type Flow struct {
 	// Rules let it in, as policy/name or policy/default: of who sends and of who receives. Rules that are gone are left out.
 	Rules    []string `json:"rules,omitempty"`
 	Workload string   `json:"workload,omitempty"` // that opened it, or that it leads to
+	LAN      string   `json:"lan,omitempty"`      // interface of the LAN that opened it
 }
 
 // FlowsCleared is how many flows were forgotten.

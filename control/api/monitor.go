@@ -26,6 +26,7 @@ const (
 	EventLink    EventType = "link"   // Link
 	EventBan     EventType = "ban"    // Ban, with what happened to it in Text
 	EventSetFile EventType = "set"    // SetFile
+	EventTunnel  EventType = "tunnel" // Tunnel
 	EventDrop    EventType = "drop"   // Drop
 	EventLog     EventType = "log"    // Log
 	EventFlow    EventType = "flow"   // Flow
@@ -36,18 +37,19 @@ const (
 
 // Event is one line of `sluice monitor -o json`.
 type Event struct {
-	Time    time.Time  `json:"time"`
-	Type    EventType  `json:"type"`
-	Text    string     `json:"text,omitempty"`
-	Count   uint64     `json:"count,omitempty"`
-	Engine  *Notice    `json:"engine,omitempty"`
-	BGP     *Session   `json:"bgp,omitempty"`
-	Link    *Link      `json:"link,omitempty"`
-	Ban     *Ban       `json:"ban,omitempty"`
-	SetFile *SetFile   `json:"set_file,omitempty"`
-	Drop    *Drop      `json:"drop,omitempty"`
-	Log     *Logged    `json:"log,omitempty"`
-	Flow    *FlowEvent `json:"flow,omitempty"`
+	Time    time.Time    `json:"time"`
+	Type    EventType    `json:"type"`
+	Text    string       `json:"text,omitempty"`
+	Count   uint64       `json:"count,omitempty"`
+	Engine  *Notice      `json:"engine,omitempty"`
+	BGP     *Session     `json:"bgp,omitempty"`
+	Link    *Link        `json:"link,omitempty"`
+	Ban     *Ban         `json:"ban,omitempty"`
+	SetFile *SetFile     `json:"set_file,omitempty"`
+	Tunnel  *TunnelEvent `json:"tunnel,omitempty"`
+	Drop    *Drop        `json:"drop,omitempty"`
+	Log     *Logged      `json:"log,omitempty"`
+	Flow    *FlowEvent   `json:"flow,omitempty"`
 }
 
 // UnseenFlows is the Text of an EventUnseen that is about flows.

@@ -150,6 +150,8 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("POST /v1/clear/counters", answer(s, func(ctx context.Context, r ClearCountersRequest) (any, error) { return b.ClearCounters(ctx, r) }))
 	mux.Handle("POST /v1/clear/flows", answer(s, func(ctx context.Context, r ClearFlowsRequest) (any, error) { return b.ClearFlows(ctx, r) }))
 	mux.Handle("POST /v1/flows", answer(s, func(ctx context.Context, r FlowsRequest) (any, error) { return b.Flows(ctx, r) }))
+	mux.Handle("POST /v1/tunnel/restart", answer(s, func(ctx context.Context, r RestartRequest) (any, error) { return b.RestartTunnel(ctx, r) }))
+	mux.Handle("POST /v1/key/rotate", answer(s, func(ctx context.Context, r RotateRequest) (any, error) { return b.RotateKey(ctx, r) }))
 	mux.HandleFunc("GET /v1/monitor", s.monitor)
 	mux.HandleFunc("GET /v1/history", func(w http.ResponseWriter, r *http.Request) {
 		v, err := b.History(r.Context())

@@ -8,7 +8,6 @@ import (
 
 	"sluice/bgp"
 	"sluice/control/engine"
-	"sluice/crypto/wireguard"
 )
 
 // Candidate is a file on its way to becoming a revision, with the set files that it names.
@@ -62,6 +61,7 @@ type ExplainRequest struct {
 // Explanation is what became of the packet, hook by hook in the order that it meets them.
 type Explanation struct {
 	Packet string       `json:"packet"`
+	Note   string       `json:"note,omitempty"` // why it does not come so far as the first hook
 	Hooks  []HookAnswer `json:"hooks"`
 	Bug    string       `json:"bug,omitempty"` // program and reference model disagree: to be reported
 }
@@ -80,8 +80,11 @@ type HookAnswer struct {
 	RedirectTo string `json:"redirect_to,omitempty"`
 	// Source and Destination are what SNAT makes of them. A source without a port: it gets one when it is sent.
 	Source      string       `json:"source,omitempty"`
+	SourceKept  string       `json:"source_kept,omitempty"` // why snat: auto leaves it as it is
 	Destination string       `json:"destination,omitempty"`
-	Ban         *Ban         `json:"ban,omitempty"` // that dropped it
+	MSS         uint16       `json:"mss,omitempty"`  // what that of a SYN becomes at a tunnel
+	Lost        string       `json:"lost,omitempty"` // why the kernel, which it was left to, does not forward it
+	Ban         *Ban         `json:"ban,omitempty"`  // that dropped it
 	PassedOver  []PassedOver `json:"passed_over,omitempty"`
 }
 
@@ -104,6 +107,8 @@ type Status struct {
 	Neighbors     int           `json:"bgp_neighbors"`
 	Established   int           `json:"bgp_established"`
 	Conntrack     *Conntrack    `json:"conntrack,omitempty"` // absent before the first sweep of the flow tables
+	Tunnels       *TunnelCount  `json:"tunnels,omitempty"`   // absent without tunnels
+	Processes     []Process     `json:"processes"`           // that live on when the daemon ends
 }
 
 // Interface is one line of `show interfaces`.
@@ -190,12 +195,11 @@ type SocketLost struct {
 	Other      uint64 `json:"other"`
 }
 
-// What the subsystems themselves say, for `show bgp`, `show routes` and `show tunnels`.
+// What the subsystems themselves say, for `show bgp` and `show routes`.
 type (
 	Neighbor = bgp.NeighborStatus
 	Route    = bgp.RouteStatus
 	Session  = bgp.Event
-	Tunnel   = wireguard.TunnelStatus
 )
 
 // Gone returns the ranges of numbers, first and last, that a history lacks: revisions that are not kept any more.

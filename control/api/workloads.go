@@ -53,6 +53,9 @@ type Workload struct {
 	Why       string       `json:"why,omitempty"` // it is refused
 	Addresses []netip.Addr `json:"addresses"`
 	Path      string       `json:"path"`
+	SNAT      string       `json:"snat"`                       // auto, none, or the address
+	Announced []netip.Addr `json:"snat_announced,omitempty"`   // addresses that auto does not translate, because BGP announces them
+	Bandwidth uint64       `json:"bandwidth_egress,omitempty"` // bits per second; absent: any
 	Ingress   string       `json:"ingress_default"`
 	Egress    string       `json:"egress_default"`
 	// Rules of its policies, `show policy` has them by name.

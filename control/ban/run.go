@@ -60,10 +60,14 @@ func (l *List) Run(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
+		due := tick.C
+		if !l.ends() {
+			due = nil // nobody waits for the ticker, and it wakes nobody
+		}
 		select {
 		case <-ctx.Done():
 			return l.end()
-		case <-tick.C:
+		case <-due:
 			l.sweep()
 			continue
 		case <-l.writer.wake:
@@ -136,6 +140,13 @@ func (l *List) records() []record {
 		return cmp.Or(a.Target.Addr().Compare(b.Target.Addr()), cmp.Compare(a.Target.Bits(), b.Target.Bits()))
 	})
 	return out
+}
+
+// ends says whether there is anything that a sweep is for. Whatever changes that stirs the writer.
+func (l *List) ends() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.bans) > 0 || l.writer.dirty
 }
 
 // sweep takes out what has ended, and follows the wall clock where it was set.

@@ -1,7 +1,6 @@
 package compile
 
 import (
-	"fmt"
 	"slices"
 
 	"sluice/control/config"
@@ -33,8 +32,7 @@ func (c *compiler) qdiscs() []host.Qdisc {
 	var out []host.Qdisc
 	for _, name := range LooksAtQueues(c.cfg, nil) {
 		if why := c.facts.Host.Queues[name].NoFQ; why != "" {
-			c.warn = append(c.warn, fmt.Sprintf("uplink %s: %s: bandwidth.egress is held there by dropping what is faster, "+
-				"instead of letting it wait", name, why))
+			c.note("uplink %s: %s: bandwidth.egress is held there by dropping what is faster, instead of letting it wait", name, why)
 			continue
 		}
 		out = append(out, host.Qdisc{Link: name, FQ: true})

@@ -66,8 +66,8 @@ func TestBandwidthsWaitInFQOnUplinksWhereTheyCan(t *testing.T) {
 			}
 			for _, name := range []string{"eth0", "eth1"} {
 				want := "uplink " + name + ": " + lacks + ": bandwidth.egress is held there by dropping what is faster, instead of letting it wait"
-				if slices.Contains(d.Warnings, want) != slices.Contains(c.lacks, name) {
-					t.Errorf("warnings are %q", d.Warnings)
+				if slices.Contains(d.Notes, want) != slices.Contains(c.lacks, name) {
+					t.Errorf("notes are %q", d.Notes)
 				}
 			}
 		})
@@ -83,8 +83,8 @@ func TestWithoutABandwidthNobodyAsksForFQ(t *testing.T) {
 	if added := (Added{Workload: config.Workload{Bandwidth: 1}}); len(LooksAtQueues(cfg, []Added{added})) == 0 {
 		t.Error("an added workload's bandwidth asks about no queues")
 	}
-	if LooksAtQueues(cfg, nil) != nil || d.Host.Qdiscs != nil || d.TC.Generation.Paced != nil || strings.Contains(strings.Join(d.Warnings, ""), "bandwidth") {
-		t.Errorf("looks at %v, qdiscs %v, paced %v, warnings %q", LooksAtQueues(cfg, nil), d.Host.Qdiscs, d.TC.Generation.Paced, d.Warnings)
+	if LooksAtQueues(cfg, nil) != nil || d.Host.Qdiscs != nil || d.TC.Generation.Paced != nil || len(d.Notes) > 0 {
+		t.Errorf("looks at %v, qdiscs %v, paced %v, notes %q", LooksAtQueues(cfg, nil), d.Host.Qdiscs, d.TC.Generation.Paced, d.Notes)
 	}
 	if slices.ContainsFunc(d.TC.Interfaces, func(i tc.Interface) bool { return i.FQ }) {
 		t.Errorf("interfaces are %v", d.TC.Interfaces)

@@ -23,19 +23,34 @@ func (c *compiler) bgp() bgp.State {
 	for _, m := range b.Learn.Accept {
 		s.Learn.Accept = append(s.Learn.Accept, bgp.PrefixMatch(m))
 	}
-	for _, t := range c.cfg.Tunnels {
-		if t.Strict {
-			for _, p := range t.Peers {
-				s.Learn.Deny = append(s.Learn.Deny, p.Prefixes...)
-			}
-		}
+	for i := range c.cfg.Tunnels {
+		s.Learn.Tunnels = append(s.Learn.Tunnels, c.learnBeside(&c.cfg.Tunnels[i]))
 	}
-	s.Learn.Deny = sortedPrefixes(s.Learn.Deny)
+	slices.SortFunc(s.Learn.Tunnels, func(a, b bgp.Tunnel) int { return compareNames(a.Device, b.Device) })
 	return s
 }
 
+// learnBeside is what a tunnel asks of learned routes. All endpoints of the file are kept, for any may be the next one in use.
+func (c *compiler) learnBeside(t *config.Tunnel) bgp.Tunnel {
+	out := bgp.Tunnel{Device: t.Name, Endpoints: c.found(t)}
+	for _, p := range t.Peers {
+		if t.Strict {
+			out.Strict = append(out.Strict, p.Prefixes...)
+		}
+		for _, e := range p.Endpoints {
+			if e.Addr.IsValid() {
+				out.Endpoints = append(out.Endpoints, e.Addr)
+			}
+		}
+	}
+	out.Strict = sortedPrefixes(out.Strict)
+	slices.SortFunc(out.Endpoints, netip.Addr.Compare)
+	out.Endpoints = slices.Compact(out.Endpoints)
+	return out
+}
+
 // neighbor fills in the next hops. NLRI of the session's own family take its local address; the other family's needs an
-// address of that family, first on the interface that reaches the neighbor, then on any uplink.
+// address of that family, first on the interface or the tunnel that reaches the neighbor, then on any uplink.
 func (c *compiler) neighbor(index int, n config.Neighbor) bgp.Neighbor {
 	out := bgp.Neighbor{
 		Name: n.Name, Address: n.Address, Port: n.Port, ASN: n.ASN, PasswordFile: n.PasswordFile,
@@ -53,18 +68,16 @@ func (c *compiler) neighbor(index int, n config.Neighbor) bgp.Neighbor {
 
 func (c *compiler) nextHop(index int, n config.Neighbor, ipv4 bool) netip.Addr {
 	var near, any netip.Addr
+	for _, t := range c.cfg.Tunnels { // what it announces by the address of an uplink would come back past the tunnel
+		if candidate, reaches := firstOf(t.Addresses, ipv4, n.Address); reaches && !near.IsValid() {
+			near = candidate
+		}
+	}
 	for _, i := range c.cfg.Interfaces {
 		if i.Role != config.RoleUplink {
 			continue
 		}
-		var candidate netip.Addr
-		reaches := false
-		for _, a := range c.addresses(i) {
-			if a.Addr().Is4() == ipv4 && !a.Addr().IsLinkLocalUnicast() && !candidate.IsValid() {
-				candidate = a.Addr()
-			}
-			reaches = reaches || a.Contains(n.Address)
-		}
+		candidate, reaches := firstOf(c.addresses(i), ipv4, n.Address)
 		if reaches && !near.IsValid() {
 			near = candidate
 		}
@@ -84,6 +97,17 @@ func (c *compiler) nextHop(index int, n config.Neighbor, ipv4 bool) netip.Addr {
 			"give an uplink an "+other+" address, or leave the family out")
 	}
 	return any
+}
+
+// firstOf is the first address of a family in a list, and whether one of the list's networks holds the neighbor.
+func firstOf(list []netip.Prefix, ipv4 bool, neighbor netip.Addr) (first netip.Addr, reaches bool) {
+	for _, a := range list {
+		if a.Addr().Is4() == ipv4 && !a.Addr().IsLinkLocalUnicast() && !first.IsValid() {
+			first = a.Addr()
+		}
+		reaches = reaches || a.Contains(neighbor)
+	}
+	return first, reaches
 }
 
 // addresses are those of an interface, the file's first.

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -19,7 +20,7 @@ func bgpLines(t *testing.T, word, yaml string, f Facts) []string {
 }
 
 func TestNoBGPIsNoSpeaker(t *testing.T) {
-	if s := compile(t, parse(t, uplink), Runtime{}, eth0).BGP; s.ASN != 0 || s.RouterID.IsValid() || s.Neighbors != nil || s.Learn.Deny != nil {
+	if s := compile(t, parse(t, uplink), Runtime{}, eth0).BGP; s.ASN != 0 || s.RouterID.IsValid() || s.Neighbors != nil || s.Learn.Tunnels != nil {
 		t.Errorf("a file without bgp: makes %+v", s)
 	}
 }
@@ -45,6 +46,8 @@ func TestNextHops(t *testing.T) {
 			facts("eth0 fe80::9/64 2001:db8::9/64"), "a 198.18.0.1" + hold + " nexthop6 2001:db8::9"},
 		{"of the file before the machine's", two + neighbor("198.18.0.1"), facts("eth0 2001:db8::1/64", "eth1"),
 			"a 198.18.0.1" + hold + " nexthop6 2001:db8::2"},
+		{"of a neighbor behind a tunnel: the tunnel's, for an uplink's would lead past it",
+			two + tunnel("t", `addresses: [10.200.0.1/31, "fd00:200::1/127"]`) + neighbor("10.200.0.0"), facts("eth0", "eth1"), "a 10.200.0.0" + hold + " nexthop6 fd00:200::1"},
 	} {
 		t.Run(c.name, func(t *testing.T) { same(t, bgpLines(t, "neighbor", c.yaml, c.facts), c.want) })
 	}
@@ -71,55 +74,27 @@ bgp:
 		"203.0.113.0/24 communities 1 3", "203.0.113.7/32 communities 1 2 3", "2001:db8:9::1/128 communities 2 3")
 }
 
-func TestNothingIsLearnedInsideStrictTunnels(t *testing.T) {
+func TestNothingIsLearnedPastStrictTunnelsAndNothingThatCatchesTheirPackets(t *testing.T) {
 	learn := "\nbgp: {asn: 65010, router_id: 198.18.0.2, neighbors: [{name: a, address: 198.18.0.1, asn: 65000}], learn: {accept: [{prefix: 0.0.0.0/0, ge: 8, le: 24}]}}"
 	strict := tunnel("t", "strict: true")
-	same(t, bgpLines(t, "deny", uplink+strict+learn, eth0), "10.20.0.0/16")
+	same(t, bgpLines(t, "beside", uplink+strict+learn, eth0), "tunnel t strict 10.20.0.0/16 to 198.51.100.7")
 	same(t, bgpLines(t, "accept", uplink+strict+learn, eth0), "0.0.0.0/0 8 to 24")
-	same(t, bgpLines(t, "deny", uplink+tunnel("t")+learn, eth0))
+	same(t, bgpLines(t, "beside", uplink+tunnel("t")+learn, eth0), "tunnel t to 198.51.100.7")
+	moved := Runtime{Tunnels: map[string]TunnelNow{"t": {Peers: map[string]PeerNow{"p": {Endpoint: netip.MustParseAddrPort("192.0.2.7:1")}}}}}
+	if got := compile(t, parse(t, uplink+tunnel("t")+learn), moved, eth0).BGP.Learn.Tunnels; len(got) != 1 || list(got[0].Endpoints) != "192.0.2.7 198.51.100.7" {
+		t.Errorf("beside a peer that has moved: %+v", got)
+	}
 
 	d := compile(t, parse(t, uplink+strict), Runtime{}, eth0)
 	if got := list(d.TC.Generation.Strict); got != "10.20.0.0/16" {
 		t.Errorf("tc guards %q", got)
 	}
-	if got := list(d.WireGuard.Tunnels[0].Blackholes); got != "10.20.0.0/16" {
-		t.Errorf("blackholes are %q", got)
+	if got := d.Path.Blackholes; len(got) != 1 || got[0].Prefix.String() != "10.20.0.0/16" {
+		t.Errorf("blackholes are %v", got)
 	}
 	loose := compile(t, parse(t, uplink+tunnel("t")), Runtime{}, eth0)
-	if len(loose.TC.Generation.Strict) != 0 || len(loose.WireGuard.Tunnels[0].Blackholes) != 0 {
-		t.Errorf("a tunnel that is not strict: tc guards %v, blackholes %v", loose.TC.Generation.Strict, loose.WireGuard.Tunnels[0].Blackholes)
-	}
-}
-
-func TestTunnelMTU(t *testing.T) {
-	const peers = "public_keys: [EBESExQVFhcYGRobHB0eHyAhIiMkJSYnKCkqKywtLi8=]"
-	site := func(uplinks, local, endpoint, more string) string {
-		if endpoint != "" {
-			endpoint = `, endpoints: ["` + endpoint + `"]`
-		}
-		return "interfaces: [" + uplinks + "]\ntunnels: [{name: t, type: wireguard, local: {address: '" + local + "', port: 1}, wireguard: {private_key_file: /k}" + more +
-			", peers: [{name: p, " + peers + endpoint + "}]}]"
-	}
-	const one, v4, v6 = "{name: eth0, role: uplink}", "198.18.0.2", "2001:db8::2"
-	for _, c := range []struct {
-		name, yaml string
-		facts      Facts
-		want       int
-	}{
-		{"over IPv4", site(one, v4, "198.51.100.7:1", ""), facts("eth0"), 1440},
-		{"over IPv6", site(one, v6, "[2001:db8:7::1]:1", ""), facts("eth0"), 1420},
-		{"to a peer that calls, which may come by either", site(one, v4, "", ""), facts("eth0"), 1420},
-		{"as the file says", site(one, v4, "198.51.100.7:1", ", mtu: 1300"), facts("eth0"), 1300},
-		{"on the smallest uplink, the file's MTU before the machine's",
-			site("{name: eth0, role: uplink, mtu: 9000}, {name: eth1, role: uplink, mtu: 1400}, {name: eth2, role: downstream, mtu: 1300, addresses: [10.0.2.1/24]}", v4, "198.51.100.7:1", ""),
-			facts("eth0", "eth1", "eth2"), 1340},
-		{"without any uplink", site("{name: lo, addresses: [203.0.113.1/32]}", v4, "198.51.100.7:1", ""), facts("lo"), 1440},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if got := compile(t, parse(t, c.yaml), Runtime{}, c.facts).WireGuard.Tunnels[0].MTU; got != c.want {
-				t.Errorf("MTU %d, want %d", got, c.want)
-			}
-		})
+	if len(loose.TC.Generation.Strict) != 0 || len(loose.Path.Blackholes) != 0 {
+		t.Errorf("a tunnel that is not strict: tc guards %v, blackholes %v", loose.TC.Generation.Strict, loose.Path.Blackholes)
 	}
 }
 
@@ -138,6 +113,7 @@ tunnels:
 `), Runtime{}, eth0)
 	var p printer
 	p.wireguard(d.WireGuard)
+	p.path(d.Path)
 	var got []string
 	for line := range strings.Lines(p.out.String()) {
 		got = append(got, strings.TrimSpace(line))
@@ -145,6 +121,7 @@ tunnels:
 	same(t, got,
 		"tunnel t userspace key /k port 1 mtu 1420 mark 0x1000000 addresses",
 		"peer a AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8= allowed 10.29.0.0/16 10.30.0.0/16",
+		"peer z AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA= allowed",
 		"peer z EBESExQVFhcYGRobHB0eHyAhIiMkJSYnKCkqKywtLi8= allowed 10.20.0.0/16",
 		"route 10.29.0.0/16 metric 7", "route 10.30.0.0/16 metric 7",
 		"blackhole 10.20.0.0/16", "blackhole 10.29.0.0/16", "blackhole 10.30.0.0/16")

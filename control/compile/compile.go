@@ -41,8 +41,10 @@ type compiler struct {
 	rules    policies
 	cookies  protected // by rules with syn_cookie
 	snat     translation
+	tunnels  tunnels
 	errs     config.Errors
 	warn     []string
+	notes    []string
 }
 
 // policies are all of a file, those of workloads in its order. Both objects judge the first three.
@@ -96,6 +98,7 @@ func (k *Cache) compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, 
 	c.self = c.selfAddresses()
 	c.now.self = c.self
 	c.findStale()
+	c.findTunnels(rt.Tunnels)
 	c.rules = c.policies()
 	c.cookies = c.synCookies()
 
@@ -103,7 +106,9 @@ func (k *Cache) compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, 
 
 	d := &Desired{
 		Host:      c.host(),
+		Path:      c.blackholes(),
 		WireGuard: c.wireguard(),
+		IPsec:     c.ipsec(),
 		TC:        c.tc(),
 		XDP:       c.xdp(),
 		BGP:       c.bgp(),
@@ -111,7 +116,10 @@ func (k *Cache) compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, 
 	}
 	c.judgeSets()
 	c.budget(d)
+	c.checkKeys()
 	c.checkStrict()
+	c.checkRouted()
+	c.checkWorkloadAddresses()
 	if len(c.errs) > 0 {
 		slices.SortStableFunc(c.errs, func(a, b config.Error) int {
 			return cmp.Or(cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Column, b.Pos.Column))
@@ -119,7 +127,7 @@ func (k *Cache) compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, 
 		return nil, c
 	}
 	d.RuleIDs = c.ids.result()
-	d.Warnings, d.Refused, d.Config = c.warn, c.refused, c.cfg
+	d.Warnings, d.Notes, d.Refused, d.Config = c.warn, c.notes, c.refused, c.cfg
 	c.now.ids = d.RuleIDs
 	k.last = c.now
 	return d, c
@@ -127,6 +135,10 @@ func (k *Cache) compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, 
 
 func (c *compiler) fail(pos config.Pos, path, msg, hint string) {
 	c.errs = append(c.errs, config.Error{Pos: pos, Path: path, Msg: msg, Hint: hint})
+}
+
+func (c *compiler) note(format string, args ...any) {
+	c.notes = append(c.notes, fmt.Sprintf(format, args...))
 }
 
 // findInterfaces wants every interface of the file to be there, but for those of workloads, which come and go, and for
@@ -233,9 +245,9 @@ func (c *compiler) xdp() xdp.State {
 		Ingress:   c.rules.ingress,
 		Limiters:  c.rules.shared,
 		FlowSlots: c.cfg.Conntrack.MaxEntries,
-		RuleSlots: c.ids.slots(),
-		Sockets:   c.sockets(),
-		Children:  c.children(),
+		RuleSlots: c.ids.slots(), LimitSlots: c.limitSlots(),
+		Sockets:  c.sockets(),
+		Children: c.children(),
 
 		SYNListeners: c.cookies.listeners,
 		Refuses:      c.cookies.refuses,
@@ -260,7 +272,7 @@ func (c *compiler) tc() tc.State {
 		Egress:    c.rules.egress,
 		Matrix:    c.matrix(),
 		FlowSlots: c.cfg.Conntrack.MaxEntries,
-		RuleSlots: c.ids.slots(),
+		RuleSlots: c.ids.slots(), LimitSlots: c.limitSlots(),
 
 		SNATAddresses: c.snat.addresses, SNATPorts: c.snat.ports, Announced: c.snat.announced,
 	}
@@ -272,7 +284,7 @@ func (c *compiler) tc() tc.State {
 		}
 	}
 	for _, t := range c.cfg.Tunnels {
-		s.Interfaces = append(s.Interfaces, tc.Interface{Name: t.Name, Role: tc.RoleTunnel, Judge: true})
+		s.Interfaces = append(s.Interfaces, tc.Interface{Name: t.Name, Role: tc.RoleTunnel, Judge: true, ClampMSS: t.ClampMSS, Encrypted: true})
 		if t.Strict {
 			for _, p := range t.Peers {
 				g.Strict = append(g.Strict, p.Prefixes...)
@@ -293,6 +305,7 @@ func (c *compiler) tc() tc.State {
 	g.LANs = c.rules.lans
 	slices.SortFunc(g.Workloads, func(a, b tc.Workload) int { return compareNames(a.Name, b.Name) })
 	g.Strict = sortedPrefixes(g.Strict)
+	g.OnLink = c.onLink(g.Strict)
 	g.Paced = c.paced()
 	g.Limiters = c.limiters
 	s.Generation = g

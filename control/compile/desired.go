@@ -8,6 +8,8 @@ import (
 	"sluice/bgp"
 	"sluice/control/config"
 	"sluice/control/host"
+	"sluice/crypto/ipsec"
+	"sluice/crypto/path"
 	"sluice/crypto/wireguard"
 	"sluice/tc"
 	"sluice/xdp"
@@ -16,7 +18,9 @@ import (
 // Desired is the whole wanted state of the machine.
 type Desired struct {
 	Host      host.State
+	Path      path.State
 	WireGuard wireguard.State
+	IPsec     ipsec.State
 	TC        tc.State
 	XDP       xdp.State
 	BGP       bgp.State
@@ -26,6 +30,8 @@ type Desired struct {
 	RuleIDs map[string]uint32
 	// Warnings are things that an operator should know and that are no errors.
 	Warnings []string
+	// Notes say how this machine does what was asked for, and what of it does nothing: for who applies the file, and then no more.
+	Notes []string
 	// Config is what was compiled: the file's, and behind its workloads the added ones that fit.
 	Config *config.Config
 	// Refused are the workloads that are left out, those with an interface that is not there yet aside.
@@ -48,14 +54,31 @@ type Runtime struct {
 	Watched map[string][]netip.Prefix
 	// Workloads were made through the API, sorted by name. They claim nothing twice.
 	Workloads []Added
+	// Tunnels are by name; one that is missing is as the file says.
+	Tunnels map[string]TunnelNow
 	// Accepted says that the file was applied before: what became of workloads since is no error of it.
 	Accepted bool
+}
+
+// TunnelNow is what is found out about a tunnel while it runs, and changes what is wanted of it.
+type TunnelNow struct {
+	Underlay int                // MTU of the route to the endpoints in use, the smallest, bytes; 0: not known
+	Peers    map[string]PeerNow // by name
+}
+
+// PeerNow is what is found out about a peer.
+type PeerNow struct {
+	Endpoint  netip.AddrPort // in use; invalid: the file's first that is an address
+	PublicKey string         // WireGuard, in use, base64; "" or one that the file does not have: the file's first
+	Down      bool           // its probes fail: its routes are withdrawn (blackholes and the guard stay)
 }
 
 // Facts are what the machine told, collected before compiling.
 type Facts struct {
 	Host       host.Facts
 	PublicKeys map[string]string // private key file -> base64 public key
+	// ExposedKeys say of key files that others may replace them. They are errors of a file that somebody is about to apply alone.
+	ExposedKeys config.Errors
 }
 
 // Remains is what stays of d when the machine is given back: the addresses and routes by which it is managed.

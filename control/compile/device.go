@@ -10,26 +10,45 @@ import (
 	"sluice/control/host"
 )
 
+// LooksAtDevices are the kinds of device that a file has made, which the kernel must know how to make: Facts.Host.NoDevices.
+func LooksAtDevices(cfg *config.Config) []string {
+	var kinds []string
+	for _, i := range cfg.Interfaces {
+		if kind := deviceKind(i); i.Made() && !slices.Contains(kinds, kind) {
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds
+}
+
+// deviceKind is rtnetlink's, of an interface that is made.
+func deviceKind(i config.Interface) string {
+	if i.Parent != "" {
+		return "vlan"
+	}
+	return "bond"
+}
+
 // findDevice wants what a VLAN child or a bond stands on. One member of a bond is enough: the others may be why it is one,
 // and join when they appear.
 func (c *compiler) findDevice(n int) {
 	i := &c.cfg.Interfaces[n]
 	path := fmt.Sprintf("interfaces[%d].", n)
-	kind, parent := "bond", c.interfaceOf(i.Parent)
-	if i.Parent != "" {
-		kind = "vlan"
-	}
-	if link := c.link(i.Name); link != nil && link.Kind != "" && link.Kind != kind {
+	kind, parent, link := deviceKind(*i), c.interfaceOf(i.Parent), c.link(i.Name)
+	if link != nil && link.Kind != "" && link.Kind != kind {
 		c.fail(i.Pos, path+"name", fmt.Sprintf("there is a %s of the name %s already", link.Kind, i.Name), "choose another name, or remove it")
+	}
+	if why := c.facts.Host.NoDevices[kind]; why != "" && link == nil {
+		c.fail(i.Pos, path+"name", why+", and cannot make the "+kind+" "+i.Name, "install the module, or another kernel")
 	}
 	if i.Parent != "" {
 		switch link := c.link(i.Parent); {
-		case parent != nil: // an entry of the file: told of there
-		case link == nil:
+		case parent != nil && parent.MTU > 0: // told of there
+		case link == nil && parent == nil:
 			c.fail(i.Pos, path+"parent", "there is no interface "+i.Parent, c.linksHint())
-		case i.MTU > link.MTU:
+		case link != nil && i.MTU > link.MTU:
 			c.fail(i.Pos, path+"mtu", fmt.Sprintf("MTU %d is larger than that of %s, %d", i.MTU, i.Parent, link.MTU),
-				fmt.Sprintf("write %d or less, or an entry for %s with a larger mtu", link.MTU, i.Parent))
+				fmt.Sprintf("write %d or less, or give %s a larger mtu", link.MTU, i.Parent))
 		}
 		return
 	}

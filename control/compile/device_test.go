@@ -57,6 +57,8 @@ func TestMachinesThatCannotHaveTheDevices(t *testing.T) {
 		"a link of that name": {good, func(f *Facts) {
 			f.Host.Links = append(slices.Clone(f.Host.Links), host.LinkFact{Name: "bond0", Kind: "bridge"})
 		}, "edge.yaml:7:5: interfaces[4].name: there is a bridge of the name bond0 already; choose another name, or remove it"},
+		"no module": {good, func(f *Facts) { f.Host.NoDevices = map[string]string{"bond": "this kernel has no module bonding"} },
+			"edge.yaml:7:5: interfaces[4].name: this kernel has no module bonding, and cannot make the bond bond0; install the module, or another kernel"},
 		"hidden tags": {good, func(f *Facts) {
 			f.Host.Receivers = map[string][]host.Receiver{"eth0": {{Link: "eth0", HidesTags: "its driver does"}}}
 		}, "edge.yaml:4:5: interfaces[1].parent: XDP cannot tell the frames of eth0.100 from those of eth0: its driver does; write xdp: {mode: none} at eth0, so that tcx judges both"},
@@ -69,7 +71,11 @@ func TestMachinesThatCannotHaveTheDevices(t *testing.T) {
 		}
 	}
 	large := parse(t, strings.Replace(lanOfVLANs, "vlan: 5,", "vlan: 5, mtu: 9000,", 1))
-	if got := refusal(t, large, good).Error(); got != "edge.yaml:6:5: interfaces[3].mtu: MTU 9000 is larger than that of trunk, 1500; write 1500 or less, or an entry for trunk with a larger mtu" {
+	if got := refusal(t, large, good).Error(); got != "edge.yaml:6:5: interfaces[3].mtu: MTU 9000 is larger than that of trunk, 1500; write 1500 or less, or give trunk a larger mtu" {
+		t.Errorf("got %s", got)
+	}
+	small := parse(t, strings.Replace(lanOfVLANs, "role: uplink, mtu: 9000", "role: uplink", 1)+"  - {name: eth0.8, parent: eth0, vlan: 8, role: downstream, mtu: 1501}\n")
+	if got := refusal(t, small, good).Error(); got != "edge.yaml:8:5: interfaces[5].mtu: MTU 1501 is larger than that of eth0, 1500; write 1500 or less, or give eth0 a larger mtu" {
 		t.Errorf("got %s", got)
 	}
 }

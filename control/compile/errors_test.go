@@ -33,7 +33,10 @@ func TestErrorsSayWhatIsWrongWhereAndWhatToDo(t *testing.T) {
 		{"no IPv4 next hop", "interfaces: [{name: eth0, role: uplink}]\nbgp:\n  asn: 65010\n  router_id: 198.18.0.2\n  neighbors:\n    - {name: a, address: '2001:db8::1', asn: 65000, families: [ipv4-unicast]}\n", facts("eth0 2001:db8::2/64"),
 			[]string{"edge.yaml:6:7: bgp.neighbors[0].families: ipv4-unicast over this session needs an IPv4 next hop; give an uplink an IPv4 address, or leave the family out"}},
 		{"the node's own key", uplink + tunnel("t"), own,
-			[]string{"edge.yaml:5:14: tunnels[0].peers[0].public_keys: this is the node's own key; give the peer's public key: `sluice key show` on the peer prints it"}},
+			[]string{"edge.yaml:5:14: tunnels[0].peers[0].public_keys[0]: this is the node's own key; give the peer's public key: `sluice key show` on the peer prints it"}},
+		{"a peer of IPsec to whom nothing could be sent", uplink + "tunnels:" + esp("t", "static", "", "{name: a, endpoints: [198.51.100.7], master_key_file: /m}") +
+			esp("u", "static", ", addresses: [10.200.0.1/31]", "{name: a, id: b, endpoints: [198.51.100.7], master_key_file: /m}"), eth0,
+			[]string{"edge.yaml:3:91: tunnels[0].peers[0]: the peer has no prefixes, so that nothing could be sent to it; write prefixes; with routes: false where BGP has the routes"}},
 		{"all at once, sorted by place", "workloads:\n  - {name: w, interface: w, addresses: [10.0.1.2]}\n" + uplink, facts("w here"), []string{
 			"edge.yaml:2:5: workloads[0].interface: both ends of the veth w are in this namespace; move the other end into the workload's own namespace",
 			"edge.yaml:3:14: interfaces[0].name: there is no interface eth0; interfaces here are w",

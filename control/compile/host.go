@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -16,6 +17,10 @@ const outsideGroup = 18800
 const (
 	ruleSuppress = 18800 // look in main, but not for routes that lead outside
 	ruleProhibit = 18801 // and nothing else
+	ruleProbe    = 18809 // probes: of sockets bound to a tunnel's device, and the reverse path check of their answers
+	ruleUnderlay = 18810 // encrypted packets, and what is sent to endpoints where it matters, look in main
+	ruleLonger   = 18811 // as does the rest, for routes that are longer than those
+	ruleTunnels  = 18812 // which stand in a table of their own: they are around an endpoint
 )
 
 const mainTable = 254
@@ -48,7 +53,8 @@ func (c *compiler) host() host.State {
 			Prefix: r.Prefix, Type: host.Unicast, Via: r.Via, Metric: r.Metric, Table: mainTable, Keep: c.keepsRoute(r),
 		})
 	}
-	s.Rules = c.kernelMatrix()
+	s.Rules = append(c.kernelMatrix(), c.tunnelRules()...)
+	slices.SortFunc(s.Rules, compareRules)
 	s.Sysctls = c.sysctls()
 	s.Inner = c.innerSysctls()
 	s.Tags = c.tags()
@@ -144,7 +150,6 @@ func (c *compiler) kernelMatrix() []host.Rule {
 			guard(t.Name)
 		}
 	}
-	slices.SortFunc(rules, compareRules)
 	return rules
 }
 
@@ -158,5 +163,5 @@ func compareRules(a, b host.Rule) int {
 		}
 		return 1
 	}
-	return compareNames(a.InLink, b.InLink)
+	return cmp.Or(compareNames(a.InLink, b.InLink), compareNames(a.OutLink, b.OutLink), a.To.Compare(b.To), a.From.Compare(b.From))
 }

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -80,6 +81,16 @@ func (c *compiler) limiter(key string, id uint32, r *config.Rule, at place) uint
 		PerSource: r.Limit.PerSource, IPv4Bits: r.Limit.IPv4Prefix, IPv6Bits: r.Limit.IPv6Prefix,
 	})
 	return uint32(len(c.limiters) - 1)
+}
+
+// limitSlots is how many buckets all limits need, to a power of two, so that a limit more seldom changes it: both objects are
+// loaded anew where the tables grow that they share.
+func (c *compiler) limitSlots() uint32 {
+	ids := classify.Limited(c.limiters)
+	if ids == 0 {
+		return 0
+	}
+	return max(minSlots, uint32(1)<<bits.Len32(ids-1))
 }
 
 // warnOfBurst tells where a packet of full size costs more than the whole burst: it never passes, however long the rule was

@@ -51,6 +51,15 @@ func TestLimitersAreOneTableInWhichIngressComesFirst(t *testing.T) {
 	if diff := cmp.Diff(all, d.TC.Generation.Limiters); diff != "" {
 		t.Errorf("tc (-want +got):\n%s", diff)
 	}
+	// Buckets are shared: both make room for the other's limits.
+	if x, tc := d.XDP.Generation.LimitSlots, d.TC.Generation.LimitSlots; x != minSlots || tc != x {
+		t.Errorf("room for %d and %d limits", x, tc)
+	}
+	far := compile(t, parse(t, limits), Runtime{RuleIDs: map[string]uint32{"workload/v/egress/b": 3000}}, facts("eth0", "w", "v"))
+	none := compile(t, parse(t, uplink), Runtime{}, facts("eth0"))
+	if far, none := far.XDP.Generation.LimitSlots, none.XDP.Generation.LimitSlots; far != 4096 || none != 0 {
+		t.Errorf("room for %d limits where an id is 3000, and for %d where there is none", far, none)
+	}
 	for _, p := range append(d.TC.Generation.Policies(), d.XDP.Generation.Policies()...) {
 		for _, r := range p.Rules {
 			if r.Action == classify.Limit && all[r.Argument].Rule != r.ID {

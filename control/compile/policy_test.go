@@ -130,7 +130,7 @@ func TestBothObjectsJudgeTheSamePolicies(t *testing.T) {
 	d := compile(t, load(t, "edge-default-drop.yaml"), Runtime{}, facts("eth0", "lo", "web-1", "web-2"))
 	x, g := d.XDP.Generation, d.TC.Generation
 	for _, pair := range [][2]any{
-		{x.Self, g.Self}, {x.Failsafe, g.Failsafe}, {x.System, g.System}, {x.Ingress, g.Ingress}, {x.FlowSlots, g.FlowSlots}, {x.RuleSlots, g.RuleSlots},
+		{x.Self, g.Self}, {x.Failsafe, g.Failsafe}, {x.System, g.System}, {x.Ingress, g.Ingress}, {x.FlowSlots, g.FlowSlots}, {x.RuleSlots, g.RuleSlots}, {x.LimitSlots, g.LimitSlots},
 	} {
 		if diff := cmp.Diff(pair[0], pair[1], comparers); diff != "" {
 			t.Errorf("XDP and tc differ:\n%s", diff)

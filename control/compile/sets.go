@@ -92,7 +92,7 @@ func sortedPrefixes(p []netip.Prefix) []netip.Prefix {
 		return p
 	case from < len(p) || len(runs) == 0:
 		out := append([]netip.Prefix{}, p...) // never nil
-		slices.SortFunc(out, comparePrefixes)
+		config.SortPrefixes(out)
 		return slices.Compact(out)
 	}
 	for len(runs) > 1 { // the last ones are the short ones
@@ -107,13 +107,5 @@ func mergePrefixes(a, b []netip.Prefix) []netip.Prefix {
 	if len(a) < len(b) {
 		a, b = b, a
 	}
-	out := make([]netip.Prefix, 0, len(a)+len(b))
-	for i := range b {
-		n, found := slices.BinarySearchFunc(a, b[i], comparePrefixes)
-		out, a = append(out, a[:n]...), a[n:]
-		if !found {
-			out = append(out, b[i])
-		}
-	}
-	return append(out, a...)
+	return config.Exchange(a, nil, b)
 }

@@ -37,27 +37,30 @@ type sender struct {
 	snat    config.SNAT
 	sources []netip.Prefix // masked
 	many    bool           // there may be sources beyond these
+	away    bool           // its interface is not there, and nothing is translated yet
 	at      place
 }
 
-// senders are those with snat whose interface is there, workloads first.
+// senders are those with snat, workloads first.
 func (c *compiler) senders() []sender {
 	var out []sender
 	for n, w := range c.cfg.Workloads {
-		if w.SNAT != (config.SNAT{}) && slices.ContainsFunc(c.present, func(p config.Workload) bool { return p.Name == w.Name }) {
-			out = append(out, sender{w.Interface, "workload " + w.Name, w.SNAT, hostPrefixes(w.Addresses), false, place{w.Pos, fmt.Sprintf("workloads[%d].snat", n)}})
+		if w.SNAT != (config.SNAT{}) {
+			away := !slices.ContainsFunc(c.present, func(p config.Workload) bool { return p.Name == w.Name })
+			out = append(out, sender{w.Interface, "workload " + w.Name, w.SNAT, hostPrefixes(w.Addresses), false, away, place{w.Pos, c.workloadPath(n) + ".snat"}})
 		}
 	}
 	for n, i := range c.cfg.Interfaces {
 		if i.SNAT == (config.SNAT{}) {
 			continue
 		}
-		s := sender{i.Name, "downstream " + i.Name, i.SNAT, nil, true, place{i.Pos, fmt.Sprintf("interfaces[%d].snat", n)}}
+		s := sender{i.Name, "downstream " + i.Name, i.SNAT, nil, true, false, place{i.Pos, fmt.Sprintf("interfaces[%d].snat", n)}}
 		for _, a := range c.addresses(i) {
 			if !a.Addr().IsLinkLocalUnicast() || a.Addr().Is4() {
 				s.sources = append(s.sources, a.Masked())
 			}
 		}
+		s.sources = sortedPrefixes(s.sources) // the file's are mostly there already
 		out = append(out, s)
 	}
 	return out
@@ -65,7 +68,13 @@ func (c *compiler) senders() []sender {
 
 // translation is worked out from the senders: without one it is empty, and the programs look for nothing.
 func (c *compiler) translation() translation {
-	senders := c.senders()
+	senders := slices.DeleteFunc(c.senders(), func(s sender) bool {
+		known := s.snat.Auto || c.has(s.snat.Address)
+		if !known {
+			c.fail(s.at.pos, s.at.path, s.snat.Address.String()+" is not an address of this box", "write auto, or give the address to an interface, such as lo")
+		}
+		return !known || s.away
+	})
 	if len(senders) == 0 {
 		return translation{}
 	}
@@ -73,6 +82,12 @@ func (c *compiler) translation() translation {
 	announced := c.announced()
 	var need4, need6 []string // senders that need an uplink's own address of the family
 	for _, s := range senders {
+		// To the kernel's path what a port of a VRF receives came in by the VRF (skb_iif): nobody could tell whose it is.
+		if link := c.link(s.link); link != nil && link.VRF != "" {
+			c.fail(s.at.pos, s.at.path, fmt.Sprintf("%s belongs to the VRF %s, whose packets cannot be told apart where they leave", s.link, link.VRF),
+				"take the interface out of the VRF, or write snat: none")
+			continue
+		}
 		if s.snat.Auto {
 			v4, v6 := s.translates(true, announced), s.translates(false, announced)
 			if v4 {
@@ -82,13 +97,10 @@ func (c *compiler) translation() translation {
 				need6 = append(need6, s.what)
 			}
 			t.of[s.link] = tc.SNAT{IPv4: v4 || s.many, IPv6: v6 || s.many}
+			c.tellOfIdle(s, announced)
 			continue
 		}
 		to := s.snat.Address
-		if !c.has(to) {
-			c.fail(s.at.pos, s.at.path, to.String()+" is not an address of this box", "write auto, or give the address to an interface, such as lo")
-			continue
-		}
 		t.of[s.link] = tc.SNAT{IPv4: to.Is4(), IPv6: to.Is6(), All: true, Address: t.index(addressOf(to))}
 	}
 	t.announced = announced
@@ -125,10 +137,48 @@ func (t *translation) index(a tc.SNATAddress) uint16 {
 // translates says whether auto is known to have something of a family to translate.
 func (s *sender) translates(ipv4 bool, announced []netip.Prefix) bool {
 	return slices.ContainsFunc(s.sources, func(source netip.Prefix) bool {
-		return source.Addr().Is4() == ipv4 && isPrivate(source.Addr()) && !slices.ContainsFunc(announced, func(p netip.Prefix) bool {
-			return p.Bits() <= source.Bits() && p.Contains(source.Addr())
-		})
+		return source.Addr().Is4() == ipv4 && isPrivate(source.Addr()) && !within(source, announced)
 	})
+}
+
+func within(p netip.Prefix, list []netip.Prefix) bool {
+	return slices.ContainsFunc(list, func(around netip.Prefix) bool { return around.Bits() <= p.Bits() && around.Contains(p.Addr()) })
+}
+
+// tellOfIdle is about auto that does less than who wrote it may think.
+func (c *compiler) tellOfIdle(s sender, announced []netip.Prefix) {
+	var kept []string
+	private := s.many
+	for _, source := range s.sources {
+		private = private || isPrivate(source.Addr())
+		if within(source, announced) {
+			kept = append(kept, textOf(source))
+		}
+	}
+	switch {
+	case len(kept) > 0:
+		c.note("%s: snat: auto does not translate %s, which BGP announces: answers find their way", s.what, strings.Join(kept, " and "))
+	case !private:
+		c.note("%s: snat: auto translates private sources, and it has none", s.what)
+	}
+}
+
+// textOf is a prefix, or the one address in it.
+func textOf(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+// Announced says which prefix of the node's own announcements has snat: auto leave a source as it is; invalid: none.
+func (d *Desired) Announced(source netip.Addr) netip.Prefix {
+	for _, p := range d.TC.Generation.Announced {
+		if p.Contains(source) {
+			return p
+		}
+	}
+	return netip.Prefix{}
 }
 
 // announced are the private prefixes that the node advertises: others know the way back to them. A shorter one, such as a

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"sluice/control/config"
 	"sluice/tc"
 	"sluice/xdp/classify"
 )
@@ -50,7 +51,7 @@ func translations(t *testing.T, links []string, lan, addresses, workload, more s
 			warnings = append(warnings, w)
 		}
 	}
-	return strings.Join(out, "\n"), warnings
+	return strings.Join(out, "\n"), append(warnings, d.Notes...)
 }
 
 func TestSourcesAreTranslatedToTheAddressesOfTheUplink(t *testing.T) {
@@ -84,18 +85,21 @@ func TestSourcesAreTranslatedToTheAddressesOfTheUplink(t *testing.T) {
 			name: "public sources stay", addresses: `203.0.113.80, "2001:db8:80::1"`, workload: ", snat: auto",
 			want: "eth0 {IPv4:false IPv6:false All:false Address:1}\neth1 {IPv4:false IPv6:false All:false Address:2}\n" +
 				"198.18.0.2 2001:db8::2\n203.0.113.1 invalid IP\nports 1024-32767",
+			warnings: []string{"workload web: snat: auto translates private sources, and it has none"},
 		},
 		{
 			name: "what is announced stays", addresses: `10.0.1.1, "fd00::1"`, workload: ", snat: auto",
 			more: "bgp: {asn: 65010, router_id: 198.18.0.2, advertise: [{workloads: true}, {prefixes: [0.0.0.0/0, 203.0.113.0/24]}]}",
 			want: "eth0 {IPv4:false IPv6:false All:false Address:1}\neth1 {IPv4:false IPv6:false All:false Address:2}\n" +
 				"198.18.0.2 2001:db8::2\n203.0.113.1 invalid IP\nports 1024-32767\nannounced 10.0.1.1/32 fd00::1/128",
+			warnings: []string{"workload web: snat: auto does not translate 10.0.1.1 and fd00::1, which BGP announces: answers find their way"},
 		},
 		{
 			name: "a LAN may hide others", lan: ", snat: auto", addresses: "10.0.1.1",
 			more: "bgp: {asn: 65010, router_id: 198.18.0.2, advertise: [{prefixes: [10.0.0.0/16]}]}",
 			want: "eth0 {IPv4:false IPv6:false All:false Address:1}\neth1 {IPv4:false IPv6:false All:false Address:2}\n" +
 				"lan {IPv4:true IPv6:true All:false Address:0}\n198.18.0.2 2001:db8::2\n203.0.113.1 invalid IP\nports 1024-32767\nannounced 10.0.0.0/16",
+			warnings: []string{"downstream lan: snat: auto does not translate 10.0.2.0/24, which BGP announces: answers find their way"},
 		},
 		{
 			name: "one address for all", addresses: `10.0.1.1, "fd00::1"`, workload: ", snat: 203.0.113.1",
@@ -126,6 +130,36 @@ func TestAnAddressOfAnotherBoxIsNoSource(t *testing.T) {
 	errs := refusal(t, cfg, facts("eth0", "eth1", "lan", "lo", "web"))
 	if len(errs) != 2 || !strings.Contains(errs[0].Error(), "interfaces[2].snat: 203.0.113.9 is not an address of this box") ||
 		!strings.Contains(errs[1].Error(), "workloads[0].snat: 203.0.113.2 is not an address of this box; write auto, or give the address to an interface, such as lo") {
+		t.Error(errs)
+	}
+}
+
+// Not when its interface comes: then nobody is there to be told.
+func TestAnAddressOfAnotherBoxIsNoSourceOfAWorkloadThatIsAway(t *testing.T) {
+	links := []string{"eth0", "eth1", "lan", "lo"}
+	errs := refusal(t, parse(t, fmt.Sprintf(snatSite, "", "10.0.1.1", ", snat: 203.0.113.2", "")), facts(links...))
+	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "workloads[0].snat: 203.0.113.2 is not an address of this box") {
+		t.Error(errs)
+	}
+	away := parse(t, fmt.Sprintf(snatSite, "", "10.0.1.1", ", snat: 203.0.113.1", ""))
+	if d := compile(t, away, Runtime{}, facts(links...)); len(d.TC.Generation.SNATAddresses) != 0 || d.TC.Generation.SNATPorts.Last != 0 {
+		t.Errorf("nobody is there, and %v is translated to", d.TC.Generation.SNATAddresses)
+	}
+	added := Added{Workload: config.Workload{Name: "api", Interface: "api", Added: true, Addresses: []netip.Addr{netip.MustParseAddr("10.0.1.2")},
+		SNAT: config.SNAT{Address: netip.MustParseAddr("203.0.113.2")}}}
+	d := compile(t, away, Runtime{Accepted: true, Workloads: []Added{added}}, facts(links...))
+	if len(d.Refused) != 1 || d.Refused[0].Why != "workload api.snat: 203.0.113.2 is not an address of this box; write auto, or give the address to an interface, such as lo" {
+		t.Errorf("refused are %+v", d.Refused)
+	}
+}
+
+func TestNoSourceIsTranslatedBehindAVRF(t *testing.T) {
+	cfg := parse(t, fmt.Sprintf(snatSite, ", snat: auto", "10.0.1.1", ", snat: auto", ""))
+	f := facts("eth0", "eth1", "lan", "lo", "web")
+	f.Host.Links[2].VRF = "red"
+	errs := refusal(t, cfg, f)
+	want := "interfaces[2].snat: lan belongs to the VRF red, whose packets cannot be told apart where they leave; take the interface out of the VRF"
+	if len(errs) != 1 || !strings.Contains(errs[0].Error(), want) {
 		t.Error(errs)
 	}
 }

@@ -23,6 +23,19 @@ func (c *compiler) sysctls() []host.Sysctl {
 	if forwards6 {
 		want["net.ipv6.conf.all.forwarding"] = "1"
 	}
+	if check := c.uplinkCheck(); check != "" {
+		for _, i := range c.cfg.Interfaces {
+			if i.Role == config.RoleUplink {
+				want["net.ipv4.conf."+i.Name+".rp_filter"] = check
+			}
+		}
+		if check == "0" {
+			c.note("uplinks do not check the sources of packets (rp_filter 0): a strict tunnel's blackhole would stop peers that roam; the kernel takes the larger of this and of net.ipv4.conf.all.rp_filter, which has to be 0, too")
+		}
+	}
+	for _, name := range c.doubled() {
+		want["net.ipv4.conf."+name+".rp_filter"] = "2"
+	}
 	if c.cookies.own {
 		for _, key := range cookieSysctls {
 			want[key] = cookieValue

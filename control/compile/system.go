@@ -14,11 +14,12 @@ const (
 	protoICMP   = 1
 	protoTCP    = 6
 	protoUDP    = 17
+	protoESP    = 50
 	protoICMPv6 = 58
 )
 
 // system is the policy that the file itself implies: BGP with its neighbors, tunnel underlay with its peers, and the
-// echo requests of the apply checks, each in the direction it needs. The same list is judged at ingress and at
+// echo requests of the apply checks and of tunnels' health, each in the direction it needs. The same list is judged at ingress and at
 // egress: source and destination keep the directions apart.
 func (c *compiler) system() classify.Policy {
 	s := &systemRules{c: c, self: c.selfPrefixes()}
@@ -29,12 +30,14 @@ func (c *compiler) system() classify.Policy {
 	}
 	for _, t := range c.cfg.Tunnels {
 		s.underlay(t)
+		s.probes(t)
 	}
 	for _, check := range c.cfg.Apply.Checks {
 		if check.Reach.IsValid() {
 			s.check(check.Reach)
 		}
 	}
+	s.names()
 	return classify.Policy{Name: "system", Default: classify.Continue, Rules: s.rules}
 }
 
@@ -64,35 +67,116 @@ func (s *systemRules) bgp(n config.Neighbor) {
 	s.add(name+"-out-reply", classify.Rule{From: peer, To: s.self, Protocol: protoTCP, SourcePorts: remote, Ports: clientPorts()})
 }
 
-// underlay lets a tunnel's encrypted packets pass. A peer without an endpoint may come from anywhere: WireGuard itself
-// answers only to those who know its key.
+// maxNamed is how many endpoints of a tunnel are named in the rules of its underlay. A hub of a thousand peers would have new
+// rules, and new programs with them, for each peer that comes or goes.
+const maxNamed = 32
+
+// roaming says whether a tunnel's peers are followed to where their authentic packets come from.
+func roaming(t config.Tunnel) bool {
+	return t.Type == config.TypeWireGuard || t.IPsec.Keying == config.KeyingStatic && t.IPsec.Encapsulation == config.EncapsulationUDP
+}
+
+// underlay lets a tunnel's encrypted packets pass, and IKE. Peers that roam may come from anywhere, and so may
+// one without an endpoint or with a DNS name, and all where there are many: the tunnel itself answers only to those who know a key.
 func (s *systemRules) underlay(t config.Tunnel) {
-	port := onePort(t.Local.Port())
-	peers := []netip.Prefix{}
+	peers, known := []netip.Prefix{}, !roaming(t) || len(t.Peers) == 0
 	for _, p := range t.Peers {
-		if len(p.Endpoints) == 0 {
-			peers = nil
-			break
-		}
 		for _, e := range p.Endpoints {
-			peers = append(peers, hostPrefixes([]netip.Addr{e.Addr()})...)
+			known = known && e.Addr.IsValid()
+			peers = append(peers, hostPrefixes([]netip.Addr{e.Addr})...)
+		}
+		known = known && len(p.Endpoints) > 0
+	}
+	peers = sortedPrefixes(peers)
+	if !known || len(peers) > maxNamed {
+		peers = nil
+	}
+	both := func(suffix string, in, out classify.Rule) {
+		in.From, in.To, out.From, out.To = peers, s.self, s.self, peers
+		s.add("tunnel-"+t.Name+"-in"+suffix, in)
+		s.add("tunnel-"+t.Name+"-out"+suffix, out)
+	}
+	udp := func(suffix string, ports []classify.PortRange) {
+		both(suffix, classify.Rule{Protocol: protoUDP, Ports: ports}, classify.Rule{Protocol: protoUDP, SourcePorts: ports})
+	}
+	switch {
+	case t.Type == config.TypeWireGuard:
+		udp("", onePort(t.Local.Port()))
+	case t.IPsec.Keying == config.KeyingIKE:
+		udp("-ike", append(onePort(ikePort), onePort(natPort)...))
+	case t.IPsec.Encapsulation == config.EncapsulationUDP:
+		udp("", onePort(t.Local.Port()))
+	}
+	if t.Type == config.TypeIPsec && t.IPsec.Encapsulation != config.EncapsulationUDP {
+		both("-esp", classify.Rule{Protocol: protoESP}, classify.Rule{Protocol: protoESP})
+	}
+}
+
+// probes let the echo requests of a tunnel's health go out, and the other end's come in to the device's own addresses. Probes
+// in a network of the device count as that network: one of a thousand peers is not to change the rules.
+func (s *systemRules) probes(t config.Tunnel) {
+	if t.Health == nil {
+		return
+	}
+	for _, six := range []bool{false, true} {
+		var to, networks, own []netip.Prefix
+		for _, a := range t.Addresses {
+			if a.Addr().Is6() == six {
+				networks, own = append(networks, a.Masked()), append(own, netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
+			}
+		}
+		for _, p := range t.Peers {
+			switch n := slices.IndexFunc(networks, func(x netip.Prefix) bool { return x.Contains(p.Probe) }); {
+			case !p.Probe.IsValid() || p.Probe.Is6() != six:
+			case n >= 0:
+				to = append(to, networks[n])
+			default:
+				to = append(to, netip.PrefixFrom(p.Probe, p.Probe.BitLen()))
+			}
+		}
+		suffix, proto := "", protoICMP
+		if six {
+			suffix, proto = "6", protoICMPv6
+		}
+		if len(to) > 0 {
+			s.add("tunnel-"+t.Name+"-probe"+suffix, classify.Rule{From: s.self, To: sortedPrefixes(to), Protocol: proto})
+		}
+		if len(networks) > 0 {
+			s.add("tunnel-"+t.Name+"-probed"+suffix, classify.Rule{From: sortedPrefixes(networks), To: sortedPrefixes(own), Protocol: proto})
 		}
 	}
-	if peers != nil {
-		peers = sortedPrefixes(peers)
+}
+
+const dnsPort = 53
+
+// names lets the box ask node.dns for endpoints that are names; the answers are replies to tracked flows. Where the machine's own
+// servers are asked instead, these are not known here, and policy.egress has to let it.
+func (s *systemRules) names() {
+	named := func(p config.Peer) bool {
+		return slices.ContainsFunc(p.Endpoints, func(e config.Endpoint) bool { return !e.Addr.IsValid() })
 	}
-	s.add("tunnel-"+t.Name+"-in", classify.Rule{From: peers, To: s.self, Protocol: protoUDP, Ports: port})
-	s.add("tunnel-"+t.Name+"-out", classify.Rule{From: s.self, To: peers, Protocol: protoUDP, SourcePorts: port})
+	if !slices.ContainsFunc(s.c.cfg.Tunnels, func(t config.Tunnel) bool { return slices.ContainsFunc(t.Peers, named) }) {
+		return
+	}
+	for _, server := range s.c.cfg.Node.DNS {
+		for _, r := range []classify.Rule{{Protocol: protoUDP}, {Protocol: protoTCP}} {
+			r.From, r.To, r.Ports = s.self, hostPrefixes([]netip.Addr{server}), onePort(dnsPort)
+			s.add(fmt.Sprintf("dns-%s-%d", server, r.Protocol), r)
+		}
+	}
+}
+
+func echoOf(a netip.Addr) int {
+	if a.Is6() {
+		return protoICMPv6
+	}
+	return protoICMP
 }
 
 // check lets an echo request go out; its answer is a reply to a tracked flow.
 func (s *systemRules) check(to netip.Addr) {
-	proto := protoICMP
-	if to.Is6() {
-		proto = protoICMPv6
-	}
 	s.add(fmt.Sprintf("check-reach-%s", to), classify.Rule{
-		From: s.self, To: hostPrefixes([]netip.Addr{to}), Protocol: proto,
+		From: s.self, To: hostPrefixes([]netip.Addr{to}), Protocol: echoOf(to),
 	})
 }
 

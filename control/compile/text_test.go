@@ -9,6 +9,8 @@ import (
 
 	"sluice/bgp"
 	"sluice/control/host"
+	"sluice/crypto/ipsec"
+	"sluice/crypto/path"
 	"sluice/crypto/wireguard"
 	"sluice/tc"
 	"sluice/xdp"
@@ -20,7 +22,9 @@ import (
 func text(d *Desired) string {
 	var p printer
 	p.section("host", func() { p.host(d.Host) })
+	p.section("path", func() { p.path(d.Path) })
 	p.section("wireguard", func() { p.wireguard(d.WireGuard) })
+	p.section("ipsec", func() { p.ipsec(d.IPsec) })
 	p.section("xdp", func() { p.xdp(d.XDP) })
 	p.section("tc", func() { p.tc(d.TC) })
 	p.section("bgp", func() { p.bgp(d.BGP) })
@@ -38,6 +42,11 @@ func text(d *Desired) string {
 	p.section("warnings", func() {
 		for _, w := range d.Warnings {
 			p.line(w)
+		}
+	})
+	p.section("notes", func() {
+		for _, n := range d.Notes {
+			p.line(n)
 		}
 	})
 	return p.out.String()
@@ -94,8 +103,9 @@ func (p *printer) host(s host.State) {
 			number("metric", r.Metric), number("table", r.Table), flagged(r.Keep, "keep"))
 	}
 	for _, r := range s.Rules {
-		p.line("rule", r.Priority, flagged(r.IPv6, "inet6"), "iif", r.InLink, number("table", r.Table),
-			number("suppress group", r.SuppressGroup), flagged(r.Prohibit, "prohibit"))
+		p.line("rule", r.Priority, flagged(r.IPv6, "inet6"), flagged(r.From.IsValid(), "from "+r.From.String()), flagged(r.To.IsValid(), "to "+r.To.String()), flagged(r.Mask != 0, fmt.Sprintf("mark %#x/%#x", r.Mark, r.Mask)),
+			flagged(r.InLink != "", "iif "+r.InLink), flagged(r.OutLink != "", "oif "+r.OutLink), number("table", r.Table),
+			number("suppress group", r.SuppressGroup), number("shortest", r.Shortest), flagged(r.Prohibit, "prohibit"))
 	}
 	for _, y := range s.Sysctls {
 		p.line("sysctl", y.Key, "=", y.Value)
@@ -120,12 +130,31 @@ func (p *printer) wireguard(s wireguard.State) {
 				flagged(r.PresharedKeyFile != "", "psk "+r.PresharedKeyFile), flagged(r.Keepalive != 0, "keepalive "+r.Keepalive.String()),
 				"allowed", list(r.AllowedIPs))
 		}
-		for _, r := range t.Routes {
-			p.line("  route", r.Prefix, number("metric", r.Metric))
+		p.routes(t.Routes)
+	}
+}
+
+func (p *printer) path(s path.State) {
+	for _, b := range s.Blackholes {
+		p.line("blackhole", b.Prefix, number("table", b.Table))
+	}
+}
+
+func (p *printer) ipsec(s ipsec.State) {
+	for _, t := range s.Tunnels {
+		p.line("tunnel", t.Name, t.Keying, "id", t.ID, "local", t.Local, "encapsulation", t.Encapsulation, "window", t.ReplayWindow, "rekey", t.Rekey,
+			number("mtu", t.MTU), fmt.Sprintf("mark %#x", t.FirewallMark), "addresses", list(t.Addresses),
+			flagged(t.Charon != "", "charon "+t.Charon), flagged(len(t.IKEProposals) > 0, "ike "+list(t.IKEProposals)), flagged(len(t.ESPProposals) > 0, "esp "+list(t.ESPProposals)))
+		for _, r := range t.Peers {
+			p.line("  peer", r.Name, "id", r.ID, "endpoint", r.Endpoint, "secret", r.SecretFile, "prefixes", list(r.Prefixes))
 		}
-		for _, b := range t.Blackholes {
-			p.line("  blackhole", b)
-		}
+		p.routes(t.Routes)
+	}
+}
+
+func (p *printer) routes(routes []path.Route) {
+	for _, r := range routes {
+		p.line("  route", r.Prefix, number("metric", r.Metric), number("table", r.Table))
 	}
 }
 
@@ -147,7 +176,7 @@ func (p *printer) xdp(s xdp.State) {
 
 func (p *printer) tc(s tc.State) {
 	for _, i := range s.Interfaces {
-		p.line("interface", i.Name, i.Role, flagged(i.Judge, "judge"), flagged(i.FQ, "fq"), flagged(i.SNAT.IPv4, "snat4"), flagged(i.SNAT.IPv6, "snat6"),
+		p.line("interface", i.Name, i.Role, flagged(i.Judge, "judge"), flagged(i.ClampMSS, "clamp"), flagged(i.FQ, "fq"), flagged(i.SNAT.IPv4, "snat4"), flagged(i.SNAT.IPv6, "snat6"),
 			flagged(i.SNAT.All, "all"), number("to", int(i.SNAT.Address)))
 	}
 	g := s.Generation
@@ -160,6 +189,9 @@ func (p *printer) tc(s tc.State) {
 	p.line("self", list(g.Self))
 	p.line("flows", g.FlowSlots)
 	p.line("strict", list(g.Strict))
+	for _, o := range g.OnLink {
+		p.line("  but", o.Prefix, "at", o.Interface)
+	}
 	for _, paced := range g.Paced {
 		p.line("paced", paced.Interface, paced.Rate, "bps")
 	}
@@ -220,7 +252,7 @@ func (p *printer) bgp(s bgp.State) {
 	for _, m := range s.Learn.Accept {
 		p.line("  accept", m.Prefix, m.GE, "to", m.LE)
 	}
-	for _, d := range s.Learn.Deny {
-		p.line("  deny", d)
+	for _, t := range s.Learn.Tunnels {
+		p.line("  beside tunnel", t.Device, flagged(len(t.Strict) > 0, "strict "+list(t.Strict)), "to "+list(t.Endpoints))
 	}
 }

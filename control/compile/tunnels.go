@@ -2,92 +2,231 @@ package compile
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"sluice/control/config"
+	"sluice/crypto/path"
 	"sluice/crypto/wireguard"
 	"sluice/xdp/abi"
 )
 
-// What WireGuard adds to a packet: 32 bytes of its own, 8 of UDP, and the outer IP header.
-const (
-	wireguardOverIPv4 = 60
-	wireguardOverIPv6 = 80
-)
+// tunnels is what both types of tunnel share.
+type tunnels struct {
+	now map[string]TunnelNow // Runtime.Tunnels
+	// aside are prefixes around an endpoint of a tunnel that carries them: their routes stand in path.Table, where encrypted
+	// packets do not look.
+	aside map[netip.Prefix]bool
+	// lost are endpoints that were found behind another tunnel: nobody is sent there.
+	lost map[netip.Addr]bool
+}
 
-const defaultMTU = 1500
+// findTunnels judges the endpoints that were found at run time as the parser judged the file's.
+func (c *compiler) findTunnels(now map[string]TunnelNow) {
+	c.tunnels = tunnels{now: now, aside: map[netip.Prefix]bool{}, lost: map[netip.Addr]bool{}}
+	for i := range c.cfg.Tunnels {
+		t := &c.cfg.Tunnels[i]
+		for _, p := range t.Around(c.found(t)...) {
+			c.tunnels.aside[p] = true
+		}
+	}
+	caught := c.caught()
+	for i := range c.cfg.Tunnels {
+		t := &c.cfg.Tunnels[i]
+		for _, a := range c.found(t) {
+			if around, inside := covered(a, caught); inside && !c.tunnels.lost[a] {
+				c.tunnels.lost[a] = true
+				c.warn = append(c.warn, fmt.Sprintf("tunnel %s: endpoint %s lies inside %s, which goes through a tunnel, and is not used: take it out of that prefix, or out of DNS", t.Name, a, around))
+			}
+		}
+	}
+}
+
+// found are the addresses in use of a tunnel's peers that the file does not say itself, in its order.
+func (c *compiler) found(t *config.Tunnel) []netip.Addr {
+	var out []netip.Addr
+	for _, p := range t.Peers {
+		a := c.tunnels.now[t.Name].Peers[p.Name].Endpoint.Addr()
+		if a.IsValid() && !slices.ContainsFunc(p.Endpoints, func(e config.Endpoint) bool { return e.Addr == a }) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// caught are the prefixes that packets, encrypted ones too, go into tunnels for.
+func (c *compiler) caught() map[netip.Prefix]bool {
+	out := map[netip.Prefix]bool{}
+	for _, t := range c.cfg.Tunnels {
+		for _, a := range t.Addresses {
+			out[a.Masked()] = true
+		}
+		for _, p := range t.Peers {
+			for _, prefix := range p.Prefixes {
+				if (p.Routes || t.Strict) && !c.tunnels.aside[prefix] {
+					out[prefix] = true
+				}
+			}
+		}
+	}
+	return out
+}
+
+// covered returns the longest of the prefixes that hold an address.
+func covered(a netip.Addr, by map[netip.Prefix]bool) (netip.Prefix, bool) {
+	for bits := a.BitLen(); bits >= 0; bits-- {
+		if p, err := a.Prefix(bits); err == nil && by[p] {
+			return p, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// peerNow is how a peer is to be reached: what is known of it, and where that is nothing what the file says first.
+func (c *compiler) peerNow(t *config.Tunnel, p *config.Peer) PeerNow {
+	now := c.tunnels.now[t.Name].Peers[p.Name]
+	if c.tunnels.lost[now.Endpoint.Addr()] {
+		now.Endpoint = netip.AddrPort{}
+	}
+	for _, e := range p.Endpoints {
+		if !now.Endpoint.IsValid() && e.Addr.IsValid() {
+			now.Endpoint = e.AddrPort()
+		}
+	}
+	if !slices.Contains(p.PublicKeys, now.PublicKey) && len(p.PublicKeys) > 0 {
+		now.PublicKey = p.PublicKeys[0]
+	}
+	return now
+}
+
+// table is where routes to a prefix stand; 0: main.
+func (c *compiler) table(prefix netip.Prefix) int {
+	if c.tunnels.aside[prefix] {
+		return path.Table
+	}
+	return 0
+}
+
+// carried are the prefixes of a peer as its tunnel takes them: the file's, the address that is probed, and the network of a
+// device with one peer where that is for two alone, so that the ends reach each other.
+func carried(t *config.Tunnel, p *config.Peer) []netip.Prefix {
+	out := slices.Clone(p.Prefixes)
+	add := func(more netip.Prefix) {
+		if !within(more, out) {
+			out = append(out, more)
+		}
+	}
+	for _, a := range t.Addresses {
+		if ends := a.Addr().BitLen() - a.Bits(); len(t.Peers) == 1 && (ends == 1 || ends == 2) {
+			add(a.Masked())
+		}
+	}
+	if p.Probe.IsValid() {
+		add(netip.PrefixFrom(p.Probe, p.Probe.BitLen()))
+	}
+	return sortedPrefixes(out)
+}
+
+// routesInto are the routes into a tunnel's device. Those of a peer whose probes are lost are withdrawn, but not the way that
+// the probes take, which is the prober's alone.
+func (c *compiler) routesInto(t *config.Tunnel) []path.Route {
+	var out []path.Route
+	for i := range t.Peers {
+		p := &t.Peers[i]
+		if p.Routes && !c.tunnels.now[t.Name].Peers[p.Name].Down {
+			for _, prefix := range p.Prefixes {
+				out = append(out, path.Route{Prefix: prefix, Metric: p.Metric, Table: c.table(prefix)})
+			}
+		}
+		if p.Probe.IsValid() && !t.OnLink(p.Probe) {
+			out = append(out, path.Route{Prefix: netip.PrefixFrom(p.Probe, p.Probe.BitLen()), Metric: p.Metric, Table: path.ProbeTable})
+		}
+	}
+	slices.SortFunc(out, path.Route.Compare)
+	return out
+}
+
+// blackholes stand behind the prefixes of strict tunnels, whatever became of the device.
+func (c *compiler) blackholes() path.State {
+	var s path.State
+	for _, t := range c.cfg.Tunnels {
+		if !t.Strict {
+			continue
+		}
+		for _, p := range t.Peers {
+			for _, prefix := range p.Prefixes {
+				s.Blackholes = append(s.Blackholes, path.Blackhole{Prefix: prefix, Table: c.table(prefix)})
+			}
+		}
+	}
+	slices.SortFunc(s.Blackholes, path.Blackhole.Compare)
+	s.Blackholes = slices.Compact(s.Blackholes)
+	return s
+}
+
+// checkKeys warns of what a new file is refused for where the file was accepted before: by a release that did not look, or before
+// the directory changed. Its tunnels go on.
+func (c *compiler) checkKeys() {
+	for _, e := range c.facts.ExposedKeys {
+		if c.accepted {
+			c.warn = append(c.warn, e.Path+": "+e.Msg)
+			continue
+		}
+		c.errs = append(c.errs, e)
+	}
+}
 
 func (c *compiler) wireguard() wireguard.State {
 	var s wireguard.State
-	for at, t := range c.cfg.Tunnels {
+	for at := range c.cfg.Tunnels {
+		t := &c.cfg.Tunnels[at]
+		if t.Type != config.TypeWireGuard {
+			continue
+		}
 		public := c.facts.PublicKeys[t.PrivateKeyFile]
 		tun := wireguard.Tunnel{
 			Name: t.Name, Backend: wireguard.Backend(t.Backend),
 			PrivateKeyFile: t.PrivateKeyFile, PublicKey: public,
 			ListenPort: t.Local.Port(), Addresses: sortedPrefixes(t.Addresses),
-			MTU: c.tunnelMTU(t), FirewallMark: abi.MarkUnderlay,
+			MTU: c.tunnelMTU(t), FirewallMark: abi.MarkUnderlay, Routes: c.routesInto(t),
 		}
-		for n, p := range t.Peers {
-			if public != "" && slices.Contains(p.PublicKeys, public) {
-				c.fail(p.Pos, fmt.Sprintf("tunnels[%d].peers[%d].public_keys", at, n), "this is the node's own key",
+		if a := t.Local.Addr(); !a.IsUnspecified() {
+			tun.Local = a
+			c.checkLocal(t, "packets come from whatever address their route has")
+		}
+		for n := range t.Peers {
+			p := &t.Peers[n]
+			if i := slices.Index(p.PublicKeys, public); i >= 0 && public != "" {
+				c.fail(p.Pos, fmt.Sprintf("tunnels[%d].peers[%d].public_keys[%d]", at, n, i), "this is the node's own key",
 					"give the peer's public key: `sluice key show` on the peer prints it")
 			}
-			addPeer(&tun, t, p)
+			tun.Peers = append(tun.Peers, c.wireguardPeers(t, p)...)
 		}
 		slices.SortFunc(tun.Peers, func(a, b wireguard.Peer) int { return compareNames(a.PublicKey, b.PublicKey) })
-		slices.SortFunc(tun.Routes, func(a, b wireguard.Route) int { return comparePrefixes(a.Prefix, b.Prefix) })
-		tun.Blackholes = sortedPrefixes(tun.Blackholes)
 		s.Tunnels = append(s.Tunnels, tun)
 	}
 	slices.SortFunc(s.Tunnels, func(a, b wireguard.Tunnel) int { return compareNames(a.Name, b.Name) })
 	return s
 }
 
-func addPeer(tun *wireguard.Tunnel, t config.Tunnel, p config.Peer) {
-	peer := wireguard.Peer{
-		Name: p.Name, PublicKey: p.PublicKeys[0], PresharedKeyFile: p.PresharedKeyFile,
-		Keepalive: p.Keepalive, AllowedIPs: sortedPrefixes(p.Prefixes),
-	}
-	if len(p.Endpoints) > 0 {
-		peer.Endpoint = p.Endpoints[0]
-	}
-	tun.Peers = append(tun.Peers, peer)
-	if p.Routes {
-		for _, prefix := range p.Prefixes {
-			tun.Routes = append(tun.Routes, wireguard.Route{Prefix: prefix, Metric: p.Metric})
-		}
-	}
-	if t.Strict {
-		tun.Blackholes = append(tun.Blackholes, p.Prefixes...)
+// checkLocal warns of a local address that the box has neither now nor by the file. then is what comes of it.
+func (c *compiler) checkLocal(t *config.Tunnel, then string) {
+	if a := t.Local.Addr(); a.IsValid() && !slices.Contains(c.self, a) {
+		c.warn = append(c.warn, fmt.Sprintf("tunnel %s: local address %s is not an address of this box now: %s until it is", t.Name, a, then))
 	}
 }
 
-// tunnelMTU is the file's, or what fits into the smallest uplink.
-func (c *compiler) tunnelMTU(t config.Tunnel) int {
-	if t.MTU != 0 {
-		return t.MTU
-	}
-	underlay := 0
-	for _, i := range c.cfg.Interfaces {
-		if i.Role != config.RoleUplink {
-			continue
+// wireguardPeers are one for each public key. The one that is not in use may shake hands and carries nothing; it is not
+// kept alive, because nobody answers to a key that is not there yet.
+func (c *compiler) wireguardPeers(t *config.Tunnel, p *config.Peer) []wireguard.Peer {
+	now := c.peerNow(t, p)
+	var out []wireguard.Peer
+	for _, key := range p.PublicKeys {
+		peer := wireguard.Peer{Name: p.Name, PublicKey: key, Endpoint: now.Endpoint, PresharedKeyFile: p.PresharedKeyFile}
+		if key == now.PublicKey {
+			peer.Keepalive, peer.AllowedIPs = p.Keepalive, carried(t, p)
 		}
-		mtu := i.MTU
-		if link := c.link(i.Name); mtu == 0 && link != nil {
-			mtu = link.MTU
-		}
-		if mtu != 0 && (underlay == 0 || mtu < underlay) {
-			underlay = mtu
-		}
+		out = append(out, peer)
 	}
-	if underlay == 0 {
-		underlay = defaultMTU
-	}
-	overhead := wireguardOverIPv4
-	for _, p := range t.Peers {
-		if len(p.Endpoints) == 0 || p.Endpoints[0].Addr().Is6() {
-			overhead = wireguardOverIPv6 // a roaming peer may come by either
-		}
-	}
-	return underlay - overhead
+	return out
 }

@@ -10,9 +10,10 @@ import (
 // builder checks what takes more than one value, and fills Config.
 type builder struct {
 	*report
-	cfg   *Config
-	names map[string]at // sets, workloads and self
-	links map[string]at // interfaces that something of the file makes or claims: workloads and tunnels
+	cfg       *Config
+	names     map[string]at     // sets, workloads and self
+	links     map[string]at     // interfaces that something of the file makes or claims: workloads and tunnels
+	networked map[netip.Addr]at // addresses of interfaces and tunnels, with a network around them
 	// families of every set and workload, for rules that can never match.
 	families map[string]families
 	owners   map[string]bool // true for workloads, false for sets
@@ -20,6 +21,7 @@ type builder struct {
 	files    map[string]*setFile // by path, so that two sets may share one
 	// unsureLinks says that interfaces: or tunnels: could not be read as a whole.
 	unsureLinks bool
+	around      map[netip.Prefix]bool // see aside; nil: not looked at yet
 
 	// Of a file that is read in pieces.
 	known     memory
@@ -30,7 +32,8 @@ type builder struct {
 
 func newBuilder(r *report, files *setReader) *builder {
 	return &builder{report: r, cfg: &Config{}, names: map[string]at{}, links: map[string]at{},
-		families: map[string]families{}, owners: map[string]bool{},
+		networked: map[netip.Addr]at{},
+		families:  map[string]families{}, owners: map[string]bool{},
 		reader: files, files: map[string]*setFile{}}
 }
 
@@ -38,11 +41,15 @@ func newBuilder(r *report, files *setReader) *builder {
 func (b *builder) build(raw *rawConfig) {
 	b.cfg.Node = Node{Name: string(raw.Node.Name.v), StateDir: string(raw.Node.StateDir.v),
 		BPFDir: string(raw.Node.BPFDir.v), Socket: string(raw.Node.Socket.v)}
+	for _, server := range good(raw.Node.DNS) {
+		b.cfg.Node.DNS = append(b.cfg.Node.DNS, server.Addr)
+	}
 	b.sets(raw.Sets.items)
 	b.workloads(raw.Workloads.items)
 	b.tunnels(raw.Tunnels.items)
 	b.interfaces(raw.Interfaces.items)
 	b.routes(raw.Routes.items)
+	b.tunnelRoutes(raw)
 	b.sysctls(raw.Sysctls.items)
 	b.management(raw.Management.Accept.items)
 	b.forward(raw.Forward.items)
@@ -80,6 +87,9 @@ func (b *builder) unique(seen map[string]at, value string, ok bool, a at, what s
 
 // place tells where something stands, within the same file.
 func place(a at) string {
+	if a.pos.Line == nowhere {
+		return a.path
+	}
 	return fmt.Sprintf("%s, line %d", a.path, a.pos.Line)
 }
 
@@ -114,6 +124,15 @@ func (b *builder) own(raw *rawConfig) {
 	for _, w := range raw.Workloads.items {
 		for _, a := range w.Addresses.items {
 			check(a.v.Addr, a.ok, a.at)
+		}
+	}
+	for _, t := range raw.Tunnels.items {
+		check(t.Health.Probe.v.Addr, t.Health.Probe.ok, t.Health.Probe.at)
+		for _, p := range t.Peers.items {
+			check(p.Probe.v.Addr, p.Probe.ok, p.Probe.at)
+			for _, e := range p.Endpoints.items {
+				check(e.v.Addr, e.ok, e.at)
+			}
 		}
 	}
 	for _, n := range raw.BGP.Neighbors.items {

@@ -53,14 +53,25 @@ func (b *builder) interfaceRole(r *rawInterface, on stack) {
 	}
 }
 
-// addresses reports an address that one interface has twice.
+// addresses reports an address that one interface has twice, and one that several have as theirs of a network: the kernel
+// would have two ways there. A link may borrow another's as a single address.
 func (b *builder) addresses(raw list[val[addressPrefix]]) {
 	seen := map[netip.Addr]at{}
 	for _, a := range raw.items {
-		if first, twice := seen[a.v.Addr()]; a.ok && twice {
-			b.add(a.at, bad("duplicate address %s", a.v.Addr()).or("the first stands at %s", place(first)))
+		if !a.ok {
+			continue
 		}
-		seen[a.v.Addr()] = a.at
+		addr := a.v.Addr()
+		inNetwork := !a.v.IsSingleIP() && !(addr.Is6() && addr.IsLinkLocalUnicast())
+		if first, twice := seen[addr]; twice {
+			b.add(a.at, bad("duplicate address %s", addr).or("the first stands at %s", place(first)))
+		} else if first, twice := b.networked[addr]; twice && inNetwork {
+			b.add(a.at, bad("duplicate address %s", addr).or("the first stands at %s; to borrow that one, write %s", place(first), netip.PrefixFrom(addr, addr.BitLen())))
+		}
+		seen[addr] = a.at
+		if inNetwork {
+			b.networked[addr] = a.at
+		}
 	}
 }
 

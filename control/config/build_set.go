@@ -104,8 +104,9 @@ func (b *builder) readSet(f val[setPath]) *setFile {
 		return out
 	}
 	wrong := b.counts[path]
-	out.prefixes, out.marks = b.setLines(path, f.path, out.contents)
-	out.families = familiesOf(out.prefixes)
+	out.prefixes = b.setLines(path, f.path, out.contents)
+	out.lines, out.families = len(out.prefixes), familiesOf(out.prefixes)
+	out.prefixes = sortedSet(out.prefixes)
 	out.good = b.counts[path] == wrong
 	return out
 }

@@ -2,25 +2,16 @@ package config
 
 import (
 	"net/netip"
-	"time"
+	"slices"
 )
 
-const maxKeepalive = 65535 * time.Second // 16 bits
-
 func (b *builder) tunnels(raw []rawTunnel) {
-	names, listeners := map[string]at{}, map[uint16]at{}
+	names := map[string]at{}
 	for i := range raw {
 		r := &raw[i]
 		b.unique(names, string(r.Name.v), r.Name.ok, r.Name.at, "tunnel")
 		if first, taken := b.links[string(r.Name.v)]; taken && r.Name.ok {
 			b.add(r.Name.at, bad("%s is the interface of a workload", r.Name.v).or("it stands at %s", place(first)))
-		}
-		if r.Local.Port.ok {
-			// WireGuard binds its port on every address.
-			if first, taken := listeners[uint16(r.Local.Port.v)]; taken {
-				b.add(r.Local.Port.at, bad("duplicate listen port %d", r.Local.Port.v).or("the first stands at %s", place(first)))
-			}
-			listeners[uint16(r.Local.Port.v)] = r.Local.Port.at
 		}
 		b.cfg.Tunnels = append(b.cfg.Tunnels, b.tunnel(r))
 	}
@@ -29,31 +20,32 @@ func (b *builder) tunnels(raw []rawTunnel) {
 			b.links[string(raw[i].Name.v)] = raw[i].at
 		}
 	}
+	b.listeners(raw)
+	b.identities(raw)
 	b.nested(raw)
+	b.ikeInside(raw)
 }
 
 func (b *builder) tunnel(r *rawTunnel) Tunnel {
-	out := Tunnel{Name: string(r.Name.v), Local: netip.AddrPortFrom(r.Local.Address.v.Addr, uint16(r.Local.Port.v)),
-		Addresses: prefixes(r.Addresses), MTU: int(r.MTU.v), Strict: bool(r.Strict.v),
-		Backend: string(r.WireGuard.Backend.or("auto")), PrivateKeyFile: string(r.WireGuard.PrivateKeyFile.v), Pos: r.pos}
-	if r.Type.ok && !r.WireGuard.written() {
-		b.add(r.at, bad("`wireguard` is missing").or("write wireguard: {private_key_file: PATH}"))
+	out := Tunnel{Name: string(r.Name.v), Type: string(r.Type.v), Local: netip.AddrPortFrom(r.Local.Address.v.Addr, uint16(r.Local.Port.v)),
+		Addresses: prefixes(r.Addresses), MTU: int(r.MTU.v), ClampMSS: !r.ClampMSS.written() || bool(r.ClampMSS.v), Strict: bool(r.Strict.v), Pos: r.pos}
+	switch {
+	case !r.Type.ok:
+	case out.Type == TypeIPsec:
+		b.foreign(r.WireGuard.at, "type: wireguard")
+		b.ipsec(r, &out)
+	default:
+		b.foreign(r.IPsec.at, "type: ipsec")
+		b.wireguard(r, &out)
 	}
 	b.addresses(r.Addresses)
-	carried := out.Addresses
-	names, keys := map[string]at{}, map[publicKey]at{}
-	strictOver := false
+	carried := slices.Clone(out.Addresses)
+	names, strictOver := map[string]at{}, false
 	for i := range r.Peers.items {
 		p := &r.Peers.items[i]
 		b.unique(names, string(p.Name.v), p.Name.ok, p.Name.at, "peer")
-		for _, k := range p.PublicKeys.items {
-			if first, taken := keys[k.v]; k.ok && taken {
-				b.add(k.at, bad("duplicate public key").or("the first stands at %s", place(first)))
-			}
-			keys[k.v] = k.at
-		}
 		out.Peers = append(out.Peers, b.peer(r, p))
-		carried = append(carried[:len(carried):len(carried)], prefixes(p.Prefixes)...)
+		carried = append(carried, out.Peers[i].Prefixes...)
 		strictOver = strictOver || len(p.Prefixes.items) > 0 || p.Prefixes.unsure()
 	}
 	b.mtuForIPv6(r.MTU.at, int(r.MTU.v), r.MTU.ok, carried)
@@ -61,97 +53,109 @@ func (b *builder) tunnel(r *rawTunnel) Tunnel {
 		b.add(r.Strict.at, bad("strict guards the prefixes of peers, and no peer has any").or("write prefixes, or remove strict"))
 	}
 	b.overlaps(r)
+	b.health(r, &out)
 	return out
 }
 
-func (b *builder) peer(t *rawTunnel, r *rawPeer) Peer {
-	out := Peer{Name: string(r.Name.v), PresharedKeyFile: string(r.PresharedKeyFile.v), Keepalive: time.Duration(r.Keepalive.v),
-		Prefixes: prefixes(r.Prefixes), Routes: !r.Routes.written() || bool(r.Routes.v), Metric: int(r.Metric.v), Pos: r.pos}
-	for _, k := range good(r.PublicKeys) {
-		out.PublicKeys = append(out.PublicKeys, string(k))
+// foreign reports a key that belongs to another type of tunnel, or to another keying.
+func (b *builder) foreign(key at, belongs string) {
+	if key.written() {
+		b.add(key, bad("this key is for %s", belongs).or("remove it"))
 	}
-	if keys := r.PublicKeys; keys.empty() || len(keys.items) > 2 {
-		b.add(keys.at, bad("a peer has one public key, or two while one is pre-staged"))
-	}
-	if r.Keepalive.ok && !wholeSeconds(out.Keepalive, maxKeepalive) {
-		b.add(r.Keepalive.at, bad("keepalive %s is not allowed", out.Keepalive).or("write whole seconds up to 65535s"))
-	}
-	if len(r.Endpoints.items) > 1 {
-		b.add(r.Endpoints.items[1].at, unavailable("a second endpoint"))
-	}
-	for _, e := range r.Endpoints.items {
-		local := t.Local.Address
-		if e.ok && local.ok && familyOf(e.v.Addr()) != familyOf(local.v.Addr) {
-			b.add(e.at, bad("endpoint %s and local address %s are of different families", e.v.Addr(), local.v))
-		}
-		out.Endpoints = append(out.Endpoints, e.v.AddrPort)
-	}
-	return out
 }
 
-// overlaps reports prefixes that two peers of one tunnel claim: WireGuard would send each packet to one of them only.
-func (b *builder) overlaps(t *rawTunnel) {
-	type claim struct {
-		peer int
-		at
+func (b *builder) wireguard(r *rawTunnel, out *Tunnel) {
+	out.Backend, out.PrivateKeyFile = string(r.WireGuard.Backend.or("auto")), string(r.WireGuard.PrivateKeyFile.v)
+	if !r.WireGuard.written() {
+		b.add(r.at, bad("`wireguard` is missing").or("write wireguard: {private_key_file: PATH}"))
 	}
-	claims := map[netip.Prefix]claim{}
-	for i, p := range t.Peers.items {
-		for _, x := range p.Prefixes.items {
-			if _, taken := claims[x.v.Prefix]; x.ok && !taken {
-				claims[x.v.Prefix] = claim{i, x.at}
+	if r.Local.Address.written() && !r.Local.Port.written() {
+		b.add(r.Local.at, bad("`port` is missing").or("write the UDP port that WireGuard listens on, such as 51820"))
+	}
+	keys := map[publicKey]at{}
+	for _, p := range r.Peers.items {
+		for _, k := range p.PublicKeys.items {
+			if first, taken := keys[k.v]; k.ok && taken {
+				b.add(k.at, bad("duplicate public key").or("the first stands at %s", place(first)))
+			}
+			keys[k.v] = k.at
+		}
+	}
+}
+
+// listener is who receives at a UDP port.
+type listener struct {
+	at
+	by string
+}
+
+// listeners reports UDP ports that two kinds of tunnel would listen on. WireGuard binds its own on every address, and charon
+// 500 and 4500; UDP encapsulation with static keys binds the local address, for all its tunnels there.
+func (b *builder) listeners(raw []rawTunnel) {
+	const wireguard, charon, static = "WireGuard", "charon", "UDP encapsulation"
+	taken := map[uint16]listener{}
+	claim := func(port uint16, a at, by string) {
+		first, twice := taken[port]
+		if !twice {
+			taken[port] = listener{a, by}
+		} else if first.by != by || by == wireguard {
+			b.add(a, bad("duplicate listen port %d", port).or("the first stands at %s (%s)", place(first.at), first.by))
+		}
+	}
+	for i := range raw {
+		r := &raw[i]
+		switch t := &b.cfg.Tunnels[i]; {
+		case !r.Type.ok:
+		case t.Type == TypeWireGuard:
+			if r.Local.Port.ok {
+				claim(t.Local.Port(), r.Local.Port.at, wireguard)
+			}
+		case t.IPsec.Keying == KeyingIKE:
+			claim(ikePort, r.IPsec.Keying.at, charon)
+			claim(natPort, r.IPsec.Keying.at, charon)
+		case t.IPsec.Encapsulation == EncapsulationUDP:
+			where := r.IPsec.Encapsulation.at
+			if r.Local.Port.written() {
+				where = r.Local.Port.at
+			}
+			claim(t.Local.Port(), where, static)
+		}
+	}
+}
+
+// Around returns the prefixes of peers that hold an endpoint of the same tunnel: one of the file's, or one of those given,
+// which names stand for. Encrypted packets that follow a route to such a prefix would go round in circles. A default route
+// holds every endpoint of its family, and counts for the other family too. Prefixes without routes and blackholes do not.
+func (t *Tunnel) Around(found ...netip.Addr) []netip.Prefix {
+	carried := map[netip.Prefix]bool{}
+	var out []netip.Prefix
+	for _, p := range t.Peers {
+		for _, x := range p.Prefixes {
+			caught := p.Routes || t.Strict
+			carried[x] = caught && x.Bits() > 0
+			if caught && x.Bits() == 0 {
+				out = append(out, x)
 			}
 		}
 	}
-	for i, p := range t.Peers.items {
-		for _, x := range p.Prefixes.items {
-			if !x.ok {
-				continue
-			}
-			covering(x.v.Prefix, func(around netip.Prefix) bool {
-				c, taken := claims[around]
-				if taken && c.peer != i {
-					b.add(x.at, bad("%s overlaps %s of another peer", x.v, around).or("it stands at %s", place(c.at)))
+	around := func(a netip.Addr) {
+		if a.IsValid() {
+			covering(netip.PrefixFrom(a, a.BitLen()), func(p netip.Prefix) bool {
+				if carried[p] {
+					carried[p], out = false, append(out, p)
 				}
-				return !taken || c.peer == i
+				return true
 			})
 		}
 	}
-}
-
-// nested reports endpoints that would be reached through a tunnel: the encrypted packets would go round in circles.
-func (b *builder) nested(raw []rawTunnel) {
-	taken := map[netip.Prefix]at{}
-	for _, t := range raw {
-		for _, a := range t.Addresses.items {
-			if a.ok {
-				taken[a.v.Masked()] = a.at
-			}
-		}
-		for _, p := range t.Peers.items {
-			catches := bool(t.Strict.v) || !p.Routes.written() || bool(p.Routes.v)
-			for _, x := range p.Prefixes.items {
-				if x.ok && catches {
-					taken[x.v.Prefix] = x.at
-				}
-			}
+	for _, p := range t.Peers {
+		for _, e := range p.Endpoints {
+			around(e.Addr)
 		}
 	}
-	for _, t := range raw {
-		for _, p := range t.Peers.items {
-			for _, e := range p.Endpoints.items {
-				if !e.ok {
-					continue
-				}
-				covering(netip.PrefixFrom(e.v.Addr(), e.v.Addr().BitLen()), func(around netip.Prefix) bool {
-					first, inside := taken[around]
-					if inside {
-						b.add(e.at, bad("endpoint %s lies inside %s, which goes through a tunnel", e.v.Addr(), around).
-							or("take it out of the prefixes at %s", place(first)))
-					}
-					return !inside
-				})
-			}
-		}
+	for _, a := range found {
+		around(a)
 	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return slices.Compact(out)
 }

@@ -25,6 +25,7 @@ type memory struct {
 	name   string // of the file: it stands in every place
 	seeds  [2]maphash.Seed
 	pieces map[fingerprint]bundle
+	items  map[fingerprint]items
 	files  map[string]*setFile // without errors, by path
 }
 
@@ -52,7 +53,7 @@ func (c *Cache) known(name string) memory {
 func (c *Cache) Parse(src Source) (*Config, error) {
 	m := c.known(src.Name)
 	files := &setReader{read: src.ReadFile, known: m.files, now: map[string]*setFile{}}
-	cfg, pieces := parsePieces(src, cmp.Or(c.grain, coarse()), m, files)
+	cfg, now := parsePieces(src, cmp.Or(c.grain, coarse()), m, files)
 	if cfg == nil {
 		var err error
 		if cfg, err = parseWhole(src, files); err != nil {
@@ -61,7 +62,7 @@ func (c *Cache) Parse(src Source) (*Config, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.last = memory{name: m.name, seeds: m.seeds, pieces: pieces, files: files.now}
+	c.last = memory{name: m.name, seeds: m.seeds, pieces: now.pieces, items: now.items, files: files.now}
 	return cfg, nil
 }
 
@@ -75,8 +76,8 @@ type setReader struct {
 type setFile struct {
 	contents []byte
 	err      error
-	prefixes []netip.Prefix
-	marks    []mark // ascending
+	prefixes []netip.Prefix // ascending, each once
+	lines    int            // that hold one
 	families families
 	good     bool // every line of it
 }
@@ -99,15 +100,18 @@ func (s *setReader) get(path string) *setFile {
 	return f
 }
 
+// longSets are the bytes of set files from which on a configuration is long, however few rules it has.
+const longSets = 1 << 18
+
 // SetFiles reads the set files of a long configuration as Parse would, sorted by path, and judges nothing. Not certain:
-// only Parse can tell, because the file is short, or something in it or in them is wrong.
+// only Parse can tell, because all of it is short, or something in it or in them is wrong.
 func SetFiles(src Source) (out []File, certain bool) {
-	skeleton, cuts := cutRules(src.Bytes, coarse())
+	skeleton, cuts := cutLists(src.Bytes, coarse())
 	r := newReader(newReport(src.Name))
 	r.cuts = cuts
 	var raw rawConfig
 	node := r.document(skeleton)
-	if len(src.Bytes) > maxFile || len(cuts) == 0 || node == nil || placed(node, cuts) != len(cuts) || !r.into(&raw, node, r.at(node, root)) {
+	if len(src.Bytes) > maxFile || node == nil || placed(node, cuts) != len(cuts) || !r.into(&raw, node, r.at(node, root)) {
 		return nil, false
 	}
 	files := &setReader{read: src.ReadFile, now: map[string]*setFile{}}
@@ -121,8 +125,10 @@ func SetFiles(src Source) (out []File, certain bool) {
 			}
 		}
 	}
+	size := 0
 	for _, path := range slices.Sorted(maps.Keys(files.now)) {
 		out = append(out, File{Path: path, Contents: files.now[path].contents})
+		size += len(files.now[path].contents)
 	}
-	return out, len(r.list) == 0
+	return out, len(r.list) == 0 && (len(cuts) > 0 || size >= longSets)
 }

@@ -50,6 +50,7 @@ type Node struct {
 	StateDir string // "" where the file does not say
 	BPFDir   string
 	Socket   string
+	DNS      []netip.Addr // servers to ask; nil: those of the machine
 }
 
 // Role says on which side of the box an interface stands (DESIGN.md section 2.3).
@@ -311,6 +312,17 @@ type SNAT struct {
 	Address netip.Addr
 }
 
+// String is as the file writes it.
+func (s SNAT) String() string {
+	switch {
+	case s.Auto:
+		return "auto"
+	case s.Address.IsValid():
+		return s.Address.String()
+	}
+	return "none"
+}
+
 // Path is the way that a workload's packets take through the box.
 type Path string
 
@@ -379,32 +391,6 @@ type Learn struct {
 type PrefixMatch struct {
 	Prefix netip.Prefix
 	GE, LE int
-}
-
-// Tunnel is a tunnel device with its peers.
-type Tunnel struct {
-	Name           string
-	Local          netip.AddrPort
-	Addresses      []netip.Prefix
-	MTU            int // 0: auto
-	Strict         bool
-	Backend        string // auto | kernel | userspace
-	PrivateKeyFile string
-	Peers          []Peer
-	Pos            Pos
-}
-
-// Peer is one WireGuard peer.
-type Peer struct {
-	Name             string
-	Endpoints        []netip.AddrPort
-	PublicKeys       []string // base64, 32 bytes each; the first is in use
-	PresharedKeyFile string
-	Keepalive        time.Duration
-	Prefixes         []netip.Prefix
-	Routes           bool // default true
-	Metric           int
-	Pos              Pos
 }
 
 // Apply holds the checks that a pending revision must pass.

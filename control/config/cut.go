@@ -10,7 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A long list of rules is read in pieces: its items are cut out of the file by their indentation, bundles of them go
+// A long list of rules, or of a tunnel's peers, is read in pieces: its items are cut out of the file by their indentation, bundles of them go
 // through the YAML library by themselves, and the rest of the file, the skeleton, has [] in the place of the list. So
 // there is never a tree of nodes of the whole file, pieces are read side by side, and one that was read before is not
 // read again (cache.go).
@@ -25,7 +25,8 @@ import (
 
 // grain says how text is cut.
 type grain struct {
-	least int    // bytes: a shorter list stays in the skeleton
+	least int    // bytes: a shorter file is read as a whole, and a shorter list of rules stays in the skeleton
+	peers int    // bytes: so does a shorter list of peers, of which there may be a short one for each of many tunnels
 	mask  uint32 // a piece begins at an item whose line has these bits of its checksum clear, one in mask+1 on average
 	items int    // at most, in a piece
 	bytes int    // after which the next item begins a piece
@@ -33,10 +34,13 @@ type grain struct {
 
 // coarse makes pieces of some 64 items. Where they begin follows from the text alone and not from what stands before it:
 // a line more or less moves no other boundary.
-func coarse() grain { return grain{least: 32 << 10, mask: 63, items: 256, bytes: 64 << 10} }
+func coarse() grain {
+	return grain{least: 32 << 10, peers: 1 << 10, mask: 63, items: 256, bytes: 64 << 10}
+}
 
 // cut is a list that was cut out of a file.
 type cut struct {
+	key    string
 	line   int // of its key, and of the placeholder
 	indent int // columns in front of the key
 	begin  int // of the first item, in the file
@@ -52,25 +56,33 @@ type piece struct {
 	items  int
 }
 
-const rulesKey = "rules:"
+// Keys of lists that are cut out.
+const (
+	rulesKey = "rules:"
+	peersKey = "peers:"
+)
 
-// cutRules takes the long lists of rules out of a file, by the line of their key. The skeleton has as many lines as the
+// cutLists takes the long lists of rules and peers out of a file, by the line of their key. The skeleton has as many lines as the
 // file.
-func cutRules(contents []byte, g grain) (skeleton []byte, cuts map[int]*cut) {
+func cutLists(contents []byte, g grain) (skeleton []byte, cuts map[int]*cut) {
 	cuts = map[int]*cut{}
 	if len(contents) < g.least || oddLines(contents) {
 		return contents, cuts
 	}
 	kept := 0 // what stands before is in the skeleton
 	for s := (lines{text: contents}); s.next(); {
-		if !s.isRulesKey() {
+		word, least := s.listKey(), g.least
+		switch word {
+		case "":
 			continue
+		case peersKey:
+			least = g.peers
 		}
 		key := s
-		c := &cut{line: key.number, indent: key.indent}
+		c := &cut{key: word, line: key.number, indent: key.indent}
 		certain := c.take(&s, g)
-		if certain && s.begin-key.end >= g.least {
-			here := key.begin + key.indent + len(rulesKey)
+		if certain && s.begin-key.end >= least {
+			here := key.begin + key.indent + len(word)
 			skeleton = append(skeleton, contents[kept:here]...)
 			skeleton = append(skeleton, " []"...)
 			skeleton = append(skeleton, contents[here:c.begin]...) // comments
@@ -141,7 +153,7 @@ func placed(n *yaml.Node, cuts map[int]*cut) int {
 
 // heldBy says whether a node is the placeholder.
 func (c *cut) heldBy(n *yaml.Node) bool {
-	return n.Kind == yaml.SequenceNode && n.Line == c.line && n.Column == c.indent+len(rulesKey)+2 && len(n.Content) == 0
+	return n.Kind == yaml.SequenceNode && n.Line == c.line && n.Column == c.indent+len(c.key)+2 && len(n.Content) == 0
 }
 
 // oddLines says whether YAML may see other lines than we do: it ends them at a lone CR, at NEL, LS and PS, too, and
@@ -210,13 +222,18 @@ func (s *lines) isItem() bool {
 	return ok && (len(after) == 0 || after[0] == ' ' || after[0] == '\n' || after[0] == '\r')
 }
 
-// isRulesKey says whether this is a key of rules whose value stands in the lines below.
-func (s *lines) isRulesKey() bool {
-	after, ok := bytes.CutPrefix(s.text[s.begin+s.indent:s.end], []byte(rulesKey))
-	if !ok {
-		return false
+// listKey is the key of a list that may be cut out, where its value stands in the lines below; "": it is none.
+func (s *lines) listKey() string {
+	for _, key := range []string{rulesKey, peersKey} {
+		after, ok := bytes.CutPrefix(s.text[s.begin+s.indent:s.end], []byte(key))
+		if !ok {
+			continue
+		}
+		value := bytes.TrimLeft(after, " ")
+		comment := len(value) > 0 && value[0] == '#' && len(value) < len(after)
+		if comment || len(bytes.TrimSpace(value)) == 0 {
+			return key
+		}
 	}
-	value := bytes.TrimLeft(after, " ")
-	comment := len(value) > 0 && value[0] == '#' && len(value) < len(after)
-	return comment || len(bytes.TrimSpace(value)) == 0
+	return ""
 }

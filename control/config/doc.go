@@ -38,8 +38,16 @@
 //   - Neighbour discovery and MLD of the link itself are passed before any rule, so icmp_types do not meet them.
 //   - A rule that can never match, because its addresses, or its addresses and ICMP, are of different families, is an error.
 //   - bgp.graceful_restart: {} means 120s; hold_time: 0s means no keepalives (RFC 4271 section 4.2), and is not the default.
-//   - A peer's endpoint must not lie in a prefix that a tunnel takes over (its own addresses, and the prefixes of peers
-//     that are routed or strict). Prefixes of a peer with routes: false in a tunnel that is not strict catch nothing.
+//   - A peer's endpoint must not lie in a prefix that another tunnel takes over (its addresses, and the prefixes of peers
+//     that are routed or strict). Prefixes of a peer with routes: false in a tunnel that is not strict catch nothing. Inside a
+//     prefix of its own tunnel it may lie: such prefixes, and default routes, have a routing table of their own, for all
+//     tunnels that carry them. IKE's own packets are not marked, so there strict is refused.
+//   - Keys of the other type of tunnel, or of the other keying, are errors: a key without effect is one that somebody trusts.
+//   - Both ends of an IPsec tunnel have an id, by default the address: static keys of a direction come out of the two, so equal
+//     ones would be one key for both directions.
+//   - A probe belongs to one peer: that whose prefixes hold it, or the only one where a network of the device does. It counts
+//     among what the peer may send, as does a device's network for two where there is one peer.
+//   - Static keys are not renewed faster than every 5 minutes: epochs start as minutes, and must stay behind the clock.
 //   - Link-local neighbors and next hops are refused: both need an interface, which the file cannot name yet.
 //   - The file is at most 16 MiB, a set file 64 MiB (a million prefixes with room to spare).
 //   - Columns count characters, not bytes. Errors are sorted by place: those of FILE first, then set files by name.

@@ -67,21 +67,15 @@ type problem struct {
 func (p problem) none() bool { return p.msg == "" }
 
 // bad makes a problem without a hint.
-func bad(format string, args ...any) problem { return problem{msg: fmt.Sprintf(format, clip(args)...)} }
-
-// clip shortens what a file may have made endless.
-func clip(args []any) []any {
-	const most = 200
-	for i, arg := range args {
-		if s, ok := arg.(string); ok && len(s) > most {
-			args[i] = strings.ToValidUTF8(s[:most], "") + "..."
-		}
-	}
-	return args
+func bad(format string, args ...any) problem {
+	return problem{msg: fmt.Sprintf(format, quoted(args)...)}
 }
 
 // printable returns a word of the file as it is, or quoted where that would upset a terminal.
 func printable(s string) string {
+	if s = spokenWord(s); strings.HasSuffix(s, withheld) {
+		return clip(s)
+	}
 	if len(s) <= 200 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz_") == "" {
 		return s
 	}
@@ -93,7 +87,7 @@ func printable(s string) string {
 
 // or adds a hint.
 func (p problem) or(format string, args ...any) problem {
-	p.hint = fmt.Sprintf(format, clip(args)...)
+	p.hint = fmt.Sprintf(format, quoted(args)...)
 	return p
 }
 
@@ -126,7 +120,8 @@ func (r *report) add(a at, p problem) {
 	}
 	r.counts[a.pos.File]++
 	if r.counts[a.pos.File] <= maxHeld {
-		r.list = append(r.list, Error{Pos: a.pos, Path: a.path, Msg: p.msg, Hint: p.hint, Unavailable: p.unavailable})
+		spoken := func(s string) string { return WithholdKeys(s, withheld, nil) } // of errors that others made
+		r.list = append(r.list, Error{Pos: a.pos, Path: spoken(a.path), Msg: spoken(p.msg), Hint: spoken(p.hint), Unavailable: p.unavailable})
 	}
 }
 

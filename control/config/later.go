@@ -6,11 +6,10 @@ import "reflect"
 // versions stand with their enumerations (words.later).
 func laterKeys() map[reflect.Type][]string {
 	return map[reflect.Type][]string{
-		reflect.TypeFor[rawNode]():      {"dns", "ntp"},
+		reflect.TypeFor[rawNode]():      {"ntp"},
 		reflect.TypeFor[rawBGP]():       {"flowspec", "blackhole"},
 		reflect.TypeFor[rawNeighbor]():  {"bfd"},
 		reflect.TypeFor[rawAdvertise](): {"when"},
-		reflect.TypeFor[rawTunnel]():    {"clamp_mss", "health", "ipsec"},
 	}
 }
 
@@ -24,5 +23,7 @@ func secretKeys() map[string]string {
 		"privatekey":    "wireguard.private_key_file",
 		"preshared_key": "preshared_key_file",
 		"psk":           "preshared_key_file",
+		"secret":        "preshared_key_file",
+		"master_key":    "master_key_file",
 	}
 }

@@ -113,7 +113,25 @@ func (a *addressPrefix) parse(s string) (p problem) {
 	if a.Prefix, p = parsePrefix(s); !p.none() {
 		return p
 	}
-	return checkUnicast(a.Addr())
+	if p = checkUnicast(a.Addr()); p.none() {
+		p = checkHost(a.Prefix)
+	}
+	return p
+}
+
+// checkHost reports what stands for a network or for all in it. A network of two addresses has neither (RFC 3021, RFC 6164).
+func checkHost(p netip.Prefix) problem {
+	first := p.Masked().Addr()
+	switch {
+	case p.Addr().BitLen()-p.Bits() <= 1:
+	case p.Addr() == first && p.Addr().Is4():
+		return bad("%s is the network itself", p).or("write an address in it, such as %s", netip.PrefixFrom(first.Next(), p.Bits()))
+	case p.Addr() == first: // RFC 4291 section 2.6.1
+		return bad("%s is every router's in this network", p).or("write an address of this box, such as %s", netip.PrefixFrom(first.Next(), p.Bits()))
+	case p.Addr().Is4() && !p.Contains(p.Addr().Next()):
+		return bad("%s is the broadcast address of its network", p)
+	}
+	return problem{}
 }
 
 // unicast is an address that one machine can have.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -70,10 +71,23 @@ func (p *absPath) takes() takes     { return text }
 func (p *absPath) describe() schema { return schema{"pattern": "^/"} }
 func (p *absPath) parse(s string) problem {
 	*p = absPath(s)
+	if looksLikeKey(s) {
+		return bad("a secret does not belong in this file, and this looks like a key rather than the path of one").
+			or("put a new key into a file of mode 0600, and write the file's whole path: this one has been seen")
+	}
 	if !filepath.IsAbs(s) || strings.ContainsAny(s, "\x00\n") {
 		return bad("not an absolute path").or("write the whole path of the file, beginning with /")
 	}
 	return problem{}
+}
+
+// looksLikeKey knows 32 bytes in base64, which may begin with a slash as a path does, and in hex.
+func looksLikeKey(s string) bool {
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(s, "0s"))
+	if err != nil || !strings.HasSuffix(s, "=") {
+		raw, err = hex.DecodeString(strings.TrimPrefix(s, "0x"))
+	}
+	return err == nil && len(raw) == 32
 }
 
 // setPath names a set file, relative to FILE's directory or absolute.

@@ -9,8 +9,11 @@ type (
 	routeTable string
 	tunnelType string
 	backend    string
+	keying     string
 	keep       string
 	limitPer   string
+
+	encapsulation string
 )
 
 const shadow ruleMode = "shadow"
@@ -39,9 +42,10 @@ func (XDPMode) words() words {
 }
 
 func (LACP) words() words {
+	const either = "slow (an LACPDU in 30 seconds, what Linux and most switches take where nobody says) or fast (one a second)"
 	return words{
 		now:  []string{"fast", "slow", "off"},
-		mean: map[string]string{"no": "off", "false": "off", "none": "off", "active-backup": "off", "1s": "fast", "short": "fast", "30s": "slow", "long": "slow", "on": "slow", "yes": "slow", "true": "slow", "active": "slow"},
+		mean: map[string]string{"no": "off", "false": "off", "none": "off", "active-backup": "off", "1s": "fast", "short": "fast", "30s": "slow", "long": "slow", "on": either, "yes": either, "true": either, "active": either},
 	}
 }
 
@@ -88,7 +92,22 @@ func (Family) words() words {
 func (routeTable) words() words { return words{now: []string{"main"}} }
 
 func (tunnelType) words() words {
-	return words{now: []string{"wireguard"}, later: []string{"ipsec"}, mean: map[string]string{"wg": "wireguard"}}
+	return words{now: []string{TypeWireGuard, TypeIPsec}, mean: map[string]string{"wg": TypeWireGuard, "esp": TypeIPsec, "ike": TypeIPsec, "ikev2": TypeIPsec}}
+}
+
+func (keying) words() words {
+	return words{
+		now:  []string{KeyingStatic, KeyingIKE},
+		mean: map[string]string{"ikev2": KeyingIKE, "psk": KeyingIKE, "charon": KeyingIKE, "manual": KeyingStatic, "epoch": KeyingStatic},
+	}
+}
+
+func (encapsulation) words() words {
+	return words{
+		now: []string{EncapsulationAuto, EncapsulationNone, EncapsulationUDP},
+		mean: map[string]string{"no": EncapsulationNone, "false": EncapsulationNone, "off": EncapsulationNone, "esp": EncapsulationNone,
+			"yes": EncapsulationUDP, "true": EncapsulationUDP, "on": EncapsulationUDP, "force": EncapsulationUDP, "nat-t": EncapsulationUDP},
+	}
 }
 
 func (backend) words() words { return words{now: []string{"auto", "kernel", "userspace"}} }
@@ -116,6 +135,9 @@ type (
 	ipv4PrefixLen int
 	ipv6PrefixLen int
 	sampleRate    uint32
+
+	probeCount   int
+	replayWindow int // packets
 )
 
 const (
@@ -137,4 +159,6 @@ func (vlanID) bounds() (int64, int64)       { return 1, 4094 } // 0: a priority 
 
 func (ipv4PrefixLen) bounds() (int64, int64) { return 1, 32 }
 func (ipv6PrefixLen) bounds() (int64, int64) { return 1, 128 }
+func (probeCount) bounds() (int64, int64)    { return 1, 100 }
+func (replayWindow) bounds() (int64, int64)  { return 32, 4096 } // XFRMA_REPLAY_ESN_MAX is 4096 bits
 func (sampleRate) bounds() (int64, int64)    { return 1, 1<<32 - 1 }

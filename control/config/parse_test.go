@@ -65,7 +65,7 @@ tunnels:
     wireguard: {private_key_file: «/k|k»}
     peers:
       - name: fra1-a
-        endpoints: [«"198.51.100.7:51820"|"10.20.0.1:51820"»]
+        endpoints: [«"198.51.100.7:51820"|"10.20.0.1"»]
         public_keys: [EBESExQVFhcYGRobHB0eHyAhIiMkJSYnKCkqKywtLi8=]
         prefixes: [10.20.0.0/16]
       - name: fra1-b
@@ -126,7 +126,7 @@ edge.yaml:1:30: node.state_dir: not an absolute path; write the whole path of th
 }
 
 func TestUnavailableKeysAreMarked(t *testing.T) {
-	_, err := parse("node: {dns: []}\nsocket: []\nbgp: {asn: 65010, router_id: 198.18.0.2, flowspec: {}}")
+	_, err := parse("node: {ntp: []}\nsocket: []\nbgp: {asn: 65010, router_id: 198.18.0.2, flowspec: {}}")
 	var list Errors
 	if !errors.As(err, &list) || len(list) != 3 {
 		t.Fatalf("got %v, want three errors", err)

@@ -21,6 +21,8 @@ func (a at) written() bool { return a.path != "" }
 
 func (a *at) place(to at) { *a = to }
 
+func (a *at) shift(lines int) { a.pos.Line += lines }
+
 // takes says which YAML scalars a leaf is written as.
 type takes uint8
 
@@ -97,6 +99,9 @@ func (l *list[T]) read(r *reader, n *yaml.Node, a at) {
 	}
 	if c := r.cuts[n.Line]; c != nil && c.heldBy(n) {
 		l.whole, l.cut = true, c
+		if c.key == peersKey && r.items != nil {
+			l.items, l.cut = itemsOf[T](r.items, c), nil
+		}
 		return
 	}
 	l.items = make([]T, 0, len(n.Content))

@@ -63,30 +63,31 @@ func (b *builder) ask(q question, in judged) answer {
 }
 
 // parsePieces reads a file in pieces. No Config: it has to be read as a whole.
-func parsePieces(src Source, g grain, known memory, files *setReader) (*Config, map[fingerprint]bundle) {
+func parsePieces(src Source, g grain, known memory, files *setReader) (_ *Config, now memory) {
 	if len(src.Bytes) > maxFile || !utf8.Valid(src.Bytes) {
-		return nil, nil
+		return nil, now
 	}
-	skeleton, cuts := cutRules(src.Bytes, g)
+	skeleton, cuts := cutLists(src.Bytes, g)
 	if len(cuts) == 0 {
-		return nil, nil
+		return nil, now
 	}
 	r := newReader(newReport(src.Name))
-	r.cuts = cuts
+	r.cuts, r.items = cuts, newItemReader(src.Name, known)
 	node := r.document(skeleton)
 	if node == nil || placed(node, cuts) != len(cuts) {
-		return nil, nil
+		return nil, now
 	}
 	var raw rawConfig
-	if r.into(&raw, node, r.at(node, root)); len(r.list) > 0 {
-		return nil, nil
+	if r.into(&raw, node, r.at(node, root)); len(r.list) > 0 || r.items.uncertain {
+		return nil, now
 	}
 	b := newBuilder(r.report, files)
 	b.known, b.pieces = known, map[fingerprint]bundle{}
 	if b.build(&raw); b.uncertain || len(b.list) > 0 {
-		return nil, nil
+		return nil, now
 	}
-	return b.cfg, b.pieces
+	now.pieces, now.items = b.pieces, r.items.found
+	return b.cfg, now
 }
 
 // rulesOf reads the rules of a list that was cut out. Each piece has its place in the list, so they are read side by side.
@@ -194,23 +195,12 @@ func (w *pieceReader) same(asked map[question]answer) bool {
 	return true
 }
 
-func (w *pieceReader) read(out []Rule, p *piece) (err error) {
-	defer func() {
-		if recover() != nil {
-			err = errUncertain // a fault of the YAML library ends its caller, not the process: let it happen there
-		}
-	}()
-	in := yaml.NewDecoder(bytes.NewReader(p.text))
-	var doc, second yaml.Node
-	if in.Decode(&doc) != nil || !errors.Is(in.Decode(&second), io.EOF) || !p.holds(&doc) {
-		return errUncertain
+func (w *pieceReader) read(out []Rule, p *piece) error {
+	nodes, err := w.nodes(p)
+	if err != nil {
+		return err
 	}
-	// [! ack] is ack to the library: what must be clear would have to be set (document).
-	if bytes.Contains(p.text, []byte("! ")) && w.unquotedFlags(p.text) != nil {
-		return errUncertain
-	}
-	w.lines = p.line - 1
-	for i, node := range doc.Content[0].Content {
+	for i, node := range nodes {
 		var raw rawRule
 		w.into(&raw, node, w.at(node, root))
 		out[i] = w.ruleOf(&raw, w.in)
@@ -219,6 +209,26 @@ func (w *pieceReader) read(out []Rule, p *piece) (err error) {
 		return errUncertain
 	}
 	return nil
+}
+
+// nodes are the items of a piece. What is read of them stands where it does in the file.
+func (r *reader) nodes(p *piece) (list []*yaml.Node, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errUncertain // a fault of the YAML library ends its caller, not the process: let it happen there
+		}
+	}()
+	in := yaml.NewDecoder(bytes.NewReader(p.text))
+	var doc, second yaml.Node
+	if in.Decode(&doc) != nil || !errors.Is(in.Decode(&second), io.EOF) || !p.holds(&doc) {
+		return nil, errUncertain
+	}
+	// [! ack] is ack to the library: what must be clear would have to be set (document).
+	if bytes.Contains(p.text, []byte("! ")) && r.unquotedFlags(p.text) != nil {
+		return nil, errUncertain
+	}
+	r.lines = p.line - 1
+	return doc.Content[0].Content, nil
 }
 
 // holds says whether what was read is the items of the piece and nothing else.

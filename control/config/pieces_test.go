@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -13,10 +15,10 @@ import (
 )
 
 // finest cuts every list of rules, and every item by itself.
-func finest() grain { return grain{least: 1, items: 1, bytes: 1} }
+func finest() grain { return grain{least: 1, peers: 1, items: 1, bytes: 1} }
 
 // fine makes pieces of a few items.
-func fine() grain { return grain{least: 1, mask: 1, items: 3, bytes: 200} }
+func fine() grain { return grain{least: 1, peers: 1, mask: 1, items: 3, bytes: 200} }
 
 func source(text string) Source {
 	return Source{Name: "edge.yaml", Bytes: []byte(text), ReadFile: setFiles}
@@ -119,6 +121,38 @@ policy:
        # not of the text
       action: drop
     default: accept
+tunnels:
+  - name: hub
+    type: wireguard
+    local: {address: 198.18.0.2, port: 51820}
+    addresses: [10.200.0.1/24]
+    health: {interval: 1s}
+    wireguard: {private_key_file: /keys/hub}
+    peers:    # of the hub
+
+      # the first
+      - name: a
+        endpoints: ["198.51.100.7:51820"]
+        public_keys: [EBESExQVFhcYGRobHB0eHyAhIiMkJSYnKCkqKywtLi8=]
+        probe: 10.200.0.2
+        prefixes: [10.20.0.0/16,
+          10.21.0.0/16]
+      - {name: b, public_keys: [IBESExQVFhcYGRobHB0eHyAhIiMkJSYnKCkqKywtLi8=], prefixes: [10.22.0.0/16], keepalive: 25s}
+# a comment at the margin
+      -
+        name: c
+        public_keys:
+        - MBESExQVFhcYGRobHB0eHyAhIiMkJSYnKCkqKywtLi8=
+        metric: 100
+  - name: ams1
+    type: wireguard
+    local: {address: 198.18.0.2, port: 51821}
+    wireguard: {private_key_file: /keys/ams1}
+    peers:
+    - name: a
+      endpoints: ["vpn.example.net:51820"]
+      public_keys: [EBESExQVFhcYGRobHB0eHyAhIiMkJSYnKCkqKywtLi8=]
+      routes: false
 workloads:
 - name: web-1
   interface: web-1
@@ -132,11 +166,11 @@ workloads:
     ]}
 `
 
-// TestListsOfRulesAreCut holds what is read in pieces: else all the other tests would compare nothing.
-func TestListsOfRulesAreCut(t *testing.T) {
+// TestLongListsAreCut holds what is read in pieces: else all the other tests would compare nothing.
+func TestLongListsAreCut(t *testing.T) {
 	for _, text := range goodFiles() {
-		skeleton, cuts := cutRules([]byte(text), finest())
-		if want := strings.Count(text, "rules:") - strings.Count(text, "rules: ["); len(cuts) != want {
+		skeleton, cuts := cutLists([]byte(text), finest())
+		if want := strings.Count(text, "rules:") - strings.Count(text, "rules: [") + strings.Count(text, "peers:"); len(cuts) != want {
 			t.Errorf("%d lists are cut, want %d:\n%s", len(cuts), want, text)
 		}
 		if strings.Count(string(skeleton), "\n") != strings.Count(text, "\n") {
@@ -207,7 +241,7 @@ func TestAFlagBehindAnExclamationMarkIsSeenInPieces(t *testing.T) {
 func mutate(rng *rand.Rand, text string) string {
 	lines := strings.SplitAfter(text, "\n")
 	i, j := rng.IntN(len(lines)), rng.IntN(len(lines))
-	words := []string{"'", `"`, "[", "]", "{", "}", "# ", "- ", "|\n", ">\n", "\t", "  ", " ", "rules:\n", "---\n", "...\n", "&a ", "*a", "!ack ", "! ack ",
+	words := []string{"'", `"`, "[", "]", "{", "}", "# ", "- ", "|\n", ">\n", "\t", "  ", " ", "rules:\n", "peers:\n", "---\n", "...\n", "&a ", "*a", "!ack ", "! ack ",
 		"<<: *a\n", "? ", ": ", "\r", "\u2028", "\uFEFF", "%YAML 1.1\n", "\n", "- |2\n", "fragments: drop\n"}
 	switch rng.IntN(8) {
 	case 0:
@@ -237,8 +271,47 @@ func FuzzPieces(f *testing.F) {
 		f.Add(text, "\n"+text, uint8(1))
 	}
 	f.Fuzz(func(t *testing.T, text, then string, mask uint8) {
-		c := &Cache{grain: grain{least: 1, mask: uint32(mask), items: 1 + int(mask>>4), bytes: 300}}
+		c := &Cache{grain: grain{least: 1, peers: 1, mask: uint32(mask), items: 1 + int(mask>>4), bytes: 300}}
 		agree(t, c, text)
 		agree(t, c, then)
 	})
+}
+
+// TestPeersThatWereReadBeforeAreNotReadAgain counts what a change of one peer among a thousand has read.
+func TestPeersThatWereReadBeforeAreNotReadAgain(t *testing.T) {
+	var c Cache
+	if _, err := c.Parse(source(manyPeers(1000, 0))); err != nil {
+		t.Fatal(err)
+	}
+	before := c.last.items
+	if len(before) < 8 {
+		t.Fatalf("a thousand peers are %d pieces: nothing can be spared", len(before))
+	}
+	agree(t, &c, manyPeers(1000, 25))
+	fresh := 0
+	for print := range c.last.items {
+		if _, ok := before[print]; !ok {
+			fresh++
+		}
+	}
+	if fresh != 1 {
+		t.Errorf("%d of %d pieces were read for one peer that changed", fresh, len(c.last.items))
+	}
+	agree(t, &c, "# a line more\n"+manyPeers(1000, 25))
+	agree(t, &c, manyPeers(1001, 3))
+}
+
+// manyPeers is a hub; the metric of its peer 500 is given.
+func manyPeers(n, metric int) string {
+	var b strings.Builder
+	b.WriteString("tunnels:\n  - name: hub\n    type: wireguard\n    local: {address: 198.18.0.2, port: 51820}\n    wireguard: {private_key_file: /keys/hub}\n    peers:\n")
+	for i := range n {
+		key := sha256.Sum256([]byte{byte(i >> 8), byte(i)})
+		fmt.Fprintf(&b, "      - name: peer-%d\n        endpoints: [\"198.19.%d.%d:51820\"]\n        public_keys: [%s]\n        prefixes: [10.%d.%d.0/24]\n",
+			i, i>>8, i&255, base64.StdEncoding.EncodeToString(key[:]), i>>8, i&255)
+		if i == 500 {
+			fmt.Fprintf(&b, "        metric: %d\n", 1+metric)
+		}
+	}
+	return b.String()
 }

@@ -31,6 +31,8 @@ type rawNode struct {
 	StateDir val[absPath] `key:"state_dir"`
 	BPFDir   val[absPath] `key:"bpf_dir"`
 	Socket   val[absPath] `key:"socket"`
+
+	DNS list[val[unicast]] `key:"dns"`
 }
 
 type rawInterface struct {
@@ -232,42 +234,6 @@ type rawPrefixMatch struct {
 	LE     num[prefixLength] `key:"le"`
 }
 
-type rawTunnel struct {
-	at
-	Name      val[linkName]            `key:"name,required"`
-	Type      pick[tunnelType]         `key:"type,required"`
-	Local     rawLocal                 `key:"local,required"`
-	Addresses list[val[addressPrefix]] `key:"addresses"`
-	MTU       val[tunnelMTU]           `key:"mtu"`
-	Strict    val[truth]               `key:"strict"`
-	WireGuard rawWireGuard             `key:"wireguard"`
-	Peers     list[rawPeer]            `key:"peers"`
-}
-
-type rawLocal struct {
-	at
-	Address val[unicast] `key:"address,required"`
-	Port    num[port]    `key:"port,required"`
-}
-
-type rawWireGuard struct {
-	at
-	Backend        pick[backend] `key:"backend"`
-	PrivateKeyFile val[absPath]  `key:"private_key_file,required"`
-}
-
-type rawPeer struct {
-	at
-	Name             val[name]            `key:"name,required"`
-	Endpoints        list[val[endpoint]]  `key:"endpoints"`
-	PublicKeys       list[val[publicKey]] `key:"public_keys,required"`
-	PresharedKeyFile val[absPath]         `key:"preshared_key_file"`
-	Keepalive        val[duration]        `key:"keepalive"`
-	Prefixes         list[val[network]]   `key:"prefixes"`
-	Routes           val[truth]           `key:"routes"`
-	Metric           num[metric]          `key:"metric"`
-}
-
 type rawApply struct {
 	at
 	Checks list[rawCheck] `key:"checks"`
@@ -294,6 +260,9 @@ func good[T any](l list[val[T]]) []T {
 	}
 	return out
 }
+
+// allGood says that there is nothing in a list that could not be read.
+func allGood[T any](l list[val[T]]) bool { return !l.unsure() && len(good(l)) == len(l.items) }
 
 // prefixes returns the values of a list of prefixes that could be read.
 func prefixes[T interface{ prefix() netip.Prefix }](l list[val[T]]) []netip.Prefix {

@@ -15,6 +15,7 @@ type reader struct {
 	keys  map[reflect.Type][]key // cache of keysOf
 	words map[reflect.Type]words // cache of enum.words
 	cuts  map[int]*cut           // whose placeholders stand in what is read, by line
+	items *itemReader            // of lists that were cut out; nil: they stay cut
 
 	// Of a piece: it begins further down in the file, and nobody reads the paths of its errors.
 	lines    int // in front of it
@@ -98,8 +99,11 @@ func (r *reader) object(v reflect.Value, n *yaml.Node, a at) bool {
 		if !r.plainKey(name, r.at(name, a.path)) {
 			continue
 		}
-		here := r.at(name, r.join(a.path, name.Value))
-		j := slices.IndexFunc(keys, func(k key) bool { return k.name == name.Value })
+		j, spoken := slices.IndexFunc(keys, func(k key) bool { return k.name == name.Value }), name.Value
+		if j < 0 {
+			spoken = spokenKey(name, value)
+		}
+		here := r.at(name, r.join(a.path, spoken))
 		first := unknown[name.Value]
 		if j >= 0 {
 			first = seen[j]
@@ -115,7 +119,7 @@ func (r *reader) object(v reflect.Value, n *yaml.Node, a at) bool {
 				unknown = map[string]int{}
 			}
 			unknown[name.Value] = here.pos.Line
-			r.add(here, unknownKey(v.Type(), name.Value, keys))
+			r.add(here, unknownKey(v.Type(), name.Value, spoken, keys))
 		}
 	}
 	for j, k := range keys {
@@ -165,8 +169,8 @@ func otherWords() map[string]string {
 	}
 }
 
-// unknownKey tells apart a secret, a key of a later version, and a key that never was.
-func unknownKey(t reflect.Type, name string, keys []key) problem {
+// unknownKey tells apart a secret, a key of a later version, and a key that never was. spoken is the name without what may be secret.
+func unknownKey(t reflect.Type, name, spoken string, keys []key) problem {
 	if instead := secretKeys()[name]; instead != "" {
 		return bad("a secret does not belong in this file").or("write its path as %s", instead)
 	}
@@ -177,14 +181,17 @@ func unknownKey(t reflect.Type, name string, keys []key) problem {
 	for i, k := range keys {
 		names[i] = k.name
 	}
+	if front, _, found := strings.Cut(name, ":"); found && slices.Contains(names, front) {
+		return bad("unknown key `%s`", printable(spoken)).or("write a blank behind the colon of %s", front)
+	}
 	if near := nearest(name, names); near != "" {
-		return bad("unknown key `%s`", printable(name)).or("did you mean %s?", near)
+		return bad("unknown key `%s`", printable(spoken)).or("did you mean %s?", near)
 	}
 	if ours := otherWords()[name]; ours != "" && slices.Contains(names, ours) {
-		return bad("unknown key `%s`", printable(name)).or("did you mean %s?", ours)
+		return bad("unknown key `%s`", printable(spoken)).or("did you mean %s?", ours)
 	}
 	slices.Sort(names)
-	return bad("unknown key `%s`", printable(name)).or("the keys here are %s", strings.Join(names, ", "))
+	return bad("unknown key `%s`", printable(spoken)).or("the keys here are %s", strings.Join(names, ", "))
 }
 
 // kind checks that a node is a list or a mapping.

@@ -2,59 +2,71 @@ package config
 
 import (
 	"bytes"
+	"net/netip"
 	"slices"
-	"sort"
 )
 
 // Of a set file of a million lines few change at a time. What its contents have in common, at both ends, with those that were
-// read before is not read again: marks say which prefixes stand there.
-
-// markEvery is how many prefixes stand between two marks.
-const markEvery = 1024
-
-// mark is where a line begins, in bytes, and how many prefixes stand before it.
-type mark struct{ offset, prefixes int }
+// read before is not read again: of what stands between, the former lines go and those of now come.
 
 // follow makes the prefixes of f out of those of contents before. False: f has to be read as a whole, perhaps for what is
-// wrong with it.
+// wrong with it, or because it would be as much work.
 func (f *setFile) follow(before *setFile) bool {
-	if !before.good || len(before.marks) == 0 || len(f.contents) > maxSetFile {
+	if !before.good || before.lines != len(before.prefixes) || len(f.contents) > maxSetFile { // a prefix that stands there twice may stay, once
 		return false
 	}
-	head, tail := commonEnds(before.contents, f.contents)
-	longer := len(f.contents) - len(before.contents)
-	// A mark up to the end of the head stands behind the same newline in both; one in the tail does only where the newline is in it.
-	first := sort.Search(len(before.marks), func(i int) bool { return before.marks[i].offset > head }) - 1
-	next := sort.Search(len(before.marks), func(i int) bool { return before.marks[i].offset > len(before.contents)-tail })
-	if first < 0 {
+	former, now := changedLines(before.contents, f.contents)
+	if len(former)+len(now) > len(f.contents)/2 || bytes.HasPrefix(now, []byte(byteOrderMark)) { // passed over at the beginning of a file only
 		return false
 	}
-	from, end, kept := before.marks[first], len(f.contents), len(before.prefixes)
-	if next < len(before.marks) {
-		end, kept = before.marks[next].offset+longer, before.marks[next].prefixes
-	}
-	text := f.contents[from.offset:end]
 	r := newReport("")
-	fresh, marks := r.setLines("", "", text)
-	if r.err() != nil || bytes.HasPrefix(text, []byte(byteOrderMark)) { // which is passed over at the beginning of a file only
+	gone, come := r.setLines("", "", former), r.setLines("", "", now)
+	f.lines = before.lines - len(gone) + len(come)
+	if r.err() != nil || f.lines > maxSetPrefixes {
 		return false
 	}
-	f.prefixes = slices.Concat(before.prefixes[:from.prefixes], fresh, before.prefixes[kept:])
-	if len(f.prefixes) > maxSetPrefixes {
-		return false
-	}
-	f.marks = slices.Clone(before.marks[:first+1])
-	for _, m := range marks[min(1, len(marks)):] { // the first is there
-		f.marks = append(f.marks, mark{from.offset + m.offset, from.prefixes + m.prefixes})
-	}
-	for _, m := range before.marks[next:] {
-		f.marks = append(f.marks, mark{m.offset + longer, m.prefixes + len(f.prefixes) - len(before.prefixes)})
-	}
-	if f.families = before.families | familiesOf(fresh); f.families == bothFamilies {
+	f.families = before.families | familiesOf(come)
+	f.prefixes = Exchange(before.prefixes, sortedSet(gone), sortedSet(come))
+	if len(gone) > 0 {
 		f.families = familiesOf(f.prefixes) // the last of one may be gone
 	}
 	f.good = true
 	return true
+}
+
+// changedLines are whole lines of both: what stands before them is the same, and what stands behind.
+func changedLines(former, now []byte) (_, _ []byte) {
+	head, tail := commonEnds(former, now)
+	head = bytes.LastIndexByte(former[:head], '\n') + 1
+	if end := bytes.IndexByte(former[len(former)-tail:], '\n'); end >= 0 {
+		tail -= end + 1
+	} else {
+		tail = 0
+	}
+	return former[head : len(former)-tail], now[head : len(now)-tail]
+}
+
+// Exchange is an ascending list without some of its elements and with others, both ascending: a new one, in which each stands once.
+func Exchange(list, gone, come []netip.Prefix) []netip.Prefix {
+	out := make([]netip.Prefix, 0, max(len(list)-len(gone), 0)+len(come))
+	for len(gone)+len(come) > 0 {
+		leaves := len(come) == 0 || len(gone) > 0 && ComparePrefixes(gone[0], come[0]) <= 0
+		var at netip.Prefix
+		if leaves {
+			at, gone = gone[0], gone[1:]
+		} else {
+			at, come = come[0], come[1:]
+		}
+		n, found := slices.BinarySearchFunc(list, at, ComparePrefixes)
+		out, list = append(out, list[:n]...), list[n:] // what stays is copied in few pieces
+		if found {
+			list = list[1:] // it goes, or comes a second time
+		}
+		if !leaves {
+			out = append(out, at)
+		}
+	}
+	return append(out, list...)
 }
 
 // commonEnds returns how many bytes two texts have in common at their beginnings, and then at their ends.

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -35,16 +36,17 @@ policy: {ingress: {rules: [{name: r, from: [block], action: drop}, {name: six, f
 		return fmt.Sprintf("10.%d.%d.%d", rng.IntN(256), rng.IntN(256), rng.IntN(256))
 	}
 	var lines []string
-	for range 10_000 {
-		lines = append(lines, fmt.Sprintf("192.0.2.%d", rng.IntN(256)))
+	for n := range 10_000 {
+		lines = append(lines, fmt.Sprintf("192.0.%d.%d", n%64, n/64))
 	}
 	cache, read, followed := new(Cache), "", 0
 	src := Source{Name: "edge.yaml", Bytes: []byte(yaml), ReadFile: func(string) ([]byte, error) { return []byte(read), nil }}
 	for n := range 300 {
 		before, good := read, slices.Clone(lines)
+		around := rng.IntN(len(lines))
 		for range 1 + rng.IntN(3) {
-			at := rng.IntN(len(lines) + 1)
-			if rng.IntN(4) == 0 {
+			at := min(len(lines), around+rng.IntN(1000))
+			if rng.IntN(8) == 0 {
 				at = []int{0, len(lines)}[rng.IntN(2)]
 			}
 			end := min(len(lines), at+rng.IntN(3))
@@ -70,17 +72,50 @@ policy: {ingress: {rules: [{name: r, from: [block], action: drop}, {name: six, f
 			lines = good // else nothing is remembered any more
 			continue
 		}
-		f, fresh := cache.last.files["block.netset"], &setFile{contents: []byte(before)}
-		fresh.prefixes, fresh.marks = newReport("").setLines("", "", fresh.contents)
-		fresh.good, fresh.families = true, familiesOf(fresh.prefixes)
-		if len(f.marks) > 0 && f.marks[len(f.marks)-1].prefixes > len(f.prefixes) {
-			t.Fatalf("change %d: a mark at prefix %d of %d", n, f.marks[len(f.marks)-1].prefixes, len(f.prefixes))
-		}
-		if again := (&setFile{contents: f.contents}); again.follow(fresh) {
+		fresh := &setFile{contents: []byte(before)}
+		fresh.prefixes = newReport("").setLines("", "", fresh.contents)
+		fresh.good, fresh.lines, fresh.families = true, len(fresh.prefixes), familiesOf(fresh.prefixes)
+		fresh.prefixes = sortedSet(fresh.prefixes)
+		if again := (&setFile{contents: []byte(read)}); again.follow(fresh) {
 			followed++
+		}
+		if rng.IntN(8) > 0 { // of a file with doubles nothing is followed
+			lines = distinct(lines)
 		}
 	}
 	if followed < 100 {
 		t.Errorf("only %d files followed another: this shows nothing", followed)
+	}
+}
+
+// distinct leaves out lines that stood before.
+func distinct(lines []string) (out []string) {
+	seen := map[string]bool{}
+	for _, l := range lines {
+		if word := strings.TrimSpace(l); !seen[word] {
+			seen[word] = true
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+func TestExchangeTakesAndBrings(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	some := func(n int) []netip.Prefix {
+		out := make([]netip.Prefix, rng.IntN(n))
+		for i := range out {
+			out[i] = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(rng.IntN(64))}), 30+rng.IntN(3))
+		}
+		return sortedSet(out)
+	}
+	for range 5000 {
+		list, gone, come := some(40), some(6), some(6)
+		want := slices.DeleteFunc(slices.Clone(list), func(p netip.Prefix) bool { return slices.Contains(gone, p) })
+		want = sortedSet(append(want, come...))
+		before := slices.Clone(list)
+		if got := Exchange(list, gone, come); !slices.Equal(got, want) || !slices.Equal(list, before) {
+			t.Fatalf("%v without %v and with %v became %v", before, gone, come, got)
+		}
 	}
 }

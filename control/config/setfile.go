@@ -32,7 +32,7 @@ func ReadSetFile(path string) ([]netip.Prefix, error) {
 		r.add(at{}, wrong)
 		return nil, r.err()
 	}
-	out, _ := r.setLines(path, "", contents)
+	out := r.setLines(path, "", contents)
 	if err := r.err(); err != nil {
 		return nil, err
 	}
@@ -41,29 +41,74 @@ func ReadSetFile(path string) ([]netip.Prefix, error) {
 
 // sortedSet sorts prefixes in place, and leaves each once.
 func sortedSet(p []netip.Prefix) []netip.Prefix {
-	switch {
-	case slices.IsSortedFunc(p, ComparePrefixes):
-	case familiesOf(p) == ipv4:
-		sortIPv4(p)
-	default:
-		slices.SortFunc(p, ComparePrefixes)
-	}
+	SortPrefixes(p)
 	return slices.Compact(p)
 }
 
-// sortIPv4 sorts numbers instead of prefixes, which takes a third of the time: address and length in 38 bits.
+// SortPrefixes sorts masked prefixes in place, as ComparePrefixes orders them. There may be a million of IPv4, in any order.
+func SortPrefixes(p []netip.Prefix) {
+	if slices.IsSortedFunc(p, ComparePrefixes) {
+		return
+	}
+	v4 := 0 // IPv4 comes first
+	for i := range p {
+		if p[i].Addr().Is4() {
+			p[v4], p[i] = p[i], p[v4]
+			v4++
+		}
+	}
+	sortIPv4(p[:v4])
+	slices.SortFunc(p[v4:], ComparePrefixes)
+}
+
+const (
+	// fewKeys is about from where on it pays to sort by digits.
+	fewKeys  = 2048
+	digit    = 13 // bits: three of them are an address and a length
+	keyParts = 3
+)
+
+// sortIPv4 sorts numbers instead of prefixes: address and length in 38 bits, and many of them by digits, the last one first.
+// A million takes a seventh of the time of comparing prefixes.
 func sortIPv4(p []netip.Prefix) {
-	keys := make([]uint64, len(p))
+	keys := make([]uint64, len(p), 2*len(p))
 	for i := range p {
 		quad := p[i].Addr().As4()
 		keys[i] = uint64(binary.BigEndian.Uint32(quad[:]))<<6 | uint64(p[i].Bits())
 	}
-	slices.Sort(keys)
+	if len(p) < fewKeys {
+		slices.Sort(keys)
+	} else {
+		keys = sortedByDigits(keys, keys[len(p):cap(keys)])
+	}
 	for i, k := range keys {
 		var quad [4]byte
 		binary.BigEndian.PutUint32(quad[:], uint32(k>>6))
 		p[i] = netip.PrefixFrom(netip.AddrFrom4(quad), int(k&63))
 	}
+}
+
+// sortedByDigits is a radix sort of keys of keyParts digits; both slices, of one length, are used up.
+func sortedByDigits(keys, other []uint64) []uint64 {
+	var starts [keyParts][1 << digit]int32
+	for _, k := range keys {
+		for part := range starts {
+			starts[part][k>>(part*digit)&(1<<digit-1)]++
+		}
+	}
+	for part := range starts {
+		next := int32(0)
+		for d, n := range starts[part] {
+			starts[part][d], next = next, next+n
+		}
+		for _, k := range keys {
+			at := &starts[part][k>>(part*digit)&(1<<digit-1)]
+			other[*at] = k
+			*at++
+		}
+		keys, other = other, keys
+	}
+	return keys
 }
 
 // ComparePrefixes orders by address, then by length, the shorter first.
@@ -91,19 +136,15 @@ func unreadable(path string, contents []byte, err error) problem {
 const byteOrderMark = "\uFEFF"
 
 // setLines reads the lines of a set file; path is that of the key that names it.
-func (r *report) setLines(file, path string, contents []byte) (out []netip.Prefix, marks []mark) {
+func (r *report) setLines(file, path string, contents []byte) (out []netip.Prefix) {
 	wrong := func(line, column int, p problem) { r.add(at{Pos{file, line, column}, path}, p) }
-	size := len(contents)
 	contents = bytes.TrimPrefix(contents, []byte(byteOrderMark))
 	if what := notText(contents); !what.none() {
 		wrong(0, 0, what)
-		return nil, nil
+		return nil
 	}
 	out = make([]netip.Prefix, 0, min(bytes.Count(contents, []byte{'\n'})+1, maxSetPrefixes))
 	for number := 1; len(contents) > 0; number++ {
-		if len(out) == markEvery*len(marks) {
-			marks = append(marks, mark{size - len(contents), len(out)})
-		}
 		if p, length := plainIPv4(contents); length > 0 && len(out) < maxSetPrefixes {
 			out, contents = append(out, p), contents[length:]
 			continue
@@ -126,16 +167,16 @@ func (r *report) setLines(file, path string, contents []byte) (out []netip.Prefi
 			wrong(number, 1+bytes.Index(line, word), why)
 			if r.counts[file] >= maxSetErrors {
 				r.ended[file] = number
-				return nil, nil
+				return nil
 			}
 		case len(out) == maxSetPrefixes:
 			wrong(number, 1, bad("more than %d prefixes", maxSetPrefixes).or("split the file, or merge its prefixes"))
-			return nil, nil
+			return nil
 		default:
 			out = append(out, p)
 		}
 	}
-	return out, marks
+	return out
 }
 
 // plainIPv4 reads a line that is nothing but an IPv4 address or prefix as everybody writes them, and says how long the
@@ -193,7 +234,10 @@ func setWord(word []byte) (netip.Prefix, problem) {
 	if bytes.ContainsAny(word, " \t") {
 		return netip.Prefix{}, bad("more than one word on a line").or("write one prefix or address per line")
 	}
-	text := string(word[:min(len(word), longestPrefix)])
+	text := string(word[:min(len(word), 2*longestPrefix)])
+	if len(text) > longestPrefix {
+		text = short(text, longestPrefix)
+	}
 	p, wrong := parseTarget(text)
 	if !wrong.none() && looksLikeRange(text) {
 		return p, bad("%q is a range", text).or("write it as prefixes")

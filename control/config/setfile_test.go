@@ -114,10 +114,18 @@ func TestIPv4IsSortedAsAllOthers(t *testing.T) {
 		}
 		list = append(list, p)
 	}
-	want := slices.Clone(list)
-	slices.SortFunc(want, ComparePrefixes)
-	if got := sortedSet(list); !slices.Equal(got, slices.Compact(want)) {
-		t.Error("IPv4 alone is sorted in another way")
+	for _, c := range []struct {
+		name string
+		list []netip.Prefix
+	}{
+		{"many", list}, {"few", list[:100]},
+		{"both families", slices.Insert(slices.Clone(list), 2500, netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("::/0"), netip.MustParsePrefix("::ffff:192.0.2.0/120"))},
+	} {
+		want := slices.Clone(c.list)
+		slices.SortFunc(want, ComparePrefixes)
+		if got := sortedSet(slices.Clone(c.list)); !slices.Equal(got, slices.Compact(want)) {
+			t.Errorf("%s: sorted in another way", c.name)
+		}
 	}
 }
 

@@ -90,7 +90,7 @@ func (x *Beside) Parse(src WorkloadSource) (Workload, error) {
 		w := &b.cfg.Workloads[i]
 		w.Ingress = b.rules(&item.Ingress, ofWorkload)
 		w.Egress = b.rules(&item.Egress, ofWorkload)
-		w.Added = true
+		w.Added, w.Pos = true, Pos{}
 	}
 	for i := range b.list {
 		if b.list[i].Pos.Line == nowhere { // of the request

@@ -166,7 +166,8 @@ func (d *Daemon) Down(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx) // half a down helps nobody
 	// The engine takes away what the revision made; each subsystem then what no revision knows, such as empty pins.
 	err := d.engine.Down(ctx)
-	err = errors.Join(err, d.bgp.Down(ctx), d.xdp.Down(ctx), d.tc.Down(ctx), d.host.Down(ctx), d.wireguard.Down(ctx))
+	err = errors.Join(err, d.bgp.Down(ctx), d.xdp.Down(ctx), d.tc.Down(ctx), d.host.Down(ctx),
+		d.wireguard.Down(ctx), d.ipsec.Down(ctx), d.path.Down(ctx))
 	if err == nil {
 		d.stop()
 	}

@@ -13,6 +13,7 @@ import (
 
 	"sluice/control/api"
 	"sluice/control/ban"
+	"sluice/control/config"
 	"sluice/xdp"
 )
 
@@ -121,24 +122,32 @@ func (d *Daemon) guarded(ctx context.Context, targets []netip.Prefix) ([]guard, 
 			}
 		}
 	}
-	cfg := d.liveConfig()
-	for _, n := range cfg.BGP.Neighbors {
-		out = append(out, guard{addr: n.Address, what: "BGP neighbor " + n.Name})
+	out = append(out, dependedOn(d.liveConfig())...)
+	return append(out, d.nextHops.get(d.learnedNextHops)...), nil
+}
+
+// dependedOn are the addresses of a file that the box cannot do without.
+func dependedOn(cfg *config.Config) (out []guard) {
+	if cfg.BGP != nil {
+		for _, n := range cfg.BGP.Neighbors {
+			out = append(out, guard{addr: n.Address, what: "BGP neighbor " + n.Name})
+		}
 	}
 	for _, r := range cfg.Routes {
 		for _, via := range r.Via {
 			out = append(out, guard{addr: via, what: "the next hop of " + r.Prefix.String()})
 		}
 	}
-	out = append(out, d.nextHops.get(d.learnedNextHops)...)
 	for _, t := range cfg.Tunnels {
 		for _, p := range t.Peers {
 			for _, e := range p.Endpoints {
-				out = append(out, guard{addr: e.Addr(), what: "peer " + p.Name + " of tunnel " + t.Name})
+				if e.Addr.IsValid() {
+					out = append(out, guard{addr: e.Addr, what: "peer " + p.Name + " of tunnel " + t.Name})
+				}
 			}
 		}
 	}
-	return out, nil
+	return out
 }
 
 // coversOne says whether a target may cover an address of the box. Link-local ones are not all known without asking.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"sluice/control/api"
 	"sluice/control/ban"
+	"sluice/control/config"
 )
 
 func TestAShownBanHasWhatHeldBefore(t *testing.T) {
@@ -76,6 +78,20 @@ func errorText(err error) string {
 }
 
 // TestABadRequestBansNobody: each is refused before anything is asked of the machine.
+func TestWhatAFileDependsOnIsGuardedWithOrWithoutASpeaker(t *testing.T) {
+	address := netip.MustParseAddr
+	cfg := &config.Config{Routes: []config.Route{{Prefix: netip.MustParsePrefix("0.0.0.0/0"), Via: []netip.Addr{address("198.18.0.1")}}}}
+	want := []guard{{addr: address("198.18.0.1"), what: "the next hop of 0.0.0.0/0"}}
+	if got := dependedOn(cfg); !slices.Equal(got, want) {
+		t.Errorf("without bgp: %v, want %v", got, want)
+	}
+	cfg.BGP = &config.BGP{Neighbors: []config.Neighbor{{Name: "tor", Address: address("198.18.0.5")}}}
+	want = append([]guard{{addr: address("198.18.0.5"), what: "BGP neighbor tor"}}, want...)
+	if got := dependedOn(cfg); !slices.Equal(got, want) {
+		t.Errorf("with bgp: %v, want %v", got, want)
+	}
+}
+
 func TestABadRequestBansNobody(t *testing.T) {
 	for _, c := range []struct {
 		request api.BanRequest

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"sluice/bgp/fib"
 	"sluice/xdp/classify"
 )
 
@@ -23,8 +24,8 @@ var (
 	descCondition  = desc("condition", "1 where a condition of the engine is True.", "type", "reason")
 	descSession    = desc("bgp_session_up", "1 where the BGP session is established.", "neighbor")
 	descPrefixes   = desc("bgp_prefixes", "Prefixes of a session by family; direction is received, accepted or advertised.", "neighbor", "family", "direction")
-	descPeerBytes  = desc("tunnel_bytes_total", "Encrypted bytes of a tunnel's peer.", "tunnel", "peer", "direction")
-	descHandshake  = desc("tunnel_last_handshake_seconds", "Unix time of the last handshake; 0: never.", "tunnel", "peer")
+	descRefused    = desc("bgp_fib_refused_total", "What BGP learned and the kernel was not given, each try counted: next hops that are unresolved (on no link) or circular (a tunnel's own packets would take the way into one), routes in conflict with another protocol's, other failures.", "reason")
+	descWaiting    = desc("bgp_fib_waiting", "Prefixes that will be tried again.")
 	descBans       = desc("bans", "Bans in place.")
 	descBandwidth  = desc("bandwidth_bps", "Bits per second that what enters by an interface may leave by uplinks and tunnels with.", "interface")
 	descBacklog    = desc("bandwidth_backlog_seconds", "Time until a bandwidth has room again.", "interface")
@@ -118,6 +119,7 @@ func (c collector) engine(_ context.Context, out chan<- prometheus.Metric) error
 }
 
 func (c collector) bgp(ctx context.Context, out chan<- prometheus.Metric) error {
+	refusals(out, c.d.bgp.FIB())
 	neighbors, err := c.d.bgp.Status(ctx)
 	for _, n := range neighbors {
 		up := 0.0
@@ -134,20 +136,13 @@ func (c collector) bgp(ctx context.Context, out chan<- prometheus.Metric) error 
 	return err
 }
 
-func (c collector) tunnels(ctx context.Context, out chan<- prometheus.Metric) error {
-	tunnels, err := c.d.wireguard.Status(ctx)
-	for _, t := range tunnels {
-		for _, p := range t.Peers {
-			counter(out, descPeerBytes, uint64(p.RxBytes), t.Name, p.Name, "received")
-			counter(out, descPeerBytes, uint64(p.TxBytes), t.Name, p.Name, "sent")
-			handshake := 0.0
-			if !p.LastHandshake.IsZero() {
-				handshake = float64(p.LastHandshake.Unix())
-			}
-			gauge(out, descHandshake, handshake, t.Name, p.Name)
-		}
-	}
-	return err
+// refusals are zeros without BGP.
+func refusals(out chan<- prometheus.Metric, f fib.Counters) {
+	counter(out, descRefused, f.Unresolved, "unresolved")
+	counter(out, descRefused, f.Circular, "circular")
+	counter(out, descRefused, f.Conflicts, "conflict")
+	counter(out, descRefused, f.Failures, "failure")
+	gauge(out, descWaiting, float64(f.Waiting))
 }
 
 func (c collector) pacing(ctx context.Context, out chan<- prometheus.Metric) error {

@@ -26,7 +26,8 @@ const (
 type conntrack struct {
 	mu    sync.Mutex
 	swept *tc.Swept
-	ports exhaustion
+	// untranslated remembers what was told of packets that found no translation, as in lacks.
+	untranslated [len(lacks)]exhaustion
 }
 
 // last is what the last sweep found; nil: there was none.
@@ -128,27 +129,34 @@ func (e *exhaustion) grown(now time.Time, counters map[string]uint64) map[string
 }
 
 func (d *Daemon) watchPorts(ctx context.Context) error {
-	counters, err := d.tc.Counters(ctx)
-	if err != nil {
-		return err
-	}
-	lost := map[string]uint64{}
-	for _, i := range counters.Interfaces {
-		lost[i.Name] = i.Reasons[abi.ReasonSnatExhausted].Packets
-	}
-	grown := d.conntrack.ports.grown(time.Now(), lost)
-	if len(grown) == 0 {
-		return nil
-	}
-	last, err := d.tc.Exhausted(ctx)
-	if err != nil {
-		return err
-	}
-	for name, n := range grown {
-		d.opts.Log.Warn("no port is left to translate sources to: packets were dropped; widen snat.ports, or see `sluice show flows --nat`",
-			"interface", name, "packets", n, "last", last.Source.String()+" > "+last.Destination.String(), "address", last.Address)
+	for n, lack := range lacks {
+		lost, err := d.tc.Dropped(ctx, lack.reason)
+		if err != nil {
+			return err
+		}
+		grown := d.conntrack.untranslated[n].grown(time.Now(), lost)
+		if len(grown) == 0 {
+			continue
+		}
+		last, err := d.tc.Exhausted(ctx)
+		if err != nil {
+			return err
+		}
+		for name, n := range grown {
+			d.opts.Log.Warn(lack.message+", or see `sluice show flows --nat`", "interface", name, "packets", n,
+				"last", last.Source.String()+" > "+last.Destination.String(), "address", last.Address)
+		}
 	}
 	return nil
+}
+
+// lacks are why a packet finds no translation that it needs, and what an operator can do about it.
+var lacks = [...]struct {
+	reason  abi.Reason
+	message string
+}{
+	{abi.ReasonSnatExhausted, "no port is left to translate sources to: packets were dropped; widen snat.ports"},
+	{abi.ReasonSnatFull, "no room is left for translations: packets were dropped; raise conntrack.max_entries"},
 }
 
 func shownConntrack(s *tc.Swept) *api.Conntrack {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/bgp"
@@ -19,7 +20,11 @@ import (
 	"sluice/control/feed"
 	"sluice/control/host"
 	"sluice/control/probe"
+	"sluice/control/tunnel"
 	"sluice/control/workload"
+	"sluice/crypto/ipsec"
+	"sluice/crypto/keys"
+	"sluice/crypto/path"
 	"sluice/crypto/wireguard"
 	"sluice/tc"
 	"sluice/xdp"
@@ -32,7 +37,9 @@ type Daemon struct {
 	started time.Time
 
 	host      *host.Host
+	path      *path.Driver
 	wireguard *wireguard.Driver
+	ipsec     *ipsec.Driver
 	tc        *tc.Subsystem
 	xdp       *xdp.Subsystem
 	bgp       *bgp.Subsystem
@@ -46,6 +53,9 @@ type Daemon struct {
 	nextHops  hopCache
 	feeds     *feed.List
 	workloads *workload.List
+	tunnels   *tunnel.Watcher
+	unadopted atomic.Bool // the start was degraded, and nothing has healed it since
+	epochs    epochs
 	endsMu    sync.Mutex
 	ends      map[netip.Addr]string // whose flows may be tracked: workloads by address, as of the last change
 	hub       *hub
@@ -72,6 +82,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer unlock()
+	if was, err := keys.Tighten(keys.OwnDir(o.StateDir)); err != nil {
+		return err
+	} else if was != 0 {
+		o.Log.Warn("others could look into the directory of keys: its mode is 0700 again", "directory", keys.OwnDir(o.StateDir), "was", fmt.Sprintf("%04o", was))
+	}
 	if err := mountBPFFS(o.BPFDir, o.Log); err != nil {
 		return err
 	}
@@ -98,7 +113,13 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir}); err != nil {
 		return nil, err
 	}
-	if d.wireguard, err = wireguard.New(o.Log); err != nil {
+	if d.path, err = path.New(o.Log); err != nil {
+		return nil, err
+	}
+	if d.wireguard, err = wireguard.New(o.Log, wireguard.Options{StateDir: o.StateDir, Command: o.TunnelCommand}); err != nil {
+		return nil, err
+	}
+	if d.ipsec, err = ipsec.New(o.Log, ipsec.Options{StateDir: o.StateDir, Holder: []string{"/proc/self/exe", ipsec.HolderVerb}}); err != nil {
 		return nil, err
 	}
 	d.xdp = xdp.New(o.Log, xdp.Options{BPFDir: o.BPFDir})
@@ -124,6 +145,9 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	d.workloads = workload.New(workload.Options{
 		Path: filepath.Join(o.StateDir, "workloads.json"), Log: o.Log, Live: d.fileConfig, Alter: d.alter,
 	})
+	if err := d.openTunnels(ctx); err != nil {
+		return nil, err
+	}
 	d.engine, err = engine.New(engine.Options{
 		Subsystems: d.subsystems(), Announcer: "bgp",
 		Parse: d.parse, Compile: d.compile, Facts: d.facts, Source: d.source,
@@ -133,11 +157,14 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	return d, err
 }
 
-// subsystems are in the order of the data path: tunnels make links that the host's settings and the programs need;
-// delivery to workloads stands before XDP lets packets through; announcements come last.
+// subsystems are in the order of the data path: blackholes stand before what they are behind; tunnels make links that the host's settings and the programs need;
+// delivery to workloads stands before XDP lets packets through; announcements come last. What is wanted of tunnels lacks the
+// routes of peers that are down now, whatever was known when it was compiled: see withhold.
 func (d *Daemon) subsystems() []engine.Subsystem {
 	return []engine.Subsystem{
-		engine.Bind("wireguard", d.wireguard, func(w *compile.Desired) wireguard.State { return w.WireGuard }),
+		engine.Bind("path", d.path, func(w *compile.Desired) path.State { return w.Path }),
+		engine.Bind("wireguard", d.wireguard, func(w *compile.Desired) wireguard.State { return d.wireguard.Wanted(w.WireGuard) }),
+		engine.Bind("ipsec", d.ipsec, func(w *compile.Desired) ipsec.State { return d.ipsec.Wanted(w.IPsec) }),
 		engine.Bind("host", d.host, func(w *compile.Desired) host.State { return w.Host }),
 		engine.Bind("tc", d.tc, func(w *compile.Desired) tc.State { return w.TC }),
 		engine.Bind("xdp", d.xdp, func(w *compile.Desired) xdp.State { return w.XDP }),
@@ -174,11 +201,13 @@ func (d *Daemon) run(ctx context.Context) error {
 	if err := d.workloads.Load(); err != nil {
 		d.opts.Log.Error("workloads of the API are lost", "error", err)
 	}
+	d.adoptTunnels(ctx)
 	if err := d.engine.Start(ctx); err != nil {
 		d.diagnose(ctx)
 		if !errors.Is(err, engine.ErrDegraded) {
 			return errors.Join(err, d.forget())
 		}
+		d.unadopted.Store(true)
 	} else if err := d.adopted(ctx); err != nil {
 		return err
 	}
@@ -187,13 +216,18 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"engine", d.engine.Run},
 		funcTask{"drift", d.mend},
 		funcTask{"link events", func(ctx context.Context) error { return d.follow(ctx, events) }},
+		funcTask{"tunnel processes", d.followTunnels},
+		funcTask{"tunnel underlay", d.wireguard.Run},
 		funcTask{"bans", d.bans.Run},
 		funcTask{"set files", d.feeds.Run},
+		funcTask{"tunnels", d.tunnels.Run},
 		funcTask{"BGP events", func(ctx context.Context) error { return d.followBGP(ctx, d.bgp.Events()) }},
 		funcTask{"dropped packets", d.followDrops},
 		funcTask{"logged packets", d.followLogs},
 		funcTask{"flow events", d.followFlows},
 		funcTask{"flow tables", d.keepFlows},
+		funcTask{"IPsec keys", d.ipsec.Run},
+		funcTask{"charon", func(ctx context.Context) error { return d.followCharon(ctx, d.ipsec.Events()) }},
 		funcTask{"rest", d.rest},
 		funcTask{"spare tc generation", d.tc.KeepSpares},
 		funcTask{"spare XDP generation", d.xdp.KeepSpares},
@@ -211,7 +245,7 @@ func (d *Daemon) forget() error {
 
 // diagnose adds to a failed start what the machine lacks: a kernel that is too old shows in strange ways.
 func (d *Daemon) diagnose(ctx context.Context) {
-	for _, f := range host.Doctor(ctx, host.DoctorOptions{BPFDir: d.opts.BPFDir}) {
+	for _, f := range Doctor(ctx, DoctorOptions{BPFDir: d.opts.BPFDir}) {
 		if f.Status == host.StatusMissing {
 			d.opts.Log.Error("this machine lacks "+f.Name, "detail", f.Detail, "cost", f.Cost, "fix", f.Fix)
 		}
@@ -219,15 +253,22 @@ func (d *Daemon) diagnose(ctx context.Context) {
 }
 
 // adopted settles what an earlier process left and no step of the start touched: tunnels that fit already do not know
-// their peers' names, and routes of a speaker that the revision does not have any more are nobody's. Not after a
-// degraded start: what the machine should hold is not known then, and its routes may be all that carries traffic.
+// their peers' names, and routes of a speaker that the revision does not have any more are nobody's. After a degraded start
+// it waits until that has healed: what the machine should hold is not known before, and its routes may be all that carries
+// traffic.
 func (d *Daemon) adopted(ctx context.Context) error {
-	want := d.liveDesired()
-	d.wireguard.Remember(want.WireGuard)
-	if want.BGP.ASN == 0 {
+	d.rememberTunnels()
+	if d.liveDesired().BGP.ASN == 0 {
 		return d.bgp.Down(ctx)
 	}
 	return nil
+}
+
+// rememberTunnels tells the tunnels' drivers what is live: after a start, or after the repair of one that was degraded.
+func (d *Daemon) rememberTunnels() {
+	want := d.liveDesired()
+	d.wireguard.Remember(want.WireGuard)
+	d.ipsec.Remember(want.IPsec)
 }
 
 // inspection is how often the machine is compared with what it should hold. Link events are acted on at once; this is
@@ -294,6 +335,8 @@ func (d *Daemon) leave(ctx context.Context) error {
 	defer cancel()
 	err := d.bgp.Stop(ctx)
 	d.wireguard.Stop()
+	d.ipsec.Stop()
+	d.path.Stop()
 	d.metrics.close()
 	d.host.Close()
 	return err

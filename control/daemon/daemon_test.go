@@ -82,7 +82,7 @@ func TestADaemonWithoutARevisionCanBeRead(t *testing.T) {
 		if err != nil {
 			t.Errorf("show %s: %v", n.Name, err)
 		}
-		if strings.Contains(string(text), "null") || n.Name != "status" && string(text) != "[]" && n.Name != "policy" && n.Name != "flows" {
+		if strings.Contains(string(text), "null") || n.Name != "status" && string(text) != "[]" && n.Name != "policy" && n.Name != "flows" && n.Name != "tunnels" {
 			t.Errorf("show %s: %s", n.Name, text)
 		}
 	}
@@ -150,15 +150,69 @@ func TestAMissingKeySaysHowToMakeOne(t *testing.T) {
 	tunnel := func(name, key string, port int) string {
 		return fmt.Sprintf("  - {name: %s, type: wireguard, local: {address: 198.18.0.2, port: %d}, wireguard: {private_key_file: %s}, peers: []}\n", name, port, key)
 	}
-	got, err := publicKeys(parsed(t, "tunnels:\n"+tunnel("a", there, 1)))
+	got, _, err := readKeys(parsed(t, "tunnels:\n"+tunnel("a", there, 1)))
 	if err != nil || !cmp.Equal(got, map[string]string{there: public}) {
 		t.Errorf("keys %v (%v)", got, err)
 	}
-	_, err = publicKeys(parsed(t, "tunnels:\n"+tunnel("a", there, 1)+tunnel("b", none, 2)))
+	_, _, err = readKeys(parsed(t, "tunnels:\n"+tunnel("a", there, 1)+tunnel("b", none, 2)))
 	var list config.Errors
 	if !errors.As(err, &list) || len(list) != 1 || list[0].Pos.Line != 3 || list[0].Path != "tunnels[1].wireguard.private_key_file" ||
 		!strings.Contains(list[0].Msg, "run: sluice key gen "+none) || list[0].Hint != "" { // said once
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestAKeyThatOthersMayReplaceIsReadAndToldOf(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	private, shared := filepath.Join(dir, "a.key"), filepath.Join(dir, "b.key")
+	public, err := keys.Generate(private)
+	if err := errors.Join(err, keys.GeneratePSK(shared), os.Chmod(dir, 0o770)); err != nil {
+		t.Fatal(err)
+	}
+	got, exposed, err := readKeys(parsed(t, fmt.Sprintf(`tunnels:
+  - {name: a, type: wireguard, local: {address: 198.18.0.2, port: 1}, wireguard: {private_key_file: %s}, peers: []}
+  - {name: b, type: ipsec, local: {address: 198.18.0.2}, ipsec: {keying: static}, peers: [{name: p, endpoints: [198.51.100.7], master_key_file: %s}]}
+`, private, shared)))
+	if err != nil || got[private] != public || len(exposed) != 2 {
+		t.Fatalf("keys %v, exposed %v (%v)", got, exposed, err)
+	}
+	for i, want := range []string{"tunnels[0].wireguard.private_key_file", "tunnels[1].peers[0].master_key_file"} {
+		if e := exposed[i]; e.Path != want || e.Pos.Line != 2+i || !strings.Contains(e.Msg, "its directory "+dir+" has mode 0770") {
+			t.Errorf("line %d: %v", e.Pos.Line, e)
+		}
+	}
+}
+
+func TestASecretOfIPsecStandsAtItsPeer(t *testing.T) {
+	dir := t.TempDir()
+	there, none, open := filepath.Join(dir, "a.key"), filepath.Join(dir, "b.key"), filepath.Join(dir, "c.key")
+	for _, file := range []string{there, open} {
+		if err := keys.GeneratePSK(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(open, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tunnel := func(name, keying, key, file, id string) string {
+		return fmt.Sprintf("  - {name: %s, type: ipsec, local: {address: 198.18.0.2}, ipsec: {keying: %s}, peers: [{name: p, id: %s, endpoints: [198.51.100.7], %s: %s}]}\n", name, keying, id, key, file)
+	}
+	good := tunnel("a", "static", "master_key_file", there, "a") + tunnel("b", "ike", "preshared_key_file", there, "b")
+	if got, _, err := readKeys(parsed(t, "tunnels:\n"+good)); err != nil || len(got) != 0 {
+		t.Errorf("keys %v (%v)", got, err)
+	}
+	_, _, err := readKeys(parsed(t, "tunnels:\n"+good+tunnel("c", "static", "master_key_file", none, "c")+tunnel("d", "ike", "preshared_key_file", open, "d")))
+	var list config.Errors
+	if !errors.As(err, &list) || len(list) != 2 {
+		t.Fatalf("error %v", err)
+	}
+	for i, want := range []string{
+		"tunnels[2].peers[0].master_key_file: key file " + none + " does not exist; copy it from the other end, or make one for both: sluice key master " + none,
+		"tunnels[3].peers[0].preshared_key_file: key file is open to others than its owner: " + open + " has mode 0644; run: chmod 600 " + open,
+	} {
+		if got := list[i].Path + ": " + list[i].Msg; got != want || list[i].Pos.Line != 4+i {
+			t.Errorf("line %d: %s\nwant %s", list[i].Pos.Line, got, want)
+		}
 	}
 }
 

@@ -39,6 +39,9 @@ func (d *Daemon) Explain(ctx context.Context, r api.ExplainRequest) (api.Explana
 		return api.Explanation{}, refused(fmt.Errorf("no program of Sluice's is on %q; `sluice show interfaces` lists those that have one",
 			r.Interface))
 	}
+	if !r.Egress {
+		e.out.Note = notFrom(want, r.Interface, e.seen.Src)
+	}
 	if guarded && !r.Egress {
 		if passed, err := e.xdp(ctx, r.Interface, frame); err != nil || !passed {
 			return e.out, refused(err)
@@ -77,12 +80,66 @@ func (e *explainer) tc(ctx context.Context, name string, egress bool, frame []by
 	if err != nil {
 		return err
 	}
-	answer := api.HookAnswer{
-		Hook: "tcx-ingress", Interface: name, Verdict: x.Verdict.String(), Reason: x.Reason.String(), Text: x.Reason.Text(),
-		RedirectTo: x.RedirectTo,
-	}
+	hook := "tcx-ingress"
 	if egress {
-		answer.Hook = "tcx-egress"
+		hook = "tcx-egress"
+	}
+	e.tcAnswer(hook, name, x)
+	if x.Reason == abi.ReasonNoRoute {
+		e.lost(e.blackhole())
+	}
+	if egress || x.Verdict == abi.FateDrop || x.Destination.IsValid() {
+		return nil
+	}
+	to := x.RedirectTo
+	if e.role(to) == tc.RoleTunnel {
+		if x, err = e.d.tc.ExplainRedirected(ctx, to, name, frame); err == nil {
+			e.tcAnswer("tcx-egress", to, x)
+		}
+		return err
+	}
+	if to == "" { // the kernel's to forward: its route says which hook the packet meets next
+		if to, err = e.leavesBy(ctx, name); err != nil || !judgesForwarded(e.role(to)) {
+			return err
+		}
+		if x, err = e.d.tc.ExplainForwarded(ctx, to, name, frame); err != nil {
+			return err
+		}
+		e.tcAnswer("tcx-egress", to, x)
+	}
+	if sends(e.role(name)) && e.role(to) == tc.RoleUplink && !x.Source.IsValid() && x.Verdict != abi.FateDrop && e.hides(name) {
+		if p := e.d.liveDesired().Announced(e.seen.Src); p.IsValid() {
+			e.out.Hooks[len(e.out.Hooks)-1].SourceKept = "BGP announces " + p.String()
+		}
+	}
+	return nil
+}
+
+// sends says whether sources that come in by a role are translated at an uplink, where their snat says so.
+func sends(r tc.Role) bool { return r == tc.RoleWorkload || r == tc.RoleDownstream }
+
+// role is that of an interface that has hooks of ours.
+func (e *explainer) role(name string) tc.Role {
+	for _, i := range e.d.liveDesired().TC.Interfaces {
+		if i.Name == name {
+			return i.Role
+		}
+	}
+	return tc.RoleNone
+}
+
+// hides says whether what comes in by an interface has snat: auto.
+func (e *explainer) hides(name string) bool {
+	cfg := e.d.liveConfig()
+	return slices.ContainsFunc(cfg.Workloads, func(w config.Workload) bool { return w.Interface == name && w.SNAT.Auto }) ||
+		slices.ContainsFunc(cfg.Interfaces, func(i config.Interface) bool { return i.Name == name && i.SNAT.Auto })
+}
+
+// tcAnswer adds what a tcx hook says.
+func (e *explainer) tcAnswer(hook, name string, x tc.Explanation) {
+	answer := api.HookAnswer{
+		Hook: hook, Interface: name, Verdict: x.Verdict.String(), Reason: x.Reason.String(), Text: x.Reason.Text(),
+		RedirectTo: x.RedirectTo, MSS: x.MSS,
 	}
 	if x.RedirectTo != "" {
 		answer.Verdict = "redirect"
@@ -100,7 +157,6 @@ func (e *explainer) tc(ctx context.Context, name string, egress bool, frame []by
 	e.banned(&answer, x.Reason)
 	e.decided(&answer, x.Reason, x.Rule, x.Policy, e.d.liveDesired().TC.Generation.Policies())
 	e.out.Hooks = append(e.out.Hooks, answer)
-	return nil
 }
 
 // translatedText is an address, with its port where that is known.

@@ -54,7 +54,7 @@ func TestExplainListsTheWordsThatThereAre(t *testing.T) {
 		"udp" + v4 + " fragment=second":          `"second" is not one of whole, fragmented, first, later`,
 		"udp" + v4 + " fragment=fragmented":      "write fragment=first or fragment=later",
 		"udp" + v4 + " fragment=later":           "a later fragment shows no ports",
-		"udp" + v4 + " color=red":                "no such option: want one of flags ttl dscp length len vlan frag type code id src-mac dst-mac, or fragment",
+		"udp" + v4 + " color=red":                "no such option: want one of flags ttl dscp length len vlan frag type code id mss src-mac dst-mac, or fragment",
 		"udp" + v4 + " ef":                       "want OPTION=VALUE",
 		"upd" + v4 + " dscp=ef":                  `protocol "upd": want tcp, udp`,
 		"tcp 192.0.2.7:1":                        "want PROTOCOL FROM > TO",

@@ -121,6 +121,9 @@ func (n *names) flow(f tc.Flow) api.Flow {
 		State: f.State, AgeSeconds: f.Age.Seconds(), IdleSeconds: f.Idle.Seconds(), Workload: f.Workload,
 		Packets: f.Sent.Packets, Bytes: f.Sent.Bytes, AnsweredPackets: f.Answered.Packets, AnsweredBytes: f.Answered.Bytes,
 	}
+	if f.Workload == "" && f.Owner != 0 {
+		out.LAN = n.iface(f.Owner)
+	}
 	for _, id := range f.Rules {
 		if name := n.rule(id).name; name != "" {
 			out.Rules = append(out.Rules, name)

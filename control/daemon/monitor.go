@@ -30,10 +30,23 @@ func (d *Daemon) Monitor(ctx context.Context, r api.MonitorRequest, each func(ap
 }
 
 func (d *Daemon) engineNotice(n engine.Notice) {
+	if n.Kind == engine.NoticeHealthy { // now, while no step can come in between
+		d.healed()
+	}
 	d.rulesChanged()
 	d.hub.publish(api.Event{Type: api.EventEngine, Engine: &n})
 	d.feeds.Wake() // another revision may watch other files
+	d.tunnels.Wake()
 	d.works()
+}
+
+// healed follows the repair of a machine that was degraded, since its start perhaps.
+func (d *Daemon) healed() {
+	if !d.unadopted.Swap(false) {
+		d.rememberTunnels()
+	} else if err := d.adopted(context.Background()); err != nil {
+		d.opts.Log.Error("routes that an earlier process learned may be left", "error", err)
+	}
 }
 
 // rulesChanged tells who waits for rules that log.

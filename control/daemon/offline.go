@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -96,8 +97,18 @@ func Check(ctx context.Context, file, stateDir string) (Report, error) {
 	if facts.Host.Behind, err = host.WorkloadsBehind(ctx, compile.LooksBehind(cfg, nil)); err != nil {
 		return r, err
 	}
-	if err := pretendPeers(ctx, cfg, facts.Host.Links); err != nil {
+	here, err := host.LinksHere(ctx)
+	if err != nil {
 		return r, err
+	}
+	pretendPeers(cfg, facts.Host.Links, here)
+	r.Warnings = append(r.Warnings, smallParents(cfg, here)...)
+	lacking := host.DevicesLacking(compile.LooksAtDevices(cfg))
+	for _, kind := range slices.Sorted(maps.Keys(lacking)) {
+		r.Warnings = append(r.Warnings, "on this machine apply would refuse every "+kind+" to be made: "+lacking[kind])
+	}
+	for _, fault := range keyFaults(cfg) {
+		r.Warnings = append(r.Warnings, "on this machine apply would refuse "+fault)
 	}
 	if facts.Host.Queues, err = host.QueuesOf(ctx, compile.LooksAtQueues(cfg, nil)); err != nil {
 		return r, err
@@ -117,7 +128,7 @@ func Check(ctx context.Context, file, stateDir string) (Report, error) {
 	if err != nil {
 		return r, err
 	}
-	r.Warnings = append(r.Warnings, desired.Warnings...)
+	r.Warnings = append(append(r.Warnings, desired.Warnings...), desired.Notes...)
 	r.Report = compile.NewReport(cfg, desired)
 	return r, nil
 }
@@ -126,7 +137,13 @@ func Check(ctx context.Context, file, stateDir string) (Report, error) {
 func pretend(cfg *config.Config) compile.Facts {
 	var f compile.Facts
 	add := func(name string) {
-		f.Host.Links = append(f.Host.Links, host.LinkFact{Name: name, Index: len(f.Host.Links) + 1, MTU: 1500, Up: true, Carrier: true})
+		mtu := 1500
+		for _, i := range cfg.Interfaces {
+			if i.Parent == name {
+				mtu = max(mtu, i.MTU)
+			}
+		}
+		f.Host.Links = append(f.Host.Links, host.LinkFact{Name: name, Index: len(f.Host.Links) + 1, MTU: mtu, Up: true, Carrier: true})
 	}
 	for _, i := range cfg.Interfaces {
 		for _, name := range append([]string{i.Name, i.Parent}, i.Members...) {
@@ -150,16 +167,24 @@ func pretend(cfg *config.Config) compile.Facts {
 
 // pretendPeers takes over which workloads' interfaces of this machine have both ends in its namespace: these are no use to
 // any machine.
-func pretendPeers(ctx context.Context, cfg *config.Config, links []host.LinkFact) error {
-	var names []string
-	for _, w := range cfg.Workloads {
-		names = append(names, w.Interface)
-	}
-	here, err := host.PeersHere(ctx, names)
+func pretendPeers(cfg *config.Config, links []host.LinkFact, here map[string]host.LinkFact) {
 	for i := range links {
-		if kind, ok := here[links[i].Name]; ok {
-			links[i].PeerHere, links[i].Kind = true, kind
+		is := func(w config.Workload) bool { return w.Interface == links[i].Name }
+		if peer := here[links[i].Name]; peer.PeerHere && slices.ContainsFunc(cfg.Workloads, is) {
+			links[i].PeerHere, links[i].Kind = true, peer.Kind
 		}
 	}
-	return err
+}
+
+// smallParents warns of VLAN children that are too large for this machine, where the file leaves their parent's MTU as it is.
+func smallParents(cfg *config.Config, here map[string]host.LinkFact) []string {
+	var out []string
+	for _, i := range cfg.Interfaces {
+		written := slices.ContainsFunc(cfg.Interfaces, func(p config.Interface) bool { return p.Name == i.Parent && p.MTU > 0 })
+		if parent, ok := here[i.Parent]; ok && !written && i.MTU > parent.MTU {
+			out = append(out, fmt.Sprintf("on this machine apply would refuse interface %s: its MTU %d is larger than that of %s, %d; give %s a larger mtu",
+				i.Name, i.MTU, i.Parent, parent.MTU, i.Parent))
+		}
+	}
+	return out
 }

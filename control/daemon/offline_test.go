@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"sluice/control/compile"
 	"sluice/control/config"
 	"sluice/control/feed"
+	"sluice/control/host"
 	"sluice/xdp/classify"
 )
 
@@ -135,7 +137,12 @@ func TestALongFileIsLeftToTheDaemon(t *testing.T) {
 		long += fmt.Sprintf("      - {name: r%d, from: [s], action: drop}\n", i)
 	}
 	sets := map[string]string{"a.netset": "192.0.2.0/24\n", "b.netset": "# b\n198.51.100.0/24\n"}
-	for name, text := range map[string]string{"long": long, "short": long[:strings.Index(long, "      - {name: r9,")]} {
+	short := long[:strings.Index(long, "      - {name: r9,")]
+	for name, text := range map[string]string{"long": long, "short": short, "short with a long set": short} {
+		sets := maps.Clone(sets)
+		if name == "short with a long set" {
+			sets["b.netset"] = strings.Repeat("198.51.100.0/24\n", 30_000)
+		}
 		file := place(t, text, sets)
 		want, err := Load(file)
 		got, judge, wrong := Collect(file)
@@ -147,6 +154,10 @@ func TestALongFileIsLeftToTheDaemon(t *testing.T) {
 	_, want := Load(file)
 	if _, _, got := Collect(file); got == nil || got.Error() != want.Error() {
 		t.Errorf("without a set file: %v, want %v", got, want)
+	}
+	file = place(t, short, map[string]string{"a.netset": "192.0.2.0/24\n", "b.netset": strings.Repeat("198.51.100.0/24\n", 30_000) + "oops\n"})
+	if _, judge, err := Collect(file); err != nil || judge() == nil || !strings.Contains(judge().Error(), "b.netset:30001:1") {
+		t.Errorf("a long set with a bad line: %v", err)
 	}
 	file = place(t, strings.Replace(long, "name: r1777, from: [s], action: drop", "name: r1777, from: [t], action: drpo", 1), sets)
 	_, want = Load(file)
@@ -278,5 +289,21 @@ func TestSoManyRulesThatNobodyLooksAreSaidSo(t *testing.T) {
 	want := []string{"20001 rules are too many to look here for those that can never act: run `sluice check -c FILE`"}
 	if said := lintWarnings(cfg, desired); !slices.Equal(said, want) {
 		t.Errorf("warnings %q, want %q", said, want)
+	}
+}
+
+func TestAVLANChildLargerThanThisMachinesParentIsToldOf(t *testing.T) {
+	cfg := &config.Config{Interfaces: []config.Interface{
+		{Name: "large", Parent: "trunk", MTU: 9000}, {Name: "small", Parent: "trunk", MTU: 1500}, {Name: "elsewhere", Parent: "eth9", MTU: 9000},
+		{Name: "eth0", MTU: 9000}, {Name: "child", Parent: "eth0", MTU: 9000},
+	}}
+	got := smallParents(cfg, map[string]host.LinkFact{"trunk": {MTU: 1500}, "eth0": {MTU: 1500}})
+	want := []string{"on this machine apply would refuse interface large: its MTU 9000 is larger than that of trunk, 1500; give trunk a larger mtu"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+	// The check itself takes another machine's for large enough.
+	if d, err := compile.Compile(cfg, compile.Runtime{}, pretend(cfg)); err != nil || len(d.Warnings) != 0 {
+		t.Errorf("%+v, %v", d, err)
 	}
 }

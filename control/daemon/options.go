@@ -12,6 +12,8 @@ const (
 	DefaultStateDir = "/var/lib/sluice"
 	DefaultBPFDir   = "/sys/fs/bpf/sluice"
 	DefaultSocket   = "/run/sluice/sluice.sock"
+
+	DefaultResolvConf = "/etc/resolv.conf"
 )
 
 // Options are the process settings. They make instances independent of each other.
@@ -22,4 +24,9 @@ type Options struct {
 	Socket   string
 	Version  string
 	Log      *slog.Logger
+
+	// TunnelCommand runs one userspace WireGuard device: a program and its first words, see wireguard.Options.
+	TunnelCommand []string
+	// ResolvConf names the DNS servers where the configuration does not, in the form of resolv.conf(5).
+	ResolvConf string
 }

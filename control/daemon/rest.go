@@ -11,6 +11,9 @@ import (
 const (
 	// quiet is how long nothing is compiled or applied before what can wait is done.
 	quiet = time.Second
+	// quieter is the same for spare generations: they take seconds of CPU, for which a start has other use (BGP, tunnels), and
+	// the first change after it alone is faster for them.
+	quieter = 10 * time.Second
 
 	// Above largeHeap bytes that live on, garbage may grow to tightGC percent of them rather than to as much again: each
 	// change of a large configuration leaves some 100 MB, and a row of them never is quiet. Below it the runtime's own
@@ -29,20 +32,27 @@ const (
 // And it has spare generations made, but not while a revision waits to be confirmed: they would take the place of the one that
 // it goes back to.
 func (d *Daemon) rest(ctx context.Context) error {
-	timer := time.NewTimer(quiet)
-	defer timer.Stop()
+	memory, spares := time.NewTimer(quiet), time.NewTimer(quieter)
+	defer memory.Stop()
+	defer spares.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-d.busy:
-			timer.Reset(quiet)
-		case <-timer.C:
+			memory.Reset(quiet)
+			spares.Reset(quieter)
+		case <-memory.C:
 			if d.engine.Busy() { // a load may take longer than quiet
-				timer.Reset(quiet)
+				memory.Reset(quiet)
 				continue
 			}
 			debug.FreeOSMemory()
+		case <-spares.C:
+			if d.engine.Busy() {
+				spares.Reset(quieter)
+				continue
+			}
 			if d.engine.Pending() == nil {
 				d.tc.WantSpare()
 				d.xdp.WantSpare()

@@ -20,7 +20,7 @@ import (
 func (d *Daemon) compile(cfg *config.Config, rt compile.Runtime, facts compile.Facts) (*compile.Desired, error) {
 	d.works()
 	held := d.feeds.Snapshot(cfg.Watched())
-	rt.Watched, rt.Workloads = held.Contents, d.workloads.Added(cfg)
+	rt.Watched, rt.Workloads, rt.Tunnels = held.Contents, d.workloads.Added(cfg), d.tunnels.Now(cfg)
 	desired, err := d.compiled.Compile(cfg, rt, facts)
 	if err == nil {
 		held.Compiled()

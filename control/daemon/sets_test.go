@@ -14,6 +14,7 @@ import (
 	"sluice/control/compile"
 	"sluice/control/config"
 	"sluice/control/feed"
+	"sluice/control/tunnel"
 	"sluice/control/workload"
 )
 
@@ -37,7 +38,7 @@ sets: [{name: staff, files: [f], watch: true}]
 management: {accept: [{name: m, protocol: tcp, ports: [22], from: [staff]}]}
 `)
 	cfg.Resolve(dir)
-	d := &Daemon{hub: newHub(), workloads: workload.New(workload.Options{})}
+	d := &Daemon{hub: newHub(), workloads: workload.New(workload.Options{}), tunnels: tunnel.New(tunnel.Options{})}
 	changed, reports := make(chan string, 100), make(chan string, 100)
 	// entries is what compiles, and how much of the feed is in it.
 	entries := func() string {

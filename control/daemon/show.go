@@ -11,6 +11,7 @@ import (
 	"sluice/control/api"
 	"sluice/control/compile"
 	"sluice/control/config"
+	"sluice/tc"
 	"sluice/xdp"
 	"sluice/xdp/classify"
 )
@@ -45,8 +46,7 @@ func (d *Daemon) Show(ctx context.Context, noun string) (any, error) {
 	case "bans":
 		return d.showBans()
 	case "tunnels":
-		tunnels, err := d.wireguard.Status(ctx)
-		return listed(tunnels), err
+		return d.showTunnels(ctx)
 	default:
 		return nil, refused(fmt.Errorf("%w: %s", api.ErrNoSuchNoun, noun))
 	}
@@ -77,12 +77,20 @@ func (d *Daemon) showStatus(ctx context.Context) (api.Status, error) {
 	}
 	s.XDPGeneration, s.TCGeneration = x.Digest, t.Digest
 	s.Conntrack = shownConntrack(d.conntrack.last())
+	if s.Processes, err = d.processes(); err != nil {
+		return s, err
+	}
 	neighbors, err := d.bgp.Status(ctx)
 	for _, n := range neighbors {
 		s.Neighbors++
 		if n.State == established {
 			s.Established++
 		}
+	}
+	tunnels, failed := d.tunnelFacts(ctx)
+	s.Tunnels = api.CountTunnels(tunnels.shown())
+	if failed != nil { // the rest of the status is no worse for it
+		s.Engine.Warnings = append(slices.Clone(s.Engine.Warnings), "tunnels: "+failed.Error())
 	}
 	return s, err
 }
@@ -117,7 +125,7 @@ func (d *Daemon) showInterfaces(ctx context.Context) ([]api.Interface, error) {
 			}
 		}
 		for _, h := range hooks.Interfaces {
-			i.TCX = i.TCX || h.Name == i.Name
+			i.TCX = i.TCX || h.Name == i.Name && h.Role != tc.RoleNone
 		}
 		out = append(out, i)
 	}

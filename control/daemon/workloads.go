@@ -135,6 +135,12 @@ func shownWorkload(w config.Workload, desired *compile.Desired, links []host.Int
 	if w.Added {
 		shown.Origin = "api"
 	}
+	shown.SNAT, shown.Bandwidth = w.SNAT.String(), w.Bandwidth
+	for _, a := range w.Addresses {
+		if w.SNAT.Auto && desired.Announced(a).IsValid() {
+			shown.Announced = append(shown.Announced, a)
+		}
+	}
 	shown.State, shown.Why = workloadState(desired, w.Name)
 	for _, l := range links {
 		if l.Name == w.Interface {

@@ -54,7 +54,7 @@ func (e *Engine) prepare(ctx context.Context, c Candidate, why string) (*target,
 	waited := e.timed("digest")
 	of := <-identified
 	waited()
-	t.sums, t.digest = of.sums, of.digest
+	t.sums, t.states, t.digest = of.sums, of.states, of.digest
 	p.SetFiles = of.setFiles
 	return t, p, err
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -42,25 +43,69 @@ type sum = [sha256.Size]byte
 
 // sums are those of FILE and of every set file, in this order. What before holds as well is not read for it again: there
 // may be megabytes, and comparing costs a tenth of hashing.
-func (c Candidate) sums(before *target) []sum {
+func (c Candidate) sums(before *target) (sums []sum, states []hashStates) {
 	files := c.files()
-	out := make([]sum, 0, 1+len(files))
-	of := func(data []byte, known config.File, n int) sum {
-		if n < len(before.sums) && bytes.Equal(data, known.Contents) {
-			return before.sums[n]
+	add := func(data []byte, n int) {
+		var former []byte
+		var known hashStates
+		if n >= 0 && n < len(before.sums) {
+			if former = before.content.Bytes; n > 0 {
+				former = before.content.Files[n-1].Contents
+			}
+			if bytes.Equal(data, former) {
+				sums, states = append(sums, before.sums[n]), append(states, before.statesOf(n))
+				return
+			}
+			known = before.statesOf(n)
 		}
-		return sha256.Sum256(data)
+		of, at := sumLike(data, former, known)
+		sums, states = append(sums, of), append(states, at)
 	}
-	out = append(out, of(c.Bytes, config.File{Contents: before.content.Bytes}, 0))
+	add(c.Bytes, 0)
 	for _, f := range files {
 		n := slices.IndexFunc(before.content.Files, func(b config.File) bool { return b.Path == f.Path })
-		if n < 0 {
-			out = append(out, sha256.Sum256(f.Contents))
-		} else {
-			out = append(out, of(f.Contents, before.content.Files[n], 1+n))
+		if n >= 0 {
+			n++
+		}
+		add(f.Contents, n)
+	}
+	return sums, states
+}
+
+// hashStates are those of a SHA-256 behind each whole stateEvery bytes of what it read: where other contents begin with the same,
+// their sum goes on from there.
+type hashStates [][]byte
+
+const stateEvery = 1 << 20
+
+// statesOf are those of FILE, 0, or of a set file. None are known of what was read back from the disk.
+func (t *target) statesOf(n int) hashStates {
+	if n < len(t.states) {
+		return t.states[n]
+	}
+	return nil
+}
+
+// sumLike is the sum of data, for who knows the states of a former content.
+func sumLike(data, former []byte, known hashStates) (of sum, states hashStates) {
+	part := func(of []byte, n int) []byte { return of[n*stateEvery : min((n+1)*stateEvery, len(of))] }
+	n := 0
+	for n < len(known) && (n+1)*stateEvery <= len(data) && bytes.Equal(part(data, n), part(former, n)) {
+		n++
+	}
+	h := sha256.New()
+	states = slices.Clone(known[:n])
+	if n > 0 && h.(encoding.BinaryUnmarshaler).UnmarshalBinary(known[n-1]) != nil { // of this process, so that it fits
+		h.Reset()
+		n, states = 0, nil
+	}
+	for ; n*stateEvery < len(data); n++ {
+		_, _ = h.Write(part(data, n)) // a hash takes everything
+		if state, err := h.(encoding.BinaryMarshaler).MarshalBinary(); err == nil && (n+1)*stateEvery <= len(data) {
+			states = append(states, state)
 		}
 	}
-	return out
+	return sum(h.Sum(nil)), states
 }
 
 // digest identifies what was applied: FILE's bytes and every set file by its written path. FILE's own name is not part
@@ -81,12 +126,14 @@ func digest(files []config.File, sums []sum) string {
 // identity says what a candidate is, and which of its set files are others than before.
 type identity struct {
 	sums     []sum
+	states   []hashStates
 	digest   string
 	setFiles []string
 }
 
 func identify(c Candidate, before *target) identity {
-	of := identity{sums: c.sums(before)}
+	var of identity
+	of.sums, of.states = c.sums(before)
 	of.digest = digest(c.files(), of.sums)
 	of.setFiles = otherFiles(before, c.files(), of.sums)
 	return of

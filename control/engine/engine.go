@@ -98,6 +98,7 @@ type target struct {
 	digest  string
 	content Candidate
 	sums    []sum            // of content: FILE, then its set files
+	states  []hashStates     // of sums, as far as they are known
 	desired *compile.Desired // as last compiled; nil: not yet
 	broken  error            // why its content could not be read back
 }

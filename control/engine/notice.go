@@ -11,6 +11,7 @@ const (
 	NoticeReverted  NoticeKind = "reverted"
 	NoticeFailed    NoticeKind = "failed" // an apply that did not come through; the machine is back where it was
 	NoticeDegraded  NoticeKind = "degraded"
+	NoticeHealthy   NoticeKind = "healthy" // after degraded: the machine holds what it should again
 	NoticeDown      NoticeKind = "down"
 )
 

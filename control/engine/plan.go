@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sluice/control/compile"
@@ -23,7 +24,7 @@ type Step struct {
 type Plan struct {
 	Revision int      `json:"revision"` // the one that the machine leaves; 0: none
 	Steps    []Step   `json:"steps"`
-	Warnings []string `json:"warnings,omitempty"` // of the compiler
+	Warnings []string `json:"warnings,omitempty"` // and notes, of the compiler
 	// SetFiles are those whose contents are others than in the revision that the machine leaves, by the path that FILE
 	// writes.
 	SetFiles []string `json:"set_files_differ,omitempty"`
@@ -55,7 +56,7 @@ func (p Plan) String() string {
 	}
 	for _, s := range p.Steps {
 		sign := "+"
-		if s.Teardown {
+		if s.Teardown || strings.HasPrefix(s.Op, "remove ") { // some removals make room for what is built
 			sign = "-"
 		}
 		fmt.Fprintf(&b, "  %s %-*s  %s\n", sign, width, s.Subsystem, s.Op)
@@ -119,7 +120,7 @@ func (e *Engine) plan(ctx context.Context, d *compile.Desired, why string) (Plan
 	if err != nil {
 		return Plan{}, err
 	}
-	return Plan{Revision: e.current.number, Steps: order(diffs, e.opts.Announcer, why), Warnings: d.Warnings, desired: d}, nil
+	return Plan{Revision: e.current.number, Steps: order(diffs, e.opts.Announcer, why), Warnings: slices.Concat(d.Warnings, d.Notes), desired: d}, nil
 }
 
 // StepError says which step of how many failed.

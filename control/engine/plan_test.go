@@ -134,3 +134,13 @@ func tree(t *testing.T, dir string) string {
 	}
 	return b.String()
 }
+
+// TestAPlanMarksWhatGoesAlsoWhereItMakesRoom: such a step is no teardown, because it comes before others.
+func TestAPlanMarksWhatGoesAlsoWhereItMakesRoom(t *testing.T) {
+	p := Plan{Revision: 4, Steps: []Step{{Subsystem: "wireguard", Op: "remove tunnel edge1"}, {Subsystem: "wireguard", Op: "create tunnel edge2"},
+		{Subsystem: "path", Op: "take it away", Teardown: true}}}
+	const want = "from revision 4: 3 steps\n  - wireguard  remove tunnel edge1\n  + wireguard  create tunnel edge2\n  - path       take it away\n"
+	if got := p.String(); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"sluice/control/config"
 )
 
@@ -205,10 +207,22 @@ func TestAStartThatFailsIsDegradedAndTriedAgain(t *testing.T) {
 			if _, err := e.Apply(t.Context(), s.candidate("host.kernel=$fact\nxdp.a=1"), ApplyOptions{}); err == nil {
 				t.Error("an apply came through")
 			}
+			var got []Notice
+			e.opts.Notify = func(n Notice) {
+				if _, _, live := e.Current(); live == nil {
+					t.Error("a notice of health without a live state")
+				}
+				got = append(got, n)
+			}
 			c.mend(s)
-			s.clock.advance(minute)
-			e.tick(t.Context())
+			for range 2 { // told once
+				s.clock.advance(minute)
+				e.tick(t.Context())
+			}
 			s.holds(confA + "\nhost.kernel=6.12")
+			if diff := cmp.Diff([]Notice{{Kind: NoticeHealthy, Revision: 1}}, got); diff != "" {
+				t.Error(diff)
+			}
 			s.live(e, 1, 0)
 		})
 	}

@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -158,7 +161,8 @@ func TestARevisionKeepsTheContentsOfItsSetFiles(t *testing.T) {
 func TestDigestsKeepInputsApart(t *testing.T) {
 	f := func(path, contents string) config.File { return config.File{Path: path, Contents: []byte(contents)} }
 	of := func(data string, files ...config.File) string {
-		return digest(files, Candidate{Bytes: []byte(data), Files: files}.sums(nothing()))
+		sums, _ := Candidate{Bytes: []byte(data), Files: files}.sums(nothing())
+		return digest(files, sums)
 	}
 	seen := map[string]int{}
 	for i, d := range []string{
@@ -282,5 +286,42 @@ func TestAConditionOfOthersComesAndGoes(t *testing.T) {
 		if c.Type == ConditionSetFiles {
 			t.Errorf("still there: %+v", c)
 		}
+	}
+}
+
+func TestASumGoesOnFromContentsThatBeginAlike(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 54))
+	random := func(n int) []byte {
+		out := make([]byte, n)
+		for i := range out {
+			out[i] = byte(rng.Uint32())
+		}
+		return out
+	}
+	long := random(3*stateEvery + 100)
+	former, states := long, hashStates(nil)
+	for _, c := range []struct {
+		name string
+		data []byte
+		kept int // states that hold
+	}{
+		{"nothing is known", long, 0},
+		{"a line more", slices.Concat(long, []byte("more")), 3},
+		{"the first byte is another", slices.Concat([]byte{long[0] + 1}, long[1:]), 0},
+		{"back", long, 0},
+		{"shorter by a part", long[:2*stateEvery], 2},
+		{"another in the second part", slices.Concat(long[:stateEvery+5], random(2*stateEvery)), 1},
+		{"nothing", nil, 0},
+		{"just one part", random(stateEvery), 0},
+	} {
+		got, now := sumLike(c.data, former, states)
+		kept := 0
+		for kept < min(len(now), len(states)) && &now[kept][0] == &states[kept][0] {
+			kept++
+		}
+		if got != sha256.Sum256(c.data) || kept != c.kept || len(now) != len(c.data)/stateEvery {
+			t.Errorf("%s: sum %x, %d of %d states kept, want %x, %d", c.name, got, kept, len(now), sha256.Sum256(c.data), c.kept)
+		}
+		former, states = c.data, now
 	}
 }

@@ -176,7 +176,8 @@ func (e *Engine) fromFile() (*Candidate, error) {
 	}
 	c := &Candidate{Name: src.Name, Bytes: src.Bytes, Config: cfg}
 	// A file that went back by itself must not come in again by a restart.
-	now, former := digest(c.files(), c.sums(nothing())), formerDigest(c.Bytes, c.files())
+	sums, _ := c.sums(nothing())
+	now, former := digest(c.files(), sums), formerDigest(c.Bytes, c.files())
 	for _, m := range e.revisions {
 		if m.Status == Reverted && m.Guarded && (m.Digest == now || m.Digest == former) {
 			e.log.Warn("not applying the file: it was reverted before", "file", src.Name, "revision", m.Number, "reason", m.Reason)

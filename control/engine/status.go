@@ -65,8 +65,12 @@ const (
 	ConditionSetFiles = "SetFilesRead" // every watched set file was good when last read; SetCondition's
 	// ConditionConntrack: flows run out of room, or are about to; SetCondition's.
 	ConditionConntrack = "ConntrackPressure"
+	// ConditionTunnels: probes through tunnels are not answered, or names of endpoints do not resolve; SetCondition's.
+	ConditionTunnels = "TunnelsDegraded"
 	// ConditionWorkloads: no workload is refused. One whose interface is not there yet is not.
 	ConditionWorkloads = "WorkloadsAccepted"
+	// ConditionCharon: strongSwan's daemon serves the tunnels of keying ike; SetCondition's. Not there without such tunnels.
+	ConditionCharon = "CharonAnswers"
 )
 
 // report is the part of Status that operations write, with Engine.mu held.
@@ -161,15 +165,20 @@ func (e *Engine) healthy(ctx context.Context) {
 		value, reason, message = False, "Drift", strings.Join(drift, "; ")
 		e.log.Warn("the machine differs from its revision right after applying it", "drift", message)
 	}
+	healed := false
 	e.set(func() {
 		e.report.condition(e.clock.Now(), ConditionInSync, value, reason, message)
 		e.report.workloads(e.clock.Now(), d.Refused)
 		if e.stale {
 			return // still to be compiled with the facts of now
 		}
+		healed = !e.down && e.report.is(ConditionDegraded)
 		e.report.condition(e.clock.Now(), ConditionDegraded, False, "Applied", "")
 		e.retryAt, e.retryWait = 0, 0
 	})
+	if healed {
+		e.notify(NoticeHealthy, e.current.number, "")
+	}
 }
 
 // Status never waits for an operation that runs. It reads FILE, to tell whether it differs.

@@ -8,9 +8,12 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sluice/netdump"
 )
 
 // gone turns "there is no such link" into success: nothing of ours can be on it.
@@ -31,7 +34,7 @@ func unless(err error, undo func() error) error {
 
 func (h *Host) observeAddresses(links []netlink.Link) ([]Address, error) {
 	names := linkNames(links)
-	addrs, err := dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(nil, netlink.FAMILY_ALL) })
+	addrs, err := netdump.List(func() ([]netlink.Addr, error) { return h.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -51,7 +54,7 @@ func (h *Host) observeAddresses(links []netlink.Link) ([]Address, error) {
 // apply adds the address. One that is there and not ours is adopted. IPv6 addresses are added with IFA_F_NODAD:
 // services bind to them at once, and detection of a duplicate would take a second in which the box is deaf. (The
 // optimistic kind needs a sysctl of its own on each link.)
-func (o setAddress) apply(_ context.Context, h *Host) error {
+func (o setAddress) apply(ctx context.Context, h *Host) error {
 	link, err := h.link(o.Link)
 	if err != nil {
 		return err
@@ -67,34 +70,56 @@ func (o setAddress) apply(_ context.Context, h *Host) error {
 			return err
 		}
 	}
-	before := slices.Clone(h.ledger.Addresses)
-	if c := h.ledger.address(index, o.Prefix); c != nil {
-		c.Keep = o.Keep
-	} else {
+	undo, err := claim(h, &h.ledger.Addresses, func() {
+		if c := h.ledger.address(index, o.Prefix); c != nil {
+			c.Keep = o.Keep
+			return
+		}
 		h.ledger.Addresses = append(h.ledger.Addresses, addressClaim{
 			Link: o.Link, Index: index, Prefix: o.Prefix, Keep: o.Keep, Adopted: present,
 		})
-	}
-	if err := h.ledger.save(h.path); err != nil {
-		h.ledger.Addresses = before
+	})
+	if err != nil || present {
 		return err
-	}
-	if present {
-		return nil
 	}
 	a := &netlink.Addr{IPNet: ipNet(o.Prefix)}
 	if o.Prefix.Addr().Is6() {
 		a.Flags = unix.IFA_F_NODAD
 	}
-	return unless(h.nl.AddrAdd(link, a), func() error {
-		h.ledger.Addresses = before
-		return h.ledger.save(h.path)
-	})
+	if err := unless(h.nl.AddrAdd(link, a), undo); err != nil || o.Prefix.Addr().Is4() {
+		return err
+	}
+	return h.announced(ctx, index, o.Prefix.Addr())
+}
+
+// announced waits for the work that follows on an IPv6 address, which the kernel queues: the route to it shows that it is done, under the
+// lock that sysctls take as well. Were forwarding switched on in between, both would join the subnet's anycast group (RFC 4291
+// section 2.6.1), and switching it off would leave it once (seen on 6.18). A link that is not ready may take its time: that is no error.
+func (h *Host) announced(ctx context.Context, index int, address netip.Addr) error {
+	const patience, pause = time.Second, time.Millisecond
+	local := &netlink.Route{LinkIndex: index, Table: unix.RT_TABLE_LOCAL}
+	for end := time.Now().Add(patience); ; {
+		routes, err := netdump.Routes(h.strict, netlink.FAMILY_V6, local, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return fmt.Errorf("list local routes: %w", err)
+		}
+		there := slices.ContainsFunc(routes, func(r netlink.Route) bool {
+			return r.Type == unix.RTN_LOCAL && r.Dst != nil && r.Dst.IP.Equal(address.AsSlice())
+		})
+		if there || time.Now().After(end) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
 }
 
 // addressesOn lists the link's addresses of p's family.
 func (h *Host) addressesOn(link netlink.Link, p netip.Prefix) ([]netip.Prefix, error) {
-	addrs, err := dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(link, family(p.Addr())) })
+	addrs, err := netdump.List(func() ([]netlink.Addr, error) { return h.nl.AddrList(link, family(p.Addr())) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}

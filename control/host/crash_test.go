@@ -85,3 +85,38 @@ func TestDamagedLedgerIsAnError(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// The ledger does not wait for the disk: after a power cut it may be whole, empty, zeros, or a beginning.
+func TestLedgerThatThePowerCutWasBeforeIsVoid(t *testing.T) {
+	const now, before = "boot-b/1", "boot-a/1"
+	whole := `{"namespace":"` + before + `","links":[{"name":"eth0","index":2,"up":true}]}`
+	for name, c := range map[string]struct {
+		contents string
+		void     bool
+	}{
+		"whole":                 {whole, true},
+		"empty":                 {"", true},
+		"zeros":                 {strings.Repeat("\x00", 4096), true},
+		"a beginning":           {whole[:len(whole)-9], true},
+		"not as far as its id":  {whole[:18], false},
+		"a beginning of now":    {strings.ReplaceAll(whole[:len(whole)-9], before, now), false},
+		"somebody's edit":       {"{", false},
+		"of another namespace":  {strings.ReplaceAll(whole, before, "boot-b/12"), true},
+		"a beginning of such":   {strings.ReplaceAll(whole[:len(whole)-9], before, "boot-b/12"), true},
+		"zeros behind a letter": {"{" + strings.Repeat("\x00", 4096), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "host.json")
+			if err := os.WriteFile(path, []byte(c.contents), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			l, err := loadLedger(path, now)
+			switch {
+			case c.void && (err != nil || !l.empty() || l.Namespace != now):
+				t.Errorf("%+v (%v)", l, err)
+			case !c.void && !errors.Is(err, ErrLedger):
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}

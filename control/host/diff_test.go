@@ -51,6 +51,8 @@ func generated(r *rand.Rand) State {
 	rules := []Rule{
 		lookup(900, false, "eth0", 100), lookup(900, true, "eth0", 100), lookup(901, false, "eth0", 100), lookup(900, false, "eth1", 100),
 		{Priority: 900, InLink: "eth0", Table: 100, SuppressGroup: 7}, {Priority: 901, InLink: "eth0", Prohibit: true},
+		{Priority: 902, Mark: 1 << 24, Mask: 1 << 24, Table: 254}, {Priority: 902, Table: 254, Shortest: 1}, {Priority: 902, OutLink: "eth0", Table: 188},
+		{Priority: 902, To: pfx("198.51.100.7/32"), Table: 254}, {Priority: 902, IPv6: true, To: pfx("2001:db8::7/128"), Table: 254},
 	}
 	sysctls := []Sysctl{
 		{"net.ipv4.ip_forward", "1"}, {"net.ipv4.ip_forward", "0"}, {"net.ipv6.conf.all.forwarding", "1"},
@@ -227,6 +229,24 @@ func TestOrderOfSteps(t *testing.T) {
 	}
 }
 
+func TestRulesAreWordedAsByIP(t *testing.T) {
+	for want, r := range map[string]Rule{
+		"IPv4 rule 900 iif eth0 lookup 100 suppress_ifgroup 7":          {Priority: 900, InLink: "eth0", Table: 100, SuppressGroup: 7},
+		"IPv6 rule 901 iif eth0 prohibit":                               {Priority: 901, IPv6: true, InLink: "eth0", Prohibit: true},
+		"IPv4 rule 902 to 198.51.100.7/32 lookup 254":                   {Priority: 902, To: pfx("198.51.100.7/32"), Table: 254},
+		"IPv4 rule 902 from 10.0.0.1/32 to 10.0.0.2/32 lookup 188":      {Priority: 902, From: pfx("10.0.0.1/32"), To: pfx("10.0.0.2/32"), Table: 188},
+		"IPv4 rule 902 fwmark 0x0/0x1000000 lookup 187":                 {Priority: 902, Mask: 1 << 24, Table: 187},
+		"IPv4 rule 902 fwmark 0x1000000/0x3000000 lookup 254":           {Priority: 902, Mark: 1 << 24, Mask: 3 << 24, Table: 254},
+		"IPv6 rule 903 oif eth0 lookup 188":                             {Priority: 903, IPv6: true, OutLink: "eth0", Table: 188},
+		"IPv4 rule 904 lookup 254 suppress_prefixlength 0":              {Priority: 904, Table: 254, Shortest: 1},
+		"IPv4 rule 905 iif a oif b lookup 254 suppress_prefixlength 16": {Priority: 905, InLink: "a", OutLink: "b", Table: 254, Shortest: 17},
+	} {
+		if got := r.String(); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
 // A field that is new in a State type must be thought of in Diff: this test is told when it was.
 func TestEveryFieldIsKnownToDiff(t *testing.T) {
 	known := map[reflect.Type][]string{
@@ -235,7 +255,7 @@ func TestEveryFieldIsKnownToDiff(t *testing.T) {
 		reflect.TypeFor[Link]():    {"Name", "Up", "MTU", "Group"},
 		reflect.TypeFor[Address](): {"Link", "Prefix", "Keep", "Adopted"},
 		reflect.TypeFor[Route]():   {"Prefix", "Type", "Via", "Link", "Metric", "Table", "Keep", "Adopted"},
-		reflect.TypeFor[Rule]():    {"Priority", "IPv6", "InLink", "Table", "SuppressGroup", "Prohibit"},
+		reflect.TypeFor[Rule]():    {"Priority", "IPv6", "InLink", "OutLink", "From", "To", "Mark", "Mask", "Table", "SuppressGroup", "Shortest", "Prohibit"},
 		reflect.TypeFor[Sysctl]():  {"Key", "Value"},
 
 		reflect.TypeFor[InnerSysctl](): {"Link", "Key", "Value"},

@@ -32,18 +32,28 @@ type Finding struct {
 
 // DoctorOptions say what to look at beside the machine.
 type DoctorOptions struct {
-	BPFDir string // node.bpf_dir, such as /sys/fs/bpf/sluice; it need not exist
+	BPFDir string          // node.bpf_dir, such as /sys/fs/bpf/sluice; it need not exist
+	Ours   map[uint32]bool // programs that are attached from there, by their ids
+	// Tunnels are what the file's need; nil: it has none, and nothing is said of what only they use.
+	Tunnels *TunnelNeeds
+	// Forwarders are the links behind which are workloads or networks, of a configuration that is applied.
+	Forwarders []Forwarder
 }
 
 // Doctor says what this machine and its NICs can do for Sluice, in a fixed order. It changes nothing: programs are loaded
 // to see whether the kernel takes them, and none is attached; no module is loaded; what cannot be told without doing
-// either is told as such. It ends early, with what it has, when ctx ends.
+// either is told as such. What tunnels need is tried in network namespaces that nobody else sees. It ends early, with what it has, when ctx ends.
 func Doctor(ctx context.Context, o DoctorOptions) []Finding {
 	checks := []func() []Finding{
 		checkPrivileges, checkKernel, checkJIT, checkBTF,
 		func() []Finding { return checkBPFFS(o.BPFDir) },
 		checkMemlock, checkXDP, checkTC, checkTCX, checkMaps, checkIterators,
-		checkModules, checkForwarding, checkInterfaces, checkNetfilter,
+		checkModules, func() []Finding { return checkForwarding(o.Forwarders) }, func() []Finding { return checkInterfaces(o.Ours) }, checkNetfilter,
+	}
+	if o.Tunnels != nil {
+		n := *o.Tunnels
+		n.Uplinks = uplinksTowards(ctx, n)
+		checks = append(checks, func() []Finding { return checkTunnels(n) })
 	}
 	var out []Finding
 	for _, check := range checks {
@@ -164,24 +174,4 @@ func checkMemlock() []Finding {
 	}
 	return one(Finding{"memlock", StatusWarn, "BPF memory is limited by RLIMIT_MEMLOCK", "large tables do not load",
 		"ulimit -l unlimited, or a kernel of 5.11 or later"})
-}
-
-func checkForwarding() []Finding {
-	var out []Finding
-	for name, path := range map[string]string{"forwarding-ipv4": "net/ipv4/ip_forward", "forwarding-ipv6": "net/ipv6/conf/all/forwarding"} {
-		value, err := readSysctl(path)
-		switch {
-		case err != nil:
-			out = append(out, Finding{name, StatusWarn, "cannot tell: " + err.Error(), "unknown", "see that /proc is mounted and the family is there"})
-		case value == "0":
-			out = append(out, Finding{name, StatusWarn, path + " is 0", "workload and downstream traffic is not forwarded: the FIB lookup answers no",
-				"write it under sysctls: in the file, as 1; it goes back on sluice down"})
-		default:
-			out = append(out, ok(name, path+" is "+value))
-		}
-	}
-	if out[0].Name > out[1].Name {
-		out[0], out[1] = out[1], out[0]
-	}
-	return out
 }

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+
+	"sluice/netdump"
 )
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
@@ -30,8 +33,8 @@ var nativeXDP = map[string]string{
 var xdpModes = map[uint32]string{1: "native", 2: "generic", 3: "offloaded", 4: "several modes"}
 
 // checkInterfaces judges every veth and every link with a driver of its own.
-func checkInterfaces() []Finding {
-	links, err := dump(netlink.LinkList)
+func checkInterfaces(ours map[uint32]bool) []Finding {
+	links, err := netdump.List(netlink.LinkList)
 	if err != nil {
 		return one(Finding{"interfaces", StatusWarn, "cannot list interfaces: " + err.Error(), "unknown", "run as root"})
 	}
@@ -51,7 +54,7 @@ func checkInterfaces() []Finding {
 		if r, err := receiver(nics, l); err == nil && r.Kind != "bond" { // a bond's members are judged
 			out = append(out, judgeTags(r))
 		}
-		out = append(out, attached(l.Attrs())...)
+		out = append(out, attached(l.Attrs(), ours)...)
 	}
 	return out
 }
@@ -82,32 +85,41 @@ func judgeTags(r Receiver) Finding {
 	return ok(name, "they can be seen: Sluice switches rx-vlan-offload off where a rule has vlan")
 }
 
-// attached tells of programs that are there. They may be our own: their ids let an operator see.
-func attached(a *netlink.LinkAttrs) []Finding {
+// attached tells of programs that are there, whose they are, and what those of others may do.
+func attached(a *netlink.LinkAttrs, ours map[uint32]bool) []Finding {
 	var out []Finding
 	if a.Xdp != nil && a.Xdp.Attached {
-		out = append(out, Finding{"xdp-attached/" + a.Name, StatusWarn,
-			fmt.Sprintf("XDP program %d is attached (%s)", a.Xdp.ProgId, xdpModes[a.Xdp.AttachMode]),
-			"an interface takes one XDP program: unless it is Sluice's own, attaching fails as busy",
-			fmt.Sprintf("bpftool prog show id %d says whose it is", a.Xdp.ProgId)})
-	}
-	for name, at := range map[string]ebpf.AttachType{"ingress": ebpf.AttachTCXIngress, "egress": ebpf.AttachTCXEgress} {
-		found, err := link.QueryPrograms(link.QueryOptions{Target: a.Index, Attach: at})
-		if err == nil && len(found.Programs) > 0 {
-			out = append(out, Finding{"tcx-attached/" + a.Name + "/" + name, StatusWarn,
-				fmt.Sprintf("%d tcx programs are attached, the first of id %d", len(found.Programs), found.Programs[0].ID),
-				"programs that are not Sluice's may decide on a packet before it", "bpftool net show dev " + a.Name})
+		name, mode := "xdp-attached/"+a.Name, xdpModes[a.Xdp.AttachMode]
+		if ours[a.Xdp.ProgId] {
+			out = append(out, ok(name, fmt.Sprintf("Sluice's own program %d (%s)", a.Xdp.ProgId, mode)))
+		} else {
+			out = append(out, Finding{name, StatusWarn, fmt.Sprintf("XDP program %d is attached (%s), and not from this bpf_dir", a.Xdp.ProgId, mode),
+				"an interface takes one XDP program: attaching Sluice's fails as busy",
+				fmt.Sprintf("bpftool prog show id %d says whose it is", a.Xdp.ProgId)})
 		}
 	}
-	slices.SortFunc(out, func(a, b Finding) int {
-		switch {
-		case a.Name < b.Name:
-			return -1
-		case a.Name > b.Name:
-			return 1
+	for _, at := range []struct {
+		hook string
+		kind ebpf.AttachType
+	}{{"egress", ebpf.AttachTCXEgress}, {"ingress", ebpf.AttachTCXIngress}} {
+		found, err := link.QueryPrograms(link.QueryOptions{Target: a.Index, Attach: at.kind})
+		if err != nil || len(found.Programs) == 0 {
+			continue
 		}
-		return 0
-	})
+		var foreign []string
+		for _, p := range found.Programs {
+			if !ours[uint32(p.ID)] {
+				foreign = append(foreign, fmt.Sprint(p.ID))
+			}
+		}
+		name := "tcx-attached/" + a.Name + "/" + at.hook
+		if len(foreign) == 0 {
+			out = append(out, ok(name, "Sluice's own program alone"))
+			continue
+		}
+		out = append(out, Finding{name, StatusWarn, fmt.Sprintf("of %s here these are not from this bpf_dir, by id: %s", counted(len(found.Programs), "tcx program"),
+			strings.Join(foreign, ", ")), "they decide on a packet before Sluice where they stand before it, and behind it on what it passes", "bpftool net show dev " + a.Name})
+	}
 	return out
 }
 
@@ -115,8 +127,6 @@ func attached(a *netlink.LinkAttrs) []Finding {
 func checkModules() []Finding {
 	var out []Finding
 	for _, m := range []struct{ finding, module, option, cost, fix string }{
-		{"wireguard", "wireguard", "CONFIG_WIREGUARD", "tunnels run in the embedded userspace device: less throughput, more CPU",
-			"install the kernel's wireguard module"},
 		{"fq", "sch_fq", "CONFIG_NET_SCH_FQ", "bandwidth.egress is held by dropping what is faster, instead of letting it wait on the uplink",
 			"install the kernel's sch_fq module"},
 	} {

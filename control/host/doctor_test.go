@@ -53,13 +53,11 @@ func TestDoctorOnThisMachineChangesNothing(t *testing.T) {
 			t.Errorf("%s is not fine here: %+v", name, got[name])
 		}
 	}
-	for _, name := range []string{"wireguard", "fq"} {
-		if s := got[name].Status; s != StatusOK && s != StatusWarn {
-			t.Errorf("%s: %+v", name, got[name])
-		}
+	if s := got["fq"].Status; s != StatusOK && s != StatusWarn {
+		t.Errorf("fq: %+v", got["fq"])
 	}
-	is(t, got["forwarding-ipv4"], StatusWarn, "net/ipv4/ip_forward is 0")
-	is(t, got["forwarding-ipv6"], StatusWarn, "net/ipv6/conf/all/forwarding is 0")
+	is(t, got["forwarding-ipv4"], StatusOK, "net/ipv4/ip_forward is 0; Sluice switches")
+	is(t, got["forwarding-ipv6"], StatusOK, "net/ipv6/conf/all/forwarding is 0; Sluice switches")
 	is(t, got["xdp-native/eth0"], StatusOK, "driver veth has it")
 	is(t, got["vlan-tags/eth0"], StatusOK, "tags in the frame are seen")
 	for name := range got {
@@ -88,25 +86,42 @@ func TestDoctorSeesWhatOthersHaveInPlace(t *testing.T) {
 	run(t, "iptables-legacy", "-t", "nat", "-A", "POSTROUTING", "-j", "MASQUERADE")
 	run(t, "ip6tables-legacy", "-A", "FORWARD", "-j", "DROP")
 	attach(t, "eth0")
-	got := findings(t, DoctorOptions{BPFDir: t.TempDir()})
+	ours := attach(t, "eth1")
+	got := findings(t, DoctorOptions{BPFDir: t.TempDir(), Ours: ours})
 	is(t, got["forwarding-ipv4"], StatusOK, "is 1")
 	is(t, got["nftables"], StatusOK, "2 rules, all about the box's own packets")
 	is(t, got["iptables-legacy"], StatusWarn, "3 rules; redirected packets of workloads pass by 3 chains")
 	is(t, got["xdp-attached/eth0"], StatusWarn, "is attached (native)")
-	is(t, got["tcx-attached/eth0/ingress"], StatusWarn, "1 tcx programs are attached")
+	is(t, got["tcx-attached/eth0/ingress"], StatusWarn, "of 1 tcx program here these are not from this bpf_dir")
 	is(t, got["bpffs"], StatusMissing, "is not on a bpf file system")
-	if _, there := got["xdp-attached/eth1"]; there {
-		t.Error("eth1 has no XDP program")
-	}
+	is(t, got["xdp-attached/eth1"], StatusOK, "Sluice's own program")
+	is(t, got["tcx-attached/eth1/ingress"], StatusOK, "Sluice's own program alone")
 }
 
-// attach puts a passing program on the link's XDP and tcx ingress hooks for the time of the test.
-func attach(t *testing.T, name string) {
+func TestTheDoctorLooksAtForwardingWhereItMatters(t *testing.T) {
+	inNamespace(t)
+	twoVeths(t)
+	both := DoctorOptions{BPFDir: t.TempDir(), Forwarders: []Forwarder{{"eth0", false}, {"eth1", true}, {"later", true}}}
+	sysctl(t, "net/ipv4/ip_forward", "0") // of every interface
+	sysctl(t, "net/ipv4/conf/eth1/forwarding", "1")
+	is(t, findings(t, both)["forwarding-ipv4"], StatusWarn, "off for eth0")
+	sysctl(t, "net/ipv4/conf/eth0/forwarding", "1")
+	sysctl(t, "net/ipv6/conf/eth1/forwarding", "1")
+	got := findings(t, both)
+	is(t, got["forwarding-ipv4"], StatusOK, "on where workloads and networks need it")
+	is(t, got["forwarding-ipv6"], StatusWarn, "off for eth1")
+	sysctl(t, "net/ipv6/conf/all/forwarding", "1")
+	is(t, findings(t, both)["forwarding-ipv6"], StatusOK, "on where")
+}
+
+// attach puts a passing program on the link's XDP and tcx ingress hooks for the time of the test, and returns their ids.
+func attach(t *testing.T, name string) map[uint32]bool {
 	t.Helper()
 	l, err := netlink.LinkByName(name)
 	if err != nil {
 		t.Fatal(err)
 	}
+	ids := map[uint32]bool{}
 	load := func(typ ebpf.ProgramType, verdict int32) *ebpf.Program {
 		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 			Type: typ, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, verdict), asm.Return()},
@@ -115,6 +130,12 @@ func attach(t *testing.T, name string) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { p.Close() })
+		info, err := p.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, _ := info.ID()
+		ids[uint32(id)] = true
 		return p
 	}
 	x, err := link.AttachXDP(link.XDPOptions{Program: load(ebpf.XDP, 2), Interface: l.Attrs().Index, Flags: link.XDPDriverMode})
@@ -127,6 +148,7 @@ func attach(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
+	return ids
 }
 
 func TestFindingsInJSON(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sluice/netdump"
 )
 
 // GatherFacts reads what the compiler needs to know of the machine.
@@ -30,14 +32,18 @@ func (h *Host) GatherFacts(ctx context.Context) (Facts, error) {
 		return Facts{}, err
 	}
 	for _, l := range links {
-		a := l.Attrs()
-		f.Links = append(f.Links, LinkFact{
-			Name: a.Name, Index: a.Index, Kind: kindOf(l), MTU: a.MTU,
-			Up: a.Flags&net.FlagUp != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
-			Addresses: addresses[a.Index], PeerHere: peerHere(l, links),
-		})
+		fact := factOf(l, links)
+		fact.Addresses = addresses[l.Attrs().Index]
+		f.Links = append(f.Links, fact)
 	}
 	return f, nil
+}
+
+// factOf says all but the addresses.
+func factOf(l netlink.Link, links []netlink.Link) LinkFact {
+	a := l.Attrs()
+	return LinkFact{Name: a.Name, Index: a.Index, Kind: kindOf(l), MTU: a.MTU, Up: a.Flags&net.FlagUp != 0,
+		Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0, PeerHere: peerHere(l, links), VRF: vrfOf(l, links)}
 }
 
 // linksAndAddresses lists links by name, and addresses, sorted, by link index.
@@ -47,7 +53,7 @@ func (h *Host) linksAndAddresses() ([]netlink.Link, map[int][]netip.Prefix, erro
 		return nil, nil, err
 	}
 	slices.SortFunc(links, func(a, b netlink.Link) int { return cmp.Compare(a.Attrs().Name, b.Attrs().Name) })
-	addrs, err := dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(nil, netlink.FAMILY_ALL) })
+	addrs, err := netdump.List(func() ([]netlink.Addr, error) { return h.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -89,22 +95,30 @@ func kindOf(l netlink.Link) string {
 	return l.Type()
 }
 
-// PeersHere are those of the named interfaces, by name with their kind, whose other end is in this namespace as well.
-func PeersHere(ctx context.Context, names []string) (map[string]string, error) {
+// vrfOf is the name of the VRF that a link is a port of.
+func vrfOf(l netlink.Link, links []netlink.Link) string {
+	for _, master := range links {
+		if master.Attrs().Index == l.Attrs().MasterIndex && master.Type() == "vrf" {
+			return master.Attrs().Name
+		}
+	}
+	return ""
+}
+
+// LinksHere are the links of the calling thread's network namespace by name, without their addresses.
+func LinksHere(ctx context.Context) (map[string]LinkFact, error) {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
 	defer nl.Close()
-	links, err := dump(nl.LinkList)
+	links, err := netdump.List(nl.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
-	out := map[string]string{}
+	out := map[string]LinkFact{}
 	for _, l := range links {
-		if slices.Contains(names, l.Attrs().Name) && peerHere(l, links) {
-			out[l.Attrs().Name] = kindOf(l)
-		}
+		out[l.Attrs().Name] = factOf(l, links)
 	}
 	return out, ctx.Err()
 }

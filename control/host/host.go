@@ -13,6 +13,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sluice/netdump"
 )
 
 // ErrNoLink says that a link is named that the namespace does not have.
@@ -189,56 +191,6 @@ func (h *Host) prune(ctx context.Context) error {
 	return l.save(h.path)
 }
 
-// Check says before the first step what Apply could not do: links that are missing (but for those in coming, which
-// other subsystems will make) and sysctls that the kernel does not know. It returns all such errors, joined.
-func (h *Host) Check(ctx context.Context, want State, coming []string) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	names := slices.Clone(coming)
-	var errs []error
-	need := func(name string) {
-		if name == "" || slices.Contains(names, name) {
-			return
-		}
-		names = append(names, name)
-		_, err := h.link(name)
-		errs = append(errs, err)
-	}
-	for _, d := range want.Devices {
-		need(d.Parent)
-		for _, m := range d.Members {
-			need(m)
-		}
-		names, coming = append(names, d.Name), append(slices.Clone(coming), d.Name)
-	}
-	for _, l := range want.Links {
-		need(l.Name)
-	}
-	for _, t := range want.Tags {
-		need(t.Link)
-	}
-	for _, q := range want.Qdiscs {
-		need(q.Link)
-	}
-	for _, a := range want.Addresses {
-		need(a.Link)
-	}
-	for _, r := range want.Routes {
-		need(r.Link)
-	}
-	for _, s := range want.Sysctls {
-		path, err := sysctlPath(s.Key)
-		if err == nil && !slices.Contains(coming, sysctlLink(path)) {
-			_, err = h.readKey(s.Key, path)
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
 // link finds a link by its name; the error wraps ErrNoLink and lists what is there.
 func (h *Host) link(name string) (netlink.Link, error) {
 	link, err := h.nl.LinkByName(name)
@@ -277,26 +229,11 @@ func (e *missingLink) Error() string {
 func (e *missingLink) Is(target error) bool { return target == ErrNoLink }
 
 func (h *Host) links() ([]netlink.Link, error) {
-	links, err := dump(h.nl.LinkList)
+	links, err := netdump.List(h.nl.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
 	return links, nil
-}
-
-// dump repeats a dump that a concurrent change made inconsistent (NLM_F_DUMP_INTR). On a machine that never rests the
-// last answer has to do.
-func dump[T any](list func() ([]T, error)) ([]T, error) {
-	for range 10 {
-		if out, err := list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return out, err
-		}
-	}
-	out, err := list()
-	if errors.Is(err, netlink.ErrDumpInterrupted) {
-		err = nil
-	}
-	return out, err
 }
 
 func linkNames(links []netlink.Link) map[int]string {

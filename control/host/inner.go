@@ -113,25 +113,17 @@ func (o setInner) apply(_ context.Context, h *Host) error {
 
 // claimInner keeps the value before ours, once for the life of the claim.
 func (h *Host) claimInner(c innerClaim) (undo func() error, err error) {
-	before := slices.Clone(h.ledger.Inner)
-	undo = func() error {
-		h.ledger.Inner = before
-		return h.ledger.save(h.path)
-	}
-	if had := h.ledger.inner(c.id()); had != nil && had.Namespace == c.Namespace {
-		had.Value = c.Value
-	} else {
+	return claim(h, &h.ledger.Inner, func() {
+		if had := h.ledger.inner(c.id()); had != nil && had.Namespace == c.Namespace {
+			had.Value = c.Value
+			return
+		}
 		if other := h.ledger.alike(c); other != nil {
 			c.Before = other.Before
 		}
 		h.forgetInner(c.id())
 		h.ledger.Inner = append(h.ledger.Inner, c)
-	}
-	if err := h.ledger.save(h.path); err != nil {
-		h.ledger.Inner = before
-		return nil, err
-	}
-	return undo, nil
+	})
 }
 
 func (o dropInner) apply(_ context.Context, h *Host) error {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sluice/netdump"
 )
 
 // minMTU6 is the least MTU of IPv6 (RFC 8200 section 5). Below it Linux takes every IPv6 address off the link.
@@ -37,23 +39,15 @@ func (h *Host) observeLinks(links []netlink.Link) []Link {
 
 // claimLink changes the link's claim, made where there is none, and saves the ledger; on error it is as before.
 func (h *Host) claimLink(a *netlink.LinkAttrs, change func(*linkClaim)) (undo func() error, err error) {
-	before := slices.Clone(h.ledger.Links)
-	c := h.ledger.link(a.Index)
-	if c == nil {
-		h.ledger.Links = append(h.ledger.Links, linkClaim{Name: a.Name, Index: a.Index})
-		c = &h.ledger.Links[len(h.ledger.Links)-1]
-	}
-	change(c)
-	h.ledger.Links = filter(h.ledger.Links, func(c linkClaim) bool { return c.Up || c.MTU != 0 || c.Group != 0 })
-	undo = func() error {
-		h.ledger.Links = before
-		return h.ledger.save(h.path)
-	}
-	if err := h.ledger.save(h.path); err != nil {
-		h.ledger.Links = before
-		return nil, err
-	}
-	return undo, nil
+	return claim(h, &h.ledger.Links, func() {
+		c := h.ledger.link(a.Index)
+		if c == nil {
+			h.ledger.Links = append(h.ledger.Links, linkClaim{Name: a.Name, Index: a.Index})
+			c = &h.ledger.Links[len(h.ledger.Links)-1]
+		}
+		change(c)
+		h.ledger.Links = filter(h.ledger.Links, func(c linkClaim) bool { return c.Up || c.MTU != 0 || c.Group != 0 })
+	})
 }
 
 func (o setUp) apply(_ context.Context, h *Host) error {
@@ -113,18 +107,16 @@ func (h *Host) idle(link netlink.Link) (bool, error) {
 	}) {
 		return false, nil
 	}
-	addrs, err := dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(link, netlink.FAMILY_ALL) })
+	addrs, err := netdump.List(func() ([]netlink.Addr, error) { return h.nl.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return false, fmt.Errorf("list addresses: %w", err)
 	}
 	if slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return !a.IP.IsLinkLocalUnicast() }) {
 		return false, nil
 	}
+	in := netlink.Route{LinkIndex: index, Table: unix.RT_TABLE_UNSPEC}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := dump(func() ([]netlink.Route, error) {
-			f := &netlink.Route{LinkIndex: link.Attrs().Index, Table: unix.RT_TABLE_UNSPEC}
-			return h.strict.RouteListFiltered(family, f, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
-		})
+		routes, err := netdump.Routes(h.strict, family, &in, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
 		if err != nil {
 			return false, fmt.Errorf("list routes: %w", err)
 		}
@@ -141,7 +133,7 @@ func (o setMTU) apply(_ context.Context, h *Host) error {
 		return err
 	}
 	if o.mtu < minMTU6 {
-		addrs, err := dump(func() ([]netlink.Addr, error) { return h.nl.AddrList(link, netlink.FAMILY_V6) })
+		addrs, err := netdump.List(func() ([]netlink.Addr, error) { return h.nl.AddrList(link, netlink.FAMILY_V6) })
 		if err != nil {
 			return fmt.Errorf("list addresses: %w", err)
 		}

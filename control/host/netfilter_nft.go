@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"sluice/netdump"
 )
 
 // readNFTables reads the chains and rules of every family in this namespace, iptables-nft's included.
@@ -20,7 +22,7 @@ func readNFTables() (ruleset, error) {
 	for message, take := range map[int]func(family uint8, a nftAttrs){unix.NFT_MSG_GETCHAIN: r.nftChain, unix.NFT_MSG_GETRULE: r.nftRule} {
 		req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, unix.NLM_F_DUMP)
 		req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_UNSPEC, Version: nl.NFNETLINK_V0})
-		replies, err := dump(func() ([][]byte, error) { return req.Execute(unix.NETLINK_NETFILTER, 0) })
+		replies, err := netdump.List(func() ([][]byte, error) { return req.Execute(unix.NETLINK_NETFILTER, 0) })
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) {
 			return nil, errNoNetfilter
 		}

@@ -112,13 +112,32 @@ func (r Rule) String() string {
 	if r.IPv6 {
 		family = "IPv6"
 	}
-	text := fmt.Sprintf("%s rule %d iif %s", family, r.Priority, r.InLink)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s rule %d", family, r.Priority)
+	if r.From.IsValid() {
+		fmt.Fprintf(&b, " from %s", r.From)
+	}
+	if r.To.IsValid() {
+		fmt.Fprintf(&b, " to %s", r.To)
+	}
+	if r.Mask != 0 {
+		fmt.Fprintf(&b, " fwmark %#x/%#x", r.Mark, r.Mask)
+	}
+	if r.InLink != "" {
+		fmt.Fprintf(&b, " iif %s", r.InLink)
+	}
+	if r.OutLink != "" {
+		fmt.Fprintf(&b, " oif %s", r.OutLink)
+	}
 	if r.Prohibit {
-		return text + " prohibit"
+		return b.String() + " prohibit"
 	}
-	text += fmt.Sprintf(" lookup %d", r.Table)
+	fmt.Fprintf(&b, " lookup %d", r.Table)
 	if r.SuppressGroup != 0 {
-		text += fmt.Sprintf(" suppress_ifgroup %d", r.SuppressGroup)
+		fmt.Fprintf(&b, " suppress_ifgroup %d", r.SuppressGroup)
 	}
-	return text
+	if r.Shortest != 0 {
+		fmt.Fprintf(&b, " suppress_prefixlength %d", r.Shortest-1)
+	}
+	return b.String()
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"sluice/netdump"
 )
 
 // Departure times are kept by fq alone: at the root of a link with one transmit queue, and below mq of one with several.
@@ -127,7 +129,7 @@ func qdiscRequest(command, flags, index int, handle, parent uint32) *nl.NetlinkR
 
 // qdiscsOf lists those of a link of the calling thread's network namespace.
 func qdiscsOf(index int) (qdiscs, error) {
-	messages, err := dump(func() ([][]byte, error) {
+	messages, err := netdump.List(func() ([][]byte, error) {
 		return qdiscRequest(unix.RTM_GETQDISC, unix.NLM_F_DUMP, index, 0, 0).Execute(unix.NETLINK_ROUTE, unix.RTM_NEWQDISC)
 	})
 	if err != nil {
@@ -240,24 +242,14 @@ func (h *Host) putFQ(a *netlink.LinkAttrs, list qdiscs) error {
 
 // claimQdisc keeps what was there before, once for the life of the claim.
 func (h *Host) claimQdisc(a *netlink.LinkAttrs, list qdiscs) (undo func() error, err error) {
-	before := slices.Clone(h.ledger.Qdiscs)
-	undo = func() error {
-		h.ledger.Qdiscs = before
-		return h.ledger.save(h.path)
-	}
 	if h.ledger.qdisc(a.Index) != nil {
-		return func() error { return nil }, nil
+		return claimed, nil
 	}
 	c := qdiscClaim{Name: a.Name, Index: a.Index}
 	if root := list.root(); root != nil && root.handle != 0 && root.handle != ourQdisc && !list.departs(h.fq.kind) {
 		c.Was = &formerQdisc{root.handle, root.kind, root.options}
 	}
-	h.ledger.Qdiscs = append(h.ledger.Qdiscs, c)
-	if err := h.ledger.save(h.path); err != nil {
-		h.ledger.Qdiscs = before
-		return nil, err
-	}
-	return undo, nil
+	return claim(h, &h.ledger.Qdiscs, func() { h.ledger.Qdiscs = append(h.ledger.Qdiscs, c) })
 }
 
 // restoreQdisc takes ours away, if it is there: the kernel puts its default in its place.

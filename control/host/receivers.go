@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sluice/netdump"
 )
 
 // Receiver is a link on which packets of an interface come in: the interface itself, or a member of a bond.
@@ -34,7 +36,7 @@ func ReceiversOf(ctx context.Context, names []string) (map[string][]Receiver, er
 		return nil, err
 	}
 	defer nics.close()
-	links, err := dump(netlink.LinkList)
+	links, err := netdump.List(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sluice/netdump"
 )
 
 // mainTable is RT_TABLE_MAIN.
@@ -55,15 +57,40 @@ func (h *Host) observeRoutes(links []netlink.Link) ([]Route, error) {
 	return out, nil
 }
 
+// LeavesBy is the link by which the kernel would forward what comes in by another; "": it is the box's own, or goes nowhere. Where
+// the kernel refuses, the error is a *Refusal.
+func (h *Host) LeavesBy(ctx context.Context, in string, src, dst netip.Addr) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	routes, err := h.nl.RouteGetWithOptions(dst.AsSlice(), &netlink.RouteGetOptions{Iif: in, SrcAddr: src.AsSlice()})
+	var refused unix.Errno
+	if errors.As(err, &refused) {
+		return "", &Refusal{refused}
+	}
+	if err != nil {
+		return "", fmt.Errorf("route from %s to %s: %w", src, dst, err)
+	}
+	for _, r := range routes {
+		if r.Type != unix.RTN_UNICAST {
+			continue
+		}
+		link, err := h.nl.LinkByIndex(r.LinkIndex)
+		if err != nil {
+			return "", fmt.Errorf("route from %s to %s: %w", src, dst, err)
+		}
+		return link.Attrs().Name, nil
+	}
+	return "", nil
+}
+
 // dumpRoutes dumps both families through the strict socket: the kernel filters by protocol and table, so that a million
 // routes of BGP do not come this way.
 func (h *Host) dumpRoutes(links []netlink.Link, f netlink.Route, mask uint64) ([]kernelRoute, error) {
 	names := linkNames(links)
 	var out []kernelRoute
 	for _, fam := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		found, err := dump(func() ([]netlink.Route, error) {
-			return h.strict.RouteListFiltered(fam, &f, mask|netlink.RT_FILTER_TABLE)
-		})
+		found, err := netdump.Routes(h.strict, fam, &f, mask|netlink.RT_FILTER_TABLE)
 		if err != nil && !errors.Is(err, unix.ENOENT) { // ENOENT: no such table yet
 			return nil, fmt.Errorf("list routes: %w", err)
 		}
@@ -224,26 +251,17 @@ func routeHint(err error) error {
 
 // claimRoute records what the kernel cannot tell: Keep, and the owner (protocol, not 0) of an adopted route.
 func (h *Host) claimRoute(r Route, adopted int) (undo func() error, err error) {
-	before := slices.Clone(h.ledger.Routes)
-	h.ledger.Routes = filter(h.ledger.Routes, func(c routeClaim) bool { return c.key() != r.key() })
+	routes := filter(h.ledger.Routes, func(c routeClaim) bool { return c.key() != r.key() })
 	if r.Keep || adopted != 0 {
 		k := r.key()
-		h.ledger.Routes = append(h.ledger.Routes, routeClaim{
+		routes = append(routes, routeClaim{
 			Prefix: k.Prefix, Table: k.Table, Metric: k.Metric, Keep: r.Keep, Adopted: adopted != 0, Protocol: adopted,
 		})
 	}
-	undo = func() error {
-		h.ledger.Routes = before
-		return h.ledger.save(h.path)
+	if slices.Equal(routes, h.ledger.Routes) {
+		return claimed, nil
 	}
-	if slices.Equal(before, h.ledger.Routes) {
-		return undo, nil
-	}
-	if err := h.ledger.save(h.path); err != nil {
-		h.ledger.Routes = before
-		return nil, err
-	}
-	return undo, nil
+	return claim(h, &h.ledger.Routes, func() { h.ledger.Routes = routes })
 }
 
 // apply deletes by protocol, so that nobody else's route of the same identity goes with it, and forgets an adopted one.

@@ -63,15 +63,18 @@ type Route struct {
 	Adopted bool
 }
 
-// Rule is a routing rule for what enters by a link: the kernel's own copy of the forwarding matrix, so that an empty
-// slot is not an open forwarder. It either looks into Table, passing over routes that lead into SuppressGroup, or
-// prohibits.
+// Rule is a routing rule. It either looks into Table, passing over routes that lead into SuppressGroup or are shorter than
+// Shortest, or prohibits. A condition that is zero holds always.
 type Rule struct {
 	Priority      int
 	IPv6          bool
-	InLink        string
+	InLink        string       // by which the packet enters
+	OutLink       string       // that its socket is bound to
+	From, To      netip.Prefix // masked
+	Mark, Mask    uint32       // the packet's mark, of the bits in Mask; no Mask: any mark
 	Table         int
 	SuppressGroup int // 0: none
+	Shortest      int // bits; 0: all routes
 	Prohibit      bool
 }
 
@@ -94,6 +97,8 @@ type Facts struct {
 	Behind map[string]Behind
 	// Receivers are the links that what enters by an interface comes in on: ReceiversOf, of those that were asked about.
 	Receivers map[string][]Receiver
+	// NoDevices says of kinds of device that were asked about why the kernel cannot make them: DevicesLacking.
+	NoDevices map[string]string
 	// Queues are those of the uplinks that were asked about: QueuesOf.
 	Queues map[string]Queue
 }
@@ -108,4 +113,5 @@ type LinkFact struct {
 	Carrier   bool
 	Addresses []netip.Prefix // not masked
 	PeerHere  bool           // a veth or netkit whose peer is in this same namespace
+	VRF       string         // that it belongs to; "": none
 }

@@ -102,31 +102,27 @@ func (o setSysctl) apply(_ context.Context, h *Host) error {
 
 // claimSysctl records the value before ours, and those around it, once for the life of the claim.
 func (h *Host) claimSysctl(s Sysctl, path, current string) (undo func() error, err error) {
-	before := slices.Clone(h.ledger.Sysctls)
-	undo = func() error {
-		h.ledger.Sysctls = before
-		return h.ledger.save(h.path)
-	}
-	links, err := h.links()
-	if err != nil {
-		return nil, err
-	}
-	index := indexOf(links, sysctlLink(path))
-	if c := h.ledger.sysctl(path); c != nil && c.Index == index {
-		c.Key, c.Value = s.Key, s.Value
-	} else {
-		h.forgetSysctl(path) // of an interface that is gone
-		c := sysctlClaim{Key: s.Key, Path: path, Index: index, Value: s.Value, Before: current}
-		if c.Around, err = h.valuesAround(path); err != nil {
+	index := 0
+	if name := sysctlLink(path); name != "" {
+		link, err := h.link(name)
+		if h.gone(err) != nil {
 			return nil, err
 		}
-		h.ledger.Sysctls = append(h.ledger.Sysctls, c)
+		if err == nil {
+			index = link.Attrs().Index
+		}
 	}
-	if err := h.ledger.save(h.path); err != nil {
-		h.ledger.Sysctls = before
+	if c := h.ledger.sysctl(path); c != nil && c.Index == index {
+		return claim(h, &h.ledger.Sysctls, func() { c.Key, c.Value = s.Key, s.Value })
+	}
+	c := sysctlClaim{Key: s.Key, Path: path, Index: index, Value: s.Value, Before: current}
+	if c.Around, err = h.valuesAround(path); err != nil {
 		return nil, err
 	}
-	return undo, nil
+	return claim(h, &h.ledger.Sysctls, func() {
+		h.forgetSysctl(path) // of an interface that is gone
+		h.ledger.Sysctls = append(h.ledger.Sysctls, c)
+	})
 }
 
 // valuesAround are the values before any change of ours, so that claims may be given up in any order.

@@ -127,20 +127,12 @@ func (o setTags) apply(_ context.Context, h *Host) error {
 
 // claimTags keeps what was on before, once for the life of the claim.
 func (h *Host) claimTags(a *netlink.LinkAttrs, on []string) (undo func() error, err error) {
-	before := slices.Clone(h.ledger.Tags)
-	undo = func() error {
-		h.ledger.Tags = before
-		return h.ledger.save(h.path)
-	}
 	if h.ledger.tag(a.Index) != nil {
-		return func() error { return nil }, nil
+		return claimed, nil
 	}
-	h.ledger.Tags = append(h.ledger.Tags, tagClaim{Name: a.Name, Index: a.Index, Off: on})
-	if err := h.ledger.save(h.path); err != nil {
-		h.ledger.Tags = before
-		return nil, err
-	}
-	return undo, nil
+	return claim(h, &h.ledger.Tags, func() {
+		h.ledger.Tags = append(h.ledger.Tags, tagClaim{Name: a.Name, Index: a.Index, Off: on})
+	})
 }
 
 func (o dropTags) apply(_ context.Context, h *Host) error {

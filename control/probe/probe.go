@@ -26,7 +26,10 @@ type Options struct {
 }
 
 // Prober sends ICMP echo requests. It holds no socket between calls and is safe for concurrent use.
-type Prober struct{ o Options }
+type Prober struct {
+	o  Options
+	id [2]byte // of all its requests: a new one for each call would be a new flow, for us and every firewall on the way
+}
 
 // New makes a Prober.
 func New(o Options) *Prober {
@@ -36,7 +39,9 @@ func New(o Options) *Prober {
 	if o.Timeout <= 0 {
 		o.Timeout = 3 * time.Second
 	}
-	return &Prober{o}
+	p := &Prober{o: o}
+	rand.Read(p.id[:])
+	return p
 }
 
 // ICMP types (RFC 792, RFC 4443).
@@ -65,8 +70,7 @@ func (p *Prober) Reach(ctx context.Context, addr netip.Addr) (time.Duration, err
 	if addr.Is6() {
 		network = "ip6:58"
 	}
-	x := exchange{v6: addr.Is6()}
-	rand.Read(x.nonce[:])
+	x := p.exchange(addr)
 	rtt, err := x.run(limited, network, addr, p.o.Interval)
 	switch {
 	case err == nil:
@@ -81,9 +85,16 @@ func (p *Prober) Reach(ctx context.Context, addr netip.Addr) (time.Duration, err
 	return 0, fmt.Errorf("probe %s: %w", addr, err)
 }
 
+func (p *Prober) exchange(addr netip.Addr) exchange {
+	x := exchange{v6: addr.Is6(), id: p.id}
+	rand.Read(x.nonce[:])
+	return x
+}
+
 // exchange is one Reach: its nonce tells its replies from those of every other.
 type exchange struct {
 	v6    bool
+	id    [2]byte
 	nonce [nonceLen]byte
 	sent  []time.Time // by sequence number
 }
@@ -142,7 +153,7 @@ func (x *exchange) request(seq uint16) []byte {
 	if x.v6 {
 		m[0] = echoRequest6
 	}
-	copy(m[4:6], x.nonce[:])
+	copy(m[4:6], x.id[:])
 	binary.BigEndian.PutUint16(m[6:], seq)
 	m = append(m, x.nonce[:]...)
 	if !x.v6 {

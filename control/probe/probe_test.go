@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/netip"
@@ -188,6 +189,21 @@ func TestOnlyOurRepliesAreAnswers(t *testing.T) {
 	} {
 		if _, ok := x.answers(change(append([]byte(nil), good...))); ok {
 			t.Errorf("%s was taken for an answer", name)
+		}
+	}
+}
+
+// TestCallsOfOneProberAreOneFlow: trackers know an echo by its addresses and its identifier.
+func TestCallsOfOneProberAreOneFlow(t *testing.T) {
+	p := New(Options{})
+	for _, address := range []string{"198.18.0.2", "2001:db8::2"} {
+		one, other := p.exchange(netip.MustParseAddr(address)), p.exchange(netip.MustParseAddr(address))
+		a, b := one.request(0), other.request(0)
+		if !bytes.Equal(a[4:6], b[4:6]) || !bytes.Equal(a[4:6], p.id[:]) {
+			t.Errorf("%s: identifiers %x and %x", address, a[4:6], b[4:6])
+		}
+		if bytes.Equal(a[headerLen:], b[headerLen:]) {
+			t.Errorf("%s: both say %x, and each other's answers would be theirs", address, a[headerLen:])
 		}
 	}
 }

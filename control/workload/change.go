@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"sluice/control/compile"
 	"sluice/control/config"
@@ -174,20 +175,26 @@ func (l *List) with(now map[string]*Spec, r *request, cfg *config.Config) (map[s
 	return next, errors.Join(errs...)
 }
 
-// wrong says what of a spec the file of now does not allow; config.Errors.
+// wrong says what of a spec the file of now does not allow; config.Errors, whose paths name the workload: a request may have many.
 func (l *List) wrong(cfg *config.Config, s *Spec) error {
 	a := l.read.get(cfg, s)
-	if a.Err != nil {
+	var errs config.Errors
+	if a.Err != nil && !errors.As(a.Err, &errs) {
 		return a.Err
 	}
-	var errs config.Errors
-	for _, clash := range cfg.Clashes(a.Workload) {
-		errs = append(errs, clash.Error())
+	errs = slices.Clone(errs)
+	if a.Err == nil {
+		for _, clash := range cfg.Clashes(a.Workload) {
+			errs = append(errs, clash.Error())
+		}
 	}
-	if len(errs) > 0 {
-		return errs
+	if len(errs) == 0 {
+		return nil
 	}
-	return nil
+	for i := range errs {
+		errs[i].Path = strings.TrimSuffix("workload "+s.Name+"."+errs[i].Path, ".")
+	}
+	return errs
 }
 
 func unknown(name string, cfg *config.Config) error {

@@ -135,6 +135,28 @@ func TestWhatIsWrongChangesNothing(t *testing.T) {
 	}
 }
 
+// What stands in a request has no line, and says of which workload it is.
+func TestWhatIsWrongWithARequestIsToldByWorkloadAndPath(t *testing.T) {
+	m := newMachine(t, filepath.Join(t.TempDir(), "workloads.json"))
+	_, err := m.list.Change(t.Context(), Change{Add: []Spec{
+		{Name: "a", Interface: "wa", Addresses: []string{"10.0.0.2"}},
+		{Name: "b", Interface: "w1", Addresses: []string{"10.0.0.3"}},
+		{Name: "c", Interface: "wc", Addresses: []string{"10.0.0.4", "10.0.0.4"}, Policy: "\nsnat: 10.0.0.300\n", PolicyFile: "c.yaml"},
+	}})
+	want := "workload b.interface: the interface w1 belongs to workload web-1 of the file (edge.yaml:4:13); take another, or change the file first\n" +
+		`c.yaml:2:7: workload c.snat: "10.0.0.300" is not an IP address` + "\n" +
+		`workload c.addresses[1]: duplicate workload address "10.0.0.4"; the first stands at addresses[0]`
+	if err == nil || err.Error() != want || m.names() != "" {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+	if _, err := m.add("d", "wd", "10.0.0.5"); err != nil {
+		t.Fatal(err)
+	}
+	if added := m.list.Added(m.cfg); len(added) != 1 || added[0].Pos != (config.Pos{}) {
+		t.Errorf("it stands at %v", added)
+	}
+}
+
 func TestRequestsThatWaitAreOneAlterationAndABadOneTakesNoOtherWithIt(t *testing.T) {
 	m := newMachine(t, filepath.Join(t.TempDir(), "workloads.json"))
 	m.hold, m.fails = make(chan struct{}), "c"

@@ -21,7 +21,7 @@ const Size = 32
 // ErrExists is returned when a key file is already there: keys are never overwritten.
 var ErrExists = errors.New("key file exists already and is never overwritten")
 
-// ErrExposed is returned for a key file that others than its owner may read or write.
+// ErrExposed is returned for a key file that others than its owner may read or write, or replace.
 var ErrExposed = errors.New("key file is open to others than its owner")
 
 // ErrMalformed is returned for a file that does not hold one base64 key of 32 bytes.
@@ -117,7 +117,7 @@ func decode(text []byte) (secret [Size]byte, err error) {
 		return secret, fmt.Errorf("the file is not base64: %w", ErrMalformed)
 	}
 	if n != Size {
-		return secret, fmt.Errorf("the file holds %d bytes: %w", n, ErrMalformed)
+		return secret, fmt.Errorf("%w; the file holds %d bytes", ErrMalformed, n)
 	}
 	return [Size]byte(raw[:n]), nil
 }
@@ -132,7 +132,7 @@ func publicKey(secret [Size]byte) (string, error) {
 
 func openError(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("key file %s does not exist; run: sluice key gen %s: %w", path, path, err)
+		return fmt.Errorf("key file %s: %w; run: sluice key gen %s", path, fs.ErrNotExist, path)
 	}
 	return fmt.Errorf("key file %s cannot be read: %w", path, err)
 }

@@ -9,72 +9,65 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"sluice/crypto/keys"
+	"sluice/crypto/path"
+	"sluice/crypto/wireguard/child"
 )
 
 // device is what runs the protocol behind a link.
 type device interface {
 	state() (*wgtypes.Device, error)
 	configure(wgtypes.Config) error
-	// greet starts a handshake with a peer whose endpoint is known, so that a session with a device that has
-	// restarted need not wait for the other side to notice (up to 15 s).
-	greet(wgtypes.Key)
+	// local is the address that packets come from which answer none; the kernel's device knows none.
+	local() (netip.Addr, error)
+	setLocal(netip.Addr) error
+	// greet tells that the way to peers whose endpoint is known is another one: those without a session get a
+	// handshake at once, and not 5 s after the last try.
+	greet(...wgtypes.Key) error
+	// look tells that links or addresses may be others: all peers are greeted where the local address may be used again, or no
+	// longer.
+	look() error
+	// poke sends peers an empty packet, which begins a session where there is none.
+	poke(...wgtypes.Key) error
+	// hold keeps what is sent into the tunnel waiting until release; a hold that is forgotten may end by itself.
+	hold() error
+	release() error
 }
 
 // device returns what runs behind link, and nil where nothing does.
-func (d *Driver) device(link netlink.Link) device {
+func (d *Driver) device(link netlink.Link) (device, error) {
 	name := link.Attrs().Name
 	if backendOf(link) == Kernel {
-		return kernelDevice{name}
+		return kernelDevice{d, name}, nil
 	}
-	if dev := d.running[name]; dev != nil && dev.alive() {
-		return dev
+	c, err := d.child(name)
+	if errors.Is(err, child.ErrNone) {
+		return nil, nil
 	}
-	return nil
+	if err != nil {
+		return nil, err
+	}
+	return &userDevice{d, name, c}, nil
 }
 
-// kernelDevice speaks generic netlink. A client is made for each call: the family appears only with the module. wgctrl
-// also looks into /var/run/wireguard, which all network namespaces share, so it must never be asked for a name that is
-// not a kernel link here: it might find another namespace's userspace device.
-type kernelDevice struct{ name string }
-
-func (k kernelDevice) state() (*wgtypes.Device, error) {
-	c, err := wgctrl.New()
-	if err != nil {
-		return nil, fmt.Errorf("open WireGuard's netlink family: %w", err)
+// running is device, where its lack is an error.
+func (d *Driver) running(link netlink.Link) (device, error) {
+	dev, err := d.device(link)
+	if err == nil && dev == nil {
+		err = errNotRunning(link.Attrs().Name)
 	}
-	defer c.Close()
-	dev, err := c.Device(k.name)
-	if err != nil {
-		return nil, fmt.Errorf("read WireGuard device %s: %w", k.name, err)
-	}
-	if dev.Type != wgtypes.LinuxKernel {
-		return nil, fmt.Errorf("WireGuard device %s is no kernel device", k.name)
-	}
-	return dev, nil
+	return dev, err
 }
-
-func (k kernelDevice) configure(cfg wgtypes.Config) error {
-	if _, err := k.state(); err != nil {
-		return err
-	}
-	c, err := wgctrl.New()
-	if err != nil {
-		return fmt.Errorf("open WireGuard's netlink family: %w", err)
-	}
-	defer c.Close()
-	return c.ConfigureDevice(k.name, cfg)
-}
-
-func (kernelDevice) greet(wgtypes.Key) {}
 
 // writeDevice writes key, port and mark where they differ: writing the same port again would bind anew.
 func (d *Driver) writeDevice(dev device, t Tunnel, key keys.Key) error {
 	have, err := dev.state()
 	if err != nil {
+		return err
+	}
+	if err := dev.setLocal(t.Local); err != nil {
 		return err
 	}
 	var cfg wgtypes.Config
@@ -95,9 +88,14 @@ func (d *Driver) writeDevice(dev device, t Tunnel, key keys.Key) error {
 
 // setDevice writes the fields that differ on a running device.
 func (d *Driver) setDevice(link netlink.Link, t Tunnel, f fields) error {
-	dev := d.device(link)
-	if dev == nil {
-		return errNotRunning(t.Name)
+	dev, err := d.running(link)
+	if err != nil {
+		return err
+	}
+	if f.local {
+		if err := dev.setLocal(t.Local); err != nil {
+			return err
+		}
 	}
 	var cfg wgtypes.Config
 	if f.key {
@@ -127,70 +125,106 @@ func errNotRunning(name string) error {
 	return fmt.Errorf("tunnel %s is not running: its device has ended, apply again", name)
 }
 
-// applyPeer changes one peer and leaves the others alone: the peer list is never replaced, which would cost packets.
-func (d *Driver) applyPeer(link netlink.Link, op Op) error {
-	dev := d.device(link)
-	if dev == nil {
-		return errNotRunning(op.tunnel.Name)
-	}
-	if err := checkPeer(op.tunnel, op.peer); err != nil && op.kind == addPeer {
+// addPeers adds peers in one request, with one entry each: see kernelDevice.configure.
+func (d *Driver) addPeers(link netlink.Link, op Op) error {
+	dev, err := d.running(link)
+	if err != nil {
 		return err
 	}
-	key, err := wgtypes.ParseKey(op.peer.PublicKey)
-	if err != nil {
-		return fmt.Errorf("public key %q: want 32 bytes in base64", op.peer.PublicKey)
-	}
-	peer := wgtypes.PeerConfig{PublicKey: key, UpdateOnly: op.kind != addPeer}
-	switch op.kind {
-	case removePeer:
-		peer.Remove = true
-		if err := dev.configure(wgtypes.Config{Peers: []wgtypes.PeerConfig{peer}}); err != nil {
+	var list []wgtypes.PeerConfig
+	var reachable []wgtypes.Key
+	for _, p := range op.peers {
+		if err := checkPeer(op.tunnel, p); err != nil {
 			return err
 		}
+		if !p.Endpoint.IsValid() {
+			p.Endpoint = d.notes.of(op.tunnel.Name, p.PublicKey).seen
+		}
+		all := peerChange{endpoint: p.Endpoint.IsValid(), keepalive: true, preshared: true, allowed: p.AllowedIPs}
+		cfg, err := peerConfig(p, all)
+		if err != nil {
+			return err
+		}
+		if list = append(list, cfg); all.endpoint {
+			reachable = append(reachable, cfg.PublicKey)
+		}
+	}
+	if err := dev.configure(wgtypes.Config{Peers: list}); err != nil {
+		return err
+	}
+	for _, p := range op.peers {
+		d.notes.peer(op.tunnel.Name, p)
+		d.notes.configured(op.tunnel.Name, p)
+	}
+	// A session with a device that has restarted need not wait for the other side to notice (up to 15 s). No greeting: one
+	// right behind the handshake that a keepalive begins would be taken for a flood, and the first be forgotten.
+	if len(reachable) > 0 {
+		return dev.poke(reachable...)
+	}
+	return nil
+}
+
+// applyPeer changes one peer and leaves the others alone: the peer list is never replaced, which would cost packets.
+func (d *Driver) applyPeer(link netlink.Link, op Op) error {
+	dev, err := d.running(link)
+	if err != nil {
+		return err
+	}
+	if op.kind == dropAllowed {
+		return takePrefixes(dev, op.change.allowed)
+	}
+	cfg, err := peerConfig(op.peer, op.change)
+	if err != nil {
+		return err
+	}
+	cfg.UpdateOnly, cfg.Remove = true, op.kind == removePeer
+	if err := dev.configure(wgtypes.Config{Peers: []wgtypes.PeerConfig{cfg}}); err != nil {
+		return err
+	}
+	if cfg.Remove {
 		if n := d.notes[op.tunnel.Name]; n != nil {
 			delete(n.peers, op.peer.PublicKey)
 		}
 		return nil
-	case dropAllowed:
-		return takePrefixes(dev, op.change.allowed)
-	case addPeer:
-		op.change = peerChange{
-			endpoint: op.peer.Endpoint.IsValid(), keepalive: true, preshared: true, allowed: op.peer.AllowedIPs,
-		}
 	}
-	return d.writePeer(dev, peer, op)
+	d.notes.peer(op.tunnel.Name, op.peer)
+	if op.change.endpoint {
+		d.notes.configured(op.tunnel.Name, op.peer)
+		return dev.greet(cfg.PublicKey)
+	}
+	// A peer that changes its key waits to hear that its new one has the prefixes.
+	if len(op.change.allowed) > 0 {
+		return dev.poke(cfg.PublicKey)
+	}
+	return nil
 }
 
-func (d *Driver) writePeer(dev device, peer wgtypes.PeerConfig, op Op) error {
-	p := op.peer
-	peer.AllowedIPs = ipNets(op.change.allowed)
-	if op.change.endpoint {
-		peer.Endpoint = net.UDPAddrFromAddrPort(p.Endpoint)
+// peerConfig is what a change says of p; it reads p's preshared key.
+func peerConfig(p Peer, change peerChange) (wgtypes.PeerConfig, error) {
+	key, err := wgtypes.ParseKey(p.PublicKey)
+	if err != nil {
+		return wgtypes.PeerConfig{}, fmt.Errorf("public key %q: want 32 bytes in base64", p.PublicKey)
 	}
-	if op.change.keepalive {
+	cfg := wgtypes.PeerConfig{PublicKey: key, AllowedIPs: ipNets(change.allowed)}
+	if change.endpoint {
+		cfg.Endpoint = net.UDPAddrFromAddrPort(p.Endpoint)
+	}
+	if change.keepalive {
 		every := p.Keepalive.Truncate(time.Second)
-		peer.PersistentKeepaliveInterval = &every
+		cfg.PersistentKeepaliveInterval = &every
 	}
-	if op.change.preshared {
+	if change.preshared {
 		secret := wgtypes.Key{} // clears it
 		if p.PresharedKeyFile != "" {
 			key, err := keys.Load(p.PresharedKeyFile)
 			if err != nil {
-				return err
+				return wgtypes.PeerConfig{}, err
 			}
 			secret = key.Bytes()
 		}
-		peer.PresharedKey = &secret
+		cfg.PresharedKey = &secret
 	}
-	if err := dev.configure(wgtypes.Config{Peers: []wgtypes.PeerConfig{peer}}); err != nil {
-		return err
-	}
-	d.notes.peer(op.tunnel.Name, p)
-	if op.change.endpoint {
-		d.notes.configured(op.tunnel.Name, p)
-		dev.greet(peer.PublicKey)
-	}
-	return nil
+	return cfg, nil
 }
 
 // takePrefixes removes single allowed-ips. The kernel's interface has no such request before 6.16, and replacing a
@@ -216,16 +250,22 @@ func (n notes) configured(tunnel string, p Peer) {
 	n[tunnel].peers[p.PublicKey] = known
 }
 
+// saw remembers the endpoint in use of a peer that is known.
+func (n notes) saw(tunnel, key string, at netip.AddrPort) {
+	if t := n[tunnel]; t != nil && at.IsValid() {
+		if known, ok := t.peers[key]; ok && known.seen != at {
+			known.seen = at
+			t.peers[key] = known
+		}
+	}
+}
+
 func ipNets(list []netip.Prefix) []net.IPNet {
 	out := make([]net.IPNet, len(list))
 	for i, p := range list {
-		out[i] = ipNet(p)
+		out[i] = path.IPNet(p)
 	}
 	return out
-}
-
-func ipNet(p netip.Prefix) net.IPNet {
-	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 func encodeKey(k [keys.Size]byte) string { return base64.StdEncoding.EncodeToString(k[:]) }

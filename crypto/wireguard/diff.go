@@ -4,21 +4,19 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"sluice/crypto/path"
 )
 
 // Diff returns the ops that bring a machine from have to want. It is pure, and Diff(x, x) is empty.
 //
-// The order keeps traffic encrypted and flowing: blackholes stand before anything can leak, a device before its peers,
-// peers before the routes that lead to them. What is taken away comes after everything that is built: peers and
-// addresses, then routes (a removed link takes its routes with it at the same instant), and blackholes last of all.
+// The order keeps traffic encrypted and flowing: a device stands before its peers, peers before the routes that lead to
+// them. What is taken away comes after everything that is built: peers and addresses, then routes (a removed link takes
+// its routes with it at the same instant).
 //
 // Peer names are not compared: no device knows them.
 func Diff(have, want State) []Op {
 	var build, tear []Op
-	missing, surplus := diffSets(blackholes(have), blackholes(want))
-	for _, p := range missing {
-		build = append(build, Op{kind: addBlackhole, prefix: p})
-	}
 	build = append(build, releasePorts(have, want)...)
 	released := map[string]bool{}
 	for _, op := range build {
@@ -30,12 +28,9 @@ func Diff(have, want State) []Op {
 		build, tear = append(build, b...), append(tear, t...)
 	}
 	for _, h := range have.Tunnels {
-		if _, ok := find(want, h.Name); !ok && h.Name != "" && !released[h.Name] {
+		if _, ok := find(want, h.Name); !ok && !released[h.Name] {
 			tear = append(tear, Op{kind: removeTunnel, tunnel: h})
 		}
-	}
-	for _, p := range surplus {
-		tear = append(tear, Op{kind: removeBlackhole, prefix: p})
 	}
 	return append(build, tear...)
 }
@@ -84,14 +79,14 @@ func diffTunnel(have, want Tunnel, exists bool) (build, tear []Op) {
 	peers, peersGone := diffPeers(have, want)
 	build, tear = append(build, peers...), append(tear, peersGone...)
 
-	added, gone := diffSets(have.Addresses, want.Addresses)
+	added, gone := path.Difference(have.Addresses, want.Addresses)
 	for _, p := range added {
 		build = append(build, Op{kind: addAddress, tunnel: want, prefix: p})
 	}
 	for _, p := range gone {
 		tear = append(tear, Op{kind: removeAddress, tunnel: want, prefix: p})
 	}
-	missing, surplus := diffSets(normalRoutes(have.Routes), normalRoutes(want.Routes))
+	missing, surplus := path.DiffRoutes(have.Routes, want.Routes)
 	for _, r := range missing {
 		build = append(build, Op{kind: addRoute, tunnel: want, route: r})
 	}
@@ -106,6 +101,7 @@ func started(have, want Tunnel) Tunnel {
 	have.Down = false
 	have.Backend, have.PublicKey = want.Backend, want.PublicKey
 	have.ListenPort, have.FirewallMark, have.MTU = want.ListenPort, want.FirewallMark, want.MTU
+	have.Local = want.Local
 	return have
 }
 
@@ -118,6 +114,8 @@ func diffDevice(have, want Tunnel) fields {
 		key:  have.PublicKey != want.PublicKey,
 		port: want.ListenPort != 0 && have.ListenPort != want.ListenPort,
 		mark: have.FirewallMark != want.FirewallMark,
+		// The kernel's device has no such setting.
+		local: have.Backend == Userspace && have.Local != want.Local,
 	}
 }
 
@@ -126,14 +124,16 @@ func diffDevice(have, want Tunnel) fields {
 // owner.
 func diffPeers(have, want Tunnel) (build, tear []Op) {
 	gained := map[netip.Prefix]bool{}
+	had, wanted := byKey(have), byKey(want)
+	var fresh []Peer
 	for _, w := range want.Peers {
-		h, exists := findPeer(have, w.PublicKey)
-		added, _ := diffSets(h.AllowedIPs, w.AllowedIPs)
+		h, exists := had[w.PublicKey]
+		added, _ := path.Difference(h.AllowedIPs, w.AllowedIPs)
 		for _, p := range added {
 			gained[p] = true
 		}
 		if !exists {
-			build = append(build, Op{kind: addPeer, tunnel: want, peer: w})
+			fresh = append(fresh, w)
 			continue
 		}
 		c := peerChange{
@@ -146,63 +146,26 @@ func diffPeers(have, want Tunnel) (build, tear []Op) {
 			build = append(build, Op{kind: updatePeer, tunnel: want, peer: w, change: c})
 		}
 	}
+	batch := 1 // a plan tells them one by one
+	if len(fresh) > fewPeers {
+		batch = len(fresh)
+	}
+	for list := range slices.Chunk(fresh, batch) {
+		build = append(build, Op{kind: addPeers, tunnel: want, peers: list})
+	}
 	for _, h := range have.Peers {
-		w, stays := findPeer(want, h.PublicKey)
+		w, stays := wanted[h.PublicKey]
 		if !stays {
 			tear = append(tear, Op{kind: removePeer, tunnel: want, peer: h})
 			continue
 		}
-		_, lost := diffSets(h.AllowedIPs, w.AllowedIPs)
+		_, lost := path.Difference(h.AllowedIPs, w.AllowedIPs)
 		lost = slices.DeleteFunc(lost, func(p netip.Prefix) bool { return gained[p] })
 		if len(lost) > 0 {
 			tear = append(tear, Op{kind: dropAllowed, tunnel: want, peer: w, change: peerChange{allowed: lost}})
 		}
 	}
 	return build, tear
-}
-
-// blackholes is the union over all tunnels: the kernel knows one route per prefix, and not for whom it stands.
-func blackholes(s State) []netip.Prefix {
-	var all []netip.Prefix
-	for _, t := range s.Tunnels {
-		all = append(all, t.Blackholes...)
-	}
-	slices.SortFunc(all, netip.Prefix.Compare)
-	return slices.Compact(all)
-}
-
-// normalRoutes gives IPv6 routes of metric 0 the metric that the kernel gives them.
-func normalRoutes(routes []Route) []Route {
-	out := slices.Clone(routes)
-	for i, r := range out {
-		if r.Metric == 0 && r.Prefix.Addr().Is6() {
-			out[i].Metric = ipv6DefaultMetric
-		}
-	}
-	return out
-}
-
-// ipv6DefaultMetric is IP6_RT_PRIO_USER of the kernel.
-const ipv6DefaultMetric = 1024
-
-// diffSets returns what want has and have lacks, and the reverse, each in its own order.
-func diffSets[T comparable](have, want []T) (missing, surplus []T) {
-	return without(want, have), without(have, want)
-}
-
-// without returns the elements of list that are not in other.
-func without[T comparable](list, other []T) []T {
-	in := make(map[T]bool, len(other))
-	for _, x := range other {
-		in[x] = true
-	}
-	var out []T
-	for _, x := range list {
-		if !in[x] {
-			out = append(out, x)
-		}
-	}
-	return out
 }
 
 func find(s State, name string) (Tunnel, bool) {
@@ -213,10 +176,13 @@ func find(s State, name string) (Tunnel, bool) {
 	return s.Tunnels[i], true
 }
 
-func findPeer(t Tunnel, key string) (Peer, bool) {
-	i := slices.IndexFunc(t.Peers, func(p Peer) bool { return p.PublicKey == key })
-	if i < 0 {
-		return Peer{}, false
+// fewPeers is how many new peers get an op each; more are one op and one request, since a thousand requests take seconds.
+const fewPeers = 8
+
+func byKey(t Tunnel) map[string]Peer {
+	out := make(map[string]Peer, len(t.Peers))
+	for _, p := range t.Peers {
+		out[p.PublicKey] = p
 	}
-	return t.Peers[i], true
+	return out
 }

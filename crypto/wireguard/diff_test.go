@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"sluice/crypto/path"
 )
 
 func TestDiffOfEqualStatesIsEmpty(t *testing.T) {
@@ -85,9 +87,8 @@ func TestAPrefixMovesBetweenPeersWithoutBeingTakenFirst(t *testing.T) {
 	}
 }
 
-func TestATunnelIsBuiltFromTheBlackholeUpAndTakenDownToIt(t *testing.T) {
+func TestATunnelIsBuiltFromItsLinkUpAndTakenDownToIt(t *testing.T) {
 	built := []string{
-		"add blackhole route 10.1.0.0/16",
 		"create tunnel fra1 (wireguard, backend userspace, port 51820)",
 		"add peer a to fra1 (10.1.0.0/16)",
 		"add peer b to fra1 (10.2.0.0/16)",
@@ -97,7 +98,7 @@ func TestATunnelIsBuiltFromTheBlackholeUpAndTakenDownToIt(t *testing.T) {
 	if diff := cmp.Diff(built, said(Diff(State{}, site()))); diff != "" {
 		t.Errorf("build (-want +have):\n%s", diff)
 	}
-	gone := []string{"remove tunnel fra1", "remove blackhole route 10.1.0.0/16"}
+	gone := []string{"remove tunnel fra1"}
 	if diff := cmp.Diff(gone, said(Diff(site(), State{}))); diff != "" {
 		t.Errorf("teardown (-want +have):\n%s", diff)
 	}
@@ -108,7 +109,6 @@ func TestATunnelIsBuiltFromTheBlackholeUpAndTakenDownToIt(t *testing.T) {
 		"remove peer b from fra1",
 		"remove address 10.200.0.1/31 from fra1",
 		"remove route 10.1.0.0/16 dev fra1 metric 100",
-		"remove blackhole route 10.1.0.0/16",
 	}
 	if diff := cmp.Diff(emptied, said(Diff(site(), bare))); diff != "" {
 		t.Errorf("emptying (-want +have):\n%s", diff)
@@ -153,9 +153,32 @@ func TestBackendAutoKeepsWhateverRuns(t *testing.T) {
 	}
 }
 
+func TestTheLocalAddressIsSetWhereADeviceKnowsOne(t *testing.T) {
+	local := netip.MustParseAddr("192.0.2.9")
+	for b, want := range map[Backend][]string{Userspace: {"set tunnel fra1: local address 192.0.2.9"}, Kernel: nil} {
+		for _, wanted := range []Backend{b, Auto} {
+			have, to := site(), site()
+			have.Tunnels[0].Backend, to.Tunnels[0].Backend, to.Tunnels[0].Local = b, wanted, local
+			if diff := cmp.Diff(want, said(Diff(have, to))); diff != "" {
+				t.Errorf("%s, %s wanted (-want +have):\n%s", b, wanted, diff)
+			}
+		}
+	}
+}
+
+func TestManyNewPeersAreOneOp(t *testing.T) {
+	want := site()
+	for i := range 1000 {
+		want.Tunnels[0].Peers = append(want.Tunnels[0].Peers, Peer{Name: fmt.Sprint("p", i), PublicKey: fmt.Sprint("key", i)})
+	}
+	if diff := cmp.Diff([]string{"add 1000 peers to fra1: p0 p1 p2 p3 p4 p5 p6 p7 …"}, said(Diff(site(), want))); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestEveryOpSaysWhatItDoes(t *testing.T) {
-	for k := addBlackhole; k <= removeBlackhole; k++ {
-		op := Op{kind: k, tunnel: site().Tunnels[0], fields: fields{key: true, port: true, mark: true}}
+	for k := createTunnel; k <= removeTunnel; k++ {
+		op := Op{kind: k, tunnel: site().Tunnels[0], fields: fields{key: true, port: true, mark: true, local: true}}
 		if s := op.String(); s == "" || strings.Contains(s, "unknown") || strings.Contains(s, "\n") {
 			t.Errorf("op %d says %q", k, s)
 		}
@@ -165,19 +188,16 @@ func TestEveryOpSaysWhatItDoes(t *testing.T) {
 // checkOrder asserts what the order promises beyond the result.
 func checkOrder(t *testing.T, ops []Op) {
 	t.Helper()
-	teardown, holes := false, false
+	teardown := false
 	for _, op := range ops {
 		if teardown && !op.Teardown() {
 			t.Errorf("%s comes after a teardown:\n%s", op, lines(ops))
 		}
-		if holes && op.kind != removeBlackhole {
-			t.Errorf("%s comes after a blackhole went:\n%s", op, lines(ops))
-		}
-		teardown, holes = op.Teardown(), op.kind == removeBlackhole
+		teardown = op.Teardown()
 	}
 }
 
-// site is one tunnel with two peers, of which the first is reached strictly.
+// site is one tunnel with two peers, with a route to the first.
 func site() State {
 	return State{Tunnels: []Tunnel{{
 		Name: "fra1", Backend: Userspace, PublicKey: "own", ListenPort: 51820, MTU: 1420,
@@ -186,8 +206,7 @@ func site() State {
 			{Name: "a", PublicKey: "A", Endpoint: netip.MustParseAddrPort("192.0.2.1:1"), AllowedIPs: list("10.1.0.0/16")},
 			{Name: "b", PublicKey: "B", Endpoint: netip.MustParseAddrPort("192.0.2.2:2"), AllowedIPs: list("10.2.0.0/16")},
 		},
-		Routes:     []Route{{netip.MustParsePrefix("10.1.0.0/16"), 100}},
-		Blackholes: list("10.1.0.0/16"),
+		Routes: []path.Route{{Prefix: netip.MustParsePrefix("10.1.0.0/16"), Metric: 100}},
 	}}}
 }
 
@@ -223,6 +242,9 @@ func randomState(r *rand.Rand) State {
 			Name: name, Backend: []Backend{Auto, Kernel, Userspace}[r.IntN(3)], PublicKey: fmt.Sprint("own", r.IntN(2)),
 			ListenPort: uint16(51820 + ports[i]), MTU: 1380 + 20*r.IntN(3), FirewallMark: uint32(r.IntN(2)),
 		}
+		if r.IntN(2) == 0 {
+			t.Local = netip.AddrFrom4([4]byte{192, 0, 2, byte(8 + r.IntN(2))})
+		}
 		owned := r.Perm(8)
 		for _, key := range []string{"A", "B", "C"} {
 			if r.IntN(3) == 0 {
@@ -237,11 +259,10 @@ func randomState(r *rand.Rand) State {
 			t.Peers = append(t.Peers, p)
 		}
 		t.Addresses, _ = draw(r, r.Perm(8))
-		t.Blackholes, _ = draw(r, r.Perm(8))
 		var to []netip.Prefix
 		to, routes = draw(r, routes)
 		for _, p := range to {
-			t.Routes = append(t.Routes, Route{Prefix: p, Metric: 100 * (1 + r.IntN(2))})
+			t.Routes = append(t.Routes, path.Route{Prefix: p, Metric: 100 * (1 + r.IntN(2))})
 		}
 		s.Tunnels = append(s.Tunnels, t)
 	}
@@ -261,4 +282,4 @@ func draw(r *rand.Rand, from []int) (taken []netip.Prefix, rest []int) {
 	return taken, from[n:]
 }
 
-var comparePrefix = cmpopts.EquateComparable(netip.Prefix{}, netip.AddrPort{})
+var comparePrefix = cmpopts.EquateComparable(netip.Prefix{}, netip.AddrPort{}, netip.Addr{})

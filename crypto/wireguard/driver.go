@@ -5,40 +5,82 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"sluice/crypto/path"
+	"sluice/crypto/wireguard/child"
 )
 
 // Errors that a caller may branch on.
 var (
-	// ErrForeign says that the wanted name or route belongs to somebody else.
-	ErrForeign = errors.New("exists and is not Sluice's")
 	// ErrPortInUse says that another socket holds the UDP port.
 	ErrPortInUse = errors.New("UDP port is in use")
 	// ErrNoModule says that the kernel knows no links of type wireguard.
 	ErrNoModule = errors.New("this kernel has no WireGuard module")
 )
 
-// Driver owns the WireGuard devices of one network namespace: that of the thread which called New. With the userspace
-// backend the whole process must live in that namespace, since sockets are made on threads of the runtime's choice.
-type Driver struct {
-	log *slog.Logger
-
-	mu      sync.Mutex
-	nl      *netlink.Handle
-	running map[string]*userDevice // the embedded devices, by interface
-	notes   notes
+// Options are a Driver's settings.
+type Options struct {
+	StateDir string // sockets of userspace tunnels are in its run/
+	// Command runs one userspace tunnel: a program, and its words before the tunnel's name and socket. It is to call
+	// child.Run. None: there is no userspace backend.
+	Command []string
 }
 
+// Driver owns the WireGuard devices of one network namespace: that of the thread which called New.
+type Driver struct {
+	log    *slog.Logger
+	ns     netns.NsHandle
+	place  child.Place
+	events chan Event
+	closed chan struct{}
+
+	withheld path.Withheld
+
+	// Stop ends rotations first, and waits for them.
+	stopping  context.Context
+	stop      context.CancelFunc
+	rotations sync.WaitGroup // added to under mu, and not once stopping has ended
+
+	mu       sync.Mutex
+	nl       *netlink.Handle
+	links    path.Links
+	children map[string]*process // of userspace tunnels, by interface
+	notes    notes
+	rotating map[string]string // tunnels whose key changes, and the public key that they had
+	looked   bool              // for what an earlier daemon has held
+}
+
+// eventsWaiting is how many events wait for the daemon.
+const eventsWaiting = 16
+
 // New returns a Driver that has touched nothing yet.
-func New(log *slog.Logger) (*Driver, error) {
+func New(log *slog.Logger, o Options) (*Driver, error) {
+	ns, err := netns.Get()
+	if err != nil {
+		return nil, fmt.Errorf("open the network namespace: %w", err)
+	}
+	number, err := inode(ns)
+	if err != nil {
+		return nil, fmt.Errorf("look at the network namespace: %w", err)
+	}
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE) // other families may be missing
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	return &Driver{log: log, nl: nl, running: map[string]*userDevice{}, notes: notes{}}, nil
+	stopping, stop := context.WithCancel(context.Background())
+	return &Driver{
+		stopping: stopping, stop: stop,
+		log: log, ns: ns, nl: nl, links: path.NewLinks(nl), events: make(chan Event, eventsWaiting), closed: make(chan struct{}),
+		place:    child.Place{Dir: filepath.Join(o.StateDir, "run"), Command: o.Command, NetNS: number},
+		children: map[string]*process{}, notes: notes{}, rotating: map[string]string{},
+	}, nil
 }
 
 // Diff is the package's Diff.
@@ -53,6 +95,10 @@ func (d *Driver) Remember(s State) {
 		d.notes.tunnel(t)
 		for _, p := range t.Peers {
 			d.notes.peer(t.Name, p)
+			// The device had the endpoint that was wanted, or there would have been an op. From here on its peer may roam.
+			if !d.notes.of(t.Name, p.PublicKey).endpoint.IsValid() {
+				d.notes.configured(t.Name, p)
+			}
 		}
 	}
 }
@@ -72,10 +118,6 @@ func (d *Driver) Apply(ctx context.Context, op Op) error {
 
 func (d *Driver) apply(op Op) error {
 	switch op.kind {
-	case addBlackhole:
-		return d.addBlackhole(op.prefix)
-	case removeBlackhole:
-		return d.removeBlackhole(op.prefix)
 	case createTunnel, startTunnel, replaceTunnel:
 		return d.ensure(op.tunnel)
 	case removeTunnel:
@@ -90,33 +132,56 @@ func (d *Driver) apply(op Op) error {
 		return d.setDevice(link, op.tunnel, op.fields)
 	case setMTU:
 		return d.nl.LinkSetMTU(link, op.tunnel.MTU)
-	case addPeer, updatePeer, dropAllowed, removePeer:
+	case addPeers:
+		return d.addPeers(link, op)
+	case updatePeer, dropAllowed, removePeer:
 		return d.applyPeer(link, op)
 	case addAddress:
-		return d.addAddress(link, op.prefix)
+		return d.links.AddAddress(link, op.prefix)
 	case removeAddress:
-		return d.removeAddress(link, op.prefix)
+		return d.links.RemoveAddress(link, op.prefix)
 	case addRoute:
-		return d.addRoute(link, op.route)
+		if d.withheld.Holds(op.tunnel.Name, op.route, op.tunnel.carried()) {
+			return nil // its peer was lost since the step was planned
+		}
+		return d.links.AddRoute(link, op.route)
 	case removeRoute:
-		return d.removeRoute(link, op.route)
+		return d.links.RemoveRoute(link, op.route)
 	}
 	return errors.New("unknown op")
 }
 
-// Stop ends the embedded devices and closes the driver. Links, addresses and routes stay: a kernel device goes on
-// carrying traffic, and a userspace one swallows it until the next start attaches to it.
+// stopTime is how long Stop waits for rotations: one goes back within goBackTime.
+const stopTime = 2 * goBackTime
+
+// Stop closes the driver and leaves the machine as it is: devices, the processes of userspace ones too, go on carrying
+// traffic. A change of a key that is under way is given up: the old key comes back, and nothing stays held.
 func (d *Driver) Stop() {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	for name, dev := range d.running {
-		dev.close()
-		delete(d.running, name)
+	d.stop()
+	d.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		d.rotations.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(stopTime):
+		d.log.Error("a change of a key does not end: what it holds is released by the next start")
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	close(d.closed)
+	for _, p := range d.children {
+		p.Close()
+	}
+	clear(d.children)
 	d.nl.Close()
+	d.ns.Close()
 }
 
-// Down removes every tunnel, route and blackhole of ours, going on after failures, which it returns together.
+// Down removes every tunnel of ours with its process and routes, going on after failures, which it returns together.
 func (d *Driver) Down(ctx context.Context) error {
 	have, err := d.Observe(ctx)
 	if err != nil {
@@ -126,7 +191,9 @@ func (d *Driver) Down(ctx context.Context) error {
 	for _, op := range Diff(have, State{}) {
 		failed = append(failed, d.Apply(ctx, op))
 	}
-	return errors.Join(failed...)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return errors.Join(errors.Join(failed...), d.place.Sweep())
 }
 
 // notes are what Apply knows of tunnels and no device does, by tunnel name.
@@ -137,10 +204,11 @@ type tunnelNotes struct {
 	peers   map[string]peerNotes // by public key
 }
 
-// peerNotes keep the endpoint that was configured: a device overwrites it when its peer roams.
+// peerNotes keep the endpoint that was configured, which a device overwrites when its peer roams, and the one that was
+// seen last: a device that is made anew speaks to it first where none is configured.
 type peerNotes struct {
 	name, presharedFile string
-	endpoint            endpointNote
+	endpoint, seen      endpointNote
 }
 
 func (n notes) tunnel(t Tunnel) *tunnelNotes {

@@ -4,45 +4,70 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/crypto/keys"
+	"sluice/crypto/path"
+	"sluice/crypto/wireguard/child"
 )
 
-// The sockets of an embedded device are made on threads of the runtime's choice, so an end of a tunnel is a process of
-// its own that was started inside its namespace: this test binary again, told by this variable to serve.
+// A daemon must be one to kill, so an end of a tunnel is a process of its own that was started inside its namespace: this
+// test binary again, told by this variable to serve. It holds the state directory.
 const endVariable = "SLUICE_WIREGUARD_TEST_END"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(endVariable) != "" {
-		if err := serveEnd(os.Stdin, os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
+	var err error
+	switch stateDir := os.Getenv(endVariable); {
+	case len(os.Args) == 4 && os.Args[1] == child.Verb:
+		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+		defer stop()
+		err = child.Run(ctx, os.Args[2], "test")
+	case stateDir != "":
+		err = serveEnd(stateDir, os.Stdin, os.Stdout)
+	default:
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
 
 type request struct {
-	Do   string // converge, observe, status, down or stop
-	Want State
+	Do    string // converge, observe, status, processes, restart, event, run, rotate, stop in rotate, down or stop
+	Want  State
+	Next  string     // the key file to rotate to
+	Holes path.State // the blackholes, which the subsystem beside this one owns
 }
 
 type answer struct {
-	Ops    []string
-	State  State
-	Status []TunnelStatus
-	Error  string
+	Ops       []string
+	State     State
+	Status    []TunnelStatus
+	Processes []Process
+	Event     Event
+	Error     string
 }
 
 // serveEnd answers requests, one JSON value each, until its input ends.
-func serveEnd(in io.Reader, out io.Writer) error {
-	d, err := New(slog.New(slog.NewTextHandler(os.Stderr, nil)))
+func serveEnd(stateDir string, in io.Reader, out io.Writer) error {
+	d, err := New(slog.New(slog.NewTextHandler(os.Stderr, nil)), Options{
+		StateDir: stateDir, Command: []string{"/proc/self/exe", child.Verb},
+	})
+	if err != nil {
+		return err
+	}
+	holes, err := path.New(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -52,7 +77,7 @@ func serveEnd(in io.Reader, out io.Writer) error {
 		if err := requests.Decode(&r); err != nil {
 			return nil
 		}
-		a, err := serveRequest(d, r)
+		a, err := serveRequest(d, holes, r)
 		if err != nil {
 			a.Error = err.Error()
 		}
@@ -62,21 +87,74 @@ func serveEnd(in io.Reader, out io.Writer) error {
 	}
 }
 
-func serveRequest(d *Driver, r request) (a answer, err error) {
+func serveRequest(d *Driver, holes *path.Driver, r request) (a answer, err error) {
 	ctx := context.Background()
 	switch r.Do {
 	case "converge":
-		a.Ops, err = converge(ctx, d, r.Want)
+		if err = dig(ctx, holes, r.Holes); err == nil {
+			a.Ops, err = converge(ctx, d, r.Want)
+		}
 	case "observe":
 		a.State, err = d.Observe(ctx)
 	case "status":
 		a.Status, err = d.Status(ctx)
+	case "processes":
+		a.Processes = d.Processes()
+	case "restart":
+		err = d.Restart("fra1")
+	case "event":
+		select {
+		case a.Event = <-d.Events():
+		case <-time.After(10 * time.Second):
+			err = errors.New("no event in 10 s")
+		}
+	case "run":
+		go d.Run(ctx)
+	case "rotate":
+		err = d.Rotate(ctx, "fra1", r.Next)
+	case "stop in rotate":
+		err = stopInRotate(d, r.Next)
 	case "down":
-		err = d.Down(ctx)
+		err = errors.Join(d.Down(ctx), holes.Down(ctx))
 	case "stop":
 		d.Stop()
 	}
 	return a, err
+}
+
+// stopInRotate stops the driver once the device has its next key, and returns what Rotate returns.
+func stopInRotate(d *Driver, next string) error {
+	public, err := keys.PublicKey(next)
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- d.Rotate(context.Background(), "fra1", next) }()
+	for now := ""; now != public; time.Sleep(5 * time.Millisecond) {
+		select {
+		case err := <-ended:
+			return fmt.Errorf("it ended before the stop: %w", err)
+		default:
+		}
+		list, err := d.Status(context.Background())
+		if err != nil {
+			return err
+		}
+		now = list[0].PublicKey
+	}
+	d.Stop()
+	return <-ended
+}
+
+func dig(ctx context.Context, d *path.Driver, want path.State) error {
+	have, err := d.Observe(ctx)
+	if err != nil {
+		return err
+	}
+	for _, op := range path.Diff(have, want) {
+		err = errors.Join(err, d.Apply(ctx, op))
+	}
+	return err
 }
 
 // converge applies the difference, teardowns last, as the engine does.
@@ -101,20 +179,23 @@ func converge(ctx context.Context, d *Driver, want State) ([]string, error) {
 
 // end is a running process that holds one end.
 type end struct {
-	t   *testing.T
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *json.Decoder
+	t     *testing.T
+	holes path.State
+	cmd   *exec.Cmd
+	in    io.WriteCloser
+	out   *json.Decoder
 }
 
 func startEnd(t *testing.T, s *space) *end {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), endVariable+"=1")
+	return startEndOf(t, s, os.Args[0], s.stateDir)
+}
+
+// startEndOf runs a given binary, a copy of this test's.
+func startEndOf(t *testing.T, s *space, binary, stateDir string) *end {
+	t.Helper()
+	cmd := exec.Command(binary)
+	cmd.Env = append(os.Environ(), endVariable+"="+stateDir)
 	cmd.Stderr = &testLog{t}
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -125,13 +206,14 @@ func startEnd(t *testing.T, s *space) *end {
 		t.Fatal(err)
 	}
 	s.do(t, cmd.Start)
-	e := &end{t, cmd, in, json.NewDecoder(out)}
+	e := &end{t, s.holes, cmd, in, json.NewDecoder(out)}
 	t.Cleanup(e.kill)
 	return e
 }
 
 func (e *end) ask(r request) answer {
 	e.t.Helper()
+	r.Holes = e.holes
 	if err := json.NewEncoder(e.in).Encode(r); err != nil {
 		e.t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+
+	"sluice/crypto/path"
 )
 
 // Every error says what is wrong, where and what to do, and a tunnel that could not be made leaves no link behind.
@@ -101,13 +103,13 @@ func TestAForeignLinkIsNeitherTakenNorObserved(t *testing.T) {
 
 func TestAForeignRouteIsNotReplaced(t *testing.T) {
 	p := newPair(t)
-	dst := ipNet(list("10.20.0.0/16")[0])
+	dst := path.IPNet(list("10.20.0.0/16")[0])
 	route := &netlink.Route{Dst: &dst, Gw: net.ParseIP("198.18.0.2"), Priority: 100, Protocol: 4}
 	if err := p.a.nl.RouteAdd(route); err != nil {
 		t.Fatal(err)
 	}
 	p.endA = startEnd(t, p.a)
-	wantError(t, p.endA.ask(request{Do: "converge", Want: p.wantA}), "route 10.20.0.0/16 metric 100", ErrForeign.Error(), "another metric")
+	wantError(t, p.endA.ask(request{Do: "converge", Want: p.wantA}), "route 10.20.0.0/16 metric 100", path.ErrForeign.Error(), "another metric")
 	p.endA.must(request{Do: "down"})
 	if out, err := p.a.run(t, "ip", "route", "show", "10.20.0.0/16"); err != nil || !strings.Contains(out, "via 198.18.0.2") {
 		t.Errorf("%v: %q", err, out)
@@ -117,8 +119,8 @@ func TestAForeignRouteIsNotReplaced(t *testing.T) {
 func TestTwoProcessesCannotRunOneTunnel(t *testing.T) {
 	p := newPair(t)
 	p.up(t)
-	second := startEnd(t, p.a)
-	wantError(t, second.ask(request{Do: "converge", Want: p.wantA}), "fra1", "another process")
+	second := startEndOf(t, p.a, os.Args[0], t.TempDir())
+	wantError(t, second.ask(request{Do: "converge", Want: p.wantA}), "fra1", "another process", "tunneld fra1", "a second daemon", p.a.stateDir)
 	p.a.answers(t, "10.20.0.1", marker)
 }
 

@@ -3,6 +3,7 @@ package wireguard
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,23 +11,28 @@ import (
 	"os/exec"
 	"runtime"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"sluice/crypto/path"
 )
 
-// space is a network namespace without a name. It ends with the test and the processes in it.
+// space is a network namespace without a name. It ends with the test, and the processes in it end with their TUNs.
 type space struct {
-	ns netns.NsHandle
-	nl *netlink.Handle
+	ns       netns.NsHandle
+	nl       *netlink.Handle
+	stateDir string     // of the end that runs in it
+	holes    path.State // what the subsystem of blackholes should hold
 }
 
-func newSpace(t *testing.T) *space {
+func newSpace(t testing.TB) *space {
 	t.Helper()
-	s := &space{}
+	s := &space{stateDir: t.TempDir()}
 	err := onThread(func() (err error) {
 		s.ns, err = netns.New()
 		return err
@@ -38,7 +44,18 @@ func newSpace(t *testing.T) *space {
 	if s.nl, err = netlink.NewHandleAt(s.ns, unix.NETLINK_ROUTE); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.nl.Close)
+	t.Cleanup(func() {
+		links, err := s.nl.LinkList()
+		for _, l := range links {
+			if l.Type() == "tuntap" {
+				err = errors.Join(err, s.nl.LinkDel(l))
+			}
+		}
+		if err != nil {
+			t.Errorf("tunnels are left: %v", err)
+		}
+		s.nl.Close()
+	})
 	s.setUp(t, "lo")
 	return s
 }
@@ -53,7 +70,7 @@ func onThread(f func() error) error {
 	return <-done
 }
 
-func (s *space) do(t *testing.T, f func() error) {
+func (s *space) do(t testing.TB, f func() error) {
 	t.Helper()
 	err := onThread(func() error {
 		if err := netns.Set(s.ns); err != nil {
@@ -66,7 +83,7 @@ func (s *space) do(t *testing.T, f func() error) {
 	}
 }
 
-func (s *space) link(t *testing.T, name string) netlink.Link {
+func (s *space) link(t testing.TB, name string) netlink.Link {
 	t.Helper()
 	l, err := s.nl.LinkByName(name)
 	if err != nil {
@@ -75,7 +92,7 @@ func (s *space) link(t *testing.T, name string) netlink.Link {
 	return l
 }
 
-func (s *space) setUp(t *testing.T, name string, addresses ...string) {
+func (s *space) setUp(t testing.TB, name string, addresses ...string) {
 	t.Helper()
 	l := s.link(t, name)
 	for _, a := range addresses {
@@ -96,7 +113,7 @@ func (s *space) setUp(t *testing.T, name string, addresses ...string) {
 }
 
 // connect makes a veth between s and other, with an address on either side.
-func (s *space) connect(t *testing.T, other *space, name, address, peerName, peerAddress string) {
+func (s *space) connect(t testing.TB, other *space, name, address, peerName, peerAddress string) {
 	t.Helper()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
@@ -133,6 +150,7 @@ func (s *space) serveEcho(t *testing.T, addresses ...string) {
 			tcp, err = net.Listen("tcp", net.JoinHostPort(a, "7"))
 			return err
 		})
+		roomy(t, udp.(*net.UDPConn))
 		t.Cleanup(func() { udp.Close(); tcp.Close() })
 		go echoDatagrams(udp)
 		go func() {
@@ -147,6 +165,21 @@ func (s *space) serveEcho(t *testing.T, addresses ...string) {
 				}()
 			}
 		}()
+	}
+}
+
+// roomy gives a socket room for what comes at once after it was held: what it has no room for, no tunnel has lost.
+func roomy(t *testing.T, c interface {
+	SyscallConn() (syscall.RawConn, error)
+}) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err == nil {
+		ctlErr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20) })
+		err = errors.Join(err, ctlErr)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -196,6 +229,7 @@ type capture struct {
 	mu     sync.Mutex
 	marked int            // frames that hold the marker in clear
 	fences int            // frames that hold the fence
+	from   map[string]int // frames to WireGuard's port by source
 	udp    map[uint16]int // bytes of IPv4 UDP by destination port; segmentation offload makes frames no measure
 }
 
@@ -225,7 +259,7 @@ func (s *space) capture(t *testing.T, name string) *capture {
 		}
 		return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50000})
 	})
-	c := &capture{fd: fd, udp: map[uint16]int{}}
+	c := &capture{fd: fd, from: map[string]int{}, udp: map[uint16]int{}}
 	quit, done := make(chan struct{}), make(chan struct{})
 	t.Cleanup(func() { close(quit); <-done; unix.Close(fd) })
 	go func() {
@@ -253,6 +287,9 @@ func (c *capture) count(frame []byte) {
 	}
 	if bytes.Contains(frame, fence) {
 		c.fences++
+	}
+	if a := sender(frame); a.IsValid() {
+		c.from[a.String()]++
 	}
 	// Ethernet 14, IPv4 without options 20, then the UDP ports.
 	if len(frame) >= 38 && frame[12] == 8 && frame[13] == 0 && frame[14] == 0x45 && frame[23] == unix.IPPROTO_UDP {
@@ -285,10 +322,10 @@ func (c *capture) seen() (marked int, udp func(uint16) int) {
 // until polls for at most ten seconds.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("after 10 s still not: %s", what)
+			t.Fatalf("after 30 s still not: %s", what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -297,13 +334,13 @@ func until(t *testing.T, what string, ok func() bool) {
 // routes returns the routes of protocol 187 as text.
 func (s *space) routes(t *testing.T) []string {
 	t.Helper()
-	list, err := s.nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
+	list, err := s.nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: path.Protocol}, netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out []string
 	for _, r := range list {
-		p, _ := prefixOf(r.Dst)
+		p, _ := path.PrefixOf(r.Dst)
 		dev := "blackhole"
 		if r.Type != unix.RTN_BLACKHOLE {
 			l, err := s.nl.LinkByIndex(r.LinkIndex)

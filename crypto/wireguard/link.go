@@ -12,21 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/crypto/keys"
+	"sluice/crypto/path"
 )
 
 // defaultMTU holds WireGuard's overhead over IPv6 on an underlay of 1500 bytes.
 const defaultMTU = 1420
 
-// addrGenModeNone is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h.
-const addrGenModeNone = 1
-
-// alias marks a link as ours. It lives in the kernel, so ownership survives any end of the daemon.
-func alias(name string) string { return "sluice:" + name }
-
 // isOurs looks at the type as well: other owners of links may use the same form of alias.
 func isOurs(link netlink.Link) bool {
 	a := link.Attrs()
-	return a.Alias == alias(a.Name) && backendOf(link) != ""
+	return a.Alias == path.Alias(a.Name) && backendOf(link) != ""
 }
 
 func backendOf(link netlink.Link) Backend {
@@ -39,34 +34,18 @@ func backendOf(link netlink.Link) Backend {
 	return ""
 }
 
-// lookup returns the link called name, or nil when there is none.
-func (d *Driver) lookup(name string) (netlink.Link, error) {
-	link, err := d.nl.LinkByName(name)
-	if errors.As(err, &netlink.LinkNotFoundError{}) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look up interface %s: %w", name, err)
-	}
-	return link, nil
-}
-
 // ours returns the link called name, and an error when it is missing or foreign.
 func (d *Driver) ours(name string) (netlink.Link, error) {
-	link, err := d.lookup(name)
+	link, err := path.Lookup(d.nl, name)
 	switch {
 	case err != nil:
 		return nil, err
 	case link == nil:
 		return nil, fmt.Errorf("interface %s is gone: %w", name, unix.ENODEV)
 	case !isOurs(link):
-		return nil, foreign(name)
+		return nil, path.Foreign(name)
 	}
 	return link, nil
-}
-
-func foreign(name string) error {
-	return fmt.Errorf("interface %s %w: rename the tunnel or remove it", name, ErrForeign)
 }
 
 // ensure makes the tunnel's device run on a link of ours, adopting the link that is there. When it fails on a link that
@@ -76,12 +55,12 @@ func (d *Driver) ensure(t Tunnel) error {
 	if err != nil {
 		return err
 	}
-	link, err := d.lookup(t.Name)
+	link, err := path.Lookup(d.nl, t.Name)
 	if err != nil {
 		return err
 	}
 	if link != nil && !isOurs(link) {
-		return foreign(t.Name)
+		return path.Foreign(t.Name)
 	}
 	if link != nil && needsReplacing(Tunnel{Backend: backendOf(link)}, t) {
 		if err := d.remove(t.Name); err != nil {
@@ -140,7 +119,10 @@ func checkPeer(t Tunnel, p Peer) error {
 
 // create makes the link and marks it as ours. Backend Auto takes the kernel's module where there is one.
 func (d *Driver) create(t Tunnel) (netlink.Link, error) {
-	d.drop(t.Name)
+	// A process that is left of a link that is gone ends by itself, and what it answers meanwhile is not to be believed.
+	if err := d.drop(t.Name); err != nil {
+		return nil, err
+	}
 	if t.Backend == Userspace {
 		return d.createTUN(t, "the configuration asks for it")
 	}
@@ -156,21 +138,23 @@ func (d *Driver) create(t Tunnel) (netlink.Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create interface %s: %w", t.Name, err)
 	}
-	return d.mark(t, Kernel, "the kernel's module is there")
+	link, err := d.mark(t, Kernel, "the kernel's module is there")
+	if err != nil {
+		return nil, err
+	}
+	if err := d.standPlug(t.Name); err != nil {
+		return nil, errors.Join(err, d.nl.LinkDel(link))
+	}
+	return link, nil
 }
 
-// mark sets what makes a new link ours. No link-local IPv6 address is generated: nobody asked for one.
+// mark sets what makes a new link ours.
 func (d *Driver) mark(t Tunnel, b Backend, why string) (netlink.Link, error) {
-	link, err := d.lookup(t.Name)
+	link, err := path.Lookup(d.nl, t.Name)
 	if err != nil || link == nil {
 		return nil, errors.Join(fmt.Errorf("interface %s went away while it was made", t.Name), err)
 	}
-	err = d.nl.LinkSetIP6AddrGenMode(link, addrGenModeNone)
-	if errors.Is(err, unix.EAFNOSUPPORT) { // a machine without IPv6
-		err = nil
-	}
-	err = errors.Join(err, d.nl.LinkSetMTU(link, mtuOf(t)), d.nl.LinkSetAlias(link, alias(t.Name)))
-	if err != nil {
+	if err := path.Claim(d.nl, link, mtuOf(t)); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up interface %s: %w", t.Name, err), d.nl.LinkDel(link))
 	}
 	d.log.Info("tunnel interface made", "tunnel", t.Name, "backend", string(b), "why", why)
@@ -187,7 +171,7 @@ func (d *Driver) start(link netlink.Link, t Tunnel, key keys.Key) error {
 	if backendOf(link) == Userspace {
 		return d.startUserspace(link, t, key)
 	}
-	if err := d.writeDevice(kernelDevice{t.Name}, t, key); err != nil {
+	if err := d.writeDevice(kernelDevice{d, t.Name}, t, key); err != nil {
 		return err
 	}
 	// The kernel binds the port when the link comes up.
@@ -199,14 +183,16 @@ func (d *Driver) start(link netlink.Link, t Tunnel, key keys.Key) error {
 
 // remove ends the device and deletes its link, and with it its peers, addresses and routes.
 func (d *Driver) remove(name string) error {
-	link, err := d.lookup(name)
+	link, err := path.Lookup(d.nl, name)
 	if err != nil {
 		return err
 	}
 	if link != nil && !isOurs(link) {
-		return foreign(name)
+		return path.Foreign(name)
 	}
-	d.drop(name)
+	if err := d.drop(name); err != nil {
+		return err
+	}
 	delete(d.notes, name)
 	if link == nil {
 		return nil
@@ -215,14 +201,6 @@ func (d *Driver) remove(name string) error {
 		return fmt.Errorf("delete interface %s: %w", name, err)
 	}
 	return nil
-}
-
-// drop ends the embedded device of name, if there is one.
-func (d *Driver) drop(name string) {
-	if dev := d.running[name]; dev != nil {
-		dev.close()
-		delete(d.running, name)
-	}
 }
 
 func mtuOf(t Tunnel) int {

@@ -5,13 +5,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sluice/crypto/path"
 )
 
 // machine is a model of what the ops act upon.
 type machine struct {
 	links  map[string]*modelLink
-	routes map[Route]string // to the name of the device
-	holes  map[netip.Prefix]bool
+	routes map[path.Route]string // to the name of the device
 }
 
 type modelLink struct {
@@ -22,7 +23,7 @@ type modelLink struct {
 }
 
 func newMachine() *machine {
-	return &machine{map[string]*modelLink{}, map[Route]string{}, map[netip.Prefix]bool{}}
+	return &machine{map[string]*modelLink{}, map[path.Route]string{}}
 }
 
 // replay runs ops as the engine does: teardowns last. Every op comes twice, as it may after a crash.
@@ -43,12 +44,6 @@ func (m *machine) apply(t *testing.T, op Op) {
 	name := op.tunnel.Name
 	l := m.links[name]
 	switch op.kind {
-	case addBlackhole:
-		m.holes[op.prefix] = true
-		return
-	case removeBlackhole:
-		delete(m.holes, op.prefix)
-		return
 	case createTunnel, replaceTunnel, startTunnel:
 		m.start(t, op)
 		return
@@ -74,6 +69,11 @@ func (m *machine) apply(t *testing.T, op Op) {
 		if m.routes[op.route] == name {
 			delete(m.routes, op.route)
 		}
+	case addPeers:
+		for _, p := range op.peers {
+			op.peer, op.change = p, peerChange{true, true, true, p.AllowedIPs}
+			l.applyPeer(t, op)
+		}
 	default:
 		l.applyPeer(t, op)
 	}
@@ -93,7 +93,7 @@ func (m *machine) start(t *testing.T, op Op) {
 		}
 		m.links[name] = l
 	}
-	op.fields = fields{true, true, true}
+	op.fields = fields{true, true, true, true}
 	m.set(t, l, op)
 	l.tunnel.MTU = op.tunnel.MTU
 }
@@ -105,6 +105,9 @@ func (m *machine) set(t *testing.T, l *modelLink, op Op) {
 	}
 	if op.fields.mark {
 		l.tunnel.FirewallMark = op.tunnel.FirewallMark
+	}
+	if op.fields.local && l.tunnel.Backend == Userspace {
+		l.tunnel.Local = op.tunnel.Local
 	}
 	if !op.fields.port {
 		return
@@ -145,8 +148,6 @@ func (l *modelLink) applyPeer(t *testing.T, op Op) {
 			delete(l.allowed, prefix)
 		}
 		return
-	case addPeer:
-		op.change = peerChange{true, true, true, op.peer.AllowedIPs}
 	case updatePeer:
 		if !exists {
 			t.Fatalf("%s: there is no such peer", op)
@@ -168,12 +169,9 @@ func (l *modelLink) applyPeer(t *testing.T, op Op) {
 	}
 }
 
-// state is what Observe would tell of the machine. Blackholes are a nameless tunnel's.
+// state is what Observe would tell of the machine.
 func (m *machine) state() State {
 	var s State
-	if len(m.holes) > 0 {
-		s.Tunnels = append(s.Tunnels, Tunnel{Blackholes: sorted(m.holes)})
-	}
 	for _, l := range m.links {
 		t := l.tunnel
 		t.Addresses = sorted(l.addresses)
@@ -193,7 +191,7 @@ func (m *machine) state() State {
 			}
 		}
 		slices.SortFunc(t.Peers, func(a, b Peer) int { return strings.Compare(a.PublicKey, b.PublicKey) })
-		slices.SortFunc(t.Routes, compareRoutes)
+		slices.SortFunc(t.Routes, path.Route.Compare)
 		s.Tunnels = append(s.Tunnels, t)
 	}
 	slices.SortFunc(s.Tunnels, func(a, b Tunnel) int { return strings.Compare(a.Name, b.Name) })
@@ -203,21 +201,20 @@ func (m *machine) state() State {
 // wanted is want as Observe would tell it. Where want leaves something open, have's choice is right.
 func wanted(want, have State) State {
 	var s State
-	if holes := blackholes(want); len(holes) > 0 {
-		s.Tunnels = append(s.Tunnels, Tunnel{Blackholes: holes})
-	}
 	for _, t := range want.Tunnels {
 		h, _ := find(have, t.Name)
-		t.Blackholes = nil
 		t.PrivateKeyFile = ""
 		if t.Backend == Auto {
 			t.Backend = h.Backend
+		}
+		if t.Backend != Userspace {
+			t.Local = netip.Addr{}
 		}
 		t.Peers = slices.Clone(t.Peers)
 		for i := range t.Peers {
 			p := &t.Peers[i]
 			p.Name = ""
-			if hp, ok := findPeer(h, p.PublicKey); ok && !p.Endpoint.IsValid() {
+			if hp, ok := byKey(h)[p.PublicKey]; ok && !p.Endpoint.IsValid() {
 				p.Endpoint = hp.Endpoint
 			}
 		}

@@ -12,22 +12,25 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"sluice/crypto/keys"
+	"sluice/crypto/path"
+	"sluice/netdump"
 )
 
-// Observe reads the machine: links of ours, what runs behind them, their addresses and routes, and all blackholes of
-// ours. Two things come from notes, where we have them: names, which no device keeps, and the endpoint that we
-// configured, in place of the one to which a peer has roamed since.
+// Observe reads the machine: links of ours, what runs behind them, their addresses and routes. Two things come from
+// notes, where we have them: names, which no device keeps, and the endpoint that we configured, in place of the one to
+// which a peer has roamed since.
 func (d *Driver) Observe(ctx context.Context) (State, error) {
 	if err := ctx.Err(); err != nil {
 		return State{}, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	links, err := d.links()
+	links, err := d.ownLinks()
 	if err != nil {
 		return State{}, err
 	}
-	routes, holes, err := d.ownRoutes()
+	d.releaseLeft(links)
+	routes, err := d.links.Routes()
 	if err != nil {
 		return State{}, err
 	}
@@ -38,31 +41,14 @@ func (d *Driver) Observe(ctx context.Context) (State, error) {
 			return State{}, err
 		}
 		t.Routes = routes[link.Attrs().Index]
-		holes = takeHoles(&t, holes)
 		s.Tunnels = append(s.Tunnels, t)
-	}
-	if len(holes) > 0 {
-		// Sorts first: the name is empty.
-		s.Tunnels = slices.Insert(s.Tunnels, 0, Tunnel{Blackholes: holes})
 	}
 	return s, nil
 }
 
-// takeHoles gives t the blackholes behind its routes, and returns the rest.
-func takeHoles(t *Tunnel, holes []netip.Prefix) (rest []netip.Prefix) {
-	for _, p := range holes {
-		if slices.ContainsFunc(t.Routes, func(r Route) bool { return r.Prefix == p }) {
-			t.Blackholes = append(t.Blackholes, p)
-		} else {
-			rest = append(rest, p)
-		}
-	}
-	return rest
-}
-
-// links returns the links of ours, by name.
-func (d *Driver) links() ([]netlink.Link, error) {
-	all, err := d.nl.LinkList()
+// ownLinks returns the links of ours, by name.
+func (d *Driver) ownLinks() ([]netlink.Link, error) {
+	all, err := netdump.List(d.nl.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
@@ -75,16 +61,16 @@ func (d *Driver) observe(link netlink.Link) (Tunnel, error) {
 	a := link.Attrs()
 	t := Tunnel{Name: a.Name, Backend: backendOf(link), MTU: a.MTU}
 	var err error
-	if t.Addresses, err = d.addresses(link); err != nil {
+	if t.Addresses, err = d.links.Addresses(link); err != nil {
 		return Tunnel{}, err
 	}
 	if n := d.notes[a.Name]; n != nil {
 		t.PrivateKeyFile = n.keyFile
 	}
-	dev := d.device(link)
+	dev, err := d.device(link)
 	t.Down = dev == nil || a.RawFlags&unix.IFF_UP == 0
 	if dev == nil {
-		return t, nil
+		return t, err
 	}
 	have, err := dev.state()
 	if err != nil {
@@ -93,7 +79,13 @@ func (d *Driver) observe(link netlink.Link) (Tunnel, error) {
 	if have.PrivateKey != (wgtypes.Key{}) {
 		t.PublicKey = encodeKey(have.PublicKey)
 	}
+	if before, changing := d.rotating[a.Name]; changing {
+		t.PublicKey = before // nobody is to set it back meanwhile
+	}
 	t.ListenPort, t.FirewallMark = uint16(have.ListenPort), uint32(have.FirewallMark)
+	if t.Local, err = dev.local(); err != nil {
+		return Tunnel{}, err
+	}
 	for _, p := range have.Peers {
 		t.Peers = append(t.Peers, d.observePeer(a.Name, p))
 	}
@@ -108,6 +100,7 @@ func (d *Driver) observePeer(tunnel string, p wgtypes.Peer) Peer {
 		Keepalive:  p.PersistentKeepaliveInterval,
 		AllowedIPs: allowedOf(p),
 	}
+	d.notes.saw(tunnel, out.PublicKey, out.Endpoint)
 	note := d.notes.of(tunnel, out.PublicKey)
 	out.Name = note.name
 	if note.endpoint.IsValid() && out.Endpoint.IsValid() {
@@ -142,7 +135,7 @@ func endpointOf(p wgtypes.Peer) netip.AddrPort {
 func allowedOf(p wgtypes.Peer) []netip.Prefix {
 	var out []netip.Prefix
 	for _, n := range p.AllowedIPs {
-		if prefix, ok := prefixOf(&n); ok {
+		if prefix, ok := path.PrefixOf(&n); ok {
 			out = append(out, prefix)
 		}
 	}

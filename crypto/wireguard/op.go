@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"sluice/crypto/path"
 )
 
 // Op is one step from one State towards another. It names key files and never holds a secret.
@@ -11,23 +13,23 @@ type Op struct {
 	kind   kind
 	tunnel Tunnel // as wanted; of a removed one, as observed
 	fields fields // what a set changes
-	peer   Peer   // of peer ops
+	peer   Peer   // of ops on one peer
+	peers  []Peer // of addPeers
 	change peerChange
-	prefix netip.Prefix // of address and blackhole ops
-	route  Route
+	prefix netip.Prefix // of address ops
+	route  path.Route
 	early  bool // a remove that must come before something else can be built
 }
 
 type kind int
 
 const (
-	addBlackhole  kind = iota
-	createTunnel       // make the link, start it
-	startTunnel        // the link is there and ours, but not running: adopt it, routes untouched
-	replaceTunnel      // the wanted backend needs another link
+	createTunnel  kind = iota // make the link, start it
+	startTunnel               // the link is there and ours, but not running: adopt it, routes untouched
+	replaceTunnel             // the wanted backend needs another link
 	setDevice
 	setMTU
-	addPeer
+	addPeers
 	updatePeer
 	addAddress
 	addRoute
@@ -38,11 +40,10 @@ const (
 	removeAddress
 	removeRoute
 	removeTunnel
-	removeBlackhole
 )
 
 // fields says which attributes of a device a setDevice writes.
-type fields struct{ key, port, mark bool }
+type fields struct{ key, port, mark, local bool }
 
 // peerChange says what of a peer is written; allowed are prefixes that it gains, or loses in a dropAllowed.
 type peerChange struct {
@@ -57,8 +58,6 @@ func (o Op) Teardown() bool { return o.kind >= dropAllowed && !o.early }
 func (o Op) String() string {
 	name := o.tunnel.Name
 	switch o.kind {
-	case addBlackhole:
-		return fmt.Sprintf("add blackhole route %s", o.prefix)
 	case createTunnel:
 		return fmt.Sprintf("create tunnel %s (wireguard, backend %s, port %d)", name, o.tunnel.Backend, o.tunnel.ListenPort)
 	case startTunnel:
@@ -69,8 +68,11 @@ func (o Op) String() string {
 		return fmt.Sprintf("set tunnel %s: %s", name, o.describeFields())
 	case setMTU:
 		return fmt.Sprintf("set MTU of %s to %d", name, o.tunnel.MTU)
-	case addPeer:
-		return fmt.Sprintf("add peer %s to %s (%s)", o.peerName(), name, prefixes(o.peer.AllowedIPs))
+	case addPeers:
+		if len(o.peers) != 1 {
+			return fmt.Sprintf("add %d peers to %s: %s", len(o.peers), name, someNames(o.peers))
+		}
+		return fmt.Sprintf("add peer %s to %s (%s)", peerName(o.peers[0]), name, prefixes(o.peers[0].AllowedIPs))
 	case updatePeer:
 		return fmt.Sprintf("update peer %s of %s: %s", o.peerName(), name, o.describeChange())
 	case addAddress:
@@ -87,8 +89,6 @@ func (o Op) String() string {
 		return fmt.Sprintf("remove route %s dev %s metric %d", o.route.Prefix, name, o.route.Metric)
 	case removeTunnel:
 		return fmt.Sprintf("remove tunnel %s", name)
-	case removeBlackhole:
-		return fmt.Sprintf("remove blackhole route %s", o.prefix)
 	}
 	return fmt.Sprintf("unknown op %d", int(o.kind))
 }
@@ -103,6 +103,13 @@ func (o Op) describeFields() string {
 	}
 	if o.fields.mark {
 		parts = append(parts, fmt.Sprintf("fwmark %#x", o.tunnel.FirewallMark))
+	}
+	if o.fields.local {
+		local := "as routed"
+		if o.tunnel.Local.IsValid() {
+			local = o.tunnel.Local.String()
+		}
+		parts = append(parts, "local address "+local)
 	}
 	return strings.Join(parts, ", ")
 }
@@ -128,12 +135,26 @@ func (o Op) describeChange() string {
 	return strings.Join(parts, ", ")
 }
 
+func (o Op) peerName() string { return peerName(o.peer) }
+
 // peerName falls back to the public key where nobody told a name.
-func (o Op) peerName() string {
-	if o.peer.Name != "" {
-		return o.peer.Name
+func peerName(p Peer) string {
+	if p.Name != "" {
+		return p.Name
 	}
-	return o.peer.PublicKey
+	return p.PublicKey
+}
+
+// someNames names a few of many peers.
+func someNames(list []Peer) string {
+	var names []string
+	for _, p := range list[:min(fewPeers, len(list))] {
+		names = append(names, peerName(p))
+	}
+	if len(list) > fewPeers {
+		names = append(names, "…")
+	}
+	return strings.Join(names, " ")
 }
 
 func prefixes(list []netip.Prefix) string {

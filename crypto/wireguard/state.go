@@ -4,6 +4,8 @@ package wireguard
 import (
 	"net/netip"
 	"time"
+
+	"sluice/crypto/path"
 )
 
 // State is what the subsystem should hold, or holds.
@@ -24,19 +26,18 @@ const (
 // Tunnel is one device. Secrets are never part of State: PrivateKeyFile is a path, and the key in use is known by its
 // PublicKey.
 type Tunnel struct {
-	// Name is the interface's. A nameless Tunnel is only observed: it holds blackholes that belong to no tunnel of ours.
-	Name           string
-	Down           bool // only observed: the link is there, but is set down or has nothing that runs it; never wanted
+	Name           string // the interface's
+	Down           bool   // only observed: the link is there, but is set down or has nothing that runs it; never wanted
 	Backend        Backend
 	PrivateKeyFile string
 	PublicKey      string         // base64, of the key in PrivateKeyFile
 	ListenPort     uint16         // 0: any
+	Local          netip.Addr     // where packets come from that answer none, of userspace alone; invalid: as routed
 	Addresses      []netip.Prefix // sorted
 	MTU            int            // bytes
 	FirewallMark   uint32         // set on the encrypted packets
 	Peers          []Peer         // sorted by public key
-	Routes         []Route        // sorted by prefix
-	Blackholes     []netip.Prefix // strict: worse-metric routes that catch the prefixes while the device is gone
+	Routes         []path.Route   // sorted by prefix
 }
 
 // Peer is one peer of a device.
@@ -51,9 +52,3 @@ type Peer struct {
 
 // UnknownKey stands for a preshared key that is in the device and whose file is not known. No file has this name.
 const UnknownKey = "\x00unknown"
-
-// Route is a route into the device, protocol 187.
-type Route struct {
-	Prefix netip.Prefix
-	Metric int
-}

@@ -44,7 +44,7 @@ func (d *Driver) Status(ctx context.Context) ([]TunnelStatus, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	links, err := d.links()
+	links, err := d.ownLinks()
 	if err != nil {
 		return nil, err
 	}
@@ -60,9 +60,9 @@ func (d *Driver) Status(ctx context.Context) ([]TunnelStatus, error) {
 func (d *Driver) status(link netlink.Link) (TunnelStatus, error) {
 	a := link.Attrs()
 	s := TunnelStatus{Name: a.Name, Backend: backendOf(link), Interface: a.Name, MTU: a.MTU, Peers: []PeerStatus{}}
-	dev := d.device(link)
+	dev, err := d.device(link)
 	if dev == nil {
-		return s, nil
+		return s, err
 	}
 	have, err := dev.state()
 	if err != nil {
@@ -91,6 +91,7 @@ func (d *Driver) peerStatus(tunnel string, p wgtypes.Peer) PeerStatus {
 	s.Name = d.notes.of(tunnel, s.PublicKey).name
 	if ep := endpointOf(p); ep.IsValid() {
 		s.Endpoint = ep.String()
+		d.notes.saw(tunnel, s.PublicKey, ep)
 	}
 	return s
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"sluice/crypto/path"
 )
 
 // formatUAPI writes cfg in WireGuard's cross-platform configuration protocol: key=value lines, keys in hex, a peer's
@@ -19,7 +21,7 @@ func formatUAPI(cfg wgtypes.Config) string {
 	var b strings.Builder
 	line := func(key string, value any) { fmt.Fprintf(&b, "%s=%v\n", key, value) }
 	if cfg.PrivateKey != nil {
-		line("private_key", hex.EncodeToString(cfg.PrivateKey[:]))
+		line("private_key", hexKey(*cfg.PrivateKey))
 	}
 	if cfg.ListenPort != nil {
 		line("listen_port", *cfg.ListenPort)
@@ -28,7 +30,7 @@ func formatUAPI(cfg wgtypes.Config) string {
 		line("fwmark", *cfg.FirewallMark)
 	}
 	for _, p := range cfg.Peers {
-		line("public_key", hex.EncodeToString(p.PublicKey[:]))
+		line("public_key", hexKey(p.PublicKey))
 		if p.UpdateOnly {
 			line("update_only", true)
 		}
@@ -37,7 +39,7 @@ func formatUAPI(cfg wgtypes.Config) string {
 			continue
 		}
 		if p.PresharedKey != nil {
-			line("preshared_key", hex.EncodeToString(p.PresharedKey[:]))
+			line("preshared_key", hexKey(*p.PresharedKey))
 		}
 		if p.Endpoint != nil {
 			line("endpoint", p.Endpoint)
@@ -105,7 +107,7 @@ func parsePeerLine(p *wgtypes.Peer, key, value string) (err error) {
 	case "allowed_ip":
 		var prefix netip.Prefix
 		if prefix, err = netip.ParsePrefix(value); err == nil {
-			p.AllowedIPs = append(p.AllowedIPs, ipNet(prefix))
+			p.AllowedIPs = append(p.AllowedIPs, path.IPNet(prefix))
 		}
 		return err
 	}
@@ -135,6 +137,8 @@ func parsePeerNumber(p *wgtypes.Peer, key, value string) error {
 	}
 	return err
 }
+
+func hexKey(k wgtypes.Key) string { return hex.EncodeToString(k[:]) }
 
 func parseKey(value string, into *wgtypes.Key) error {
 	raw, err := hex.DecodeString(value)

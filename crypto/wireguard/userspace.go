@@ -1,38 +1,37 @@
 package wireguard
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-	"golang.zx2c4.com/wireguard/conn"
-	wg "golang.zx2c4.com/wireguard/device"
-	"golang.zx2c4.com/wireguard/tun"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"sluice/crypto/keys"
+	"sluice/crypto/wireguard/child"
 )
 
 const tunPath = "/dev/net/tun"
 
-// userDevice is the embedded implementation behind a persistent TUN. It is configured in-process: the usual UAPI
-// socket in /var/run/wireguard is shared by all network namespaces, where equal tunnel names would collide.
+// userDevice is the embedded implementation behind a persistent TUN, in a process of its own. It is configured by a
+// socket of ours: the usual one in /var/run/wireguard is shared by all network namespaces, where equal tunnel names
+// would collide.
 type userDevice struct {
+	d    *Driver
 	name string
-	dev  *wg.Device
+	*child.Client
 }
 
-// createTUN makes a TUN that outlives this process: without it kill -9 would remove the link and its routes, and what
-// was meant for the tunnel would leave in plaintext by the default route. Persistence is set last, so that a crash in
-// between leaves nothing.
+// createTUN makes a TUN that outlives who runs it: without it the end of that process would remove the link and its
+// routes, and what was meant for the tunnel would leave in plaintext by the default route. Persistence is set last, so
+// that a crash in between leaves nothing.
 func (d *Driver) createTUN(t Tunnel, why string) (netlink.Link, error) {
-	file, err := openTUN(t.Name)
+	file, err := d.openTUN(t.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -53,92 +52,90 @@ func (d *Driver) createTUN(t Tunnel, why string) (netlink.Link, error) {
 	return link, nil
 }
 
-// openTUN attaches to the TUN called name, and makes it where there is none.
-func openTUN(name string) (*os.File, error) {
-	fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w; the userspace backend needs the tun module", tunPath, err)
-	}
-	req, err := unix.NewIfreq(name)
-	if err == nil {
-		req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
-	}
-	if err != nil {
-		unix.Close(fd)
-		if errors.Is(err, unix.EBUSY) {
-			return nil, fmt.Errorf("interface %s is run by another process: is a second daemon alive?", name)
+// openTUN attaches to the TUN called name, and makes it where there is none. One that a process has attached is
+// unix.EBUSY.
+func (d *Driver) openTUN(name string) (file *os.File, err error) {
+	err = d.inside(func() error {
+		fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return fmt.Errorf("open %s: %w; the userspace backend needs the tun module", tunPath, err)
 		}
-		return nil, fmt.Errorf("attach to TUN %s: %w", name, err)
-	}
-	return os.NewFile(uintptr(fd), tunPath), nil
+		req, err := unix.NewIfreq(name)
+		if err == nil {
+			req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+			err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
+		}
+		if err != nil {
+			unix.Close(fd)
+			return fmt.Errorf("attach to TUN %s: %w", name, err)
+		}
+		file = os.NewFile(uintptr(fd), tunPath)
+		return nil
+	})
+	return file, err
 }
 
-// startUserspace runs a device on the link. The link must be up before the device looks at it: the library polls the
-// link's state each second, and having seen it down it would close its sockets after we have opened them.
+// startUserspace makes a device run on the link. The link must be up before the device looks at it: the library polls
+// the link's state each second, and having seen it down it would close its sockets after we have opened them.
 func (d *Driver) startUserspace(link netlink.Link, t Tunnel, key keys.Key) error {
 	if err := d.nl.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set interface %s up: %w", t.Name, err)
 	}
-	if dev := d.running[t.Name]; dev != nil && dev.alive() {
-		return errors.Join(d.writeDevice(dev, t, key), portError(t.ListenPort, dev.dev.Up()))
+	c, err := d.child(t.Name)
+	if errors.Is(err, child.ErrNone) {
+		c, err = d.startChild(t.Name)
 	}
-	d.drop(t.Name)
-	file, err := openTUN(t.Name)
 	if err != nil {
 		return err
 	}
-	tunDev, err := tun.CreateTUNFromFile(file, mtuNow(link, t))
-	if err != nil {
-		file.Close()
-		return fmt.Errorf("attach to TUN %s: %w", t.Name, err)
-	}
-	dev := &userDevice{name: t.Name, dev: wg.NewDevice(tunDev, conn.NewDefaultBind(), wgLogger(d.log, t.Name))}
-	err = d.writeDevice(dev, t, key)
-	if err == nil {
-		err = portError(t.ListenPort, dev.dev.Up())
-	}
-	if err != nil {
-		dev.close()
+	dev := &userDevice{d, t.Name, c}
+	if err := d.writeDevice(dev, t, key); err != nil {
 		return err
 	}
-	d.running[t.Name] = dev
-	return nil
+	return portError(t.ListenPort, dev.Up())
 }
 
-func mtuNow(link netlink.Link, t Tunnel) int {
-	if t.MTU != 0 {
-		return t.MTU
+// startChild makes a process for the tunnel, or adopts one that another state directory knows.
+func (d *Driver) startChild(name string) (*child.Client, error) {
+	file, err := d.openTUN(name)
+	if errors.Is(err, unix.EBUSY) {
+		return d.adoptHolder(name)
 	}
-	return link.Attrs().MTU
-}
-
-// wgLogger passes errors on. The verbose stream is dropped: it says one line per packet at times.
-func wgLogger(log *slog.Logger, name string) *wg.Logger {
-	return &wg.Logger{
-		Verbosef: wg.DiscardLogf,
-		Errorf: func(format string, args ...any) {
-			log.LogAttrs(context.Background(), slog.LevelWarn, "wireguard: "+fmt.Sprintf(format, args...), slog.String("tunnel", name))
-		},
+	if err != nil {
+		return nil, err
 	}
-}
-
-// alive is false once the device has closed itself, as it does when its TUN is deleted.
-func (u *userDevice) alive() bool {
-	select {
-	case <-u.dev.Wait():
-		return false
-	default:
-		return true
+	defer file.Close()
+	var c *child.Client
+	err = d.inside(func() (err error) {
+		c, err = d.place.Start(name, file, d.childSays(name))
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
+	d.log.Info("process of tunnel started", "tunnel", name, "pid", c.PID())
+	d.keep(name, c)
+	return c, nil
 }
 
-func (u *userDevice) close() { u.dev.Close() }
+func (d *Driver) adoptHolder(name string) (*child.Client, error) {
+	h, found := d.place.FindHolder(name)
+	if !found {
+		return nil, fmt.Errorf("interface %s is run by another process, which cannot be found: is it in another container?", name)
+	}
+	c, err := d.place.AdoptFrom(h, name, d.childSays(name))
+	if err != nil {
+		return nil, fmt.Errorf("interface %s is run by another process, %s: %w; end it, or rename the tunnel", name, h, err)
+	}
+	d.log.Info("process of tunnel adopted from another state directory", "tunnel", name, "pid", c.PID())
+	d.keep(name, c)
+	return c, nil
+}
 
 func (u *userDevice) state() (*wgtypes.Device, error) {
-	text, err := u.dev.IpcGet()
+	text, err := u.Get()
 	if err != nil {
-		return nil, fmt.Errorf("read WireGuard device %s: %w", u.name, err)
+		return nil, err
 	}
 	return parseUAPI(u.name, text)
 }
@@ -146,23 +143,29 @@ func (u *userDevice) state() (*wgtypes.Device, error) {
 func (u *userDevice) configure(cfg wgtypes.Config) error {
 	// The library closes the old sockets before it opens the new: look first, and a port in use costs nothing.
 	if cfg.ListenPort != nil {
-		if err := portFree(*cfg.ListenPort); err != nil {
+		if err := u.d.inside(func() error { return portFree(*cfg.ListenPort) }); err != nil {
 			return err
 		}
 	}
-	if err := u.dev.IpcSet(formatUAPI(cfg)); err != nil {
-		return fmt.Errorf("configure WireGuard device %s: %w", u.name, err)
-	}
-	return nil
+	return u.Set(formatUAPI(cfg))
 }
 
-func (u *userDevice) greet(key wgtypes.Key) {
-	if peer := u.dev.LookupPeer(wg.NoisePublicKey(key)); peer != nil {
-		if err := peer.SendHandshakeInitiation(false); err != nil {
-			// Not ours to solve: the device tries again as soon as there is traffic.
-			return
-		}
+func (u *userDevice) greet(list ...wgtypes.Key) error { return u.Greet(hexKeys(list)...) }
+func (u *userDevice) look() error                     { return u.Greet() }
+func (u *userDevice) poke(list ...wgtypes.Key) error  { return u.Poke(hexKeys(list)...) }
+
+func (u *userDevice) local() (netip.Addr, error)  { return u.Local() }
+func (u *userDevice) setLocal(a netip.Addr) error { return u.SetLocal(a) }
+
+func (u *userDevice) hold() error    { return u.Hold(2 * rotateTime) }
+func (u *userDevice) release() error { return u.Release() }
+
+func hexKeys(list []wgtypes.Key) []string {
+	out := make([]string, len(list))
+	for i, k := range list {
+		out[i] = hexKey(k)
 	}
+	return out
 }
 
 func portFree(port int) error {

@@ -18,6 +18,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"sluice/crypto/keys"
+	"sluice/crypto/path"
 )
 
 // pair is two nodes on one wire. Node a reaches everything by default through b, in clear.
@@ -57,9 +58,9 @@ func newPair(t *testing.T) *pair {
 			Name: "b", PublicKey: keyB.public, Endpoint: addrPort("198.18.0.2:51820"), PresharedKeyFile: psk, Keepalive: 25 * time.Second,
 			AllowedIPs: list("10.20.0.0/16", "10.200.0.1/32", "fd00:20::/64", "fd00:200::1/128"),
 		}},
-		Routes:     []Route{{list("10.20.0.0/16")[0], 100}, {list("fd00:20::/64")[0], 100}},
-		Blackholes: list("10.20.0.0/16", "fd00:20::/64"),
+		Routes: []path.Route{{Prefix: list("10.20.0.0/16")[0], Metric: 100}, {Prefix: list("fd00:20::/64")[0], Metric: 100}},
 	}}}
+	p.a.holes = path.State{Blackholes: []path.Blackhole{{Prefix: list("10.20.0.0/16")[0]}, {Prefix: list("fd00:20::/64")[0]}}}
 	p.wantB = State{Tunnels: []Tunnel{{
 		Name: "fra1", Backend: Userspace, PrivateKeyFile: keyB.file, PublicKey: keyB.public, ListenPort: port, MTU: 1420,
 		Addresses: list("10.200.0.1/31", "fd00:200::1/127"),
@@ -82,7 +83,7 @@ func (p *pair) up(t *testing.T) {
 
 type keyPair struct{ file, public string }
 
-func newKey(t *testing.T, dir, name string) keyPair {
+func newKey(t testing.TB, dir, name string) keyPair {
 	t.Helper()
 	file := filepath.Join(dir, name+".key")
 	public, err := keys.Generate(file)
@@ -195,18 +196,19 @@ func TestTheFirewallMarkIsOnEncryptedPackets(t *testing.T) {
 	})
 }
 
-func TestKilledEndKeepsLinkAndRoutesAndLeaksNothing(t *testing.T) {
+func TestWithoutDaemonAndProcessTheLinkStaysAndLeaksNothing(t *testing.T) {
 	p := newPair(t)
 	p.up(t)
 	index, routes := p.a.link(t, "fra1").Attrs().Index, p.a.routes(t)
 	p.endA.kill()
+	p.a.killProcess(t, "fra1")
 	if got := p.a.link(t, "fra1").Attrs().Index; got != index {
 		t.Fatalf("the link has index %d, had %d", got, index)
 	}
 	if diff := cmp.Diff(routes, p.a.routes(t)); diff != "" {
 		t.Fatalf("routes (-before +after):\n%s", diff)
 	}
-	p.sendsNoMarker(t, "the daemon is dead")
+	p.sendsNoMarker(t, "daemon and process are dead")
 	// Routers often set this; the route into the dead device is then passed over, and the blackhole is what is left.
 	for _, key := range []string{"net.ipv4.conf.all.ignore_routes_with_linkdown", "net.ipv6.conf.all.ignore_routes_with_linkdown",
 		"net.ipv4.conf.fra1.ignore_routes_with_linkdown", "net.ipv6.conf.fra1.ignore_routes_with_linkdown"} {
@@ -278,7 +280,7 @@ func (p *pair) send(t *testing.T) {
 	}
 }
 
-func TestStopLeavesTheLinkAndDownLeavesNothing(t *testing.T) {
+func TestStopLeavesTheTunnelAndDownLeavesNothing(t *testing.T) {
 	p := newPair(t)
 	p.up(t)
 	foreign := foreignThings(t, p.a)
@@ -287,13 +289,20 @@ func TestStopLeavesTheLinkAndDownLeavesNothing(t *testing.T) {
 	if len(p.a.routes(t)) != 5 { // one of them other0's
 		t.Errorf("after stop: %v", p.a.routes(t))
 	}
+	pid := p.a.process(t, "fra1")
 	p.endA = startEnd(t, p.a)
-	if s := p.endA.observe(); !s.Tunnels[0].Down {
-		t.Errorf("a stopped tunnel is observed as running: %+v", s)
+	if s := p.endA.observe(); s.Tunnels[0].Down {
+		t.Errorf("the tunnel is observed as down: %+v", s)
 	}
 	p.endA.must(request{Do: "down"})
 	if _, err := p.a.nl.LinkByName("fra1"); err == nil {
 		t.Error("the link is there after down")
+	}
+	if !gone(pid) {
+		t.Errorf("process %d lives after down", pid)
+	}
+	if left, err := os.ReadDir(p.a.stateDir); err != nil || len(left) != 0 {
+		t.Errorf("files after down: %v, %v", left, err)
 	}
 	if r := p.a.routes(t); len(r) != 1 {
 		t.Errorf("routes of ours after down: %v", r)
@@ -313,8 +322,8 @@ func foreignThings(t *testing.T, s *space) []string {
 			return netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "other0"}, Mode: netlink.TUNTAP_MODE_TUN})
 		})
 		s.setUp(t, "other0", "10.30.0.1/24")
-		dst := ipNet(list("10.31.0.0/16")[0])
-		route := &netlink.Route{LinkIndex: s.link(t, "other0").Attrs().Index, Dst: &dst, Protocol: RouteProtocol, Scope: netlink.SCOPE_LINK}
+		dst := path.IPNet(list("10.31.0.0/16")[0])
+		route := &netlink.Route{LinkIndex: s.link(t, "other0").Attrs().Index, Dst: &dst, Protocol: path.Protocol, Scope: netlink.SCOPE_LINK}
 		if err := s.nl.RouteAdd(route); err != nil {
 			t.Fatal(err)
 		}
@@ -355,7 +364,7 @@ func TestChangesOfOnePeerCostAnotherNoPacket(t *testing.T) {
 			}
 			want.Peers = append(want.Peers, c)
 		}
-		want.Routes = append(slices.Clone(want.Routes), Route{list("10.40.0.0/16")[0], 100 + i%2})
+		want.Routes = append(slices.Clone(want.Routes), path.Route{Prefix: list("10.40.0.0/16")[0], Metric: 100 + i%2})
 		want.FirewallMark = uint32(i % 3)
 		before := count.sent.Load()
 		p.endA.converge(State{Tunnels: []Tunnel{want}})
@@ -374,7 +383,7 @@ type echoes struct {
 	stop, done     chan struct{}
 }
 
-// startEchoes sends a datagram every 2 ms, and counts those sent and those answered within 2 s.
+// startEchoes sends a datagram every 2 ms, and counts those sent and those answered.
 func startEchoes(c net.Conn) *echoes {
 	e := &echoes{stop: make(chan struct{}), done: make(chan struct{})}
 	go func() {
@@ -390,7 +399,7 @@ func startEchoes(c net.Conn) *echoes {
 			}
 			payload := rand.Text()
 			c.Write([]byte(payload))
-			c.SetReadDeadline(time.Now().Add(2 * time.Second))
+			c.SetReadDeadline(time.Now().Add(20 * time.Second)) // of one that is lost
 			if n, err := c.Read(buf); err == nil && string(buf[:n]) == payload {
 				e.answered.Add(1)
 			}

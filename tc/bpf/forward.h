@@ -5,6 +5,8 @@
 
 #include <linux/if_ether.h>
 
+#include "hop.h"
+#include "listen.h"
 #include "policy.h"
 #include "snat.h"
 
@@ -13,21 +15,35 @@
 #define AF_INET6 10
 #endif
 
+/* TTL, protocol and checksum stand beside each other in an IPv4 header. */
+struct ttl_to_check {
+	__u8 ttl;
+	__u8 protocol;
+	__be16 check;
+};
+
+/* IPv4's checksum makes up for the change (RFC 1141), also in what the NIC summed up. */
+static __always_inline void decremented(struct ttl_to_check *now)
+{
+	__u32 sum = now->check + bpf_htons(0x0100);
+
+	now->ttl--;
+	now->check = sum + (sum >= 0xffff);
+}
+
 /* Decrements TTL or hop limit in place. The caller has seen that it is at least 2. Returns false on a failed write. */
 static __always_inline bool decrement_ttl(struct __sk_buff *skb, const struct packet *p)
 {
 	__u32 at = p->l3 & 0xff; /* behind at most two VLAN tags; the mask is for the verifier */
 
 	if (p->family == 4) {
-		__be16 old, new; /* TTL and protocol, one word of the checksum (RFC 1624) */
+		struct ttl_to_check now;
 
 		at += offsetof(struct iphdr, ttl);
-		if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)))
+		if (bpf_skb_load_bytes(skb, at, &now, sizeof(now)))
 			return false;
-		new = old - bpf_htons(0x0100);
-		bpf_l3_csum_replace(skb, (p->l3 & 0xff) + offsetof(struct iphdr, check), old, new,
-				    sizeof(new));
-		return !bpf_skb_store_bytes(skb, at, &new, sizeof(new), 0);
+		decremented(&now);
+		return !bpf_skb_store_bytes(skb, at, &now, sizeof(now), 0);
 	}
 	__u8 hop_limit = p->ttl - 1;
 
@@ -42,8 +58,8 @@ static __always_inline __u32 segment_len(struct __sk_buff *skb, const struct pac
 	__u32 header = 8; /* UDP */
 	__u8 offset;
 
-	if (!skb->gso_size)
-		return p->l3_len;
+	if (!skb->gso_size) /* with the padding, which only the kernel takes off */
+		return p->len - p->l3;
 	if (p->protocol == IPPROTO_TCP && !bpf_skb_load_bytes(skb, p->l4 + 12, &offset, 1))
 		header = (offset >> 4) * 4;
 	if (p->family == 6 && p->l3_len > sizeof(struct ipv6hdr) + 0xffff)
@@ -55,11 +71,10 @@ static __always_inline __u32 segment_len(struct __sk_buff *skb, const struct pac
  * Whether every packet that this skb becomes fits an interface. The kernel's own look at segments takes a jumbogram's header
  * for a part of them.
  */
-static __always_inline bool fits(struct __sk_buff *skb, const struct packet *p, __u32 ifindex)
+static __always_inline bool fits(struct __sk_buff *skb, const struct packet *p, __u32 ifindex, __u32 *mtu)
 {
-	__u32 mtu = 0;
-
-	return bpf_check_mtu(skb, ifindex, &mtu, 0, 0) >= 0 && segment_len(skb, p) <= mtu;
+	*mtu = 0;
+	return bpf_check_mtu(skb, ifindex, mtu, 0, 0) >= 0 && segment_len(skb, p) <= *mtu;
 }
 
 /*
@@ -71,10 +86,10 @@ static __always_inline bool has_options(const struct packet *p)
 	return p->family == 4 && p->l4 > p->l3 + sizeof(struct iphdr);
 }
 
-/* Left to the kernel, after our judgement: its egress hook need not judge again. */
+/* Left to the kernel, after our judgement: the workload's egress hook need not judge again. */
 static __always_inline int leave_judged(struct __sk_buff *skb, struct view *v, enum reason reason)
 {
-	skb->mark |= MARK_JUDGED;
+	skb->mark |= MARK_DELIVER;
 	return leave_with(v, reason);
 }
 
@@ -84,18 +99,23 @@ static __always_inline int leave_judged(struct __sk_buff *skb, struct view *v, e
  */
 static __always_inline int deliver(struct __sk_buff *skb, struct view *v, const struct workload *to, bool l3)
 {
+	struct heading h;
+	__u32 mtu;
+
 	if (to->flags & INTERFACE_STACK)
 		return leave_judged(skb, v, REASON_STACK_PATH);
 	if (v->p.ttl <= 1)
 		return leave_judged(skb, v, REASON_STACK_TTL);
 	if (has_options(&v->p))
 		return leave_judged(skb, v, REASON_STACK_OPTIONS);
-	if (!fits(skb, &v->p, to->ifindex))
+	if (!fits(skb, &v->p, to->ifindex, &mtu))
 		return leave_judged(skb, v, REASON_STACK_MTU);
 	if (l3)
 		return leave_judged(skb, v, REASON_STACK_L3);
 	if (!decrement_ttl(skb, &v->p))
 		return leave_judged(skb, v, REASON_STACK_FRAGMENTED);
+	if (hop_behind(v, &h))
+		keep_hop(&h, mtu);
 	v->ifindex = to->ifindex;
 	skb->mark &= ~MARK_OURS;
 	return leave(v, REASON_DELIVERED, bpf_redirect_peer(to->ifindex, 0));
@@ -181,6 +201,8 @@ static __always_inline enum reason track_out(struct __sk_buff *skb, struct view 
 	reason = snat_bind(skb, v, flags, flags && from->snat ? from->snat : out->snat);
 	if (reason != REASON_NONE)
 		return reason;
+	if (v->nat == NAT_NEW && snat_reserved(v))
+		return REASON_SNAT_EXHAUSTED;
 	track(skb, v);
 	return snat_send(skb, v);
 }
@@ -194,7 +216,8 @@ static __always_inline int forward(struct __sk_buff *skb, struct view *v, const 
 				   enum role from)
 {
 	struct bpf_fib_lookup fib = {};
-	struct interface *out;
+	struct interface out = {};
+	struct heading h;
 	enum reason reason;
 	__u32 ifindex;
 
@@ -202,36 +225,44 @@ static __always_inline int forward(struct __sk_buff *skb, struct view *v, const 
 	if (reason != REASON_NONE && reason != REASON_STACK_NEIGHBOUR)
 		return leave_with(v, reason);
 	ifindex = fib.ifindex;
-	out = bpf_map_lookup_elem(&interfaces, &ifindex);
-	if (!permitted(skb, v, from, out ? out->role : ROLE_NONE))
+	find_interface(ifindex, &out);
+	if (!permitted(skb, v, from, out.role))
 		return leave_with(v, REASON_FORWARD_DENIED);
-	if (!out)
+	if (out.role == ROLE_NONE)
 		return leave_with(v, REASON_STACK_UNMANAGED);
-	if (out->role ==
+	if (out.role ==
 	    ROLE_WORKLOAD) /* by a route, not by its address: its own policy is judged at its egress hook */
 		return leave_with(v, REASON_STACK_FORWARD);
 	if (v->p.ttl <= 1)
 		return leave_with(v, REASON_STACK_TTL);
 	if (has_options(&v->p))
 		return leave_with(v, REASON_STACK_OPTIONS);
-	if (!fits(skb, &v->p, ifindex))
-		return leave_with(v, REASON_STACK_MTU);
-	if (reason != REASON_NONE && !(out->flags & INTERFACE_L3)) /* which has no neighbors */
+	if (reason != REASON_NONE && !(out.flags & INTERFACE_L3)) /* which has no neighbors */
 		return leave_with(v, reason);
-	if (out->policies) { /* a LAN's; only here, for what is left to the kernel meets the egress hook */
-		reason = judge_flow(skb, v, policy_of(out, false), RECEIVER);
+	if (out.policies) { /* a LAN's; only here, for what is left to the kernel meets the egress hook */
+		/* A flow that is known may have turned here from another LAN, or from where nobody is asked. */
+		if (v->flow.there.epoch != v->epoch || way_leads(v, &v->flow.there, way_seal(v)) != ifindex)
+			v->known = false;
+		reason = judge_flow(skb, v, policy_of(&out, false), RECEIVER);
 		if (drops(reason))
 			return refuse(v, reason);
+	} else {
+		v->flow.rule[RECEIVER] = 0; /* of a LAN that it has turned from */
 	}
 	if (!decrement_ttl(skb, &v->p))
 		return leave_with(v, REASON_STACK_FRAGMENTED);
 	skb->mark |= MARK_JUDGED;
 	v->ifindex = ifindex;
 	opened_by(v, from, true);
-	reason = track_out(skb, v, in, out);
+	if (!(out.flags & INTERFACE_L3))
+		v->to = ifindex;
+	reason = track_out(skb, v, in, &out);
 	if (reason != REASON_NONE)
 		return leave_with(v, reason);
-	if (out->flags & INTERFACE_L3)
+	learn_listener(skb, &v->p);
+	if (hop_behind(v, &h))
+		keep_next_hop(&h, out.slot, &fib);
+	if (out.flags & INTERFACE_L3)
 		return leave(v, REASON_FORWARDED, bpf_redirect(ifindex, 0));
 	return leave(v, REASON_FORWARDED, redirect_to_next_hop(&fib));
 }

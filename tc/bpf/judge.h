@@ -5,9 +5,15 @@
  * them costs nothing.
  */
 
-#include "forward.h"
-#include "listen.h"
 #include "pace.h"
+#include "tunnel.h"
+#include "way.h"
+
+/* Whether what a role's hosts open is a flow of the inside. */
+static __always_inline bool is_inside(enum role role)
+{
+	return role == ROLE_WORKLOAD || role == ROLE_DOWNSTREAM;
+}
 
 /*
  * Whether the frame belongs to a VLAN interface, where it is judged. The tag stands beside the packet, not in it. The
@@ -24,8 +30,7 @@ static __always_inline bool is_vlan_child(const struct __sk_buff *skb)
  */
 static __always_inline bool is_off_link(const struct packet *p)
 {
-	return p->family == 6 && !is_multicast(p) && !is_link_local6(&p->dst) &&
-	       !bpf_map_lookup_elem(&self, &p->dst);
+	return p->family == 6 && !is_multicast(p) && !is_link_local6(&p->dst) && !is_self(&p->dst);
 }
 
 /*
@@ -38,12 +43,22 @@ static __always_inline bool plays_router(const struct packet *p)
 	       (p->icmp_type == 134 || p->icmp_type == 137);
 }
 
+/*
+ * Whether what leaves by an uplink was judged where it came in, and nothing is to be asked of it here: not even its headers, which were
+ * read there. What the kernel makes itself may bear the mark of what it is about. Who watches is told what pacing drops.
+ */
+static __always_inline bool was_judged(const struct __sk_buff *skb, enum role role)
+{
+	return role == ROLE_UPLINK && (skb->mark & MARK_JUDGED) && skb->ingress_ifindex && !has_strict &&
+	       !explain && !watched(WATCH_CAPTURE) && !watched(WATCH_DROPS);
+}
+
 /* What every hook does first. Returns REASON_NONE to go on; else the packet leaves with that reason. */
-static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, const struct interface *on,
+static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, enum role role,
 					 bool at_ingress)
 {
+	const struct interface *on = &v->on;
 	enum reason reason;
-	bool from_workload;
 
 	v->p.len = skb->len;
 	v->p.segments = skb->gso_segs;
@@ -55,26 +70,67 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
 	v->hook = at_ingress ? HOOK_TC_INGRESS : HOOK_TC_EGRESS;
 	if (at_ingress && (skb->mark & MARK_OURS)) /* stale: from a former way through this box */
 		skb->mark &= ~MARK_OURS;
-	if (!on)
+	if (!find_interface(skb->ifindex, &v->on))
 		return REASON_INTERNAL;
-	from_workload = at_ingress && on->role == ROLE_WORKLOAD;
-	if ((from_workload || (at_ingress && on->role == ROLE_DOWNSTREAM)) && (on->flags & INTERFACE_PACED))
+	if (at_ingress && is_inside(role) && (on->flags & INTERFACE_PACED))
 		skb->mark |= MARK_PACED; /* it may leave by a redirect or through the stack */
 	v->slot = on->slot;
-	v->l3 = is_l3(on);
+	v->l3 = is_l3(on) && !(role == ROLE_TUNNEL && at_ingress && has_link_header(skb));
 	if (is_vlan_child(skb))
 		return REASON_VLAN_CHILD;
 	if (at_ingress &&
 	    skb->pkt_type == PACKET_OTHERHOST) /* a bridge would forward these: so not at egress */
 		return REASON_OTHER_HOST;
+	if (!at_ingress && was_judged(skb, role))
+		return REASON_JUDGED;
 	reason = parse(skb, &v->p, v->l3);
 	if (reason != REASON_NONE)
 		return reason;
 	reason = link_control(&v->p);
 	v->off_link = reason != REASON_NONE && at_ingress && is_off_link(&v->p);
 	if (reason != REASON_NONE && !v->off_link)
-		return from_workload && plays_router(&v->p) ? REASON_WORKLOAD_ROUTER : reason;
+		return at_ingress && role == ROLE_WORKLOAD && plays_router(&v->p) ? REASON_WORKLOAD_ROUTER
+										  : reason;
 	return REASON_NONE;
+}
+
+/* A workload may send only from its own addresses; link-local ones reach no further than the link. */
+static __always_inline bool spoofed(const struct __sk_buff *skb, const struct packet *p, bool local)
+{
+	struct workload *from = bpf_map_lookup_elem(&workloads, &p->src);
+
+	if (from && from->ifindex == skb->ifindex)
+		return false;
+	return !(p->family == 6 && is_link_local6(&p->src) && (local || is_multicast(p)));
+}
+
+/*
+ * Whether a packet from elsewhere claims to come from the box or from a workload: it would pass for their replies, make
+ * flows in their name, and match the system rules of the other direction. The kernel knows only the box's own IPv4
+ * addresses for martian, and what goes into a workload never meets that part of it. A router of the uplink may well
+ * have the link-local address that we have elsewhere.
+ */
+static __always_inline bool is_martian(const struct packet *p)
+{
+	if (p->family == 6 && is_link_local6(&p->src))
+		return false;
+	return is_self(&p->src) || bpf_map_lookup_elem(&workloads, &p->src);
+}
+
+/*
+ * Whether a packet that came in may have its source. Asked before anything is made of it: an answer in the name of another would have that
+ * one's flow judged by the policies of where it came in.
+ */
+static __always_inline enum reason admit(const struct __sk_buff *skb, const struct view *v,
+					 const struct interface *in, bool local)
+{
+	if (in->role == ROLE_WORKLOAD && !in->policies)
+		return REASON_WORKLOAD_UNKNOWN;
+	if (v->known)
+		return REASON_NONE;
+	if (in->role == ROLE_WORKLOAD)
+		return spoofed(skb, &v->p, local) ? REASON_WORKLOAD_SPOOFED : REASON_NONE;
+	return is_martian(&v->p) ? REASON_MARTIAN_SOURCE : REASON_NONE;
 }
 
 /*
@@ -82,12 +138,20 @@ static __always_inline enum reason enter(struct __sk_buff *skb, struct view *v, 
  * Returns REASON_NONE to go on, or why the packet is dropped.
  */
 static __always_inline enum reason prepare(struct __sk_buff *skb, struct view *v, const struct interface *on,
-					   bool at_ingress)
+					   bool at_ingress, bool local)
 {
 	bool workload = on->role == ROLE_WORKLOAD;
+	enum reason reason = REASON_NONE;
+	struct flow *flow;
 
-	view_keys(v, workload ? skb->ifindex : 0);
 	meet(v);
+	if (at_ingress)
+		reason = admit(skb, v, on, local);
+	if (reason != REASON_NONE)
+		return reason;
+	flow = v->revoked ? find_flow(v) : NULL;
+	if (flow)
+		touch(flow, bpf_ktime_get_ns()); /* or who goes on sending would have a new flow of it */
 	if (v->doubt)
 		rejudge(v, skb->ifindex, at_ingress);
 	v->related =
@@ -119,29 +183,6 @@ static __always_inline enum reason judge_inbound(struct __sk_buff *skb, struct v
 	return judge_flow(skb, v, policy, SENDER);
 }
 
-/* A workload may send only from its own addresses; link-local ones reach no further than the link. */
-static __always_inline bool spoofed(const struct __sk_buff *skb, const struct packet *p, bool local)
-{
-	struct workload *from = bpf_map_lookup_elem(&workloads, &p->src);
-
-	if (from && from->ifindex == skb->ifindex)
-		return false;
-	return !(p->family == 6 && is_link_local6(&p->src) && (local || is_multicast(p)));
-}
-
-/*
- * Whether a packet from elsewhere claims to come from the box or from a workload: it would pass for their replies, make
- * flows in their name, and match the system rules of the other direction. The kernel knows only the box's own IPv4
- * addresses for martian, and what goes into a workload never meets that part of it. A router of the uplink may well
- * have the link-local address that we have elsewhere.
- */
-static __always_inline bool is_martian(const struct packet *p)
-{
-	if (p->family == 6 && is_link_local6(&p->src))
-		return false;
-	return bpf_map_lookup_elem(&self, &p->src) || bpf_map_lookup_elem(&workloads, &p->src);
-}
-
 /*
  * What no router forwards, by its source (RFC 1812 section 5.3.7, RFC 4291 section 2.5) or because its frame was for a
  * group. The kernel knows too, but what is redirected never meets it.
@@ -158,12 +199,6 @@ static __always_inline bool is_unroutable(const struct __sk_buff *skb, const str
 	       (!src->half[0] && !src->word[2] && bpf_ntohl(src->word[3]) <= 1); /* unspecified, loopback */
 }
 
-/* Whether what a role's hosts open is a flow of the inside. */
-static __always_inline bool is_inside(enum role role)
-{
-	return role == ROLE_WORKLOAD || role == ROLE_DOWNSTREAM;
-}
-
 /* To a workload of this box, at the ingress hook of any role. */
 static __always_inline int to_workload(struct __sk_buff *skb, struct view *v, const struct workload *to,
 				       enum role role, bool l3)
@@ -178,7 +213,10 @@ static __always_inline int to_workload(struct __sk_buff *skb, struct view *v, co
 	if (drops(reason))
 		return refuse(v, reason);
 	opened_by(v, role, is_inside(role));
+	if (!l3 && !(to->flags & INTERFACE_STACK))
+		v->to = to->ifindex | FLOW_TO_PEER;
 	track(skb, v);
+	snat_received(skb, v);
 	return deliver(skb, v, to, l3);
 }
 
@@ -188,17 +226,6 @@ static __always_inline int to_self(struct __sk_buff *skb, struct view *v, enum r
 	opened_by(v, role, is_inside(role));
 	track(skb, v);
 	return leave_with(v, REASON_LOCAL);
-}
-
-/* From a workload: its own address, its egress policy. */
-static __always_inline enum reason judge_workload(struct __sk_buff *skb, struct view *v,
-						  const struct interface *in, bool local)
-{
-	if (!in->policies)
-		return REASON_WORKLOAD_UNKNOWN;
-	if (!v->known && spoofed(skb, &v->p, local))
-		return REASON_WORKLOAD_SPOOFED;
-	return judge_flow(skb, v, policy_of(in, true), SENDER);
 }
 
 /* The packet as it came, or again as it is: policy.ingress is about what is on the wire, wherever it is judged. */
@@ -223,8 +250,6 @@ static __always_inline enum reason judge_outside(struct __sk_buff *skb, struct v
 {
 	enum reason reason;
 
-	if (!v->known && is_martian(&v->p))
-		return REASON_MARTIAN_SOURCE;
 	if (role == ROLE_DOWNSTREAM)
 		return in->policies ? judge_inbound(skb, v, policy_of(in, true), local) : REASON_NONE;
 	if (!(in->flags & INTERFACE_JUDGE) && !(role == ROLE_UPLINK && v->off_link))
@@ -240,26 +265,35 @@ static __always_inline enum reason judge_outside(struct __sk_buff *skb, struct v
 /* Ingress: judged, then into a workload, to the box, or onward. */
 static __always_inline int walk_ingress(struct __sk_buff *skb, struct view *v, enum role role)
 {
-	__u32 ifindex = skb->ifindex;
-	struct interface *in = bpf_map_lookup_elem(&interfaces, &ifindex);
-	enum reason reason = enter(skb, v, in, true);
+	const struct interface *in = &v->on;
+	enum reason reason = enter(skb, v, role, true);
 	struct workload *to;
 	bool local;
+	int fate;
 
-	if (reason != REASON_NONE || !in)
+	if (reason != REASON_NONE)
 		return leave_with(v, reason);
-	if (role == ROLE_UPLINK && bpf_map_lookup_elem(&self, &v->p.dst)) {
+	view_keys(v, role == ROLE_WORKLOAD ? skb->ifindex : 0);
+	if (take_way(skb, v, is_inside(role), &fate))
+		return fate;
+	begin_judging(v);
+	local = is_self(&v->p.dst);
+	if (role == ROLE_UPLINK && local) {
 		reason = v->p.flags & PACKET_ICMP_ERROR ? snat_receive_error(skb, v) : snat_receive(skb, v);
 		if (reason != REASON_NONE)
 			return leave_with(v, reason);
 	}
-	reason = prepare(skb, v, in, true);
+	if (v->translated) {
+		view_keys(v, 0);
+		local = is_self(&v->p.dst);
+	}
+	local |= v->p.family == 6 && is_link_local6(&v->p.dst);
+	reason = prepare(skb, v, in, true, local);
 	if (reason != REASON_NONE)
 		return leave_with(v, reason);
 	if (v->translated && (v->p.flags & PACKET_NON_FIRST)) /* as its first fragment was */
 		v->reply = true;
-	local = bpf_map_lookup_elem(&self, &v->p.dst) || (v->p.family == 6 && is_link_local6(&v->p.dst));
-	reason = role == ROLE_WORKLOAD ? judge_workload(skb, v, in, local)
+	reason = role == ROLE_WORKLOAD ? judge_flow(skb, v, policy_of(in, true), SENDER)
 				       : judge_outside(skb, v, in, role, local);
 	if (drops(reason))
 		return refuse(v, reason);
@@ -277,6 +311,7 @@ static __always_inline int walk_ingress(struct __sk_buff *skb, struct view *v, e
 		return forward(skb, v, in, role);
 	if (prohibited(skb, &v->p))
 		return leave_with(v, REASON_FORWARD_DENIED);
+	snat_received(skb, v);
 	return leave_with(v, REASON_STACK_FORWARD); /* the egress hook of the next interface judges it */
 }
 
@@ -284,7 +319,17 @@ static __always_inline int ingress(struct __sk_buff *skb, enum role role)
 {
 	struct view *v = new_view();
 
-	return v ? finish(skb, v, walk_ingress(skb, v, role)) : TCX_DROP; /* there is always one */
+	return v ? finish(skb, v, clamp_what_passes(skb, v, role, walk_ingress(skb, v, role)))
+		 : TCX_DROP; /* there is always one */
+}
+
+/* management: lets pass what a policy would drop, and so no rule of that has let it in. */
+static __always_inline enum reason as_failsafe(struct view *v)
+{
+	v->flow.judged = REASON_FAILSAFE;
+	v->flow.rule[SENDER] = 0;
+	v->flow.rule[RECEIVER] = 0;
+	return REASON_FAILSAFE;
 }
 
 /* policy.egress, for what the node itself originates. */
@@ -300,11 +345,7 @@ static __always_inline enum reason judge_outbound(struct __sk_buff *skb, struct 
 	if (v->related)
 		return REASON_ICMP_ERROR;
 	reason = judge_flow(skb, v, POLICY_EGRESS, SENDER);
-	if (drops(reason) && answers_failsafe(v)) {
-		v->flow.judged = REASON_FAILSAFE;
-		return REASON_FAILSAFE;
-	}
-	return reason;
+	return drops(reason) && answers_failsafe(v) ? as_failsafe(v) : reason;
 }
 
 /* The node's own toward a LAN, which policy.egress or what ranks above it let pass. */
@@ -315,11 +356,7 @@ static __always_inline enum reason judge_toward_lan(struct __sk_buff *skb, struc
 	    reason == REASON_ICMP_ERROR)
 		return reason;
 	reason = judge_flow(skb, v, policy_of(out, false), RECEIVER);
-	if (drops(reason) && answers_failsafe(v)) {
-		v->flow.judged = REASON_FAILSAFE;
-		return REASON_FAILSAFE;
-	}
-	return reason;
+	return drops(reason) && answers_failsafe(v) ? as_failsafe(v) : reason;
 }
 
 /*
@@ -345,7 +382,8 @@ static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, c
 	snat = track_out(skb, v, NULL, out);
 	if (snat != REASON_NONE)
 		return leave_with(v, snat);
-	if (role == ROLE_UPLINK && first && snat_clashes(v))
+	if (role == ROLE_UPLINK && first &&
+	    snat_clashes(v, reason == REASON_SYSTEM || reason == REASON_FAILSAFE))
 		return leave_with(v, REASON_SNAT_CLASH);
 	learn_listener(skb, &v->p);
 	return leave_with(v, reason);
@@ -358,23 +396,25 @@ static __always_inline int egress_local(struct __sk_buff *skb, struct view *v, c
 static __always_inline int egress_forwarded(struct __sk_buff *skb, struct view *v,
 					    const struct interface *out, enum role role, __u32 from_index)
 {
-	struct interface *from = bpf_map_lookup_elem(&interfaces, &from_index);
+	struct interface from = {};
 	struct workload *owner = bpf_map_lookup_elem(&workloads, &v->p.src);
-	__u32 from_role = from ? from->role : ROLE_NONE;
 	enum reason reason = REASON_FORWARDED, snat;
 
-	/* Interfaces that the file does not name have no ingress hook of ours. The box's own may be a masquerade. */
+	/* Interfaces that the file does not name have no ingress hook of ours, nor a role. The box's own may be a masquerade. */
+	find_interface(from_index, &from);
 	if (owner && owner->ifindex != from_index)
 		return leave_with(v, REASON_MARTIAN_SOURCE);
-	if (!permitted(skb, v, from_role, role))
+	if (!permitted(skb, v, from.role, role))
 		return leave_with(v, REASON_FORWARD_DENIED);
 	if (out->policies)
 		reason = judge_flow(skb, v, policy_of(out, false), RECEIVER);
 	if (drops(reason))
 		return refuse(v, reason);
+	if (!v->known && !excused(v) && is_inside(from.role) && from.policies)
+		name_sender(v, policy_of(&from, true));
 	/* What leaves a tunnel for an uplink is from inside there: XDP is to let the answers in. */
-	opened_by(v, from_role, is_inside(from_role) || (role != ROLE_WORKLOAD && from_role != ROLE_UPLINK));
-	snat = track_out(skb, v, from, out);
+	opened_by(v, from.role, is_inside(from.role) || (role != ROLE_WORKLOAD && from.role != ROLE_UPLINK));
+	snat = track_out(skb, v, &from, out);
 	if (snat != REASON_NONE)
 		return leave_with(v, snat);
 	if (v->nat) /* a VLAN's frame meets the hook of its parent, too, with a source that is nobody's */
@@ -385,26 +425,26 @@ static __always_inline int egress_forwarded(struct __sk_buff *skb, struct view *
 /* Egress. What our ingress judged already passes; the guard of the strict tunnels sees that too. */
 static __always_inline int walk_egress(struct __sk_buff *skb, struct view *v, enum role role)
 {
-	__u32 ifindex = skb->ifindex, from_index = skb->ingress_ifindex; /* 0: made here */
-	struct interface *out = bpf_map_lookup_elem(&interfaces, &ifindex);
-	enum reason reason = enter(skb, v, out, false);
+	__u32 from_index = skb->ingress_ifindex; /* 0: made here */
+	const struct interface *out = &v->on;
+	enum reason reason = enter(skb, v, role, false);
 
-	if (reason != REASON_NONE || !out)
+	if (reason != REASON_NONE)
 		return leave_with(v, reason);
-	if (role == ROLE_UPLINK && !(skb->mark & MARK_UNDERLAY) && is_strict(&v->p))
+	if (leaks(skb, v, role))
 		return leave_with(v, REASON_STRICT_TUNNEL);
 	/*
 	 * With net.ipv4.fwmark_reflect the kernel's own errors bear the mark of what they are about. What was judged on its way into a
-	 * workload, and left to the kernel, was not judged for here: it comes where the workload's route is away.
+	 * workload, and left to the kernel, has a mark of its own: it comes elsewhere where the workload's route is away.
 	 */
-	if ((skb->mark & MARK_JUDGED) && (from_index || !(v->p.flags & PACKET_ICMP_ERROR)) &&
-	    (role == ROLE_WORKLOAD || !bpf_map_lookup_elem(&workloads, &v->p.dst))) {
-		learn_listener(skb, &v->p);
+	if ((skb->mark & (role == ROLE_WORKLOAD ? MARK_DELIVER : MARK_JUDGED)) &&
+	    (from_index || !(v->p.flags & PACKET_ICMP_ERROR)))
 		return leave_with(v, REASON_JUDGED);
-	}
 	if (role == ROLE_WORKLOAD && !out->policies)
 		return leave_with(v, REASON_WORKLOAD_UNKNOWN);
-	reason = prepare(skb, v, out, false);
+	view_keys(v, role == ROLE_WORKLOAD ? skb->ifindex : 0);
+	begin_judging(v);
+	reason = prepare(skb, v, out, false, false);
 	if (reason != REASON_NONE)
 		return leave_with(v, reason);
 	if (from_index)
@@ -414,7 +454,14 @@ static __always_inline int walk_egress(struct __sk_buff *skb, struct view *v, en
 
 static __always_inline int egress(struct __sk_buff *skb, enum role role)
 {
-	struct view *v = new_view();
+	struct view *v;
+	int fate;
 
-	return v ? finish(skb, v, pace_what_passes(skb, v, role, walk_egress(skb, v, role))) : TCX_DROP;
+	if (!explain && take_pass(skb)) /* the root of a former version does not ask */
+		return TCX_NEXT;
+	v = new_view();
+	if (!v)
+		return TCX_DROP;
+	fate = pace_what_passes(skb, v, role, walk_egress(skb, v, role));
+	return finish(skb, v, clamp_what_passes(skb, v, role, fate));
 }

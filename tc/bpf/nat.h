@@ -121,22 +121,24 @@ static __always_inline bool take_over(const struct flow_key *wire, const struct 
 }
 
 /*
- * Whether the addresses and ports of the wire were free and are taken now. The box's own flows are looked for last, and the box
- * looks for translations behind its own entry (nat_clashes), so at least one of both sees the other.
+ * Takes the addresses and ports of the wire: 0, -EEXIST where they are another's, or -E2BIG. The box's own flows are looked for
+ * last, and the box looks for translations behind its own entry (snat_clashes), so at least one of both sees the other.
  */
-static __always_inline bool nat_take(const struct flow_key *wire, const struct translation *mine)
+static __always_inline long nat_take(const struct flow_key *wire, const struct translation *mine)
 {
 	long err = bpf_map_update_elem(&translations, wire, mine, BPF_NOEXIST);
 
+	if (err == -E2BIG)
+		return err;
 	if (err && (err != -EEXIST || !take_over(wire, mine)))
-		return false;
+		return -EEXIST;
 	if (!is_own_flow(wire))
-		return true;
-	bpf_map_delete_elem(&translations, wire);
-	return false;
+		return 0;
+	translation_drop(wire, mine->since_ns);
+	return -EEXIST;
 }
 
-/* For who reads the log: what found no port last. */
+/* For who reads the log: what found no port, or no room, last. */
 static __always_inline void note_exhausted(const struct view *v)
 {
 	__u32 zero = 0;
@@ -162,7 +164,7 @@ __noinline int nat_allocate(struct view *v)
 	struct bpf_iter_num it;
 	__u32 zero = 0, count, port;
 	struct flow_key wire;
-	bool found = false;
+	long err = -EEXIST;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
 	if (!v || !s || !s->snat_first || s->snat_last < s->snat_first)
@@ -180,29 +182,35 @@ __noinline int nat_allocate(struct view *v)
 			v->flow.nat_port = v->p.sport;
 		mine.port = v->flow.nat_port;
 		wire_key(v, &wire);
-		found = nat_take(&wire, &mine);
-		if (found)
+		err = nat_take(&wire, &mine);
+		if (err != -EEXIST)
 			break;
 		port = port + 1 < count ? port + 1 : 0;
 	}
 	bpf_iter_num_destroy(&it);
-	if (found)
+	if (!err)
 		return REASON_NONE;
 	note_exhausted(v);
-	return REASON_SNAT_EXHAUSTED;
+	return err == -E2BIG ? REASON_SNAT_FULL : REASON_SNAT_EXHAUSTED;
 }
 
 /* Makes the packet the first one of another flow: that which was found has no translation, and needs one. */
 static __always_inline void begin_anew(struct view *v)
 {
 	struct flow *flow = &v->flow;
+	struct interface from = {};
 
-	v->ended |= 1 << v->found;
+	v->ended[v->found & 3] = flow->since_ns;
 	v->found = IN_NONE;
+	find_interface(v->in, &from);
+	opened_by(v, from.role, flow->flags & FLOW_INSIDE);
 	flow->flags &= FLOW_INSIDE;
 	flow->state = FLOW_NEW;
 	flow->seq = 0;
-	__builtin_memset(flow->side, 0, sizeof(flow->side));
+	__builtin_memset(&flow->sent, 0, sizeof(flow->sent));
+	__builtin_memset(&flow->there, 0, sizeof(flow->there));
+	__builtin_memset(&flow->answered, 0, sizeof(flow->answered));
+	__builtin_memset(&flow->back, 0, sizeof(flow->back));
 }
 
 /* A translation for a flow that is to be entered. address: index into snat_addresses + 1. Returns enum reason. */
@@ -233,13 +241,13 @@ static __always_inline int nat_new(struct view *v, __u32 address)
 	return REASON_NONE;
 }
 
-/* Lets go of a translation that no flow was entered for: it is young, so nobody has taken it. */
+/* Lets go of a translation that no flow was entered for. */
 static __always_inline void nat_release(const struct view *v)
 {
 	struct flow_key wire;
 
 	wire_key(v, &wire);
-	bpf_map_delete_elem(&translations, &wire);
+	translation_drop(&wire, v->flow.since_ns);
 }
 
 /*
@@ -253,7 +261,7 @@ static __always_inline bool nat_settled(struct view *v)
 	if (!flow)
 		flow = bpf_map_lookup_elem(&flows, &v->key);
 	if (flow && flow->since_ns == v->flow.since_ns && flow->nat_port == v->flow.nat_port)
-		return true;
+		return nat_holds(v); /* or the machine stood still in between, and its translation has gone */
 	nat_release(v);
 	if (!flow || !(flow->flags & FLOW_NAT) || (flow->opener & 1) != v->end)
 		return false;
@@ -261,4 +269,53 @@ static __always_inline bool nat_settled(struct view *v)
 	v->flow.nat_addr = flow->nat_addr;
 	v->flow.nat_port = flow->nat_port;
 	return nat_holds(v);
+}
+
+/*
+ * Whether a translation is still that of an unproven flow. One that has lost its flow is deleted: nobody but the sweep would, and
+ * a flood of flows that push each other out would have filled the table by then.
+ */
+static __always_inline bool nat_is_young(const struct young_translation *y)
+{
+	struct translation *t = bpf_map_lookup_elem(&translations, &y->wire);
+
+	if (!t || *(volatile __u64 *)&t->since_ns != y->since_ns)
+		return false;
+	if (translates(t, bpf_map_lookup_elem(&flows, &t->inner)))
+		return false; /* nothing pushes it out any more */
+	if (translated_entry(t))
+		return true;
+	if (translation_claim(t, y->since_ns))
+		bpf_map_delete_elem(&translations, &y->wire);
+	return false;
+}
+
+/*
+ * Queues the translation of a flow that was entered with it. Where the queue is full the oldest ones are looked at until one of them is
+ * not needed there: at least half of them are not, since it has room for twice the unproven flows. Whom luck leaves out waits for
+ * the sweep. Global: of its own stack.
+ */
+#define YOUNG_TRIES 16
+__noinline int nat_queue(const struct view *v)
+{
+	struct young_translation mine = {}, oldest;
+	struct bpf_iter_num it;
+	long err = 0;
+
+	if (!v)
+		return 0;
+	wire_key(v, &mine.wire);
+	mine.since_ns = v->flow.since_ns;
+	bpf_iter_num_new(&it, 0, YOUNG_TRIES);
+	while (bpf_iter_num_next(&it)) {
+		err = bpf_map_push_elem(&young_translations, &mine, 0);
+		if (!err)
+			break;
+		if (!bpf_map_pop_elem(&young_translations, &oldest) && nat_is_young(&oldest))
+			bpf_map_push_elem(&young_translations, &oldest, 0);
+	}
+	bpf_iter_num_destroy(&it);
+	if (err)
+		bpf_map_push_elem(&young_translations, &mine, BPF_EXIST); /* instead of the oldest */
+	return 0;
 }

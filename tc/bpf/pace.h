@@ -114,15 +114,16 @@ __noinline int pace(struct __sk_buff *skb)
 {
 	__u32 from = skb->ingress_ifindex, ifindex = skb->ifindex, place;
 	__u64 *rate = bpf_map_lookup_elem(&rates, &from);
-	struct interface *out = bpf_map_lookup_elem(&interfaces, &ifindex);
+	struct interface out;
 	struct pacer *p = bpf_map_lookup_elem(&pacers, &from);
 	__u64 now_ns, now, cost, share, total, limit, start, at;
 	bool fq, held, crowded;
 
 	skb->mark &= ~MARK_PACED;
-	if (!rate || !*rate || !p || !out) /* it came in under another generation, which paced it */
+	if (!rate || !*rate || !p ||
+	    !find_interface(ifindex, &out)) /* it came in under another generation, which paced it */
 		return REASON_NONE;
-	fq = out->role == ROLE_UPLINK && (out->flags & INTERFACE_FQ);
+	fq = out.role == ROLE_UPLINK && (out.flags & INTERFACE_FQ);
 	held = fq && skb->sk;
 	limit = PACE_TICKS(fq ? PACE_BURST_NS : PACE_POLICED_NS);
 	now_ns = bpf_ktime_get_ns();

@@ -57,20 +57,25 @@ static __always_inline void ask_policy(struct view *v, __u32 index)
 	v->per_packet |= v->last_asked;
 }
 
+/* The stable id of the rule, or of the default, that decided. */
+static __always_inline __u32 decided_by(const struct decision *d)
+{
+	__u32 index = d->policy;
+	struct policy *policy;
+
+	if (d->rule)
+		return d->rule;
+	policy = bpf_map_lookup_elem(&policies, &index);
+	return policy ? policy->default_id : 0;
+}
+
 /*
  * Notes what let the first direction in. What ranks above the operator's rules stays what it is, for bans are not asked about it;
  * a default counts by an id of its own.
  */
 static __always_inline enum reason note(struct view *v, enum party party, enum reason reason)
 {
-	__u32 index = v->d.policy, rule = v->d.rule;
-	struct policy *policy;
-
-	if (!rule) {
-		policy = bpf_map_lookup_elem(&policies, &index);
-		rule = policy ? policy->default_id : 0;
-	}
-	v->flow.rule[party] = rule;
+	v->flow.rule[party] = decided_by(&v->d);
 	if (v->flow.judged != REASON_SYSTEM && v->flow.judged != REASON_FAILSAFE)
 		v->flow.judged = reason;
 	return reason;
@@ -110,6 +115,36 @@ static __always_inline enum reason judge_flow(struct __sk_buff *skb, struct view
 	return note(v, party, v->d.reason);
 }
 
+/*
+ * Which rule let in, at its ingress hook, what a LAN or a workload sends through the kernel: for who wants to know. Nothing hangs on it, so that
+ * policy is asked again, uncounted, of the packet as it came: once for each flow and generation. Global: few packets come here.
+ */
+__noinline int name_sender(struct view *v, __u32 policy)
+{
+	struct decision d;
+	__u8 per_packet, flags;
+	__u32 at;
+
+	if (!v)
+		return 0;
+	d = v->d;
+	per_packet = v->per_packet;
+	flags = v->p.flags;
+	at = v->p.ifindex;
+	v->p.flags |= PACKET_TURNED;
+	v->p.ifindex = v->in;
+	v->p.ttl++; /* the kernel took one off */
+	ask_policy(v, policy);
+	if (reason_accepts(v->d.reason))
+		v->flow.rule[SENDER] = decided_by(&v->d);
+	v->p.ttl--;
+	v->p.ifindex = at;
+	v->p.flags = flags;
+	v->per_packet = per_packet;
+	v->d = d;
+	return 0;
+}
+
 /* The box's own stages before a policy. REASON_NONE: the policy is to decide. */
 static __always_inline enum reason judge_system(struct __sk_buff *skb, struct view *v, __u32 policy,
 						__u32 index, enum reason reason)
@@ -132,12 +167,12 @@ static __always_inline void revoke(const struct view *v, struct flow *flow)
 {
 	if (explain)
 		return;
+	set_time(flow, bpf_ktime_get_ns()); /* a tombstone has a timeout of its own */
 	if (flow->judged != REASON_FLOW_REVOKED) {
 		flow->judged = REASON_FLOW_REVOKED;
 		tell(v, flow, FLOW_EVENT_REVOKED);
 	}
 	flow->epoch = v->epoch;
-	flow->last_ns = bpf_ktime_get_ns();
 }
 
 __noinline int revoke_found(struct view *v)
@@ -199,7 +234,7 @@ static __always_inline bool answers_failsafe(struct view *v)
 	struct decision d = v->d; /* which may be what drops the packet */
 	bool answers;
 
-	if (!bpf_map_lookup_elem(&self, &v->p.src))
+	if (!is_self(&v->p.src))
 		return false;
 	turn(v);
 	answers = permits_above(v, POLICY_FAILSAFE);
@@ -211,49 +246,48 @@ static __always_inline bool answers_failsafe(struct view *v)
 /* What judged who opened the flow: its own egress policy, what is for the node's own packets, or what is for the outside. */
 static __always_inline bool sender_permits(struct view *v, __u32 by, bool from_node)
 {
-	struct interface *in;
+	struct interface in;
 
 	if (from_node)
 		return bpf_map_lookup_elem(&workloads, &v->p.dst) || permits_above(v, POLICY_SYSTEM) ||
 		       permits(v, POLICY_EGRESS) || answers_failsafe(v);
-	in = bpf_map_lookup_elem(&interfaces, &by);
-	if (!in) /* whose it was has gone */
+	if (!find_interface(by, &in)) /* whose it was has gone */
 		return false;
-	if (in->role == ROLE_WORKLOAD)
-		return in->policies && permits(v, policy_of(in, true));
-	if (!in->policies && in->role != ROLE_UPLINK && !(in->flags & INTERFACE_JUDGE))
+	if (in.role == ROLE_WORKLOAD)
+		return in.policies && permits(v, policy_of(&in, true));
+	if (!in.policies && in.role != ROLE_UPLINK && !(in.flags & INTERFACE_JUDGE))
 		return true;
-	if (bpf_map_lookup_elem(&self, &v->p.dst) && permits_above(v, POLICY_FAILSAFE))
+	if (is_self(&v->p.dst) && permits_above(v, POLICY_FAILSAFE))
 		return true;
 	if (permits_above(v, POLICY_SYSTEM))
 		return true;
-	if (in->policies)
-		return permits(v, policy_of(in, true));
+	if (in.policies)
+		return permits(v, policy_of(&in, true));
 	return bans_stage(&v->p) == REASON_NONE && permits(v, POLICY_INGRESS);
 }
 
 /*
- * The matrix, and what judged who is to receive it: the answer comes from there. Where it leaves was seen only where a flow is
- * tracked at egress; routes need not lead back the same way.
+ * The matrix, and what judged who is to receive it. Where it leaves was seen only where a flow is tracked at egress, and routes need not
+ * lead back the same way; else it is a workload, and the answer comes from there.
  */
 static __always_inline bool receiver_permits(struct view *v, __u32 by, __u32 at, const struct interface *on)
 {
-	struct interface *in, *out = NULL;
+	struct interface in = {}, to = *on;
 
-	if (bpf_map_lookup_elem(&self, &v->p.dst))
+	if (is_self(&v->p.dst))
 		return true;
+	if (v->flow.at & FLOW_AT_EGRESS)
+		find_interface(at, &to);
 	if (by) {
-		in = bpf_map_lookup_elem(&interfaces, &by);
-		if (v->flow.at & FLOW_AT_EGRESS)
-			out = bpf_map_lookup_elem(&interfaces, &at);
-		if (!may_forward(in ? in->role : ROLE_NONE, out ? out->role : on->role))
+		find_interface(by, &in);
+		if (!may_forward(in.role, to.role))
 			return false;
 	}
-	if (!on->policies)
+	if (!to.policies)
 		return true;
-	if (!by && on->role == ROLE_DOWNSTREAM && permits_above(v, POLICY_SYSTEM))
+	if (!by && to.role == ROLE_DOWNSTREAM && permits_above(v, POLICY_SYSTEM))
 		return true;
-	return permits(v, policy_of(on, false));
+	return permits(v, policy_of(&to, false));
 }
 
 /*
@@ -264,13 +298,12 @@ static __always_inline bool receiver_permits(struct view *v, __u32 by, __u32 at,
  */
 __noinline int rejudge(struct view *v, __u32 hook_ifindex, bool at_ingress)
 {
-	struct interface *on = bpf_map_lookup_elem(&interfaces, &hook_ifindex);
 	__u8 tcp_flags, flags;
 	struct flow *flow;
 	__u32 by, at;
 	bool ok;
 
-	if (!v || !on)
+	if (!v)
 		return 0;
 	tcp_flags = v->p.tcp_flags;
 	flags = v->p.flags;
@@ -283,7 +316,7 @@ __noinline int rejudge(struct view *v, __u32 hook_ifindex, bool at_ingress)
 	ok = sender_permits(v, by, !by && (v->flow.flags & FLOW_INSIDE));
 	if (ok && at_ingress) {
 		v->p.ifindex = at;
-		ok = receiver_permits(v, by, at, on);
+		ok = receiver_permits(v, by, at, &v->on);
 	}
 	turn(v);
 	v->p.flags = flags;

@@ -27,6 +27,8 @@ int root_ingress(struct __sk_buff *skb)
 SEC("tcx/egress")
 int root_egress(struct __sk_buff *skb)
 {
+	if (take_pass(skb))
+		return TCX_NEXT;
 	bpf_tail_call(skb, &slot, 0);
 	return TCX_NEXT;
 }

@@ -11,22 +11,26 @@
 /* Fragments of a datagram have one fate: RFC 791 gives up after 15 s, RFC 8200 section 4.5 after 60, Linux after 30. */
 #define SNAT_FRAGMENT_NS (30 * SECOND)
 
-static __always_inline bool snat_fragment_key(struct __sk_buff *skb, const struct packet *p,
+/* The key of the wire. */
+static __always_inline bool snat_fragment_key(struct __sk_buff *skb, const struct view *v,
 					      struct snat_fragment_key *key)
 {
-	key->src = p->src;
-	key->dst = p->dst;
-	key->id = fragment_id(skb, p);
+	key->src = v->p.src;
+	key->dst = v->translated ? v->wire_dst : v->p.dst;
+	key->id = fragment_id(skb, &v->p);
 	return key->id;
 }
 
-/* For the later fragments of a first one: what their address becomes; zero: it stays. Global: few packets are fragments. */
-__noinline int snat_remember(struct __sk_buff *skb, const struct packet *p, const union addr *to)
+/*
+ * For the later fragments of a first one, which has passed: what their address becomes; zero: it stays. Global: few packets are
+ * fragments.
+ */
+__noinline int snat_remember(struct __sk_buff *skb, const struct view *v, const union addr *to)
 {
 	struct snat_fragment_key key;
 	struct snat_fragment value = {.ns = bpf_ktime_get_ns()};
 
-	if (!p || !to || explain || !snat_fragment_key(skb, p, &key))
+	if (!v || !to || explain || !snat_fragment_key(skb, v, &key))
 		return 0;
 	value.to = *to;
 	bpf_map_update_elem(&snat_fragments, &key, &value, BPF_ANY);
@@ -34,12 +38,12 @@ __noinline int snat_remember(struct __sk_buff *skb, const struct packet *p, cons
 }
 
 /* A later fragment: what its first one said, or false. */
-__noinline int snat_recall(struct __sk_buff *skb, const struct packet *p, union addr *to)
+__noinline int snat_recall(struct __sk_buff *skb, const struct view *v, union addr *to)
 {
 	struct snat_fragment_key key;
 	struct snat_fragment *first;
 
-	if (!p || !to || !snat_fragment_key(skb, p, &key))
+	if (!v || !to || !snat_fragment_key(skb, v, &key))
 		return false;
 	first = bpf_map_lookup_elem(&snat_fragments, &key);
 	if (!first || (__s64)(bpf_ktime_get_ns() - first->ns) > (__s64)SNAT_FRAGMENT_NS)
@@ -84,7 +88,7 @@ __noinline int snat_send_error(struct __sk_buff *skb, struct view *v, __u32 flag
 		return wanted ? REASON_SNAT_UNTRACKED : REASON_NONE;
 	if ((flow->opener & 1) == end) /* who is told opened it, and knows us by our own address */
 		return REASON_NONE;
-	if (!(flow->flags & FLOW_NAT))
+	if (!(flow->flags & FLOW_NAT) || !is_self(&flow->nat_addr))
 		return wanted ? REASON_SNAT_UNTRACKED : REASON_NONE;
 	q.from = end ? key.addr[0] : key.addr[1];
 	q.port_from = end ? key.port[0] : key.port[1];
@@ -97,10 +101,16 @@ __noinline int snat_send_error(struct __sk_buff *skb, struct view *v, __u32 flag
 	return REASON_NONE;
 }
 
+/* Whether the address that a flow is translated to is the box's still. This generation's judgement of the flow has asked already. */
+static __always_inline bool nat_is_ours(const struct view *v)
+{
+	return v->known || is_self(&v->flow.nat_addr);
+}
+
 /* A later fragment that leaves. */
 static __always_inline int snat_bind_fragment(struct __sk_buff *skb, struct view *v, bool wanted)
 {
-	if (!snat_recall(skb, &v->p, &v->flow.nat_addr))
+	if (!snat_recall(skb, v, &v->flow.nat_addr))
 		return wanted ? REASON_SNAT_FRAGMENT : REASON_NONE;
 	if (v->flow.nat_addr.half[0] | v->flow.nat_addr.half[1])
 		v->nat = NAT_FRAGMENT;
@@ -109,8 +119,8 @@ static __always_inline int snat_bind_fragment(struct __sk_buff *skb, struct view
 
 /*
  * What leaves by an uplink and is no ICMP error, before it is tracked. flags: those of the interface by which it came in, 0 for what the node itself
- * sends. address: index into snat_addresses + 1. A flow keeps its translation as long as it lives, whatever the file says since,
- * and by whichever uplink. Returns enum reason.
+ * sends. address: index into snat_addresses + 1. A flow keeps its translation as long as it lives and the address is the box's, whatever the
+ * file says since, and by whichever uplink. Returns enum reason.
  */
 __noinline int snat_bind(struct __sk_buff *skb, struct view *v, __u32 flags, __u32 address)
 {
@@ -126,10 +136,10 @@ __noinline int snat_bind(struct __sk_buff *skb, struct view *v, __u32 flags, __u
 		return wanted ? REASON_SNAT_UNTRACKED : REASON_NONE;
 	if (v->found && v->flow.opener != v->end) {
 		if (wanted && is_first_fragment(&v->p))
-			snat_remember(skb, &v->p, &none);
+			snat_remember(skb, v, &none);
 		return REASON_NONE;
 	}
-	if (v->found && (v->flow.flags & FLOW_NAT) && nat_holds(v)) {
+	if (v->found && (v->flow.flags & FLOW_NAT) && nat_is_ours(v) && nat_holds(v)) {
 		v->nat = NAT_KNOWN;
 		return REASON_NONE;
 	}
@@ -145,10 +155,13 @@ __noinline int snat_send(struct __sk_buff *skb, struct view *v)
 		return REASON_INTERNAL;
 	if (explain || !v->nat)
 		return REASON_NONE;
-	if (v->nat == NAT_NEW && !nat_settled(v))
-		return REASON_SNAT_UNTRACKED;
+	if (v->nat == NAT_NEW) {
+		if (!nat_settled(v))
+			return REASON_SNAT_UNTRACKED;
+		nat_queue(v);
+	}
 	if (is_first_fragment(&v->p))
-		snat_remember(skb, &v->p, &v->flow.nat_addr);
+		snat_remember(skb, v, &v->flow.nat_addr);
 	if (!set_address(skb, &v->p, true, &v->flow.nat_addr))
 		return REASON_SNAT_FAILED;
 	if (v->nat != NAT_FRAGMENT && !set_port(skb, &v->p, true, v->p.sport, v->flow.nat_port))
@@ -204,7 +217,7 @@ static __always_inline int snat_receive_fragment(struct __sk_buff *skb, struct v
 {
 	union addr to;
 
-	if (!snat_recall(skb, &v->p, &to))
+	if (!snat_recall(skb, v, &to))
 		return REASON_NONE;
 	return snat_deliver(skb, v, &to, v->p.dport);
 }
@@ -236,19 +249,72 @@ __noinline int snat_receive(struct __sk_buff *skb, struct view *v)
 		return REASON_NONE; /* it begins a flow of the outside's, to the box */
 	to = flow->opener & 1 ? t->inner.addr[1] : t->inner.addr[0];
 	port = flow->opener & 1 ? t->inner.port[1] : t->inner.port[0];
-	if (is_first_fragment(&v->p))
-		snat_remember(skb, &v->p, &to);
 	return snat_deliver(skb, v, &to, port);
 }
 
-/* Whether a flow of the box itself, which was entered just now, has the addresses and ports of a translated one. */
-static __always_inline bool snat_clashes(const struct view *v)
+/* What came in for a translated flow has passed. */
+static __always_inline void snat_received(struct __sk_buff *skb, const struct view *v)
+{
+	if (v->translated && is_first_fragment(&v->p))
+		snat_remember(skb, v, &v->p.dst);
+}
+
+/*
+ * Whether the box itself is to hear what comes to the address and port of a new translation: by what the file implies, or by
+ * management:. A translation ranks before policy, so a workload that chose them well would have it instead. Global: verified once.
+ */
+__noinline int snat_reserved(struct view *v)
+{
+	struct packet *p;
+	struct decision d;
+	union addr src;
+	__u8 flags, ttl, per_packet;
+	__be16 sport;
+	bool reserved;
+
+	if (!v)
+		return false;
+	p = &v->p;
+	d = v->d;
+	src = p->src;
+	sport = p->sport;
+	flags = p->flags;
+	ttl = p->ttl;
+	per_packet = v->per_packet;
+	p->src = v->flow.nat_addr;
+	p->sport = v->flow.nat_port;
+	p->flags &= ~PACKET_FRAGMENT;
+	p->ttl = 255; /* of BFD (RFC 5881 section 5) */
+	turn(v);
+	reserved = permits_above(v, POLICY_SYSTEM) || permits_above(v, POLICY_FAILSAFE);
+	turn(v);
+	p->src = src;
+	p->sport = sport;
+	p->flags = flags;
+	p->ttl = ttl;
+	v->per_packet = per_packet;
+	v->d = d;
+	if (reserved && !explain) {
+		nat_release(v);
+		note_exhausted(v);
+	}
+	return reserved;
+}
+
+/*
+ * Whether a flow of the box itself, which was entered just now, has the addresses and ports of a translated one. What ranks above
+ * the operator's rules takes them: the translation goes, and the flow that had it begins anew with another.
+ */
+static __always_inline bool snat_clashes(const struct view *v, bool above)
 {
 	struct translation *t = bpf_map_lookup_elem(&translations, &v->key);
 
 	if (!t || translation_stale(t, bpf_ktime_get_ns()))
 		return false;
-	if (!explain)
-		bpf_map_delete_elem(&fresh_out, &v->key);
+	if (explain)
+		return !above;
+	if (above && translation_claim(t, *(volatile __u64 *)&t->since_ns))
+		return bpf_map_delete_elem(&translations, &v->key) < 0;
+	bpf_map_delete_elem(&fresh_out, &v->key);
 	return true;
 }

@@ -57,7 +57,7 @@ static __always_inline void tell(const struct view *v, const struct flow *flow, 
  */
 static __always_inline __u32 sent_by_other(const struct flow *flow)
 {
-	const struct flow_side *other = &flow->side[1];
+	const struct flow_side *other = &flow->answered;
 	__u64 headers = other->packets * (ETH_HLEN + sizeof(struct iphdr) + 20);
 
 	return other->bytes > headers ? other->bytes - headers : 0;
@@ -101,9 +101,11 @@ static __always_inline __u8 closing_state(const struct flow *flow, __u8 state)
 
 /*
  * The state of a TCP flow after a packet. A RST is believed for ten seconds: whoever knows the addresses can send one, so what
- * goes on behind it revives the flow (RFC 5961). But an unproven one that was refused has not been answered.
+ * goes on behind it revives the flow (RFC 5961); but not what crosses with it, which late says: a flow that ended would be taken for one
+ * that lives. And an unproven one that was refused has not been answered.
  */
-static __always_inline __u8 next_state_tcp(struct __sk_buff *skb, const struct view *v, struct flow *flow)
+static __always_inline __u8 next_state_tcp(struct __sk_buff *skb, const struct view *v, struct flow *flow,
+					   bool late)
 {
 	__u8 sent = v->p.tcp_flags, state = flow->state;
 
@@ -112,7 +114,7 @@ static __always_inline __u8 next_state_tcp(struct __sk_buff *skb, const struct v
 		return FLOW_CLOSED;
 	}
 	if (flow->flags & FLOW_RST) {
-		if (sent & TCP_SYN)
+		if ((sent & TCP_SYN) || !late)
 			return FLOW_CLOSED;
 		flow->flags &= ~FLOW_RST;
 		state = v->found == IN_FLOWS ? FLOW_ESTABLISHED : FLOW_NEW;
@@ -136,9 +138,15 @@ static __always_inline __u8 next_state(const struct view *v, const struct flow *
 	return flow->flags & FLOW_INSIDE ? FLOW_ESTABLISHED : FLOW_REPLIED;
 }
 
+/* Before whatever is written behind it. */
+static __always_inline void set_time(struct flow *flow, __u64 now)
+{
+	__sync_lock_test_and_set(&flow->last_ns, now);
+}
+
 static __always_inline void count_flow(struct flow *flow, bool reply, __u64 bytes)
 {
-	struct flow_side *side = reply ? &flow->side[1] : &flow->side[0];
+	struct flow_side *side = reply ? &flow->answered : &flow->sent;
 
 	__sync_fetch_and_add(&side->packets, 1);
 	__sync_fetch_and_add(&side->bytes, bytes);
@@ -189,23 +197,35 @@ static __always_inline void promote(struct view *v, struct flow *flow)
 	bpf_map_delete_elem(v->found == IN_FRESH_OUT ? (void *)&fresh_out : (void *)&fresh_in, &v->key);
 }
 
-/* A packet of a flow has passed. Times are written at most once a second, so that CPUs do not fight for the line. */
-static __always_inline void advance(struct __sk_buff *skb, struct view *v, struct flow *flow, __u64 now)
+/*
+ * A packet of a flow has passed. Times are written at most once a second, so that CPUs do not fight for the line; and before flags
+ * and state, which may shorten the timeout: whoever reads in between would take a flow for expired that was idle for long. Says
+ * whether the time was written.
+ */
+static __always_inline bool advance(struct __sk_buff *skb, const struct view *v, struct flow *flow, __u64 now)
 {
 	__u8 was = flow->state, is;
 	bool late = (__s64)(now - flow->last_ns) > (__s64)SECOND;
 
+	if (late)
+		set_time(flow, now);
 	count_flow(flow, v->reply, v->p.len);
-	is = v->key.protocol == IPPROTO_TCP ? next_state_tcp(skb, v, flow) : next_state(v, flow);
-	if (is != was) {
-		flow->state = is;
-		if (is == FLOW_ESTABLISHED)
-			tell(v, flow, FLOW_EVENT_PROVEN);
-		else if (is == FLOW_CLOSED)
-			tell(v, flow, FLOW_EVENT_CLOSED);
-	}
-	if (is != was || late)
-		flow->last_ns = now;
-	if (is == FLOW_ESTABLISHED && v->found != IN_FLOWS && (is != was || late))
+	is = v->key.protocol == IPPROTO_TCP ? next_state_tcp(skb, v, flow, late) : next_state(v, flow);
+	if (is == was)
+		return late;
+	if (!late)
+		set_time(flow, now);
+	flow->state = is;
+	if (is == FLOW_ESTABLISHED)
+		tell(v, flow, FLOW_EVENT_PROVEN);
+	else if (is == FLOW_CLOSED)
+		tell(v, flow, FLOW_EVENT_CLOSED);
+	return true;
+}
+
+/* The same, and what follows from proof. */
+static __always_inline void move_on(struct __sk_buff *skb, struct view *v, struct flow *flow, __u64 now)
+{
+	if (advance(skb, v, flow, now) && v->found != IN_FLOWS && flow->state == FLOW_ESTABLISHED)
 		promote(v, flow);
 }

@@ -15,6 +15,7 @@
 static __always_inline void view_keys(struct view *v, __u32 workload)
 {
 	v->end = flow_key(&v->p, &v->key);
+	v->missed = false;
 	if (!flow_tracked(&v->p))
 		v->key.protocol = FLOW_NO_PROTOCOL;
 	if (workload && v->p.family == 6 && (is_link_local6(&v->p.src) || is_link_local6(&v->p.dst))) {
@@ -62,7 +63,7 @@ static __always_inline struct flow *look(void *table, struct view *v, enum flow_
 		v->found = where;
 		return flow;
 	}
-	v->ended |= 1 << where;
+	v->ended[where] = flow->since_ns;
 	return NULL;
 }
 
@@ -79,7 +80,7 @@ static __always_inline __u32 hook_of(const struct view *v)
 }
 
 /* What is known of the packet from the entry of its flow. */
-static __always_inline void read_flow(struct view *v, struct flow *flow, __u64 now)
+static __always_inline void read_flow(struct view *v, const struct flow *flow)
 {
 	v->flow = *flow;
 	v->flow.opener &= 1;
@@ -91,7 +92,6 @@ static __always_inline void read_flow(struct view *v, struct flow *flow, __u64 n
 		v->doubt = true;
 	} else if (flow->judged == REASON_FLOW_REVOKED) {
 		v->revoked = true;
-		touch(flow, now); /* or who goes on sending would have a new flow of it */
 	} else {
 		v->reply = true;
 	}
@@ -126,21 +126,40 @@ __noinline int meet(struct view *v)
 	s = bpf_map_lookup_elem(&settings, &zero);
 	if (s)
 		v->epoch = s->epoch;
-	now = bpf_ktime_get_ns();
-	flow = look(&flows, v, IN_FLOWS, now);
-	if (!flow)
+	now = bpf_ktime_get_coarse_ns();
+	flow = look(&flows, v, IN_FLOWS, now); /* where it may have gone since it was missed */
+	if (!flow && !v->missed)
 		flow = look(&fresh_out, v, IN_FRESH_OUT, now);
-	if (!flow)
+	if (!flow && !v->missed)
 		flow = look(&fresh_in, v, IN_FRESH_IN, now);
 	if (!flow)
 		return 0;
-	read_flow(v, flow, now);
+	read_flow(v, flow);
 	if ((v->flow.flags & FLOW_NAT) && !is_still(v)) {
 		__builtin_memset(&v->flow, 0, sizeof(v->flow));
 		v->found = IN_NONE;
 		v->known = v->reply = v->doubt = v->revoked = false;
 	}
 	return 0;
+}
+
+/*
+ * Whether the judgement of a packet that came in elsewhere than its flow did is about the flow. Where another policy judges, it is not: who
+ * forges the packet would give the flow another policy, and take a revocation back. A workload's source was checked.
+ */
+static __always_inline bool may_move(const struct view *v, const struct flow *flow)
+{
+	__u32 from = flow->in, to = v->in;
+	struct interface was = {}, is = {};
+
+	if (from == to || !to)
+		return true;
+	find_interface(to, &is);
+	if (is.role == ROLE_WORKLOAD)
+		return true;
+	if (!find_interface(from, &was))
+		return from; /* its interface has gone; but the node does not */
+	return is.role == was.role && !is.policies && !was.policies;
 }
 
 /* What this packet's judgement says of the first direction, into its entry, where that does not say so yet. */
@@ -150,7 +169,7 @@ static __always_inline void record(const struct view *v, struct flow *flow)
 	__u8 flags = (flow->flags & ~FLOW_ASK) | (v->per_packet ? FLOW_ASK : 0);
 	__u64 epoch = v->per_packet & PER_PACKET_SEES ? 0 : v->epoch;
 
-	if (v->p.flags & PACKET_FRAGMENT) /* its fate is a fragment's */
+	if ((v->p.flags & PACKET_FRAGMENT) || !may_move(v, flow)) /* a fragment's fate is its own */
 		return;
 	if (flow->flags != flags)
 		flow->flags = flags;
@@ -167,15 +186,75 @@ static __always_inline void record(const struct view *v, struct flow *flow)
 		flow->epoch = epoch;
 }
 
-/* Removes what has ended and stands where a new flow is to be found first. */
-static __always_inline void clear_way(const struct view *v)
+/* Removes what was seen to have ended from one table; but not the flow that another CPU has entered in its place since. */
+static __always_inline void clear(void *table, const struct view *v, enum flow_table where)
 {
-	if (v->ended & 1 << IN_FLOWS)
-		bpf_map_delete_elem(&flows, &v->key);
-	if (v->ended & 1 << IN_FRESH_OUT)
-		bpf_map_delete_elem(&fresh_out, &v->key);
-	if (v->ended & 1 << IN_FRESH_IN)
-		bpf_map_delete_elem(&fresh_in, &v->key);
+	struct flow *flow;
+
+	if (!v->ended[where])
+		return;
+	flow = bpf_map_lookup_elem(table, &v->key);
+	if (flow && flow->since_ns == v->ended[where])
+		bpf_map_delete_elem(table, &v->key);
+}
+
+/*
+ * An element may be another flow's by the time that a way is written into it, or read. So what a way says is one word, and only the key
+ * and the direction of its flow open it: with others it begins at no hook.
+ */
+static __always_inline __u64 way_seal(const struct view *v)
+{
+	const __u64 *word = (const __u64 *)&v->key;
+	__u64 hash = v->end;
+
+	_Static_assert(sizeof(v->key) == 5 * sizeof(*word), "the whole key");
+#pragma unroll
+	for (int i = 0; i < 5; i++)
+		hash = (hash ^ word[i]) * 0x9e3779b97f4a7c15ull;
+	return hash ^ hash >> 32; /* products mix upwards alone */
+}
+
+static __always_inline __u64 way_word(const struct view *v, __u32 to, __u64 seal)
+{
+	return ((__u64)to << 32 | v->at) ^ seal;
+}
+
+/* Where a way leads that begins at this hook: an ifindex, and FLOW_TO_PEER. 0: it is none of this flow and this hook. */
+static __always_inline __u32 way_leads(const struct view *v, const struct flow_way *way, __u64 seal)
+{
+	__u64 word = *(volatile const __u64 *)&way->leads ^ seal;
+
+	return (__u32)word == v->at ? word >> 32 : 0;
+}
+
+/* Whether what is known of this packet holds for those behind it, by which the flow that it is of was judged in epoch. */
+static __always_inline bool is_exemplary(const struct view *v, __u64 epoch)
+{
+	return v->to && epoch == v->epoch && !v->per_packet && !(v->p.flags & PACKET_FRAGMENT) &&
+	       v->flow.judged != REASON_SYSTEM && v->flow.judged != REASON_FAILSAFE;
+}
+
+/*
+ * Notes how this direction goes on, for way.h: rules that only look at flows say the same of each packet behind this one, as long
+ * as the generation is the same. What ranks above the operator's rules is not asked about bans, and stays here. A flow takes what is
+ * noted along when it is proven; what was being noted at that moment it never learns, and is judged as ever.
+ */
+static __always_inline void note_way(const struct view *v, struct flow *flow)
+{
+	struct flow_way *way = v->reply ? &flow->back : &flow->there;
+	__u64 seen = *(volatile __u64 *)&way->epoch, seal;
+
+	if (!is_exemplary(v, flow->epoch))
+		return;
+	seal = way_seal(v);
+	if (seen == v->epoch && way_leads(v, way, seal) == v->to)
+		return;
+	if (seen == FLOW_WAY_BUSY || __sync_val_compare_and_swap(&way->epoch, seen, FLOW_WAY_BUSY) != seen)
+		return;
+	*(volatile __u64 *)&way->leads = way_word(v, v->to, seal);
+	way->rule[0] = v->flow.rule[0];
+	way->rule[1] = v->flow.rule[1];
+	__sync_lock_test_and_set(&way->epoch, v->epoch); /* behind the others, on every processor */
 }
 
 /*
@@ -191,19 +270,26 @@ static __always_inline bool enter_flow(struct view *v, __u64 now)
 
 	if (v->key.protocol == IPPROTO_TCP && (v->p.tcp_flags & TCP_RST))
 		return true;
-	if (v->ended)
-		clear_way(v);
+	clear(&flows, v, IN_FLOWS);
+	clear(&fresh_out, v, IN_FRESH_OUT);
+	clear(&fresh_in, v, IN_FRESH_IN);
 	flow->last_ns = now;
-	if (!(flow->flags & FLOW_NAT)) /* its translation bears the same time already */
-		flow->since_ns = now;
+	if (!(flow->flags & FLOW_NAT))		     /* its translation bears the same time already */
+		flow->since_ns = bpf_ktime_get_ns(); /* tells it from others of its key */
 	flow->epoch = v->per_packet & PER_PACKET_SEES ? 0 : v->epoch;
 	flow->at = hook_of(v);
 	flow->opener = v->end;
 	flow->flags &= FLOW_INSIDE | FLOW_NAT;
 	if (v->per_packet || (v->p.flags & PACKET_FRAGMENT))
 		flow->flags |= FLOW_ASK;
-	flow->side[0].packets = 1;
-	flow->side[0].bytes = v->p.len;
+	if (is_exemplary(v, flow->epoch)) {
+		flow->there.leads = way_word(v, v->to, way_seal(v));
+		flow->there.rule[0] = flow->rule[0];
+		flow->there.rule[1] = flow->rule[1];
+		flow->there.epoch = v->epoch;
+	}
+	flow->sent.packets = 1;
+	flow->sent.bytes = v->p.len;
 	if (v->key.protocol == IPPROTO_TCP && (v->p.tcp_flags & TCP_FIN)) {
 		flow->flags |= FLOW_FIN_OPENER;
 		flow->state = FLOW_CLOSING;
@@ -239,7 +325,7 @@ __noinline int track(struct __sk_buff *skb, struct view *v)
 
 	if (!v || explain || v->key.protocol == FLOW_NO_PROTOCOL)
 		return 0;
-	now = bpf_ktime_get_ns();
+	now = bpf_ktime_get_coarse_ns();
 	raced = !v->found && !enter_flow(v, now);
 	if (!v->found)
 		return 0;
@@ -251,7 +337,9 @@ __noinline int track(struct __sk_buff *skb, struct view *v)
 		v->flow = *flow;
 	else if (!v->reply && !v->known)
 		record(v, flow);
-	advance(skb, v, flow, now);
+	if (!raced)
+		note_way(v, flow);
+	move_on(skb, v, flow, now);
 	return raced;
 }
 

@@ -8,32 +8,35 @@ package arch
 // crypto stand on the ground beside xdp).
 var Rooms = map[string][]string{
 	// Key files and the doctor need no daemon, and so no way through it.
-	"cmd/sluice": {"cmd/lab", "control/daemon", "control/api", "control/host", "crypto/keys"},
+	"cmd/sluice": {"cmd/lab", "control/daemon", "control/api", "control/host", "control/support", "crypto/keys", "crypto/ipsec", "crypto/wireguard/child"},
 	// The lab treats the daemon as a box of its own: a binary that it starts and an API that it calls.
-	"cmd/lab": {"control/api", "bgp", "bgp/torsim", "crypto/keys", "configs"},
+	"cmd/lab": {"control/api", "bgp", "bgp/torsim", "crypto/keys", "configs", "netdump"},
 	"configs": {}, // the files themselves, embedded
 
 	// The composition root, which alone knows every subsystem by name.
 	"control/daemon": {
-		"control/api", "control/engine", "control/compile", "control/config", "control/probe", "control/host", "control/ban", "control/feed", "control/workload",
+		"control/api", "control/engine", "control/compile", "control/config", "control/probe", "control/host", "control/ban", "control/feed", "control/workload", "control/tunnel", "control/support",
 		"xdp/...", "tc/...", "bgp/...", "crypto/...",
 	},
 	// The status types of the subsystems are the API's own answers.
-	"control/api": {"control/engine", "control/compile", "control/config", "bgp", "crypto/wireguard"},
+	"control/api": {"control/engine", "control/compile", "control/config", "control/tunnel", "bgp"},
 	// Subsystems are interfaces here, so none is imported.
 	"control/engine": {"control/compile", "control/config"},
 	"control/compile": {
 		"control/config", "control/host", "xdp", "xdp/abi", "xdp/classify", "xdp/xsk", "tc",
-		"bgp", "bgp/flowspec", "crypto/wireguard", "crypto/ipsec",
+		"bgp", "bgp/flowspec", "crypto/path", "crypto/wireguard", "crypto/ipsec",
 	},
-	"control/config": {},
-	"control/probe":  {},
-	"control/disk":   {},
-	"control/ban":    {"control/disk"},                   // the kernel's table is an interface here
-	"control/feed":   {"control/config", "control/disk"}, // watched set files; who compiles them is an interface here
+	"control/config":  {},
+	"control/probe":   {},
+	"control/disk":    {},
+	"control/support": {"control/config"},                 // packs what others tell it; config knows what may be a key
+	"control/ban":     {"control/disk"},                   // the kernel's table is an interface here
+	"control/feed":    {"control/config", "control/disk"}, // watched set files; who compiles them is an interface here
 	// Workloads that the API adds; the engine is called by a function, and its types are named.
 	"control/workload": {"control/engine", "control/compile", "control/config", "control/disk"},
-	"control/host":     {}, // a subsystem, though its folder is control's
+	// What changes by itself around tunnels; devices, key daemons and the engine are functions here.
+	"control/tunnel": {"control/compile", "control/config", "control/disk", "crypto/path"},
+	"control/host":   {"netdump"}, // a subsystem, though its folder is control's
 
 	// What XDP and tc share stands in xdp/table (tables and programs into the kernel) and xdp/pin (their pins).
 	"tc": {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/table"},
@@ -50,14 +53,19 @@ var Rooms = map[string][]string{
 
 	"bgp":                 {"bgp/flowspec", "bgp/fib", "bgp/bfd"},
 	"bgp/flowspec":        {},
-	"bgp/fib":             {},
+	"bgp/fib":             {"netdump"},
 	"bgp/bfd":             {},
 	"bgp/torsim":          {"bgp", "bgp/fib"},
 	"bgp/internal/nstest": {},
 
-	"crypto/wireguard": {"crypto/keys"},
-	"crypto/ipsec":     {"crypto/keys"},
-	"crypto/keys":      {},
+	"crypto/wireguard":       {"crypto/keys", "crypto/path", "crypto/wireguard/child", "netdump"},
+	"crypto/wireguard/child": {}, // the userspace device's process, and the daemon's hold on it
+	"crypto/ipsec":           {"crypto/keys", "crypto/path", "crypto/ike", "netdump"},
+	"crypto/ike":             {"crypto/keys"}, // charon's client, which knows no kernel
+	"crypto/path":            {"netdump"},     // what both types of tunnel need of the kernel's routing
+	"crypto/keys":            {},
+
+	"netdump": {}, // how every room reads a table of the kernel that changes meanwhile
 
 	// Tests look at every room, and nothing but a test may look back.
 	"tests/...": {"..."},

@@ -72,6 +72,7 @@ type Flow struct {
 	Packets [2]uint64      // 0: from the opener
 	Bytes   [2]uint64
 
+	lost     bool // its translation, to the box itself
 	ask      bool // the generation accepts it, but which rule does is not known yet
 	answered bool // both directions were seen
 	proven   bool
@@ -132,8 +133,8 @@ func (f *Flow) isEcho() bool {
 	return f.Key.Protocol == packet.ICMP && f.Key.A.Addr().Is4() || f.Key.Protocol == packet.ICMPv6 && f.Key.A.Addr().Is6()
 }
 
-// see takes in what one more packet of the flow says, the first one included.
-func (f *Flow) see(p Packet, fromOpener bool) {
+// see takes in what one more packet of the flow says, the first one included. late: the one before it was more than a second ago.
+func (f *Flow) see(p Packet, fromOpener, late bool) {
 	side := 1
 	if fromOpener {
 		side = 0
@@ -149,7 +150,7 @@ func (f *Flow) see(p Packet, fromOpener bool) {
 		f.reset = true
 		return
 	}
-	if f.reset && p.Has(packet.SYN) {
+	if f.reset && (p.Has(packet.SYN) || !late) { // it crossed with the reset
 		return
 	}
 	if f.reset && !f.proven { // data that goes on: the reset was forged

@@ -44,33 +44,27 @@ func (m *Model) keyAt(h Hook, p Packet) (Key, bool) {
 	return KeyOf(p.Protocol, from, to, scope), true
 }
 
-// look finds the packet's flow. It returns a reason where that decides: a flow that policy no longer permits.
-func (v *visit) look() abi.Reason {
+// find finds the packet's flow.
+func (v *visit) find() {
 	v.once = true
 	v.key, v.tracked = v.keyAt(v.hook, v.p)
 	v.reply = v.follows
 	quoted := v.quotesFlow()
 	v.related = quoted != nil && !quoted.Revoked()
 	if !v.tracked {
-		return abi.ReasonNone
+		return
 	}
 	v.flow = v.Find(v.key)
 	if v.flow != nil && v.flow.reopens(v.p) {
 		v.flow = nil
 	}
 	if v.flow == nil {
-		return abi.ReasonNone
+		return
 	}
 	from, _ := v.p.Ends()
 	v.reply = from != v.flow.Opener
 	if v.reply {
-		if !v.review() {
-			if v.flow.Revoked() {
-				v.touch(v.flow)
-			}
-			return abi.ReasonFlowRevoked
-		}
-		return abi.ReasonNone
+		return
 	}
 	v.cached = v.flow.Epoch == v.Live+1 && v.flow.At == v.hook && v.p.Part == Whole && !v.flow.Revoked() && !v.flow.ask &&
 		v.flow.In == v.entry()
@@ -82,7 +76,17 @@ func (v *visit) look() abi.Reason {
 			}
 		}
 	}
-	return abi.ReasonNone
+}
+
+// settle returns a reason where the flow decides: one that policy no longer permits.
+func (v *visit) settle() abi.Reason {
+	if v.flow == nil || !v.reply || v.review() {
+		return abi.ReasonNone
+	}
+	if v.flow.Revoked() {
+		v.touch(v.flow)
+	}
+	return abi.ReasonFlowRevoked
 }
 
 // review judges a flow's first direction for its reply, once in a generation, as the hooks on its way would. What a policy says
@@ -295,7 +299,7 @@ func (v *visit) track(inside bool, owner string) {
 		return
 	}
 	from, _ := v.p.Ends()
-	f, judges := v.flow, v.p.Part == Whole // of a fragment policies may think otherwise
+	f, judges := v.flow, v.p.Part == Whole && v.flow != nil && v.moves(v.flow) // of a fragment policies may think otherwise
 	if f == nil && v.p.Has(packet.RST) {
 		return // it ends what nobody knows
 	}
@@ -310,12 +314,22 @@ func (v *visit) track(inside bool, owner string) {
 		f.ask = false
 	}
 	was, late := f.State(), v.Now-f.Last > time.Second
-	f.see(v.p, !v.reply)
+	f.see(v.p, !v.reply, late)
 	if f.State() == was && !late {
 		return
 	}
 	f.Last = v.Now
 	v.promote(f)
+}
+
+// moves says whether a packet of the first direction speaks for its flow, wherever it came in: elsewhere another policy may have judged
+// it, and somebody else may have sent it.
+func (v *visit) moves(f *Flow) bool {
+	to := v.entry()
+	if f.In == to || to == "" || v.g.Interfaces[to].Role == abi.RoleWorkload {
+		return true
+	}
+	return f.In != "" && v.g.Interfaces[f.In].Role == v.g.Interfaces[to].Role
 }
 
 // entry is where the packet came in: "" for the node's own.

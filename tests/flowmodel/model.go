@@ -22,8 +22,9 @@ type Model struct {
 	Hits    map[uint32]uint64 // packets by rule
 	Evicted int               // flows that the kernel's tables were allowed to lose
 
-	born  int
-	parts map[datagram]fate
+	born    int
+	parts   map[datagram]fate
+	excused map[datagram]bool // their first fragments were, from the matrix; until time passes
 }
 
 // Wire is a translation: the way back to who opened the flow. It holds as long as its flow does.
@@ -50,7 +51,7 @@ type fate struct {
 // NewModel starts with empty tables.
 func NewModel(w *World) *Model {
 	return &Model{World: w, Flows: map[Key]*Flow{}, Wires: map[Key]*Wire{}, Shares: map[string]int{}, Hits: map[uint32]uint64{},
-		parts: map[datagram]fate{}}
+		parts: map[datagram]fate{}, excused: map[datagram]bool{}}
 }
 
 // Outcome is what becomes of a packet at one hook.
@@ -110,6 +111,7 @@ func (m *Model) Pass(d time.Duration) time.Duration {
 		}
 	}
 	m.Now += d
+	clear(m.excused)
 	return d
 }
 
@@ -185,7 +187,7 @@ func (k Key) other(end netip.AddrPort) netip.AddrPort {
 func (m *Model) Check() error {
 	held := map[Key]Key{}
 	for k, f := range m.Flows {
-		if !m.alive(f) || !f.NAT.IsValid() {
+		if !m.alive(f) || !f.NAT.IsValid() || f.lost {
 			continue
 		}
 		wk := wireKey(f)
@@ -212,6 +214,6 @@ func (m *Model) Clone() *Model {
 		copied := *w
 		c.Wires[k] = &copied
 	}
-	c.Shares, c.Hits, c.parts = maps.Clone(m.Shares), maps.Clone(m.Hits), maps.Clone(m.parts)
+	c.Shares, c.Hits, c.parts, c.excused = maps.Clone(m.Shares), maps.Clone(m.Hits), maps.Clone(m.parts), maps.Clone(m.excused)
 	return &c
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"sluice/xdp/abi"
+	"sluice/xdp/classify"
 	"sluice/xdp/packet"
 )
 
@@ -39,8 +40,12 @@ func (v *visit) translateBack() {
 		return // a new session of the outside's is not what the translation was made for
 	}
 	v.p = v.p.withDestination(w.End)
-	if v.p.Part == FirstFragment {
-		v.parts[part] = fate{w.End.Addr(), v.Now}
+}
+
+// received lets the later fragments of what was translated back and has passed follow it.
+func (v *visit) received() {
+	if v.p.Part == FirstFragment && v.p.Dst != v.came.Dst {
+		v.parts[datagram{v.came.Src, v.came.Dst, v.came.Protocol, v.came.Datagram}] = fate{v.p.Dst, v.Now}
 	}
 }
 
@@ -56,23 +61,26 @@ func (v *visit) outward(o *Outcome, iface, uplink string, observed *Observed) {
 	needs := v.g.translates(iface, v.p.Src)
 	part := datagram{v.p.Src, v.p.Dst, v.p.Protocol, v.p.Datagram}
 	switch {
-	case v.flow != nil && !v.reply && v.flow.NAT.IsValid(): // as long as the flow lives
+	case v.flow != nil && !v.reply && v.holds(v.flow): // as long as the flow lives
 		track()
 		v.rewriteSource(part)
 	case v.reply: // the outside opened it, and knows the source as it is
 		track()
 		v.leavesAsItIs(part, needs)
 	case v.p.IsError():
-		if f := v.quotesFlow(); f == nil && needs {
+		if f := v.quotesFlow(); f == nil && needs || v.lies() {
 			v.drop(o, abi.ReasonSnatUntracked)
-		} else if f != nil && needs && !f.NAT.IsValid() && v.isOpener(f) {
-			v.drop(o, abi.ReasonSnatUntracked) // the inside opened it before it was to be translated
+		} else if f != nil && needs && !v.g.Self[f.NAT.Addr()] && v.isOpener(f) {
+			v.drop(o, abi.ReasonSnatUntracked) // the inside opened it before it was to be translated, or to an address that is gone
 		} else {
 			v.quoteOutward()
 		}
 	case v.p.Part == LaterFragment:
 		v.laterOutward(o, part, needs)
 	case !needs:
+		if v.flow != nil && v.flow.NAT.IsValid() { // what translated it is gone
+			v.anew()
+		}
 		track()
 		v.leavesAsItIs(part, needs)
 	case !v.tracked || v.flow == nil && v.p.Has(packet.RST) || v.p.IsEcho() && !v.p.isEchoRequest():
@@ -80,6 +88,24 @@ func (v *visit) outward(o *Outcome, iface, uplink string, observed *Observed) {
 	default:
 		v.begin(o, iface, uplink, observed, track, part)
 	}
+}
+
+// holds says whether a flow has its translation, and the box the address still.
+func (v *visit) holds(f *Flow) bool {
+	return f.NAT.IsValid() && (v.cached || v.g.Self[f.NAT.Addr()]) && v.wire(wireKey(f)) != nil
+}
+
+// lies says whether an error of a workload is about what was not sent to it: a workload is no router.
+func (v *visit) lies() bool {
+	q := v.p.Quote
+	_, ok := v.keyAt(v.hook, *q)
+	return ok && q.Src == v.p.Dst && v.g.workload(v.p.Src) != nil && q.Dst != v.p.Src
+}
+
+// anew has the packet begin another flow.
+func (v *visit) anew() {
+	v.once = v.once && (!v.cached || v.flow.Epoch != 0)
+	v.flow, v.cached = nil, false
 }
 
 // isOpener says whether the packet that an error quotes went to who opened the flow.
@@ -127,14 +153,10 @@ func (v *visit) begin(o *Outcome, iface, uplink string, observed *Observed, trac
 		return
 	}
 	if v.flow != nil { // it began before it was to be translated: now it is another
-		v.once = v.once && (!v.cached || v.flow.Epoch != 0)
-		v.flow, v.cached = nil, false
+		v.anew()
 	}
-	from, to := v.p.Ends()
-	candidates := v.candidates(from)
-	port, fault := v.choose(candidates, func(port uint16) Key {
-		return KeyOf(v.p.Protocol, netip.AddrPortFrom(address, port), to, "")
-	}, observed)
+	from, _ := v.p.Ends()
+	port, fault := v.choose(v.candidates(from), address, observed)
 	o.Fault = fault
 	if port < 0 {
 		v.drop(o, abi.ReasonSnatExhausted)
@@ -161,17 +183,20 @@ func (v *visit) candidates(from netip.AddrPort) []uint16 {
 }
 
 // choose returns a port that is free, as observed where that is one; -1: there is none, or the program found none and may be
-// right.
-func (v *visit) choose(candidates []uint16, seen func(uint16) Key, observed *Observed) (port int, fault string) {
-	free, doubtful := -1, -1
+// right. One that the box listens on is nobody's: who draws it is dropped.
+func (v *visit) choose(candidates []uint16, address netip.Addr, observed *Observed) (port int, fault string) {
+	_, to := v.p.Ends()
+	free, doubtful, blocked := -1, -1, false
 	for _, c := range candidates {
-		k := seen(c)
+		k := KeyOf(v.p.Protocol, netip.AddrPortFrom(address, c), to, "")
 		if v.wire(k) != nil {
 			continue
 		}
 		f := v.Find(k)
 		mine := f != nil && (f.Inside || f.proven)
 		switch {
+		case v.reserved(address, c):
+			mine, blocked = true, true
 		case mine: // the node's own, or one that the outside opened and proved
 		case f != nil, v.Wires[k] != nil && v.Now-v.Wires[k].Made < 2*grace:
 			doubtful = int(c)
@@ -180,7 +205,7 @@ func (v *visit) choose(candidates []uint16, seen func(uint16) Key, observed *Obs
 		}
 		if observed != nil && !drops(observed.Reason) && observed.Source.Port() == c {
 			if mine {
-				fault = fmt.Sprintf("port %d is in use by %s", c, f)
+				fault = fmt.Sprintf("port %d is the box's own, or in use by %v", c, f)
 			}
 			return int(c), fault
 		}
@@ -188,12 +213,20 @@ func (v *visit) choose(candidates []uint16, seen func(uint16) Key, observed *Obs
 	switch {
 	case observed != nil && !drops(observed.Reason):
 		return max(free, doubtful, 0), fmt.Sprintf("source %s is not to be had: of the ports %v it is outside or taken", observed.Source, candidates)
-	case free >= 0:
+	case free >= 0 && (!blocked || observed == nil || observed.Reason != abi.ReasonSnatExhausted):
 		return free, ""
 	case doubtful >= 0 && (observed == nil || observed.Reason != abi.ReasonSnatExhausted):
 		return doubtful, ""
 	}
 	return -1, ""
+}
+
+// reserved says whether the box is to hear what the other end sends to an address and port, by system rules or management:.
+func (v *visit) reserved(address netip.Addr, port uint16) bool {
+	sent := v.p.withSource(netip.AddrPortFrom(address, port))
+	back := sent.Reply()
+	back.Part, back.Flags, back.TTL = Whole, v.p.Flags, 255
+	return accepted(classify.Judge(v.g.System, back.seen())) || accepted(classify.Judge(v.g.Failsafe, back.seen()))
 }
 
 // quoteOutward has an ICMP error speak of a translated flow as the outside knows it.
@@ -205,7 +238,7 @@ func (v *visit) quoteOutward() {
 	k, ok := v.keyAt(v.hook, q)
 	f := v.Find(k)
 	_, to := q.Ends()
-	if !ok || f == nil || !f.NAT.IsValid() || to != f.Opener || q.Src != v.p.Dst {
+	if !ok || f == nil || !v.g.Self[f.NAT.Addr()] || to != f.Opener || q.Src != v.p.Dst {
 		return
 	}
 	if v.p.Src == q.Dst || v.from != "" && v.g.translates(v.from, v.p.Src) {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"sluice/xdp/abi"
+	"sluice/xdp/classify"
 )
 
 // Run takes a packet through a hook. from is, at egress, the interface that it came in by. observed is what the program did,
@@ -13,7 +14,7 @@ func (m *Model) Run(h Hook, from string, p Packet, mark uint32, observed *Observ
 	v := &visit{Model: m, g: g, hook: h, role: g.Interfaces[h.Interface].Role, from: from, p: p, came: p}
 	var o Outcome
 	if h.Egress {
-		o = v.egress(mark, observed)
+		o = v.egress(mark&^abi.MarkPassed, observed)
 	} else {
 		o = v.ingress(mark&^abi.MarkOurs, observed)
 	}
@@ -28,14 +29,15 @@ func (v *visit) leaves(reason abi.Reason, mark uint32) Outcome {
 func drops(reason abi.Reason) bool { return reason.Fate() == abi.FateDrop }
 
 func (v *visit) ingress(mark uint32, observed *Observed) Outcome {
-	if v.role == abi.RoleUplink {
+	if v.role == abi.RoleUplink && v.g.Self[v.p.Dst] {
 		v.translateBack()
 	}
-	reason := v.look()
+	v.find()
 	local := v.g.local(v.p.Dst)
 	if r := v.admit(local); drops(r) {
 		return v.leaves(r, mark)
 	}
+	reason := v.settle()
 	if drops(reason) {
 		return v.leaves(reason, mark)
 	}
@@ -57,6 +59,7 @@ func (v *visit) ingress(mark uint32, observed *Observed) Outcome {
 	if v.role == abi.RoleWorkload {
 		return v.forward(mark, observed)
 	}
+	v.received()
 	return v.leaves(abi.ReasonStackForward, mark)
 }
 
@@ -75,13 +78,18 @@ func (v *visit) admit(local bool) abi.Reason {
 	return abi.ReasonNone
 }
 
-// judgeOutside is policy.ingress, where XDP does not judge it.
+// judgeOutside is policy.ingress, where XDP does not judge it. It is about what is on the wire.
 func (v *visit) judgeOutside(local bool) abi.Reason {
 	if !v.g.Interfaces[v.hook.Interface].Judge {
 		return abi.ReasonNone
 	}
 	if v.cached {
 		return v.judged
+	}
+	if v.p.Dst != v.came.Dst {
+		inner := v.p
+		v.p, local = v.came, true
+		defer func() { v.p = inner }()
 	}
 	if local && !drops(v.ask(v.g.Failsafe, false)) && v.judged != abi.ReasonNone {
 		v.judged = abi.ReasonFailsafe
@@ -115,15 +123,16 @@ func (v *visit) toWorkload(to *Workload, mark uint32) Outcome {
 	if v.role != abi.RoleWorkload && isUnroutable(v.p.Src) {
 		return v.leaves(abi.ReasonUnroutable, mark)
 	}
-	if !v.reply && !v.related && !v.g.mayForward(v.role, abi.RoleWorkload) {
+	if !v.permitted(v.role, abi.RoleWorkload) {
 		return v.leaves(abi.ReasonForwardDenied, mark)
 	}
 	if reason := v.ask(to.Ingress, true); drops(reason) {
 		return v.leaves(reason, mark)
 	}
 	v.trackHere()
+	v.received()
 	if v.p.TTL <= 1 {
-		return v.leaves(abi.ReasonStackTTL, mark|abi.MarkJudged)
+		return v.leaves(abi.ReasonStackTTL, mark|abi.MarkDeliver)
 	}
 	v.p.TTL--
 	o := v.leaves(abi.ReasonDelivered, mark)
@@ -139,6 +148,25 @@ func isUnroutable(src netip.Addr) bool {
 	return src.IsMulticast() || src.IsLinkLocalUnicast() || src.IsUnspecified() || src.IsLoopback()
 }
 
+// permitted says whether the matrix lets a packet pass, or its flow excuses it: a later fragment, as its first one was.
+func (v *visit) permitted(from, to abi.Role) bool {
+	if v.g.mayForward(from, to) {
+		return true
+	}
+	d := datagram{v.p.Src, v.p.Dst, v.p.Protocol, v.p.Datagram}
+	if v.p.Src.Is6() { // the identification alone tells (RFC 8200 section 4.5)
+		d.protocol = 0
+	}
+	excused := v.reply || v.related
+	switch v.p.Part {
+	case LaterFragment:
+		return v.excused[d]
+	case FirstFragment:
+		v.excused[d] = v.excused[d] || excused
+	}
+	return excused
+}
+
 // forward is the fast path from a workload.
 func (v *visit) forward(mark uint32, observed *Observed) Outcome {
 	to, ok := v.World.route(v.p.Dst)
@@ -146,7 +174,7 @@ func (v *visit) forward(mark uint32, observed *Observed) Outcome {
 		return v.leaves(abi.ReasonStackNoRoute, mark)
 	}
 	out := v.g.Interfaces[to]
-	if !v.reply && !v.related && !v.g.mayForward(v.role, out.Role) {
+	if !v.permitted(v.role, out.Role) {
 		return v.leaves(abi.ReasonForwardDenied, mark)
 	}
 	if v.p.TTL <= 1 {
@@ -166,13 +194,19 @@ func (v *visit) forward(mark uint32, observed *Observed) Outcome {
 }
 
 func (v *visit) egress(mark uint32, observed *Observed) Outcome {
-	if mark&abi.MarkJudged != 0 {
+	// The kernel's own errors may bear the mark of what they are about, and what was judged for a workload was not for a router.
+	judged := uint32(abi.MarkJudged)
+	if v.role == abi.RoleWorkload {
+		judged = abi.MarkDeliver
+	}
+	if mark&judged != 0 && (v.from != "" || !v.p.IsError()) {
 		return v.leaves(abi.ReasonJudged, mark)
 	}
 	if v.role == abi.RoleWorkload && v.g.behind(v.hook.Interface) == nil {
 		return v.leaves(abi.ReasonWorkloadUnknown, mark)
 	}
-	reason := v.look()
+	v.find()
+	reason := v.settle()
 	if v.from != "" {
 		return v.egressForwarded(reason, mark, observed)
 	}
@@ -184,20 +218,20 @@ func (v *visit) egressLocal(reason abi.Reason, mark uint32) Outcome {
 	v.related = v.p.IsError() // what could not be forwarded was never tracked
 	if !drops(reason) {
 		if v.role == abi.RoleWorkload {
-			reason = v.ask(v.g.behind(v.hook.Interface).Ingress, false)
+			reason = v.ask(v.g.behind(v.hook.Interface).Ingress, true)
 		} else {
 			reason = v.judgeOutbound()
 		}
 	}
 	if drops(reason) {
-		o := v.leaves(reason, mark)
-		if v.clashes() {
-			o.Also = append(o.Also, abi.ReasonSnatClash)
-		}
-		return o
+		return v.leaves(reason, mark)
 	}
-	if v.clashes() {
+	if v.clashes() && reason != abi.ReasonSystem && reason != abi.ReasonFailsafe {
 		return v.leaves(abi.ReasonSnatClash, mark)
+	}
+	if v.clashes() { // what the file asks for has its tuple, and the workload's flow begins anew
+		v.Flows[v.Wires[v.key].Inner].lost = true
+		delete(v.Wires, v.key)
 	}
 	v.track(true, "")
 	if v.role == abi.RoleUplink {
@@ -240,7 +274,7 @@ func (v *visit) egressForwarded(reason abi.Reason, mark uint32, observed *Observ
 		return v.leaves(abi.ReasonMartianSource, mark)
 	}
 	fromRole := v.g.Interfaces[v.from].Role
-	if !drops(reason) && !v.reply && !v.related && !v.g.mayForward(fromRole, v.role) {
+	if !drops(reason) && !v.permitted(fromRole, v.role) {
 		return v.leaves(abi.ReasonForwardDenied, mark)
 	}
 	if drops(reason) {
@@ -253,6 +287,7 @@ func (v *visit) egressForwarded(reason abi.Reason, mark uint32, observed *Observ
 			return v.leaves(reason, mark)
 		}
 	}
+	v.nameSender(fromRole)
 	o := Outcome{Reason: reason, Mark: mark}
 	if v.role == abi.RoleUplink {
 		if v.outward(&o, v.from, v.hook.Interface, observed); o.Drops() {
@@ -266,6 +301,22 @@ func (v *visit) egressForwarded(reason abi.Reason, mark uint32, observed *Observ
 	}
 	o.Left = v.p
 	return o
+}
+
+// nameSender notes the rule that let the packet in where it came in.
+func (v *visit) nameSender(from abi.Role) {
+	if from != abi.RoleWorkload || v.cached || v.reply || v.related {
+		return
+	}
+	came := v.came
+	came.TTL++ // the kernel took one off
+	policy := v.g.behind(v.from).Egress
+	if d := classify.Judge(policy, came.seen()); accepted(d) {
+		v.rules[0] = d.Rule
+		if d.Reason == classify.ByDefault || d.Reason == classify.ByFragment {
+			v.rules[0] = policy.DefaultID
+		}
+	}
 }
 
 func (v *visit) trackForwarded() {

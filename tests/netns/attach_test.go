@@ -14,6 +14,7 @@ import (
 
 	"sluice/cmd/lab"
 	"sluice/control/api"
+	"sluice/control/host"
 )
 
 // occupy puts somebody else's XDP program on an interface of the gateway.
@@ -50,6 +51,23 @@ func (s *site) iface(name string) api.Interface {
 	return api.Interface{}
 }
 
+// isItsOwnInTheEyesOfTheDoctor: what Sluice attached is nothing to look at, and the flow tables of its daemon have room.
+func (s *site) isItsOwnInTheEyesOfTheDoctor(name string) {
+	s.t.Helper()
+	var findings []host.Finding
+	s.json(&findings, "doctor", "--bpf-dir", s.Gateway.BPFDir)
+	seen := map[string]host.Finding{}
+	for _, f := range findings {
+		seen[f.Name] = f
+	}
+	for finding, says := range map[string]string{"xdp-attached/" + name: "Sluice's own program", "tcx-attached/" + name + "/ingress": "Sluice's own program alone",
+		"tcx-attached/" + name + "/egress": "Sluice's own program alone", "conntrack": " of 131072 flows"} {
+		if f := seen[finding]; f.Status != host.StatusOK || !strings.Contains(f.Detail, says) {
+			s.t.Errorf("%s: %+v", finding, f)
+		}
+	}
+}
+
 func TestAnUplinkThatRefusesNativeXDPFallsBackToGenericAndSaysSo(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -71,6 +89,7 @@ func TestAnUplinkThatRefusesNativeXDPFallsBackToGenericAndSaysSo(t *testing.T) {
 			t.Errorf("the log does not say %q:\n%s", want, log)
 		}
 	}
+	s.isItsOwnInTheEyesOfTheDoctor("eth0")
 	if out := s.must(s.Gateway.Namespace, "ip link show eth1"); !strings.Contains(out, "xdpgeneric") {
 		t.Errorf("eth1 is not in generic mode:\n%s", out)
 	}

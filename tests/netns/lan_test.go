@@ -5,11 +5,13 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"sluice/cmd/lab"
+	"sluice/control/api"
 )
 
 const lanPolicies = `  - name: eth1
@@ -94,8 +96,11 @@ func TestALANIsJudgedByItsOwnPolicies(t *testing.T) {
 		t.Errorf("the rule for names counted %+v", r)
 	}
 	e := s.explain("eth1", "udp 198.18.1.1:4000 > 198.51.100.53:53").Hooks
-	if h := e[len(e)-1]; h.Policy != "interface/eth1/egress" || h.Rule != "interface/eth1/egress/dns" || h.Line == 0 {
+	if h := e[len(e)-2]; h.Hook != "tcx-ingress" || h.Policy != "interface/eth1/egress" || h.Rule != "interface/eth1/egress/dns" || h.Line == 0 {
 		t.Errorf("explain says %+v", h)
+	}
+	if h := e[len(e)-1]; h.Hook != "tcx-egress" || h.Interface != "eth0" || h.Verdict != "pass" {
+		t.Errorf("explain says of the uplink %+v", h)
 	}
 	for _, want := range []string{"interface/eth1/ingress", "interface/eth1/egress", "shop"} {
 		if r := s.sluice("show", "policy", "interface/eth1"); !strings.Contains(r.out, want) {
@@ -162,4 +167,36 @@ func comesBack(conn net.Conn, text string, wait time.Duration) error {
 		return fmt.Errorf("heard %q, want %q", got, text)
 	}
 	return nil
+}
+
+// TestFlowsThroughTheKernelSayWhoOpenedThemByWhichRule: of a LAN and of a workload with path: stack, which are tracked where they leave.
+func TestFlowsThroughTheKernelSayWhoOpenedThemByWhichRule(t *testing.T) {
+	t.Parallel()
+	s := newLAN(t)
+	s.edit("    interface: web-1\n", "    interface: web-1\n    path: stack\n")
+	s.start()
+	eventually(t, func() error { return s.learned(bothDefaults) })
+	client := s.Gateway.API()
+	defer client.Close()
+	for _, c := range []struct {
+		from                *lab.Namespace
+		address             netip.Addr
+		workload, lan, rule string
+	}{
+		{s.Attacker, s.host, "", "eth1", "interface/eth1/egress/dns"},
+		{s.Workload(1), lab.Web4[0], "web-1", "", "workload/web-1/egress/dns"},
+	} {
+		for range 2 { // a flow that is known keeps it
+			if found, err := c.from.Resolve(t.Context(), lab.Resolver4, "www.example.net"); err != nil || len(found) != 1 {
+				t.Fatalf("%s resolves %v: %v", c.from.Name, found, err)
+			}
+		}
+		list, err := client.Flows(t.Context(), api.FlowsRequest{FlowFilter: api.FlowFilter{Address: c.address.String(), Port: 53, Rule: c.rule}})
+		if err != nil || list.Total == 0 {
+			t.Fatalf("by the rule %s: %+v, %v", c.rule, list, err)
+		}
+		if f := list.Flows[0]; f.Workload != c.workload || f.LAN != c.lan || f.Origin != "inside" || !slices.Equal(f.Rules, []string{c.rule}) {
+			t.Errorf("%s: %+v", c.from.Name, f)
+		}
+	}
 }

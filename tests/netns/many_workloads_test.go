@@ -70,6 +70,7 @@ func (s *site) manyVeths(n int) []api.WorkloadSpec {
 
 // Added one by one they are recast from one generation into the other; side by side as many as wait are one change.
 func TestManyWorkloadsAreAddedOneByOneAndSideBySide(t *testing.T) {
+	t.Parallel()
 	s := withoutWeb2(t)
 	s.start()
 	specs := s.manyVeths(manyWorkloads(t))

@@ -43,11 +43,7 @@ func TestBuffersBeyond64KBPass(t *testing.T) {
 				continue // the ToR is a kernel that takes the jumbogram's header for a part of each segment, up to 6.18
 			}
 			what := fmt.Sprintf("%s, %s", w.name, server)
-			n := p.redirects(what, func() { p.iperf(what, w.from, server, "-n", "20M", "-w", "6M") }, w.want)
-			key := "tc " + w.ingress + " " + w.want[0][len("tc "+w.ingress+" "):]
-			if mean := n.bytes[key] / max(n.packets[key], 1); w.from != p.Client && w.to != p.Client && mean <= 1<<16 {
-				t.Errorf("%s: %d bytes in the mean, want buffers beyond 64 KB", what, mean)
-			}
+			p.passesBig(what, w, server)
 		}
 	}
 	// And what the box itself sends.
@@ -55,4 +51,19 @@ func TestBuffersBeyond64KBPass(t *testing.T) {
 	for _, server := range []netip.Addr{lab.Client4} {
 		p.redirects("the box itself", func() { p.iperf("the box itself", p.Gateway.Namespace, server, "-p5202", "-n", "20M", "-w", "6M") }, []string{"tc eth0 default-accept"})
 	}
+}
+
+// passesBig sends until the mean of what the hook saw, acknowledgements included, shows buffers beyond 64 KB: how much TCP puts into one
+// depends on its pace, so one run may not show it.
+func (p *pathSite) passesBig(what string, w way, server netip.Addr) {
+	p.t.Helper()
+	key := "tc " + w.ingress + " " + w.want[0][len("tc "+w.ingress+" "):]
+	mean := uint64(0)
+	for range 6 {
+		n := p.redirects(what, func() { p.iperf(what, w.from, server, "-n", "20M", "-w", "6M") }, w.want)
+		if mean = n.bytes[key] / max(n.packets[key], 1); mean > 1<<16 || w.from == p.Client || w.to == p.Client {
+			return
+		}
+	}
+	p.t.Errorf("%s: %d bytes in the mean, want buffers beyond 64 KB", what, mean)
 }

@@ -238,7 +238,12 @@ func TestUnderLoadRestartsAppliesAndUpgradesResetNothing(t *testing.T) {
 		{"applies in a row", p.appliesInARow},
 		{"an upgrade", func() { p.upgrades(next, l) }},
 		{"applies of the new version", p.appliesInARow},
-		{"a downgrade after kill -9", func() { p.kill(); p.start() }},
+		{"a downgrade after kill -9", func() {
+			roots := p.links()
+			p.kill()
+			p.start()
+			p.exchanged(roots, p.links())
+		}},
 	}
 	for _, phase := range phases {
 		before := l.lost()

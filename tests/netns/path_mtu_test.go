@@ -93,7 +93,7 @@ func (p *pathSite) discovers(n narrow, w way, server netip.Addr) {
 	// A TCP connection that begins with segments of 1500, in both directions.
 	p.must(w.from, "ip -4 route flush cache")
 	p.must(w.from, "ip -6 route flush cache")
-	p.redirects(what+", TCP", func() { p.iperf(what, w.from, server, "-t", "2") }, nil, may...)
+	p.redirects(what+", TCP", func() { p.iperf(what, w.from, server, "-t", "2", "-b", "50M") }, nil, may...)
 	if server.Is4() && n.hop == "gateway" {
 		p.must(w.from, "ip -4 route flush cache")
 		p.redirects(what+", without DF", func() {

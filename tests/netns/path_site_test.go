@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/cmd/lab"
 	"sluice/control/api"
@@ -39,6 +40,7 @@ type pathOptions struct {
 	mtu    int  // of every link; 0: 1500
 	tunnel bool // start the peer, and a tunnel to it
 	edit   []string
+	peer   []string // the same of the peer's file
 }
 
 // newPath builds a path site, and starts its daemons.
@@ -62,7 +64,7 @@ func newPath(t *testing.T, o pathOptions) *pathSite {
 	text := pathFile
 	if o.tunnel {
 		text += p.tunnelSection()
-		p.startPeer()
+		p.startPeer(o.peer)
 	}
 	p.write(edited(t, text, o.edit...))
 	p.start()
@@ -106,13 +108,14 @@ func (p *pathSite) tunnelSection() string {
 }
 
 // startPeer starts the other end of the tunnel, which lets everything in.
-func (p *pathSite) startPeer() {
+func (p *pathSite) startPeer(edit []string) {
 	p.t.Helper()
 	text, err := os.ReadFile(p.Peer.File)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if err := os.WriteFile(p.Peer.File, []byte(strings.ReplaceAll(string(text), "default: drop", "default: accept")), 0o600); err != nil {
+	changed := edited(p.t, strings.ReplaceAll(string(text), "default: drop", "default: accept"), edit...)
+	if err := os.WriteFile(p.Peer.File, []byte(changed), 0o600); err != nil {
 		p.t.Fatal(err)
 	}
 	if err := p.Peer.StartDaemon(); err != nil {
@@ -196,10 +199,26 @@ func (p *pathSite) kernelForwarded() (n uint64) {
 	return n + v
 }
 
+// atRest counts once the kernel forwards nothing any more: a connection through the tunnel ends after its test.
+func (p *pathSite) atRest() tally {
+	p.t.Helper()
+	now := p.tally()
+	for deadline := time.Now().Add(patience); ; {
+		time.Sleep(50 * time.Millisecond)
+		next := p.tally()
+		if next.forwarded == now.forwarded {
+			return next
+		}
+		if now = next; time.Now().After(deadline) {
+			p.t.Fatal("the kernel does not end to forward")
+		}
+	}
+}
+
 // moves is what counted while f ran.
 func (p *pathSite) moves(f func()) tally {
 	p.t.Helper()
-	before := p.tally()
+	before := p.atRest()
 	f()
 	return p.tally().since(before)
 }

@@ -27,7 +27,7 @@ func soakFor(t *testing.T) time.Duration {
 	t.Helper()
 	text := os.Getenv("SLUICE_SOAK")
 	if text == "" {
-		return 40 * time.Second
+		return 20 * time.Second
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {

@@ -9,7 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
 	"sluice/control/api"
+	"sluice/xdp/pin"
 )
 
 // objectFiles are the compiled BPF objects that a binary embeds.
@@ -71,44 +75,96 @@ func (p *pathSite) appliesInARow() {
 // its own.
 func (p *pathSite) upgrades(next string, l *load) {
 	p.t.Helper()
-	before, version := p.status(), p.links()
+	before, roots := p.status(), p.links()
 	p.terminate()
 	l.goesOn()
-	if err := p.Gateway.StartDaemonOf(next); err != nil {
-		p.t.Fatal(err)
-	}
-	eventually(p.t, func() error {
-		select {
-		case <-p.Gateway.Daemon().Done():
-			p.t.Fatal("the next version has ended")
-		default:
-		}
-		s, err := api.Show[api.Status](p.t.Context(), p.api, "status")
-		if err == nil && !s.Engine.Applied {
-			err = fmt.Errorf("not applied: %s", s.Engine.LastError)
-		}
-		return err
-	})
+	p.startNext(next)
 	after := p.status()
 	if after.XDPGeneration == before.XDPGeneration || after.TCGeneration == before.TCGeneration {
 		p.t.Errorf("the generations are still those of the former version: %s, %s", after.XDPGeneration, after.TCGeneration)
 	}
-	if now := p.links(); now == version {
-		p.t.Errorf("the roots are still those of the former version:\n%s", now)
-	}
+	p.exchanged(roots, p.links())
 	if r := p.sluice("show", "status"); !strings.Contains(r.out, "next") {
 		p.t.Logf("show status of the next version: %s", r.out)
 	}
 }
 
-// links are the pinned attachments and the programs behind them.
-func (p *pathSite) links() string {
+// startNext starts a daemon of another binary, and waits until it has applied.
+func (s *site) startNext(next string) {
+	s.t.Helper()
+	if err := s.Gateway.StartDaemonOf(next); err != nil {
+		s.t.Fatal(err)
+	}
+	eventually(s.t, func() error {
+		select {
+		case <-s.Gateway.Daemon().Done():
+			s.t.Fatal("the next version has ended")
+		default:
+		}
+		status, err := api.Show[api.Status](s.t.Context(), s.api, "status")
+		if err == nil && !status.Engine.Applied {
+			err = fmt.Errorf("not applied: %s", status.Engine.LastError)
+		}
+		return err
+	})
+}
+
+// root is what a pinned link holds on its hook.
+type root struct {
+	link    link.ID // another one is another place among the programs of its hook, and a moment without any
+	program ebpf.ProgramID
+	name    string // of the program: by the object that it is of
+}
+
+// exchanged fails unless each link is the one of before and holds a root of another version.
+func (p *pathSite) exchanged(before, after map[pin.Hook]root) {
 	p.t.Helper()
-	var out strings.Builder
-	for line := range strings.Lines(p.pins()) {
-		if strings.Contains(line, "/links/") {
-			out.WriteString(line)
+	if len(before) == 0 || len(after) != len(before) {
+		p.t.Errorf("%d links, before %d", len(after), len(before))
+	}
+	for hook, was := range before {
+		is := after[hook]
+		if is.link != was.link || is.program == was.program || is.name == was.name || !strings.HasPrefix(is.name, "root_") {
+			p.t.Errorf("%s: %+v, before the exchange of versions %+v", hook, is, was)
 		}
 	}
-	return out.String()
+}
+
+// links are the pinned attachments and the programs behind them.
+func (p *pathSite) links() map[pin.Hook]root {
+	p.t.Helper()
+	dir := pin.At(p.Gateway.BPFDir)
+	hooks, err := dir.Hooks("")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	out := map[pin.Hook]root{}
+	for _, hook := range hooks {
+		if out[hook], err = rootOf(dir, hook); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	return out
+}
+
+func rootOf(dir *pin.Dir, hook pin.Hook) (root, error) {
+	l, err := dir.Link(hook)
+	if err != nil {
+		return root{}, err
+	}
+	defer l.Close()
+	on, err := l.Info()
+	if err != nil {
+		return root{}, err
+	}
+	program, err := ebpf.NewProgramFromID(on.Program)
+	if err != nil {
+		return root{}, err
+	}
+	defer program.Close()
+	info, err := program.Info()
+	if err != nil {
+		return root{}, err
+	}
+	return root{on.ID, on.Program, info.Name}, nil
 }

@@ -84,7 +84,7 @@ func (p *pathSite) goes(w way, server netip.Addr, mtu int, gso string) {
 		}, w.want, w.may...)
 	}
 	n := p.redirects(what+", iperf3 TCP", func() { p.iperf(what, w.from, server, "-n", "6M") }, w.want, w.may...)
-	p.redirects(what+", iperf3 UDP", func() { p.iperf(what, w.from, server, "-u", "-b", "50M", "-n", "500K") }, w.want, w.may...)
+	p.redirects(what+", iperf3 UDP", func() { p.iperf(what, w.from, server, "-u", "-b", "50M", "-n", "2M") }, w.want, w.may...)
 
 	// A segment is larger than a packet exactly where GSO is on. What XDP has seen is in packets, and joined again by GRO or not.
 	key := "tc " + w.ingress + " " + strings.Fields(w.want[0])[2]

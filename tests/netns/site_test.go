@@ -268,7 +268,11 @@ func (s *site) answers(from *lab.Namespace, server netip.Addr, port uint16, name
 }
 
 func (s *site) get(from *lab.Namespace, server netip.Addr, port uint16, name string) error {
-	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Second)
+	return s.getWithin(5*time.Second, from, server, port, name)
+}
+
+func (s *site) getWithin(limit time.Duration, from *lab.Namespace, server netip.Addr, port uint16, name string) error {
+	ctx, cancel := context.WithTimeout(s.t.Context(), limit)
 	defer cancel()
 	body, err := from.Get(ctx, netip.AddrPortFrom(server, port), "/x")
 	if err == nil && body != name+" /x\n" {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/cmd/lab"
+	"sluice/control/api"
 )
 
 // Private addresses of workload 1, to which nobody beyond the gateway has a route.
@@ -104,6 +105,12 @@ func TestAWorkloadHidesBehindItsGateway(t *testing.T) {
 }
 
 func (h *hidden) speaks(w *lab.Namespace) {
+	for from, want := range map[string]string{"tcp " + private4 + ":9 > " + lab.Client4.String() + ":80": gateway4,
+		"tcp [" + private6 + "]:9 > [" + lab.Client6.String() + "]:80": gateway6} {
+		if last := h.explained("web-1", from); last.Source != want || last.Verdict == "drop" {
+			h.t.Errorf("explain says of %s: %+v", from, last)
+		}
+	}
 	for _, to := range []string{lab.Client4.String(), lab.Client6.String()} {
 		h.must(w, "ping -n -c 2 -i 0.2 -W 5 "+to)
 		h.must(w, "ping -n -c 2 -i 0.2 -W 5 -s 8000 "+to)
@@ -122,6 +129,13 @@ func (h *hidden) speaks(w *lab.Namespace) {
 	}
 	h.resolves(w, "www.example.net")
 	h.nothingLeaked()
+}
+
+// explained is what the last hook says that a packet meets.
+func (s *site) explained(in, packet string) api.HookAnswer {
+	s.t.Helper()
+	hooks := s.explain(in, packet).Hooks
+	return hooks[len(hooks)-1]
 }
 
 // transfers runs iperf3 for two seconds.
@@ -308,8 +322,28 @@ func TestALANHidesBehindItsGateway(t *testing.T) {
 	h.transfers(s.Attacker, lab.Client4.String(), "")
 	h.transfers(s.Attacker, lab.Client4.String(), " -R")
 	s.must(s.Attacker, "ping -n -c 1 -W 5 10.0.9.1") // the box is not beyond an uplink
+	packet := "tcp 10.0.9.2:9 > " + lab.Client4.String() + ":80"
+	if last := s.explained("eth1", packet); last.Hook != "tcx-egress" || last.Interface != "eth0" || last.Verdict != "pass" || last.Source != gateway4 {
+		t.Errorf("explain says %+v", last)
+	}
+	if last := s.explained("eth1", "tcp 10.0.9.2:9 > 10.0.9.1:80"); last.Hook != "tcx-ingress" {
+		t.Errorf("explain sends what is for the box out: %+v", last)
+	}
 	if said := string(s.logOf(seen)); strings.Count(said, " > ") < 20 {
 		t.Errorf("the control saw next to nothing:\n%s", said)
 	}
 	h.nothingLeaked()
+
+	// Announced, its sources have a way back, and stay. It is said when that is applied, and not for ever after.
+	s.edit("    - {workloads: true}\n", "    - {workloads: true}\n    - {prefixes: [10.0.9.0/24]}\n")
+	const told = "downstream eth1: snat: auto does not translate 10.0.9.0/24, which BGP announces"
+	if said := s.apply(); !strings.Contains(said, told) {
+		t.Errorf("apply says\n%s", said)
+	}
+	if w := strings.Join(s.status().Engine.Warnings, "\n"); strings.Contains(w, told) {
+		t.Errorf("status warns of %s", w)
+	}
+	if last := s.explained("eth1", packet); last.Source != "" || last.SourceKept != "BGP announces 10.0.9.0/24" {
+		t.Errorf("explain says %+v", last)
+	}
 }

@@ -380,7 +380,7 @@ func TestUnderAFloodOfSYNsNewConnectionsAreMade(t *testing.T) {
 		default:
 			begin := time.Now()
 			for i, server := range []netip.Addr{lab.Web4[0], lab.Web6[0], lab.Web4[1]} {
-				if err := s.get(s.Client, server, 80, fmt.Sprintf("web-%d", i/2+1)); err != nil {
+				if err := s.getWithin(patience, s.Client, server, 80, fmt.Sprintf("web-%d", i/2+1)); err != nil {
 					failed = append(failed, err)
 				}
 				made++
@@ -391,6 +391,8 @@ func TestUnderAFloodOfSYNsNewConnectionsAreMade(t *testing.T) {
 	cancel()
 	answered, passed = s.packets("xdp", "eth0", "syn-cookie")-answered, s.packets("xdp", "eth0", "syn-cookie-pass")-passed
 	t.Logf("%d packets of the flood, %d SYNs answered, %d packets passed, %d requests, the slowest three %s", sent.Packets, answered, passed, made, worst)
+	// A queue that the flood keeps full may drop a SYN and its repetitions: the request is made when the flood has ended, at the
+	// latest. (One hung for its 5 s once: a port that was used again is such a one, until XDP left it to the listener.)
 	if len(failed) > 0 {
 		t.Errorf("%d of %d requests failed: %v", len(failed), made, errors.Join(failed...))
 	}

@@ -31,7 +31,12 @@ func TestMain(m *testing.M) {
 		standIn(dir)
 		return
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := dirs.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, "tests/progrun:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
 }
 
 func adopted() xdp.State {
@@ -124,6 +129,16 @@ func TestADetachedOrEmptiedHookIsRepaired(t *testing.T) {
 	if done := converge(t, s.Subsystem, want); len(done) != 2 || !strings.HasPrefix(done[1], "attach") {
 		t.Errorf("a removed link: %q", done)
 	}
+	root := id(t, s.rootProgram(t))
+	if err := os.Remove(filepath.Join(s.dir, "slots", s.hook.Kind, s.hook.Interface)); err != nil {
+		t.Fatal(err)
+	}
+	if done := converge(t, s.Subsystem, want); len(done) != 2 || !strings.HasPrefix(done[1], "attach") {
+		t.Errorf("a removed slot: %q", done)
+	}
+	if id(t, s.rootProgram(t)) == root {
+		t.Error("the root still jumps into the slot that was removed")
+	}
 }
 
 func TestARootOfAnotherVersionIsExchangedInPlace(t *testing.T) {
@@ -173,11 +188,11 @@ func TestAHalfSweptGenerationIsBuiltAnew(t *testing.T) {
 // ones, while tc writes to those that are pinned.
 func TestAGenerationWithOtherFlowTablesIsLoadedAnew(t *testing.T) {
 	s := newSite(t, strict())
-	now := s.openMap(t, "fresh-out", 2)
+	now := s.openMap(t, "fresh-out", 3)
 	spec := &ebpf.MapSpec{Name: "fresh_out", Type: now.Type(), KeySize: now.KeySize(), ValueSize: now.ValueSize(), Flags: now.Flags()}
 	for _, size := range []uint32{2 * now.MaxEntries(), now.MaxEntries()} { // tc: there and back
 		spec.MaxEntries = size
-		m, err := pin.At(s.dir).StateMap(spec, "fresh-out", 2)
+		m, err := pin.At(s.dir).StateMap(spec, "fresh-out", 3)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -188,6 +203,6 @@ func TestAGenerationWithOtherFlowTablesIsLoadedAnew(t *testing.T) {
 		t.Errorf("observed %q: %v; the live generation reads flows that nobody writes", have.Digest, err)
 	}
 	s.load(t, strict())
-	putFlow(t, s.openMap(t, "fresh-out", 2), key(dst4, netip.MustParseAddr(outside), 2, 1, 17), time.Second, abi.FlowNew)
+	putFlow(t, s.openMap(t, "fresh-out", 3), key(dst4, netip.MustParseAddr(outside), 2, 1, 17), time.Second, abi.FlowNew)
 	s.check(t, "a reply", from4(outside, frame4(17, udp(1, 2))), abi.ReasonEstablished)
 }

@@ -54,7 +54,7 @@ func TestBansStandBehindFailsafeAndSystemAndBeforeRulesAndFlows(t *testing.T) {
 	s := newSite(t, strict())
 	b := s.bans(t)
 	client := netip.MustParseAddr(outside)
-	putFlow(t, s.openMap(t, "fresh-out", 2), key(dst4, client, 40000, 53, 17), time.Second, abi.FlowNew)
+	putFlow(t, s.openMap(t, "fresh-out", 3), key(dst4, client, 40000, 53, 17), time.Second, abi.FlowNew)
 	https, reply := from4(outside, frame4(6, tcp(1, 443))), from4(outside, frame4(17, udp(53, 40000)))
 	dropped := frame4(17, udp(1, 2))
 	https6 := ether(typeIP6, ip6(6, 64, ll6, tcp(1, 443)))
@@ -117,7 +117,8 @@ func TestABanEndsInTheProgramAndAnEndedOneHidesNoOther(t *testing.T) {
 	b := s.bans(t)
 	frame, hour := frame4(17, udp(1, 2)), time.Hour
 	frame6 := ether(typeIP6, ip6(17, 64, src6, udp(1, 2)))
-	ends := booted(t) + 300*time.Millisecond
+	s.twin(t) // now: a ban is about to end
+	ends := booted(t) + 2*time.Second
 	set(t, b, "192.0.2.7/32", ends)
 	s.check(t, "before its end", frame, abi.ReasonBanned)
 	for booted(t) < ends {

@@ -24,7 +24,7 @@ func (s *site) tcResizes(t *testing.T, flows uint32) {
 	spec := &ebpf.CollectionSpec{Maps: map[string]*ebpf.MapSpec{}}
 	names := map[string]string{table.Flows: "flows", table.Translations: "translations", table.FreshOut: "fresh-out", table.FreshIn: "fresh-in"}
 	for name, at := range names {
-		now := s.openMap(t, at, 2)
+		now := s.openMap(t, at, 3)
 		spec.Maps[name] = &ebpf.MapSpec{Type: now.Type(), KeySize: now.KeySize(), ValueSize: now.ValueSize(), Flags: now.Flags(), MaxEntries: now.MaxEntries()}
 	}
 	spec.Maps[table.Flows].MaxEntries, spec.Maps[table.Translations].MaxEntries = flows, flows
@@ -43,8 +43,8 @@ func (s *site) tcResizes(t *testing.T, flows uint32) {
 func TestXDPKnowsTheFlowsOfBeforeUntilItIsSwitched(t *testing.T) {
 	g := strict()
 	s := newSite(t, g)
-	putFlow(t, s.openMap(t, "flows", 2), key(dst4, far, 1, 2, 6), time.Hour, abi.FlowEstablished)
-	putFlow(t, s.openMap(t, "fresh-out", 2), key(dst4, far, 3, 53, 17), time.Second, abi.FlowNew)
+	putFlow(t, s.openMap(t, "flows", 3), key(dst4, far, 1, 2, 6), time.Hour, abi.FlowEstablished)
+	putFlow(t, s.openMap(t, "fresh-out", 3), key(dst4, far, 3, 53, 17), time.Second, abi.FlowNew)
 	session, answer := from4(outside, frame4(6, tcp(2, 1))), from4(outside, frame4(17, udp(53, 3)))
 	passes := func(when string) {
 		t.Helper()
@@ -63,7 +63,7 @@ func TestXDPKnowsTheFlowsOfBeforeUntilItIsSwitched(t *testing.T) {
 	g.FlowSlots *= 2
 	s.load(t, g)
 	passes("after")
-	putFlow(t, s.openMap(t, "flows", 2), key(dst4, far, 5, 2, 6), time.Second, abi.FlowEstablished)
+	putFlow(t, s.openMap(t, "flows", 3), key(dst4, far, 5, 2, 6), time.Second, abi.FlowEstablished)
 	s.check(t, "a session that tc tracks now", from4(outside, frame4(6, tcp(2, 5))), abi.ReasonEstablished)
 }
 
@@ -80,8 +80,8 @@ func TestFlowsOfTheFormerLayoutReachAnXDPOfToday(t *testing.T) {
 	src, dst := dst4.As16(), far.As16()
 	k := append(append(append([]byte{}, src[:]...), dst[:]...), 0, 1, 0, 2, 6, 0, 0, 0)
 	var now abi.Flow
-	putFlow(t, s.openMap(t, "fresh-out", 2), key(dst4, far, 9, 9, 17), 0, abi.FlowNew) // for its time
-	if err := s.openMap(t, "fresh-out", 2).Lookup(key(dst4, far, 9, 9, 17).FlowKey, &now); err != nil {
+	putFlow(t, s.openMap(t, "fresh-out", 3), key(dst4, far, 9, 9, 17), 0, abi.FlowNew) // for its time
+	if err := s.openMap(t, "fresh-out", 3).Lookup(key(dst4, far, 9, 9, 17).FlowKey, &now); err != nil {
 		t.Fatal(err)
 	}
 	if err := former.Put(k, struct {

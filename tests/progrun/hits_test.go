@@ -95,7 +95,7 @@ func TestRulesCountWithTheirLastHit(t *testing.T) {
 func TestAnEstablishedReplyIsNotTheDefaults(t *testing.T) {
 	s := newSite(t, counting())
 	frame := frame4(17, udp(53, 4000))
-	putFlow(t, s.openMap(t, "fresh-out", 2), key(dst4, src4, 4000, 53, 17), time.Second, abi.FlowNew)
+	putFlow(t, s.openMap(t, "fresh-out", 3), key(dst4, src4, 4000, 53, 17), time.Second, abi.FlowNew)
 	if verdict := run(t, s.live, s.uplink, frame); verdict != xdpPass {
 		t.Fatalf("the reply got %d", verdict)
 	}

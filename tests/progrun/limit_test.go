@@ -118,6 +118,32 @@ func TestBucketsOutliveTheirGenerationAndTheDaemon(t *testing.T) {
 	}
 }
 
+// TestALimitMayComeLater: the tables that it needs are made then, and grow with the ids of rules.
+func TestALimitMayComeLater(t *testing.T) {
+	for _, perSource := range []bool{false, true} {
+		without := generation(classify.Drop, classify.Rule{ID: 9, Protocol: 17, Action: classify.Accept})
+		s := newSite(t, without)
+		wantPassed(t, "without a limit", s.passes(t, 5, dns("192.0.2.1")), 5)
+		s.load(t, limited(slow(4, perSource)))
+		wantPassed(t, "with one", s.passes(t, 3, dns("192.0.2.1")), 3)
+
+		const farID = 3000
+		far := slow(2, perSource)
+		far.Rule, far.Beyond = farID, farID+1
+		both := limited(slow(4, perSource))
+		both.Ingress.Rules = append(both.Ingress.Rules, classify.Rule{ID: farID, Protocol: 17, Action: classify.Limit, Argument: 1})
+		both.Limiters = append(both.Limiters, far)
+		s.load(t, both)
+		wantPassed(t, "the rest of its burst, beside another limit", s.passes(t, 3, dns("192.0.2.1")), 1)
+		wantPassed(t, "the other one's", s.passes(t, 3, from4("192.0.2.1", frame4(17, udp(1000, 54, make([]byte, frameSize-42)...)))), 2)
+
+		s.load(t, without)
+		wantPassed(t, "without limits again", s.passes(t, 5, dns("192.0.2.1")), 5)
+		s.load(t, both)
+		wantPassed(t, "they are back, and know all", s.passes(t, 3, dns("192.0.2.1")), 0)
+	}
+}
+
 // TestExplainTakesNoToken: the twin says what the next packet meets, and leaves all state as it is.
 func TestExplainTakesNoToken(t *testing.T) {
 	for _, perSource := range []bool{false, true} {
@@ -132,7 +158,7 @@ func TestExplainTakesNoToken(t *testing.T) {
 		states := func() []any {
 			var out []any
 			for _, name := range []string{"limit-buckets", "limit-sources"} {
-				m := s.openMap(t, name, 1)
+				m := s.openMap(t, name, 2)
 				var all [][]byte
 				var key uint32
 				var value []byte

@@ -1,10 +1,14 @@
 package progrun_test
 
 import (
+	"errors"
 	"os"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 
 	"sluice/xdp/classify"
@@ -125,5 +129,49 @@ func TestLossesThatNobodyCountsAreNotShownAsNone(t *testing.T) {
 	sockets, err := s.Sockets(t.Context())
 	if err != nil || len(sockets) != 1 || sockets[0].Counted {
 		t.Errorf("sockets %+v: %v", sockets, err)
+	}
+}
+
+// TestACounterOfAnotherVersionIsReplaced: its program would count by the old code, into the same counters.
+func TestACounterOfAnotherVersionIsReplaced(t *testing.T) {
+	g := bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}})
+	s := newSite(t, g)
+	dir := pin.At(s.dir)
+	path := dir.TracePath("xdp_redirect_err-v1")
+	counters, err := ebpf.LoadPinnedMap(dir.StateMapPath("socket-losses", 2), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer counters.Close()
+	former, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "lost_00000000", Type: ebpf.RawTracepoint, License: "GPL",
+		Instructions: asm.Instructions{asm.LoadMapPtr(asm.R1, counters.FD()), asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer former.Close()
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "xdp_redirect_err", Program: former})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(path), l.Pin(path), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	g.Ingress.Default = classify.Accept // another generation, with the same door
+	s.load(t, g)
+	l, err = link.LoadPinnedLink(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil || info.Program == id(t, former) {
+		t.Errorf("the former program still counts: %+v, %v", info, err)
+	}
+	s.bind(t, s.path(t), 0, 0)
+	if err := sendFrames(ifindex(t, "tor"), dnsQuery(), 3); err != nil {
+		t.Fatal(err)
+	}
+	if want, lost := (xsk.Losses{NoFrame: 3}), s.awaitLosses(t, xsk.Losses{NoFrame: 3}); lost != want {
+		t.Errorf("lost: %+v", lost)
 	}
 }

@@ -97,7 +97,7 @@ type judgement struct {
 
 func TestStagesJudgeInTheirOrder(t *testing.T) {
 	s := newSite(t, strict())
-	out, in := s.openMap(t, "fresh-out", 2), s.openMap(t, "fresh-in", 2)
+	out, in := s.openMap(t, "fresh-out", 3), s.openMap(t, "fresh-in", 3)
 	client := netip.MustParseAddr(outside)
 	// The box asked a resolver; its workload's SSH goes on; old ones have expired.
 	putFlow(t, out, key(dst4, client, 40000, 53, 17), time.Second, abi.FlowNew)
@@ -215,7 +215,7 @@ func TestFragmentsFollowThePolicy(t *testing.T) {
 
 func TestEstablishedIsNotAskedWhereTheDefaultAccepts(t *testing.T) {
 	s := newSite(t, generation(classify.Accept))
-	putFlow(t, s.openMap(t, "fresh-out", 2), key(dst4, src4, 40000, 53, 17), time.Second, abi.FlowNew)
+	putFlow(t, s.openMap(t, "fresh-out", 3), key(dst4, src4, 40000, 53, 17), time.Second, abi.FlowNew)
 	s.check(t, "a reply", frame4(17, udp(53, 40000)), abi.ReasonDefaultAccept)
 }
 

@@ -56,7 +56,7 @@ func observable() xdp.Generation {
 func TestAFlowIsJudgedTheSameWhenItComesAgain(t *testing.T) {
 	s := newSite(t, observable())
 	client := netip.MustParseAddr(outside)
-	putFlow(t, s.openMap(t, "fresh-out", 2), key(dst4, client, 40000, 53, 17), time.Second, abi.FlowNew)
+	putFlow(t, s.openMap(t, "fresh-out", 3), key(dst4, client, 40000, 53, 17), time.Second, abi.FlowNew)
 	system, ingress := int(abi.PolicySystem), int(abi.PolicyIngress)
 	reply := func(protocol int, l4 []byte) []byte { return from4(outside, frame4(protocol, l4)) }
 	for range 3 {
@@ -103,7 +103,7 @@ func TestWhatChangesBesideTheGenerationIsAskedEveryTime(t *testing.T) {
 	s.check(t, "and again", frame4(6, tcp(1, 22)), abi.ReasonFailsafe)
 	lift(t, b, outside+"/32")
 	s.check(t, "no ban any more", https, abi.ReasonRuleAccept)
-	putFlow(t, s.openMap(t, "fresh-out", 2), key(dst4, netip.MustParseAddr(outside), 40000, 54, 17), time.Second, abi.FlowNew)
+	putFlow(t, s.openMap(t, "fresh-out", 3), key(dst4, netip.MustParseAddr(outside), 40000, 54, 17), time.Second, abi.FlowNew)
 	s.check(t, "an answer", answer, abi.ReasonEstablished)
 	wantPassed(t, "of a burst of 4", s.passes(t, 8, dns(outside)), 4)
 

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime"
 	"structs"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"sluice/tests/pindir"
 	"sluice/xdp"
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
@@ -87,19 +87,27 @@ func ifindex(t testing.TB, name string) int {
 	return l.Attrs().Index
 }
 
-func bpfDir(t testing.TB) string {
-	t.Helper()
-	parent, err := os.MkdirTemp("/sys/fs/bpf", "sluice-progrun-")
-	if err != nil {
-		t.Fatalf("these tests need root and a bpffs at /sys/fs/bpf: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := pin.At(filepath.Join(parent, "site")).RemoveAll(); err != nil {
-			t.Error(err)
+// dirs are the directories of pins of all tests.
+var dirs = pindir.NewLender("progrun")
+
+func bpfDir(t testing.TB) string { return dirs.New(t) }
+
+// like names what the verifier sees of a generation, or what that depends on.
+func like(g xdp.Generation) string {
+	var by [6]bool
+	for _, p := range g.Policies() {
+		for _, r := range p.Rules {
+			for i, asks := range []bool{r.TCPMask != 0, r.TTL != 0, r.DSCP != 0, r.VLANs != nil, r.Lengths != nil, r.Shadow} {
+				by[i] = by[i] || asks
+			}
 		}
-		os.Remove(parent)
-	})
-	return filepath.Join(parent, "site")
+	}
+	buckets := 0 // how many there are is a constant of the program
+	if tables, err := classify.Compile(g.Policies()); err == nil {
+		buckets = len(tables.Buckets)
+	}
+	return fmt.Sprint(by, buckets, g.Self, len(g.Children) > 0, g.Failsafe.Default, len(g.Failsafe.Rules) > 0, g.System.Default, len(g.System.Rules) > 0,
+		g.FlowSlots, classify.Limited(g.Limiters))
 }
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
@@ -137,10 +145,11 @@ type site struct {
 	*xdp.Subsystem
 	ns     netns.NsHandle
 	dir    string
+	loaded xdp.Generation
 	uplink int // ifindex of "uplink", whose other end is "tor"
 	hook   pin.Hook
 	live   *ebpf.Program
-	twin   *ebpf.Program
+	gen    *pin.Generation
 	said   *ebpf.Map // what the twin wrote
 	counts *ebpf.Map // reasons
 	hits   *ebpf.Map // rules and defaults
@@ -150,7 +159,8 @@ type site struct {
 
 func newSite(t testing.TB, g xdp.Generation) *site {
 	t.Helper()
-	s := &site{ns: enter(t), dir: bpfDir(t), hook: pin.Hook{Kind: "xdp", Interface: "uplink"}}
+	s := &site{loaded: g, hook: pin.Hook{Kind: "xdp", Interface: "uplink"}}
+	s.dir, s.ns = dirs.Lend(t, func() string { return like(s.loaded) }), enter(t)
 	s.uplink = addVeth(t, "uplink", "tor")
 	s.Subsystem = xdp.New(quiet(), xdp.Options{BPFDir: s.dir})
 	s.load(t, g)
@@ -160,16 +170,14 @@ func newSite(t testing.TB, g xdp.Generation) *site {
 // load makes g the live generation and opens its programs.
 func (s *site) load(t testing.TB, g xdp.Generation) {
 	t.Helper()
+	s.loaded = g
 	converge(t, s.Subsystem, state(g, xdp.Interface{Name: "uplink", Mode: xdp.Native}))
-	if err := s.PrepareExplain(t.Context(), "uplink"); err != nil {
-		t.Fatal(err)
-	}
 	gen, err := pin.At(s.dir).LoadGeneration("xdp", g.Digest())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { gen.Close() })
-	s.live, s.twin, s.said = gen.Programs["live"], gen.Programs["explain"], gen.Maps["explained"]
+	s.gen, s.live, s.said = gen, gen.Programs["live"], gen.Maps["explained"]
 	s.counts, s.hits = s.openMap(t, "xdp-reasons", 1), s.openMap(t, "rule-hits", 3)
 	var entry abi.Interface
 	if err := s.openMap(t, "xdp-interfaces", 1).Lookup(uint32(s.uplink), &entry); err != nil {
@@ -218,10 +226,30 @@ func run(t testing.TB, program *ebpf.Program, ifindex int, frame []byte) uint32 
 	return verdict
 }
 
+// twin is the explain twin of the live program. The verifier takes its time for one, so it is loaded when it is asked.
+func (s *site) twin(t testing.TB) *ebpf.Program {
+	t.Helper()
+	if s.gen.Programs["explain"] == nil {
+		if err := s.PrepareExplain(t.Context(), "uplink"); err != nil {
+			t.Fatal(err)
+		}
+		now, err := pin.At(s.dir).LoadGeneration("xdp", s.loaded.Digest())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.gen.Programs["explain"] = now.Programs["explain"]
+		delete(now.Programs, "explain")
+		if err := now.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s.gen.Programs["explain"]
+}
+
 // explain runs the twin and returns what it wrote.
 func (s *site) explain(t testing.TB, ifindex int, frame []byte) abi.Explanation {
 	t.Helper()
-	verdict := run(t, s.twin, ifindex, frame)
+	verdict := run(t, s.twin(t), ifindex, frame)
 	var said abi.Explanation
 	if err := s.said.Lookup(uint32(0), &said); err != nil {
 		t.Fatal(err)

@@ -248,19 +248,19 @@ func TestSeveralInterfacesShareAGenerationAndCountApart(t *testing.T) {
 func TestFlowsOutliveAChangeOfTheirNumber(t *testing.T) {
 	g := strict()
 	s := newSite(t, g)
-	putFlow(t, s.openMap(t, "fresh-out", 2), key(dst4, src4, 1, 2, 17), time.Second, abi.FlowNew)
+	putFlow(t, s.openMap(t, "fresh-out", 3), key(dst4, src4, 1, 2, 17), time.Second, abi.FlowNew)
 	frame := to4(outside, frame4(17, udp(2, 1)))
 	g.FlowSlots = 4096
 	g.Self = addrs(outside)
 	s.load(t, g)
-	if size := s.openMap(t, "fresh-out", 2).MaxEntries(); size != 4096 {
+	if size := s.openMap(t, "fresh-out", 3).MaxEntries(); size != 4096 {
 		t.Errorf("%d entries", size)
 	}
 	s.check(t, "not the flow's address", frame, abi.ReasonDefaultDrop)
-	putFlow(t, s.openMap(t, "fresh-out", 2), key(g.Self[0], src4, 1, 2, 17), time.Second, abi.FlowNew)
+	putFlow(t, s.openMap(t, "fresh-out", 3), key(g.Self[0], src4, 1, 2, 17), time.Second, abi.FlowNew)
 	s.check(t, "a flow of the new table", frame, abi.ReasonEstablished)
 	var flow abi.Flow
-	if err := s.openMap(t, "fresh-out", 2).Lookup(key(dst4, src4, 1, 2, 17).FlowKey, &flow); err != nil {
+	if err := s.openMap(t, "fresh-out", 3).Lookup(key(dst4, src4, 1, 2, 17).FlowKey, &flow); err != nil {
 		t.Errorf("the flow of the former table: %v", err)
 	}
 }

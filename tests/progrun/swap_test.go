@@ -147,7 +147,7 @@ func receivedBy(t *testing.T, name string) uint64 {
 
 func TestExplainNeedsNoTrafficAndChangesNothing(t *testing.T) {
 	s := newSite(t, strict())
-	out := s.openMap(t, "fresh-out", 2)
+	out := s.openMap(t, "fresh-out", 3)
 	k := key(dst4, src4, 1, 2, 17)
 	putFlow(t, out, k, time.Second, abi.FlowNew)
 	var was, is abi.Flow

@@ -16,7 +16,7 @@ func TestBansHoldWhereTcJudgesIngressPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { bans.Close() })
-	g := s.generation(t)
+	g := s.live(t)
 	try := func(steps ...step) {
 		t.Helper()
 		for _, st := range steps {

@@ -180,7 +180,7 @@ func TestRulesOfWorkloadsLog(t *testing.T) {
 	<-begun
 	<-begun
 	out, in := s.outside.open(t, "eth0"), s.workload1.open(t, "eth0")
-	g := s.generation(t)
+	g := s.live(t)
 	s.try(t, g, step{at: "uplink ingress", line: "tcp 198.51.100.9:1 > 10.0.1.10:80", reason: abi.ReasonDelivered, to: "wl1"})
 	out.send(t, s.frameTo(t, "uplink", "tcp 198.51.100.66:2 > 10.0.1.10:80"))
 	in.send(t, s.frameTo(t, "wl1", "udp 10.0.1.10:3 > 198.51.100.66:53"))

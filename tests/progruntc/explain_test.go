@@ -69,7 +69,6 @@ func TestExplainSaysWhatTheLiveProgramsWouldDo(t *testing.T) {
 // TestFlowsLiveAsLongAsTheirProtocolAllows ages entries in the table, since nobody waits two hours here.
 func TestFlowsLiveAsLongAsTheirProtocolAllows(t *testing.T) {
 	s := newSite(t)
-	g := s.generation(t)
 	request := func(flags string) step {
 		return step{at: "uplink ingress", line: "tcp 198.51.100.7:9999 > 10.0.1.10:80 flags=" + flags, reason: abi.ReasonDelivered, to: "wl1"}
 	}
@@ -83,7 +82,7 @@ func TestFlowsLiveAsLongAsTheirProtocolAllows(t *testing.T) {
 	want := baseline()
 	want.Generation.Workloads[0].Egress.Rules = nil // only replies pass
 	s.converge(t, want)
-	g = s.generation(t)
+	g := s.prepared(t, "uplink ingress", "wl1 ingress")
 
 	tests := []struct {
 		name  string

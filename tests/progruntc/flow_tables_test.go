@@ -143,7 +143,7 @@ func TestAResizeUnderTrafficLosesNoConnection(t *testing.T) {
 		if err := transfer(c, 8<<20, resize); err != nil {
 			t.Fatalf("resize %d: %v", i, err)
 		}
-		if formers, err := pin.At(s.dir).Formers("flows", 2); err != nil || len(formers) != 0 {
+		if formers, err := pin.At(s.dir).Formers("flows", 3); err != nil || len(formers) != 0 {
 			t.Errorf("former tables %q are left: %v", formers, err)
 		}
 	}

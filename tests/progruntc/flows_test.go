@@ -21,7 +21,7 @@ var flowTables = []string{"flows", "fresh-out", "fresh-in"}
 
 func (s *site) flowTable(t testing.TB, name string) *ebpf.Map {
 	t.Helper()
-	m, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath(name, 2), nil)
+	m, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath(name, 3), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +91,11 @@ func (st step) numbered(seq, ack uint32) step {
 	return st
 }
 
+func (st step) later(idle time.Duration) step {
+	st.idle = idle
+	return st
+}
+
 func (st step) dropped(reason abi.Reason) step {
 	st.reason, st.to, st.rule = reason, "", 0
 	return st
@@ -103,7 +108,7 @@ func (s *site) webFlow(t testing.TB) (string, abi.Flow) {
 
 func TestATCPFlowIsProvenByTheNumberThatOnlyItsOpenerCanKnow(t *testing.T) {
 	s := newSite(t)
-	g := s.generation(t)
+	g := s.prepared(t, "uplink ingress", "wl1 ingress")
 	for _, test := range []struct {
 		name  string
 		steps []step
@@ -122,12 +127,13 @@ func TestATCPFlowIsProvenByTheNumberThatOnlyItsOpenerCanKnow(t *testing.T) {
 		{"the answer of a server that was started anew counts", []step{web("S"), webReply("SA").numbered(5000, 101), webReply("SA").numbered(9000, 101),
 			web("A").numbered(101, 9001)}, "flows", abi.FlowEstablished},
 		{"picked up in the midst", []step{web("A"), webReply("A"), web("A")}, "flows", abi.FlowEstablished},
-		{"picked up, and refused", []step{web("A"), webReply("R"), web("A")}, "fresh-in", abi.FlowNew},
+		{"picked up, and refused", []step{web("A"), webReply("R"), web("A").later(2 * time.Second)}, "fresh-in", abi.FlowNew},
 		{"both open at once", []step{web("S").numbered(100, 0), webReply("S").numbered(5000, 0), web("SA").numbered(100, 5001)}, "flows", abi.FlowEstablished},
 	} {
 		s.sub(t, test.name, func(t *testing.T) {
 			s.clearFlows(t)
 			for _, st := range test.steps {
+				s.age(t, st.idle)
 				s.try(t, g, st)
 			}
 			where, flow := s.webFlow(t)
@@ -143,7 +149,7 @@ func TestOtherProtocolsAreProvenByAnAnswerToTheInside(t *testing.T) {
 		w := &want.Generation.Workloads[0]
 		w.Ingress.Rules = append(w.Ingress.Rules, classify.Rule{ID: 90, Name: "udp", Protocol: 17, Action: classify.Accept})
 	})
-	g := s.generation(t)
+	g := s.live(t)
 	udp := func(to uint16) (string, abi.Flow) { return s.flow(t, w1v4, 4000, client4, to, 17) }
 	s.try(t, g, step{at: "wl1 ingress", line: "udp 10.0.1.10:4000 > 198.51.100.7:53", reason: abi.ReasonForwarded, to: "uplink"})
 	where, flow := udp(53)
@@ -151,8 +157,8 @@ func TestOtherProtocolsAreProvenByAnAnswerToTheInside(t *testing.T) {
 		t.Errorf("asked: in %s, %+v", where, flow)
 	}
 	s.try(t, g, step{at: "uplink ingress", line: "udp 198.51.100.7:53 > 10.0.1.10:4000", reason: abi.ReasonDelivered, to: "wl1"})
-	if where, flow = udp(53); where != "flows" || flow.State != uint8(abi.FlowEstablished) || flow.Side[0].Packets != 1 || flow.Side[1].Packets != 1 ||
-		flow.Side[1].Bytes != uint64(len(frameOf(t, "udp 198.51.100.7:53 > 10.0.1.10:4000"))) {
+	if where, flow = udp(53); where != "flows" || flow.State != uint8(abi.FlowEstablished) || flow.Sent.Packets != 1 || flow.Answered.Packets != 1 ||
+		flow.Answered.Bytes != uint64(len(frameOf(t, "udp 198.51.100.7:53 > 10.0.1.10:4000"))) {
 		t.Errorf("answered: in %s, %+v", where, flow)
 	}
 	s.try(t, g, step{at: "uplink ingress", line: "udp 198.51.100.7:54 > 10.0.1.10:4000", reason: abi.ReasonDelivered, to: "wl1"})
@@ -164,14 +170,14 @@ func TestOtherProtocolsAreProvenByAnAnswerToTheInside(t *testing.T) {
 		s.try(t, g, step{at: "wl1 ingress", line: "icmp 10.0.1.10 > 198.51.100.7 type=8 id=7", reason: abi.ReasonForwarded, to: "uplink"})
 		s.try(t, g, step{at: "uplink ingress", line: "icmp 198.51.100.7 > 10.0.1.10 type=0 id=7", reason: abi.ReasonDelivered, to: "wl1"})
 	}
-	if where, flow = s.flow(t, w1v4, 7, client4, 0, 1); where != "flows" || flow.Side[0].Packets != 2 || flow.Side[1].Packets != 2 {
+	if where, flow = s.flow(t, w1v4, 7, client4, 0, 1); where != "flows" || flow.Sent.Packets != 2 || flow.Answered.Packets != 2 {
 		t.Errorf("a ping: in %s, %+v", where, flow)
 	}
 }
 
 func TestTheEndOfATCPFlow(t *testing.T) {
 	s := newSite(t)
-	g := s.generation(t)
+	g := s.prepared(t, "uplink ingress", "wl1 ingress")
 	open := []step{web("S").numbered(100, 0), webReply("SA").numbered(5000, 101), web("A").numbered(101, 5001)}
 	for _, test := range []struct {
 		name   string
@@ -184,7 +190,8 @@ func TestTheEndOfATCPFlow(t *testing.T) {
 		{"a FIN twice", []step{web("FA"), web("FA")}, "flows", abi.FlowClosing, client4},
 		{"both FINs, and what is late", []step{web("FA"), webReply("FA"), web("A")}, "flows", abi.FlowClosed, client4},
 		{"a RST", []step{webReply("R")}, "flows", abi.FlowClosed, client4},
-		{"a RST that a stranger sent: the flow goes on", []step{web("R"), webReply("A"), web("A")}, "flows", abi.FlowEstablished, client4},
+		{"what crosses with a RST", []step{web("R"), webReply("A"), web("A")}, "flows", abi.FlowClosed, client4},
+		{"a RST that a stranger sent: the flow goes on", []step{web("R"), webReply("A").later(2 * time.Second), web("A")}, "flows", abi.FlowEstablished, client4},
 		{"a RST behind both FINs is no reason to go on", []step{web("FA"), webReply("FA"), web("R"), webReply("A")}, "flows", abi.FlowClosed, client4},
 		{"the port used again", []step{web("FA"), webReply("FA"), web("S").numbered(900, 0)}, "fresh-in", abi.FlowNew, client4},
 		{"used again behind a RST", []step{webReply("R"), web("S").numbered(900, 0)}, "fresh-in", abi.FlowNew, client4},
@@ -194,6 +201,7 @@ func TestTheEndOfATCPFlow(t *testing.T) {
 		s.sub(t, test.name, func(t *testing.T) {
 			s.clearFlows(t)
 			for _, st := range append(append([]step{}, open...), test.steps...) {
+				s.age(t, st.idle)
 				s.try(t, g, st)
 			}
 			where, flow := s.webFlow(t)
@@ -201,7 +209,7 @@ func TestTheEndOfATCPFlow(t *testing.T) {
 			if where != test.where || abi.FlowState(flow.State) != test.state || int(flow.Opener) != opener {
 				t.Errorf("in %q with state %d, want %q with %d, opened by end %d: %+v", where, flow.State, test.where, test.state, opener, flow)
 			}
-			if test.state == abi.FlowNew && (flow.Side != [2]abi.FlowSide{{Packets: 1, Bytes: flow.Side[0].Bytes}} || flow.Flags&^abi.FlowInside != 0) {
+			if test.state == abi.FlowNew && ((flow.Sent.Packets != 1 || flow.Answered != abi.FlowSide{}) || flow.Flags&^abi.FlowInside != 0) {
 				t.Errorf("the new flow has something of the old one: %+v", flow)
 			}
 		})
@@ -225,7 +233,7 @@ func portOf(end string) uint16 {
 // TestARSTOpensNothing: nor does what policy drops.
 func TestARSTOpensNothing(t *testing.T) {
 	s := newSite(t)
-	g := s.generation(t)
+	g := s.live(t)
 	s.try(t, g, web("R"))
 	s.try(t, g, step{at: "uplink ingress", line: "tcp 198.51.100.7:9999 > 10.0.1.10:81", reason: abi.ReasonDefaultDrop})
 	if flows, err := s.Flows(t.Context()); err != nil || len(flows) != 0 {
@@ -236,7 +244,7 @@ func TestARSTOpensNothing(t *testing.T) {
 // TestIdleTimes writes entries of every kind, and asks with a reply to each whether it lives.
 func TestIdleTimes(t *testing.T) {
 	s := newSite(t)
-	g := s.generation(t)
+	g := s.prepared(t, "uplink ingress")
 	line := map[uint8]string{6: "tcp 198.51.100.7:53 > 10.0.1.10:4000 flags=A", 17: "udp 198.51.100.7:53 > 10.0.1.10:4000",
 		1: "icmp 198.51.100.7 > 10.0.1.10 type=0 id=4000", 132: "sctp 198.51.100.7:53 > 10.0.1.10:4000"}
 	for _, test := range []struct {
@@ -283,7 +291,7 @@ func TestRulesCountEveryPacketThoughFewAreJudged(t *testing.T) {
 		g := &want.Generation
 		g.Workloads[1].Egress.Rules, g.Workloads[1].Egress.Default, g.Workloads[1].Egress.DefaultID = nil, classify.Accept, w2Default
 	})
-	g := s.generation(t)
+	g := s.live(t)
 	line := "tcp 10.0.1.20:4000 > 10.0.1.10:80 flags="
 	s.try(t, g, step{at: "wl2 ingress", line: line + "S", reason: abi.ReasonDelivered, to: "wl1", rule: w1Web})
 	s.try(t, g, step{at: "wl1 ingress", line: "tcp 10.0.1.10:80 > 10.0.1.20:4000 flags=SA", reason: abi.ReasonDelivered, to: "wl2"})
@@ -296,7 +304,7 @@ func TestRulesCountEveryPacketThoughFewAreJudged(t *testing.T) {
 		t.Errorf("nothing is remembered: %+v", flow)
 	}
 	hits, err := xdp.RuleHits(s.dir)
-	if err != nil || hits[w1Web].Packets != 11 || hits[w2Default].Packets != 11 || hits[w1Web].Bytes != flow.Side[0].Bytes {
+	if err != nil || hits[w1Web].Packets != 11 || hits[w2Default].Packets != 11 || hits[w1Web].Bytes != flow.Sent.Bytes {
 		t.Errorf("11 packets: rule %+v, default %+v, flow %+v: %v", hits[w1Web], hits[w2Default], flow, err)
 	}
 }
@@ -321,7 +329,7 @@ func TestWhatDependsOnThePacketIsNotRemembered(t *testing.T) {
 				w := &want.Generation.Workloads[0].Ingress
 				w.Rules = append([]classify.Rule{test.rule}, w.Rules...)
 			})
-			g := s.generation(t)
+			g := s.live(t)
 			for _, flags := range []string{"S", "A", "A"} {
 				s.try(t, g, web(flags))
 			}

@@ -26,7 +26,7 @@ func following(s *tc.State) {
 // datagram.
 func TestLaterFragmentsFollowTheirFirstInEveryPolicy(t *testing.T) {
 	s := newSite(t, judged, following)
-	g := s.generation(t)
+	g := s.live(t)
 	for _, c := range []struct {
 		name, at, from, to string
 		first              abi.Reason
@@ -61,7 +61,7 @@ func TestLaterFragmentsFollowTheirFirstInEveryPolicy(t *testing.T) {
 // TestRepliesInFragmentsAreFollowed: the first of them passes by its flow, of which the later ones show nothing.
 func TestRepliesInFragmentsAreFollowed(t *testing.T) {
 	s := newSite(t, judged, following)
-	g := s.generation(t)
+	g := s.live(t)
 	s.try(t, g, step{at: "uplink egress", line: "udp 198.18.0.2:4000 > 198.51.100.9:5300", reason: abi.ReasonRuleAccept, rule: 90})
 	s.try(t, g, step{at: "uplink ingress", line: "udp 198.51.100.9:5300 > 198.18.0.2:4000 frag=0+", reason: abi.ReasonLocal})
 	s.try(t, g, step{at: "uplink ingress", line: "udp 198.51.100.9 > 198.18.0.2 frag=1480", reason: abi.ReasonLocal})

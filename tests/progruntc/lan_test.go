@@ -169,10 +169,10 @@ func TestALANsRevokedRuleStopsItsFlows(t *testing.T) {
 			walk(t, s, append(test.open, test.replies...)...)
 			s.converge(t, test.revoked)
 			for _, st := range test.replies {
-				s.try(t, s.generation(t), step{at: st.at, from: st.from, line: st.line, reason: abi.ReasonFlowRevoked})
+				s.try(t, s.live(t), step{at: st.at, from: st.from, line: st.line, reason: abi.ReasonFlowRevoked})
 			}
 			first := test.open[0]
-			s.try(t, s.generation(t), step{at: first.at, from: first.from, line: first.line, reason: abi.ReasonDefaultDrop})
+			s.try(t, s.live(t), step{at: first.at, from: first.from, line: first.line, reason: abi.ReasonDefaultDrop})
 			s.converge(t, whole)
 			walk(t, s, append(test.open, test.replies...)...)
 		})

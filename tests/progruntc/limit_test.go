@@ -49,7 +49,7 @@ func limited(t *testing.T, line string) func(*tc.State) {
 func TestEveryPolicyLimits(t *testing.T) {
 	const line = "udp 10.0.1.10:4000 > 198.51.100.7:5353"
 	s := newSite(t, judged, limited(t, line))
-	g := s.generation(t)
+	g := s.live(t)
 	for _, c := range []struct {
 		name    string
 		passes  step
@@ -101,7 +101,7 @@ func TestEveryPolicyCountsWhatAShadowLimitWouldDrop(t *testing.T) {
 			p.Rules = slices.Insert(p.Rules, at+1, classify.Rule{ID: id + 40, Name: "behind", Protocol: 17, Action: classify.Accept})
 		}
 	})
-	g := s.generation(t)
+	g := s.live(t)
 	for _, st := range []step{
 		{at: "uplink ingress", line: "udp 198.51.100.7:4000 > 198.18.0.2:5353", reason: abi.ReasonLocal, rule: limitIngress + 40},
 		{at: "uplink egress", line: "udp 198.18.0.2:4000 > 198.51.100.9:5353", reason: abi.ReasonRuleAccept, rule: limitEgress + 40},
@@ -129,7 +129,7 @@ func TestEveryPolicyCountsWhatAShadowLimitWouldDrop(t *testing.T) {
 func TestOneBufferOfManyPacketsIsAsMany(t *testing.T) {
 	const line = "tcp 10.0.1.10:4000 > 198.51.100.7:5353"
 	s := newSite(t, limited(t, line))
-	g := s.generation(t)
+	g := s.live(t)
 	name, device := s.program(t, g, "wl1 ingress")
 	frame := frameOf(t, line)
 	copy(frame, device.HardwareAddr)

@@ -170,10 +170,11 @@ func (m *modelSite) compareFlow(model *flowmodel.Model, f *flowmodel.Flow, got k
 		want("generation", f.Epoch, epoch),
 		want("hook", f.At, at),
 		want("entry", f.In, m.names[got.In]),
+		want("rules", f.Rules, got.Rule),
 		want("judged", f.Judged, abi.Reason(got.Judged)),
 		want("translation", f.NAT, nat),
-		want("packets", f.Packets, [2]uint64{got.Side[0].Packets, got.Side[1].Packets}),
-		want("bytes", f.Bytes, [2]uint64{got.Side[0].Bytes, got.Side[1].Bytes}),
+		want("packets", f.Packets, [2]uint64{got.Sent.Packets, got.Answered.Packets}),
+		want("bytes", f.Bytes, [2]uint64{got.Sent.Bytes, got.Answered.Bytes}),
 		idle(model, f, got),
 	)
 }
@@ -212,11 +213,14 @@ func (m *modelSite) compareTranslations(model *flowmodel.Model, have tables) err
 func (m *modelSite) text(f kernelFlow) string {
 	return fmt.Sprintf("state %d flags %#x opener %s in %s, owner %q, at %q (%#x) epoch %#x judged %s, rules %v, nat %s:%d, sides %v, seq %d",
 		f.State, f.Flags, endOf(f.raw, int(f.Opener&1)), f.table, m.names[f.Owner], m.names[f.At&^abi.FlowAtEgress], f.At, f.Epoch,
-		abi.Reason(f.Judged), f.Rule, netip.AddrFrom16(f.NatAddr).Unmap(), binary.BigEndian.Uint16(f.NatPort[:]), f.Side, f.Seq)
+		abi.Reason(f.Judged), f.Rule, netip.AddrFrom16(f.NatAddr).Unmap(), binary.BigEndian.Uint16(f.NatPort[:]), [2]abi.FlowSide{f.Sent, f.Answered}, f.Seq)
 }
 
 // age lets time pass: the clock cannot be moved, but what it is compared with can.
 func (m *modelSite) age(had births, d time.Duration) error {
+	if err := m.forgetFragments(); err != nil {
+		return err
+	}
 	for _, name := range stateMaps {
 		if err := rewrite(m.maps[name], func(f *abi.Flow) {
 			f.LastNs -= uint64(d)

@@ -192,7 +192,7 @@ func (m *modelSite) noTwoFlowsShareATranslation(t *testing.T) {
 	}
 	var total uint64
 	for _, f := range have.flows {
-		total += f.Side[0].Packets
+		total += f.Sent.Packets
 	}
 	if want := uint64(w.sent - w.exhausted); total != want || len(have.translations) != len(w.owner) {
 		t.Errorf("flows count %d packets in %d translations, %d packets left in %d", total, len(have.translations), want, len(w.owner))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -48,11 +49,11 @@ func newModelSite(t *testing.T) *modelSite {
 	for at, iface := range map[string]string{"198.18.0.1": "uplink", "2001:db8::1": "uplink", lan4: "down"} {
 		m.knows(t, iface, at)
 	}
-	m.generations = append(m.generations, m.loaded(t, m.dir))
+	m.generations = append(m.generations, m.live(t))
 	for _, state := range states[1:] {
 		m.generations = append(m.generations, m.beside(t, state))
 	}
-	for _, name := range modelTables {
+	for _, name := range append([]string{table.LimitSeed}, modelTables...) {
 		opened, err := table.ReadShared(pin.At(m.dir), name)
 		if err != nil || opened == nil {
 			t.Fatalf("%s: %v, %v", name, opened, err)
@@ -78,11 +79,13 @@ func newModelSite(t *testing.T) *modelSite {
 	return m
 }
 
+var modelNeighbor = net.HardwareAddr{2, 0, 0, 0, 0, 9}
+
 // knows makes a neighbour permanent: nobody answers for it, and what is not resolved is the kernel's.
 func (m *modelSite) knows(t *testing.T, iface, at string) {
 	t.Helper()
 	neighbour := &netlink.Neigh{LinkIndex: index(t, iface).Index, IP: net.ParseIP(at), State: netlink.NUD_PERMANENT,
-		HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}}
+		HardwareAddr: modelNeighbor}
 	if err := netlink.NeighSet(neighbour); err != nil {
 		t.Fatal(err)
 	}
@@ -204,8 +207,19 @@ func (m *modelSite) count(t *testing.T, iface string, r abi.Reason) (n uint64) {
 	return n
 }
 
+// forgetFragments gives their table another seed, by which nothing is found there any more.
+func (m *modelSite) forgetFragments() error {
+	if err := m.maps[table.LimitSeed].Put(uint32(0), rand.Uint64()); err != nil {
+		return fmt.Errorf("another seed of fragments: %w", err)
+	}
+	return nil
+}
+
 // clear empties the tables.
 func (m *modelSite) clear() error {
+	if err := m.forgetFragments(); err != nil {
+		return err
+	}
 	for _, name := range modelTables {
 		keys, err := rawKeys(m.maps[name])
 		if err != nil {

@@ -25,6 +25,7 @@ const (
 	modelOut
 	modelRest
 	modelBad
+	modelUnder
 	modelDefaults // and those behind it
 )
 
@@ -37,10 +38,11 @@ func rule(id uint32, action classify.Action, change ...func(*classify.Rule)) cla
 }
 
 // modelStates are the generations between which sequences switch: 1 has rules and SNAT, 2 takes rules back, 3 accepts by
-// default, 4 is 1 without SNAT, 5 looks at single packets, 6 drops fragments and lets workloads talk, with SNAT of all sources.
+// default, 4 is 1 without SNAT, 5 looks at single packets, 6 drops fragments and lets workloads talk, with SNAT of all sources, in 7 the
+// box has another address. In 1 and 2 the box listens to 198.51.100.66 at a port of SNAT's, in 2 and 3 it may send there what it likes.
 func modelStates() []tc.State {
 	var states []tc.State
-	for i := range 6 {
+	for i := range 7 {
 		states = append(states, modelState(i+1))
 	}
 	return states
@@ -75,6 +77,16 @@ func modelState(n int) tc.State {
 	g.Ingress = policy("ingress", fallback, rule(modelBad, classify.Drop, from("198.51.100.66")), rule(modelIn, classify.Accept, web),
 		rule(modelRest, classify.Accept, udp))
 	g.Egress = policy("egress", fallback, rule(modelOwn, classify.Accept, udp), rule(modelWeb, classify.Accept, web))
+	if n <= 2 {
+		g.System.Rules = append(g.System.Rules, rule(modelUnder, classify.Accept, from("198.51.100.66"), func(r *classify.Rule) {
+			r.Protocol, r.Ports, r.To = 17, ports(2001, 2001), prefixes(self4)
+		}))
+	}
+	if n == 2 || n == 3 {
+		g.System.Rules = append(g.System.Rules, rule(modelUnder, classify.Accept, from(self4), func(r *classify.Rule) {
+			r.To = prefixes("198.51.100.66")
+		}))
+	}
 	wl := func(name string, rules ...classify.Rule) classify.Policy {
 		return policy("workload/"+name, fallback, rules...)
 	}
@@ -108,6 +120,11 @@ func translate(state *tc.State, n int) {
 	g := &state.Generation
 	g.SNATAddresses = []tc.SNATAddress{{IPv4: addrs(self4)[0], IPv6: addrs(self6)[0]}}
 	g.SNATPorts = classify.PortRange{First: 2000, Last: 2003}
+	if n == 7 {
+		renewed := netip.MustParseAddr("198.18.0.77")
+		g.SNATAddresses[0].IPv4 = renewed
+		g.Self = append(slices.DeleteFunc(slices.Clone(g.Self), func(a netip.Addr) bool { return a.String() == self4 }), renewed)
+	}
 	for i := range state.Interfaces {
 		at := &state.Interfaces[i].SNAT
 		switch state.Interfaces[i].Name {

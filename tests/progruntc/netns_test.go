@@ -3,6 +3,7 @@ package progruntc_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -102,13 +103,13 @@ func TestAGenerationThatACrashOrAResizeSpoiledIsLoadedAnew(t *testing.T) {
 	if done := s.converge(t, baseline()); len(done) == 0 {
 		t.Errorf("after half of the pins went: %q", done)
 	}
-	now, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath("fresh-in", 2), nil)
+	now, err := ebpf.LoadPinnedMap(pin.At(s.dir).StateMapPath("fresh-in", 3), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer now.Close()
 	other, err := pin.At(s.dir).StateMap(&ebpf.MapSpec{Type: now.Type(), KeySize: now.KeySize(), ValueSize: now.ValueSize(),
-		Flags: now.Flags(), MaxEntries: 2 * now.MaxEntries()}, "fresh-in", 2)
+		Flags: now.Flags(), MaxEntries: 2 * now.MaxEntries()}, "fresh-in", 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -390,19 +391,27 @@ func TestATunnelWithoutEthernetCarriesBothWays(t *testing.T) {
 
 func (s *site) openTUN(t *testing.T) *os.File {
 	t.Helper()
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	tun, err := openTUN("tun0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	request, err := unix.NewIfreq("tun0")
+	t.Cleanup(func() { tun.Close() })
+	return tun
+}
+
+// openTUN is the far side of a TUN of this thread's namespace, which is there: bare packets, one a call.
+func openTUN(name string) (*os.File, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
+	}
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return nil, err
 	}
 	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
-		t.Fatal(err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	tun := os.NewFile(uintptr(fd), "tun0")
-	t.Cleanup(func() { tun.Close() })
-	return tun
+	return os.NewFile(uintptr(fd), name), nil
 }

@@ -103,11 +103,10 @@ func TestEveryStageHasItsReason(t *testing.T) {
 			{at: "tap0 ingress", line: "udp 10.20.0.9:53 > 10.0.1.10:4001", reason: abi.ReasonDefaultDrop}, // policy.ingress
 			{at: "tap0 ingress", line: "tcp 10.20.0.9:53 > 10.0.1.10:80", reason: abi.ReasonForwardDenied}, // which lets it in
 		}},
-		{"plaintext to a strict prefix is dropped at the uplink, whoever sends it", []step{
+		{"plaintext to a strict prefix is dropped, whoever sends it", []step{
 			{at: "uplink egress", line: "udp 198.18.0.2:4000 > 10.99.0.1:53", reason: abi.ReasonStrictTunnel},
 			{at: "uplink egress", line: "udp 10.0.1.10:4000 > 10.99.0.1:53", mark: abi.MarkJudged, from: "wl1", reason: abi.ReasonStrictTunnel},
 			{at: "uplink egress", line: "udp 198.18.0.2:4000 > 10.99.0.1:53", mark: abi.MarkUnderlay, reason: abi.ReasonRuleAccept, rule: egressDNS},
-			{at: "down egress", line: "udp 192.0.2.1:4000 > 10.99.0.1:53", reason: abi.ReasonRuleAccept, rule: egressDNS},
 		}},
 		{"what ingress judged passes egress", []step{
 			{at: "uplink egress", line: "udp 10.0.1.10:4000 > 198.51.100.7:1", mark: abi.MarkJudged, from: "wl1", reason: abi.ReasonJudged},
@@ -226,7 +225,7 @@ func TestTheMatrixDecidesForEveryPairOfRoles(t *testing.T) {
 			}
 		}
 		s.converge(t, sorted(want))
-		g := s.generation(t)
+		g := s.live(t)
 		for from, src := range sources {
 			for to, dst := range destinations {
 				s.sub(t, fmt.Sprintf("%s to %s, %v", from, to, allowed), func(t *testing.T) {
@@ -256,23 +255,24 @@ func TestAForwardEntryOpensWorkloadToWorkloadAndTheirPoliciesStillJudge(t *testi
 	)
 }
 
-// TestTheMarkExcusesOnlyWhatThisBoxJudgedJustNow: bits 0 to 15 are the operator's and stay.
+// TestTheMarkExcusesOnlyWhatThisBoxJudgedJustNow: bits that are not ours stay.
 func TestTheMarkExcusesOnlyWhatThisBoxJudgedJustNow(t *testing.T) {
 	s := newSite(t)
-	g := s.generation(t)
-	const stale = abi.MarkJudged | abi.MarkUnderlay | 0x77
+	g := s.live(t)
+	const others = 0x80ff0077
+	const stale = abi.MarkJudged | abi.MarkUnderlay | others
 	for _, test := range []struct {
 		why  string
 		step step
 		want uint32
 	}{
-		{"left to the kernel unjudged", step{at: "uplink ingress", line: "udp 198.51.100.7:1 > 192.0.2.9:1", mark: stale}, 0x77},
-		{"delivered: no mark goes into a workload", step{at: "uplink ingress", line: "tcp 198.51.100.7:1 > 10.0.1.10:80", mark: stale}, 0x77},
-		{"forwarded", step{at: "wl1 ingress", line: "udp 10.0.1.10:1 > 198.51.100.7:1", mark: stale}, 0x77 | abi.MarkJudged},
-		{"judged, but left to the kernel to deliver", step{at: "uplink ingress", line: "tcp 198.51.100.7:1 > 10.0.1.10:80 ttl=1"}, abi.MarkJudged},
+		{"left to the kernel unjudged", step{at: "uplink ingress", line: "udp 198.51.100.7:1 > 192.0.2.9:1", mark: stale}, others},
+		{"delivered: no mark goes into a workload", step{at: "uplink ingress", line: "tcp 198.51.100.7:1 > 10.0.1.10:80", mark: stale}, others},
+		{"forwarded", step{at: "wl1 ingress", line: "udp 10.0.1.10:1 > 198.51.100.7:1", mark: stale}, others | abi.MarkJudged},
+		{"judged, but left to the kernel to deliver", step{at: "uplink ingress", line: "tcp 198.51.100.7:1 > 10.0.1.10:80 ttl=1"}, abi.MarkDeliver},
 		{"for the box", step{at: "wl1 ingress", line: "tcp 10.0.1.10:1 > 198.18.0.2:1", mark: abi.MarkJudged}, 0},
 	} {
-		if got := s.markAfter(t, g, test.step); got != test.want {
+		if got := s.send(t, g, test.step).mark; got != test.want {
 			t.Errorf("%s: mark %#x, want %#x", test.why, got, test.want)
 		}
 	}

@@ -49,7 +49,7 @@ type pacing struct {
 
 func (s *site) pacing(t *testing.T, from string) *pacing {
 	t.Helper()
-	g := s.generation(t)
+	g := s.live(t)
 	name, device := s.program(t, g, "uplink egress")
 	p := &pacing{t: t, s: s, program: g.Programs[name]}
 	p.ctx.Mark, p.ctx.Ifindex = abi.MarkJudged|abi.MarkPaced, uint32(device.Index)
@@ -103,7 +103,7 @@ const (
 
 func TestWhatAPacedWorkloadSendsIsMarkedWhereItComesIn(t *testing.T) {
 	s := newSite(t, paced(mbps, true))
-	g := s.generation(t)
+	g := s.live(t)
 	const udp = " > 198.51.100.7:53"
 	for _, c := range []struct {
 		what string
@@ -116,7 +116,7 @@ func TestWhatAPacedWorkloadSendsIsMarkedWhereItComesIn(t *testing.T) {
 		{"a mark of somebody else's", step{at: "down ingress", line: "udp 192.0.2.9:4000" + udp, mark: abi.MarkPaced}, 0},
 		{"what enters by an uplink with fq", step{at: "uplink ingress", line: "tcp 198.51.100.7:4000 > 10.0.1.10:80"}, 0},
 	} {
-		if got := s.markAfter(t, g, c.step) & (abi.MarkPaced | abi.MarkJudged); got&abi.MarkPaced != c.want&abi.MarkPaced {
+		if got := s.send(t, g, c.step).mark & (abi.MarkPaced | abi.MarkJudged); got&abi.MarkPaced != c.want&abi.MarkPaced {
 			t.Errorf("%s: the mark is %#x, want %#x", c.what, got, c.want)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 // field by field; what differs here is how the bytes come.
 func TestEveryTruncationHasAReason(t *testing.T) {
 	s := newSite(t)
-	g := s.generation(t)
+	g := s.live(t)
 	lines := []struct {
 		line   string
 		header int // with Ethernet; the kernel makes no test run of less
@@ -69,7 +69,7 @@ func TestStrictPrefixesHaveEdges(t *testing.T) {
 		want.Generation.Strict = prefixes("10.99.0.0/16", "10.98.128.0/17", "2001:db8:99::/48")
 		want.Generation.Egress = classify.Policy{Name: "egress", Default: classify.Accept}
 	})
-	g := s.generation(t)
+	g := s.live(t)
 	for address, strict := range map[string]bool{
 		"10.99.0.0": true, "10.99.255.255": true, "10.98.127.255": false, "10.98.128.0": true, "10.100.0.0": false,
 		"2001:db8:99::1": true, "2001:db8:99:ffff:ffff:ffff:ffff:ffff": true, "2001:db8:9a::": false, "2001:db8:98:ffff::": false,

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
@@ -42,7 +43,7 @@ func (s *site) sharedMap(t *testing.T, name string, version int) *ebpf.Map {
 // TestASYNFloodPushesOutOnlyItsLike: forged sources fill the table of the outside's unproven flows three times over.
 func TestASYNFloodPushesOutOnlyItsLike(t *testing.T) {
 	s := newSite(t)
-	g := s.generation(t)
+	g := s.live(t)
 	asked := step{at: "wl1 ingress", line: "udp 10.0.1.10:4000 > 198.51.100.7:53", reason: abi.ReasonForwarded, to: "uplink"}
 	for _, st := range []step{web("S"), webReply("A"), web("A"), asked} {
 		s.try(t, g, st)
@@ -81,7 +82,7 @@ func TestASYNFloodPushesOutOnlyItsLike(t *testing.T) {
 // TestAnOwnerHasAtMostItsShareAndAFullTableKeepsWhatItHas: what finds no room stays where it was, passes, and is tried again.
 func TestAnOwnerHasAtMostItsShareAndAFullTableKeepsWhatItHas(t *testing.T) {
 	s := newSite(t, func(want *tc.State) { want.Generation.FlowSlots = 4 })
-	g := s.generation(t)
+	g := s.live(t)
 	ask := func(at string, from string, port string) {
 		t.Helper()
 		s.try(t, g, step{at: at, line: "udp " + from + ":" + port + " > 198.51.100.7:53", reason: abi.ReasonForwarded, to: "uplink"})
@@ -128,7 +129,7 @@ func TestAnOwnerHasAtMostItsShareAndAFullTableKeepsWhatItHas(t *testing.T) {
 
 func TestWhoWatchesFlowsHearsWhatBecomesOfThem(t *testing.T) {
 	s := newSite(t)
-	g := s.generation(t)
+	g := s.live(t)
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
 		t.Fatal(err)
@@ -144,7 +145,7 @@ func TestWhoWatchesFlowsHearsWhatBecomesOfThem(t *testing.T) {
 	g = s.change(t, func(g *tc.Generation) { without(&g.Workloads[0].Ingress) })
 	s.try(t, g, webReply("A").dropped(abi.ReasonFlowRevoked))
 	s.try(t, g, webReply("A").dropped(abi.ReasonFlowRevoked))
-	events, err := ringbuf.NewReader(s.sharedMap(t, "flow-events", 1))
+	events, err := ringbuf.NewReader(s.sharedMap(t, "flow-events", 2))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,8 +156,8 @@ func TestWhoWatchesFlowsHearsWhatBecomesOfThem(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		const change = 8 + 40 + 104
-		if got := abi.FlowChange(record.RawSample[change]); got != want || len(record.RawSample) != change+8 {
+		const change = 8 + 40 + unsafe.Sizeof(abi.Flow{})
+		if got := abi.FlowChange(record.RawSample[change]); got != want || len(record.RawSample) != int(change)+8 {
 			t.Errorf("event %d in %d bytes, want %d", got, len(record.RawSample), want)
 		}
 	}

@@ -1,6 +1,7 @@
 package progruntc_test
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -20,7 +21,7 @@ func (s *site) change(t *testing.T, f func(*tc.Generation)) *pin.Generation {
 	f(&want.Generation)
 	want.Interfaces = s.want.Interfaces
 	s.converge(t, want)
-	return s.generation(t)
+	return s.live(t)
 }
 
 func without(p *classify.Policy) { p.Rules = nil }
@@ -36,7 +37,7 @@ func (s *site) wantRevoked(t *testing.T, src string, sport uint16, dst string, d
 // default of its own.
 func TestARevokedRuleStopsAStreamThatOnlyReceives(t *testing.T) {
 	s := newSite(t)
-	g := s.generation(t)
+	g := s.live(t)
 	asked := step{at: "wl1 ingress", line: "udp 10.0.1.10:4000 > 198.51.100.7:53", reason: abi.ReasonForwarded, to: "uplink", rule: w1Out}
 	stream := step{at: "uplink ingress", line: "udp 198.51.100.7:53 > 10.0.1.10:4000", reason: abi.ReasonDelivered, to: "wl1"}
 	s.try(t, g, asked)
@@ -105,7 +106,7 @@ func TestEveryPolicyThatLetAFlowInCanRevokeIt(t *testing.T) {
 // TestWhatDropsTheFirstDirectionDropsTheOther, at once and in the same generation that did.
 func TestWhatDropsTheFirstDirectionDropsTheOther(t *testing.T) {
 	s := newSite(t)
-	g := s.generation(t)
+	g := s.live(t)
 	s.try(t, g, web("S"))
 	s.try(t, g, webReply("A"))
 	g = s.change(t, func(g *tc.Generation) { without(&g.Workloads[0].Ingress) })
@@ -118,7 +119,7 @@ func TestWhatDropsTheFirstDirectionDropsTheOther(t *testing.T) {
 func TestASwapJudgesAnew(t *testing.T) {
 	const another = 95
 	s := newSite(t)
-	g := s.generation(t)
+	g := s.live(t)
 	for range 3 {
 		s.try(t, g, web("A"))
 	}
@@ -141,7 +142,7 @@ func TestASwapJudgesAnew(t *testing.T) {
 		t.Errorf("counters of %d packets and %d: %v", hits[w1Web].Packets, hits[another].Packets, err)
 	}
 	s.change(t, func(*tc.Generation) {})
-	if s.try(t, s.generation(t), webReply("A")); true {
+	if s.try(t, s.live(t), webReply("A")); true {
 		if _, again := s.webFlow(t); again.Epoch != was.Epoch {
 			t.Errorf("a generation that comes back has another epoch: %d, %d", again.Epoch, was.Epoch)
 		}
@@ -154,7 +155,7 @@ func TestAFlowWhosePolicyLooksAtPacketsIsLeftToThem(t *testing.T) {
 		g.Workloads[0].Ingress.Rules[0].TCPMask, g.Workloads[0].Ingress.Rules[0].TCPFlags = 0x02, 0x02
 	}
 	s := newSite(t, func(want *tc.State) { syn(&want.Generation) })
-	g := s.generation(t)
+	g := s.live(t)
 	s.try(t, g, web("S"))
 	s.try(t, g, webReply("A"))
 	g = s.change(t, func(g *tc.Generation) { syn(g); g.Egress.Rules = g.Egress.Rules[1:] })
@@ -170,7 +171,7 @@ func TestAFlowWhosePolicyLooksAtPacketsIsLeftToThem(t *testing.T) {
 // TestAWorkloadOnTheKernelsPath is judged by the same policies, and its flows are tracked where they leave.
 func TestAWorkloadOnTheKernelsPath(t *testing.T) {
 	s := newSite(t)
-	g := s.generation(t)
+	g := s.live(t)
 	s.onStack(t, g, "wl1", w1v4)
 	s.try(t, g, step{at: "wl1 ingress", line: "udp 10.0.1.10:4000 > 198.51.100.66:53", reason: abi.ReasonRuleDrop, rule: w1Bad})
 	s.try(t, g, step{at: "wl1 ingress", line: "udp 10.0.1.10:4000 > 198.51.100.7:53", reason: abi.ReasonStackPath, rule: w1Out})
@@ -184,10 +185,10 @@ func TestAWorkloadOnTheKernelsPath(t *testing.T) {
 	}
 	answer := step{at: "uplink ingress", line: "udp 198.51.100.7:53 > 10.0.1.10:4000", reason: abi.ReasonStackPath}
 	s.try(t, g, answer)
-	if mark := s.markAfter(t, g, answer); mark != abi.MarkJudged {
+	if mark := s.send(t, g, answer).mark; mark != abi.MarkDeliver {
 		t.Errorf("mark %#x: the egress hook would judge it again", mark)
 	}
-	s.try(t, g, step{at: "wl1 egress", line: answer.line, from: "uplink", mark: abi.MarkJudged, reason: abi.ReasonJudged})
+	s.try(t, g, step{at: "wl1 egress", line: answer.line, from: "uplink", mark: abi.MarkDeliver, reason: abi.ReasonJudged})
 
 	g = s.change(t, func(g *tc.Generation) { without(&g.Workloads[0].Egress) })
 	s.onStack(t, g, "wl1", w1v4)
@@ -217,14 +218,17 @@ func (s *site) flag(t *testing.T, g *pin.Generation, name string, flag uint8) {
 		t.Fatal(err)
 	}
 	entry.Flags |= flag
-	if err := g.Maps["interfaces"].Update(ifindex, entry, ebpf.UpdateExist); err != nil {
+	near := abi.InterfaceNear{Ifindex: ifindex, Interface: entry}
+	err := errors.Join(g.Maps["interfaces"].Update(ifindex, entry, ebpf.UpdateExist),
+		g.Maps["interfaces_near"].Update(ifindex%abi.InterfaceSlots, near, ebpf.UpdateExist))
+	if err != nil {
 		t.Fatal(err)
 	}
 }
 
 func TestWhatIsToBePacedBearsAMark(t *testing.T) {
 	s := newSite(t)
-	g := s.generation(t)
+	g := s.live(t)
 	s.flag(t, g, "wl1", abi.InterfacePaced)
 	for _, test := range []struct {
 		line string
@@ -233,12 +237,12 @@ func TestWhatIsToBePacedBearsAMark(t *testing.T) {
 		{"udp 10.0.1.10:4000 > 198.51.100.7:53", abi.MarkPaced | abi.MarkJudged},
 		{"udp 10.0.1.10:4000 > 203.0.113.9:53", abi.MarkPaced}, // left to the kernel
 	} {
-		if mark := s.markAfter(t, g, step{at: "wl1 ingress", line: test.line, mark: abi.MarkUnderlay}); mark != test.mark {
+		if mark := s.send(t, g, step{at: "wl1 ingress", line: test.line, mark: abi.MarkUnderlay}).mark; mark != test.mark {
 			t.Errorf("%s: mark %#x, want %#x", test.line, mark, test.mark)
 		}
 	}
 	s.flag(t, g, "uplink", abi.InterfacePaced)
-	if mark := s.markAfter(t, g, web("S")); mark != 0 {
+	if mark := s.send(t, g, web("S")).mark; mark != 0 {
 		t.Errorf("mark %#x goes along into a workload", mark)
 	}
 }

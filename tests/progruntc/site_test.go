@@ -2,12 +2,11 @@ package progruntc_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/tc"
+	"sluice/tests/pindir"
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
-	"sluice/xdp/pin"
 )
 
 // The site. The gateway's interfaces are named by role. A TUN stands for a tunnel: neither has an Ethernet header. Test
@@ -49,8 +48,13 @@ const (
 // newSite builds the namespaces, loads want(...) and enters the gateway.
 func newSite(t testing.TB, change ...func(*tc.State)) *site {
 	t.Helper()
-	s := &site{dir: bpfDir(t), gateway: newNamespace(t), outside: newNamespace(t), lan: newNamespace(t),
-		workload1: newNamespace(t), workload2: newNamespace(t)}
+	want := baseline()
+	for _, f := range change {
+		f(&want)
+	}
+	s := &site{want: want}
+	s.dir = dirs.Lend(t, func() string { return like(s.want) })
+	s.gateway, s.outside, s.lan, s.workload1, s.workload2 = newNamespace(t), newNamespace(t), newNamespace(t), newNamespace(t), newNamespace(t)
 	s.gateway.do(t, func() error {
 		for _, name := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
 			if err := sysctl(name, "1"); err != nil {
@@ -92,10 +96,6 @@ func newSite(t testing.TB, change ...func(*tc.State)) *site {
 
 	s.Subsystem = tc.New(slog.New(slog.NewTextHandler(io.Discard, nil)), tc.Options{BPFDir: s.dir})
 	s.gateway.enter(t)
-	s.want = baseline()
-	for _, f := range change {
-		f(&s.want)
-	}
 	s.converge(t, s.want)
 	return s
 }
@@ -113,19 +113,22 @@ func (s *site) addWorkload(t testing.TB, n namespace, name, v4, v6 string) {
 	n.route(t, "::/0", "fe80::1", "eth0")
 }
 
-func bpfDir(t testing.TB) string {
-	t.Helper()
-	parent, err := os.MkdirTemp("/sys/fs/bpf", "sluice-progruntc-")
-	if err != nil {
-		t.Fatalf("these tests need root and a bpffs at /sys/fs/bpf: %v", err)
+// dirs are the directories of pins of all tests.
+var dirs = pindir.NewLender("progruntc")
+
+func bpfDir(t testing.TB) string { return dirs.New(t) }
+
+// like names what the verifier sees of a state.
+func like(want tc.State) string {
+	g, roles := want.Generation, map[tc.Role]bool{}
+	for _, i := range want.Interfaces {
+		roles[i.Role] = true
 	}
-	t.Cleanup(func() {
-		if err := pin.At(filepath.Join(parent, "site")).RemoveAll(); err != nil {
-			t.Error(err)
-		}
-		os.Remove(parent)
-	})
-	return filepath.Join(parent, "site")
+	buckets := 0 // how many there are is a constant of the programs
+	if tables, err := classify.Compile(g.Policies()); err == nil {
+		buckets = len(tables.Buckets)
+	}
+	return fmt.Sprint(g.Matrix, roles, len(g.Strict) > 0, buckets, g.FlowSlots, classify.Limited(g.Limiters))
 }
 
 // converge applies what Diff asks for and checks that nothing is left to do. It returns what was done.

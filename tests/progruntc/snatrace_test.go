@@ -26,7 +26,7 @@ func TestNoFlowLeavesByAnothersTranslation(t *testing.T) {
 		frames[n] = frameOf(t, flowLine(n))
 		copy(frames[n], device.HardwareAddr)
 	}
-	fresh := h.stateMap(t, "fresh-out", 2)
+	fresh := h.stateMap(t, "fresh-out", 3)
 	var mu sync.Mutex
 	byPort := map[uint16][]sent{}
 	var wait sync.WaitGroup

@@ -27,7 +27,7 @@ func (s *site) stateMap(t *testing.T, name string, version int) *ebpf.Map {
 // translations opens the pinned map.
 func (s *site) translations(t *testing.T) *ebpf.Map {
 	t.Helper()
-	return s.stateMap(t, "translations", 2)
+	return s.stateMap(t, "translations", 3)
 }
 
 // entries reads a hash whole.
@@ -50,7 +50,7 @@ func entries[K comparable, V any](t *testing.T, m *ebpf.Map) map[K]V {
 func (s *site) wait(t *testing.T, by time.Duration) {
 	t.Helper()
 	for _, name := range []string{"flows", "fresh-out"} {
-		m := s.stateMap(t, name, 2)
+		m := s.stateMap(t, name, 3)
 		for key, f := range entries[abi.FlowKey, abi.Flow](t, m) {
 			f.LastNs -= uint64(by)
 			f.SinceNs -= uint64(by)
@@ -79,7 +79,7 @@ func (s *site) checkTranslations(t *testing.T) (flows int) {
 	wires := entries[abi.FlowKey, abi.Translation](t, s.translations(t))
 	seen := map[string]abi.FlowKey{}
 	for _, name := range []string{"flows", "fresh-out"} {
-		for key, f := range entries[abi.FlowKey, abi.Flow](t, s.stateMap(t, name, 2)) {
+		for key, f := range entries[abi.FlowKey, abi.Flow](t, s.stateMap(t, name, 3)) {
 			if idle := now - f.LastNs; f.Flags&abi.FlowNat == 0 || int64(idle) > int64(time.Minute) {
 				continue // what has ended is swept later, and may have lost its translation
 			}
@@ -252,6 +252,16 @@ func TestAFlowThatBeganBeforeIsTranslatedFromNowOn(t *testing.T) {
 	h.pass(t, "uplink ingress", "", answer(sent), abi.ReasonDelivered)
 	if n := h.checkTranslations(t); n != 1 {
 		t.Errorf("%d flows are translated", n)
+	}
+}
+
+// TestAFlowThatBeginsAnewIsWhoseItIsNow: the box sent as if it were the workload, which is to be counted for what it sends itself.
+func TestAFlowThatBeginsAnewIsWhoseItIsNow(t *testing.T) {
+	h := newHidden(t)
+	h.pass(t, "uplink egress", "", frameOf(t, flowLine(0)), abi.ReasonRuleAccept)
+	h.out(t, frameOf(t, flowLine(0)))
+	if where, flow := h.flow(t, w1v4, 10000, "198.51.100.7", 53, 17); where != "fresh-out" || flow.Owner != uint32(index(t, "wl1").Index) || flow.Flags&abi.FlowNat == 0 {
+		t.Errorf("in %q: %+v", where, flow)
 	}
 }
 

@@ -27,7 +27,12 @@ func TestMain(m *testing.M) {
 		standIn(dir)
 		return
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := dirs.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, "tests/progruntc:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
 }
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }

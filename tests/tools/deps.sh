@@ -11,7 +11,9 @@ packages=(
 	gcc libc6-dev # the race detector needs cgo
 	# what the tests run: a router, tunnels, a virtual machine, filters that Sluice must live beside
 	bird2 wireguard-tools qemu-system-x86 nftables iptables
-	ipset xdp-tools # rivals of the benchmarks
+	charon-systemd strongswan-swanctl                            # strongSwan: charon, its plugin vici
+	libstrongswan-standard-plugins libcharon-extra-plugins       # openssl and gcm; kernel-libipsec
+	ipset xdp-tools linux-perf openssl # rivals of the benchmarks, where their time goes, and how fast ciphers are
 	iproute2 iputils-ping ethtool bpftool procps util-linux
 	iperf3 curl traceroute # real programs through the gateway
 	# unpacking a kernel and its modules for the virtual machine
@@ -43,10 +45,12 @@ if ((${#missing[@]})); then
 		apt update
 		apt install -y --no-install-recommends "${missing[@]}" >/dev/null
 	}
-	# The package starts a router of the machine's own. The tests start theirs in namespaces and want no other.
-	if [[ " ${missing[*]} " == *" bird2 "* && -d /run/systemd/system ]]; then
-		systemctl disable --now bird.service
-	fi
+	# These packages start daemons of the machine's own. The tests start theirs in namespaces and want no others.
+	for pair in bird2:bird charon-systemd:strongswan; do
+		if [[ " ${missing[*]} " == *" ${pair%:*} "* && -d /run/systemd/system ]]; then
+			systemctl disable --now "${pair#*:}.service"
+		fi
+	done
 else
 	echo "deps: everything is installed (${#packages[@]} packages)"
 fi

@@ -15,18 +15,15 @@ import (
 	"strings"
 )
 
-// buildInitramfs makes the guest's whole file system and returns its path: /init, /payload, /args, /modules/NNN-NAME.ko
+// buildInitramfs makes the guest's whole file system in dir and returns its path: /init, /payload, /args, /modules/NNN-NAME.ko
 // in the order of loading, and g.Files.
 func buildInitramfs(ctx context.Context, root, dir string, k kernel, g Guest) (string, error) {
-	initPath, payload := filepath.Join(dir, "init"), filepath.Join(dir, "payload")
-	if err := goTool(ctx, root, "build", "-o", initPath, "sluice/tests/vm/init"); err != nil {
+	initPath, payload := filepath.Join(g.Programs, "init"), filepath.Join(g.Programs, "payload-"+strings.ReplaceAll(g.Package, "/", "-"))
+	if err := buildOnce(ctx, root, initPath, "build", "sluice/tests/vm/init"); err != nil {
 		return "", err
 	}
-	if err := goTool(ctx, root, "test", "-c", "-tags", "vmguest", "-o", payload, g.Package); err != nil {
-		return "", err
-	}
-	if _, err := os.Stat(payload); err != nil {
-		return "", fmt.Errorf("package %s has no tests under the tag vmguest: %w", g.Package, err)
+	if err := buildOnce(ctx, root, payload, "test", "-c", "-tags", "vmguest", g.Package); err != nil {
+		return "", fmt.Errorf("tests of %s under the tag vmguest: %w", g.Package, err)
 	}
 	modules, err := resolveModules(ctx, k.modules, g.Modules)
 	if err != nil {
@@ -51,6 +48,18 @@ func buildInitramfs(ctx context.Context, root, dir string, k kernel, g Guest) (s
 		w.hostFile(guest, g.Files[guest], 0o755)
 	}
 	return name, errors.Join(w.finish(), out.Flush(), f.Close())
+}
+
+// buildOnce has the go command make a file that is not there.
+func buildOnce(ctx context.Context, root, path, verb string, args ...string) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	if err := goTool(ctx, root, append([]string{verb, "-o", path}, args...)...); err != nil {
+		return err
+	}
+	_, err := os.Stat(path) // go test -c makes nothing of a package without tests
+	return err
 }
 
 // The file types of a cpio mode.

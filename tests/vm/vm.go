@@ -21,6 +21,9 @@ import (
 type Guest struct {
 	// Package is the import path of a test package. It is built with the tag vmguest, which keeps its tests off the host.
 	Package string
+	// Programs is a directory that guests share one after the other: what it has was built for an earlier one, and is taken as it
+	// is. Empty: each guest's programs are built anew.
+	Programs string
 	// Modules are kernel modules by name. What they depend on is loaded before them; built-in ones are fine.
 	Modules []string
 	// Files are put into the guest: its absolute path -> the host's path.
@@ -33,6 +36,10 @@ type Guest struct {
 	Timeout time.Duration
 	// Memory is in MiB. Zero: 1024.
 	Memory int
+	// CPUs of the guest. Zero: 1. More than one needs -icount, which emulates them by turns in one thread: QEMU 7.2's
+	// emulation with a thread per CPU loses the kernel's text patching at times, and the guest dies of an int3 in the
+	// middle of a jump label.
+	CPUs int
 }
 
 // Result is what a guest said.
@@ -47,7 +54,7 @@ type Result struct {
 func Run(t testing.TB, g Guest) Result {
 	t.Helper()
 	started := time.Now()
-	r, err := run(t.Context(), t.TempDir(), g)
+	r, err := Boot(t.Context(), t.TempDir(), g)
 	t.Logf("guest output:\n%s", r.Output)
 	if err != nil {
 		t.Fatalf("%s in the VM: %v", g.Package, err)
@@ -56,7 +63,8 @@ func Run(t testing.TB, g Guest) Result {
 	return r
 }
 
-func run(ctx context.Context, dir string, g Guest) (Result, error) {
+// Boot is Run outside of a test: dir is for what it builds, and an error says what Run would fail for.
+func Boot(ctx context.Context, dir string, g Guest) (Result, error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {
 		return Result{}, err
@@ -64,6 +72,9 @@ func run(ctx context.Context, dir string, g Guest) (Result, error) {
 	k, err := obtainKernel(ctx, filepath.Join(root, ".cache", "vm"))
 	if err != nil {
 		return Result{}, err
+	}
+	if g.Programs == "" {
+		g.Programs = dir
 	}
 	initrd, err := buildInitramfs(ctx, root, dir, k, g)
 	if err != nil {
@@ -87,9 +98,8 @@ func boot(ctx context.Context, image, initrd string, g Guest) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	// One CPU: QEMU 7.2's emulation with a thread per CPU loses the kernel's text patching at times, and the guest dies
-	// of an int3 in the middle of a jump label. CommandContext kills exactly this process when the time is up.
-	args := []string{"-accel", "tcg", "-cpu", "max", "-smp", "1",
+	// CommandContext kills exactly this process when the time is up.
+	args := []string{"-accel", "tcg", "-cpu", "max", "-smp", strconv.Itoa(max(1, g.CPUs)),
 		"-m", strconv.Itoa(memory), "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
 		"-kernel", image, "-initrd", initrd,
 		"-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on"}

@@ -8,6 +8,7 @@ const (
 	InterfaceJudge      = 1
 	InterfaceL3         = 2
 	InterfaceFailOpen   = 4
+	InterfaceClamp      = 4
 	InterfaceStack      = 8
 	InterfaceSnat4      = 16
 	InterfaceSnat6      = 32
@@ -15,10 +16,15 @@ const (
 	InterfaceSnat       = 112
 	InterfacePaced      = 128
 	InterfaceFq         = 128
-	MarkJudged          = 0x10000
-	MarkPaced           = 0x20000
+	InterfaceEncrypted  = 128
+	PlainNowhere        = 0
+	PlainAnywhere       = 4294967295
 	MarkUnderlay        = 0x1000000
-	MarkOurs            = 0x1030000
+	MarkJudged          = 0x2000000
+	MarkPaced           = 0x4000000
+	MarkDeliver         = 0x8000000
+	MarkPassed          = 0x10000000
+	MarkOurs            = 0x1f000000
 	MaxFailsafe         = 256
 	MaxSelf             = 1024
 	SelfBits            = 256
@@ -100,6 +106,8 @@ const (
 	ListenerTimestamps  = 1
 	ListenerSACK        = 2
 	ListenerWindowScale = 4
+	FlowWayBusy         = 18446744073709551615
+	FlowToPeer          = 2147483648
 	FlowAtEgress        = 2147483648
 	FlowInside          = 1
 	FlowNat             = 2
@@ -111,6 +119,7 @@ const (
 	FreshPart           = 8
 	FreshLeast          = 4096
 	MaxFlowOwners       = 2048
+	YoungPart           = 2
 	SweptRevoked        = 5
 	SweptStates         = 6
 	SnatFragments       = 16384
@@ -212,6 +221,12 @@ type Interface struct {
 	Policies uint32 // tc, of a workload or a LAN: n, where POLICY_WORKLOADS + 2 * (n - 1) judges what goes there and + 1 what it sends; 0: none
 }
 
+// InterfaceNear is struct interface_near, 16 bytes.
+type InterfaceNear struct {
+	Ifindex   uint32 // 0: nobody's
+	Interface Interface
+}
+
 // InterfaceSlot is struct interface_slot, 8 bytes.
 type InterfaceSlot struct {
 	Ifindex uint32 // 0: nobody's
@@ -243,7 +258,8 @@ type Explanation struct {
 	_       [4]byte
 	NatAddr Addr
 	NatPort [2]byte // network byte order; 0: any of the range, or of a protocol without
-	_       [6]uint8
+	MSS     uint16  // what a SYN's becomes; 0: it stays
+	_       [4]uint8
 }
 
 // ExplainedNat is enum explained_nat.
@@ -519,24 +535,34 @@ const (
 	FlowClosed      FlowState = 4
 )
 
-// Flow is struct flow, 104 bytes.
+// FlowWay is struct flow_way, 24 bytes.
+type FlowWay struct {
+	Epoch uint64    // generation that judged it so; 0: none
+	Leads uint64    // from where to where, sealed by key and direction: see way_seal()
+	Rule  [2]uint32 // of this direction, as flow.rule: what counts its packets
+}
+
+// Flow is struct flow, 152 bytes.
 type Flow struct {
-	LastNs  uint64 // CLOCK_MONOTONIC of the last packet that passed, give or take a second
-	SinceNs uint64 // of the first packet: with the key it identifies the flow
-	Epoch   uint64 // generation whose policies judged the first direction last; 0: each packet is judged
-	NatAddr Addr   // FLOW_NAT: source of the first direction on the wire
-	At      uint32 // hook that judged and tracks the first direction: ifindex, and FLOW_AT_EGRESS
-	In      uint32 // ifindex by which the first direction comes in; 0: the node's own
-	Owner   uint32 // the same where it is a workload's or a LAN's; 0: the node or the outside opened it
-	Rule    [2]uint32
-	Seq     uint32  // FLOW_SEQ: what the opener must acknowledge, host byte order
-	NatPort [2]byte // network byte order; FLOW_NAT
-	State   uint8   // enum flow_state
-	Flags   uint8   // FLOW_INSIDE to FLOW_ASK
-	Opener  uint8   // the end of the key that sent the first packet: 0 or 1
-	Judged  uint8   // enum reason: what judging gave, or FLOW_REVOKED: both directions are dropped
-	_       [2]uint8
-	Side    [2]FlowSide // 0: from the opener
+	LastNs   uint64  // CLOCK_MONOTONIC of the last packet that passed, give or take a second
+	Epoch    uint64  // generation whose policies judged the first direction last; 0: each packet is judged
+	At       uint32  // hook that judges and tracks the first direction: ifindex, and FLOW_AT_EGRESS
+	In       uint32  // ifindex by which the first direction comes in; 0: the node's own
+	NatPort  [2]byte // network byte order; FLOW_NAT
+	State    uint8   // enum flow_state
+	Flags    uint8   // FLOW_INSIDE to FLOW_ASK
+	Opener   uint8   // the end of the key that sent the first packet: 0 or 1
+	Judged   uint8   // enum reason: what judging gave, or FLOW_REVOKED: both directions are dropped
+	_        [2]uint8
+	Sent     FlowSide // from the opener
+	There    FlowWay
+	SinceNs  uint64   // of the first packet: with the key it identifies the flow
+	NatAddr  Addr     // FLOW_NAT: source of the first direction on the wire
+	Answered FlowSide // to it
+	Back     FlowWay
+	Seq      uint32 // FLOW_SEQ: what the opener must acknowledge, host byte order
+	Owner    uint32 // in where it is a workload's or a LAN's; 0: the node or the outside opened it
+	Rule     [2]uint32
 }
 
 // FlowPressure is struct flow_pressure, 24 bytes.
@@ -555,12 +581,19 @@ type Translation struct {
 	_       [6]uint8
 }
 
-// GenerationSettings is struct generation_settings, 16 bytes.
+// YoungTranslation is struct young_translation, 48 bytes.
+type YoungTranslation struct {
+	Wire    FlowKey
+	SinceNs uint64 // of the translation
+}
+
+// GenerationSettings is struct generation_settings, 48 bytes.
 type GenerationSettings struct {
 	Epoch     uint64 // of flow.epoch: the beginning of a hash of what the generation is, never 0
 	Share     uint32 // flows that one owner may have in flows
 	SnatFirst uint16 // ports that sources are translated to, host byte order, inclusive; 0: nothing is translated
 	SnatLast  uint16
+	SelfBits  [4]uint64
 }
 
 // SweptTable is enum swept_table.
@@ -741,7 +774,7 @@ const (
 	FlowEventRevoked FlowChange = 3
 )
 
-// FlowEvent is struct flow_event, 160 bytes.
+// FlowEvent is struct flow_event, 208 bytes.
 type FlowEvent struct {
 	TimeNs uint64 // CLOCK_BOOTTIME
 	Key    FlowKey

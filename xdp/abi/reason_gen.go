@@ -77,7 +77,8 @@ const (
 	ReasonSnatClash             Reason = 70 // the box's own packet, with the addresses and ports of a translated flow
 	ReasonPacedDrop             Reason = 71 // beyond the bandwidth of its workload
 	ReasonStackOptions          Reason = 72 // IPv4 options: the kernel heeds or refuses them
-	ReasonMax                   Reason = 73
+	ReasonSnatFull              Reason = 73 // the table of translations is full (conntrack.max_entries)
+	ReasonMax                   Reason = 74
 )
 
 var reasonTable = [ReasonMax]reasonInfo{
@@ -154,4 +155,5 @@ var reasonTable = [ReasonMax]reasonInfo{
 	ReasonSnatClash:             {"snat-clash", "the box's own packet, with the addresses and ports of a translated flow", FateDrop},
 	ReasonPacedDrop:             {"paced-drop", "beyond the bandwidth of its workload", FateDrop},
 	ReasonStackOptions:          {"stack-options", "IPv4 options: the kernel heeds or refuses them", FateStack},
+	ReasonSnatFull:              {"snat-full", "the table of translations is full (conntrack.max_entries)", FateDrop},
 }

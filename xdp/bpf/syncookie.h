@@ -272,6 +272,21 @@ static __always_inline enum reason write_frame(struct xdp_md *ctx, const struct 
 }
 
 /*
+ * Whether the listener's host may know these two ends from before. A SYN opens a connection in TIME_WAIT anew (RFC 6191), and
+ * an ACK with a cookie does not: the client would hold for open what the host takes for an old duplicate. Any flow counts, one
+ * that is closed too: who spoofs gets past here with no tuple but one that had a real connection, whose ACKs pass as well.
+ */
+static __noinline int is_known_pair(const struct packet *p)
+{
+	struct flow_key key;
+
+	if (!p)
+		return 0;
+	flow_key(p, &key);
+	return bpf_map_lookup_elem(&flows, &key) != NULL;
+}
+
+/*
  * What becomes of a TCP packet that a rule with syn_cookie accepts: an answer to a SYN, or on to the kernel. Global: its
  * stack is its own.
  */
@@ -295,7 +310,7 @@ __noinline int answer_syn(struct xdp_md *ctx, const struct packet *p)
 	if (!is_answerable(eth, p) || !read_syn(ctx, p, &s))
 		return REASON_SYN_COOKIE_PASS;
 	now = bpf_ktime_get_ns();
-	if (is_listeners_turn(l, now) || !is_known(l, &s.says))
+	if (is_listeners_turn(l, now) || !is_known(l, &s.says) || is_known_pair(p))
 		return REASON_SYN_COOKIE_PASS;
 	cookie = cookie_of(ctx, p, &s);
 	if (cookie < 0)

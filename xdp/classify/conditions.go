@@ -153,7 +153,7 @@ func mergeICMP(ranges []ICMPRange) []ICMPRange {
 	return append(out, open...)
 }
 
-// matchRest is match_rest of classify.h.
+// matchRest is match_rest of match.h.
 func matchRest(r *abi.Rule, p *Packet) bool {
 	length := uint16(min(p.Length, 0xffff))
 	switch {
@@ -177,7 +177,7 @@ func matchRest(r *abi.Rule, p *Packet) bool {
 	return true
 }
 
-// matchHeader is match_header of classify.h.
+// matchHeader is match_header of match.h.
 func matchHeader(r *abi.Rule, p *Packet) bool {
 	if r.Flags&abi.RuleTCP != 0 {
 		return p.TCPFlags&r.TCPMask == r.TCPFlags

@@ -14,6 +14,7 @@ import (
 type Sums struct {
 	lists, listsBefore map[sliceID]sum
 	rules, rulesBefore map[string]*rulesSum // by policy
+	objects            map[*byte]sum        // by their first byte
 }
 
 type sum [sha256.Size]byte
@@ -34,11 +35,21 @@ func NewSums() *Sums { return (*Sums)(nil).Next() }
 // Next returns one for the next round of digests. It makes use of what was read in this one, which may be nil, and not
 // of what was read before.
 func (s *Sums) Next() *Sums {
-	out := &Sums{lists: map[sliceID]sum{}, rules: map[string]*rulesSum{}}
+	out := &Sums{lists: map[sliceID]sum{}, rules: map[string]*rulesSum{}, objects: map[*byte]sum{}}
 	if s != nil {
-		out.listsBefore, out.rulesBefore = s.lists, s.rules
+		out.listsBefore, out.rulesBefore, out.objects = s.lists, s.rules, s.objects
 	}
 	return out
+}
+
+// Object writes the sum of an object file, which is never changed and always the same memory.
+func (s *Sums) Object(h hash.Hash, object []byte) {
+	of, known := s.objects[&object[0]]
+	if !known {
+		of = sha256.Sum256(object)
+		s.objects[&object[0]] = of
+	}
+	_, _ = h.Write(of[:])
 }
 
 // Digest writes into h what policies say, so that different policies give different sums.

@@ -1,5 +1,7 @@
 package classify
 
+import "net/netip"
+
 // Steps is how many changes the last compilation stands behind one from scratch.
 func (k *Cache) Steps() int {
 	if k.last == nil {
@@ -10,3 +12,6 @@ func (k *Cache) Steps() int {
 
 // SameRule is sameRule.
 func SameRule(a, b *Rule) bool { return sameRule(a, b) }
+
+// Outermost is outermost.
+func Outermost(list []netip.Prefix) []netip.Prefix { return outermost(list) }

@@ -21,6 +21,14 @@ type Limiter struct {
 	IPv4Bits, IPv6Bits int
 }
 
+// Limited is one more than the highest id of a rule with a limit; 0: there is none.
+func Limited(limiters []Limiter) (ids uint32) {
+	for _, l := range limiters {
+		ids = max(ids, l.Rule+1)
+	}
+	return ids
+}
+
 // The bounds of limits. Above them, ticks of 1/64 ns are too long for an error below 1 %.
 const (
 	MaxPacketRate   = 1_000_000_000

@@ -44,11 +44,19 @@ type linter struct {
 }
 
 func (l *linter) policy(p *Policy) {
-	all := make([]*extent, 0, len(p.Rules))
+	var matching []int
 	for i := range p.Rules {
 		if neverMatches(&p.Rules[i]) == "" {
-			all = append(all, l.extent(&p.Rules[i], i))
+			matching = append(matching, i)
 		}
+	}
+	all := make([]*extent, 0, len(matching))
+	for _, i := range matching {
+		r := &p.Rules[i]
+		if len(matching) == 1 { // nothing is there to compare its lists with, which may hold a million
+			r = r.brief()
+		}
+		all = append(all, l.extent(r, i))
 	}
 	earlier, near := newShelf(), newNeighborhood(all)
 	var odd []oddity

@@ -31,6 +31,15 @@ func (l *linter) extent(r *Rule, order int) *extent {
 	return e
 }
 
+// brief is the rule with no more than one prefix in each list.
+func (r *Rule) brief() *Rule {
+	out := *r
+	for _, list := range []*[]netip.Prefix{&out.From, &out.To, &out.NotFrom, &out.NotTo} {
+		*list = (*list)[:min(len(*list), 1)]
+	}
+	return &out
+}
+
 // restFields are the conditions of a rule that Lint does not understand: all but those named here. The zero value of
 // each must mean any; a test fails for a field that nobody looked at.
 func restFields() []int {
@@ -76,20 +85,46 @@ func (l *linter) outermost(list []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// outermost returns the masked prefixes that no other one of the list contains, sorted.
+// outermost returns the masked prefixes that no other one of the list contains, sorted: the list itself, where it is that.
 func outermost(prefixes []netip.Prefix) []netip.Prefix {
-	var out []netip.Prefix
-	sorted := slices.Clone(prefixes)
-	for i, p := range sorted {
-		sorted[i] = p.Masked()
+	sorted := prefixes
+	count, ok := countOutermost(sorted)
+	if !ok {
+		sorted = slices.Clone(prefixes)
+		for i, p := range sorted {
+			sorted[i] = p.Masked()
+		}
+		slices.SortFunc(sorted, netip.Prefix.Compare)
+		count, _ = countOutermost(sorted)
 	}
-	slices.SortFunc(sorted, netip.Prefix.Compare)
+	if count == len(sorted) {
+		return sorted
+	}
+	out := make([]netip.Prefix, 0, count)
 	for _, p := range sorted {
 		if n := len(out); n == 0 || !out[n-1].Contains(p.Addr()) {
 			out = append(out, p)
 		}
 	}
 	return out
+}
+
+// countOutermost counts those that no other one contains. Not ok: the list is not sorted, or not masked.
+func countOutermost(list []netip.Prefix) (count int, ok bool) {
+	var before, around member
+	before6 := false
+	for i, p := range list {
+		m, v6 := memberOf(p, 0), p.Addr().Is6()
+		if m.first != keyOf(p.Addr()) || i > 0 && m.precedes(v6, before, before6) {
+			return 0, false
+		}
+		if i == 0 || v6 != before6 || around.last().compare(m.first) < 0 {
+			around = m
+			count++
+		}
+		before, before6 = m, v6
+	}
+	return count, true
 }
 
 // covers says whether every packet that other matches, e matches too. Where it says no, it may still be so.

@@ -326,6 +326,47 @@ func TestLintFindsWhatComparingEveryPairFinds(t *testing.T) {
 	}
 }
 
+func TestTheOutermostPrefixesHoldAllOthers(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 55))
+	for n := range 2000 {
+		list := make([]netip.Prefix, rng.IntN(30))
+		for i := range list {
+			list[i] = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(rng.IntN(2)), byte(rng.IntN(4)), byte(rng.IntN(256))}), 12+rng.IntN(21))
+			if rng.IntN(4) == 0 {
+				list[i] = netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 15: byte(rng.IntN(16))}), 120+rng.IntN(9))
+			}
+			if n%3 > 0 {
+				list[i] = list[i].Masked()
+			}
+		}
+		if n%3 > 1 {
+			slices.SortFunc(list, netip.Prefix.Compare)
+		}
+		var want []netip.Prefix
+		for i, p := range list {
+			within := func(j int) bool {
+				q := list[j]
+				return j != i && q.Bits() <= p.Bits() && q.Contains(p.Addr()) && (q.Masked() != p.Masked() || j < i)
+			}
+			alone := true
+			for j := range list {
+				alone = alone && !within(j)
+			}
+			if alone {
+				want = append(want, p.Masked())
+			}
+		}
+		slices.SortFunc(want, netip.Prefix.Compare)
+		before := slices.Clone(list)
+		if got := classify.Outermost(list); !slices.Equal(got, want) {
+			t.Fatalf("of %v: %v, want %v", list, got, want)
+		}
+		if !slices.Equal(before, list) {
+			t.Fatal("the list was changed")
+		}
+	}
+}
+
 func BenchmarkLint(b *testing.B) {
 	for _, shape := range classifytest.Shapes {
 		b.Run(string(shape), func(b *testing.B) {

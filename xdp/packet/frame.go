@@ -105,6 +105,10 @@ func (s Spec) transport(network gopacket.NetworkLayer) []gopacket.SerializableLa
 		tcp := &layers.TCP{SrcPort: layers.TCPPort(s.SrcPort), DstPort: layers.TCPPort(s.DstPort), Window: 65535,
 			FIN: f&FIN != 0, SYN: f&SYN != 0, RST: f&RST != 0, PSH: f&PSH != 0, ACK: f&ACK != 0, URG: f&URG != 0,
 			ECE: f&ECE != 0, CWR: f&CWR != 0}
+		if s.MSS != 0 {
+			value := binary.BigEndian.AppendUint16(nil, s.MSS)
+			tcp.Options = []layers.TCPOption{{OptionType: layers.TCPOptionKindMSS, OptionLength: 4, OptionData: value}}
+		}
 		_ = tcp.SetNetworkLayerForChecksum(network)
 		layer = tcp
 	case UDP:

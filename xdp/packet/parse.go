@@ -105,13 +105,15 @@ func (s *Spec) options(words []string) error {
 	return nil
 }
 
-const optionNames = "flags ttl dscp length len vlan frag type code id src-mac dst-mac"
+const optionNames = "flags ttl dscp length len vlan frag type code id mss src-mac dst-mac"
 
 func (s *Spec) option(key, value string) error {
 	var err error
 	switch key {
 	case "flags":
 		err = s.parseFlags(value)
+	case "mss":
+		err = number(value, 1, 65535, &s.MSS)
 	case "ttl":
 		err = number(value, 1, 255, &s.TTL)
 	case "dscp":
@@ -201,6 +203,8 @@ func (s *Spec) check() error {
 		return errors.New("icmpv6 is for IPv6: IPv4 has icmp")
 	case (s.TCPFlags != 0 || s.NoTCPFlags) && s.Protocol != TCP:
 		return errors.New("flags are for tcp")
+	case s.MSS != 0 && (s.Protocol != TCP || s.flags()&SYN == 0 || s.Offset != 0):
+		return errors.New("mss is for a SYN of tcp")
 	case len(s.VLANs) > 8:
 		return errors.New("more than 8 VLAN tags")
 	}

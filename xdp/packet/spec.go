@@ -51,6 +51,7 @@ type Spec struct {
 	TTL            uint8 // or hop limit; 0: 64
 	TCPFlags       uint8 // 0: SYN alone, unless NoTCPFlags
 	NoTCPFlags     bool
+	MSS            uint16 // of a TCP SYN; 0: it has no such option
 	ICMPType       uint8
 	ICMPCode       uint8
 	ICMPID         uint16 // of echo
@@ -86,6 +87,9 @@ func (s Spec) String() string {
 	add := func(key string, value any) { words = append(words, fmt.Sprintf("%s=%v", key, value)) }
 	if s.Protocol == TCP && s.Offset == 0 {
 		add("flags", flagText(s.flags()))
+		if s.MSS != 0 {
+			add("mss", s.MSS)
+		}
 	}
 	if s.isICMP() && s.Offset == 0 {
 		add("type", s.ICMPType)

@@ -87,7 +87,7 @@ func (d *Dir) Slot(h Hook) (*ebpf.Map, error) {
 	path := d.slotPath(h)
 	m, err := ebpf.LoadPinnedMap(path, nil)
 	if err == nil {
-		return m, nil
+		return requireSlot(h, m)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("slot of %s: %w", h, err)
@@ -104,6 +104,16 @@ func (d *Dir) Slot(h Hook) (*ebpf.Map, error) {
 		return nil, fmt.Errorf("pin the slot of %s: %w", h, err)
 	}
 	return m, nil
+}
+
+// requireSlot closes a map that no root of this version can jump into.
+func requireSlot(h Hook, m *ebpf.Map) (*ebpf.Map, error) {
+	if m.Type() == ebpf.ProgramArray && m.MaxEntries() == 1 {
+		return m, nil
+	}
+	defer m.Close()
+	return nil, fmt.Errorf("slot of %s: the pin is a %v of %d entries, which another version of sluice made: run that one, or `sluice down` and then this one",
+		h, m.Type(), m.MaxEntries())
 }
 
 // Switch makes prog the hook's live program by one slot update: a packet meets the program before or this one.

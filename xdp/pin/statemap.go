@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -49,20 +50,39 @@ func (d *Dir) StateMap(spec *ebpf.MapSpec, name string, version int) (*ebpf.Map,
 	return fresh, nil
 }
 
+// StateMaps are the pins of state maps at one moment.
+type StateMaps struct {
+	dir  *Dir
+	pins []string // sorted
+}
+
+// StateMaps lists them.
+func (d *Dir) StateMaps() (StateMaps, error) {
+	pins, err := names(filepath.Join(d.path, mapsDir))
+	return StateMaps{d, pins}, err
+}
+
+// Has says whether <name>-v<version> is among them.
+func (s StateMaps) Has(name string, version int) bool {
+	return slices.Contains(s.pins, filepath.Base(s.dir.StateMapPath(name, version)))
+}
+
 // Formers are the paths of the maps that were superseded as <name>-v<version>, sorted.
-func (d *Dir) Formers(name string, version int) ([]string, error) {
-	all, err := names(filepath.Join(d.path, mapsDir))
-	if err != nil {
-		return nil, err
-	}
-	prefix := filepath.Base(d.StateMapPath(name, version)) + formerInfix
+func (s StateMaps) Formers(name string, version int) []string {
+	prefix := filepath.Base(s.dir.StateMapPath(name, version)) + formerInfix
 	var out []string
-	for _, one := range all {
-		if strings.HasPrefix(one, prefix) {
-			out = append(out, filepath.Join(d.path, mapsDir, one))
+	for _, pin := range s.pins {
+		if strings.HasPrefix(pin, prefix) {
+			out = append(out, filepath.Join(s.dir.path, mapsDir, pin))
 		}
 	}
-	return out, nil
+	return out
+}
+
+// Formers are those of StateMaps now.
+func (d *Dir) Formers(name string, version int) ([]string, error) {
+	all, err := d.StateMaps()
+	return all.Formers(name, version), err
 }
 
 // RemoveFormer removes the pin of one. Programs that use the map keep it.

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -20,9 +19,8 @@ const second = uint64(1e9)
 var flowLineage = lineage{
 	layouts: []layout{
 		{version: 1, pins: []string{formerFlowsOut, formerFlowsIn}, up: flowFrom1},
-		{version: sharedPins[Flows].version, pins: []string{
-			sharedPins[Translations].pin, sharedPins[Flows].pin, sharedPins[FreshOut].pin, sharedPins[FreshIn].pin,
-		}},
+		{version: 2, pins: flowPins, up: flowFrom2},
+		{version: sharedPins[Flows].version, pins: flowPins},
 	},
 	last: func(e entry) uint64 {
 		if e.pin == sharedPins[Translations].pin {
@@ -33,93 +31,12 @@ var flowLineage = lineage{
 	open: openFlowTables,
 }
 
-// Pins of version 1, and what stood in it.
-const (
-	formerFlowsOut = "flows-out"
-	formerFlowsIn  = "flows-in"
-
-	formerReplied = 1
-	formerClosing = 2
-)
-
-// formerFlowKey is in the direction of the flow's first packet; sizes and offsets are those of the v1 struct flow_key.
-type formerFlowKey struct {
-	Src, Dst     abi.Addr
-	Sport, Dport [2]byte
-	Protocol     uint8
-	Scope        [3]uint8
-}
-
-// today is the key of both directions, and which end of it sent the first packet.
-func (k formerFlowKey) today() (key abi.FlowKey, opener int) {
-	key, opener = abi.KeyOf(netip.AddrFrom16(k.Src), netip.AddrFrom16(k.Dst), binary.BigEndian.Uint16(k.Sport[:]), binary.BigEndian.Uint16(k.Dport[:]), k.Protocol)
-	key.Scope = k.Scope
-	return key, opener
-}
-
-type formerFlow struct {
-	LastNs uint64
-	Flags  uint32
-	_      uint32
-}
-
-const (
-	sizeFlowKey = 40
-
-	protocolTCP = 6
-	protocolUDP = 17
-)
-
-// expired goes by flow_timeout of version 1.
-func (f formerFlow) expired(protocol uint8, now uint64) bool {
-	timeout := 60 * second
-	switch {
-	case protocol == protocolTCP && f.Flags&formerClosing != 0:
-		timeout = 30 * second
-	case protocol == protocolTCP && f.Flags&formerReplied != 0:
-		timeout = 7440 * second
-	case protocol == protocolUDP && f.Flags&formerReplied != 0:
-		timeout = 180 * second
-	}
-	return now > f.LastNs && now-f.LastNs > timeout
-}
-
-// flowFrom1 keeps the direction, the state and the time of the last packet. When a flow began, what it counted and which rule
-// let it in were not known: it is as old as its last packet, and policy is asked about its next one. A TCP session that was
-// answered counts as proven, or idle ones would be forgotten after a minute.
-func flowFrom1(e entry, now uint64) (entry, bool) {
-	key, was := Read[formerFlowKey](e.key), Read[formerFlow](e.value)
-	if was.expired(key.Protocol, now) {
-		return entry{}, false
-	}
-	to, opener := key.today()
-	flow := abi.Flow{LastNs: was.LastNs, SinceNs: was.LastNs, Opener: uint8(opener), State: uint8(abi.FlowNew)}
-	inside := e.pin == formerFlowsOut
-	if inside {
-		flow.Flags |= abi.FlowInside
-	}
-	replied, tcp := was.Flags&formerReplied != 0, key.Protocol == protocolTCP
-	proven := replied && (tcp || inside)
-	switch {
-	case tcp && replied && was.Flags&formerClosing != 0:
-		flow.State = uint8(abi.FlowClosing)
-	case tcp && was.Flags&formerClosing != 0:
-		flow.State = uint8(abi.FlowClosed)
-	case proven:
-		flow.State = uint8(abi.FlowEstablished)
-	case replied:
-		flow.State = uint8(abi.FlowReplied)
-	}
-	at := freshTable(flow)
-	if proven {
-		at = Flows
-	}
-	return entry{sharedPins[at].pin, bytesOf(to), bytesOf(flow)}, true
-}
+// flowPins are those of version 2 and later.
+var flowPins = []string{sharedPins[Translations].pin, sharedPins[Flows].pin, sharedPins[FreshOut].pin, sharedPins[FreshIn].pin}
 
 // freshTable is where a flow stands that is not proven.
-func freshTable(flow abi.Flow) string {
-	if flow.Flags&abi.FlowInside != 0 {
+func freshTable(flags uint8) string {
+	if flags&abi.FlowInside != 0 {
 		return FreshOut
 	}
 	return FreshIn
@@ -160,6 +77,8 @@ func (t *flowTables) take(e entry) error {
 		return t.takeTranslation(e)
 	}
 	key, flow := Read[abi.FlowKey](e.key), Read[abi.Flow](e.value)
+	flow.There, flow.Back = abi.FlowWay{}, abi.FlowWay{} // a CPU may be writing one: it would stay claimed
+	e.value = bytesOf(flow)
 	if t.lost[flowID{key, flow.SinceNs}] {
 		return t.forget(e.key, flow.SinceNs)
 	}
@@ -171,7 +90,7 @@ func (t *flowTables) take(e entry) error {
 	}
 	err := t.put(t.maps[e.pin], e, flow)
 	if errors.Is(err, errNoRoom) { // a smaller table than before: what is proven competes with what is not
-		e.pin = sharedPins[freshTable(flow)].pin
+		e.pin = sharedPins[freshTable(flow.Flags)].pin
 		err = t.put(t.maps[e.pin], e, flow)
 	}
 	return err
@@ -206,6 +125,7 @@ func (t *flowTables) merge(m *ebpf.Map, key []byte, from abi.Flow) (bool, error)
 	if merged == have {
 		return true, nil
 	}
+	merged.There, merged.Back = abi.FlowWay{}, abi.FlowWay{} // as in take
 	if err := m.Update(key, merged, ebpf.UpdateExist); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return true, err
 	}
@@ -213,12 +133,13 @@ func (t *flowTables) merge(m *ebpf.Map, key []byte, from abi.Flow) (bool, error)
 }
 
 // mergeFlows: flows of one key that were never there at the same time are two, and the later one counts. By since_ns alone they
-// cannot be told apart, which version 1 did not know.
+// cannot be told apart, which version 1 did not know; but those that share it are one, whose last_ns, of a coarser clock, may be earlier.
 func mergeFlows(have, from abi.Flow) abi.Flow {
-	if from.SinceNs > have.LastNs {
+	one := from.SinceNs == have.SinceNs
+	if !one && from.SinceNs > have.LastNs {
 		return from
 	}
-	if from.LastNs < have.SinceNs || from.Opener != have.Opener {
+	if !one && from.LastNs < have.SinceNs || from.Opener != have.Opener {
 		return have
 	}
 	have.LastNs = max(have.LastNs, from.LastNs)
@@ -227,11 +148,12 @@ func mergeFlows(have, from abi.Flow) abi.Flow {
 		have.Seq = from.Seq
 	}
 	have.Flags |= from.Flags & (abi.FlowInside | abi.FlowSeq | abi.FlowFinOpener | abi.FlowFinOther | abi.FlowRst)
-	for i := range have.Side {
-		have.Side[i].Packets = max(have.Side[i].Packets, from.Side[i].Packets)
-		have.Side[i].Bytes = max(have.Side[i].Bytes, from.Side[i].Bytes)
-	}
+	have.Sent, have.Answered = further(have.Sent, from.Sent), further(have.Answered, from.Answered)
 	return have
+}
+
+func further(a, b abi.FlowSide) abi.FlowSide {
+	return abi.FlowSide{Packets: max(a.Packets, b.Packets), Bytes: max(a.Bytes, b.Bytes)}
 }
 
 // isFull says that a map has no room.

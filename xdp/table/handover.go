@@ -116,15 +116,15 @@ type former struct {
 
 // formers opens them, those of the oldest version first. Of a former version every map is one.
 func (l lineage) formers(dir *pin.Dir) ([]former, error) {
+	pinned, err := dir.StateMaps() // once: the sweep asks every few seconds, and mostly there is nothing
+	if err != nil {
+		return nil, err
+	}
 	var out []former
 	for i, version := range l.layouts {
 		for _, name := range version.pins {
-			paths, err := dir.Formers(name, version.version)
-			if err != nil {
-				closeFormers(out)
-				return nil, err
-			}
-			if i < len(l.layouts)-1 {
+			paths := pinned.Formers(name, version.version)
+			if i < len(l.layouts)-1 && pinned.Has(name, version.version) {
 				paths = append(paths, dir.StateMapPath(name, version.version))
 			}
 			for _, path := range paths {

@@ -5,180 +5,17 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"golang.org/x/sys/unix"
 
 	"sluice/xdp/abi"
 	"sluice/xdp/pin"
 )
-
-// ground is a directory of pins, with slots that stand for the data path.
-type ground struct {
-	*pin.Dir
-	t *testing.T
-}
-
-func newGround(t *testing.T) ground {
-	t.Helper()
-	parent, err := os.MkdirTemp("/sys/fs/bpf", "sluice-table-test-")
-	if err != nil {
-		t.Fatalf("this test needs root and a bpffs at /sys/fs/bpf: %v", err)
-	}
-	t.Cleanup(func() { os.RemoveAll(parent) })
-	dir, err := pin.Open(filepath.Join(parent, "site"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ground{dir, t}
-}
-
-func (g ground) good(err error) {
-	g.t.Helper()
-	if err != nil {
-		g.t.Fatal(err)
-	}
-}
-
-// flowSpec are the flow tables as maps.h has them.
-func flowSpec(flows, fresh uint32) *ebpf.CollectionSpec {
-	hash := func(kind ebpf.MapType, flags, value, entries uint32) *ebpf.MapSpec {
-		return &ebpf.MapSpec{Type: kind, Flags: flags, KeySize: sizeFlowKey, ValueSize: value, MaxEntries: entries}
-	}
-	flow := uint32(len(bytesOf(abi.Flow{})))
-	return &ebpf.CollectionSpec{Maps: map[string]*ebpf.MapSpec{
-		Flows:        hash(ebpf.Hash, unix.BPF_F_NO_PREALLOC, flow, flows),
-		Translations: hash(ebpf.Hash, unix.BPF_F_NO_PREALLOC, uint32(len(bytesOf(abi.Translation{}))), flows),
-		FreshOut:     hash(ebpf.LRUHash, 0, flow, fresh),
-		FreshIn:      hash(ebpf.LRUHash, 0, flow, fresh),
-	}}
-}
-
-var flowNames = []string{Flows, Translations, FreshOut, FreshIn}
-
-// open opens the tables as a daemon of today does, and closes them when the test ends.
-func (g ground) open(flows, fresh uint32) map[string]*ebpf.Map {
-	g.t.Helper()
-	all, err := OpenState(g.Dir, flowSpec(flows, fresh), flowNames...)
-	g.good(err)
-	g.t.Cleanup(func() { _ = CloseAll(all) })
-	return all
-}
-
-// former1 makes and pins the tables of version 1, of so many entries.
-func (g ground) former1(entries uint32) (out, in *ebpf.Map) {
-	g.t.Helper()
-	make1 := func(name string) *ebpf.Map {
-		m, err := g.StateMap(&ebpf.MapSpec{Type: ebpf.LRUHash, KeySize: 40, ValueSize: 16, MaxEntries: entries}, name, 1)
-		g.good(err)
-		g.t.Cleanup(func() { m.Close() })
-		return m
-	}
-	return make1(formerFlowsOut), make1(formerFlowsIn)
-}
-
-// run switches a slot to a program that uses these maps and no others.
-func (g ground) run(kind string, used ...*ebpf.Map) {
-	g.t.Helper()
-	var code asm.Instructions
-	for _, m := range used {
-		code = append(code, asm.LoadMapPtr(asm.R1, m.FD()))
-	}
-	spec := &ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: append(code, asm.Mov.Imm(asm.R0, 0), asm.Return())}
-	p, err := ebpf.NewProgram(spec)
-	g.good(err)
-	defer p.Close()
-	g.good(g.Switch(pin.Hook{Kind: kind, Interface: "eth0"}, p))
-}
-
-func (g ground) takeOver() Handover {
-	g.t.Helper()
-	h, err := TakeOver(g.Dir)
-	g.good(err)
-	return h
-}
-
-func (g ground) settle(h Handover) {
-	g.t.Helper()
-	g.good(h.Settle(g.Dir))
-}
-
-// pins are the names of all pinned maps, sorted.
-func (g ground) pins() []string {
-	entries, err := os.ReadDir(filepath.Join(g.Path(), "maps"))
-	g.good(err)
-	var out []string
-	for _, e := range entries {
-		out = append(out, e.Name())
-	}
-	return out
-}
-
-// only holds the pins against those of today's tables.
-func (g ground) only() {
-	g.t.Helper()
-	want := []string{"flows-v2", "fresh-in-v2", "fresh-out-v2", "translations-v2"}
-	if diff := cmp.Diff(want, g.pins()); diff != "" {
-		g.t.Errorf("pins (-want +got):\n%s", diff)
-	}
-}
-
-// v1 is an entry of version 1: a flow from 198.18.0.2 or, with in, toward it.
-type v1 struct {
-	in       bool
-	protocol uint8
-	port     uint16
-	idle     uint64 // seconds
-	flags    uint32
-}
-
-func (e v1) key() formerFlowKey {
-	client, server := netip.MustParseAddr("198.18.0.2").As16(), netip.MustParseAddr("203.0.113.9").As16()
-	k := formerFlowKey{Src: client, Dst: server, Sport: [2]byte{byte(e.port >> 8), byte(e.port)}, Dport: [2]byte{0, 80}, Protocol: e.protocol}
-	if e.in {
-		k.Src, k.Dst = k.Dst, k.Src
-	}
-	return k
-}
-
-func (e v1) put(g ground, out, in *ebpf.Map) (lastNs uint64) {
-	g.t.Helper()
-	m := out
-	if e.in {
-		m = in
-	}
-	lastNs = monotonic() - e.idle*second
-	g.good(m.Put(bytesOf(e.key()), bytesOf(formerFlow{LastNs: lastNs, Flags: e.flags})))
-	return lastNs
-}
-
-// find looks a flow up as programs do, and says in which table it was.
-func (g ground) find(all map[string]*ebpf.Map, k formerFlowKey) (string, abi.Flow) {
-	g.t.Helper()
-	key, opener := k.today()
-	for _, name := range []string{Flows, FreshOut, FreshIn} {
-		var flow abi.Flow
-		err := all[name].Lookup(key, &flow)
-		if err == nil {
-			if int(flow.Opener) != opener {
-				g.t.Errorf("%+v: opened by end %d, want %d", k, flow.Opener, opener)
-			}
-			return name, flow
-		}
-		if !errors.Is(err, ebpf.ErrKeyNotExist) {
-			g.t.Fatal(err)
-		}
-	}
-	return "", abi.Flow{}
-}
 
 func TestFlowsOfVersion1AreFoundWithStateDirectionAndTimes(t *testing.T) {
 	const replied, closing = formerReplied, formerClosing
@@ -324,7 +161,7 @@ func TestFlowTablesKeepTheirEntriesWhenTheirSizeChanges(t *testing.T) {
 			for i := range 400 {
 				key := abi.FlowKey{Port: [2][2]byte{{byte(i >> 8), byte(i)}, {0, 80}}, Protocol: 6}
 				flow := abi.Flow{LastNs: monotonic(), SinceNs: uint64(i + 1), State: uint8(abi.FlowEstablished), Flags: abi.FlowInside,
-					Epoch: 7, Rule: [2]uint32{3, 4}, Side: [2]abi.FlowSide{{Packets: 5, Bytes: 6}, {Packets: 7, Bytes: 8}}}
+					Epoch: 7, Rule: [2]uint32{3, 4}, Sent: abi.FlowSide{Packets: 5, Bytes: 6}, Answered: abi.FlowSide{Packets: 7, Bytes: 8}}
 				at := Flows
 				if i >= 300 {
 					at, flow.State = FreshOut, uint8(abi.FlowNew)
@@ -434,10 +271,10 @@ func TestTheChainOfLayoutsIsGeneral(t *testing.T) {
 		return entry{"streams", port[1-flow.Opener][:], append([]byte{flow.State}, e.value[:8]...)}, true
 	}
 	chain := lineage{
-		layouts: append(slices.Clone(flowLineage.layouts[:len(flowLineage.layouts)-1]), last, layout{version: 3, pins: []string{"streams"}}),
+		layouts: append(slices.Clone(flowLineage.layouts[:len(flowLineage.layouts)-1]), last, layout{version: 4, pins: []string{"streams"}}),
 		last:    func(e entry) uint64 { return Read[uint64](e.value[1:]) },
 		open: func(dir *pin.Dir) (taker, error) {
-			m, err := dir.StateMap(next, "streams", 3)
+			m, err := dir.StateMap(next, "streams", 4)
 			return plainTaker{m}, err
 		},
 	}
@@ -445,12 +282,12 @@ func TestTheChainOfLayoutsIsGeneral(t *testing.T) {
 	first := v1{protocol: 6, port: 7, idle: 9, flags: formerReplied}
 	first.in = false
 	was := first.put(g, out, in)
-	all := g.open(64, 64) // a daemon of version 2, which left without having taken anything over
+	all := g.open(64, 64) // a daemon of version 3, which left without having taken anything over
 	g.good(all[FreshIn].Put(abi.FlowKey{Port: [2][2]byte{{0, 80}, {0, 8}}, Protocol: 17}, abi.Flow{LastNs: 5}))
 	h, err := chain.takeOver(g.Dir)
 	g.good(err)
 	g.good(chain.settle(g.Dir, h))
-	m, err := ebpf.LoadPinnedMap(g.StateMapPath("streams", 3), nil)
+	m, err := ebpf.LoadPinnedMap(g.StateMapPath("streams", 4), nil)
 	g.good(err)
 	defer m.Close()
 	got := map[[2]byte][9]byte{}
@@ -463,9 +300,9 @@ func TestTheChainOfLayoutsIsGeneral(t *testing.T) {
 		{0, 8}:  [9]byte(append([]byte{byte(abi.FlowNew)}, bytesOf(uint64(5))...)),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("version 3 (-want +got):\n%s", diff)
+		t.Errorf("version 4 (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"streams-v3"}, g.pins()); diff != "" {
+	if diff := cmp.Diff([]string{"streams-v4"}, g.pins()); diff != "" {
 		t.Errorf("pins:\n%s", diff)
 	}
 }
@@ -479,7 +316,7 @@ func TestWithoutFormerTablesNothingIsTouched(t *testing.T) {
 	g.open(64, 64)
 	g.settle(g.takeOver())
 	g.only()
-	if _, err := os.Stat(g.StateMapPath("flows", 2)); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(g.StateMapPath("flows", 3)); errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
 }

@@ -3,6 +3,7 @@ package table
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -34,6 +35,63 @@ func FillLimiters(m *ebpf.Map, limiters []classify.Limiter) error {
 		}
 	}
 	return nil
+}
+
+// prepareLimits sets the sizes of the tables of limits in spec, for rules whose ids are below limited, and makes those that are
+// pinned large enough: 12 MB where ids are many, next to nothing while no rule has a limit. They only grow: what a limit knows
+// outlives generations that do without it. What programs write into a table that is too small while it is copied is lost.
+func prepareLimits(dir *pin.Dir, spec *ebpf.CollectionSpec, limited uint32) error {
+	sets := uint32(1)
+	if limited > 0 {
+		sets = abi.LimitSets // which is what sources are hashed into, whatever the size
+	}
+	for name, size := range map[string]uint32{LimitBuckets: max(limited, 1), LimitSources: sets} {
+		one, ok := spec.Maps[name]
+		if !ok {
+			return missing(name)
+		}
+		one.MaxEntries = size
+		have, err := ReadShared(dir, name)
+		if err != nil {
+			return err
+		}
+		if have == nil {
+			continue
+		}
+		one.MaxEntries = max(size, have.MaxEntries())
+		if have.MaxEntries() < size {
+			err = growLimits(dir, name, one, have)
+		}
+		if err = errors.Join(err, have.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// growLimits gives the pin of a table to a larger one of the same content.
+func growLimits(dir *pin.Dir, name string, spec *ebpf.MapSpec, have *ebpf.Map) error {
+	at := sharedPins[name]
+	m, err := dir.ReplaceStateMap(spec, at.pin, at.version, func(fresh *ebpf.Map) error {
+		from, err := have.Memory()
+		if err != nil {
+			return err
+		}
+		to, err := fresh.Memory()
+		if err != nil {
+			return err
+		}
+		all := make([]byte, stride(int(have.ValueSize()))*int(have.MaxEntries()))
+		if _, err := from.ReadAt(all, 0); err != nil {
+			return err
+		}
+		_, err = to.WriteAt(all, 0)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return m.Close()
 }
 
 // Pressure tells how full the table of limited sources was, since it was made.

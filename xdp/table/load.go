@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -30,20 +31,34 @@ const (
 type Loader struct {
 	Spec   *ebpf.CollectionSpec // sized for the generation that is wanted
 	State  map[string]*ebpf.Map // maps that outlive generations: used instead of new ones
-	Object []byte               // the compiled object
+	Object Object
 	Log    *slog.Logger
 
 	alone bool // all on the calling thread, whose priority is to count
 }
 
-// ParseOnce returns a function that gives whoever calls it a copy of his own of what parse gives. To parse tc's object took
-// 56 ms on a loaded machine, and to copy it 6.
-func ParseOnce(parse func() (*ebpf.CollectionSpec, error)) func() (*ebpf.CollectionSpec, error) {
+// Object is a compiled object, and what is the same for all loads of it.
+type Object struct {
+	// Spec gives whoever calls it a copy of his own. To parse tc's object took 56 ms on a loaded machine, and to copy it 6.
+	Spec func() (*ebpf.CollectionSpec, error)
+	// sum names the object among others.
+	sum func() string
+	// types are the kernel's: without them each program of a load decodes them for itself, 16 to 20 ms. They take 1.5 MB.
+	types *btf.Cache
+}
+
+// ParseOnce is the object of these bytes. Nothing is done before the first load.
+func ParseOnce(object []byte, parse func() (*ebpf.CollectionSpec, error)) Object {
 	parsed := sync.OnceValues(parse)
-	return func() (*ebpf.CollectionSpec, error) {
+	spec := func() (*ebpf.CollectionSpec, error) {
 		spec, err := parsed()
 		return spec.Copy(), err // nil stays nil
 	}
+	sum := sync.OnceValue(func() string {
+		sum := sha256.Sum256(object)
+		return hex.EncodeToString(sum[:6])
+	})
+	return Object{spec, sum, btf.NewCache()}
 }
 
 // workers run what a load consists of.
@@ -168,7 +183,7 @@ func (l Loader) load(fill func(map[string]*ebpf.Map) error) (*pin.Generation, er
 func (l Loader) program(name string, with map[string]*ebpf.Map) (*ebpf.Program, *ebpf.Map, error) {
 	spec := l.Spec.Copy()
 	maps.DeleteFunc(spec.Programs, func(n string, _ *ebpf.ProgramSpec) bool { return n != name })
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: with})
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: with, Cache: l.Object.types})
 	if err != nil {
 		return nil, nil, LoadError(err)
 	}
@@ -177,10 +192,7 @@ func (l Loader) program(name string, with map[string]*ebpf.Map) (*ebpf.Program, 
 }
 
 // constantsPin names the map of constants among those of a generation, and the object that it is of.
-func (l Loader) constantsPin() string {
-	sum := sha256.Sum256(l.Object)
-	return "constants-" + hex.EncodeToString(sum[:6])
-}
+func (l Loader) constantsPin() string { return "constants-" + l.Object.sum() }
 
 // Fits says why g, once its tables are rewritten, cannot be the generation that is wanted; "": it can. It is of the same
 // object with the same constants then, works on the same state, and its maps are large enough.

@@ -22,6 +22,7 @@ const (
 	FreshOut      = "fresh_out"
 	FreshIn       = "fresh_in"
 	Translations  = "translations"
+	Young         = "young_translations"
 	FlowPressure  = "flow_pressure"
 	SNATFragments = "snat_fragments"
 	SNATExhausted = "snat_exhausted"
@@ -60,13 +61,14 @@ var sharedPins = map[string]struct {
 
 	RuleHits: {"rule-hits", 3},
 
-	Flows:         {"flows", 2}, // the version of these four is one, see flowLineage
-	FreshOut:      {"fresh-out", 2},
-	FreshIn:       {"fresh-in", 2},
-	Translations:  {"translations", 2},
+	Flows:         {"flows", 3}, // the version of these four is one, see flowLineage
+	FreshOut:      {"fresh-out", 3},
+	FreshIn:       {"fresh-in", 3},
+	Translations:  {"translations", 3},
+	Young:         {"young-translations", 1},
 	FlowPressure:  {"flow-pressure", 1},
 	FlowShares:    {"flow-shares", 1},
-	FlowEvents:    {"flow-events", 1},
+	FlowEvents:    {"flow-events", 2},
 	SNATFragments: {"snat-fragments", 1},
 	SNATExhausted: {"snat-exhausted", 1},
 
@@ -76,8 +78,8 @@ var sharedPins = map[string]struct {
 	Bans6:    {"bans6", 1},
 	BanHits:  {"ban-hits", 1},
 
-	LimitBuckets:  {"limit-buckets", 1},
-	LimitSources:  {"limit-sources", 1},
+	LimitBuckets:  {"limit-buckets", 2}, // 1 had one size for ever, and who knows only that refuses another
+	LimitSources:  {"limit-sources", 2},
 	LimitSeed:     {"limit-seed", 1},
 	LimitPressure: {"limit-pressure", 1},
 
@@ -93,19 +95,41 @@ var sharedPins = map[string]struct {
 
 // Sizes are those of the state maps that a configuration chooses.
 type Sizes struct {
-	Flows uint32 // proven ones, and translations; fresh ones follow from it
+	Flows uint32 // proven ones; fresh ones and translations follow from it
 	Rules uint32 // ids that rules and defaults have, counted from 0: the highest + 1
+	// Limited are the ids that rules with a limit have, in the same way; 0: there is none.
+	Limited uint32
 }
 
 // flows are the sizes of the maps that hold flows, by name.
 func (s Sizes) flows() map[string]uint32 {
 	proven := max(s.Flows, 1)
 	fresh := max(proven/abi.FreshPart, abi.FreshLeast)
-	return map[string]uint32{Flows: proven, Translations: proven, FreshOut: fresh, FreshIn: fresh}
+	young := abi.YoungPart * fresh
+	return map[string]uint32{Flows: proven, Translations: proven + fresh + young, Young: young, FreshOut: fresh, FreshIn: fresh}
 }
 
-// OpenShared opens the state maps that XDP and tc share, and makes what is missing. Rule counters that are too few are replaced
-// by a map that takes over the entries, and so is a flow table of another size or layout, but empty at first: see TakeOver. The
+// prepareYoung makes the pinned queue of the size that spec says. What stood in another one is forgotten: translations that
+// lose their flow wait for the sweep then.
+func prepareYoung(dir *pin.Dir, spec *ebpf.MapSpec) error {
+	have, err := ReadShared(dir, Young)
+	if err != nil || have == nil {
+		return err
+	}
+	defer have.Close()
+	if have.MaxEntries() == spec.MaxEntries {
+		return nil
+	}
+	at := sharedPins[Young]
+	fresh, err := dir.ReplaceStateMap(spec, at.pin, at.version, func(*ebpf.Map) error { return nil })
+	if err != nil {
+		return err
+	}
+	return fresh.Close()
+}
+
+// OpenShared opens the state maps that XDP and tc share, and makes what is missing. Rule counters and buckets of limits that are too
+// few are replaced by a map that takes over the entries, and so is a flow table of another size or layout, but empty at first: see TakeOver. The
 // keys are the names of maps.h.
 func OpenShared(dir *pin.Dir, spec *ebpf.CollectionSpec, sizes Sizes) (map[string]*ebpf.Map, error) {
 	for name, size := range sizes.flows() {
@@ -115,6 +139,14 @@ func OpenShared(dir *pin.Dir, spec *ebpf.CollectionSpec, sizes Sizes) (map[strin
 	}
 	if hits, ok := spec.Maps[RuleHits]; ok {
 		if err := prepareHits(dir, hits, sizes.Rules); err != nil {
+			return nil, err
+		}
+	}
+	if err := prepareLimits(dir, spec, sizes.Limited); err != nil {
+		return nil, err
+	}
+	if young, ok := spec.Maps[Young]; ok {
+		if err := prepareYoung(dir, young); err != nil {
 			return nil, err
 		}
 	}
@@ -135,17 +167,20 @@ func OpenShared(dir *pin.Dir, spec *ebpf.CollectionSpec, sizes Sizes) (map[strin
 	return shared, nil
 }
 
-// removeFormer unpins maps of former layouts, whose successors are there.
+// formerPins are names that no map has any more.
+var formerPins = []string{"drop-control", "drop-budget"}
+
+// removeFormer unpins maps of former layouts, whose successors are there. Those of flows go once they were taken over. Maps of a
+// later layout, which a newer version left, stay for when that comes back.
 func removeFormer(dir *pin.Dir) error {
 	var errs []error
-	for _, former := range []struct {
-		pin     string
-		version int
-	}{
-		{sharedPins[RuleHits].pin, formerHits}, {"drop-events", 1}, {"drop-control", 1}, {"drop-budget", 1}, {"syn-listeners", 1},
-		{"watches", 1}, {"watch-budgets", 1},
-	} {
-		errs = append(errs, dir.RemoveStateMap(former.pin, former.version))
+	for _, name := range formerPins {
+		errs = append(errs, dir.RemoveStateMap(name, 1))
+	}
+	for _, now := range sharedPins {
+		for version := 1; version < now.version && !slices.Contains(flowPins, now.pin); version++ {
+			errs = append(errs, dir.RemoveStateMap(now.pin, version))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -171,15 +206,20 @@ func OpenState(dir *pin.Dir, spec *ebpf.CollectionSpec, names ...string) (map[st
 	return shared, nil
 }
 
+// SharedPath is where one of them is pinned.
+func SharedPath(dir *pin.Dir, name string) string {
+	at := sharedPins[name]
+	return dir.StateMapPath(at.pin, at.version)
+}
+
 // ReadShared opens one of them as it is: nil where there is none.
 func ReadShared(dir *pin.Dir, name string) (*ebpf.Map, error) {
-	at := sharedPins[name]
-	m, err := ebpf.LoadPinnedMap(dir.StateMapPath(at.pin, at.version), nil)
+	m, err := ebpf.LoadPinnedMap(SharedPath(dir, name), nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("state map %s: %w", at.pin, err)
+		return nil, fmt.Errorf("state map %s: %w", name, err)
 	}
 	return m, nil
 }
@@ -205,8 +245,8 @@ func Reopen(dir *pin.Dir, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, erro
 }
 
 // notEverywhere are those that not every program uses: of one size for ever, so that their pins are never replaced, or,
-// translations, replaced together with flows.
-var notEverywhere = []string{SYNListeners, Translations, SNATFragments, SNATExhausted, FlowPressure, FlowShares, FlowEvents}
+// translations and their queue, replaced together with flows.
+var notEverywhere = []string{SYNListeners, Translations, Young, SNATFragments, SNATExhausted, FlowPressure, FlowShares, FlowEvents}
 
 // UsesShared says whether a live program works on the shared maps that are pinned now. It does not once a pin was
 // replaced by one of another size, for whatever became of the apply that did so: then XDP would read other flows than

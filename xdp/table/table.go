@@ -4,6 +4,7 @@ package table
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"os"
@@ -154,7 +155,8 @@ func erase(memory []byte) {
 	}
 }
 
-func fillArray[V any](maps map[string]*ebpf.Map, name string, values []V) error {
+// FillArray writes an array from its beginning.
+func FillArray[V any](maps map[string]*ebpf.Map, name string, values []V) error {
 	m, ok := maps[name]
 	if !ok {
 		return missing(name)
@@ -200,6 +202,17 @@ func Clear(maps map[string]*ebpf.Map, names ...string) error {
 		}
 	}
 	return nil
+}
+
+// SelfBits has SELF_BIT of each address set.
+func SelfBits(own []netip.Addr) (bits [abi.SelfBits / 64]uint64) {
+	for _, a := range own {
+		raw := a.As16()
+		tail := binary.NativeEndian.Uint32(raw[8:]) ^ binary.NativeEndian.Uint32(raw[12:])
+		bit := tail * 0x9e3779b1 >> 24
+		bits[bit/64] |= 1 << (bit % 64)
+	}
+	return bits
 }
 
 // FillSelf writes addresses into the map self, or into another of its kind. They may repeat.

@@ -55,7 +55,7 @@ func (w *Written) Fill(maps map[string]*ebpf.Map, t *classify.Tables) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	return fillArray(maps, Policies, t.Policies)
+	return FillArray(maps, Policies, t.Policies)
 }
 
 func (w *Written) fill(m *ebpf.Map, c content) error {

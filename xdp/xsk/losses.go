@@ -22,7 +22,7 @@ const (
 	lossesVersion = 2
 	formerVersion = 1
 	tracepoint    = "xdp_redirect_err"
-	tracePin      = tracepoint + "-v1" // the version is that of losses.c: a pinned link keeps its program
+	tracePin      = tracepoint + "-v1"
 )
 
 // Losses are packets that were redirected to a socket and did not arrive, by cause.
@@ -55,7 +55,11 @@ func Watch(dir *pin.Dir) error {
 	return nil
 }
 
-// trace attaches the program that counts, unless one is attached that writes these counters.
+// lostName is that of this version's program.
+func lostName() string { return pin.NameOf("lost", _LossesBytes) }
+
+// trace attaches the program that counts, unless this version's is attached and writes these counters. A tracepoint's link cannot
+// be given another program, so while versions change nobody counts for a moment; with both, each loss would be two.
 func trace(dir *pin.Dir, spec *ebpf.CollectionSpec, counters *ebpf.Map) error {
 	attached, err := link.LoadPinnedLink(dir.TracePath(tracePin), nil)
 	if err == nil {
@@ -63,13 +67,14 @@ func trace(dir *pin.Dir, spec *ebpf.CollectionSpec, counters *ebpf.Map) error {
 		if err = errors.Join(err, attached.Close()); err != nil || counts {
 			return err
 		}
-		// Its counters are of another layout, or went without it.
+		// It is of another version, its counters are of another layout, or they went without it.
 		if err := errors.Join(os.Remove(dir.TracePath(tracePin)), dir.RemoveStateMap(lossesPin, formerVersion)); err != nil {
 			return err
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	spec.Programs[lossesProgLost].Name = lostName()
 	programs, err := ebpf.NewCollectionWithOptions(spec,
 		ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{lossesMapSocketLosses: counters}})
 	if err != nil {
@@ -84,6 +89,7 @@ func trace(dir *pin.Dir, spec *ebpf.CollectionSpec, counters *ebpf.Map) error {
 	return attached.Pin(dir.TracePath(tracePin))
 }
 
+// writes says whether a link holds this version's program, and that these counters.
 func writes(l link.Link, counters *ebpf.Map) (bool, error) {
 	info, err := l.Info()
 	if err != nil {
@@ -103,7 +109,7 @@ func writes(l link.Link, counters *ebpf.Map) (bool, error) {
 		return false, err
 	}
 	used, _ := about.MapIDs()
-	return slices.Contains(used, id), nil
+	return about.Name == lostName() && slices.Contains(used, id), nil
 }
 
 func addCounters(dir *pin.Dir, counters *ebpf.Map) error {

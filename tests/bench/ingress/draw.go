@@ -2,21 +2,13 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"sluice/tests/bench/report"
 )
 
-// figure is a plot of the report.
-type figure struct {
-	file, about string
-	svg         []byte
-}
-
-func (r *Results) figures() []figure {
+func (r *Results) figures() []report.Figure {
 	conditions := "Medians and 95 % intervals of " + fmt.Sprint(r.Rounds) + " rounds; " + r.Machine.CPU + ", kernel " + r.Machine.Kernel
-	var out []figure
+	var out []report.Figure
 	for _, f := range []struct {
 		keys       Keys
 		file, what string
@@ -29,9 +21,9 @@ func (r *Results) figures() []figure {
 			Subtitle: "64-byte frames on veth, generator included; " + f.what, Conditions: conditions,
 			X: "prefixes in the list, or rules", Y: "CPU nanoseconds per packet", Curves: r.dropCurves(f.keys),
 		}
-		out = append(out, figure{f.file, "drop, " + f.what, plot.SVG()})
+		out = append(out, report.Figure{File: f.file, About: "drop, " + f.what, SVG: plot.SVG()})
 	}
-	out = append(out, figure{"ingress-forward.svg", "forward", r.forwardBars(conditions).SVG()})
+	out = append(out, report.Figure{File: "ingress-forward.svg", About: "forward", SVG: r.forwardBars(conditions).SVG()})
 	for _, f := range []struct {
 		kind             Kind
 		file, what, axis string
@@ -44,7 +36,7 @@ func (r *Results) figures() []figure {
 			Subtitle: "BPF_PROG_TEST_RUN; writing the frame and a tail call are included", Conditions: conditions,
 			X: f.axis, Y: "CPU nanoseconds per packet", Curves: r.programCurves(f.kind),
 		}
-		out = append(out, figure{f.file, "program alone, " + f.what, plot.SVG()})
+		out = append(out, report.Figure{File: f.file, About: "program alone, " + f.what, SVG: plot.SVG()})
 	}
 	return out
 }
@@ -144,12 +136,7 @@ func (r *Results) forwardBars(conditions string) report.Bars {
 }
 
 // draw writes the report and its plots.
-func (r *Results) draw(dir string) error {
+func (r *Results) Draw(dir string) error {
 	figures := r.figures()
-	for _, f := range figures {
-		if err := os.WriteFile(filepath.Join(dir, f.file), f.svg, 0o644); err != nil {
-			return err
-		}
-	}
-	return os.WriteFile(filepath.Join(dir, "ingress.md"), []byte(r.Markdown(figures)), 0o644)
+	return report.Write(dir, "ingress.md", r.Markdown(figures), figures)
 }

@@ -100,7 +100,7 @@ func TestAGroupThatCannotBeLoadedLeavesNothingBehind(t *testing.T) {
 		g.Close()
 		t.Error("nftables took a prefix that is none")
 	}
-	pins, err := filepath.Glob(filepath.Join(bpffs, fmt.Sprintf("%s%d-*", pinPrefix, os.Getpid())))
+	pins, err := filepath.Glob(fmt.Sprintf("/sys/fs/bpf/sluice-lane-%d-*", os.Getpid()))
 	if err != nil || len(pins) > 0 {
 		t.Errorf("pins %v: %v", pins, err)
 	}
@@ -198,39 +198,16 @@ func TestNestedPrefixesAreLeftToTheirOutermost(t *testing.T) {
 		netip.MustParsePrefix("192.0.3.0/24"), netip.MustParsePrefix("192.0.2.0/25"),
 	}
 	want := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("192.0.3.0/24")}
-	if got := outermost(list); !slices.Equal(got, want) {
+	if got := classifytest.Outermost(list); !slices.Equal(got, want) {
 		t.Errorf("got %v", got)
 	}
 }
 
-func TestPinsOfAKilledRunAreSweptAndThoseOfALiveOneStay(t *testing.T) {
-	dirs := map[bool]string{}
-	for live, pid := range map[bool]int{true: os.Getppid(), false: 1 << 30} { // beyond the largest pid there can be
-		dir, err := os.MkdirTemp(bpffs, fmt.Sprintf("%s%d-", pinPrefix, pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { os.RemoveAll(dir) })
-		if err := os.Mkdir(filepath.Join(dir, "node"), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		dirs[live] = dir
-	}
-	if err := sweep(); err != nil {
-		t.Fatal(err)
-	}
-	for live, dir := range dirs {
-		if _, err := os.Stat(dir); (err == nil) != live {
-			t.Errorf("pins of a process that lives (%v): %v", live, err)
-		}
-	}
-}
-
 func TestARunIsRefusedWithAnUnknownSize(t *testing.T) {
-	if err := run(t.Context(), []string{"-size", "huge"}); err == nil || !strings.Contains(err.Error(), `"huge"`) {
+	if err := commandLine(&Results{}).Run(t.Context(), []string{"-size", "huge"}); err == nil || !strings.Contains(err.Error(), `"huge"`) {
 		t.Errorf("got %v", err)
 	}
-	if err := run(t.Context(), []string{"-redraw", "-out", t.TempDir()}); err == nil {
+	if err := commandLine(&Results{}).Run(t.Context(), []string{"-redraw", "-out", t.TempDir()}); err == nil {
 		t.Error("results that are not there were drawn")
 	}
 }

@@ -31,12 +31,12 @@ loaded by the production packages, behind its root program, with its counters.
 `
 
 // Markdown is the whole report.
-func (r *Results) Markdown(figures []figure) string {
+func (r *Results) Markdown(figures []report.Figure) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Ingress: Sluice beside its rivals\n\nA %s run of revision %s on %s, %d rounds, %s in all. `make bench` makes it again.\n\n",
 		r.Size, r.Revision, r.When.Format(time.DateOnly), r.Rounds, r.Took.Round(time.Second))
 	b.WriteString(r.Machine.Markdown() + "\n## Targets\n\n")
-	b.WriteString(r.targetTable())
+	b.WriteString(report.TargetTable("CPU ns per packet", r.Targets()))
 	b.WriteString("\n## Where a rival wins\n\n")
 	wins := r.Wins()
 	if len(wins) == 0 {
@@ -51,24 +51,12 @@ func (r *Results) Markdown(figures []figure) string {
 	}
 	fmt.Fprintf(&b, "\n"+method, report.Thousands(fmt.Sprint(o.Flows)), report.Thousands(fmt.Sprint(o.MaxNFT)), report.Thousands(fmt.Sprint(o.MaxIPTables)))
 	for _, f := range figures {
-		fmt.Fprintf(&b, "\n![%s](%s)\n", f.about, f.file)
+		fmt.Fprintf(&b, "\n![%s](%s)\n", f.About, f.File)
 	}
 	r.tables(&b)
 	b.WriteString("\n## Correctness\n\n" + r.shapeTable())
 	b.WriteString("\n## Tables of Sluice\n\n" + r.gatewayTable())
 	return b.String()
-}
-
-func (r *Results) targetTable() string {
-	var rows [][]string
-	for _, t := range r.Targets() {
-		limit := "at most " + report.Digits(t.Limit)
-		if t.Stretch > 0 {
-			limit += ", stretch " + report.Digits(t.Stretch)
-		}
-		rows = append(rows, []string{t.What, limit, t.Got.String(), t.Verdict(), t.Detail})
-	}
-	return report.Table([]string{"what", "target", "ratio", "", "CPU ns per packet"}, rows)
 }
 
 // tables are all figures: what each rival costs, and what part of that Sluice costs.

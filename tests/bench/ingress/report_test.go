@@ -1,9 +1,6 @@
 package main
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,9 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sluice/tests/bench/report"
+	"sluice/tests/bench/report/reporttest"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // made are results with known ratios: each rival costs a fixed number of times what its round makes of a nanosecond.
 func made() *Results {
@@ -68,9 +64,9 @@ func TestTargetsSayByHowMuch(t *testing.T) {
 		{"drop at 1M prefixes, random hit, against 1k rules of iptables nft, FORWARD", "0.0333", "met, by 67 %", "300 against 9,000; XDP_DROP alone: 100"},
 		{"drop at 1M prefixes, fixed hit, against 1k rules of iptables legacy, FORWARD", "0.0417", "met, by 58 %", "250 against 6,000; XDP_DROP alone: 100"},
 		{"pass one flow through the rules, against no program at all", "1.25", "**missed** by 14 %",
-			"1,000 against 800; no program at all: 800. To meet it, Sluice may add 80.0, and adds 200. XDP_PASS alone: 900, 1.12 (1.12 to 1.12) times no program, 50 % of what Sluice adds: no program could meet the target here"},
+			"1,000 against 800; no program at all: 800. To meet it, Sluice may add 80.0, and adds 200. XDP_PASS alone: 900, 1.12 times no program, 50 % of what Sluice adds: no program could meet the target here"},
 		{"pass random flows through the rules, against no program at all", "1.60", "**missed** by 7 %",
-			"1,600 against 1,000; no program at all: 1,000. To meet it, Sluice may add 500, and adds 600. XDP_PASS alone: 1,030, 1.03 (1.03 to 1.03) times no program, 5 % of what Sluice adds"},
+			"1,600 against 1,000; no program at all: 1,000. To meet it, Sluice may add 500, and adds 600. XDP_PASS alone: 1,030, 1.03 times no program, 5 % of what Sluice adds"},
 		{"pass random flows through the rules, against a list as long (ipset, raw PREROUTING)", "0.889", "met, by 11 %", "1,600 against 1,800; no program at all: 1,000"},
 		{"pass random flows past a list, against the same list (ipset, raw PREROUTING)", "0.722", "met, by 28 %", "1,300 against 1,800; no program at all: 1,000"},
 		{"pass random flows through the rules, against a list as long (nftables set, netdev ingress)", "1.07", "**missed** by 7 %",
@@ -80,60 +76,29 @@ func TestTargetsSayByHowMuch(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if empty := (&Results{}).Targets(); len(empty) == 0 || slices.ContainsFunc(empty, func(x Target) bool { return x.Verdict() != "not measured" }) {
+	if empty := (&Results{}).Targets(); len(empty) == 0 || slices.ContainsFunc(empty, func(x report.Target) bool { return x.Verdict() != "not measured" }) {
 		t.Errorf("without measurements: %+v", empty)
 	}
 }
 
 func TestWinsOfRivalsAreTold(t *testing.T) {
 	want := []string{
-		"XDP with LPM_TRIE wins drop, 1,000 prefixes, random hit: 150 ns, and Sluice 1.33 (1.33 to 1.33) times that",
-		"XDP with LPM_TRIE wins drop, 1,000 prefixes, fixed hit: 150 ns, and Sluice 1.33 (1.33 to 1.33) times that",
-		"XDP with LPM_TRIE wins drop, 1,000,000 prefixes, fixed hit: 200 ns, and Sluice 1.25 (1.25 to 1.25) times that",
-		"nftables set, netdev ingress wins forward, 100,000 rules, random hit: 1,500 ns, and Sluice 1.07 (1.07 to 1.07) times that by rules, 0.867 (0.867 to 0.867) by the rival's own list",
-		"XDP with LPM_TRIE wins test run, 1,000 prefixes, random hit: 130 ns, and Sluice 1.54 (1.54 to 1.54) times that",
+		"XDP with LPM_TRIE wins drop, 1,000 prefixes, random hit: 150 ns, and Sluice 1.33 times that",
+		"XDP with LPM_TRIE wins drop, 1,000 prefixes, fixed hit: 150 ns, and Sluice 1.33 times that",
+		"XDP with LPM_TRIE wins drop, 1,000,000 prefixes, fixed hit: 200 ns, and Sluice 1.25 times that",
+		"nftables set, netdev ingress wins forward, 100,000 rules, random hit: 1,500 ns, and Sluice 1.07 times that by rules, 0.867 by the rival's own list",
+		"XDP with LPM_TRIE wins test run, 1,000 prefixes, random hit: 130 ns, and Sluice 1.54 times that",
 	}
 	if diff := cmp.Diff(want, made().Wins()); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// TestTheReport draws known results, saved and loaded again, and compares the text. -update writes it anew.
+// TestTheReport draws known results, saved and loaded again. -update writes the golden text anew.
 func TestTheReport(t *testing.T) {
-	dir := t.TempDir()
-	if err := made().save(filepath.Join(dir, "ingress.json")); err != nil {
-		t.Fatal(err)
-	}
-	if err := run(t.Context(), []string{"-redraw", "-out", dir}); err != nil {
-		t.Fatal(err)
-	}
-	got, err := os.ReadFile(filepath.Join(dir, "ingress.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	const golden = "testdata/ingress.golden.md"
-	if *update {
-		if err := os.WriteFile(golden, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("go test -update writes it anew:\n%s", diff)
-	}
-	for _, f := range made().figures() {
-		drawn, err := os.ReadFile(filepath.Join(dir, f.file))
-		if err != nil || string(drawn) != string(f.svg) {
-			t.Errorf("%s differs: %v", f.file, err)
-		}
-		if !strings.Contains(string(got), "("+f.file+")") {
-			t.Errorf("the report does not show %s", f.file)
-		}
-		if !strings.Contains(string(drawn), rival(Sluice).Colour) {
-			t.Errorf("Sluice is not in %s", f.file)
+	for name, plot := range reporttest.Redraw(t, commandLine(&Results{}), made()) {
+		if !strings.Contains(plot, rival(Sluice).Colour) {
+			t.Errorf("Sluice is not in %s", name)
 		}
 	}
 }

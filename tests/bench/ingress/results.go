@@ -1,10 +1,8 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
-	"os"
 	"slices"
 	"time"
 
@@ -108,20 +106,8 @@ func (r *Results) best(e Experiment, kind Kind, size int, keys Keys, of func(Riv
 	return key
 }
 
-// load and save keep results beside the report. Three digits after the point are more than the clock knows.
-func load(path string) (*Results, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	r := &Results{}
-	if err := json.Unmarshal(data, r); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return r, nil
-}
-
-func (r *Results) save(path string) error {
+// round keeps three digits after the point, which is more than the clock knows, so that the file stays small.
+func (r *Results) round() {
 	for _, m := range r.Measurements {
 		for _, values := range [][]float64{m.Nanos, m.Mpps} {
 			for i := range values {
@@ -129,9 +115,4 @@ func (r *Results) save(path string) error {
 			}
 		}
 	}
-	data, err := json.MarshalIndent(r, "", " ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(data, '\n'), 0o644)
 }

@@ -8,9 +8,10 @@ import (
 	"slices"
 	"strings"
 
-	"sluice/tc"
+	"sluice/tests/bench/gateway"
 	"sluice/tests/bench/lane"
 	"sluice/xdp/classify"
+	"sluice/xdp/classify/classifytest"
 )
 
 // Rival is one way to filter: what the report calls it, and how a site gets it.
@@ -87,11 +88,11 @@ func loadNothing(context.Context, *workshop, *lane.Site, *Content) (func() error
 
 func loadSluice(tcx bool) func(context.Context, *workshop, *lane.Site, *Content) (func() error, error) {
 	return func(ctx context.Context, _ *workshop, s *lane.Site, c *Content) (func() error, error) {
-		var path *tc.State
+		want := gateway.State{XDP: &c.want.XDP}
 		if tcx {
-			path = &c.want.TC
+			want.TC = &c.want.TC
 		}
-		g, err := newGateway(ctx, s, c.want.XDP, path)
+		g, err := gateway.New(ctx, s.Box, want)
 		if err != nil {
 			return nil, err
 		}
@@ -128,27 +129,13 @@ func loadNFT(family, hook string) func(context.Context, *workshop, *lane.Site, *
 			flags = fmt.Sprintf("size %d;", len(c.Prefixes))
 		}
 		fmt.Fprintf(&b, "table %s bench {\nset listed { type ipv4_addr; %s elements = {\n", family, flags)
-		for _, p := range outermost(c.Prefixes) {
+		for _, p := range classifytest.Outermost(c.Prefixes) {
 			fmt.Fprintf(&b, "%s,\n", addressOr(p, c.Kind))
 		}
 		fmt.Fprintf(&b, "} }\nchain judge { %s; policy accept; ip saddr @listed drop; }\n}\n", hook)
 		_, err := s.Box.Run(ctx, b.String(), "nft", "-f", "-")
 		return func() error { return nil }, err
 	}
-}
-
-// outermost leaves out prefixes that lie in another one: nft refuses overlapping intervals, and merging them changes no verdict.
-func outermost(list []netip.Prefix) []netip.Prefix {
-	sorted := slices.SortedFunc(slices.Values(list), func(a, b netip.Prefix) int {
-		return a.Addr().Compare(b.Addr())*256 + a.Bits() - b.Bits()
-	})
-	var out []netip.Prefix
-	for _, p := range sorted {
-		if len(out) == 0 || !out[len(out)-1].Overlaps(p) {
-			out = append(out, p)
-		}
-	}
-	return out
 }
 
 func addressOr(p netip.Prefix, kind Kind) string {

@@ -7,36 +7,11 @@ import (
 	"sluice/tests/bench/report"
 )
 
-// Target is a ratio that was asked for.
-type Target struct {
-	What    string
-	Limit   float64
-	Stretch float64 // 0: none
-	Got     report.Estimate
-	Detail  string // both costs, and what is missing
-}
-
-// Met says whether the median keeps the limit.
-func (t Target) Met() bool { return t.Got.Median <= t.Limit }
-
-// Verdict is one word or two, and by how much.
-func (t Target) Verdict() string {
-	switch {
-	case !t.Got.Valid():
-		return "not measured"
-	case t.Stretch > 0 && t.Got.Median <= t.Stretch:
-		return "met, stretch too"
-	case t.Met():
-		return fmt.Sprintf("met, by %.0f %%", 100*(1-t.Got.Median/t.Limit))
-	}
-	return fmt.Sprintf("**missed** by %.0f %%", 100*(t.Got.Median/t.Limit-1))
-}
-
 const thousand, million = 1_000, 1_000_000
 
 // Targets are those of the project for ingress, in its words.
-func (r *Results) Targets() []Target {
-	var out []Target
+func (r *Results) Targets() []report.Target {
+	var out []report.Target
 	kernel := func(c Rival) bool { return c.Kernel }
 	for _, keys := range []Keys{RandomHit, FixedHit} {
 		best := r.best(Drop, Prefixes, million, keys, kernel)
@@ -68,7 +43,7 @@ func (r *Results) Targets() []Target {
 
 // unavoidable says what a program that only passes costs where t holds Sluice against no program, and what part that is
 // of what Sluice adds.
-func (r *Results) unavoidable(t Target, size int, keys Keys) string {
+func (r *Results) unavoidable(t report.Target, size int, keys Keys) string {
 	side := func(key string) Measurement { return r.find(Forward, Rules, size, keys, key) }
 	ratio := report.Ratio(side(Pass).Nanos, side(Nothing).Nanos)
 	if !ratio.Valid() || !t.Got.Valid() {
@@ -100,10 +75,10 @@ func (r *Results) forwardSize() int {
 }
 
 // target holds Sluice, or another lane of it, against a rival of the same rounds. The floor is the lane without a filter.
-func (r *Results) target(what string, limit, stretch float64, of Measurement, floor, own string) Target {
+func (r *Results) target(what string, limit, stretch float64, of Measurement, floor, own string) report.Target {
 	side := func(key string) Measurement { return r.find(of.Experiment, of.Kind, of.Size, of.Keys, key) }
 	us, them := side(own), side(of.Rival)
-	t := Target{What: what, Limit: limit, Stretch: stretch, Got: report.Ratio(us.Nanos, them.Nanos)}
+	t := report.Target{What: what, Limit: limit, Stretch: stretch, Got: report.Ratio(us.Nanos, them.Nanos)}
 	if !t.Got.Valid() {
 		return t
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"testing"
 	"time"
@@ -191,6 +192,30 @@ func TestRepeatsFollowTheCost(t *testing.T) {
 	}{{100, 1000}, {1000, 500}, {100_000, 10}} {
 		if n, err := Repeats(at(c.each), 500*time.Microsecond, 10, 1000); n != c.want || err != nil {
 			t.Errorf("at %v each: %d repeats, want %d: %v", c.each, n, c.want, err)
+		}
+	}
+}
+
+func TestProcessesOfANamespaceAreThoseThatLiveThere(t *testing.T) {
+	var n [2]*Namespace
+	for i := range n {
+		var err error
+		if n[i], err = NewNamespace(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { n[i].Close() })
+	}
+	sleeper := exec.CommandContext(t.Context(), "sleep", "60")
+	if err := n[0].Do(sleeper.Start); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = sleeper.Process.Kill()
+		_ = sleeper.Wait() // it was killed
+	}()
+	for i, want := range [][]int{{sleeper.Process.Pid}, nil} {
+		if got, err := n[i].Processes(); err != nil || !slices.Equal(got, want) {
+			t.Errorf("namespace %d: processes %v, %v, want %v", i, got, err, want)
 		}
 	}
 }

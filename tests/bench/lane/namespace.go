@@ -8,10 +8,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Namespace is a network namespace without a name: the kernel takes it away, and what is in it, when this process ends.
@@ -82,6 +85,32 @@ func (n *Namespace) Run(ctx context.Context, stdin string, name string, args ...
 		return "", fmt.Errorf("%s: %w: %.400s", strings.Join(append([]string{name}, args...), " "), err, stderr.String())
 	}
 	return stdout.String(), nil
+}
+
+// Processes are those that live in n. This one is none: its first thread may have stayed in the namespace of some Do.
+func (n *Namespace) Processes() (pids []int, err error) {
+	var own unix.Stat_t
+	if err := unix.Fstat(int(n.handle), &own); err != nil {
+		return nil, err
+	}
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range dirs {
+		var s unix.Stat_t
+		if unix.Stat(dir+"/ns/net", &s) != nil || s.Ino != own.Ino { // it may have ended meanwhile
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			return nil, err
+		}
+		if pid != os.Getpid() {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
 }
 
 // Close gives the handle back. Who still holds the namespace, a process or a socket, keeps it.

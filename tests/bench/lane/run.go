@@ -38,7 +38,7 @@ type Runner func(n int) (Sample, error)
 // gives the program back.
 func (o *Objects) Sender(s *Site, flows *Flows) (Runner, func(), error) {
 	index := 0
-	if err := s.Generator.Do(func() (err error) { index, _, err = up(tor); return err }); err != nil {
+	if err := s.Generator.Do(func() (err error) { index, _, err = Up(tor); return err }); err != nil {
 		return nil, nil, err
 	}
 	header := ethernet{Dst: [6]byte(s.mac.uplink), Src: [6]byte(s.mac.tor), Type: [2]byte{8, 0}}
@@ -86,11 +86,14 @@ func (n *Namespace) measure(packets int, call *testRun) (out Sample, err error) 
 	call.DataIn, call.DataSizeIn, call.Repeat = uint64(uintptr(unsafe.Pointer(frame))), FrameSize, uint32(packets)
 	err = n.Do(func() error {
 		defer runtime.KeepAlive(frame)
-		cpu, err := pinThread()
+		cpu, err := LastCPU()
 		if err != nil {
 			return err
 		}
-		softirq := softirqPID(cpu)
+		if err := Pin(cpu); err != nil {
+			return err
+		}
+		softirq := SoftirqPID(cpu)
 		before, err := cpuTime(softirq)
 		if err != nil {
 			return err

@@ -53,20 +53,20 @@ func NewSite(o *Objects) (*Site, error) {
 
 func (s *Site) build(o *Objects) error {
 	err := s.Box.Do(func() error {
-		if err := addVeth(Uplink, tor, s.Generator); err != nil {
+		if err := AddVeth(Uplink, tor, s.Generator); err != nil {
 			return err
 		}
-		return addVeth(Downlink, far, s.Sink)
+		return AddVeth(Downlink, far, s.Sink)
 	})
 	if err != nil {
 		return err
 	}
 	var farMAC net.HardwareAddr
-	if err := s.Generator.Do(func() (err error) { _, s.mac.tor, err = up(tor); return err }); err != nil {
+	if err := s.Generator.Do(func() (err error) { _, s.mac.tor, err = Up(tor); return err }); err != nil {
 		return err
 	}
 	if err := s.Sink.Do(func() error {
-		index, mac, err := up(far)
+		index, mac, err := Up(far)
 		if err != nil {
 			return err
 		}
@@ -89,7 +89,7 @@ func (s *Site) buildBox(farMAC net.HardwareAddr) error {
 		{Uplink, UplinkAddress, s.mac.tor, netip.MustParsePrefix("0.0.0.0/0")},
 		{Downlink, DownlinkAddress, farMAC, Inside},
 	} {
-		index, mac, err := up(l.name)
+		index, mac, err := Up(l.name)
 		if err != nil {
 			return err
 		}
@@ -105,7 +105,7 @@ func (s *Site) buildBox(farMAC net.HardwareAddr) error {
 	if err != nil {
 		return err
 	}
-	return setGRO(l.Attrs().Name)
+	return ethtool(l.Attrs().Name, unix.ETHTOOL_SGRO, 1)
 }
 
 // address gives a link an address, its only neighbour, and a route to it.
@@ -126,20 +126,6 @@ func address(index int, own netip.Prefix, next net.HardwareAddr, route netip.Pre
 
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
-func addVeth(name, peer string, at *Namespace) error {
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = name
-	return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: peer, PeerNamespace: netlink.NsFd(at.handle)})
-}
-
-func up(name string) (index int, mac net.HardwareAddr, err error) {
-	l, err := netlink.LinkByName(name)
-	if err != nil {
-		return 0, nil, err
-	}
-	return l.Attrs().Index, l.Attrs().HardwareAddr, netlink.LinkSetUp(l)
 }
 
 // Entered and Left count the frames that the box's uplink took in, and those that reached the sink.
@@ -172,14 +158,4 @@ func (s *Site) Close() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// setGRO asks for GRO as ethtool does.
-func setGRO(name string) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return ethtoolSet(fd, name, unix.ETHTOOL_SGRO, 1)
 }

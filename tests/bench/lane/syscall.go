@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -55,23 +56,30 @@ func (a *testRun) run() error {
 	return nil
 }
 
-// pinThread keeps the calling thread, which must be locked, on the machine's last CPU: the softirqs of what it sends run
-// there, too, in its own time or in that of ksoftirqd.
-func pinThread() (cpu int, err error) {
+// LastCPU is the last CPU that this process may use: where benchmarks run.
+func LastCPU() (int, error) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {
 		return 0, err
 	}
-	for cpu = len(set)*64 - 1; cpu > 0 && !set.IsSet(cpu); {
-		cpu--
+	for cpu := len(set)*64 - 1; cpu >= 0; cpu-- {
+		if set.IsSet(cpu) {
+			return cpu, nil
+		}
 	}
-	set.Zero()
-	set.Set(cpu)
-	return cpu, unix.SchedSetaffinity(0, &set)
+	return 0, errors.New("no CPU may be used")
 }
 
-// softirqPID finds the kernel thread of softirqs on a CPU; 0 where it is not to be seen.
-func softirqPID(cpu int) int {
+// Pin keeps the calling thread, which must be locked, and the processes that it starts on one CPU: the softirqs of what
+// it sends run there, too, in its own time or in that of ksoftirqd.
+func Pin(cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	return unix.SchedSetaffinity(0, &set)
+}
+
+// SoftirqPID finds the kernel thread of softirqs on a CPU; 0 where it is not to be seen.
+func SoftirqPID(cpu int) int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return 0
@@ -100,10 +108,16 @@ func cpuTime(beside int) (time.Duration, error) {
 	if beside == 0 {
 		return total, nil
 	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", beside))
+	ran, err := Ran(beside)
+	return total + ran, err
+}
+
+// Ran is the CPU time of a process' first thread. It is exact while that thread does not run.
+func Ran(pid int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
 	if err != nil {
 		return 0, err
 	}
 	ran, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
-	return total + time.Duration(ran), err
+	return time.Duration(ran), err
 }

@@ -34,6 +34,9 @@ const gap = "\u00a0\u00a0"
 
 const labelRoom = 296.0
 
+// least is the smallest value that a logarithmic axis shows.
+const least = 1e-3
+
 // SVG draws it.
 func (p Lines) SVG() []byte {
 	const height, left, top, bottom = 590, 84.0, 104.0, 530.0
@@ -73,7 +76,7 @@ func (p Lines) bounds() (low, high, first, last float64) {
 	if math.IsInf(low, 1) {
 		low, high, first = 1, 10, 1
 	}
-	return max(low, 1) * 0.8, max(high, 1) * 1.25, first, last
+	return max(low, least) * 0.8, max(high, least) * 1.25, first, last
 }
 
 func (p Lines) sizes() []float64 {

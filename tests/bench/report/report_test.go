@@ -70,7 +70,7 @@ func TestAPairedRatioForgetsWhatDisturbedARound(t *testing.T) {
 
 func TestNumbersHaveThreeDigitsThatCount(t *testing.T) {
 	for v, want := range map[float64]string{
-		0.41234: "0.412", 0.0098765: "0.0099", 1.5: "1.50", 12.345: "12.3", 123.45: "123", 1234.5: "1,234", 1234567: "1,234,567", 0: "0",
+		0.41234: "0.412", 0.0098765: "0.0099", 1.5: "1.50", 12.345: "12.3", 123.45: "123", 1234.5: "1,234", 1234567: "1,234,567", 0: "0", 9.999: "10.0", 0.99996: "1.00", 999.7: "1,000",
 	} {
 		if got := Digits(v); got != want {
 			t.Errorf("%v is written %q, want %q", v, got, want)

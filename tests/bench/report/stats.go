@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 )
 
 // Estimate is a median with the interval that holds it 95 times of 100.
@@ -68,10 +69,14 @@ func median(values []float64) float64 {
 // Valid says whether there was anything to estimate from.
 func (e Estimate) Valid() bool { return !math.IsNaN(e.Median) }
 
-// String has three digits that count: "0.412 (0.405 to 0.420)".
+// String has three digits that count: "0.412 (0.405 to 0.420)". What has no interval, being one value or the same one each
+// time, is shown without.
 func (e Estimate) String() string {
 	if !e.Valid() {
 		return "not measured"
+	}
+	if e.Low == e.High {
+		return Digits(e.Median)
 	}
 	return fmt.Sprintf("%s (%s to %s)", Digits(e.Median), Digits(e.Low), Digits(e.High))
 }
@@ -81,7 +86,9 @@ func Digits(v float64) string {
 	if v == 0 || math.IsNaN(v) {
 		return fmt.Sprint(v)
 	}
-	after := max(0, 2-int(math.Floor(math.Log10(math.Abs(v)))))
+	// 9.999 has the digits of 10.0.
+	rounded, _ := strconv.ParseFloat(strconv.FormatFloat(v, 'e', 2, 64), 64)
+	after := max(0, 2-int(math.Floor(math.Log10(math.Abs(rounded)))))
 	return Thousands(fmt.Sprintf("%.*f", min(after, 4), v))
 }
 

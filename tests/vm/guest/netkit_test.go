@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -19,7 +18,6 @@ import (
 	"sluice/tc"
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
-	"sluice/xdp/pin"
 )
 
 // kit is a box with a veth to a ToR as its uplink, and a workload behind a netkit.
@@ -36,7 +34,8 @@ const (
 
 func newKit(t *testing.T, mode netlink.NetkitMode) *kit {
 	t.Helper()
-	k := &kit{box: newNode(t, netns.New), tor: newNode(t, netns.New), workload: newNode(t, netns.New), dir: filepath.Join("/sys/fs/bpf", "kit")}
+	dir := dirs.Lend(t, func() string { return "kit" }) // always the same roles and matrix
+	k := &kit{box: newNode(t, netns.New), tor: newNode(t, netns.New), workload: newNode(t, netns.New), dir: dir}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "up0"
 	if err := k.box.nl.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "tor0", PeerNamespace: netlink.NsFd(k.tor.ns)}); err != nil {
@@ -119,7 +118,6 @@ func (k *kit) route(t *testing.T, n *node, link, to, via string) {
 func (k *kit) live(t *testing.T, stack bool) {
 	t.Helper()
 	k.tc = tc.New(quiet(), tc.Options{BPFDir: k.dir})
-	t.Cleanup(func() { _ = pin.At(k.dir).RemoveAll() })
 	k.box.do(t, func() error {
 		accept := func(name string) classify.Policy { return classify.Policy{Name: name, Default: classify.Accept} }
 		g := tc.Generation{

@@ -203,10 +203,13 @@ func (s *pacedSite) fourFlows(t *testing.T, rate float64) {
 		flows = append(flows, s.sends(t, s.workload, 5001+i))
 	}
 	over(time.Second, flows...)
-	got := over(10*time.Second, flows...) // each has some 24 buffers of 64 KB in this time
+	got := over(10*time.Second, flows...) // each has some 18 buffers of 64 KB in this time
 	t.Logf("four flows: %.0f", got)
 	within(t, "four TCP flows", sum(got), rate)
-	if low := slices.Min(got) / slices.Max(got); low < 0.7 {
+	// A socket has one buffer in the queue or two (TCP small queues: twice the buffer's truesize), and departure times go by
+	// arrival: a flow that keeps two has twice what a flow with one has. Mostly 0.66 to 0.72 is seen, 0.45 (15 buffers to 31)
+	// once. Less than a third is not of that kind.
+	if low := slices.Min(got) / slices.Max(got); low < 1./3 {
 		t.Errorf("the slowest of four flows has %.2f of the fastest: %.0f", low, got)
 	}
 	if p := s.pacing(t, "wl1"); p.Dropped != 0 {
@@ -221,8 +224,8 @@ func (s *pacedSite) besideABlaster(t *testing.T, from *node, link string, rate, 
 	t.Logf("the first second of the blaster: %.3f of the rate", over(time.Second, blaster)[0]*datagram/rate)
 	alone := over(2*time.Second, blaster)[0] * datagram / rate
 	var backlog time.Duration
-	for range 2 {
-		backlog = max(backlog, s.pacing(t, link).Backlog)
+	for end := time.Now().Add(time.Second); backlog < 20*time.Millisecond && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		backlog = max(backlog, s.pacing(t, link).Backlog) // comes and goes with what the blaster sends at once
 	}
 	busy := median(s.pings(t, from, 50))
 	t.Logf("the blaster alone has %.3f of the rate, backlog %s; a ping takes %s, without it %s", alone, backlog, busy, idle)

@@ -22,7 +22,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/crypto/keys"
+	"sluice/crypto/path"
 	"sluice/crypto/wireguard"
+	tunneld "sluice/crypto/wireguard/child"
 )
 
 // site is two nodes on one wire. Node b lives in the namespace of the process, where an embedded device makes its
@@ -37,6 +39,7 @@ type site struct {
 type node struct {
 	ns     netns.NsHandle
 	nl     *netlink.Handle
+	dir    string // of its daemons' state
 	driver *wireguard.Driver
 }
 
@@ -76,8 +79,7 @@ func newSite(t *testing.T, backendA, backendB wireguard.Backend) *site {
 		Addresses: list("10.200.0.0/31", "fd00:200::/127"),
 		Peers: []wireguard.Peer{{Name: "b", PublicKey: keyB.public, Endpoint: netip.MustParseAddrPort("198.18.0.2:51820"),
 			PresharedKeyFile: psk, Keepalive: 25 * time.Second, AllowedIPs: list("10.20.0.0/16", "10.200.0.1/32", "fd00:20::/64", "fd00:200::1/128")}},
-		Routes:     []wireguard.Route{{Prefix: list("10.20.0.0/16")[0], Metric: 100}, {Prefix: list("fd00:20::/64")[0], Metric: 100}},
-		Blackholes: list("10.20.0.0/16", "fd00:20::/64"),
+		Routes: []path.Route{{Prefix: list("10.20.0.0/16")[0], Metric: 100}, {Prefix: list("fd00:20::/64")[0], Metric: 100}},
 	}}}
 	s.wantB = wireguard.State{Tunnels: []wireguard.Tunnel{{
 		Name: "fra1", Backend: backendB, PrivateKeyFile: keyB.file, PublicKey: keyB.public, ListenPort: 51820, MTU: 1420,
@@ -96,7 +98,7 @@ func (s *site) up(t *testing.T) {
 
 func newNode(t *testing.T, open func() (netns.NsHandle, error)) *node {
 	t.Helper()
-	n := &node{}
+	n := &node{dir: t.TempDir()}
 	err := onThread(func() (err error) {
 		n.ns, err = open()
 		return err
@@ -143,7 +145,9 @@ func (n *node) try(f func() error) error {
 func (n *node) restart(t *testing.T) {
 	t.Helper()
 	n.do(t, func() (err error) {
-		n.driver, err = wireguard.New(slog.New(slog.NewTextHandler(os.Stdout, nil)))
+		n.driver, err = wireguard.New(slog.New(slog.NewTextHandler(os.Stdout, nil)), wireguard.Options{
+			StateDir: n.dir, Command: []string{"/proc/self/exe", tunneld.Verb},
+		})
 		return err
 	})
 }
@@ -225,6 +229,7 @@ func (n *node) serveEcho(t *testing.T, addresses ...string) {
 			return err
 		})
 		t.Cleanup(func() { c.Close() })
+		roomy(t, c.(*net.UDPConn))
 		go func() {
 			buf := make([]byte, 4096)
 			for {
@@ -322,11 +327,12 @@ func (e *echoes) finish(t *testing.T, n int64) {
 	}
 }
 
-// capture counts frames that hold the marker in clear, and IPv4 UDP frames to the tunnel's port.
+// capture counts frames that hold the marker in clear, IPv4 UDP frames to the tunnel's port, and ESP frames, in UDP or not.
 type capture struct {
-	fd                       int
-	mu                       sync.Mutex
-	clear, encrypted, fences int
+	fd                            int
+	mu                            sync.Mutex
+	clear, encrypted, fences, esp int
+	last                          []byte // of the ESP frames
 }
 
 func (n *node) capture(t *testing.T, name string) *capture {
@@ -382,6 +388,21 @@ func (c *capture) count(frame []byte) {
 	if len(frame) >= 38 && frame[12] == 8 && frame[13] == 0 && frame[23] == unix.IPPROTO_UDP && binary.BigEndian.Uint16(frame[36:]) == 51820 {
 		c.encrypted++
 	}
+	if isESP(frame) {
+		c.esp, c.last = c.esp+1, bytes.Clone(frame)
+	}
+}
+
+// isESP looks behind headers without options.
+func isESP(frame []byte) bool {
+	if len(frame) < 14+40 {
+		return false
+	}
+	protocol, rest := frame[14+9], frame[14+20:]
+	if frame[12] == 0x86 && frame[13] == 0xdd {
+		protocol, rest = frame[14+6], frame[14+40:]
+	}
+	return protocol == unix.IPPROTO_ESP || protocol == unix.IPPROTO_UDP && len(rest) > 8 && binary.BigEndian.Uint16(rest[2:]) == 4500
 }
 
 // seen counts what has crossed the wire until now.

@@ -28,6 +28,10 @@ func main() {
 
 func run() (code int, err error) {
 	const failed = 125
+	var begin unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &begin); err != nil {
+		return failed, err
+	}
 	if err := mountAll(); err != nil {
 		return failed, err
 	}
@@ -45,7 +49,8 @@ func run() (code int, err error) {
 	}
 	cmd := exec.Command("/payload", strings.Split(string(args), "\n")...)
 	cmd.Dir = "/tmp"
-	cmd.Env = []string{"HOME=/tmp", "TMPDIR=/tmp", "PATH=/bin"}
+	cmd.Env = []string{"HOME=/tmp", "TMPDIR=/tmp", "PATH=/bin",
+		fmt.Sprintf("VMTEST_INIT=%d", begin.Nano())} // when the kernel was done, in nanoseconds since it began
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 	err = cmd.Run()
 	var exit *exec.ExitError

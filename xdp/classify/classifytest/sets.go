@@ -23,6 +23,21 @@ func Blocklist4(rng *rand.Rand, n int) []netip.Prefix {
 	})
 }
 
+// Outermost leaves out prefixes that lie in another one, which changes no verdict of a list: nftables refuses them. The rest
+// is sorted.
+func Outermost(list []netip.Prefix) []netip.Prefix {
+	sorted := slices.SortedFunc(slices.Values(list), func(a, b netip.Prefix) int {
+		return a.Addr().Compare(b.Addr())*256 + a.Bits() - b.Bits()
+	})
+	var out []netip.Prefix
+	for _, p := range sorted {
+		if len(out) == 0 || !out[len(out)-1].Overlaps(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // Blocklist6 returns n distinct prefixes of /32 to /128, sorted.
 func Blocklist6(rng *rand.Rand, n int) []netip.Prefix {
 	return distinct(n, func() netip.Prefix {

@@ -77,6 +77,7 @@ struct interface {
 #define INTERFACE_JUDGE	    1  /* tcx judges policy.ingress here: tunnels, and uplinks with xdp.mode none */
 #define INTERFACE_L3	    2  /* packets have no Ethernet header */
 #define INTERFACE_FAIL_OPEN 4  /* what the XDP root does while its slot is empty */
+#define INTERFACE_CLAMP	    4  /* tc, of a tunnel: the MSS of SYNs is lowered to what its MTU carries */
 #define INTERFACE_STACK	    8  /* path: stack */
 #define INTERFACE_SNAT4	    16 /* what it sends out by an uplink is translated: from private IPv4 addresses, */
 #define INTERFACE_SNAT6	    32 /* from private IPv6 addresses (RFC 4193); */
@@ -84,8 +85,15 @@ struct interface {
 #define INTERFACE_SNAT	    (INTERFACE_SNAT4 | INTERFACE_SNAT6 | INTERFACE_SNAT_ALL)
 #define INTERFACE_PACED	    128 /* bandwidth.egress */
 #define INTERFACE_FQ	    128 /* of an uplink, which is never paced itself: fq keeps departure times there */
+#define INTERFACE_ENCRYPTED 128 /* of a tunnel, which is neither: what leaves by it is no plaintext */
 
-/* The same slot where an index finds it: see slot_of(). Written as one word. */
+/* The same where an index finds it: tc's, see find_interface(). */
+struct interface_near {
+	__u32 ifindex; /* 0: nobody's */
+	struct interface interface;
+};
+
+/* And its slot: XDP's, see slot_of(). Written as one word. */
 struct interface_slot {
 	__u32 ifindex; /* 0: nobody's */
 	__u32 slot;
@@ -105,6 +113,12 @@ struct vlan_child {
 	__u32 vlan;    /* outermost id */
 };
 
+/* ---- strict tunnels: where plaintext to a prefix may leave the box all the same ---- */
+
+/* Values of the maps of strict prefixes; another one is the ifindex of the one interface that it may leave by. */
+#define PLAIN_NOWHERE  0
+#define PLAIN_ANYWHERE 0xffffffffu /* what no router forwards */
+
 /* ---- explain: what the twin writes instead of counting ---- */
 
 struct explanation {
@@ -117,19 +131,26 @@ struct explanation {
 	__u32 nat;     /* enum explained_nat: what nat_addr and nat_port are instead of */
 	union addr nat_addr;
 	__be16 nat_port; /* 0: any of the range, or of a protocol without */
-	__u8 pad[6];
+	__u16 mss;	 /* what a SYN's becomes; 0: it stays */
+	__u8 pad[4];
 };
 enum explained_nat { EXPLAINED_NO_NAT = 0, EXPLAINED_SOURCE = 1, EXPLAINED_DESTINATION = 2 };
 
 /*
- * skb->mark: bits 0-15 belong to the operator. Bit 16: our tcx ingress judged the packet, the forwarding matrix
- * included. Bit 17: to be paced at the uplink, by where it came in. Bit 24: an encrypted packet of a tunnel (WireGuard's
- * fwmark).
+ * skb->mark: bits 24 to 28 are ours, and no other is touched. The others belong to the operator and to who else is on the box: bits 14 and 15
+ * are Kubernetes', 13 the CNI's port mapper's, 16 to 23 Tailscale's and OpenWrt's pbr's, 31 Antrea's. Calico (16 to 31, its
+ * iptablesMarkMask) and Cilium (nearly all) take ours too.
+ *
+ * Bit 24: an encrypted packet of a tunnel (WireGuard's fwmark, XFRMA_SET_MARK of ESP). Bit 25: our tcx ingress judged the packet, the forwarding
+ * matrix included. Bit 26: to be paced at the uplink, by where it came in. Bit 27: as bit 25, on its way into a workload: anywhere
+ * else it was not judged for. Bit 28: with bit 25, until it leaves: it was counted as such for there, where nothing is to be asked.
  */
-#define MARK_JUDGED   0x00010000u
-#define MARK_PACED    0x00020000u
 #define MARK_UNDERLAY 0x01000000u
-#define MARK_OURS     (MARK_JUDGED | MARK_PACED | MARK_UNDERLAY)
+#define MARK_JUDGED   0x02000000u
+#define MARK_PACED    0x04000000u
+#define MARK_DELIVER  0x08000000u
+#define MARK_PASSED   0x10000000u
+#define MARK_OURS     (MARK_JUDGED | MARK_PACED | MARK_DELIVER | MARK_PASSED | MARK_UNDERLAY)
 
 /*
  * What the root honours while its slot is empty and xdp.fail is closed: management: in its plainest form, because no

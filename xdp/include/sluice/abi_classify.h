@@ -68,7 +68,7 @@ struct class_range {
 
 /*
  * An entry of the rule space. What is compared beside classes, protocol and destination port is "the rest": its fields
- * come behind source_ports, match_rest() in classify.h compares them, and RULE_REST says that there is something to.
+ * come behind source_ports, match_rest() in match.h compares them, and RULE_REST says that there is something to.
  */
 struct rule {
 	__u32 id;

@@ -53,7 +53,7 @@ struct {
 FRESH_FLOWS(fresh_out); /* the node, a workload or a LAN opened them */
 FRESH_FLOWS(fresh_in);	/* the outside did, and policy accepted it */
 
-/* By the addresses and ports of the wire: the way back of translated flows. As many as flows. */
+/* By the addresses and ports of the wire: the way back of translated flows. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -61,6 +61,13 @@ struct {
 	__type(key, struct flow_key);
 	__type(value, struct translation);
 } translations SEC(".maps");
+
+/* Translations whose flow was not proven when it was last looked at, the one first that waits longest. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 1);
+	__type(value, struct young_translation);
+} young_translations SEC(".maps");
 
 /* First fragments of what is translated. LRU: who sends many of them forgets others'. */
 struct {

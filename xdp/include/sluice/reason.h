@@ -87,7 +87,8 @@
 	X(SNAT_FAILED, drop, "it must be translated, and its headers cannot be rewritten")                   \
 	X(SNAT_CLASH, drop, "the box's own packet, with the addresses and ports of a translated flow")       \
 	X(PACED_DROP, drop, "beyond the bandwidth of its workload")                                          \
-	X(STACK_OPTIONS, stack, "IPv4 options: the kernel heeds or refuses them")
+	X(STACK_OPTIONS, stack, "IPv4 options: the kernel heeds or refuses them")                            \
+	X(SNAT_FULL, drop, "the table of translations is full (conntrack.max_entries)")
 
 #define SLUICE_REASON_ENUM(name, fate, text) REASON_##name,
 enum reason { SLUICE_REASONS(SLUICE_REASON_ENUM) REASON_MAX };

@@ -2,9 +2,12 @@
 #pragma once
 
 /*
- * Where the entries are that may match: the buckets of abi.h. Included by classify.h, which says what a match is. An
- * entry found is checked whole, so a bucket too many costs time and never a verdict.
+ * Where the entries are that may match: the buckets of abi.h. An entry found is checked whole (match.h), so a bucket too
+ * many costs time and never a verdict.
  */
+
+#include "maps.h"
+#include "match.h"
 
 #define NO_ENTRY 0xffffffffu
 

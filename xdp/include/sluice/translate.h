@@ -70,8 +70,18 @@ static __always_inline bool translation_stale(const struct translation *t, __u64
 	return !flow || flow_expired(t->inner.protocol, flow, now - TRANSLATION_GRACE);
 }
 
-/* Claims a stale translation as it was seen. Whoever gets it deletes it, or writes it and takes TRANSLATION_BUSY off at last. */
+/* Claims a translation as it was seen. Whoever gets it deletes it, or writes it and takes TRANSLATION_BUSY off at last. */
 static __always_inline bool translation_claim(struct translation *t, __u64 seen)
 {
-	return __sync_val_compare_and_swap(&t->since_ns, seen, seen | TRANSLATION_BUSY) == seen;
+	return !(seen & TRANSLATION_BUSY) &&
+	       __sync_val_compare_and_swap(&t->since_ns, seen, seen | TRANSLATION_BUSY) == seen;
+}
+
+/* Deletes the translation of these addresses and ports that was made at a time, unless it is another's by now. */
+static __always_inline void translation_drop(const struct flow_key *wire, __u64 since)
+{
+	struct translation *t = bpf_map_lookup_elem(&translations, wire);
+
+	if (t && translation_claim(t, since))
+		bpf_map_delete_elem(&translations, wire);
 }

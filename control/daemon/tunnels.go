@@ -1,0 +1,102 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/netip"
+	"path/filepath"
+
+	"sluice/control/config"
+	"sluice/control/probe"
+	"sluice/control/tunnel"
+	"sluice/xdp/abi"
+)
+
+// openTunnels makes the watcher of tunnels, and what it asks the machine with.
+func (d *Daemon) openTunnels(ctx context.Context) error {
+	underlay, err := tunnel.NewUnderlay(abi.MarkUnderlay)
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, underlay.Close)
+	routes, err := tunnel.WatchRoutes(ctx)
+	if err != nil {
+		return err
+	}
+	resolver := tunnel.Resolver{File: cmp.Or(d.opts.ResolvConf, DefaultResolvConf), Servers: func() []netip.Addr { return d.liveConfig().Node.DNS }}
+	// Answers come from the first ping on, and then there is a watcher.
+	pinger := probe.NewPinger(func(a probe.Answer) { d.tunnels.Answered(a.Tag, a.At) })
+	context.AfterFunc(ctx, func() { _ = pinger.Close() })
+	d.tunnels = tunnel.New(tunnel.Options{
+		Path: filepath.Join(d.opts.StateDir, "tunnels.json"), Log: d.opts.Log,
+		Wanted:  d.liveTunnels,
+		Sources: map[string]tunnel.Source{config.TypeWireGuard: d.wireguardPeers, config.TypeIPsec: d.ipsecPeers},
+		Resolve: resolver.Resolve, Ping: pinger.Ping, Underlay: underlay.MTU, Routes: routes,
+		Withhold: d.withhold,
+		Changed:  func(why string) error { return d.engine.Recompile(ctx, why) },
+		Notify:   d.tunnelNotice, Report: d.reportTunnels,
+	})
+	return nil
+}
+
+func (d *Daemon) liveTunnels() (list []config.Tunnel, live bool) {
+	number, _, _ := d.engine.Current()
+	return d.liveConfig().Tunnels, number != 0
+}
+
+// wireguardPeers is what the devices say. The watcher knows peers by their keys, which devices never forget.
+func (d *Daemon) wireguardPeers(ctx context.Context) ([]tunnel.Seen, error) {
+	tunnels, err := d.wireguard.Status(ctx)
+	var out []tunnel.Seen
+	for _, t := range tunnels {
+		for _, p := range t.Peers {
+			s := tunnel.Seen{Tunnel: t.Name, PublicKey: p.PublicKey, Handshake: p.LastHandshake, Rx: uint64(p.RxBytes), Tx: uint64(p.TxBytes)}
+			if p.Endpoint != "" {
+				s.Endpoint, _ = netip.ParseAddrPort(p.Endpoint) // invalid: not known
+			}
+			out = append(out, s)
+		}
+	}
+	return out, err
+}
+
+// ipsecPeers is what the kernel's states and charon say. Peers do not roam there, and with static keys there is no session.
+func (d *Daemon) ipsecPeers(ctx context.Context) ([]tunnel.Seen, error) {
+	sessions := map[string]tunnel.Session{"up": tunnel.SessionUp, "down": tunnel.SessionDown, "connecting": tunnel.SessionDown}
+	tunnels, err := d.ipsec.Status(ctx)
+	d.epochs.look(tunnels, d.tunnelNotice)
+	var out []tunnel.Seen
+	for _, t := range tunnels {
+		for _, p := range t.Peers {
+			out = append(out, tunnel.Seen{Tunnel: t.Name, Peer: p.Name, Rx: p.RxBytes, Tx: p.TxBytes, Session: sessions[p.State]})
+		}
+	}
+	return out, err
+}
+
+// adoptTunnels has the first compilation take peers where they are.
+func (d *Daemon) adoptTunnels(ctx context.Context) {
+	if err := d.tunnels.Load(); err != nil {
+		d.opts.Log.Warn("tunnels", "error", err)
+	}
+	seen, err := d.wireguardPeers(ctx)
+	if err != nil {
+		d.opts.Log.Warn("tunnels of an earlier process", "error", err)
+	}
+	d.tunnels.Adopt(seen)
+}
+
+// withhold takes the routes to peers that are down away while the engine may be busy with something else. What the engine
+// wants of tunnels (subsystems) lacks them, too, whenever it was compiled.
+func (d *Daemon) withhold(ctx context.Context, down []tunnel.Down) error {
+	keys, names := map[string][]string{}, map[string][]string{}
+	for _, p := range down {
+		if p.Type == config.TypeIPsec {
+			names[p.Tunnel] = append(names[p.Tunnel], p.Peer)
+		} else {
+			keys[p.Tunnel] = append(keys[p.Tunnel], p.PublicKeys...)
+		}
+	}
+	return errors.Join(d.wireguard.Withhold(ctx, keys), d.ipsec.Withhold(ctx, names))
+}

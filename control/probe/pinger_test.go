@@ -1,0 +1,141 @@
+package probe
+
+import (
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+)
+
+// listening is a Pinger whose answers can be waited for.
+func listening(t *testing.T) (*Pinger, chan Answer) {
+	t.Helper()
+	answers := make(chan Answer, 100)
+	p := NewPinger(func(a Answer) { answers <- a })
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p, answers
+}
+
+func (p *Pinger) mustPing(t *testing.T, link, to string, tag uint64) {
+	t.Helper()
+	if err := p.Ping(link, netip.MustParseAddr(to), tag); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// next is the answer that comes next.
+func next(t *testing.T, answers chan Answer) Answer {
+	t.Helper()
+	select {
+	case a := <-answers:
+		return a
+	case <-time.After(10 * time.Second):
+		t.Fatal("no answer in 10 s")
+		return Answer{}
+	}
+}
+
+func TestAPingIsAnsweredWithItsTag(t *testing.T) {
+	twoNamespaces(t)
+	p, answers := listening(t)
+	for i, to := range []string{"198.18.0.2", "2001:db8::2", "::ffff:198.18.0.2"} {
+		tag := uint64(i)<<32 | 0xfffff
+		sent := time.Now()
+		p.mustPing(t, "eth0", to, tag)
+		a := next(t, answers)
+		if a.Tag != tag || a.From != netip.MustParseAddr(to).Unmap() || a.At.Before(sent) {
+			t.Errorf("%s, sent at %s: %+v", to, sent, a)
+		}
+	}
+}
+
+// The other way is the better one by every route; what is asked for by an interface goes by that one.
+func TestAPingGoesByItsInterfaceAlone(t *testing.T) {
+	here, there := twoNamespaces(t)
+	ip(t, "link add eth1 type veth peer name void")
+	ip(t, "link set eth1 up")
+	ip(t, "addr add 198.18.1.1/24 dev eth1")
+	ip(t, "addr add 2001:db8:1::1/64 dev eth1 nodad")
+	enter(t, there)
+	for _, a := range []string{"addr add 10.20.0.1/32 dev lo", "addr add fd00:20::1/128 dev lo", "link set lo up"} {
+		ip(t, a)
+	}
+	mac := link(t, "peer0").Attrs().HardwareAddr.String()
+	enter(t, here)
+	p, answers := listening(t)
+	ask := func(link string, tag uint64, addresses ...string) {
+		t.Helper()
+		for i, to := range addresses {
+			p.mustPing(t, link, to, tag+uint64(i))
+		}
+	}
+	hear := func(why string, tags ...uint64) {
+		t.Helper()
+		for _, want := range tags {
+			if a := next(t, answers); a.Tag != want {
+				t.Errorf("%s: the answer has tag %d, want %d", why, a.Tag, want)
+			}
+		}
+	}
+	// The neighbor is known: an interface that is no tunnel asks for it otherwise, and a prefix on the link has none.
+	for _, to := range []string{"10.20.0.1", "fd00:20::1"} {
+		ip(t, "neigh replace "+to+" lladdr "+mac+" nud permanent dev eth0")
+	}
+	for _, route := range []string{"10.20.0.0/16", "fd00:20::/64"} {
+		ip(t, "route add "+route+" dev eth1 metric 1")
+		ip(t, "route add "+route+" dev eth0 metric 100")
+	}
+	ask("eth1", 1, "10.20.0.1", "fd00:20::1")
+	ask("eth0", 3, "10.20.0.1")
+	hear("the route by eth0 is the worse one", 3)
+	ask("eth0", 4, "fd00:20::1")
+	hear("the route by eth0 is the worse one", 4)
+	ip(t, "route del 10.20.0.0/16 dev eth0")
+	ip(t, "route del 10.20.0.0/16 dev eth1")
+	ip(t, "route add blackhole 10.20.0.0/16 metric 4294967295")
+	ask("eth0", 5, "10.20.0.1")
+	hear("the route is withdrawn and a blackhole stands there", 5)
+	if err := p.Ping("eth9", netip.MustParseAddr("10.20.0.1"), 6); err == nil {
+		t.Error("a ping by an interface that is not there is sent")
+	}
+}
+
+// Nothing that another process asked for is an answer, and its messages do not even wake the reader.
+func TestOnlyAnswersToThePingerItselfAreHeard(t *testing.T) {
+	twoNamespaces(t)
+	one, heard := listening(t)
+	other, others := listening(t)
+	for _, to := range []string{"198.18.0.2", "2001:db8::2"} {
+		one.mustPing(t, "eth0", to, 1) // both have their sockets from here on
+		other.mustPing(t, "eth0", to, 2)
+		if a := next(t, heard); a.Tag != 1 {
+			t.Errorf("%s: tag %d", to, a.Tag)
+		}
+		if a := next(t, others); a.Tag != 2 {
+			t.Errorf("%s: tag %d", to, a.Tag)
+		}
+	}
+	if _, err := New(Options{Interval: 20 * time.Millisecond}).Reach(t.Context(), netip.MustParseAddr("198.18.0.2")); err != nil {
+		t.Error(err)
+	}
+	one.mustPing(t, "eth0", "198.18.0.2", 7)
+	if a := next(t, heard); a.Tag != 7 || len(heard) > 0 {
+		t.Errorf("%+v, and %d more", a, len(heard))
+	}
+}
+
+func TestAClosedPingerSaysSo(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	p := NewPinger(func(Answer) {})
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := p.Ping("lo", netip.MustParseAddr("127.0.0.1"), 1); err == nil {
+		t.Error("it pings")
+	}
+}

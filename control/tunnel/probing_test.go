@@ -1,0 +1,237 @@
+package tunnel
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// probes has the probes of peer a answered (o) or not (x), one a second, and returns what it is after each: U or D.
+func (w *world) probes(outcomes string) string {
+	w.t.Helper()
+	var out strings.Builder
+	for _, o := range outcomes {
+		w.echoes[inside] = o == 'o'
+		w.run(time.Second)
+		if w.m.probes[1].probe.down {
+			out.WriteByte('D')
+		} else {
+			out.WriteByte('U')
+		}
+	}
+	return out.String()
+}
+
+// A loss is known when the next probe is due: one second later.
+func TestProbesTakeAPeerDownAndBringItBack(t *testing.T) {
+	for _, c := range []struct{ name, outcomes, want string }{
+		{"two lost in a row are borne", "oooxxooxxo", "UUUUUUUUUU"},
+		{"three are not", "oooxxxx", "UUUUUUD"},
+		{"five in a row bring it back", "oooxxxxoooooo", "UUUUUUDDDDDUU"},
+		{"four do not, and a loss begins anew", "oooxxxxooooxooooooo", "UUUUUUDDDDDDDDDDUUU"},
+		{"one that never answered is given time", strings.Repeat("x", 18), strings.Repeat("U", 15) + "DDD"},
+		{"and is up when it answers", "xxxxxoooo", "UUUUUUUUU"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, probed(e1))
+			if got := w.probes(c.outcomes); got != c.want {
+				t.Errorf("outcomes %s\n     got %s\n    want %s", c.outcomes, got, c.want)
+			}
+			w.down(strings.HasSuffix(c.want, "D"))
+			turns := 0
+			for i := 1; i < len(c.want); i++ {
+				if c.want[i] != c.want[i-1] {
+					turns++
+				}
+			}
+			w.changed(turns)
+		})
+	}
+}
+
+func TestWhoIsDownIsToldAndStaysSoOverARestart(t *testing.T) {
+	w := newWorld(t, probed(e1))
+	w.probes("ooxxxx")
+	w.down(true)
+	if len(w.events) != 1 || w.events[0] != (Event{PeerDown, "fra1", "a", "peer a is down: 3 probes of 10.20.0.1 in a row were lost"}) {
+		t.Errorf("told %+v", w.events)
+	}
+	if p := w.m.problems(); len(p) != 1 || p[0].Text != "probes of 10.20.0.1 are not answered: its routes are withdrawn" {
+		t.Errorf("problems %+v", p)
+	}
+	w.changes = nil
+	w.restart()
+	w.down(true)
+	w.run(time.Minute)
+	w.down(true)
+	w.changed(0)
+	w.echoes[inside] = true
+	w.run(6 * time.Second)
+	w.down(false)
+	w.changed(1)
+	w.restart() // it was up, and is known to answer: three losses are enough
+	w.echoes[inside] = false
+	w.run(5 * time.Second)
+	w.down(true)
+}
+
+func TestAnotherProbeIsAnotherQuestion(t *testing.T) {
+	tunnel := probed(e1)
+	w := newWorld(t, tunnel)
+	w.probes("ooxxxx")
+	tunnel.Peers = slices.Clone(tunnel.Peers)
+	tunnel.Peers[0].Probe = netip.MustParseAddr("10.20.0.2")
+	w.apply(tunnel)
+	w.down(false)
+	tunnel.Health = nil
+	w.apply(tunnel)
+	w.down(false)
+	w.pings = nil
+	w.run(10 * time.Second)
+	if len(w.pings) > 0 {
+		t.Errorf("%d probes without health", len(w.pings))
+	}
+}
+
+func TestOtherNumbersOfHealthHoldAtOnce(t *testing.T) {
+	tunnel := probed(e1)
+	w := newWorld(t, tunnel)
+	w.probes("oo")
+	health := *tunnel.Health
+	health.DownAfter = 6
+	tunnel.Health = &health
+	w.apply(tunnel)
+	if got := w.probes("xxxxxxx"); got != "UUUUUUD" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// Of a process that slept itself, nobody's silence can be told.
+func TestALateProcessBlamesNobody(t *testing.T) {
+	w := newWorld(t, probed(e1))
+	w.probes("oooxx")
+	for range 5 {
+		w.now = w.now.Add(10 * time.Second)
+		w.step()
+	}
+	w.down(false)
+	w.changed(0)
+}
+
+func TestAnAnswerCountsOnceAndInItsTime(t *testing.T) {
+	w := newWorld(t, probed(e1))
+	w.probes("oo")
+	b := w.m.probes[1].probe
+	tag := uint64(b.id)<<32 | uint64(b.seq)
+	count := b.count
+	w.m.answered(tag, w.now)   // a second time
+	w.m.answered(tag-1, w.now) // and of another one
+	w.m.answered(99<<32, w.now)
+	if b.count != count {
+		t.Errorf("%d probes are counted, were %d", b.count, count)
+	}
+}
+
+func TestLossAndRoundTripAreOfTheLastHundred(t *testing.T) {
+	w := newWorld(t, probed(e1))
+	status := func() ProbeStatus { return *w.m.status(w.m.tunnels["fra1"].peers[0], w.now).Probe }
+	if got := status(); got != (ProbeStatus{To: inside}) {
+		t.Errorf("at the beginning %+v", got)
+	}
+	w.echoes[inside] = true
+	w.run(30 * time.Second)
+	if got := status(); got != (ProbeStatus{To: inside, Sent: 30, Last: 10 * time.Millisecond, Median: 10 * time.Millisecond}) {
+		t.Errorf("after 30 s %+v", got)
+	}
+	w.echoes[inside] = false
+	w.run(50 * time.Second)
+	if got := status(); got.Sent < 79 || got.Sent > 80 || got.Lost < 49 || got.Lost > 50 || !got.Down || got.Last != 10*time.Millisecond {
+		t.Errorf("after 80 s %+v", got)
+	}
+	w.echoes[inside] = true
+	w.run(101 * time.Second)
+	if got := status(); got.Sent != 100 || got.Lost != 0 || got.Down {
+		t.Errorf("after 181 s %+v", got)
+	}
+}
+
+func TestAProbeThatCannotBeSentIsLostAndSaysWhy(t *testing.T) {
+	w := newWorld(t, probed(e1))
+	w.probes("oo")
+	w.echoes[inside] = false
+	for range 5 * int(time.Second/grid) {
+		w.run(grid)
+		w.m.refused(1<<32, errors.New("no such device"))
+	}
+	w.down(true)
+	if text := w.events[0].Text; text != "peer a is down: 3 probes of 10.20.0.1 in a row were lost (no such device)" {
+		t.Error(text)
+	}
+}
+
+func TestAPeerThatIsHeardAndAnswersNoProbeIsSaidToBe(t *testing.T) {
+	const lost = "probes of 10.20.0.1 are not answered"
+	for _, c := range []struct {
+		name  string
+		heard bool
+		want  string
+	}{
+		{"silent", false, lost},
+		{"heard", true, lost + ", though the peer is heard: it drops them or has another way back (a firewall, rp_filter 1, no route to this tunnel's address)"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, probed(e1))
+			w.probes("oo")
+			w.a().talks = true
+			w.answers(e1)
+			w.run(2 * time.Second)
+			w.echoes[inside] = false
+			if !c.heard {
+				w.answers()
+			}
+			w.run(8 * time.Second)
+			w.down(true)
+			if s := w.m.status(w.m.tunnels["fra1"].peers[0], w.now); s.Why != c.want {
+				t.Errorf("%q, want %q", s.Why, c.want)
+			}
+		})
+	}
+}
+
+func TestTheProbesOfManyPeersAreSpreadOverTheInterval(t *testing.T) {
+	tunnel := probed(e1)
+	proto := tunnel.Peers[0]
+	tunnel.Peers = nil
+	for i := range 1000 {
+		p := proto
+		p.Name, p.PublicKeys = "p"+string(rune('a'+i)), []string{"key" + string(rune('a'+i))}
+		tunnel.Peers = append(tunnel.Peers, p)
+	}
+	w := newWorld(t, tunnel)
+	w.echoes[inside] = true
+	w.run(2 * time.Second)
+	for range 20 {
+		w.pings = nil
+		w.step()
+		w.now = w.now.Add(grid)
+		if n := len(w.pings); n < 45 || n > 55 {
+			t.Fatalf("%d probes at once", n)
+		}
+	}
+	at := w.now
+	for wakes := 0; ; wakes++ { // and who sleeps until it is woken is woken 20 times a second
+		todo := w.m.tick(at)
+		for _, p := range todo.ping {
+			w.m.answered(p.tag, at)
+		}
+		if at = todo.next; at.Sub(w.now) >= time.Second {
+			if wakes > 22 {
+				t.Errorf("woken %d times in a second", wakes)
+			}
+			break
+		}
+	}
+}

@@ -1,0 +1,339 @@
+package ike
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// space is a network namespace without a name. It ends with the test and the processes in it.
+type space struct {
+	ns netns.NsHandle
+	nl *netlink.Handle
+}
+
+func newSpace(t *testing.T) *space {
+	t.Helper()
+	s := &space{}
+	err := onThread(func() (err error) {
+		s.ns, err = netns.New()
+		return err
+	})
+	if err != nil {
+		t.Fatalf("new network namespace (root is needed): %v", err)
+	}
+	t.Cleanup(func() { s.ns.Close() })
+	if s.nl, err = netlink.NewHandleAt(s.ns, unix.NETLINK_ROUTE); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.nl.Close)
+	s.setUp(t, "lo")
+	return s
+}
+
+// onThread runs f on a thread that ends afterwards, so that it may change its namespace.
+func onThread(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		done <- f()
+	}()
+	return <-done
+}
+
+func (s *space) do(t *testing.T, f func() error) {
+	t.Helper()
+	err := onThread(func() error {
+		if err := netns.Set(s.ns); err != nil {
+			return err
+		}
+		return f()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *space) setUp(t *testing.T, name string, addresses ...string) {
+	t.Helper()
+	l, err := s.nl.LinkByName(name)
+	if err != nil {
+		t.Fatalf("interface %s: %v", name, err)
+	}
+	for _, a := range addresses {
+		addr, err := netlink.ParseAddr(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if addr.IP.To4() == nil {
+			addr.Flags = unix.IFA_F_NODAD
+		}
+		if err := s.nl.AddrAdd(l, addr); err != nil {
+			t.Fatalf("%s on %s: %v", a, name, err)
+		}
+	}
+	if err := s.nl.LinkSetUp(l); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// connect makes a veth between s and other, up0 here and up1 there.
+func (s *space) connect(t *testing.T, other *space) {
+	t.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "up0"
+	if err := s.nl.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "up1", PeerNamespace: netlink.NsFd(other.ns)}); err != nil {
+		t.Fatal(err)
+	}
+	s.setUp(t, "up0", "198.18.0.1/24", "198.18.0.11/24", "2001:db8::1/64")
+	other.setUp(t, "up1", "198.18.0.2/24", "198.18.0.12/24", "2001:db8::2/64")
+}
+
+// marker is the payload whose bytes must never be seen outside a tunnel.
+var marker = []byte("sluice-plaintext-marker-0123456789")
+
+// serveEcho answers UDP on port 7, each address by a socket of its own, so that the answer comes from where was asked.
+func (s *space) serveEcho(t *testing.T, addresses ...string) {
+	t.Helper()
+	for _, a := range addresses {
+		var c net.PacketConn
+		s.do(t, func() (err error) {
+			c, err = net.ListenPacket("udp", net.JoinHostPort(a, "7"))
+			return err
+		})
+		t.Cleanup(func() { c.Close() })
+		go func() {
+			buf := make([]byte, 2048)
+			for {
+				n, from, err := c.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				c.WriteTo(buf[:n], from)
+			}
+		}()
+	}
+}
+
+// flow sends numbered datagrams without a pause and counts what comes back.
+type flow struct {
+	conn    net.Conn
+	stop    chan struct{}
+	done    sync.WaitGroup
+	mu      sync.Mutex
+	sent    uint32
+	arrived []bool
+}
+
+const pace = 2 * time.Millisecond
+
+func (s *space) flow(t *testing.T, from, to string) *flow {
+	t.Helper()
+	f := &flow{stop: make(chan struct{})}
+	s.do(t, func() (err error) {
+		d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(from)}}
+		f.conn, err = d.Dial("udp", net.JoinHostPort(to, "7"))
+		return err
+	})
+	f.done.Go(func() {
+		tick := time.NewTicker(pace)
+		defer tick.Stop()
+		for {
+			select {
+			case <-f.stop:
+				return
+			case <-tick.C:
+			}
+			f.mu.Lock()
+			f.sent++
+			n := f.sent
+			f.arrived = append(f.arrived, false)
+			f.mu.Unlock()
+			// A refusal (no route, no SA) is a packet that does not come back.
+			f.conn.Write(binary.BigEndian.AppendUint32(slices.Clone(marker), n))
+		}
+	})
+	go func() {
+		buf := make([]byte, 2048)
+		for {
+			n, err := f.conn.Read(buf)
+			if err != nil {
+				if ne, ok := err.(net.Error); ok && !ne.Timeout() && isClosed(err) {
+					return
+				}
+				continue
+			}
+			if n == len(marker)+4 && bytes.HasPrefix(buf, marker) {
+				f.mu.Lock()
+				f.arrived[binary.BigEndian.Uint32(buf[len(marker):])-1] = true
+				f.mu.Unlock()
+			}
+		}
+	}()
+	return f
+}
+
+// count returns how many were sent so far and how many of them have not come back.
+func (f *flow) count() (sent, lost int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, ok := range f.arrived {
+		if !ok {
+			lost++
+		}
+	}
+	return len(f.arrived), lost
+}
+
+// more waits until n further datagrams were sent.
+func (f *flow) more(t *testing.T, n int) {
+	t.Helper()
+	begin, _ := f.count()
+	until(t, fmt.Sprintf("%d more datagrams are sent", n), func() bool { sent, _ := f.count(); return sent >= begin+n })
+}
+
+// finish ends the sending and returns the numbers of what is lost, once nothing has come for a while.
+func (f *flow) finish(t *testing.T) (sent, lost int) {
+	t.Helper()
+	close(f.stop)
+	f.done.Wait()
+	sent, before := f.count()
+	for quiet := 0; quiet < 20; quiet++ {
+		time.Sleep(10 * time.Millisecond)
+		if _, lost = f.count(); lost != before {
+			quiet, before = 0, lost
+		}
+	}
+	f.conn.Close()
+	return sent, before
+}
+
+func isClosed(err error) bool {
+	return err != nil && bytes.Contains([]byte(err.Error()), []byte("closed"))
+}
+
+// answers waits until a datagram comes back.
+func (s *space) answers(t *testing.T, from, to string) {
+	t.Helper()
+	f := s.flow(t, from, to)
+	until(t, to+" answers", func() bool { sent, lost := f.count(); return sent > lost })
+	f.finish(t)
+}
+
+// capture counts frames on a link, in both directions.
+type capture struct {
+	fd       int
+	mu       sync.Mutex
+	clear    int // frames that hold the marker
+	wrapped  int // ESP in UDP 4500
+	straight int // ESP itself
+}
+
+func (s *space) capture(t *testing.T, name string) *capture {
+	t.Helper()
+	link, err := s.nl.LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &capture{}
+	s.do(t, func() (err error) {
+		all := int(unix.ETH_P_ALL) << 8 // network byte order on a little-endian machine
+		if c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all); err != nil {
+			return err
+		}
+		if err := unix.Bind(c.fd, &unix.SockaddrLinklayer{Protocol: uint16(all), Ifindex: link.Attrs().Index}); err != nil {
+			return err
+		}
+		if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20); err != nil {
+			return err
+		}
+		return unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50000})
+	})
+	quit, done := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { close(quit); <-done; unix.Close(c.fd) })
+	go func() {
+		defer close(done)
+		buf := make([]byte, 1<<16)
+		for {
+			select {
+			case <-quit:
+				return
+			default:
+			}
+			if n, _, err := unix.Recvfrom(c.fd, buf, 0); err == nil {
+				c.count(buf[:n])
+			}
+		}
+	}()
+	return c
+}
+
+func (c *capture) count(frame []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if bytes.Contains(frame, marker) {
+		c.clear++
+	}
+	protocol, rest := byte(0), []byte(nil)
+	switch {
+	case len(frame) > 14+20 && frame[12] == 8 && frame[13] == 0: // IPv4 without options
+		protocol, rest = frame[23], frame[34:]
+	case len(frame) > 14+40 && frame[12] == 0x86 && frame[13] == 0xdd:
+		protocol, rest = frame[20], frame[54:]
+	}
+	// RFC 3948 section 2.2: what follows the UDP header is ESP unless it is four zero bytes, or one byte to keep a NAT awake.
+	if protocol == unix.IPPROTO_UDP && len(rest) > 12 && binary.BigEndian.Uint16(rest[2:]) == portNATT && binary.BigEndian.Uint32(rest[8:]) != 0 {
+		c.wrapped++
+	}
+	if protocol == unix.IPPROTO_ESP {
+		c.straight++
+	}
+}
+
+func (c *capture) seen(t *testing.T) (clear, wrapped, straight int) {
+	t.Helper()
+	stats, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats.Drops != 0 {
+		t.Fatalf("the capture has lost %d of %d frames", stats.Drops, stats.Packets)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.clear, c.wrapped, c.straight
+}
+
+// endurance bounds what a test waits for; the VM is slow.
+const endurance = 60 * time.Second
+
+// until polls for at most so long.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(endurance)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %s still not: %s", endurance, what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func prefixes(list ...string) []netip.Prefix {
+	out := make([]netip.Prefix, len(list))
+	for i, p := range list {
+		out[i] = netip.MustParsePrefix(p)
+	}
+	return out
+}

@@ -1,0 +1,187 @@
+package path
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"sluice/netdump"
+)
+
+// Links writes the addresses and routes of links of ours, in the network namespace of its handle. Its methods are
+// idempotent; it has no state.
+type Links struct{ nl *netlink.Handle }
+
+// NewLinks returns Links that speaks through nl, which stays the caller's.
+func NewLinks(nl *netlink.Handle) Links { return Links{nl} }
+
+// AddAddress skips duplicate address detection, which a point-to-point device cannot do and would only wait for.
+func (l Links) AddAddress(link netlink.Link, p netip.Prefix) error {
+	n := IPNet(p)
+	addr := &netlink.Addr{IPNet: &n}
+	if p.Addr().Is6() {
+		addr.Flags = unix.IFA_F_NODAD
+	}
+	if err := l.nl.AddrAdd(link, addr); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return nil
+}
+
+// RemoveAddress puts back what else goes with the address. With a primary IPv4 address the kernel removes the
+// secondaries of the same subnet (unless promote_secondaries is set), and with the last one every IPv4 route of the
+// device.
+func (l Links) RemoveAddress(link netlink.Link, p netip.Prefix) error {
+	addresses, routes, err := l.attached(link)
+	if err != nil {
+		return err
+	}
+	n := IPNet(p)
+	err = l.nl.AddrDel(link, &netlink.Addr{IPNet: &n})
+	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return err
+	}
+	addressesNow, routesNow, err := l.attached(link)
+	if err != nil {
+		return err
+	}
+	for _, lost := range without(addresses, addressesNow) {
+		if lost != p {
+			err = errors.Join(err, l.AddAddress(link, lost))
+		}
+	}
+	for _, lost := range without(routes, routesNow) {
+		err = errors.Join(err, l.AddRoute(link, lost))
+	}
+	return err
+}
+
+func (l Links) attached(link netlink.Link) ([]netip.Prefix, []Route, error) {
+	addresses, err := l.Addresses(link)
+	if err != nil {
+		return nil, nil, err
+	}
+	routes, err := l.Routes()
+	return addresses, routes[link.Attrs().Index], err
+}
+
+// Addresses returns the addresses of link, sorted.
+func (l Links) Addresses(link netlink.Link) ([]netip.Prefix, error) {
+	list, err := netdump.List(func() ([]netlink.Addr, error) { return l.nl.AddrList(link, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("addresses of %s: %w", link.Attrs().Name, err)
+	}
+	var out []netip.Prefix
+	for _, a := range list {
+		if p, ok := PrefixOf(a.IPNet); ok {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return out, nil
+}
+
+// AddRoute puts r into link; ErrForeign where somebody else has a route of that prefix, metric and table.
+func (l Links) AddRoute(link netlink.Link, r Route) error {
+	dst := IPNet(r.Prefix)
+	route := &netlink.Route{
+		LinkIndex: link.Attrs().Index, Dst: &dst, Protocol: Protocol, Priority: r.Metric, Table: inKernel(r.Table),
+	}
+	if r.Prefix.Addr().Is4() {
+		route.Scope = netlink.SCOPE_LINK
+	}
+	return put(l.nl, r.Prefix, route)
+}
+
+// RemoveRoute takes r from link. A route that is gone, with its link or without, is no error.
+func (l Links) RemoveRoute(link netlink.Link, r Route) error {
+	dst := IPNet(r.Prefix)
+	return remove(l.nl, &netlink.Route{
+		LinkIndex: link.Attrs().Index, Dst: &dst, Protocol: Protocol, Priority: r.Metric, Table: inKernel(r.Table),
+		Scope: netlink.SCOPE_NOWHERE,
+	})
+}
+
+// Routes returns the routes of our protocol into devices, by the index of the device, each list sorted.
+func (l Links) Routes() (map[int][]Route, error) {
+	byLink := map[int][]Route{}
+	err := each(l.nl, func(p netip.Prefix, table int, r netlink.Route) {
+		if r.Type != unix.RTN_BLACKHOLE {
+			byLink[r.LinkIndex] = append(byLink[r.LinkIndex], Route{Prefix: p, Metric: r.Priority, Table: table})
+		}
+	})
+	for _, routes := range byLink {
+		slices.SortFunc(routes, Route.Compare)
+	}
+	return byLink, err
+}
+
+// put replaces a route of the same prefix and metric only if it is ours. The kernel knows no such condition, so the
+// exclusive add comes first.
+func put(nl *netlink.Handle, p netip.Prefix, route *netlink.Route) error {
+	err := nl.RouteAdd(route)
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	same := &netlink.Route{Dst: route.Dst, Table: route.Table}
+	list, err := netdump.Routes(nl, family(p), same, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return fmt.Errorf("list routes to %s: %w", p, err)
+	}
+	for _, r := range list {
+		if r.Priority == route.Priority && r.Protocol != Protocol {
+			return fmt.Errorf("route %s metric %d (protocol %s) %w: use another metric or remove it",
+				p, r.Priority, r.Protocol, ErrForeign)
+		}
+	}
+	return nl.RouteReplace(route)
+}
+
+func remove(nl *netlink.Handle, r *netlink.Route) error {
+	if err := nl.RouteDel(r); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	return nil
+}
+
+// each calls f for every route of our protocol in the tables of ours; table is 0 for main. The kernel hands over all routes of
+// a family whatever is asked for, so it is asked once for all tables.
+func each(nl *netlink.Handle, f func(p netip.Prefix, table int, r netlink.Route)) error {
+	filter := &netlink.Route{Protocol: Protocol, Table: unix.RT_TABLE_UNSPEC}
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		list, err := netdump.Routes(nl, family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return fmt.Errorf("list routes: %w", err)
+		}
+		for _, r := range list {
+			table := r.Table
+			if table == unix.RT_TABLE_MAIN {
+				table = 0
+			} else if table != Table && table != ProbeTable {
+				continue
+			}
+			if p, ok := PrefixOf(r.Dst); ok {
+				f(p, table, r)
+			}
+		}
+	}
+	return nil
+}
+
+func inKernel(table int) int {
+	if table == 0 {
+		return unix.RT_TABLE_MAIN
+	}
+	return table
+}
+
+func family(p netip.Prefix) int {
+	if p.Addr().Is4() {
+		return netlink.FAMILY_V4
+	}
+	return netlink.FAMILY_V6
+}

@@ -1,0 +1,83 @@
+package path
+
+import (
+	"iter"
+	"net/netip"
+	"slices"
+	"sync"
+)
+
+// Withheld are the peers of tunnels whose routes stay away for now, whatever is wanted of them: that a peer is gone is known
+// before anything is compiled from it, and steps that were planned earlier must not bring its routes back. A driver that has
+// one takes their routes out of what is wanted (Keep), out of the kernel, and out of steps that are still to come (Holds).
+// The zero value withholds nothing. It is safe for concurrent use.
+type Withheld struct {
+	mu    sync.Mutex
+	peers map[string]map[string]bool // by tunnel, what the driver tells its peers apart by; a map is never changed
+}
+
+// Carried is what goes to one peer, by what its driver tells peers apart by.
+type Carried struct {
+	Peer     string
+	Prefixes []netip.Prefix
+}
+
+// Set makes peers, by tunnel, those that are withheld, and returns the tunnels that have one which was not before.
+func (w *Withheld) Set(peers map[string][]string) (more []string) {
+	next := map[string]map[string]bool{}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for tunnel, list := range peers {
+		next[tunnel] = map[string]bool{}
+		for _, p := range list {
+			next[tunnel][p] = true
+		}
+		if slices.ContainsFunc(list, func(p string) bool { return !w.peers[tunnel][p] }) {
+			more = append(more, tunnel)
+		}
+	}
+	w.peers = next
+	slices.Sort(more)
+	return more
+}
+
+// Prefixes are those that may have no route into a tunnel which carries what is said; nil where none is withheld. The
+// iterator is not asked in that case.
+func (w *Withheld) Prefixes(tunnel string, carried iter.Seq[Carried]) map[netip.Prefix]bool {
+	w.mu.Lock()
+	peers := w.peers[tunnel]
+	w.mu.Unlock()
+	if len(peers) == 0 {
+		return nil
+	}
+	out := map[netip.Prefix]bool{}
+	for c := range carried {
+		if peers[c.Peer] {
+			for _, p := range c.Prefixes {
+				out[p] = true
+			}
+		}
+	}
+	return out
+}
+
+// Holds says whether a route into a tunnel is to stay away. The ways of probes are not: a peer has to be found again.
+func (w *Withheld) Holds(tunnel string, r Route, carried iter.Seq[Carried]) bool {
+	return r.Table != ProbeTable && w.Prefixes(tunnel, carried)[r.Prefix]
+}
+
+// Keep splits the routes into a tunnel into those that may be there and those that are to stay away.
+func (w *Withheld) Keep(tunnel string, routes []Route, carried iter.Seq[Carried]) (keep, away []Route) {
+	prefixes := w.Prefixes(tunnel, carried)
+	if len(prefixes) == 0 {
+		return routes, nil
+	}
+	for _, r := range routes {
+		if r.Table != ProbeTable && prefixes[r.Prefix] {
+			away = append(away, r)
+		} else {
+			keep = append(keep, r)
+		}
+	}
+	return keep, away
+}

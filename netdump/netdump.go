@@ -1,0 +1,40 @@
+// Package netdump reads tables of the kernel over netlink while they change. It stands on the ground, for every subsystem
+// that looks at the kernel.
+package netdump
+
+import (
+	"errors"
+
+	"github.com/vishvananda/netlink"
+)
+
+// tries is how often a dump is made before an inconsistent one has to do: some machines never rest.
+const tries = 10
+
+// List repeats a dump that a concurrent change made inconsistent (NLM_F_DUMP_INTR). list must return what it has read beside
+// netlink.ErrDumpInterrupted; RouteList and RouteListFiltered return nothing then: see Routes.
+func List[T any](list func() ([]T, error)) (out []T, err error) {
+	for range tries {
+		if out, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+// Routes lists the routes that filter and mask (RT_FILTER_…) leave, as netlink.Handle.RouteListFiltered does at rest. nl is a
+// *netlink.Handle.
+func Routes(nl Router, family int, filter *netlink.Route, mask uint64) ([]netlink.Route, error) {
+	return List(func() (out []netlink.Route, err error) {
+		err = nl.RouteListFilteredIter(family, filter, mask, func(r netlink.Route) bool {
+			out = append(out, r)
+			return true
+		})
+		return out, err
+	})
+}
+
+// Router is what Routes needs of a netlink.Handle.
+type Router interface {
+	RouteListFilteredIter(family int, filter *netlink.Route, mask uint64, f func(netlink.Route) (more bool)) error
+}

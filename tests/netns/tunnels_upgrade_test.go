@@ -1,0 +1,77 @@
+package netns
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"sluice/control/api"
+	"sluice/crypto/wireguard/child"
+)
+
+// TestAnUpgradeLeavesTheProcessesOfTunnelsUntilTheyAreExchanged: they carry on, are told of, and cost a handshake when the operator wants.
+func TestAnUpgradeLeavesTheProcessesOfTunnelsUntilTheyAreExchanged(t *testing.T) {
+	t.Parallel()
+	next := buildNext(t)
+	s := newTunnels(t, nil)
+	e := s.startEchoes(s.Workload(1), innerHost)
+	e.more(50)
+	before := s.status().Processes
+	if len(before) != 2 || before[0].Tunnels[0] != "fra1" || before[0].Version != s.status().Version {
+		t.Fatalf("processes %+v", before)
+	}
+	s.doctorKnowsOurs(before)
+	s.terminate()
+	e.more(50)
+	s.startNext(next)
+	e.more(50)
+	if _, gaps := e.gaps(); len(gaps) != 0 {
+		t.Errorf("lost over the upgrade: %v", gaps)
+	}
+	says := func(tunnel int) string {
+		return fmt.Sprintf("process     tunnel fra%d: pid %d is of version %s until: sluice tunnel restart fra%d\n",
+			tunnel, before[tunnel-1].PID, before[0].Version, tunnel)
+	}
+	if r := s.sluice("show", "status"); !strings.Contains(r.out, says(1)) || !strings.Contains(r.out, says(2)) {
+		t.Errorf("show status after the upgrade:\n%s%s\nwant %q", r.out, r.err, says(1))
+	}
+	r := s.sluice("tunnel", "restart", "fra1")
+	if want := fmt.Sprintf("tunnel fra1: process %d of version %s was exchanged for ", before[0].PID, before[0].Version); r.code != 0 || !strings.HasPrefix(r.out, want) {
+		t.Errorf("restart: %+v, want %q", r, want)
+	}
+	e.more(100)
+	_, gaps := e.gaps()
+	t.Logf("lost %v echoes of 50 a second while the process was exchanged", gaps)
+	if len(gaps) > 1 || len(gaps) == 1 && gaps[0] > 100 {
+		t.Errorf("lost while the process was exchanged: %v, want one handshake's", gaps)
+	}
+	s.routeIs("fra1")
+	s.nothingToDo()
+	after := s.status().Processes
+	if len(after) != 2 || after[0].PID == before[0].PID || after[0].Version != "next" || after[1].PID != before[1].PID {
+		t.Errorf("processes %+v, before %+v", after, before)
+	}
+	if r := s.sluice("show", "status"); strings.Contains(r.out, "tunnel fra1:") || !strings.Contains(r.out, says(2)) {
+		t.Errorf("show status after the exchange:\n%s", r.out)
+	}
+	if r := s.sluice("tunnel", "restart", "nix"); r.code != 1 || !strings.Contains(r.err, "there is no tunnel \"nix\"") {
+		t.Errorf("restart of none: %+v", r)
+	}
+}
+
+// doctorKnowsOurs: the process of a tunnel is no intruder at its port, and bears a name of its own.
+func (s *site) doctorKnowsOurs(processes []api.Process) {
+	s.t.Helper()
+	r := s.sluice("doctor")
+	for _, port := range []string{"fra1/udp-51820", "fra2/udp-51821"} {
+		if !strings.Contains(r.out, "ok       tunnel-port/"+port+" nobody else holds it") {
+			s.t.Errorf("the doctor takes our own process at %s for another:\n%s%s", port, r.out, r.err)
+		}
+	}
+	for _, p := range processes {
+		if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.PID)); err != nil || string(name) != child.Verb+"\n" {
+			s.t.Errorf("process %d is called %q, %v", p.PID, name, err)
+		}
+	}
+}

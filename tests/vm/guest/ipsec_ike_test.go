@@ -1,0 +1,255 @@
+//go:build vmguest
+
+package guest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+
+	"sluice/crypto/ipsec"
+)
+
+// charonSettings are a strongswan.conf of the test's own.
+const charonSettings = `
+charon-systemd {
+	load = random nonce aes sha1 sha2 hmac kdf gcm openssl kernel-netlink socket-default vici
+	retransmit_timeout = 0.5
+	retransmit_tries = 4
+	plugins {
+		vici { socket = unix://%s }
+		openssl { load_legacy = no }
+	}
+	journal { default = -1 }
+	filelog { stderr { default = 0 } }
+}
+`
+
+// charonAt is strongSwan's daemon in the namespace of a node.
+type charonAt struct {
+	n      *node
+	conf   string
+	socket string
+	cmd    *exec.Cmd
+}
+
+func newCharon(t *testing.T, n *node) *charonAt {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "charon") // a socket's path may have 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &charonAt{n: n, conf: filepath.Join(dir, "strongswan.conf"), socket: filepath.Join(dir, "vici")}
+	if err := os.WriteFile(c.conf, fmt.Appendf(nil, charonSettings, c.socket), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.kill)
+	return c
+}
+
+func (c *charonAt) start(t *testing.T) {
+	t.Helper()
+	c.cmd = exec.Command("/usr/sbin/charon-systemd")
+	c.cmd.Env = append(os.Environ(), "STRONGSWAN_CONF="+c.conf)
+	c.cmd.Stderr = os.Stdout
+	c.n.do(t, c.cmd.Start)
+}
+
+func (c *charonAt) kill() {
+	if c.cmd != nil {
+		c.cmd.Process.Kill()
+		c.cmd.Wait()
+		c.cmd = nil
+	}
+}
+
+// newIKESite is an espSite whose tunnels get their keys from charons, which do not run yet.
+func newIKESite(t *testing.T, o outer) (s *espSite, a, b *charonAt) {
+	t.Helper()
+	s = newESPSite(t, o)
+	a, b = newCharon(t, s.a.node), newCharon(t, s.b.node)
+	for n, c := range map[*espNode]*charonAt{s.a: a, s.b: b} {
+		tunnel := &n.want.Tunnels[0]
+		tunnel.Keying, tunnel.Charon = ipsec.IKE, c.socket
+	}
+	return s, a, b
+}
+
+func (n *espNode) tunnelStatus(t *testing.T) ipsec.TunnelStatus {
+	t.Helper()
+	var all []ipsec.TunnelStatus
+	n.do(t, func() (err error) {
+		all, err = n.esp.Status(context.Background())
+		return err
+	})
+	if len(all) != 1 || len(all[0].Peers) != 1 {
+		t.Fatalf("status %+v", all)
+	}
+	return all[0]
+}
+
+// becomes waits for a state of the one peer: an attempt that begins at a bad moment is made anew after ten seconds.
+func (n *espNode) becomes(t *testing.T, state string) {
+	t.Helper()
+	for deadline := time.Now().Add(3 * patience); ; time.Sleep(50 * time.Millisecond) {
+		s := n.tunnelStatus(t)
+		if s.Peers[0].State == state {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after %s not %s, but %+v", 3*patience, state, s)
+		}
+	}
+}
+
+// kernel counts states and policies with interface ids.
+func (c *charonAt) kernel(t *testing.T) (states, policies int) {
+	t.Helper()
+	c.n.do(t, func() error {
+		all, err := netlink.XfrmStateList(netlink.FAMILY_ALL)
+		if err != nil {
+			return err
+		}
+		states = len(all)
+		list, err := netlink.XfrmPolicyList(netlink.FAMILY_ALL)
+		// charon's own sockets have policies that let IKE pass.
+		policies = len(slices.DeleteFunc(list, func(p netlink.XfrmPolicy) bool { return p.Ifid == 0 }))
+		return err
+	})
+	return states, policies
+}
+
+func TestESPByCharonHoldsThePeersOfATunnel(t *testing.T) {
+	s, a, b := newIKESite(t, outer{false, ipsec.Auto})
+	for _, n := range []*espNode{s.a, s.b} {
+		n.converge(t) // with no charon: that is no failure
+		n.keep(t)
+		if ops := n.converge(t); len(ops) != 0 {
+			t.Errorf("without charon, a second apply does %q", ops)
+		}
+	}
+	s.leaksNothing(t, "charon is missing")
+	missing := s.a.tunnelStatus(t)
+	if missing.Peers[0].State != "unknown" || !strings.Contains(missing.Charon, "charon does not answer at "+a.socket+": start strongSwan") {
+		t.Errorf("status %+v", missing)
+	}
+
+	a.start(t)
+	b.start(t)
+	s.a.becomes(t, "up")
+	s.a.answers(t, "10.20.0.1")
+	s.a.answers(t, "fd00:20::1")
+	for _, n := range []*espNode{s.a, s.b} {
+		if diff := cmp.Diff(n.want, n.look(t), equal); diff != "" {
+			t.Errorf("(-want +have):\n%s", diff)
+		}
+		if ops := n.converge(t); len(ops) != 0 {
+			t.Errorf("a second apply does %q", ops)
+		}
+	}
+	up := s.a.tunnelStatus(t)
+	if p := up.Peers[0]; !up.Running || up.Charon != "" || p.SPI == 0 || p.TxPackets == 0 || p.RxBytes == 0 || p.Sequence == 0 || p.Rekey == 0 || p.Begun.IsZero() {
+		t.Errorf("status %+v", up)
+	}
+
+	// A daemon that was killed adopts what is there, and nothing is lost.
+	count := s.a.startEchoes(t)
+	before := s.a.tunnelStatus(t).Peers[0].SPI
+	eventually(t, "the tunnel is on the disk", func() bool {
+		file, err := os.ReadFile(filepath.Join(s.a.dir, "ipsec", "fra1.json"))
+		return err == nil && strings.Contains(string(file), a.socket)
+	})
+	s.a.end()
+	s.a.esp = nil // nobody says Stop
+	s.a.boot(t)
+	if ops := s.a.converge(t); len(ops) != 0 {
+		t.Errorf("the restarted daemon does %q", ops)
+	}
+	s.a.esp.Remember(s.a.want)
+	s.a.keep(t)
+	count.more(t, 50)
+	if after := s.a.tunnelStatus(t).Peers[0].SPI; after != before {
+		t.Errorf("the restarted daemon has made new keys")
+	}
+	s.a.rotate(t)
+	eventually(t, "there are new keys", func() bool { return s.a.tunnelStatus(t).Peers[0].SPI != before })
+	count.finish(t, 50)
+
+	a.kill()
+	s.a.becomes(t, "unknown")
+	s.leaksNothing(t, "charon is dead")
+	a.start(t)
+	s.a.becomes(t, "up")
+	s.a.answers(t, "10.20.0.1")
+
+	if ops := s.gone(t); len(ops) == 0 {
+		t.Error("nothing is done to remove the tunnel")
+	}
+	if states, policies := a.kernel(t); states != 0 || policies != 0 {
+		t.Errorf("%d states and %d policies are left", states, policies)
+	}
+	s.leaksNothing(t, "the tunnel is removed, and its blackholes stand")
+	s.a.answersTo(t, "198.18.0.2", marker)
+	if clear, _ := s.passed(t); clear == 0 {
+		t.Error("the capture is blind: it has not seen what was sent in clear")
+	}
+}
+
+// gone removes a's tunnel and leaves the blackholes.
+func (s *espSite) gone(t *testing.T) []string {
+	t.Helper()
+	s.a.want = ipsec.State{}
+	ops := s.a.converge(t)
+	if have := s.a.look(t); len(have.Tunnels) != 0 {
+		t.Errorf("left: %+v", have)
+	}
+	return ops
+}
+
+func TestESPMovesBetweenStaticKeysAndCharon(t *testing.T) {
+	s, a, b := newIKESite(t, outer{true, ipsec.None})
+	a.start(t)
+	b.start(t)
+	for round, keying := range []ipsec.Keying{ipsec.Static, ipsec.IKE, ipsec.Static} {
+		for _, n := range []*espNode{s.b, s.a} {
+			n.want.Tunnels[0].Keying = keying
+			n.converge(t)
+			if round == 0 {
+				n.keep(t)
+			}
+		}
+		s.a.answers(t, "10.20.0.1")
+		if diff := cmp.Diff(s.a.want, s.a.look(t), equal); diff != "" {
+			t.Errorf("%s (-want +have):\n%s", keying, diff)
+		}
+		if ops := s.a.converge(t); len(ops) != 0 {
+			t.Errorf("%s: a second apply does %q", keying, ops)
+		}
+		states, policies := a.kernel(t)
+		t.Logf("%s: %d states, %d policies", keying, states, policies)
+		if keying == ipsec.Static && states != 4 || policies == 0 {
+			t.Errorf("%s: %d states, %d policies", keying, states, policies)
+		}
+	}
+	s.leaksNothing(t, "all is over")
+}
+
+func TestESPPeersOfTheSameIdentitiesAreRefused(t *testing.T) {
+	s, _, _ := newIKESite(t, outer{false, ipsec.None})
+	twin := s.a.want.Tunnels[0]
+	twin.Name, twin.Addresses, twin.Routes = "fra2", nil, nil
+	s.a.want.Tunnels = append(s.a.want.Tunnels, twin)
+	_, err := s.a.tryConverge(t)
+	if err == nil || !strings.Contains(err.Error(), "fra1") || !strings.Contains(err.Error(), "fra2") || !strings.Contains(err.Error(), "different ids") {
+		t.Errorf("error %v", err)
+	}
+}
