@@ -178,7 +178,7 @@ func (s *site) try(t testing.TB, g *pin.Generation, st step) []byte {
 		ctx.IngressIfindex = uint32(index(t, st.from).Index)
 	}
 	iface, _, _ := strings.Cut(st.at, " ")
-	s.counted(t, iface)
+	s.quiet(t, iface)
 
 	verdict, _ := run(t, s.twin(t, g, st.at, name), ctx, frame)
 	var said abi.Explanation

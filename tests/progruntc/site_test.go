@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -299,6 +300,17 @@ func (s *site) counted(t testing.TB, name string) map[abi.Reason]uint64 {
 		s.reasons[name] = i.Reasons
 	}
 	return out
+}
+
+// quiet waits until what was sent before, the last ACK of a connection say, has been counted: after an interface was
+// used it must have counted nothing for 50 ms.
+func (s *site) quiet(t testing.TB, name string) {
+	t.Helper()
+	for end := time.Now().Add(deadline); len(s.counted(t, name)) != 0; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: packets are counted all the time", name)
+		}
+	}
 }
 
 func sorted(s tc.State) tc.State {

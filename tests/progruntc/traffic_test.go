@@ -88,7 +88,8 @@ func (n namespace) dial(network, from, to string, port uint16, wait time.Duratio
 	return c, err
 }
 
-// echo says hello to a server and waits for the same words.
+// echo says hello to a server and waits for the same words, with TCP for the end of the connection too: no FIN of it
+// is on its way when echo returns.
 func (n namespace) echo(network, from, to string, port uint16, wait time.Duration) error {
 	c, err := n.dial(network, from, to, port, wait)
 	if err != nil {
@@ -102,8 +103,16 @@ func (n namespace) echo(network, from, to string, port uint16, wait time.Duratio
 		return err
 	}
 	answer := make([]byte, 5)
-	_, err = io.ReadFull(c, answer)
-	return err
+	if _, err = io.ReadFull(c, answer); err != nil || network != "tcp" {
+		return err
+	}
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		return err
+	}
+	if rest, err := io.ReadAll(c); err != nil || len(rest) != 0 {
+		return fmt.Errorf("%d bytes after the answer: %w", len(rest), err)
+	}
+	return nil
 }
 
 func (n namespace) reaches(t *testing.T, network, from, to string, port uint16) {
