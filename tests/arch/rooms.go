@@ -51,12 +51,13 @@ var Rooms = map[string][]string{
 	"xdp/table":                 {"xdp/abi", "xdp/classify", "xdp/pin"},
 	"xdp/xsk":                   {"xdp/abi", "xdp/pin"},
 
-	"bgp":                 {"bgp/flowspec", "bgp/fib", "bgp/bfd"},
-	"bgp/flowspec":        {},
-	"bgp/fib":             {"netdump"},
-	"bgp/bfd":             {},
-	"bgp/torsim":          {"bgp", "bgp/fib"},
-	"bgp/internal/nstest": {},
+	"bgp":                       {"bgp/flowspec", "bgp/fib", "bgp/bfd"},
+	"bgp/flowspec":              {},
+	"bgp/flowspec/flowspectest": {"bgp/flowspec"},
+	"bgp/fib":                   {"netdump"},
+	"bgp/bfd":                   {},
+	"bgp/torsim":                {"bgp", "bgp/fib"},
+	"bgp/internal/nstest":       {},
 
 	"crypto/wireguard":       {"crypto/keys", "crypto/path", "crypto/wireguard/child", "netdump"},
 	"crypto/wireguard/child": {}, // the userspace device's process, and the daemon's hold on it
@@ -74,12 +75,14 @@ var Rooms = map[string][]string{
 // TestRooms are the imports that the tests of a package have beyond those of Rooms: harnesses, and the plain State types
 // that a made-up Desired is of.
 var TestRooms = map[string][]string{
-	"control/engine": {"control/host"},
-	"xdp/classify":   {"xdp/classify/classifytest"},
-	"xdp/table":      {"xdp/classify/classifytest"},
-	"bgp":            {"bgp/internal/nstest"},
-	"bgp/fib":        {"bgp/internal/nstest"},
-	"bgp/torsim":     {"bgp/internal/nstest"},
+	"control/engine":  {"control/host"},
+	"control/compile": {"bgp/flowspec/flowspectest"},
+	"xdp/classify":    {"xdp/classify/classifytest"},
+	"xdp/table":       {"xdp/classify/classifytest"},
+	"bgp":             {"bgp/internal/nstest"},
+	"bgp/flowspec":    {"bgp/flowspec/flowspectest"},
+	"bgp/fib":         {"bgp/internal/nstest"},
+	"bgp/torsim":      {"bgp/internal/nstest"},
 }
 
 // Impure are imports from outside the module that a package may not name, in its own files (its tests may): compile is a
