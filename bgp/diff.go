@@ -13,6 +13,7 @@ type kind uint8
 const (
 	start kind = iota // (re)start the speaker: nothing else of the State survives
 	learn
+	filter // which FlowSpec rules count
 	originate
 	setNeighbor    // a new session at this address, whatever was there
 	relaxNeighbor  // name and prefix limit: the session stays
@@ -26,6 +27,7 @@ type Op struct {
 	kind     kind
 	speaker  State // start: ASN, RouterID, Port
 	learn    Learn
+	flowSpec FlowSpec
 	path     Path     // withdraw: the prefix alone
 	neighbor Neighbor // removeNeighbor: name and address
 	why      string
@@ -42,6 +44,8 @@ func (o Op) String() string {
 	case learn:
 		return fmt.Sprintf("learn %d prefix matches, beside %d tunnels, ecmp %d, metric %d",
 			len(o.learn.Accept), len(o.learn.Tunnels), o.learn.ECMP, o.learn.Metric)
+	case filter:
+		return o.flowSpec.String()
 	case originate:
 		return fmt.Sprintf("announce %s%s", o.path.Prefix, communityList(o.path.Communities))
 	case setNeighbor:
@@ -84,6 +88,9 @@ func Diff(have, want State) []Op {
 	}
 	if !have.Learn.equal(want.Learn) {
 		ops = append(ops, Op{kind: learn, learn: want.Learn})
+	}
+	if !have.FlowSpec.equal(want.FlowSpec) {
+		ops = append(ops, Op{kind: filter, flowSpec: want.FlowSpec})
 	}
 	ops = append(ops, diffPaths(have.Paths, want.Paths)...)
 	return append(ops, diffNeighbors(have.Neighbors, want.Neighbors)...)
@@ -142,6 +149,8 @@ func (o Op) on(s State) State {
 		return o.speaker
 	case learn:
 		s.Learn = o.learn
+	case filter:
+		s.FlowSpec = o.flowSpec
 	case originate, withdraw:
 		s.Paths = slices.DeleteFunc(slices.Clone(s.Paths), func(p Path) bool { return p.Prefix == o.path.Prefix })
 		if o.kind == originate {
@@ -179,6 +188,7 @@ func (s State) normal() State {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), a.Address.Compare(b.Address))
 	})
 	s.Paths = sorted(s.Paths, func(a, b Path) int { return a.Prefix.Compare(b.Prefix) })
+	s.FlowSpec.AcceptFrom = sorted(s.FlowSpec.AcceptFrom, netip.Addr.Compare)
 	for i := range s.Paths {
 		s.Paths[i].Prefix = s.Paths[i].Prefix.Masked()
 		s.Paths[i].Communities = sorted(s.Paths[i].Communities, cmp.Compare[uint32])
@@ -197,6 +207,10 @@ func sorted[T any](in []T, by func(a, b T) int) []T {
 
 func (l Learn) equal(m Learn) bool {
 	return l.ECMP == m.ECMP && l.Metric == m.Metric && slices.Equal(l.Accept, m.Accept) && slices.EqualFunc(l.Tunnels, m.Tunnels, Tunnel.equal)
+}
+
+func (f FlowSpec) equal(g FlowSpec) bool {
+	return f.MaxRules == g.MaxRules && f.Keep == g.Keep && slices.Equal(f.AcceptFrom, g.AcceptFrom)
 }
 
 func (t Tunnel) equal(u Tunnel) bool {

@@ -23,7 +23,7 @@ func randomState(r *rand.Rand) State {
 		}
 		s.Neighbors = append(s.Neighbors, Neighbor{
 			Name: fmt.Sprintf("tor-%d", (i+r.IntN(2)*3)%6*10+i), Address: netip.AddrFrom4([4]byte{198, 18, 1, byte(i)}),
-			ASN: 65000 + uint32(r.IntN(2)), IPv4: true, IPv6: r.IntN(2) == 0, MaxPrefixes: uint32(r.IntN(3)),
+			ASN: 65000 + uint32(r.IntN(2)), IPv4: true, IPv6: r.IntN(2) == 0, FlowSpec4: r.IntN(2) == 0, FlowSpec6: r.IntN(2) == 0, MaxPrefixes: uint32(r.IntN(3)),
 			HoldTime: time.Duration(9+r.IntN(2)) * time.Second,
 		})
 	}
@@ -39,6 +39,7 @@ func randomState(r *rand.Rand) State {
 	}
 	r.Shuffle(len(s.Paths), func(i, j int) { s.Paths[i], s.Paths[j] = s.Paths[j], s.Paths[i] })
 	s.Learn = Learn{ECMP: r.IntN(3), Metric: 20, Accept: []PrefixMatch{{Prefix: netip.MustParsePrefix("0.0.0.0/0"), LE: r.IntN(2) * 24}}}
+	s.FlowSpec = FlowSpec{MaxRules: r.IntN(2) * 1000, Keep: time.Minute, AcceptFrom: []netip.Addr{netip.AddrFrom4([4]byte{198, 18, 1, byte(r.IntN(2))})}}
 	return s
 }
 

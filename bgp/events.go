@@ -123,6 +123,16 @@ func (s *sessions) tell(addr netip.Addr, known *session, up bool, reason string)
 	}
 }
 
+// name is that of a neighbor that is one, or was.
+func (s *sessions) name(addr netip.Addr) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.known[addr]; known != nil {
+		return known.name
+	}
+	return addr.String()
+}
+
 func (s *sessions) lastError(addr netip.Addr) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"sluice/bgp"
+	"sluice/bgp/flowspec"
 	"sluice/bgp/internal/nstest"
 )
 
@@ -69,6 +70,21 @@ func serve(restarting bool) error {
 		"rib":     func(json.RawMessage) (any, error) { return s.RIB() },
 		"stop":    func(json.RawMessage) (any, error) { return nil, s.Stop(ctx) },
 		"down":    func(json.RawMessage) (any, error) { return nil, s.Down(ctx) },
+		"flowspec": func(json.RawMessage) (any, error) {
+			rules, refused := s.FlowSpec()
+			out := []string{}
+			for _, r := range rules {
+				line := r.Neighbor + ": " + r.Rule.String() + " " + flowspec.ActionsText(r.Actions)
+				if !r.Stale.IsZero() {
+					line += " (stale)"
+				}
+				if r.Refused != "" {
+					line += " (refused: " + r.Refused + ")"
+				}
+				out = append(out, line)
+			}
+			return map[string]any{"Rules": out, "Refused": refused}, nil
+		},
 		"events": func(json.RawMessage) (any, error) {
 			events := []string{}
 			for {

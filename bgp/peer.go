@@ -27,7 +27,7 @@ func (n Neighbor) check() error {
 		return fmt.Errorf("neighbor %s: address %s: want an IPv4 or IPv6 address", n.Name, n.Address)
 	case n.ASN == 0:
 		return fmt.Errorf("neighbor %s: its asn is missing", n.Name)
-	case !n.IPv4 && !n.IPv6:
+	case len(n.families()) == 0:
 		return fmt.Errorf("neighbor %s: no address family", n.Name)
 	case n.IPv6 && n.Address.Is4() && !n.NextHop6.Is6():
 		return fmt.Errorf("neighbor %s: ipv6-unicast in a session over IPv4 (%s) needs an IPv6 next hop: "+
@@ -40,8 +40,20 @@ func (n Neighbor) check() error {
 	return nil
 }
 
-// families are the negotiated unicast families.
+// families are those that the session negotiates.
 func (n Neighbor) families() []bgp.Family {
+	out := n.unicast()
+	if n.FlowSpec4 {
+		out = append(out, bgp.RF_FS_IPv4_UC)
+	}
+	if n.FlowSpec6 {
+		out = append(out, bgp.RF_FS_IPv6_UC)
+	}
+	return out
+}
+
+// unicast are the families whose routes go to the kernel.
+func (n Neighbor) unicast() []bgp.Family {
 	var out []bgp.Family
 	if n.IPv4 {
 		out = append(out, bgp.RF_IPv4_UC)
@@ -70,11 +82,15 @@ func (n Neighbor) peer(password string, restarting bool) *api.Peer {
 		p.Transport.LocalAddress = n.LocalAddress.String()
 	}
 	for _, f := range n.families() {
-		p.AfiSafis = append(p.AfiSafis, &api.AfiSafi{
+		a := &api.AfiSafi{
 			Config:            &api.AfiSafiConfig{Family: apiFamily(f), Enabled: true},
 			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: graceful}},
-			PrefixLimits:      &api.PrefixLimit{Family: apiFamily(f), MaxPrefixes: n.MaxPrefixes},
-		})
+		}
+		// Too many FlowSpec rules are refused one by one, and cost no session.
+		if _, rules := flowSpecFamily(f); !rules {
+			a.PrefixLimits = &api.PrefixLimit{Family: apiFamily(f), MaxPrefixes: n.MaxPrefixes}
+		}
+		p.AfiSafis = append(p.AfiSafis, a)
 	}
 	return p
 }

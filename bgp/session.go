@@ -8,6 +8,8 @@ import (
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
+
+	"sluice/bgp/flowspec"
 )
 
 func (s *Subsystem) originate(p Path) error {
@@ -53,7 +55,7 @@ func (s *Subsystem) setNeighbor(ctx context.Context, n Neighbor) error {
 		return err
 	}
 	if exists {
-		if err := s.removeNeighbor(ctx, n.Address); err != nil {
+		if err := s.removeNeighbor(ctx, n.Address, n); err != nil {
 			return err
 		}
 	}
@@ -62,13 +64,24 @@ func (s *Subsystem) setNeighbor(ctx context.Context, n Neighbor) error {
 		return fmt.Errorf("export policy: %w", err)
 	}
 	s.speaker.passwords[n.Address] = password
-	s.speaker.sweep.expect(n.Address, n.families())
+	s.speaker.sweep.expect(n.Address, n.unicast())
 	s.sessions.add(n)
+	if err := s.speaker.receive(n, s.flows); err != nil {
+		s.forget(n.Address, n)
+		return err
+	}
 	err = s.speaker.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: n.peer(password, s.restarting(n))})
 	if err != nil {
-		s.forget(n.Address)
+		s.forget(n.Address, n)
 	}
 	return err
+}
+
+// filter takes effect on the rules that are there as well.
+func (s *Subsystem) filter(f FlowSpec) {
+	s.flows.change(context.Background(), func(t *flowspec.Table) {
+		t.SetPolicy(flowspec.Policy{Trust: f.AcceptFrom, Max: f.MaxRules, Keep: f.Keep})
+	})
 }
 
 // relaxNeighbor changes what does not touch the session, and gives a session that was over its limit another try. In
@@ -94,7 +107,8 @@ func (s *Subsystem) relaxNeighbor(ctx context.Context, n Neighbor) error {
 	return s.speaker.bgp.EnablePeer(ctx, &api.EnablePeerRequest{Address: n.Address.String()})
 }
 
-func (s *Subsystem) removeNeighbor(ctx context.Context, addr netip.Addr) error {
+// removeNeighbor ends a session; next is the one that follows at the address, if any.
+func (s *Subsystem) removeNeighbor(ctx context.Context, addr netip.Addr, next Neighbor) error {
 	old, exists := s.neighbor(addr)
 	if !exists {
 		return nil
@@ -112,11 +126,16 @@ func (s *Subsystem) removeNeighbor(ctx context.Context, addr netip.Addr) error {
 		return err
 	}
 	s.have = Op{kind: removeNeighbor, neighbor: old}.on(s.have)
-	s.forget(addr)
+	s.forget(addr, next)
 	return s.speaker.bgp.SetPolicies(ctx, exportPolicies(s.have.Neighbors))
 }
 
-func (s *Subsystem) forget(addr netip.Addr) {
+func (s *Subsystem) forget(addr netip.Addr, next Neighbor) {
+	if end := s.speaker.receiving[addr]; end != nil {
+		end()
+		delete(s.speaker.receiving, addr)
+		s.flows.end(addr, next)
+	}
 	delete(s.speaker.passwords, addr)
 	s.speaker.sweep.forget(addr)
 	s.sessions.remove(addr)

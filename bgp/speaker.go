@@ -23,9 +23,11 @@ type speaker struct {
 	handle *netlink.Handle
 	fib    *fib.Table
 	sweep  *sweeper
-	cancel context.CancelFunc // ends the watcher
+	cancel func() // ends the watcher, and whoever asks GoBGP on the side
 	// passwords by neighbor address. GoBGP wants the same one again with every update, or it resets the session.
 	passwords map[netip.Addr]string
+	// receiving ends the watch over FlowSpec rules by neighbor address.
+	receiving map[netip.Addr]context.CancelFunc
 }
 
 // start ends the speaker that runs, if any, and starts one with this identity. On an error none is left.
@@ -38,7 +40,7 @@ func (s *Subsystem) start(ctx context.Context, identity State) error {
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
-	sp := &speaker{handle: handle, passwords: map[netip.Addr]string{}, cancel: func() {}}
+	sp := &speaker{handle: handle, passwords: map[netip.Addr]string{}, receiving: map[netip.Addr]context.CancelFunc{}, cancel: func() {}}
 	if sp.fib, err = fib.Open(s.log, handle); err != nil {
 		handle.Close()
 		return err
@@ -73,15 +75,39 @@ func (s *Subsystem) configure(ctx context.Context, sp *speaker, identity State) 
 	if err := sp.bgp.SetPolicyAssignment(ctx, exportAssignment()); err != nil {
 		return fmt.Errorf("export policy: %w", err)
 	}
-	var watching context.Context
-	watching, sp.cancel = context.WithCancel(context.Background())
-	return sp.watch(watching, s.sessions)
+	watching, cancel := context.WithCancel(context.Background())
+	judging := make(chan struct{})
+	// Whoever asks GoBGP must have ended before GoBGP does: it would never answer.
+	sp.cancel = func() { cancel(); <-judging }
+	go func() {
+		defer close(judging)
+		s.flows.run(watching, unicastRIB{sp.bgp})
+	}()
+	return sp.watch(watching, s.sessions, s.flows)
+}
+
+// receive watches for the FlowSpec rules of a neighbor, before its session begins.
+func (sp *speaker) receive(n Neighbor, to *flows) error {
+	if !n.FlowSpec4 && !n.FlowSpec6 {
+		return nil
+	}
+	ctx, end := context.WithCancel(context.Background())
+	sp.receiving[n.Address] = end
+	return to.watch(ctx, sp.bgp, n.Address)
+}
+
+// endReceiving is before the speaker ends: its last events are not the neighbors' doing.
+func (sp *speaker) endReceiving() {
+	for _, end := range sp.receiving {
+		end()
+	}
 }
 
 // cease stops with a notification to every neighbor. The writer goes first: the kernel keeps its routes.
 func (sp *speaker) cease() {
 	sp.sweep.stop()
 	sp.fib.Close()
+	sp.endReceiving()
 	sp.cancel()
 	sp.hangUp()
 	sp.bgp.Stop()
@@ -119,6 +145,7 @@ func (sp *speaker) hangUp() {
 func (sp *speaker) leave(ctx context.Context) error {
 	sp.sweep.stop()
 	sp.fib.Close()
+	sp.endReceiving()
 	sp.cancel()
 	done := make(chan error, 1)
 	go func() { done <- sp.bgp.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: true}) }()

@@ -13,6 +13,7 @@ type State struct {
 	Neighbors []Neighbor // sorted by name
 	Paths     []Path     // sorted by prefix; what we originate
 	Learn     Learn
+	FlowSpec  FlowSpec
 }
 
 // Neighbor is one session, known by its address. A change of any field but Name and MaxPrefixes needs a new session.
@@ -22,6 +23,8 @@ type Neighbor struct {
 	Port         uint16
 	ASN          uint32
 	IPv4, IPv6   bool   // unicast families
+	FlowSpec4    bool   // ipv4-flowspec: rules are received, never sent
+	FlowSpec6    bool   // ipv6-flowspec
 	PasswordFile string // MD5 (RFC 2385); read when the session is made, never shown
 	HoldTime     time.Duration
 	RestartTime  time.Duration // RFC 4724; 0: off
@@ -44,6 +47,13 @@ type Learn struct {
 	Accept []PrefixMatch
 	// Tunnels keep learned routes from leading past a strict one, and encrypted packets from being led into one.
 	Tunnels []Tunnel
+}
+
+// FlowSpec says which rules count.
+type FlowSpec struct {
+	AcceptFrom []netip.Addr  // neighbors whose rules need not be valid by the unicast routes, sorted
+	MaxRules   int           // 0: none counts
+	Keep       time.Duration // how long rules outlive their session
 }
 
 // Tunnel is a device that encrypts what is routed into it.

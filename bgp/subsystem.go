@@ -22,6 +22,7 @@ type Subsystem struct {
 	born     time.Time
 	options  Options
 	sessions *sessions
+	flows    *flows
 
 	mu      sync.Mutex
 	have    State
@@ -30,7 +31,9 @@ type Subsystem struct {
 
 // New returns a Subsystem without a speaker. Nothing happens before Apply.
 func New(log *slog.Logger, options Options) *Subsystem {
-	return &Subsystem{log: log, born: time.Now(), options: options, sessions: newSessions(log)}
+	s := &Subsystem{log: log, born: time.Now(), options: options, sessions: newSessions(log)}
+	s.flows = newFlows(log, s.sessions.name)
+	return s
 }
 
 // Observe returns what the speaker of this process holds.
@@ -68,6 +71,9 @@ func (s *Subsystem) do(ctx context.Context, op Op) error {
 	case learn:
 		s.speaker.fib.SetPolicy(fibPolicy(op.learn))
 		return nil
+	case filter:
+		s.filter(op.flowSpec)
+		return nil
 	case originate:
 		return s.originate(op.path)
 	case withdraw:
@@ -77,7 +83,7 @@ func (s *Subsystem) do(ctx context.Context, op Op) error {
 	case relaxNeighbor:
 		return s.relaxNeighbor(ctx, op.neighbor)
 	case removeNeighbor:
-		return s.removeNeighbor(ctx, op.neighbor.Address)
+		return s.removeNeighbor(ctx, op.neighbor.Address, Neighbor{})
 	case stop:
 		return s.down()
 	}
@@ -109,4 +115,5 @@ func (s *Subsystem) Down(context.Context) error {
 func (s *Subsystem) gone(why string) {
 	s.speaker, s.have = nil, State{}
 	s.sessions.reset(why)
+	s.flows.clear()
 }

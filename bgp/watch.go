@@ -18,11 +18,11 @@ const sweepAfter = 120 * time.Second
 
 // watch leads GoBGP's events to the writer, the sweeper and the sessions. The callbacks share one unbounded queue, in
 // order: an End-of-RIB comes after the paths before it.
-func (sp *speaker) watch(ctx context.Context, to *sessions) error {
+func (sp *speaker) watch(ctx context.Context, to *sessions, rules *flows) error {
 	return sp.bgp.WatchEvent(ctx, server.WatchEventMessageCallbacks{
 		OnBestPath: func(paths []*apiutil.Path, _ time.Time) {
 			for _, p := range paths {
-				sp.learned(p)
+				sp.learned(p, rules)
 			}
 		},
 		OnPathEor: func(eor *apiutil.Path, _ time.Time) {
@@ -38,9 +38,13 @@ func (sp *speaker) watch(ctx context.Context, to *sessions) error {
 
 // learned notes one change among the best paths of a prefix. With multipath these are deltas by neighbor and path
 // id: what is not named stays.
-func (sp *speaker) learned(p *apiutil.Path) {
+func (sp *speaker) learned(p *apiutil.Path, rules *flows) {
 	prefix, ok := unicast(p)
-	if !ok || !p.PeerAddress.IsValid() { // no peer: our own
+	if !ok {
+		return
+	}
+	signal(rules.routes)
+	if !p.PeerAddress.IsValid() { // our own
 		return
 	}
 	from := fib.Source{Neighbor: p.PeerAddress.Unmap(), PathID: p.RemoteID}

@@ -29,7 +29,6 @@ func (r routes) Inside(p netip.Prefix, yield func(flowspec.Route) bool) {
 }
 
 func TestValidity(t *testing.T) {
-	torA, torB := netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("198.18.1.1")
 	route := func(prefix string, from netip.Addr, as uint32) flowspec.Route {
 		return flowspec.Route{Prefix: netip.MustParsePrefix(prefix), Originator: from, FirstAS: as}
 	}

@@ -1,0 +1,182 @@
+package bgp
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	"github.com/osrg/gobgp/v4/pkg/server"
+
+	"sluice/bgp/flowspec"
+)
+
+// revalidateAfter gathers changes of unicast routes: a table of a million is judged once, not once a route.
+const revalidateAfter = time.Second
+
+// FlowSpecRule is one rule that a neighbor announced. None is in the data path yet.
+type FlowSpecRule struct {
+	Rule     flowspec.Rule     // in the order of evaluation
+	Actions  []flowspec.Action // none: accept
+	Neighbor string            // its name
+	Address  netip.Addr        // of the neighbor
+	Since    time.Time         // when it was announced as it is
+	Stale    time.Time         // when its session went down; zero: it is up
+	Refused  string            // why the rule does not count; "" where it does
+}
+
+// flows receives FlowSpec rules. Callbacks change the table, one goroutine of the running speaker judges it.
+type flows struct {
+	log     *slog.Logger
+	name    func(netip.Addr) string
+	wake    chan struct{} // the table changed
+	routes  chan struct{} // unicast routes did
+	changed chan struct{} // what FlowSpec returns did
+
+	mu      sync.Mutex
+	table   *flowspec.Table
+	judged  []flowspec.Received
+	refused uint64
+}
+
+func newFlows(log *slog.Logger, name func(netip.Addr) string) *flows {
+	signal := func() chan struct{} { return make(chan struct{}, 1) }
+	return &flows{log: log, name: name, wake: signal(), routes: signal(), changed: signal(), table: flowspec.NewTable()}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// FlowSpec returns the rules of all neighbors in the order of their evaluation, the refused ones with the reason, and how
+// many refusals there were so far.
+func (s *Subsystem) FlowSpec() (rules []FlowSpecRule, refusals uint64) {
+	s.flows.mu.Lock()
+	defer s.flows.mu.Unlock()
+	for _, r := range s.flows.judged {
+		rules = append(rules, FlowSpecRule{
+			Rule: r.Rule, Actions: r.Actions, Neighbor: s.flows.name(r.Origin.Neighbor), Address: r.Origin.Neighbor,
+			Since: r.Since, Stale: r.Stale, Refused: r.Refused,
+		})
+	}
+	return rules, s.flows.refused
+}
+
+// FlowSpecChanges tells that FlowSpec returns something else. It holds one signal and is never closed.
+func (s *Subsystem) FlowSpecChanges() <-chan struct{} { return s.flows.changed }
+
+// change does something to the table, unless the session that it is about has been given up.
+func (f *flows) change(ctx context.Context, do func(*flowspec.Table)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if ctx.Err() == nil {
+		do(f.table)
+		signal(f.wake)
+	}
+}
+
+// watch takes the rules of one neighbor as they come, before any policy, so that a rule outlives its session here and not in
+// GoBGP. It costs a copy of each unicast path of that neighbor. Paths, End-of-RIB and the session's state share a queue.
+func (f *flows) watch(ctx context.Context, from *server.BgpServer, neighbor netip.Addr) error {
+	return from.WatchEvent(ctx, server.WatchEventMessageCallbacks{
+		OnPathUpdate: func(paths []*apiutil.Path, _ time.Time) {
+			for _, p := range paths {
+				if a, ok := announcement(p); ok && a.Origin.Neighbor == neighbor {
+					f.change(ctx, func(t *flowspec.Table) { f.take(t, a, p.Withdrawal) })
+				}
+			}
+		},
+		OnPathEor: func(eor *apiutil.Path, _ time.Time) {
+			if family, ok := flowSpecFamily(eor.Family); ok && eor.PeerAddress.Unmap() == neighbor {
+				f.change(ctx, func(t *flowspec.Table) { t.EndOfRIB(neighbor, family) })
+			}
+		},
+		OnPeerUpdate: func(e *apiutil.WatchEventMessage_PeerEvent, _ time.Time) {
+			if e.Type == apiutil.PEER_EVENT_STATE && e.Peer.State.NeighborAddress == neighbor && e.Peer.State.SessionState != bgp.BGP_FSM_ESTABLISHED {
+				f.change(ctx, func(t *flowspec.Table) { t.Down(neighbor, time.Now()) })
+			}
+		},
+	}, server.WatchUpdate(false, neighbor.String(), ""), server.WatchEor(false), server.WatchPeer())
+}
+
+func (f *flows) take(t *flowspec.Table, a flowspec.Announcement, withdrawn bool) {
+	if withdrawn {
+		t.Withdraw(a.Origin.Neighbor, a.Family, a.Components)
+		return
+	}
+	if err := t.Announce(a, time.Now()); err != nil {
+		f.log.Warn("FlowSpec rule refused", "neighbor", f.name(a.Origin.Neighbor), "reason", err)
+	}
+}
+
+// run judges until ctx ends.
+func (f *flows) run(ctx context.Context, rib flowspec.RIB) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var revalidate <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.routes:
+			if revalidate == nil && f.doubtful() {
+				revalidate = time.After(revalidateAfter)
+			}
+			continue
+		case <-revalidate:
+			revalidate = nil
+		case <-f.wake:
+		case <-timer.C:
+		}
+		if next := f.judge(rib, time.Now()); !next.IsZero() {
+			timer.Reset(time.Until(next))
+		}
+	}
+}
+
+// judge says when to look again, for rules grow old.
+func (f *flows) judge(rib flowspec.RIB, now time.Time) (next time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	next = f.table.Expire(now)
+	var news []flowspec.Received
+	f.judged, news = f.table.Judge(rib)
+	f.refused = f.table.Refusals()
+	for _, r := range news {
+		f.log.Warn("FlowSpec rule refused", "neighbor", f.name(r.Origin.Neighbor), "rule", r.Rule.String(), "reason", r.Refused)
+	}
+	signal(f.changed)
+	return next
+}
+
+func (f *flows) doubtful() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.table.Doubtful()
+}
+
+// end leaves the rules of a session that is given up to their age, but for families that the next session does not carry.
+func (f *flows) end(neighbor netip.Addr, next Neighbor) {
+	f.change(context.Background(), func(t *flowspec.Table) {
+		t.Down(neighbor, time.Now())
+		for _, family := range []flowspec.Family{flowspec.IPv4, flowspec.IPv6} {
+			if !next.carries(family) {
+				t.EndOfRIB(neighbor, family)
+			}
+		}
+	})
+}
+
+// clear forgets all rules: nobody is there any more to judge them.
+func (f *flows) clear() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.table, f.judged = flowspec.NewTable(), nil
+	signal(f.changed)
+}

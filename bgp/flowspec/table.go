@@ -1,0 +1,209 @@
+package flowspec
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Policy is what a Table takes.
+type Policy struct {
+	Trust Trust
+	Max   int           // rules that are accepted; as many again are remembered with their refusal
+	Keep  time.Duration // how long rules outlive the session that they came by
+}
+
+// Announcement is a rule as a neighbor sent it.
+type Announcement struct {
+	Origin                    Origin
+	Family                    Family
+	Components                []byte // the NLRI without its length
+	Communities, Communities6 []byte // the values of the attributes
+	Problem                   error  // found before it came here
+}
+
+// Received is a rule as it stands now.
+type Received struct {
+	Rule    Rule // no components where they could not be read
+	Actions []Action
+	Origin  Origin
+	Since   time.Time // when it was announced as it is
+	Stale   time.Time // when its session went down; zero: it is up, and has announced it
+	Refused string    // why it does not count; "" where it does
+}
+
+// Table holds the rules of all neighbors. A session that goes down leaves its rules stale: they count for Policy.Keep, or
+// until the neighbor is back and has sent End-of-RIB without them. Time is its callers'; it is not safe for concurrent use.
+type Table struct {
+	policy   Policy
+	entries  map[key]*entry
+	arrivals uint64
+	refusals uint64
+}
+
+type key struct {
+	neighbor   netip.Addr
+	family     Family
+	components string
+}
+
+type entry struct {
+	Received
+	said    Announcement
+	arrival uint64 // first come, first served
+	problem error  // of the rule itself
+	told    string // the refusal that was last told
+}
+
+// NewTable returns an empty table that accepts nothing.
+func NewTable() *Table { return &Table{entries: map[key]*entry{}} }
+
+// SetPolicy takes effect with the next Judge.
+func (t *Table) SetPolicy(p Policy) { t.policy = p }
+
+// Announce takes a rule, or another version of it. The error is that of a rule for which there is no room at all; it is
+// counted as a refusal.
+func (t *Table) Announce(a Announcement, now time.Time) error {
+	k := key{a.Origin.Neighbor, a.Family, string(a.Components)}
+	e := t.entries[k]
+	if e != nil && e.said.same(a) {
+		e.Stale = time.Time{}
+		return nil
+	}
+	next := &entry{said: a, Received: Received{Origin: a.Origin, Since: now}, problem: a.Problem}
+	var err error
+	if next.Rule, err = Parse(a.Family, a.Components); err != nil {
+		next.Rule.Family = a.Family
+		next.problem = cmp.Or(next.problem, err)
+	}
+	if next.Actions, err = ParseActions(a.Communities, a.Communities6); err != nil {
+		next.problem = cmp.Or(next.problem, err)
+	}
+	switch {
+	case e != nil:
+		next.arrival = e.arrival
+	case len(t.entries) >= 2*t.policy.Max:
+		t.refusals++
+		return fmt.Errorf("%s of %s: %d rules are known already, and no more are remembered", next.Rule, a.Origin.Neighbor, len(t.entries))
+	default:
+		t.arrivals++
+		next.arrival = t.arrivals
+	}
+	t.entries[k] = next
+	return nil
+}
+
+func (a *Announcement) same(b Announcement) bool {
+	text := func(err error) string {
+		if err == nil {
+			return ""
+		}
+		return err.Error()
+	}
+	return a.Origin == b.Origin && bytes.Equal(a.Communities, b.Communities) && bytes.Equal(a.Communities6, b.Communities6) &&
+		text(a.Problem) == text(b.Problem)
+}
+
+// Withdraw forgets a rule.
+func (t *Table) Withdraw(neighbor netip.Addr, f Family, components []byte) {
+	delete(t.entries, key{neighbor, f, string(components)})
+}
+
+// Down begins the age of a neighbor's rules.
+func (t *Table) Down(neighbor netip.Addr, now time.Time) {
+	for k, e := range t.entries {
+		if k.neighbor == neighbor && e.Stale.IsZero() {
+			e.Stale = now
+		}
+	}
+}
+
+// EndOfRIB forgets what the neighbor has not announced again.
+func (t *Table) EndOfRIB(neighbor netip.Addr, f Family) {
+	t.drop(func(k key, e *entry) bool { return k.neighbor == neighbor && k.family == f && !e.Stale.IsZero() })
+}
+
+// Forget removes all rules of a neighbor that is no longer one.
+func (t *Table) Forget(neighbor netip.Addr) {
+	t.drop(func(k key, _ *entry) bool { return k.neighbor == neighbor })
+}
+
+// Expire forgets the rules whose session has been down for too long, and says when the next of them will be; zero: none.
+func (t *Table) Expire(now time.Time) (next time.Time) {
+	t.drop(func(_ key, e *entry) bool { return !e.Stale.IsZero() && now.Sub(e.Stale) >= t.policy.Keep })
+	for _, e := range t.entries {
+		if end := e.Stale.Add(t.policy.Keep); !e.Stale.IsZero() && (next.IsZero() || end.Before(next)) {
+			next = end
+		}
+	}
+	return next
+}
+
+func (t *Table) drop(which func(key, *entry) bool) {
+	for k, e := range t.entries {
+		if which(k, e) {
+			delete(t.entries, k)
+		}
+	}
+}
+
+// Refusals counts rules that were refused, each once for each reason.
+func (t *Table) Refusals() uint64 { return t.refusals }
+
+// Doubtful reports whether a rule's validity depends on unicast routes.
+func (t *Table) Doubtful() bool {
+	for k := range t.entries {
+		if !slices.Contains(t.policy.Trust, k.neighbor) {
+			return true
+		}
+	}
+	return false
+}
+
+var errSame = errors.New("another neighbor announced the same rule before")
+
+// Judge returns all rules in the order of their evaluation, and those of them whose refusal is news. It asks in the order
+// of arrival, so that a rule which is accepted stays so while others come.
+func (t *Table) Judge(rib RIB) (all, news []Received) {
+	list := make([]*entry, 0, len(t.entries))
+	for _, e := range t.entries {
+		list = append(list, e)
+	}
+	slices.SortFunc(list, func(a, b *entry) int { return cmp.Compare(a.arrival, b.arrival) })
+	taken := map[key]bool{}
+	for _, e := range list {
+		same := key{family: e.said.Family, components: string(e.said.Components)}
+		err := e.problem
+		if err == nil {
+			err = Validate(e.Rule, e.Origin, rib, t.policy.Trust)
+		}
+		switch {
+		case err != nil:
+		case taken[same]:
+			err = errSame
+		case len(taken) >= t.policy.Max:
+			err = fmt.Errorf("%d rules are accepted already (max_rules)", t.policy.Max)
+		default:
+			taken[same] = true
+		}
+		e.Refused = ""
+		if err != nil {
+			e.Refused = err.Error()
+		}
+		if e.Refused != e.told {
+			if e.told = e.Refused; e.told != "" {
+				t.refusals++
+				news = append(news, e.Received)
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b *entry) int { return cmp.Or(Compare(a.Rule, b.Rule), cmp.Compare(a.arrival, b.arrival)) })
+	for _, e := range list {
+		all = append(all, e.Received)
+	}
+	return all, news
+}
