@@ -20,5 +20,9 @@
 //     One process holds one speaker.
 //   - DeletePath without a path deletes every local one; the watcher queue is unbounded, so callbacks only note
 //     what changed; ConnectRetry defaults to 120 s and is 2 s here; after a lost session it stays idle for 5 s.
+//   - FlowSpec: it checks neither order nor validity, sorts the components of a rule before we see them, reads IPv6
+//     prefixes with an offset as RFC 8956's drafts had them, and resets the session over an NLRI of 240 octets or more.
+//     Rules are taken from its pre-policy stream by their octets (flowpath.go), so they outlive a session here, not there.
+//   - It must be there as long as somebody asks it: a call after StopBgp is never answered.
 //   - Sockets are made on any thread: the process must live in the uplinks' network namespace.
 package bgp

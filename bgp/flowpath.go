@@ -74,7 +74,7 @@ func octets(communities []bgp.ExtendedCommunityInterface) (out []byte) {
 
 // origin is where a path comes from, in the terms of validation.
 func origin(p *apiutil.Path) flowspec.Origin {
-	o := flowspec.Origin{Neighbor: p.PeerAddress.Unmap(), External: p.IsFromExternal, FirstAS: firstAS(p)}
+	o := flowspec.Origin{Neighbor: p.PeerAddress.Unmap(), External: p.IsFromExternal, FirstAS: firstAS(p.Attrs)}
 	o.Originator = o.Neighbor
 	for _, a := range p.Attrs {
 		if id, ok := a.(*bgp.PathAttributeOriginatorId); ok {
@@ -85,8 +85,8 @@ func origin(p *apiutil.Path) flowspec.Origin {
 }
 
 // firstAS is the left-most AS of the path without its confederation's own; 0: there is none.
-func firstAS(p *apiutil.Path) uint32 {
-	for _, a := range p.Attrs {
+func firstAS(attrs []bgp.PathAttributeInterface) uint32 {
+	for _, a := range attrs {
 		path, ok := a.(*bgp.PathAttributeAsPath)
 		if !ok {
 			continue

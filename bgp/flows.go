@@ -19,7 +19,8 @@ const revalidateAfter = time.Second
 
 // FlowSpecRule is one rule that a neighbor announced. None is in the data path yet.
 type FlowSpecRule struct {
-	Rule     flowspec.Rule     // in the order of evaluation
+	Name     string // the rule as text, or its octets where they could not be read
+	Rule     flowspec.Rule
 	Actions  []flowspec.Action // none: accept
 	Neighbor string            // its name
 	Address  netip.Addr        // of the neighbor
@@ -61,7 +62,7 @@ func (s *Subsystem) FlowSpec() (rules []FlowSpecRule, refusals uint64) {
 	defer s.flows.mu.Unlock()
 	for _, r := range s.flows.judged {
 		rules = append(rules, FlowSpecRule{
-			Rule: r.Rule, Actions: r.Actions, Neighbor: s.flows.name(r.Origin.Neighbor), Address: r.Origin.Neighbor,
+			Name: r.Name, Rule: r.Rule, Actions: r.Actions, Neighbor: s.flows.name(r.Origin.Neighbor), Address: r.Origin.Neighbor,
 			Since: r.Since, Stale: r.Stale, Refused: r.Refused,
 		})
 	}
@@ -149,7 +150,7 @@ func (f *flows) judge(rib flowspec.RIB, now time.Time) (next time.Time) {
 	f.judged, news = f.table.Judge(rib)
 	f.refused = f.table.Refusals()
 	for _, r := range news {
-		f.log.Warn("FlowSpec rule refused", "neighbor", f.name(r.Origin.Neighbor), "rule", r.Rule.String(), "reason", r.Refused)
+		f.log.Warn("FlowSpec rule refused", "neighbor", f.name(r.Origin.Neighbor), "rule", r.Name, "reason", r.Refused)
 	}
 	signal(f.changed)
 	return next

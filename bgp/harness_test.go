@@ -74,7 +74,7 @@ func serve(restarting bool) error {
 			rules, refused := s.FlowSpec()
 			out := []string{}
 			for _, r := range rules {
-				line := r.Neighbor + ": " + r.Rule.String() + " " + flowspec.ActionsText(r.Actions)
+				line := r.Neighbor + ": " + r.Name + " " + flowspec.ActionsText(r.Actions)
 				if !r.Stale.IsZero() {
 					line += " (stale)"
 				}

@@ -28,7 +28,8 @@ type Announcement struct {
 
 // Received is a rule as it stands now.
 type Received struct {
-	Rule    Rule // no components where they could not be read
+	Name    string // the rule as text, or its octets where they could not be read
+	Rule    Rule
 	Actions []Action
 	Origin  Origin
 	Since   time.Time // when it was announced as it is
@@ -80,6 +81,9 @@ func (t *Table) Announce(a Announcement, now time.Time) error {
 		next.Rule.Family = a.Family
 		next.problem = cmp.Or(next.problem, err)
 	}
+	if next.Name = next.Rule.String(); next.problem != nil {
+		next.Name = fmt.Sprintf("flow%d { %x }", uint8(a.Family), a.Components)
+	}
 	if next.Actions, err = ParseActions(a.Communities, a.Communities6); err != nil {
 		next.problem = cmp.Or(next.problem, err)
 	}
@@ -88,7 +92,7 @@ func (t *Table) Announce(a Announcement, now time.Time) error {
 		next.arrival = e.arrival
 	case len(t.entries) >= 2*t.policy.Max:
 		t.refusals++
-		return fmt.Errorf("%s of %s: %d rules are known already, and no more are remembered", next.Rule, a.Origin.Neighbor, len(t.entries))
+		return fmt.Errorf("%s of %s: %d rules are known already, and no more are remembered", next.Name, a.Origin.Neighbor, len(t.entries))
 	default:
 		t.arrivals++
 		next.arrival = t.arrivals

@@ -51,7 +51,7 @@ func (b *book) holds(want ...string) {
 	var got []string
 	all, _ := b.Judge(b.rib)
 	for _, r := range all {
-		line := fmt.Sprintf("%s %s %s %.0fs", map[netip.Addr]string{torA: "a", torB: "b"}[r.Origin.Neighbor], r.Rule,
+		line := fmt.Sprintf("%s %s %s %.0fs", map[netip.Addr]string{torA: "a", torB: "b"}[r.Origin.Neighbor], r.Name,
 			flowspec.ActionsText(r.Actions), b.now.Sub(r.Since).Seconds())
 		if !r.Stale.IsZero() {
 			line += fmt.Sprintf(" stale %.0fs", b.now.Sub(r.Stale).Seconds())
@@ -154,7 +154,7 @@ func TestWhatIsRefusedSaysWhy(t *testing.T) {
 	b.holds("a flow4 { dport = 22; } accept 0s: flowspec: a traffic rate is not a number (0x7fc00000)",
 		"a flow4 { dport = 53; } discard 0s",
 		"b flow4 { dport = 80; } discard 0s: unfeasible: it has no destination prefix",
-		"a flow4 { } discard 0s: flowspec: component 5 (dport) at octet 0: it ends within its values: 1 octets are left of 2")
+		"a flow4 { 059101 } discard 0s: flowspec: component 5 (dport) at octet 0: it ends within its values: 1 octets are left of 2")
 	if b.Refusals() != 3 {
 		t.Errorf("%d refusals, want 3", b.Refusals())
 	}

@@ -79,7 +79,7 @@ var TestRooms = map[string][]string{
 	"control/compile": {"bgp/flowspec/flowspectest"},
 	"xdp/classify":    {"xdp/classify/classifytest"},
 	"xdp/table":       {"xdp/classify/classifytest"},
-	"bgp":             {"bgp/internal/nstest"},
+	"bgp":             {"bgp/internal/nstest", "bgp/flowspec/flowspectest"},
 	"bgp/flowspec":    {"bgp/flowspec/flowspectest"},
 	"bgp/fib":         {"bgp/internal/nstest"},
 	"bgp/torsim":      {"bgp/internal/nstest"},
