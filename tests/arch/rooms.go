@@ -56,7 +56,6 @@ var Rooms = map[string][]string{
 	"bgp/fib":             {"netdump"},
 	"bgp/bfd":             {},
 	"bgp/torsim":          {"bgp", "bgp/fib"},
-	"bgp/internal/nstest": {},
 
 	"crypto/wireguard":       {"crypto/keys", "crypto/path", "crypto/wireguard/child", "netdump"},
 	"crypto/wireguard/child": {}, // the userspace device's process, and the daemon's hold on it
@@ -77,9 +76,6 @@ var TestRooms = map[string][]string{
 	"control/engine": {"control/host"},
 	"xdp/classify":   {"xdp/classify/classifytest"},
 	"xdp/table":      {"xdp/classify/classifytest"},
-	"bgp":            {"bgp/internal/nstest"},
-	"bgp/fib":        {"bgp/internal/nstest"},
-	"bgp/torsim":     {"bgp/internal/nstest"},
 }
 
 // Impure are imports from outside the module that a package may not name, in its own files (its tests may): compile is a
