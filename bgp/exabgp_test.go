@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"sluice/bgp/internal/nstest"
+	"sluice/tests/nstest"
 )
 
 // startExaBGP starts ExaBGP as ToR 0 with a session over IPv4 that announces flow routes, in ExaBGP's own words.

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"sluice/bgp"
-	"sluice/bgp/internal/nstest"
+	"sluice/tests/nstest"
 )
 
 // flowState is a gateway with one session per ToR that carries FlowSpec, all of them trusted.

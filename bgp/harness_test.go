@@ -16,7 +16,7 @@ import (
 
 	"sluice/bgp"
 	"sluice/bgp/flowspec"
-	"sluice/bgp/internal/nstest"
+	"sluice/tests/nstest"
 )
 
 // TestMain is also the main of the children: GoBGP makes its sockets on any thread, so a speaker needs a process of
