@@ -47,6 +47,15 @@ type rawIPsec struct {
 	Charon        val[absPath]        `key:"charon"`
 	IKEProposals  list[val[proposal]] `key:"ike_proposals"`
 	ESPProposals  list[val[proposal]] `key:"esp_proposals"`
+	Auth          rawAuth             `key:"auth"`
+}
+
+type rawAuth struct {
+	at
+	Method          pick[authMethod]   `key:"method,required"`
+	CertificateFile val[absPath]       `key:"certificate_file"`
+	PrivateKeyFile  val[absPath]       `key:"private_key_file"`
+	CAFiles         list[val[absPath]] `key:"ca_files"`
 }
 
 type rawPeer struct {
