@@ -72,3 +72,13 @@ type rawPeer struct {
 	Metric           num[metric]             `key:"metric"`
 	Probe            val[unicast]            `key:"probe"`
 }
+
+// shift also moves the places that stay in Config: files are read long after the reading.
+func (r *rawPeer) shift(lines int) {
+	r.at.shift(lines)
+	for _, file := range []*at{&r.PresharedKeyFile.at, &r.MasterKeyFile.at} {
+		if file.written() {
+			file.shift(lines)
+		}
+	}
+}
