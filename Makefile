@@ -52,7 +52,7 @@ test: deps bin/gate ## run every test (root); a skip is a failure. PKGS=./xdp/..
 
 test-site: deps bin/gate ## two whole daemons and tunnels of the kernel's in a virtual machine (root): 15 minutes, not part of `make test`; STEPS='MTU|clock' for some
 	$(ROOT_ONLY)
-	CGO_ENABLED=0 bin/gate -- -tags site -timeout 60m -run '^TestSite$$/$(STEPS)' ./tests/vm
+	CGO_ENABLED=0 bin/gate -- -tags site -timeout 130m -run '^TestSite$$/($(STEPS))' ./tests/vm
 
 race: deps bin/gate ## run the tests of control/ under the race detector (root)
 	$(ROOT_ONLY)

@@ -29,7 +29,7 @@ func TestSite(t *testing.T) {
 	maps.Copy(files, charonFiles(t))
 	files["/bin/sluice"] = sluice
 	Run(t, dir, Guest{
-		Package: "sluice/tests/vm/site", Files: files, Timeout: 30 * time.Minute, Memory: 1536,
+		Package: "sluice/tests/vm/site", Files: files, Timeout: 2 * time.Hour, Memory: 1536,
 		Modules: append([]string{"wireguard", "sch_plug"}, espModules...),
 		Devices: steady,
 		Args:    []string{"-test.run=" + flag.Lookup("test.run").Value.String()}, // which may name steps

@@ -44,9 +44,10 @@ type Guest struct {
 
 // Result is what a guest said.
 type Result struct {
-	Kernel string // release of the kernel that ran
-	Passed int    // top-level tests
-	Output string // the whole console
+	Kernel string        // release of the kernel that ran
+	Passed int           // top-level tests
+	Output string        // the whole console
+	CPU    time.Duration // of the emulator
 }
 
 // Run runs g, logs what the guest says as it comes, and fails t unless at least one test ran in the guest and every one passed.
@@ -58,7 +59,8 @@ func Run(t testing.TB, dir string, g Guest) Result {
 	if err != nil {
 		t.Fatalf("%s in the VM: %v", g.Package, err)
 	}
-	t.Logf("%d tests of %s passed on Linux %s in %.1f s", r.Passed, g.Package, r.Kernel, time.Since(started).Seconds())
+	t.Logf("%d tests of %s passed on Linux %s in %.1f s, of which %.1f s of CPU in the machine", r.Passed, g.Package, r.Kernel,
+		time.Since(started).Seconds(), r.CPU.Seconds())
 	return r
 }
 
@@ -82,15 +84,15 @@ func bootTo(ctx context.Context, console io.Writer, dir string, g Guest) (Result
 	if err != nil {
 		return Result{}, err
 	}
-	out, err := boot(ctx, console, k.image, initrd, g)
+	r, err := boot(ctx, console, k.image, initrd, g)
 	if err != nil {
-		return Result{Output: out}, err
+		return r, err
 	}
-	return judge(out)
+	return judge(r)
 }
 
-// boot returns the console's output, of a guest that did not end in time as well.
-func boot(ctx context.Context, console io.Writer, image, initrd string, g Guest) (string, error) {
+// boot returns what nobody has judged yet, of a guest that did not end in time as well.
+func boot(ctx context.Context, console io.Writer, image, initrd string, g Guest) (Result, error) {
 	timeout, memory := g.Timeout, g.Memory
 	if timeout == 0 {
 		timeout = 6 * time.Minute
@@ -114,16 +116,19 @@ func boot(ctx context.Context, console io.Writer, image, initrd string, g Guest)
 	to := unixLines{io.MultiWriter(&out, console)}
 	cmd.Stdout, cmd.Stderr = to, to
 	err := cmd.Run()
-	text := out.String()
+	r := Result{Output: out.String()}
+	if ended := cmd.ProcessState; ended != nil {
+		r.CPU = ended.UserTime() + ended.SystemTime()
+	}
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
-		return text, fmt.Errorf("%w: install the package qemu-system-x86", err)
+		return r, fmt.Errorf("%w: install the package qemu-system-x86", err)
 	case ctx.Err() != nil:
-		return text, fmt.Errorf("the guest did not end within %s and was killed: %w", timeout, ctx.Err())
+		return r, fmt.Errorf("the guest did not end within %s and was killed: %w", timeout, ctx.Err())
 	case err != nil:
-		return text, fmt.Errorf("qemu-system-x86_64: %w", err)
+		return r, fmt.Errorf("qemu-system-x86_64: %w", err)
 	}
-	return text, nil
+	return r, nil
 }
 
 // unixLines takes the carriage returns of a serial console out.
@@ -144,8 +149,9 @@ var (
 )
 
 // judge reads the console. Each way in which a run could seem good without having tested anything is an error.
-func judge(out string) (Result, error) {
-	r := Result{Output: out, Passed: len(passLine.FindAllString(out, -1))}
+func judge(r Result) (Result, error) {
+	out := r.Output
+	r.Passed = len(passLine.FindAllString(out, -1))
 	if m := kernelLine.FindStringSubmatch(out); m != nil {
 		r.Kernel = m[1]
 	}

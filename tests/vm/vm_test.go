@@ -157,7 +157,7 @@ func TestARunIsGoodOnlyIfTestsRanAndPassed(t *testing.T) {
 		"nothing":         {"", "without a result"},
 	}
 	for name, c := range cases {
-		r, err := judge(c.output)
+		r, err := judge(Result{Output: c.output})
 		if c.says == "" {
 			if err != nil || r.Passed != 1 || r.Kernel != "6.12.0" {
 				t.Errorf("%s: %+v, %v", name, r, err)
