@@ -4,46 +4,32 @@ import (
 	"errors"
 	"net"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sluice/tests/nstest"
 )
 
-// alone runs f on a thread of its own in a network namespace of its own, which what f starts keeps.
-func alone(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			err = f()
-		}
-		done <- err
-	}()
-	return <-done
-}
-
+// answers waits until VICI takes connections.
 func (d *Daemon) answers(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	nstest.Eventually(t, time.Minute, func() string {
 		c, err := net.Dial("unix", d.Socket)
-		if err == nil {
-			c.Close()
-			return
+		if err != nil {
+			return err.Error()
 		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
+		c.Close()
+		return ""
+	})
 }
 
 func TestADaemonThatIsKilledComesBack(t *testing.T) {
 	var d *Daemon
 	t.Run("runs", func(t *testing.T) {
-		d = New(t, Kernel, alone)
+		d = New(t, Kernel, nstest.New(t).Try)
 		for range 2 {
 			d.Start(t)
 			d.answers(t)
