@@ -23,8 +23,7 @@ func (e *end) ike(c *charon.Daemon, master string, on bool) {
 }
 
 func (s *site) charonTakesOverTheKeysAndGivesThemBack() {
-	s.cut(udp, true)
-	defer s.cut(udp, false)
+	defer s.cut(udp)() // so that it is ESP that carries
 	s.routeIs("fra2")
 	f := s.startStream(s.Workload(1), inner)
 	f.more(100)
@@ -39,7 +38,7 @@ func (s *site) charonTakesOverTheKeysAndGivesThemBack() {
 	s.gateway.ike(a, master, true)
 	s.t.Logf("up with charon's keys: %s", s.gateway.tunnelsAre(api.PeerUp, "fra2"))
 	f.more(100)
-	s.t.Logf("lost when charon took over: %v of 100 datagrams a second", f.lost())
+	f.logLost("when charon took over")
 	tun, p := s.gateway.tunnel("fra2")
 	if tun.Backend != "ike" || tun.Why != "" || p.SA == nil || p.SA.Epoch != 0 || !p.SA.ESN || p.SA.RekeyIn <= 0 || p.SA.TxPackets == 0 || p.SA.RxPackets == 0 {
 		s.t.Errorf("the tunnel is %+v, its SA %+v", tun, p.SA)
@@ -76,7 +75,7 @@ func (s *site) charonTakesOverTheKeysAndGivesThemBack() {
 		return nil
 	})
 	f.sends(100)
-	s.t.Logf("lost while charon was dead: %v of 100 datagrams a second", f.lost())
+	f.logLost("while charon was dead")
 	a.Start(s.t)
 	eventually(s.t, func() error {
 		if tun, _ := s.gateway.tunnel("fra2"); tun.Why != "" {
@@ -86,13 +85,13 @@ func (s *site) charonTakesOverTheKeysAndGivesThemBack() {
 	})
 	s.t.Logf("up after charon came back: %s", s.gateway.tunnelsAre(api.PeerUp, "fra2"))
 	f.more(100)
-	s.t.Logf("lost until it was up: %v of 100 datagrams a second", f.lost())
+	f.logLost("until it was up")
 
 	s.peer.ike(b, master, false)
 	s.gateway.ike(a, master, false)
 	s.gateway.tunnelsAre(api.PeerUp, "fra2")
 	f.more(100)
-	s.t.Logf("lost when charon gave back: %v of 100 datagrams a second", f.lost())
+	f.logLost("when charon gave back")
 	if tun, p := s.gateway.tunnel("fra2"); tun.Backend != "static" || p.SA == nil || p.SA.Epoch == 0 {
 		s.t.Errorf("the tunnel is %+v, its SA %+v", tun, p.SA)
 	}
