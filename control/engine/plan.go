@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"sluice/control/compile"
 )
@@ -101,17 +103,22 @@ func order(diffs []difference, announcer string, why string) []Step {
 	return append(append(withdraw, build...), tear...)
 }
 
-// differences observes subsystems and compares them with what d wants. It changes nothing.
+// differences observes subsystems, side by side, and compares them with what d wants. It changes nothing.
 func differences(ctx context.Context, subs []Subsystem, d *compile.Desired) ([]difference, error) {
-	var out []difference
-	for _, sub := range subs {
-		have, err := sub.Observe(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("observing %s: %w", sub.Name(), err)
-		}
-		out = append(out, difference{sub, sub.Diff(have, sub.Want(d))})
+	out, failed := make([]difference, len(subs)), make([]error, len(subs))
+	var all sync.WaitGroup
+	for i, sub := range subs {
+		all.Go(func() {
+			have, err := sub.Observe(ctx)
+			if err != nil {
+				failed[i] = fmt.Errorf("observing %s: %w", sub.Name(), err)
+				return
+			}
+			out[i] = difference{sub, sub.Diff(have, sub.Want(d))}
+		})
 	}
-	return out, nil
+	all.Wait()
+	return out, cmp.Or(failed...)
 }
 
 func (e *Engine) plan(ctx context.Context, d *compile.Desired, why string) (Plan, error) {

@@ -2,6 +2,7 @@ package child
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"net"
 	"strconv"
@@ -17,21 +18,21 @@ func exchange(conn net.Conn, r *bufio.Reader, request string) (string, error) {
 	}
 	var said strings.Builder
 	for {
-		line, err := r.ReadString('\n')
+		line, err := r.ReadSlice('\n') // a thousand peers are 8,000 lines
 		if err != nil {
 			return "", err
 		}
-		number, last := strings.CutPrefix(line, "errno=")
+		number, last := bytes.CutPrefix(line, []byte("errno="))
 		if !last {
-			said.WriteString(line)
+			said.Write(line)
 			continue
 		}
+		n, malformed := strconv.Atoi(string(bytes.TrimSuffix(number, []byte("\n"))))
 		if _, err := r.ReadString('\n'); err != nil {
 			return "", err
 		}
-		n, err := strconv.Atoi(strings.TrimSuffix(number, "\n"))
 		switch {
-		case err != nil:
+		case malformed != nil:
 			return "", refusal{unix.EPROTO}
 		case n != 0:
 			return "", refusal{unix.Errno(-n)}
