@@ -35,7 +35,7 @@ const (
 )
 
 // Tables are all of them.
-var Tables = []Table{Advertised, Received, Accepted}
+var Tables = []Table{Advertised, Received, Accepted} // never changed
 
 // RIB returns every path learned from neighbors, sorted by prefix and neighbor.
 func (s *Subsystem) RIB() ([]RIBEntry, error) {
