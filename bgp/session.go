@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
@@ -81,11 +82,46 @@ func (s *Subsystem) connect(ctx context.Context, n Neighbor, down bool) error {
 }
 
 func (s *Subsystem) disable(ctx context.Context, n Neighbor) error {
-	return s.speaker.bgp.DisablePeer(ctx, &api.DisablePeerRequest{Address: n.Address.String(), Communication: n.Reason})
+	return s.admin(ctx, n.Address, api.PeerState_ADMIN_STATE_DOWN, func() error {
+		return s.speaker.bgp.DisablePeer(ctx, &api.DisablePeerRequest{Address: n.Address.String(), Communication: n.Reason})
+	})
 }
 
 func (s *Subsystem) enable(ctx context.Context, addr netip.Addr) error {
-	return s.speaker.bgp.EnablePeer(ctx, &api.EnablePeerRequest{Address: addr.String()})
+	return s.admin(ctx, addr, api.PeerState_ADMIN_STATE_UP, func() error {
+		return s.speaker.bgp.EnablePeer(ctx, &api.EnablePeerRequest{Address: addr.String()})
+	})
+}
+
+// adminTimeout bounds the wait for a peer's machine, which takes milliseconds.
+const adminTimeout = 5 * time.Second
+
+// admin asks until the peer is in the state: GoBGP drops a request, without an error, while an earlier one waits to be
+// taken.
+func (s *Subsystem) admin(ctx context.Context, addr netip.Addr, want api.PeerState_AdminState, ask func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for polls := 0; ; polls++ {
+		if polls%20 == 0 {
+			if err := ask(); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the session does not take its new state: %w", ctx.Err())
+		case <-tick.C:
+		}
+		there := false
+		err := s.speaker.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: addr.String()}, func(p *api.Peer) {
+			there = p.GetState().GetAdminState() == want
+		})
+		if err != nil || there {
+			return err
+		}
+	}
 }
 
 func (s *Subsystem) exportTo(ctx context.Context, neighbors []Neighbor) error {
