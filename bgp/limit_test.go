@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"sluice/bgp"
-	"sluice/bgp/internal/nstest"
+	"sluice/tests/nstest"
 )
 
 func TestALimitThatOnlyWarnsLeavesTheSessionUp(t *testing.T) {

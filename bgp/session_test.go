@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"sluice/bgp"
-	"sluice/bgp/internal/nstest"
+	"sluice/tests/nstest"
 )
 
 // status is the first neighbor's.

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -59,6 +60,14 @@ func StartBird(t testing.TB, ns *NS, config string) *Bird {
 func (b *Bird) write(t testing.TB, config string) {
 	t.Helper()
 	if err := os.WriteFile(b.config, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Freeze stops BIRD in its tracks: its kernel goes on acknowledging what comes, and nobody answers.
+func (b *Bird) Freeze(t testing.TB) {
+	t.Helper()
+	if err := b.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 }
