@@ -3,8 +3,8 @@ package config
 import "net/netip"
 
 const (
-	defaultBGPPort     port = 179
-	defaultLearnMetric      = 20
+	defaultBGPPort     port   = 179
+	defaultLearnMetric metric = 20
 )
 
 func (b *builder) bgp(r *rawBGP) {
