@@ -24,6 +24,8 @@ type speaker struct {
 	fib    *fib.Table
 	sweep  *sweeper
 	cancel func() // ends the watcher, and whoever asks GoBGP on the side
+	// changed is signalled when neighbors announced something.
+	changed chan struct{}
 	// passwords by neighbor address. GoBGP wants the same one again with every update, or it resets the session.
 	passwords map[netip.Addr]string
 	// receiving ends the watch over FlowSpec rules by neighbor address.
@@ -40,13 +42,14 @@ func (s *Subsystem) start(ctx context.Context, identity State) error {
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
-	sp := &speaker{handle: handle, passwords: map[netip.Addr]string{}, receiving: map[netip.Addr]context.CancelFunc{}, cancel: func() {}}
+	sp := &speaker{handle: handle, passwords: map[netip.Addr]string{}, receiving: map[netip.Addr]context.CancelFunc{}, cancel: func() {},
+		changed: make(chan struct{}, 1)}
 	if sp.fib, err = fib.Open(s.log, handle); err != nil {
 		handle.Close()
 		return err
 	}
 	sp.sweep = newSweeper(sp.fib.Sweep)
-	sp.bgp = server.NewBgpServer(server.LoggerOption(slog.New(quiet{s.log.With("from", "gobgp").Handler()}), nil))
+	sp.bgp = server.NewBgpServer(server.LoggerOption(slog.New(tap{Handler: s.log.With("from", "gobgp").Handler(), note: s.sessions.notified}), nil))
 	go sp.bgp.Serve()
 	if err := s.configure(ctx, sp, identity); err != nil {
 		sp.cease()
@@ -77,13 +80,14 @@ func (s *Subsystem) configure(ctx context.Context, sp *speaker, identity State) 
 	}
 	watching, cancel := context.WithCancel(context.Background())
 	judging := make(chan struct{})
-	// Whoever asks GoBGP must have ended before GoBGP does: it would never answer.
+	// Who judges by GoBGP's routes has ended before GoBGP does.
 	sp.cancel = func() { cancel(); <-judging }
 	go func() {
 		defer close(judging)
 		s.flows.run(watching, unicastRIB{sp.bgp})
 	}()
-	return sp.watch(watching, s.sessions, s.flows)
+	go sp.counts(watching, s.sessions)
+	return s.watch(watching, sp)
 }
 
 // receive watches for the FlowSpec rules of a neighbor, before its session begins.

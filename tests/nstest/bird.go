@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -16,8 +17,15 @@ import (
 type Bird struct {
 	cmd    *exec.Cmd
 	config string
-	head   string // of the configuration: log and device protocol
 	socket string
+	head   string // of every configuration
+}
+
+// Configure has BIRD go over to another configuration. Sessions that it does not change stay up.
+func (b *Bird) Configure(t testing.TB, config string) {
+	t.Helper()
+	b.write(t, b.head+config)
+	b.Do(t, "configure")
 }
 
 // StartBird starts BIRD with the configuration, to which log and device protocol are added.
@@ -36,7 +44,7 @@ func StartBird(t testing.TB, ns *NS, config string) *Bird {
 		}
 	})
 	b.head = fmt.Sprintf("log %q all;\nprotocol device {}\n", log)
-	b.write(t, config)
+	b.write(t, b.head+config)
 	b.cmd = exec.Command("/usr/sbin/bird", "-f", "-c", b.config, "-s", b.socket, "-P", filepath.Join(dir, "bird.pid"))
 	b.cmd.Stderr = os.Stderr
 	ns.Start(t, b.cmd)
@@ -51,20 +59,21 @@ func StartBird(t testing.TB, ns *NS, config string) *Bird {
 
 func (b *Bird) write(t testing.TB, config string) {
 	t.Helper()
-	if err := os.WriteFile(b.config, []byte(b.head+config), 0o600); err != nil {
+	if err := os.WriteFile(b.config, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// Configure gives the running BIRD another configuration. It keeps what did not change.
-func (b *Bird) Configure(t testing.TB, config string) {
-	t.Helper()
-	b.write(t, config)
-	b.Do(t, "configure")
-}
-
 // Kill is kill -9.
 func (b *Bird) Kill() { Kill(b.cmd) }
+
+// Freeze stops BIRD in its tracks: its kernel goes on acknowledging what comes, and nobody answers.
+func (b *Bird) Freeze(t testing.TB) {
+	t.Helper()
+	if err := b.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // Do is Ask with a format, for commands that have to succeed.
 func (b *Bird) Do(t testing.TB, format string, args ...any) string {
@@ -76,10 +85,14 @@ func (b *Bird) Do(t testing.TB, format string, args ...any) string {
 	return out
 }
 
-// Ask sends a command of birdc and returns the text of the answer without its codes. BIRD's control protocol: lines
-// with a four-digit code, followed by "-" or, in the last one, by a space; continued lines begin with a space. Codes 8xxx and 9xxx are errors, but for 8001, an empty answer.
-func (b *Bird) Ask(command string) (string, error) {
-	conn, err := net.Dial("unix", b.socket)
+// Ask is AskBird of this one.
+func (b *Bird) Ask(command string) (string, error) { return AskBird(b.socket, command) }
+
+// AskBird sends a command of birdc to a BIRD's socket and returns the text of the answer without its codes. BIRD's control protocol:
+// lines with a four-digit code, followed by "-" or, in the last one, by a space; continued lines begin with a space. Codes 8xxx and
+// 9xxx are errors, but for 8001, an empty answer.
+func AskBird(socket, command string) (string, error) {
+	conn, err := net.Dial("unix", socket)
 	if err != nil {
 		return "", err
 	}
