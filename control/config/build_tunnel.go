@@ -66,6 +66,7 @@ func (b *builder) foreign(key at, belongs string) {
 
 func (b *builder) wireguard(r *rawTunnel, out *Tunnel) {
 	out.Backend, out.PrivateKeyFile = string(r.WireGuard.Backend.or("auto")), string(r.WireGuard.PrivateKeyFile.v)
+	out.PrivateKeyPos = r.WireGuard.PrivateKeyFile.pos
 	if !r.WireGuard.written() {
 		b.add(r.at, bad("`wireguard` is missing").or("write wireguard: {private_key_file: PATH}"))
 	}
