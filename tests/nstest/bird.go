@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -17,6 +18,14 @@ type Bird struct {
 	cmd    *exec.Cmd
 	config string
 	socket string
+	head   string // of every configuration
+}
+
+// Configure has BIRD go over to another configuration. Sessions that it does not change stay up.
+func (b *Bird) Configure(t testing.TB, config string) {
+	t.Helper()
+	b.write(t, b.head+config)
+	b.Do(t, "configure")
 }
 
 // StartBird starts BIRD with the configuration, to which log and device protocol are added.
@@ -34,7 +43,8 @@ func StartBird(t testing.TB, ns *NS, config string) *Bird {
 			t.Logf("BIRD said:\n%s", said)
 		}
 	})
-	b.write(t, fmt.Sprintf("log %q all;\nprotocol device {}\n%s", log, config))
+	b.head = fmt.Sprintf("log %q all;\nprotocol device {}\n", log)
+	b.write(t, b.head+config)
 	b.cmd = exec.Command("/usr/sbin/bird", "-f", "-c", b.config, "-s", b.socket, "-P", filepath.Join(dir, "bird.pid"))
 	b.cmd.Stderr = os.Stderr
 	ns.Start(t, b.cmd)
@@ -50,6 +60,14 @@ func StartBird(t testing.TB, ns *NS, config string) *Bird {
 func (b *Bird) write(t testing.TB, config string) {
 	t.Helper()
 	if err := os.WriteFile(b.config, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Freeze stops BIRD in its tracks: its kernel goes on acknowledging what comes, and nobody answers.
+func (b *Bird) Freeze(t testing.TB) {
+	t.Helper()
+	if err := b.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 }
