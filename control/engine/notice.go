@@ -16,7 +16,7 @@ const (
 	NoticeReverted  NoticeKind = "reverted"
 	NoticeFailed    NoticeKind = "failed" // an apply that did not come through; the machine is back where it was
 	NoticeDegraded  NoticeKind = "degraded"
-	NoticeHealthy   NoticeKind = "healthy" // after degraded: the machine holds what it should again
+	NoticeHealthy   NoticeKind = "healthy"  // after degraded: the machine holds what it should again
 	NoticeRepaired  NoticeKind = "repaired" // the machine lacked, or had, what it should not, and that was put right
 	NoticeDown      NoticeKind = "down"
 )
