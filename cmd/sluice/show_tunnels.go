@@ -196,6 +196,7 @@ func (c *cli) printPeer(p api.TunnelPeer) {
 		endpoint += fmt.Sprintf(", from %s; the file has %s", p.EndpointFrom, strings.Join(p.Endpoints, " "))
 	}
 	c.line(1, "endpoint", endpoint)
+	c.line(1, "moves to", ifSet(p.EndpointNext, p.EndpointNext+", once its next epoch may begin"))
 	if len(p.PublicKeys) > 0 {
 		c.line(1, "handshake", c.ago(p.LastHandshake, "never"))
 	}

@@ -146,6 +146,7 @@ type TunnelPeer struct {
 	Note          string         `json:"note,omitempty"`          // it is up, and something is not as the file wants it: a name that does not resolve
 	Endpoint      string         `json:"endpoint"`                // in use; "": none is known
 	EndpointFrom  string         `json:"endpoint_from,omitempty"` // the entry of the file that it comes from; absent: the peer roamed
+	EndpointNext  string         `json:"endpoint_next,omitempty"` // IPsec, static keys: where it is followed to once its next epoch may begin
 	Endpoints     []string       `json:"endpoints"`               // of the file
 	LastHandshake time.Time      `json:"last_handshake,omitzero"` // WireGuard; absent: never
 	LastHeard     time.Time      `json:"last_heard,omitzero"`     // when something authentic came; absent: never, as far as is known

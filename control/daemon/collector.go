@@ -22,8 +22,6 @@ var (
 	descRevision   = desc("revision", "Number of the live revision.")
 	descPending    = desc("pending_seconds", "Time until the pending revision goes back; absent where none is pending.")
 	descCondition  = desc("condition", "1 where a condition of the engine is True.", "type", "reason")
-	descSession    = desc("bgp_session_up", "1 where the BGP session is established.", "neighbor")
-	descPrefixes   = desc("bgp_prefixes", "Prefixes of a session by family; direction is received, accepted or advertised.", "neighbor", "family", "direction")
 	descRefused    = desc("bgp_fib_refused_total", "What BGP learned and the kernel was not given, each try counted: next hops that are unresolved (on no link) or circular (a tunnel's own packets would take the way into one), routes in conflict with another protocol's, other failures.", "reason")
 	descWaiting    = desc("bgp_fib_waiting", "Prefixes that will be tried again.")
 	descBans       = desc("bans", "Bans in place.")
@@ -116,24 +114,6 @@ func (c collector) engine(_ context.Context, out chan<- prometheus.Metric) error
 		gauge(out, descCondition, value, condition.Type, condition.Reason)
 	}
 	return nil
-}
-
-func (c collector) bgp(ctx context.Context, out chan<- prometheus.Metric) error {
-	refusals(out, c.d.bgp.FIB())
-	neighbors, err := c.d.bgp.Status(ctx)
-	for _, n := range neighbors {
-		up := 0.0
-		if n.State == established {
-			up = 1
-		}
-		gauge(out, descSession, up, n.Name)
-		for _, f := range n.Families {
-			gauge(out, descPrefixes, float64(f.Received), n.Name, f.Family, "received")
-			gauge(out, descPrefixes, float64(f.Accepted), n.Name, f.Family, "accepted")
-			gauge(out, descPrefixes, float64(f.Advertised), n.Name, f.Family, "advertised")
-		}
-	}
-	return err
 }
 
 // refusals are zeros without BGP.

@@ -46,6 +46,7 @@ func (f tunnelFacts) ipsecPeer(out *api.TunnelPeer, conf config.Tunnel, s ipsec.
 	if s.Moved {
 		out.EndpointFrom = ""
 	}
+	out.EndpointNext = s.Waits
 	if s.LastHeard.After(out.LastHeard) {
 		out.LastHeard = s.LastHeard
 	}

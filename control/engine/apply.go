@@ -225,7 +225,7 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 		e.replaced(before, next.number)
 	}
 	e.prune()
-	e.healthy(ctx)
+	e.healthy(ctx, e.touched(steps))
 	e.log.Info("applied", "revision", next.number, "steps", len(steps), "pending", w != nil)
 	if w == nil {
 		e.notify(NoticeApplied, next.number, e.store.metas[next.number].Message)
@@ -258,7 +258,7 @@ func (e *Engine) undo(ctx context.Context, n int, before *watch, cause error) er
 		e.degraded("RollbackFailed", cause, err)
 		return fmt.Errorf("%w: %w; and %w", ErrDegraded, cause, err)
 	}
-	e.healthy(ctx)
+	e.healthy(ctx, e.opts.Subsystems)
 	e.failed(cause)
 	e.notify(NoticeFailed, n, cause.Error())
 	return fmt.Errorf("%w; the machine is back at %s", cause, e.current)
