@@ -50,6 +50,7 @@ type RIBEntry struct {
 	Neighbor    netip.Addr   `json:"neighbor"`
 	ASPath      []uint32     `json:"as_path"`
 	Communities []uint32     `json:"communities"`
+	Accepted    bool         `json:"accepted"` // it passed the filters
 	Best        bool         `json:"best"`
 	Stale       bool         `json:"stale"` // kept while the neighbor restarts
 }
@@ -66,15 +67,12 @@ func (s *Subsystem) Status(ctx context.Context) ([]NeighborStatus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bgp: list the neighbors: %w", err)
 	}
-	announced := map[bgp.Family]uint64{}
-	for _, p := range s.have.Paths {
-		announced[familyOf(p.Prefix)]++
-	}
+	announced := s.have.announced()
 	out := make([]NeighborStatus, 0, len(s.have.Neighbors))
 	for _, n := range s.have.Neighbors {
 		st := NeighborStatus{Name: n.Name, Address: n.Address, ASN: n.ASN, State: "idle", LastError: s.sessions.lastError(n.Address)}
 		if p := peers[n.Address.String()]; p != nil {
-			st.fill(n, p, announced)
+			st.fill(n, p, announced(n.Address))
 		}
 		out = append(out, st)
 	}
@@ -138,15 +136,50 @@ func (s *Subsystem) RIB() ([]RIBEntry, error) {
 		return nil, nil
 	}
 	var out []RIBEntry
+	accepted, err := s.accepted()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range s.have.Neighbors {
+		for _, family := range n.families() {
+			req := apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String(), Family: family}
+			err := s.speaker.bgp.ListPath(req, func(_ bgp.NLRI, paths []*apiutil.Path) {
+				for _, p := range paths {
+					if prefix, ok := unicast(p); ok {
+						best, believed := accepted[route{prefix, n.Address}]
+						out = append(out, RIBEntry{
+							Prefix: prefix, NextHop: nextHop(p), Neighbor: n.Address, ASPath: asPath(p),
+							Communities: communities(p), Accepted: believed, Best: best, Stale: p.Stale,
+						})
+					}
+				}
+			})
+			if err != nil {
+				return nil, fmt.Errorf("bgp: list the paths of %s: %w", n.Name, err)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b RIBEntry) int {
+		return cmp.Or(a.Prefix.Compare(b.Prefix), a.Neighbor.Compare(b.Neighbor))
+	})
+	return out, nil
+}
+
+// route is a prefix as one neighbor announces it.
+type route struct {
+	prefix   netip.Prefix
+	neighbor netip.Addr
+}
+
+// accepted are the paths that passed the filters, and whether each is the best of its prefix.
+func (s *Subsystem) accepted() (map[route]bool, error) {
+	out := map[route]bool{}
 	for _, family := range []bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC} {
 		req := apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: family}
 		err := s.speaker.bgp.ListPath(req, func(_ bgp.NLRI, paths []*apiutil.Path) {
 			for _, p := range paths {
 				if prefix, ok := unicast(p); ok && p.PeerAddress.IsValid() {
-					out = append(out, RIBEntry{
-						Prefix: prefix, NextHop: nextHop(p), Neighbor: p.PeerAddress.Unmap(), ASPath: asPath(p),
-						Communities: communities(p), Best: p.Best, Stale: p.Stale,
-					})
+					out[route{prefix, p.PeerAddress.Unmap()}] = p.Best
 				}
 			}
 		})
@@ -154,10 +187,21 @@ func (s *Subsystem) RIB() ([]RIBEntry, error) {
 			return nil, fmt.Errorf("bgp: list the paths: %w", err)
 		}
 	}
-	slices.SortFunc(out, func(a, b RIBEntry) int {
-		return cmp.Or(a.Prefix.Compare(b.Prefix), a.Neighbor.Compare(b.Neighbor))
-	})
 	return out, nil
+}
+
+// announced counts what a neighbor hears, by family.
+func (s State) announced() func(neighbor netip.Addr) map[bgp.Family]uint64 {
+	paths := byPrefix(s.Paths)
+	return func(neighbor netip.Addr) map[bgp.Family]uint64 {
+		out := map[bgp.Family]uint64{}
+		for prefix, ways := range paths.all() {
+			if slices.ContainsFunc(ways, func(p Path) bool { return p.hears(neighbor) }) {
+				out[familyOf(prefix)]++
+			}
+		}
+		return out
+	}
 }
 
 func familyOf(p netip.Prefix) bgp.Family {
