@@ -201,6 +201,9 @@ func (c *compiler) waits(index int, e *config.Advertise) bool {
 		return tell("no workload is here of %s", strings.Join(names, ", "))
 	}
 	if list := e.When.Reach; len(list) > 0 && !slices.ContainsFunc(list, func(a netip.Addr) bool { return c.reached[a] }) {
+		if c.reached == nil { // nobody has looked
+			return true
+		}
 		return tell("no answer from %s", joinedText(list))
 	}
 	return false

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sluice/bgp/fib"
+	"sluice/control/api"
 	"sluice/xdp/classify"
 )
 
@@ -24,6 +25,7 @@ var (
 	descCondition  = desc("condition", "1 where a condition of the engine is True.", "type", "reason")
 	descSession    = desc("bgp_session_up", "1 where the BGP session is established.", "neighbor")
 	descPrefixes   = desc("bgp_prefixes", "Prefixes of a session by family; direction is received, accepted or advertised.", "neighbor", "family", "direction")
+	descDrain      = desc("bgp_drain", "1 in the state of a drain that holds: draining (everything is announced with GRACEFUL_SHUTDOWN) or drained (everything is withdrawn).", "state")
 	descRefused    = desc("bgp_fib_refused_total", "What BGP learned and the kernel was not given, each try counted: next hops that are unresolved (on no link) or circular (a tunnel's own packets would take the way into one), routes in conflict with another protocol's, other failures.", "reason")
 	descWaiting    = desc("bgp_fib_waiting", "Prefixes that will be tried again.")
 	descBans       = desc("bans", "Bans in place.")
@@ -120,6 +122,14 @@ func (c collector) engine(_ context.Context, out chan<- prometheus.Metric) error
 
 func (c collector) bgp(ctx context.Context, out chan<- prometheus.Metric) error {
 	refusals(out, c.d.bgp.FIB())
+	now := shownDrain(c.d.drain.State()).State
+	for _, state := range []string{api.DrainGraceful, api.DrainDone} {
+		value := 0.0
+		if now == state {
+			value = 1
+		}
+		gauge(out, descDrain, value, state)
+	}
 	neighbors, err := c.d.bgp.Status(ctx)
 	for _, n := range neighbors {
 		up := 0.0
