@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/bgp"
-	"sluice/bgp/internal/nstest"
+	"sluice/tests/nstest"
 )
 
 // TestMain is also the main of the children: GoBGP makes its sockets on any thread, so a speaker needs a process of
