@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"sluice/bgp"
-	"sluice/bgp/internal/nstest"
+	"sluice/tests/nstest"
 )
 
 func number(n uint32) *uint32 { return &n }
@@ -167,4 +167,39 @@ func TestAPathThatIsGoingAwayIsTheLastChoice(t *testing.T) {
 	s.installs(t, "192.0.2.0/24 198.18.1.1\n198.51.100.0/24 198.18.0.1\n")
 	other.Do(t, "disable sluice")
 	s.installs(t, "192.0.2.0/24 198.18.0.1\n198.51.100.0/24 198.18.0.1\n") // better than none
+}
+
+// TestADrainShowsTheCommunityThenWithdrawsWhileTheSessionStays is what the compiler makes of a drain, and of its end.
+func TestADrainShowsTheCommunityThenWithdrawsWhileTheSessionStays(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 2)
+	bird := s.tor(t, 0, "")
+	inside := nstest.StartBird(t, s.tors[1], strings.Replace(torConfig(1, "198.18.1.1", "198.18.1.2", ""), "as 65001", "as 65010", 1))
+	gw := s.gw.Child(t, fresh)
+	want := gateway(2, path("203.0.113.0/24", 65010<<16|100), path("2001:db8:100::/48"))
+	want.Neighbors[1].ASN = 65010
+	apply(t, gw, want)
+	established(t, gw, "tor-a", "tor-b")
+	hears(t, bird, "203.0.113.0/24", "2001:db8:100::/48")
+	events(t, gw)
+	leaving := want
+	leaving.Paths = []bgp.Path{path("203.0.113.0/24", 65010<<16|100, bgp.GracefulShutdown), path("2001:db8:100::/48", bgp.GracefulShutdown)}
+	for i := range leaving.Paths {
+		leaving.Paths[i].LocalPreference = bgp.LeastPreference
+	}
+	apply(t, gw, leaving)
+	has(t, bird, "203.0.113.0/24", "BGP.community: (65010,100) (65535,0)")
+	has(t, bird, "2001:db8:100::/48", "BGP.community: (65535,0)", "BGP.next_hop: 2001:db8:1::2")
+	has(t, inside, "203.0.113.0/24", "BGP.local_pref: 1", "BGP.community: (65010,100) (65535,0)")
+	gone := want
+	gone.Paths = nil
+	apply(t, gw, gone)
+	hears(t, bird)
+	hears(t, inside)
+	apply(t, gw, want)
+	has(t, bird, "203.0.113.0/24", "BGP.community: (65010,100)")
+	hears(t, inside, "203.0.113.0/24", "2001:db8:100::/48")
+	if got := events(t, gw); got != "" {
+		t.Errorf("the sessions: %s, want them to stay", got)
+	}
 }
