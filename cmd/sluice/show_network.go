@@ -4,35 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"sluice/control/api"
 )
-
-func printBGP(c *cli, list []api.Neighbor) error {
-	t := c.table("NEIGHBOR", "ADDRESS", "ASN", "STATE", "UPTIME", "FAMILY", "RECEIVED", "ACCEPTED", "ADVERTISED")
-	for _, n := range list {
-		up := "-"
-		if n.State == "established" {
-			up = (time.Duration(n.UptimeSeconds) * time.Second).String()
-		}
-		if len(n.Families) == 0 {
-			t.row(n.Name, n.Address, n.ASN, n.State, up, "", "", "", "")
-		}
-		for _, f := range n.Families {
-			t.row(n.Name, n.Address, n.ASN, n.State, up, f.Family, f.Received, f.Accepted, f.Advertised)
-		}
-	}
-	if err := t.print(); err != nil {
-		return err
-	}
-	for _, n := range list {
-		if n.State != "established" && n.LastError != "" {
-			fmt.Fprintf(c.out, "%s: %s\n", n.Name, n.LastError)
-		}
-	}
-	return nil
-}
 
 func printRoutes(c *cli, list []api.Route) error {
 	t := c.table("PREFIX", "NEXT HOPS", "METRIC", "STATE")

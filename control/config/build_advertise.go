@@ -15,13 +15,18 @@ type peers struct {
 	sure     bool            // all of the neighbors could be read
 }
 
-func (b *builder) peers(r *rawBGP) *peers {
+func (b *builder) peers(r *rawBGP, out *BGP) *peers {
 	p := &peers{builder: b, named: map[string][]string{}, internal: map[string]bool{}, sure: !r.Neighbors.unsure()}
-	for _, n := range r.Neighbors.items {
-		name := string(n.Name.v)
-		p.named[name], p.all = []string{name}, append(p.all, name)
-		p.internal[name] = n.ASN.ok && r.ASN.ok && n.ASN.v == r.ASN.v
-		p.sure = p.sure && n.Name.ok && n.ASN.ok
+	for i, n := range r.Neighbors.items {
+		if g := string(n.Group.v); n.Group.ok {
+			p.named[g] = append(p.named[g], string(n.Name.v))
+		}
+		p.all = append(p.all, string(n.Name.v))
+		p.internal[string(n.Name.v)] = out.Neighbors[i].ASN == out.ASN
+		p.sure = p.sure && n.Name.ok && out.Neighbors[i].ASN != 0
+	}
+	for _, name := range p.all { // where a group has the name too, the neighbor is meant
+		p.named[name] = []string{name}
 	}
 	return p
 }
@@ -37,7 +42,7 @@ func (p *peers) find(l list[val[name]], none string) []string {
 		p.unique(seen, string(n.v), n.ok, n.at, "neighbor")
 		found := p.named[string(n.v)]
 		if n.ok && found == nil && p.sure {
-			problem := bad("no neighbor is named %s", n.v)
+			problem := bad("no neighbor is named %s, nor a group that has some", n.v)
 			if near := nearest(string(n.v), p.all); near != "" {
 				problem = problem.or("did you mean %s?", near)
 			} else if len(p.all) > 0 {

@@ -1,33 +1,24 @@
 package config
 
-import (
-	"net/netip"
-	"time"
-)
-
 const (
-	defaultBGPPort     port = 179
-	defaultHoldTime         = 90 * time.Second // RFC 4271 section 10
-	defaultRestartTime      = 120 * time.Second
-	minHoldTime             = 3 * time.Second     // RFC 4271 section 4.2
-	maxHoldTime             = 65535 * time.Second // 16 bits
-	maxRestartTime          = 4095 * time.Second  // 12 bits, RFC 4724 section 3
+	defaultBGPPort port = 179
 )
 
 func (b *builder) bgp(r *rawBGP) {
 	if !r.written() {
 		return
 	}
-	b.asn(r.ASN)
+	reservedASN(r.ASN, b.add)
 	out := &BGP{ASN: uint32(r.ASN.v), RouterID: r.RouterID.v.Addr, Listen: uint16(r.Listen.or(defaultBGPPort)), Pos: r.pos}
+	groups := b.groups(r)
 	names, addresses := map[string]at{}, map[string]at{}
 	for i := range r.Neighbors.items {
 		n := &r.Neighbors.items[i]
 		b.unique(names, string(n.Name.v), n.Name.ok, n.Name.at, "neighbor")
 		b.unique(addresses, n.Address.v.String(), n.Address.ok, n.Address.at, "neighbor address")
-		out.Neighbors = append(out.Neighbors, b.neighbor(n))
+		out.Neighbors = append(out.Neighbors, groups.neighbor(n))
 	}
-	peers := b.peers(r)
+	peers := b.peers(r, out)
 	for i := range r.Advertise.items {
 		out.Advertise = append(out.Advertise, peers.advertise(&r.Advertise.items[i]))
 	}
@@ -36,60 +27,10 @@ func (b *builder) bgp(r *rawBGP) {
 	b.cfg.BGP = out
 }
 
-// asn reports numbers that no network may have: RFC 6793 section 9 (AS_TRANS), RFC 7300.
-func (b *builder) asn(v num[asn]) {
+// reservedASN reports numbers that no network may have: RFC 6793 section 9 (AS_TRANS), RFC 7300.
+func reservedASN(v num[asn], add func(at, problem)) {
 	switch v.v {
 	case 23456, 65535, 4294967295:
-		b.add(v.at, bad("ASN %d is reserved", v.v))
-	}
-}
-
-func (b *builder) neighbor(r *rawNeighbor) Neighbor {
-	b.asn(r.ASN)
-	if r.Address.ok && r.Address.v.IsLinkLocalUnicast() {
-		b.add(r.Address.at, bad("neighbor %s is link-local, and a neighbor cannot name its interface", r.Address.v).
-			or("use a global address of the neighbor"))
-	}
-	out := Neighbor{Name: string(r.Name.v), Address: r.Address.v.Addr, Port: uint16(r.Port.or(defaultBGPPort)), ASN: uint32(r.ASN.v),
-		PasswordFile: string(r.PasswordFile.v), HoldTime: defaultHoldTime, MaxPrefixes: uint32(r.MaxPrefixes.v), Pos: r.pos}
-	seen := map[string]at{}
-	for _, f := range r.Families.items {
-		b.unique(seen, string(f.v), f.ok, f.at, "family")
-		out.Families = append(out.Families, f.v)
-	}
-	switch {
-	case r.Families.empty():
-		b.add(r.Families.at, bad("the session would carry no family").or("remove the key for the family of the address"))
-	case !r.Families.written() && r.Address.v.Is4():
-		out.Families = []Family{IPv4Unicast}
-	case !r.Families.written():
-		out.Families = []Family{IPv6Unicast}
-	}
-	if r.HoldTime.ok {
-		out.HoldTime = time.Duration(r.HoldTime.v)
-		if out.HoldTime != 0 && (out.HoldTime < minHoldTime || !wholeSeconds(out.HoldTime, maxHoldTime)) {
-			b.add(r.HoldTime.at, bad("hold time %s is not allowed", out.HoldTime).or("write 3s to 65535s in whole seconds, or 0s for no keepalives"))
-		}
-	}
-	if r.GracefulRestart.written() {
-		out.RestartTime = defaultRestartTime
-	}
-	if t := r.GracefulRestart.RestartTime; t.ok {
-		out.RestartTime = time.Duration(t.v)
-		if out.RestartTime == 0 || !wholeSeconds(out.RestartTime, maxRestartTime) {
-			b.add(t.at, bad("restart time %s is not allowed", out.RestartTime).or("write 1s to 4095s in whole seconds"))
-		}
-	}
-	return out
-}
-
-func wholeSeconds(d, most time.Duration) bool { return d <= most && d%time.Second == 0 }
-
-// covering calls yield with p and every prefix around it, the longest first.
-func covering(p netip.Prefix, yield func(netip.Prefix) bool) {
-	for bits := p.Bits(); bits >= 0; bits-- {
-		if !yield(netip.PrefixFrom(p.Addr(), bits).Masked()) {
-			return
-		}
+		add(v.at, bad("ASN %d is reserved", v.v))
 	}
 }

@@ -9,6 +9,7 @@ func laterKeys() map[reflect.Type][]string {
 		reflect.TypeFor[rawNode]():     {"ntp"},
 		reflect.TypeFor[rawBGP]():      {"flowspec", "blackhole"},
 		reflect.TypeFor[rawNeighbor](): {"bfd"},
+		reflect.TypeFor[rawGroup]():    {"bfd"},
 	}
 }
 

@@ -2,12 +2,12 @@ package config
 
 import (
 	"encoding/base64"
-	"encoding/hex"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // name is the name of anything that the file names itself.
@@ -81,15 +81,6 @@ func (p *absPath) parse(s string) problem {
 	return problem{}
 }
 
-// looksLikeKey knows 32 bytes in base64, which may begin with a slash as a path does, and in hex.
-func looksLikeKey(s string) bool {
-	raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(s, "0s"))
-	if err != nil || !strings.HasSuffix(s, "=") {
-		raw, err = hex.DecodeString(strings.TrimPrefix(s, "0x"))
-	}
-	return err == nil && len(raw) == 32
-}
-
 // setPath names a set file, relative to FILE's directory or absolute.
 type setPath string
 
@@ -121,6 +112,27 @@ func (d *duration) parse(s string) problem {
 		return bad("%q is not a duration", s).or("write a number and a unit (ms, s, m, h), such as 90s")
 	}
 	*d = duration(v)
+	return problem{}
+}
+
+// notice is one line of text for the operators of another box.
+type notice string
+
+// maxNotice is RFC 8203's: GoBGP cuts at 128 bytes what RFC 9003 lets have 255.
+const maxNotice = 128
+
+func (t *notice) takes() takes     { return text }
+func (t *notice) describe() schema { return schema{"minLength": 1, "maxLength": maxNotice} }
+func (t *notice) parse(s string) problem {
+	*t = notice(s)
+	switch {
+	case s == "":
+		return bad("the text is empty").or("say it in a few words")
+	case len(s) > maxNotice:
+		return bad("%d bytes of text are too long", len(s)).or("write at most %d", maxNotice)
+	case strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return bad("the text holds characters that do not print").or("write one plain line")
+	}
 	return problem{}
 }
 

@@ -9,6 +9,7 @@ type (
 	tunnelType string
 	backend    string
 	keying     string
+	authMethod string
 	keep       string
 	limitPer   string
 
@@ -88,6 +89,14 @@ func (Family) words() words {
 	}
 }
 
+func (LimitAction) words() words {
+	return words{
+		now: []string{string(LimitStop), string(LimitWarn), string(LimitRestart)},
+		mean: map[string]string{"shutdown": "stop", "disable": "stop", "block": "stop", "idle": "stop", "teardown": "stop",
+			"warning": "warn", "warning-only": "warn", "log": "warn"},
+	}
+}
+
 func (tunnelType) words() words {
 	return words{now: []string{TypeWireGuard, TypeIPsec}, mean: map[string]string{"wg": TypeWireGuard, "esp": TypeIPsec, "ike": TypeIPsec, "ikev2": TypeIPsec}}
 }
@@ -96,6 +105,20 @@ func (keying) words() words {
 	return words{
 		now:  []string{KeyingStatic, KeyingIKE},
 		mean: map[string]string{"ikev2": KeyingIKE, "psk": KeyingIKE, "charon": KeyingIKE, "manual": KeyingStatic, "epoch": KeyingStatic},
+	}
+}
+
+const (
+	byPSK         authMethod = "psk"
+	byCertificate authMethod = "certificate"
+)
+
+func (authMethod) words() words {
+	return words{
+		now: []string{string(byPSK), string(byCertificate)},
+		mean: map[string]string{"pre-shared-secret": string(byPSK), "pre-shared-key": string(byPSK), "pre-shared-keys": string(byPSK), "secret": string(byPSK),
+			"x509": string(byCertificate), "pubkey": string(byCertificate), "rsa": string(byCertificate), "rsa-sig": string(byCertificate),
+			"rsa-signatures": string(byCertificate), "ecdsa-signatures": string(byCertificate), "cert": string(byCertificate), "certificates": string(byCertificate)},
 	}
 }
 
@@ -125,6 +148,9 @@ type (
 	flowCount    uint32
 	prefixCount  uint32
 	pathCount    int
+	percent      int
+	hops         uint16
+	multihop     uint16
 	prefixLength int
 	ttl          uint16
 	vlanID       uint16
@@ -154,6 +180,9 @@ func (asn) bounds() (int64, int64)          { return 1, 1<<32 - 1 } // 0: RFC 76
 func (flowCount) bounds() (int64, int64)    { return 1024, 1 << 24 }
 func (prefixCount) bounds() (int64, int64)  { return 1, 1<<32 - 1 }
 func (pathCount) bounds() (int64, int64)    { return 1, 128 }
+func (percent) bounds() (int64, int64)      { return 1, 100 }
+func (hops) bounds() (int64, int64)         { return 1, 254 } // GTSM: packets arrive with 256 - hops, RFC 5082
+func (multihop) bounds() (int64, int64)     { return 2, 255 }
 func (ttl) bounds() (int64, int64)          { return 1, 255 }
 func (prefixLength) bounds() (int64, int64) { return 0, 128 }
 func (vlanID) bounds() (int64, int64)       { return 1, 4094 } // 0: a priority alone, 4095: reserved (802.1Q section 9.6)

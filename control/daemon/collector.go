@@ -23,8 +23,6 @@ var (
 	descRevision   = desc("revision", "Number of the live revision.")
 	descPending    = desc("pending_seconds", "Time until the pending revision goes back; absent where none is pending.")
 	descCondition  = desc("condition", "1 where a condition of the engine is True.", "type", "reason")
-	descSession    = desc("bgp_session_up", "1 where the BGP session is established.", "neighbor")
-	descPrefixes   = desc("bgp_prefixes", "Prefixes of a session by family; direction is received, accepted or advertised.", "neighbor", "family", "direction")
 	descDrain      = desc("bgp_drain", "1 in the state of a drain that holds: draining (everything is announced with GRACEFUL_SHUTDOWN) or drained (everything is withdrawn).", "state")
 	descRefused    = desc("bgp_fib_refused_total", "What BGP learned and the kernel was not given, each try counted: next hops that are unresolved (on no link) or circular (a tunnel's own packets would take the way into one), routes in conflict with another protocol's, other failures.", "reason")
 	descWaiting    = desc("bgp_fib_waiting", "Prefixes that will be tried again.")
@@ -120,32 +118,6 @@ func (c collector) engine(_ context.Context, out chan<- prometheus.Metric) error
 	return nil
 }
 
-func (c collector) bgp(ctx context.Context, out chan<- prometheus.Metric) error {
-	refusals(out, c.d.bgp.FIB())
-	now := shownDrain(c.d.drain.State()).State
-	for _, state := range []string{api.DrainGraceful, api.DrainDone} {
-		value := 0.0
-		if now == state {
-			value = 1
-		}
-		gauge(out, descDrain, value, state)
-	}
-	neighbors, err := c.d.bgp.Status(ctx)
-	for _, n := range neighbors {
-		up := 0.0
-		if n.State == established {
-			up = 1
-		}
-		gauge(out, descSession, up, n.Name)
-		for _, f := range n.Families {
-			gauge(out, descPrefixes, float64(f.Received), n.Name, f.Family, "received")
-			gauge(out, descPrefixes, float64(f.Accepted), n.Name, f.Family, "accepted")
-			gauge(out, descPrefixes, float64(f.Advertised), n.Name, f.Family, "advertised")
-		}
-	}
-	return err
-}
-
 // refusals are zeros without BGP.
 func refusals(out chan<- prometheus.Metric, f fib.Counters) {
 	counter(out, descRefused, f.Unresolved, "unresolved")
@@ -170,5 +142,13 @@ func (c collector) pacing(ctx context.Context, out chan<- prometheus.Metric) err
 func (c collector) overlay(_ context.Context, out chan<- prometheus.Metric) error {
 	gauge(out, descBans, float64(c.d.bans.Len()))
 	gauge(out, descMonitors, float64(c.d.hub.count()))
+	now := shownDrain(c.d.drain.State()).State
+	for _, state := range []string{api.DrainGraceful, api.DrainDone} {
+		value := 0.0
+		if now == state {
+			value = 1
+		}
+		gauge(out, descDrain, value, state)
+	}
 	return nil
 }

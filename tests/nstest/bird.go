@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -17,6 +18,14 @@ type Bird struct {
 	cmd    *exec.Cmd
 	config string
 	socket string
+	head   string // of every configuration
+}
+
+// Configure has BIRD go over to another configuration. Sessions that it does not change stay up.
+func (b *Bird) Configure(t testing.TB, config string) {
+	t.Helper()
+	b.write(t, b.head+config)
+	b.Do(t, "configure")
 }
 
 // StartBird starts BIRD with the configuration, to which log and device protocol are added.
@@ -34,7 +43,8 @@ func StartBird(t testing.TB, ns *NS, config string) *Bird {
 			t.Logf("BIRD said:\n%s", said)
 		}
 	})
-	b.write(t, fmt.Sprintf("log %q all;\nprotocol device {}\n%s", log, config))
+	b.head = fmt.Sprintf("log %q all;\nprotocol device {}\n", log)
+	b.write(t, b.head+config)
 	b.cmd = exec.Command("/usr/sbin/bird", "-f", "-c", b.config, "-s", b.socket, "-P", filepath.Join(dir, "bird.pid"))
 	b.cmd.Stderr = os.Stderr
 	ns.Start(t, b.cmd)
@@ -54,6 +64,14 @@ func (b *Bird) write(t testing.TB, config string) {
 	}
 }
 
+// Freeze stops BIRD in its tracks: its kernel goes on acknowledging what comes, and nobody answers.
+func (b *Bird) Freeze(t testing.TB) {
+	t.Helper()
+	if err := b.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Do is Ask with a format, for commands that have to succeed.
 func (b *Bird) Do(t testing.TB, format string, args ...any) string {
 	t.Helper()
@@ -64,10 +82,14 @@ func (b *Bird) Do(t testing.TB, format string, args ...any) string {
 	return out
 }
 
-// Ask sends a command of birdc and returns the text of the answer without its codes. BIRD's control protocol: lines
-// with a four-digit code, followed by "-" or, in the last one, by a space; continued lines begin with a space. Codes 8xxx and 9xxx are errors, but for 8001, an empty answer.
-func (b *Bird) Ask(command string) (string, error) {
-	conn, err := net.Dial("unix", b.socket)
+// Ask is AskBird of this one.
+func (b *Bird) Ask(command string) (string, error) { return AskBird(b.socket, command) }
+
+// AskBird sends a command of birdc to a BIRD's socket and returns the text of the answer without its codes. BIRD's control protocol:
+// lines with a four-digit code, followed by "-" or, in the last one, by a space; continued lines begin with a space. Codes 8xxx and
+// 9xxx are errors, but for 8001, an empty answer.
+func AskBird(socket, command string) (string, error) {
+	conn, err := net.Dial("unix", socket)
 	if err != nil {
 		return "", err
 	}
