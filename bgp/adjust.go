@@ -55,13 +55,7 @@ func (s *Subsystem) updatePeer(ctx context.Context, old, n Neighbor) error {
 
 // sendAgain announces what is ours once more, as the export policy now says.
 func (s *Subsystem) sendAgain(ctx context.Context, n Neighbor) error {
-	neighbors := slices.Clone(s.have.Neighbors)
-	for i := range neighbors {
-		if neighbors[i].Address == n.Address {
-			neighbors[i] = n
-		}
-	}
-	if err := s.exportTo(ctx, neighbors); err != nil {
+	if err := s.setPolicies(ctx, Op{kind: setNeighbor, neighbor: n}.on(s.have)); err != nil {
 		return err
 	}
 	return s.reset(ctx, n.Address, api.ResetPeerRequest_DIRECTION_OUT)

@@ -100,7 +100,7 @@ func TestLearnedRoutesReachTheKernelAndNeverAnotherNeighbor(t *testing.T) {
 	b.Do(t, "disable sluice")
 	s.installs(t, "2001:db8:200::/48 2001:db8:1::1\n")
 	a.Do(t, "enable static4")
-	want.Learn.Accept = []bgp.PrefixMatch{{Prefix: path("192.0.2.0/24").Prefix, GE: 24, LE: 24}}
+	want.Learn.Accept = []bgp.Filter{{PrefixMatch: bgp.PrefixMatch{Prefix: path("192.0.2.0/24").Prefix, GE: 24, LE: 24}}}
 	apply(t, gw, want)
 	s.installs(t, "192.0.2.0/24 198.18.0.1\n")
 	if got := fmt.Sprint(nstest.Must[[]bgp.RouteStatus](t, gw, "routes", nil)); got != "[{192.0.2.0/24 [198.18.0.1] 20 false}]" {
@@ -198,6 +198,7 @@ func TestTooManyPrefixesEndTheSessionUntilTheLimitIsRaised(t *testing.T) {
 	s.tor(t, 0, "", "192.0.2.0/26", "192.0.2.64/26", "192.0.2.128/26")
 	gw := s.gw.Child(t, fresh)
 	want := gateway(1)
+	want.Learn = everything()
 	want.Neighbors[0].Limit.Max = 2
 	apply(t, gw, want)
 	nstest.Eventually(t, 15*time.Second, func() string {

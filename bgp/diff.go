@@ -29,8 +29,9 @@ type Op struct {
 	speaker  State // start: ASN, RouterID, Port
 	learn    Learn
 	flowSpec FlowSpec
-	path     Path     // withdraw: the prefix alone
-	neighbor Neighbor // removeNeighbor: name and address
+	prefix   netip.Prefix // originate, withdraw
+	paths    []Path       // originate: all of the prefix
+	neighbor Neighbor     // removeNeighbor: name and address
 	why      string
 }
 
@@ -43,31 +44,21 @@ func (o Op) String() string {
 	case start:
 		return fmt.Sprintf("start bgp speaker as %d id %s port %d", o.speaker.ASN, o.speaker.RouterID, o.speaker.Port)
 	case learn:
-		return fmt.Sprintf("learn %d prefix matches, beside %d tunnels, ecmp %d, metric %d",
-			len(o.learn.Accept), len(o.learn.Tunnels), o.learn.ECMP, o.learn.Metric)
+		return o.learn.String()
 	case filter:
 		return o.flowSpec.String()
 	case originate:
-		return fmt.Sprintf("announce %s%s", o.path.Prefix, communityList(o.path.Communities))
+		return fmt.Sprintf("announce %s%s", o.prefix, describe(o.paths))
 	case setNeighbor:
 		return fmt.Sprintf("%s neighbor %s (%s as %d)", o.why, o.neighbor.Name, o.neighbor.Address, o.neighbor.ASN)
 	case relaxNeighbor:
 		return fmt.Sprintf("change neighbor %s (%s): %s", o.neighbor.Name, o.neighbor.Address, o.why)
 	case withdraw:
-		return fmt.Sprintf("withdraw %s", o.path.Prefix)
+		return fmt.Sprintf("withdraw %s", o.prefix)
 	case removeNeighbor:
 		return fmt.Sprintf("remove neighbor %s (%s)", o.neighbor.Name, o.neighbor.Address)
 	}
 	return "stop bgp speaker"
-}
-
-// communityList prints RFC 1997 communities as ASN:value.
-func communityList(communities []uint32) string {
-	out := ""
-	for _, c := range communities {
-		out += fmt.Sprintf(" %d:%d", c>>16, c&0xffff)
-	}
-	return out
 }
 
 // Diff returns the steps from have to want, in order: paths before the neighbors that hear them, teardown last. It is
@@ -97,19 +88,15 @@ func Diff(have, want State) []Op {
 }
 
 func diffPaths(have, want []Path) (ops []Op) {
-	old := make(map[netip.Prefix]Path, len(have))
-	for _, p := range have {
-		old[p.Prefix] = p
-	}
-	for _, p := range want {
-		if o, ok := old[p.Prefix]; !ok || !slices.Equal(o.Communities, p.Communities) {
-			ops = append(ops, Op{kind: originate, path: p})
+	old, now := byPrefix(have), byPrefix(want)
+	for prefix, paths := range now.all() {
+		if !slices.EqualFunc(old.of[prefix], paths, Path.equal) {
+			ops = append(ops, Op{kind: originate, prefix: prefix, paths: paths})
 		}
-		delete(old, p.Prefix)
 	}
-	for _, p := range have {
-		if _, gone := old[p.Prefix]; gone {
-			ops = append(ops, Op{kind: withdraw, path: Path{Prefix: p.Prefix}})
+	for prefix := range old.all() {
+		if now.of[prefix] == nil {
+			ops = append(ops, Op{kind: withdraw, prefix: prefix})
 		}
 	}
 	return ops
@@ -152,10 +139,8 @@ func (o Op) on(s State) State {
 	case filter:
 		s.FlowSpec = o.flowSpec
 	case originate, withdraw:
-		s.Paths = slices.DeleteFunc(slices.Clone(s.Paths), func(p Path) bool { return p.Prefix == o.path.Prefix })
-		if o.kind == originate {
-			s.Paths = append(s.Paths, o.path)
-		}
+		s.Paths = slices.DeleteFunc(slices.Clone(s.Paths), func(p Path) bool { return p.Prefix == o.prefix })
+		s.Paths = append(s.Paths, o.paths...)
 	case setNeighbor, relaxNeighbor, removeNeighbor:
 		s.Neighbors = slices.DeleteFunc(slices.Clone(s.Neighbors),
 			func(n Neighbor) bool { return n.Address == o.neighbor.Address })
@@ -205,12 +190,8 @@ func (s State) normal() State {
 	s.Neighbors = sorted(s.Neighbors, func(a, b Neighbor) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), a.Address.Compare(b.Address))
 	})
-	s.Paths = sorted(s.Paths, func(a, b Path) int { return a.Prefix.Compare(b.Prefix) })
 	s.FlowSpec.AcceptFrom = sorted(s.FlowSpec.AcceptFrom, netip.Addr.Compare)
-	for i := range s.Paths {
-		s.Paths[i].Prefix = s.Paths[i].Prefix.Masked()
-		s.Paths[i].Communities = sorted(s.Paths[i].Communities, cmp.Compare[uint32])
-	}
+	s.Paths = normalPaths(s.Paths)
 	return s
 }
 
@@ -223,14 +204,6 @@ func sorted[T any](in []T, by func(a, b T) int) []T {
 	return out
 }
 
-func (l Learn) equal(m Learn) bool {
-	return l.ECMP == m.ECMP && l.Metric == m.Metric && slices.Equal(l.Accept, m.Accept) && slices.EqualFunc(l.Tunnels, m.Tunnels, Tunnel.equal)
-}
-
 func (f FlowSpec) equal(g FlowSpec) bool {
 	return f.MaxRules == g.MaxRules && f.Keep == g.Keep && slices.Equal(f.AcceptFrom, g.AcceptFrom)
-}
-
-func (t Tunnel) equal(u Tunnel) bool {
-	return t.Device == u.Device && slices.Equal(t.Strict, u.Strict) && slices.Equal(t.Endpoints, u.Endpoints)
 }

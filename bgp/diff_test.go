@@ -36,10 +36,23 @@ func randomState(r *rand.Rand) State {
 		for range r.IntN(3) {
 			p.Communities = append(p.Communities, r.Uint32N(4))
 		}
+		if r.IntN(3) == 0 {
+			p.MED = new(uint32)
+			*p.MED = r.Uint32N(2)
+		}
 		s.Paths = append(s.Paths, p)
+		if r.IntN(3) == 0 {
+			p.To, p.Prepend = []netip.Addr{netip.AddrFrom4([4]byte{198, 18, 1, byte(r.IntN(2))})}, r.IntN(2)
+			s.Paths = append(s.Paths, p)
+		}
 	}
 	r.Shuffle(len(s.Paths), func(i, j int) { s.Paths[i], s.Paths[j] = s.Paths[j], s.Paths[i] })
-	s.Learn = Learn{ECMP: r.IntN(3), Metric: 20, Accept: []PrefixMatch{{Prefix: netip.MustParsePrefix("0.0.0.0/0"), LE: r.IntN(2) * 24}}}
+	s.Learn = Learn{ECMP: r.IntN(3), Metric: 20, Table: r.IntN(2) * 100, Accept: []Filter{
+		{PrefixMatch: PrefixMatch{Prefix: netip.MustParsePrefix("0.0.0.0/0"), LE: r.IntN(2) * 24}, ASPath: []string{"", "_65001_"}[r.IntN(2)]},
+	}}
+	if r.IntN(2) == 0 {
+		s.Learn.Reject = []Filter{{Communities: []uint32{r.Uint32N(2)}}}
+	}
 	s.FlowSpec = FlowSpec{MaxRules: r.IntN(2) * 1000, Keep: time.Minute, AcceptFrom: []netip.Addr{netip.AddrFrom4([4]byte{198, 18, 1, byte(r.IntN(2))})}}
 	return s
 }
@@ -123,7 +136,7 @@ func TestADiffResetsOnlyTheSessionsThatChanged(t *testing.T) {
 			[]string{"trust 0 neighbors with FlowSpec, at most 10 rules, kept for 1m0s"}},
 		{"a neighbor's address", func(s *State) { s.Neighbors[1].Address = netip.MustParseAddr("198.18.0.9") },
 			[]string{"add neighbor tor-b (198.18.0.9 as 65001)", "remove neighbor tor-b (198.18.0.5)"}},
-		{"learning", func(s *State) { s.Learn.Metric = 20 }, []string{"learn 0 prefix matches, beside 0 tunnels, ecmp 0, metric 20"}},
+		{"learning", func(s *State) { s.Learn.Metric = 20 }, []string{"learn by 0 filters, beside 0 tunnels, ecmp 0, metric 20"}},
 		{"our AS", func(s *State) { s.ASN = 65011 }, []string{
 			"start bgp speaker as 65011 id 198.18.0.2 port 179", "announce 203.0.113.0/24 65010:100",
 			"add neighbor tor-a (198.18.0.1 as 65000)", "add neighbor tor-b (198.18.0.5 as 65001)"}},

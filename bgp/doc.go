@@ -6,7 +6,7 @@
 // What GoBGP v4.8.0 does that must not surprise the next reader:
 //
 //   - It gives transit by default. The export policy here ends in reject and accepts locally originated paths
-//     alone. The import policy stays at accept: a rejecting one silently drops our own paths as well.
+//     alone. So does the import policy, which silently drops what is our own unless its first statement takes it.
 //   - A neighbor is known by its address alone, so Diff matches neighbors by address; the name is a label.
 //   - A next hop that is unspecified becomes the session's local address. For IPv6 NLRI in an IPv4 session that is no
 //     usable next hop, hence Neighbor.NextHop6, set per neighbor by the export policy.

@@ -13,6 +13,7 @@ import (
 // flowState is a gateway with one session per ToR that carries FlowSpec, all of them trusted.
 func flowState(tors int) bgp.State {
 	s := gateway(tors)
+	s.Learn = everything() // what is not believed makes no rule valid
 	s.FlowSpec = bgp.FlowSpec{MaxRules: 100, Keep: time.Minute}
 	for i := range s.Neighbors {
 		s.Neighbors[i].FlowSpec4, s.Neighbors[i].FlowSpec6 = true, true

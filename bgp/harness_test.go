@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"sluice/bgp"
 	"sluice/bgp/flowspec"
@@ -199,9 +200,7 @@ func path(prefix string, communities ...uint32) bgp.Path {
 }
 
 func everything() bgp.Learn {
-	return bgp.Learn{ECMP: 8, Metric: 20, Accept: []bgp.PrefixMatch{
-		{Prefix: netip.MustParsePrefix("0.0.0.0/0"), LE: 32}, {Prefix: netip.MustParsePrefix("::/0"), LE: 128},
-	}}
+	return bgp.Learn{ECMP: 8, Metric: 20, Accept: []bgp.Filter{{}}}
 }
 
 // apply brings the child to want and returns the steps.
@@ -249,10 +248,12 @@ func heard(b *nstest.Bird) (string, error) {
 }
 
 // kernel prints our routes in the gateway's main table.
-func (s *site) kernel() (string, error) {
+func (s *site) kernel() (string, error) { return s.kernelTable(unix.RT_TABLE_MAIN) }
+
+func (s *site) kernelTable(table int) (string, error) {
 	out := ""
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := s.gw.RouteListFiltered(family, &netlink.Route{Protocol: 186}, netlink.RT_FILTER_PROTOCOL)
+		routes, err := s.gw.RouteListFiltered(family, &netlink.Route{Protocol: 186, Table: table}, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
 		if err != nil {
 			return "", err
 		}

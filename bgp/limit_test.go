@@ -73,6 +73,7 @@ func TestASessionThatIsStoppedByItsLimitStaysDownUntilItIsCleared(t *testing.T) 
 	bird := s.tor(t, 0, "", "192.0.2.0/26", "192.0.2.64/26")
 	gw := s.gw.Child(t, fresh)
 	want := gateway(1)
+	want.Learn = everything()
 	want.Neighbors[0].Limit.Max = 1
 	apply(t, gw, want)
 	nstest.Eventually(t, 15*time.Second, func() string {

@@ -9,16 +9,16 @@ import (
 
 const originIGP = 0
 
-// local is p as a locally originated path with an unspecified next hop: the session's local address unless the
-// export policy says otherwise.
-func (p Path) local() (*apiutil.Path, error) {
-	nlri, err := bgp.NewIPAddrPrefix(p.Prefix)
+// local is a prefix as a locally originated path: its next hop is unspecified, the session's local address unless the export
+// policy says otherwise, and so are all attributes but the tag that the policy knows its way by (see ways).
+func local(prefix netip.Prefix, tag uint32) (*apiutil.Path, error) {
+	nlri, err := bgp.NewIPAddrPrefix(prefix)
 	if err != nil {
 		return nil, err
 	}
 	family := bgp.RF_IPv4_UC
 	var nextHop bgp.PathAttributeInterface
-	if p.Prefix.Addr().Is4() {
+	if prefix.Addr().Is4() {
 		nextHop, err = bgp.NewPathAttributeNextHop(netip.IPv4Unspecified())
 	} else {
 		family = bgp.RF_IPv6_UC
@@ -27,10 +27,7 @@ func (p Path) local() (*apiutil.Path, error) {
 	if err != nil {
 		return nil, err
 	}
-	attrs := []bgp.PathAttributeInterface{bgp.NewPathAttributeOrigin(originIGP), nextHop}
-	if len(p.Communities) > 0 {
-		attrs = append(attrs, bgp.NewPathAttributeCommunities(p.Communities))
-	}
+	attrs := []bgp.PathAttributeInterface{bgp.NewPathAttributeOrigin(originIGP), nextHop, bgp.NewPathAttributeLocalPref(tag)}
 	return &apiutil.Path{Family: family, Nlri: nlri, Attrs: attrs}, nil
 }
 

@@ -1,64 +1,60 @@
 package bgp
 
 import (
-	"fmt"
 	"net/netip"
 
 	"github.com/osrg/gobgp/v4/api"
-	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
 
-const exportPolicy = "export"
+// What GoBGP is told to judge by. Its policies are replaced as a whole, by one call: assignments know them by name.
+const (
+	exportPolicy = "export"
+	importPolicy = "import"
+)
 
-// exportPolicies is the whole policy set for these neighbors: what is locally originated goes out, with the next hop
-// that the neighbor asks for; the assignment's default rejects the rest, which is all that was learned.
-func exportPolicies(neighbors []Neighbor) *api.SetPoliciesRequest {
-	req := &api.SetPoliciesRequest{}
-	policy := &api.Policy{Name: exportPolicy}
-	for _, n := range neighbors {
-		set := "neighbor " + n.Address.String()
-		host := netip.PrefixFrom(n.Address.WithZone(""), n.Address.BitLen())
-		named := false
-		for _, hop := range []struct {
-			addr   netip.Addr
-			family bgp.Family
-		}{{n.NextHop4, bgp.RF_IPv4_UC}, {n.NextHop6, bgp.RF_IPv6_UC}} {
-			if !hop.addr.IsValid() {
-				continue
-			}
-			named = true
-			policy.Statements = append(policy.Statements, &api.Statement{
-				Name: fmt.Sprintf("%s next hop %s", set, hop.family),
-				Conditions: &api.Conditions{
-					NeighborSet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: set},
-					AfiSafiIn:   []*api.Family{apiFamily(hop.family)},
-					RouteType:   api.Conditions_ROUTE_TYPE_LOCAL,
-				},
-				Actions: &api.Actions{
-					RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT,
-					Nexthop:     &api.NexthopAction{Address: hop.addr.String()},
-				},
-			})
-		}
-		if named {
-			req.DefinedSets = append(req.DefinedSets, &api.DefinedSet{
-				DefinedType: api.DefinedType_DEFINED_TYPE_NEIGHBOR, Name: set, List: []string{host.String()},
-			})
-		}
-	}
-	policy.Statements = append(policy.Statements, &api.Statement{
-		Name:       "local",
-		Conditions: &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL},
-		Actions:    &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT},
-	})
-	req.Policies = []*api.Policy{policy}
-	return req
+// policies is the whole policy set of a state. The default of both assignments rejects: what no statement takes is not
+// announced, which is all that was learned, and not believed.
+func policies(s State, w *ways) *api.SetPoliciesRequest {
+	b := &policyBuilder{}
+	b.exports(s, w)
+	b.imports(s.Learn)
+	return &api.SetPoliciesRequest{DefinedSets: b.sets, Policies: []*api.Policy{
+		{Name: exportPolicy, Statements: b.export}, {Name: importPolicy, Statements: b.learn},
+	}}
 }
 
-// exportAssignment binds the policy to the global table. SetPolicies keeps it by name, so once is enough.
-func exportAssignment() *api.SetPolicyAssignmentRequest {
-	return &api.SetPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
-		Direction: api.PolicyDirection_POLICY_DIRECTION_EXPORT, Policies: []*api.Policy{{Name: exportPolicy}},
-		DefaultAction: api.RouteAction_ROUTE_ACTION_REJECT,
-	}}
+// assignments bind the policies to the global table, once.
+func assignments() []*api.SetPolicyAssignmentRequest {
+	bind := func(d api.PolicyDirection, name string) *api.SetPolicyAssignmentRequest {
+		return &api.SetPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
+			Direction: d, Policies: []*api.Policy{{Name: name}}, DefaultAction: api.RouteAction_ROUTE_ACTION_REJECT,
+		}}
+	}
+	return []*api.SetPolicyAssignmentRequest{
+		bind(api.PolicyDirection_POLICY_DIRECTION_EXPORT, exportPolicy), bind(api.PolicyDirection_POLICY_DIRECTION_IMPORT, importPolicy),
+	}
+}
+
+// policyBuilder gathers statements, and the sets that they name.
+type policyBuilder struct {
+	sets          []*api.DefinedSet
+	export, learn []*api.Statement
+}
+
+// set defines a set and returns a condition on it.
+func (b *policyBuilder) set(t api.DefinedType, name string, match api.MatchSet_Type, list ...string) *api.MatchSet {
+	b.sets = append(b.sets, &api.DefinedSet{DefinedType: t, Name: name, List: list})
+	return &api.MatchSet{Type: match, Name: name}
+}
+
+// neighbors is nil for nil: any. GoBGP takes an empty set for any neighbor as well, so who means none must not ask.
+func (b *policyBuilder) neighbors(name string, list []netip.Addr) *api.MatchSet {
+	if list == nil {
+		return nil
+	}
+	hosts := make([]string, len(list))
+	for i, a := range list {
+		hosts[i] = netip.PrefixFrom(a.WithZone(""), a.BitLen()).String()
+	}
+	return b.set(api.DefinedType_DEFINED_TYPE_NEIGHBOR, name, api.MatchSet_TYPE_ANY, hosts...)
 }

@@ -13,8 +13,21 @@ import (
 	"sluice/bgp/flowspec"
 )
 
-func (s *Subsystem) originate(p Path) error {
-	path, err := p.local()
+// originate announces a prefix by its ways. A changed way is another tag, so GoBGP sends the path anew, or withdraws it
+// from who hears it no longer: the ways of before stay in the policy until then.
+func (s *Subsystem) originate(ctx context.Context, op Op) error {
+	for _, p := range op.paths {
+		if err := p.check(); err != nil {
+			return err
+		}
+	}
+	tag, known := s.speaker.ways.tag(op.paths)
+	if !known {
+		if err := s.setPolicies(ctx, op.on(s.have)); err != nil {
+			return err
+		}
+	}
+	path, err := local(op.prefix, tag)
 	if err != nil {
 		return err
 	}
@@ -26,12 +39,34 @@ func (s *Subsystem) withdraw(prefix netip.Prefix) error {
 	if !slices.ContainsFunc(s.have.Paths, func(p Path) bool { return p.Prefix == prefix }) {
 		return nil
 	}
-	path, err := Path{Prefix: prefix}.local()
+	path, err := local(prefix, 0)
 	if err != nil {
 		return err
 	}
 	path.Withdrawal = true
 	return s.speaker.bgp.DeletePath(apiutil.DeletePathRequest{Paths: []*apiutil.Path{path}})
+}
+
+// learn takes what neighbors announced through the filters again, where these changed: no session is reset, and no neighbor
+// asked, for GoBGP keeps all that it was told.
+func (s *Subsystem) learn(ctx context.Context, l Learn) error {
+	s.speaker.fib.SetPolicy(fibPolicy(l))
+	if s.have.Learn.judges(l) {
+		return nil
+	}
+	if err := s.setPolicies(ctx, Op{kind: learn, learn: l}.on(s.have)); err != nil {
+		return err
+	}
+	return s.speaker.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Address: "all", Soft: true, Direction: api.ResetPeerRequest_DIRECTION_IN})
+}
+
+// setPolicies has GoBGP judge as next says, and also by the ways of before.
+func (s *Subsystem) setPolicies(ctx context.Context, next State) error {
+	s.speaker.ways.keep(s.have.Paths, next.Paths)
+	if err := s.speaker.bgp.SetPolicies(ctx, policies(next, s.speaker.ways)); err != nil {
+		return fmt.Errorf("policies: %w", err)
+	}
+	return nil
 }
 
 func (s *Subsystem) neighbor(addr netip.Addr) (Neighbor, bool) {
@@ -61,7 +96,7 @@ func (s *Subsystem) setNeighbor(ctx context.Context, n Neighbor) error {
 		}
 	}
 	// The next hop must be right before the first announcement.
-	if err := s.exportTo(ctx, append(slices.Clone(s.have.Neighbors), n)); err != nil {
+	if err := s.setPolicies(ctx, Op{kind: setNeighbor, neighbor: n}.on(s.have)); err != nil {
 		return err
 	}
 	s.speaker.passwords[n.Address] = password
@@ -136,13 +171,6 @@ func (s *Subsystem) admin(ctx context.Context, addr netip.Addr, want api.PeerSta
 	}
 }
 
-func (s *Subsystem) exportTo(ctx context.Context, neighbors []Neighbor) error {
-	if err := s.speaker.bgp.SetPolicies(ctx, exportPolicies(neighbors)); err != nil {
-		return fmt.Errorf("export policy: %w", err)
-	}
-	return nil
-}
-
 // removeNeighbor ends a session; next is the one that follows at the address, if any.
 func (s *Subsystem) removeNeighbor(ctx context.Context, addr netip.Addr, next Neighbor) error {
 	old, exists := s.neighbor(addr)
@@ -154,7 +182,7 @@ func (s *Subsystem) removeNeighbor(ctx context.Context, addr netip.Addr, next Ne
 	}
 	s.have = Op{kind: removeNeighbor, neighbor: old}.on(s.have)
 	s.forget(addr, next)
-	return s.exportTo(ctx, s.have.Neighbors)
+	return s.setPolicies(ctx, s.have)
 }
 
 // disconnect takes a neighbor from GoBGP, and with it what the neighbor announced.

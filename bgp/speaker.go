@@ -30,6 +30,7 @@ type speaker struct {
 	passwords map[netip.Addr]string
 	// receiving ends the watch over FlowSpec rules by neighbor address.
 	receiving map[netip.Addr]context.CancelFunc
+	ways      *ways // that our paths are announced by
 }
 
 // start ends the speaker that runs, if any, and starts one with this identity. On an error none is left.
@@ -42,7 +43,7 @@ func (s *Subsystem) start(ctx context.Context, identity State) error {
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
-	sp := &speaker{handle: handle, passwords: map[netip.Addr]string{}, receiving: map[netip.Addr]context.CancelFunc{}, cancel: func() {},
+	sp := &speaker{handle: handle, passwords: map[netip.Addr]string{}, receiving: map[netip.Addr]context.CancelFunc{}, ways: newWays(), cancel: func() {},
 		changed: make(chan struct{}, 1)}
 	if sp.fib, err = fib.Open(s.log, handle); err != nil {
 		handle.Close()
@@ -72,11 +73,13 @@ func (s *Subsystem) configure(ctx context.Context, sp *speaker, identity State) 
 	if err != nil {
 		return fmt.Errorf("listen on TCP port %d: %w", identity.Port, err)
 	}
-	if err := sp.bgp.SetPolicies(ctx, exportPolicies(nil)); err != nil {
-		return fmt.Errorf("export policy: %w", err)
+	if err := sp.bgp.SetPolicies(ctx, policies(identity, sp.ways)); err != nil {
+		return fmt.Errorf("policies: %w", err)
 	}
-	if err := sp.bgp.SetPolicyAssignment(ctx, exportAssignment()); err != nil {
-		return fmt.Errorf("export policy: %w", err)
+	for _, assignment := range assignments() {
+		if err := sp.bgp.SetPolicyAssignment(ctx, assignment); err != nil {
+			return fmt.Errorf("policies: %w", err)
+		}
 	}
 	watching, cancel := context.WithCancel(context.Background())
 	judging := make(chan struct{})
@@ -164,6 +167,7 @@ func (sp *speaker) leave(ctx context.Context) error {
 
 // down ends the speaker, if any, and empties the kernel of our routes.
 func (s *Subsystem) down() error {
+	table := s.have.Learn.Table
 	if s.speaker != nil {
 		s.speaker.cease()
 		s.gone("stopped")
@@ -173,17 +177,24 @@ func (s *Subsystem) down() error {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer handle.Close()
-	return fib.Flush(handle)
+	return fib.Flush(handle, table)
 }
 
-// fibPolicy is l in the terms of fib.
+// fibPolicy is l in the terms of fib, which asks for the prefix alone: what it hears passed the filters, and what it kept over a
+// restart has nothing else.
 func fibPolicy(l Learn) fib.Policy {
-	p := fib.Policy{ECMP: l.ECMP, Metric: l.Metric}
+	p := fib.Policy{ECMP: l.ECMP, Metric: l.Metric, Table: l.Table}
 	for _, t := range l.Tunnels {
 		p.Tunnels = append(p.Tunnels, fib.Tunnel(t))
 	}
-	for _, m := range l.Accept {
-		p.Accept = append(p.Accept, fib.Match(m))
+	for _, f := range l.Accept {
+		if f.Prefix.IsValid() {
+			p.Accept = append(p.Accept, fib.Match(f.PrefixMatch))
+			continue
+		}
+		for _, whole := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+			p.Accept = append(p.Accept, fib.Match{Prefix: netip.PrefixFrom(whole, 0), LE: whole.BitLen()})
+		}
 	}
 	return p
 }

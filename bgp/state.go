@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -56,17 +57,40 @@ type PrefixLimit struct {
 	RestartAfter time.Duration
 }
 
-// Path is one prefix that we announce to every neighbor of its family.
+// Path is a prefix as some neighbors of its family hear it. A prefix may have several, to different neighbors; where two
+// name one neighbor, the first in the order of the list counts.
 type Path struct {
-	Prefix      netip.Prefix
-	Communities []uint32 // RFC 1997, sorted
+	Prefix           netip.Prefix
+	To               []netip.Addr     // neighbors, sorted; nil: all
+	Communities      []uint32         // RFC 1997, sorted
+	LargeCommunities []LargeCommunity // RFC 8092, sorted
+	LocalPreference  uint32           // in sessions with our own AS; 0: 100. GoBGP's policies cannot set 0
+	MED              *uint32          // nil: none
+	Prepend          int              // our AS so many times more, in sessions with other ASes
+	NextHop          netip.Addr       // of the prefix's family; invalid: as Neighbor says
 }
 
-// Learn says which learned routes go to the kernel. Empty Accept: none.
+// LargeCommunity is global administrator and two parts of local data.
+type LargeCommunity [3]uint32
+
+// String is as RFC 8092 section 5 writes it.
+func (l LargeCommunity) String() string { return fmt.Sprintf("%d:%d:%d", l[0], l[1], l[2]) }
+
+// GracefulShutdown asks whoever hears it to use every other path first (RFC 8326); LeastPreference is that in numbers,
+// where RFC 8326 says 0.
+const (
+	GracefulShutdown uint32 = 0xffff0000
+	LeastPreference  uint32 = 1
+)
+
+// Learn says which routes of neighbors are believed, and which of these go to the kernel. Nothing is believed that no Accept
+// matches. GracefulShutdown from a neighbor makes it LeastPreference, whatever the filter sets.
 type Learn struct {
 	ECMP   int
 	Metric int
-	Accept []PrefixMatch
+	Table  int      // of the kernel; 0: main
+	Reject []Filter // judged first
+	Accept []Filter // the first that matches
 	// Tunnels keep learned routes from leading past a strict one, and encrypted packets from being led into one.
 	Tunnels []Tunnel
 }
@@ -76,6 +100,16 @@ type FlowSpec struct {
 	AcceptFrom []netip.Addr  // neighbors whose rules need not be valid by the unicast routes, sorted
 	MaxRules   int           // 0: none counts
 	Keep       time.Duration // how long rules outlive their session
+}
+
+// Filter matches what fits all that it says.
+type Filter struct {
+	PrefixMatch                       // no Prefix: any
+	From             []netip.Addr     // neighbors, sorted; nil: any
+	ASPath           string           // regular expression, _ is a boundary of an AS number; "": any
+	Communities      []uint32         // all of them
+	LargeCommunities []LargeCommunity // all of them
+	LocalPreference  uint32           // of Accept: what it becomes; 0: left as it is
 }
 
 // Tunnel is a device that encrypts what is routed into it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,15 +76,12 @@ func (s *Subsystem) Status(ctx context.Context) ([]NeighborStatus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bgp: list the neighbors: %w", err)
 	}
-	announced := map[bgp.Family]uint64{}
-	for _, p := range s.have.Paths {
-		announced[familyOf(p.Prefix)]++
-	}
+	announced := s.have.announced()
 	out := make([]NeighborStatus, 0, len(s.have.Neighbors))
 	for _, n := range s.have.Neighbors {
 		st := s.neighborStatus(n)
 		if p := peers[n.Address.String()]; p != nil {
-			st.fill(n, p, announced)
+			st.fill(n, p, announced(n.Address))
 		}
 		out = append(out, st)
 	}
@@ -155,6 +153,20 @@ func (s *Subsystem) FIB() fib.Counters {
 		return fib.Counters{}
 	}
 	return s.speaker.fib.Counters()
+}
+
+// announced counts what a neighbor hears, by family.
+func (s State) announced() func(neighbor netip.Addr) map[bgp.Family]uint64 {
+	paths := byPrefix(s.Paths)
+	return func(neighbor netip.Addr) map[bgp.Family]uint64 {
+		out := map[bgp.Family]uint64{}
+		for prefix, ways := range paths.all() {
+			if slices.ContainsFunc(ways, func(p Path) bool { return p.hears(neighbor) }) {
+				out[familyOf(prefix)]++
+			}
+		}
+		return out
+	}
 }
 
 func familyOf(p netip.Prefix) bgp.Family {

@@ -69,15 +69,14 @@ func (s *Subsystem) do(ctx context.Context, op Op) error {
 	case start:
 		return s.start(ctx, op.speaker)
 	case learn:
-		s.speaker.fib.SetPolicy(fibPolicy(op.learn))
-		return nil
+		return s.learn(ctx, op.learn)
 	case filter:
 		s.filter(op.flowSpec)
 		return nil
 	case originate:
-		return s.originate(op.path)
+		return s.originate(ctx, op)
 	case withdraw:
-		return s.withdraw(op.path.Prefix)
+		return s.withdraw(op.prefix)
 	case setNeighbor:
 		return s.setNeighbor(ctx, op.neighbor)
 	case relaxNeighbor:

@@ -37,11 +37,22 @@ const (
 // Tables are all of them.
 var Tables = []Table{Advertised, Received, Accepted} // never changed
 
-// RIB returns every path learned from neighbors, sorted by prefix and neighbor.
+func everyPath(*apiutil.Path) bool { return true }
+
+// RIB returns every path that neighbors announced, believed or not, sorted by prefix.
 func (s *Subsystem) RIB() ([]RIBEntry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL}, func(p *apiutil.Path) bool { return p.PeerAddress.IsValid() })
+	var out []RIBEntry
+	for _, n := range s.have.Neighbors {
+		one, err := s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String()}, everyPath)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, one...)
+	}
+	slices.SortStableFunc(out, func(a, b RIBEntry) int { return a.Prefix.Compare(b.Prefix) })
+	return out, nil
 }
 
 // NeighborTable returns one table of the neighbor of this name, sorted by prefix.
@@ -52,7 +63,7 @@ func (s *Subsystem) NeighborTable(name string, table Table) ([]RIBEntry, error) 
 	if !ok {
 		return nil, fmt.Errorf("%w: %s", ErrNoNeighbor, name)
 	}
-	all := func(*apiutil.Path) bool { return true }
+	all := everyPath
 	switch table {
 	case Received:
 		return s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String()}, all)

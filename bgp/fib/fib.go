@@ -1,4 +1,4 @@
-// Package fib writes learned routes to the kernel's main table: protocol 186, our own metric, multipath.
+// Package fib writes learned routes to a table of the kernel, the main one by default: protocol 186, our own metric, multipath.
 //
 // The caller reports paths as they come (Update, Withdraw are short: they only note the change); one goroutine writes.
 // Routes of protocol 186 that are already there are kept when a Table opens, each until it is learned again, and
@@ -9,12 +9,15 @@
 package fib
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Protocol marks our routes (rtm_protocol). 186 is what BGP daemons use, see rtnetlink.h.
@@ -30,6 +33,7 @@ const retryAfter = 3 * time.Second
 type Policy struct {
 	ECMP    int // next hops per prefix; below 1 counts as 1
 	Metric  int // 0 counts as DefaultMetric: the kernel has a different default for each family
+	Table   int // 0 counts as the main one
 	Accept  []Match
 	Tunnels []Tunnel
 }
@@ -57,6 +61,7 @@ type Source struct {
 type Route struct {
 	Prefix   netip.Prefix
 	Metric   int
+	Table    int
 	NextHops []netip.Addr // sorted; a link-local one has its interface as zone
 	Stale    bool         // kept from an earlier life, not learned again yet
 }
@@ -85,16 +90,25 @@ type Table struct {
 	dirty     map[netip.Prefix]struct{}
 	waiting   map[netip.Prefix]struct{}
 	sweep     bool
-	installed map[netip.Prefix]map[int]Route // by metric; written by the one goroutine, under mu
+	swept     bool
+	tables    []int                            // that were looked into for what is there
+	installed map[netip.Prefix]map[place]Route // written by the one goroutine, under mu
 	counters  Counters
 }
 
+// place is where a prefix may have one route of ours.
+type place struct{ table, metric int }
+
+func (r Route) place() place { return place{r.Table, r.Metric} }
+
 // SetPolicy makes every prefix be judged anew, kept stale ones included.
 func (t *Table) SetPolicy(p Policy) {
+	p.Metric, p.Table = cmp.Or(p.Metric, DefaultMetric), cmp.Or(p.Table, unix.RT_TABLE_MAIN)
+	if err := t.adopt(p.Table); err != nil {
+		t.log.Warn("routes of an earlier process may be left", "table", p.Table, "error", err)
+	}
 	t.change(func() {
-		if t.policy = p; p.Metric == 0 {
-			t.policy.Metric = DefaultMetric
-		}
+		t.policy = p
 		t.tunnels = newTunnels(p.Tunnels)
 		for prefix := range t.learned {
 			t.dirty[prefix] = struct{}{}
@@ -140,16 +154,13 @@ func (t *Table) Routes() []Route {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []Route
-	for _, byMetric := range t.installed {
-		for _, r := range byMetric {
+	for _, there := range t.installed {
+		for _, r := range there {
 			out = append(out, r)
 		}
 	}
 	slices.SortFunc(out, func(a, b Route) int {
-		if c := a.Prefix.Compare(b.Prefix); c != 0 {
-			return c
-		}
-		return a.Metric - b.Metric
+		return cmp.Or(a.Prefix.Compare(b.Prefix), a.Metric-b.Metric, a.Table-b.Table)
 	})
 	return out
 }

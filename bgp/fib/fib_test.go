@@ -115,7 +115,7 @@ func TestLearnedPathsBecomeRoutesAndGo(t *testing.T) {
 	table.Withdraw(pfx("2001:db8:1::/48"), torA)
 	table.Withdraw(pfx("::/0"), torB) // never said so
 	expect(t, ns, "0.0.0.0/0 metric 20 via 198.18.0.5\n::/0 metric 20 via 2001:db8::1\n")
-	if got := fmt.Sprint(table.Routes()); got != "[{0.0.0.0/0 20 [198.18.0.5] false} {::/0 20 [2001:db8::1] false}]" {
+	if got := fmt.Sprint(table.Routes()); got != "[{0.0.0.0/0 20 254 [198.18.0.5] false} {::/0 20 254 [2001:db8::1] false}]" {
 		t.Errorf("Routes() = %s", got)
 	}
 }
@@ -150,11 +150,11 @@ func TestKeptRoutesStayUntilTheSweep(t *testing.T) {
 	expect(t, ns, "192.0.2.0/24 metric 20 via 198.18.0.1\n198.51.100.0/24 metric 20 via 198.18.0.1\n")
 	after.Update(pfx("192.0.2.0/24"), torA, hopA)
 	nstest.Eventually(t, 10*time.Second, func() string {
-		return nstest.Want("table", after.Routes(), "[{192.0.2.0/24 20 [198.18.0.1] false} {198.51.100.0/24 20 [198.18.0.1] true}]")
+		return nstest.Want("table", after.Routes(), "[{192.0.2.0/24 20 254 [198.18.0.1] false} {198.51.100.0/24 20 254 [198.18.0.1] true}]")
 	})
 	after.Sweep()
 	expect(t, ns, "192.0.2.0/24 metric 20 via 198.18.0.1\n")
-	if err := fib.Flush(ns.Handle); err != nil {
+	if err := fib.Flush(ns.Handle, 0); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, ns, "")
@@ -184,7 +184,7 @@ func TestRoutesOfOtherProtocolsAreNotTouched(t *testing.T) {
 	table.Withdraw(pfx("192.0.2.0/24"), torA)
 	table.Update(pfx("198.51.100.0/24"), torA, hopA)
 	expect(t, ns, "198.51.100.0/24 metric 20 via 198.18.0.1\n")
-	if err := fib.Flush(ns.Handle); err != nil {
+	if err := fib.Flush(ns.Handle, 0); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, ns, "")

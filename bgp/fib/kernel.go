@@ -27,9 +27,9 @@ type hop struct {
 	link int
 }
 
-// list returns our routes of the main table, both families.
-func (k kernel) list() ([]Route, error) {
-	filter := &netlink.Route{Protocol: Protocol, Table: unix.RT_TABLE_MAIN}
+// list returns our routes of a table, both families.
+func (k kernel) list(table int) ([]Route, error) {
+	filter := &netlink.Route{Protocol: Protocol, Table: table}
 	routes, err := netdump.Routes(k.h, netlink.FAMILY_ALL, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func (k kernel) list() ([]Route, error) {
 		if !ok {
 			continue
 		}
-		route := Route{Prefix: prefix, Metric: r.Priority}
+		route := Route{Prefix: prefix, Metric: r.Priority, Table: table}
 		if len(r.MultiPath) == 0 {
 			r.MultiPath = []*netlink.NexthopInfo{{Gw: r.Gw, Via: r.Via, LinkIndex: r.LinkIndex}}
 		}
@@ -131,7 +131,7 @@ func (k kernel) remove(r Route) error {
 func message(r Route, hops []hop) *netlink.Route {
 	m := &netlink.Route{
 		Dst:      &net.IPNet{IP: r.Prefix.Addr().AsSlice(), Mask: net.CIDRMask(r.Prefix.Bits(), r.Prefix.Addr().BitLen())},
-		Protocol: Protocol, Priority: r.Metric, Table: unix.RT_TABLE_MAIN,
+		Protocol: Protocol, Priority: r.Metric, Table: r.Table,
 	}
 	for _, h := range hops {
 		nh := &netlink.NexthopInfo{LinkIndex: h.link}

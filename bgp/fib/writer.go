@@ -1,6 +1,7 @@
 package fib
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,40 +11,57 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
-// Open takes over the routes of protocol 186 that the handle's namespace holds and starts the writer. It installs
-// nothing before SetPolicy. The handle must stay open until Close returned.
+// Open takes over the routes of protocol 186 that the main table of the handle's namespace holds and starts the writer; those
+// of another table when a policy names it. It installs nothing before SetPolicy. The handle must stay open until Close returned.
 func Open(log *slog.Logger, h *netlink.Handle) (*Table, error) {
-	k := kernel{h}
-	kept, err := k.list()
-	if err != nil {
-		return nil, fmt.Errorf("list the kernel's routes of protocol %d: %w", Protocol, err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &Table{
-		log: log, kernel: k, cancel: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
+		log: log, kernel: kernel{h}, cancel: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
 		learned: map[netip.Prefix]map[Source]netip.Addr{}, dirty: map[netip.Prefix]struct{}{},
-		waiting: map[netip.Prefix]struct{}{}, installed: map[netip.Prefix]map[int]Route{},
+		waiting: map[netip.Prefix]struct{}{}, installed: map[netip.Prefix]map[place]Route{},
 	}
-	for _, r := range kept {
-		r.Stale = true
-		t.note(r)
+	if err := t.adopt(unix.RT_TABLE_MAIN); err != nil {
+		cancel()
+		return nil, err
 	}
 	go t.run(ctx)
 	return t, nil
 }
 
-// Flush removes every route of protocol 186 from the handle's namespace.
-func Flush(h *netlink.Handle) error {
-	k := kernel{h}
-	routes, err := k.list()
-	if err != nil {
-		return fmt.Errorf("list the kernel's routes of protocol %d: %w", Protocol, err)
+// adopt notes what a table holds of ours, once. After the sweep nothing of an earlier life is worth keeping.
+func (t *Table) adopt(table int) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if slices.Contains(t.tables, table) {
+		return nil
 	}
+	kept, err := t.kernel.list(table)
+	if err != nil {
+		return fmt.Errorf("list the kernel's routes of protocol %d in table %d: %w", Protocol, table, err)
+	}
+	for _, r := range kept {
+		r.Stale = !t.swept
+		t.note(r)
+	}
+	t.tables = append(t.tables, table)
+	return nil
+}
+
+// Flush removes every route of protocol 186 from the main table of the handle's namespace, and from another one (0: none).
+func Flush(h *netlink.Handle, table int) error {
+	k := kernel{h}
 	var failed error
-	for _, r := range routes {
-		failed = errors.Join(failed, k.remove(r))
+	for _, table := range slices.Compact([]int{unix.RT_TABLE_MAIN, cmp.Or(table, unix.RT_TABLE_MAIN)}) {
+		routes, err := k.list(table)
+		if err != nil {
+			return fmt.Errorf("list the kernel's routes of protocol %d in table %d: %w", Protocol, table, err)
+		}
+		for _, r := range routes {
+			failed = errors.Join(failed, k.remove(r))
+		}
 	}
 	return failed
 }
@@ -78,6 +96,7 @@ func (t *Table) run(ctx context.Context) {
 func (t *Table) write(ctx context.Context) {
 	t.mu.Lock()
 	dirty, sweep := t.dirty, t.sweep
+	t.swept = t.swept || sweep
 	t.dirty, t.sweep = map[netip.Prefix]struct{}{}, false
 	t.mu.Unlock()
 	for prefix := range dirty {
@@ -107,7 +126,7 @@ func (t *Table) write(ctx context.Context) {
 func (t *Table) sync(prefix netip.Prefix) error {
 	t.mu.Lock()
 	allowed := t.policy.Allows(prefix)
-	want := Route{Prefix: prefix, Metric: t.policy.Metric}
+	want := Route{Prefix: prefix, Metric: t.policy.Metric, Table: t.policy.Table}
 	if allowed {
 		want.NextHops = nextHops(t.learned[prefix])
 	}
@@ -141,7 +160,7 @@ func (t *Table) sync(prefix netip.Prefix) error {
 	}
 	for _, r := range have {
 		// What is stale waits for the sweep, unless it is no longer allowed or has just been learned at our metric.
-		if keep := len(hops) > 0 && r.Metric == want.Metric; !keep && (!r.Stale || !allowed || known || t.astray(tunnels, r)) {
+		if keep := len(hops) > 0 && r.place() == want.place(); !keep && (!r.Stale || !allowed || known || t.astray(tunnels, r)) {
 			t.drop(r)
 		}
 	}
@@ -167,7 +186,7 @@ func (t *Table) astray(guard tunnels, r Route) bool {
 
 // install writes the route unless the kernel has it. Only a route known as ours is replaced.
 func (t *Table) install(want Route, hops []hop, have []Route) error {
-	i := slices.IndexFunc(have, func(r Route) bool { return r.Metric == want.Metric })
+	i := slices.IndexFunc(have, func(r Route) bool { return r.place() == want.place() })
 	switch {
 	case i < 0:
 		if err := t.kernel.add(want, hops); err != nil {
@@ -192,7 +211,7 @@ func (t *Table) drop(r Route) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if delete(t.installed[r.Prefix], r.Metric); len(t.installed[r.Prefix]) == 0 {
+	if delete(t.installed[r.Prefix], r.place()); len(t.installed[r.Prefix]) == 0 {
 		delete(t.installed, r.Prefix)
 	}
 }
@@ -200,9 +219,9 @@ func (t *Table) drop(r Route) {
 // note records what the kernel holds. t.mu is held, or t is not shared yet.
 func (t *Table) note(r Route) {
 	if t.installed[r.Prefix] == nil {
-		t.installed[r.Prefix] = make(map[int]Route, 1)
+		t.installed[r.Prefix] = make(map[place]Route, 1)
 	}
-	t.installed[r.Prefix][r.Metric] = r
+	t.installed[r.Prefix][r.place()] = r
 }
 
 // refused counts a failure, and logs it unless the prefix is being tried again.

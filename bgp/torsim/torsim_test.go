@@ -87,7 +87,7 @@ func TestTheToRKeepsAGatewaysRoutesWhileItRestarts(t *testing.T) {
 	toGW.Name, toGW.Address, toGW.ASN, toGW.NextHop6 = "edge-1", addr("198.18.0.2"), 65010, addr("2001:db8:1::1")
 	toToR.Name, toToR.Address, toToR.ASN, toToR.NextHop6 = "tor-a", addr("198.18.0.1"), 65000, addr("2001:db8:1::2")
 	toToR.RestartTime = 30 * time.Second
-	everything := bgp.Learn{Accept: []bgp.PrefixMatch{{Prefix: pfx("0.0.0.0/0"), LE: 32}}}
+	everything := bgp.Learn{Accept: []bgp.Filter{{PrefixMatch: bgp.PrefixMatch{Prefix: pfx("0.0.0.0/0"), LE: 32}}}}
 	want := bgp.State{
 		ASN: 65010, RouterID: addr("198.18.0.2"), Port: 179, Neighbors: []bgp.Neighbor{toToR}, Learn: everything,
 		Paths: []bgp.Path{

@@ -106,9 +106,9 @@ func (r *Router) Table(ctx context.Context) (Table, error) {
 
 // torConfig is the router's configuration: it announces the way to everywhere, and forwards to what it hears.
 func torConfig() torsim.Config {
-	install := func(prefix string, le int) bgp.PrefixMatch {
+	install := func(prefix string, le int) bgp.Filter {
 		p := netip.MustParsePrefix(prefix)
-		return bgp.PrefixMatch{Prefix: p, GE: p.Bits(), LE: le}
+		return bgp.Filter{PrefixMatch: bgp.PrefixMatch{Prefix: p, GE: p.Bits(), LE: le}}
 	}
 	return torsim.Config{
 		ASN: torASN, RouterID: ToRAddress4, Port: 179,
@@ -117,7 +117,7 @@ func torConfig() torsim.Config {
 			{Name: "gateway-v6", Address: Gateway6, Port: 179, ASN: gatewayASN, IPv6: true, HoldTime: 90 * time.Second},
 		},
 		Announce: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")},
-		Install: bgp.Learn{ECMP: 1, Metric: 20, Accept: []bgp.PrefixMatch{
+		Install: bgp.Learn{ECMP: 1, Metric: 20, Accept: []bgp.Filter{
 			install("203.0.113.0/24", 32), install("2001:db8:100::/48", 128),
 		}},
 	}

@@ -100,6 +100,7 @@ type box struct {
 	explain api.Explanation
 	rotated api.Rotated
 	bans    []api.Ban
+	drain   api.Drain   // what Undrain ends
 	shown   any         // what Show answers, where it is not what lies in testdata
 	events  []api.Event // what Monitor tells; then the daemon ends
 	frames  []api.Frame // what Capture tells; then it waits for its end, or where dies is set the daemon ends
@@ -157,6 +158,12 @@ func (b *box) Ban(_ context.Context, r api.BanRequest) ([]api.Ban, error) {
 func (b *box) Unban(_ context.Context, r api.UnbanRequest) ([]api.Ban, error) {
 	return b.bans, b.note("unban %q all=%v", r.Targets, r.All)
 }
+
+func (b *box) Drain(_ context.Context, r api.DrainRequest) (api.Drain, error) {
+	return api.Drain{State: api.DrainDone}, b.note("drain after %gs by %q", r.WaitSeconds, r.By)
+}
+
+func (b *box) Undrain(context.Context) (api.Drain, error) { return b.drain, b.note("undrain") }
 
 func (b *box) AddWorkloads(_ context.Context, r api.WorkloadAdd) ([]api.WorkloadChange, error) {
 	for i := range r.Workloads {

@@ -59,7 +59,14 @@ func (c *cli) show(ctx context.Context, noun string) error {
 	if !ok {
 		return fmt.Errorf("show %s has no text form: use -o json", noun)
 	}
-	return print(c, raw)
+	if err := print(c, raw); err != nil || noun != "bgp" {
+		return err
+	}
+	// Sessions of a drained box look as ever.
+	if status, err := api.Show[api.Status](ctx, c.client(), "status"); err == nil && status.Drain != nil {
+		fmt.Fprintln(c.out, drainText(c, *status.Drain))
+	}
+	return nil
 }
 
 func (c *cli) showConfigCmd() *cobra.Command {

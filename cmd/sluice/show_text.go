@@ -58,6 +58,9 @@ func printStatus(c *cli, s api.Status) error {
 	}
 	fmt.Fprintf(c.out, "generation  xdp %s, tc %s\n", short(s.XDPGeneration), short(s.TCGeneration))
 	fmt.Fprintf(c.out, "bgp         %d of %d neighbors established\n", s.Established, s.Neighbors)
+	if d := s.Drain; d != nil {
+		fmt.Fprintf(c.out, "drain       %s\n", drainText(c, *d))
+	}
 	if t := s.Tunnels; t != nil {
 		fmt.Fprintf(c.out, "tunnels     %s\n", tunnelsText(*t))
 	}

@@ -51,7 +51,7 @@ func TestTheVerbsOfTheDesignAreThere(t *testing.T) {
 	}
 	for _, verb := range []string{
 		"run", "check", "plan", "diff", "apply", "confirm", "rollback", "history", "show", "show config", "explain",
-		"ban", "unban", "workload add", "workload del", "clear counters", "clear flows", "monitor", "capture",
+		"ban", "unban", "drain", "undrain", "workload add", "workload del", "clear counters", "clear flows", "monitor", "capture",
 		"key gen", "key psk", "key master", "key show", "key rotate", "tunnel restart", "doctor", "support", "down", "version", "lab up", "lab down", "lab run",
 	} {
 		if !slices.Contains(have, verb) {

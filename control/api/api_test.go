@@ -59,6 +59,10 @@ var calls = []struct {
 	{"unban", func(ctx context.Context, c *Client) (any, error) {
 		return c.Unban(ctx, UnbanRequest{Targets: []string{"192.0.2.7"}})
 	}, `unban ["192.0.2.7"] all false`, []Ban{}},
+	{"drain", func(ctx context.Context, c *Client) (any, error) {
+		return c.Drain(ctx, DrainRequest{WaitSeconds: 30, By: "ann"})
+	}, `drain after 30s by "ann"`, Drain{State: DrainDone, By: "ann"}},
+	{"undrain", func(ctx context.Context, c *Client) (any, error) { return c.Undrain(ctx) }, "undrain", Drain{State: DrainNone}},
 	{"flows", func(ctx context.Context, c *Client) (any, error) {
 		return c.Flows(ctx, FlowsRequest{FlowFilter: FlowFilter{Address: "10.0.0.0/8", Port: 443, Protocol: "tcp", State: "new", Workload: "w", Rule: "ingress/r", Translated: true}, Limit: 5})
 	}, `flows {FlowFilter:{Address:10.0.0.0/8 Port:443 Protocol:tcp State:new Workload:w Rule:ingress/r Translated:true} Limit:5 Count:false}`,

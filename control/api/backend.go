@@ -17,6 +17,8 @@ type Backend interface {
 	Explain(ctx context.Context, r ExplainRequest) (Explanation, error)
 	Ban(ctx context.Context, r BanRequest) ([]Ban, error)
 	Unban(ctx context.Context, r UnbanRequest) ([]Ban, error)
+	Drain(ctx context.Context, r DrainRequest) (Drain, error)
+	Undrain(ctx context.Context) (Drain, error)
 	AddWorkloads(ctx context.Context, r WorkloadAdd) ([]WorkloadChange, error)
 	DeleteWorkloads(ctx context.Context, r WorkloadDelete) ([]WorkloadChange, error)
 	ClearCounters(ctx context.Context, r ClearCountersRequest) (Cleared, error)

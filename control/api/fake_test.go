@@ -77,6 +77,14 @@ func (f *fake) Unban(_ context.Context, r UnbanRequest) ([]Ban, error) {
 	return []Ban{}, f.note("unban %q all %v", r.Targets, r.All)
 }
 
+func (f *fake) Drain(_ context.Context, r DrainRequest) (Drain, error) {
+	return Drain{State: DrainDone, By: r.By}, f.note("drain after %gs by %q", r.WaitSeconds, r.By)
+}
+
+func (f *fake) Undrain(context.Context) (Drain, error) {
+	return Drain{State: DrainNone}, f.note("undrain")
+}
+
 func (f *fake) AddWorkloads(_ context.Context, r WorkloadAdd) ([]WorkloadChange, error) {
 	return []WorkloadChange{{Name: r.Workloads[0].Name, Change: "added", State: WorkloadWaiting}}, f.note("add workloads %+v", r.Workloads)
 }

@@ -143,6 +143,8 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("POST /v1/down", answer(s, func(ctx context.Context, _ struct{}) (any, error) { return struct{}{}, b.Down(ctx) }))
 	mux.Handle("POST /v1/ban", answer(s, func(ctx context.Context, r BanRequest) (any, error) { return b.Ban(ctx, r) }))
 	mux.Handle("POST /v1/unban", answer(s, func(ctx context.Context, r UnbanRequest) (any, error) { return b.Unban(ctx, r) }))
+	mux.Handle("POST /v1/drain", answer(s, func(ctx context.Context, r DrainRequest) (any, error) { return b.Drain(ctx, r) }))
+	mux.Handle("POST /v1/undrain", answer(s, func(ctx context.Context, _ struct{}) (any, error) { return b.Undrain(ctx) }))
 	mux.Handle("POST /v1/workload/add", answer(s, func(ctx context.Context, r WorkloadAdd) (any, error) { return b.AddWorkloads(ctx, r) }))
 	mux.Handle("POST /v1/workload/del", answer(s, func(ctx context.Context, r WorkloadDelete) (any, error) { return b.DeleteWorkloads(ctx, r) }))
 	mux.Handle("POST /v1/capture/end", answer(s, func(ctx context.Context, r CaptureEnd) (any, error) { return struct{}{}, b.EndCapture(ctx, r) }))

@@ -106,6 +106,7 @@ type Status struct {
 	TCGeneration  string        `json:"tc_generation"`
 	Neighbors     int           `json:"bgp_neighbors"`
 	Established   int           `json:"bgp_established"`
+	Drain         *Drain        `json:"drain,omitempty"`     // absent without one
 	Conntrack     *Conntrack    `json:"conntrack,omitempty"` // absent before the first sweep of the flow tables
 	Tunnels       *TunnelCount  `json:"tunnels,omitempty"`   // absent without tunnels
 	Processes     []Process     `json:"processes"`           // that live on when the daemon ends

@@ -14,15 +14,12 @@ func (c *compiler) bgp() bgp.State {
 	if b == nil {
 		return bgp.State{}
 	}
-	s := bgp.State{ASN: b.ASN, RouterID: b.RouterID, Port: b.Listen, Paths: c.paths(b.Advertise)}
+	s := bgp.State{ASN: b.ASN, RouterID: b.RouterID, Port: b.Listen, Paths: c.paths()}
 	for i, n := range b.Neighbors {
 		s.Neighbors = append(s.Neighbors, c.neighbor(i, n))
 	}
 	slices.SortFunc(s.Neighbors, func(a, b bgp.Neighbor) int { return compareNames(a.Name, b.Name) })
-	s.Learn = bgp.Learn{ECMP: b.Learn.ECMP, Metric: b.Learn.Metric}
-	for _, m := range b.Learn.Accept {
-		s.Learn.Accept = append(s.Learn.Accept, bgp.PrefixMatch(m))
-	}
+	s.Learn = bgp.Learn{ECMP: b.Learn.ECMP, Metric: b.Learn.Metric, Table: b.Learn.Table, Accept: c.filters(b.Learn.Accept), Reject: c.filters(b.Learn.Reject)}
 	for i := range c.cfg.Tunnels {
 		s.Learn.Tunnels = append(s.Learn.Tunnels, c.learnBeside(&c.cfg.Tunnels[i]))
 	}
@@ -128,25 +125,34 @@ func (c *compiler) addresses(i config.Interface) []netip.Prefix {
 	return out
 }
 
-// paths are what the node originates: one path per prefix, with the communities of every entry that names it.
-func (c *compiler) paths(entries []config.Advertise) []bgp.Path {
-	communities := map[netip.Prefix][]uint32{}
-	for _, e := range entries {
-		prefixes := e.Prefixes
-		if e.Workloads {
-			for _, w := range c.present {
-				prefixes = append(slices.Clone(prefixes), hostPrefixes(w.Addresses)...)
-			}
-		}
-		for _, p := range prefixes {
-			communities[p] = append(communities[p], e.Communities...)
+// filters are those of the file, with the neighbors' addresses.
+func (c *compiler) filters(list []config.Filter) []bgp.Filter {
+	var out []bgp.Filter
+	for _, f := range list {
+		out = append(out, bgp.Filter{
+			PrefixMatch: bgp.PrefixMatch(f.PrefixMatch), From: c.neighborsNamed(f.From), ASPath: f.ASPath, Communities: f.Communities,
+			LargeCommunities: largeCommunities(f.LargeCommunities), LocalPreference: f.LocalPreference,
+		})
+	}
+	return out
+}
+
+// neighborsNamed are their addresses, sorted; nil for nil.
+func (c *compiler) neighborsNamed(names []string) []netip.Addr {
+	var out []netip.Addr
+	for _, n := range c.neighbors() {
+		if slices.Contains(names, n.Name) {
+			out = append(out, n.Address)
 		}
 	}
-	paths := make([]bgp.Path, 0, len(communities))
-	for prefix, list := range communities {
-		slices.Sort(list)
-		paths = append(paths, bgp.Path{Prefix: prefix, Communities: slices.Compact(list)})
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}
+
+func largeCommunities(list []config.LargeCommunity) []bgp.LargeCommunity {
+	var out []bgp.LargeCommunity
+	for _, l := range list {
+		out = append(out, bgp.LargeCommunity(l))
 	}
-	slices.SortFunc(paths, func(a, b bgp.Path) int { return comparePrefixes(a.Prefix, b.Prefix) })
-	return paths
+	return out
 }

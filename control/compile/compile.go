@@ -42,6 +42,8 @@ type compiler struct {
 	cookies  protected // by rules with syn_cookie
 	snat     translation
 	tunnels  tunnels
+	reached  map[netip.Addr]bool // Runtime.Reached
+	drain    Drain
 	errs     config.Errors
 	warn     []string
 	notes    []string
@@ -88,7 +90,7 @@ func (k *Cache) Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, 
 
 // compile returns no Desired where there are errors, which are the compiler's.
 func (k *Cache) compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, *compiler) {
-	c := &compiler{cache: k, accepted: rt.Accepted, facts: facts, ids: newIDAllocator(rt), watched: rt.Watched,
+	c := &compiler{cache: k, accepted: rt.Accepted, facts: facts, ids: newIDAllocator(rt), watched: rt.Watched, reached: rt.Reached, drain: rt.Drain,
 		now: resolution{policies: map[string]resolvedRules{}, sets: map[string]resolvedSet{}, links: map[string]int{}}}
 	c.merge(cfg, rt.Workloads)
 	c.now.workloads = c.cfg.Workloads

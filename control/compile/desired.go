@@ -56,6 +56,9 @@ type Runtime struct {
 	Workloads []Added
 	// Tunnels are by name; one that is missing is as the file says.
 	Tunnels map[string]TunnelNow
+	// Reached are the addresses that bgp.advertise waits for and that answer; nil: nobody has looked.
+	Reached map[netip.Addr]bool
+	Drain   Drain
 	// Accepted says that the file was applied before: what became of workloads since is no error of it.
 	Accepted bool
 }

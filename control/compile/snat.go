@@ -182,15 +182,16 @@ func (d *Desired) Announced(source netip.Addr) netip.Prefix {
 }
 
 // announced are the private prefixes that the node advertises: others know the way back to them. A shorter one, such as a
-// default route, says nothing about them.
+// default route, says nothing about them. Entries whose conditions do not hold count, and so do all in a drain: what is
+// withdrawn for a while must not change the source of flows.
 func (c *compiler) announced() []netip.Prefix {
 	if c.cfg.BGP == nil {
 		return nil
 	}
 	var out []netip.Prefix
-	for _, p := range c.paths(c.cfg.BGP.Advertise) {
-		if slices.ContainsFunc(private, func(q netip.Prefix) bool { return q.Bits() <= p.Prefix.Bits() && q.Contains(p.Prefix.Addr()) }) {
-			out = append(out, p.Prefix)
+	for _, p := range c.advertised() {
+		if within(p, private) {
+			out = append(out, p)
 		}
 	}
 	return sortedPrefixes(out)

@@ -37,6 +37,9 @@ func (c *compiler) system() classify.Policy {
 			s.check(check.Reach)
 		}
 	}
+	for _, a := range c.cfg.Probed() {
+		s.check(a)
+	}
 	s.names()
 	return classify.Policy{Name: "system", Default: classify.Continue, Rules: s.rules}
 }

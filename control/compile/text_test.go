@@ -254,13 +254,26 @@ func (p *printer) bgp(s bgp.State) {
 			flagged(n.NextHop4.IsValid(), "nexthop4 "+n.NextHop4.String()), flagged(n.NextHop6.IsValid(), "nexthop6 "+n.NextHop6.String()))
 	}
 	for _, path := range s.Paths {
-		p.line("path", path.Prefix, flagged(len(path.Communities) > 0, "communities "+list(path.Communities)))
+		med := ""
+		if path.MED != nil {
+			med = fmt.Sprint("med ", *path.MED)
+		}
+		p.line("path", path.Prefix, flagged(path.To != nil, "to "+list(path.To)), flagged(len(path.Communities) > 0, "communities "+list(path.Communities)),
+			flagged(len(path.LargeCommunities) > 0, "large "+list(path.LargeCommunities)), number("preference", path.LocalPreference), med,
+			number("prepend", path.Prepend), flagged(path.NextHop.IsValid(), "next hop "+path.NextHop.String()))
 	}
-	p.line("learn ecmp", s.Learn.ECMP, "metric", s.Learn.Metric)
-	for _, m := range s.Learn.Accept {
-		p.line("  accept", m.Prefix, m.GE, "to", m.LE)
-	}
+	p.line("learn ecmp", s.Learn.ECMP, "metric", s.Learn.Metric, number("table", s.Learn.Table))
+	p.filters("reject", s.Learn.Reject)
+	p.filters("accept", s.Learn.Accept)
 	for _, t := range s.Learn.Tunnels {
 		p.line("  beside tunnel", t.Device, flagged(len(t.Strict) > 0, "strict "+list(t.Strict)), "to "+list(t.Endpoints))
+	}
+}
+
+func (p *printer) filters(word string, filters []bgp.Filter) {
+	for _, f := range filters {
+		p.line("  "+word, flagged(f.Prefix.IsValid(), fmt.Sprint(f.Prefix, " ", f.GE, " to ", f.LE)), flagged(f.From != nil, "from "+list(f.From)),
+			flagged(f.ASPath != "", "path "+f.ASPath), flagged(len(f.Communities) > 0, "communities "+list(f.Communities)),
+			flagged(len(f.LargeCommunities) > 0, "large "+list(f.LargeCommunities)), number("preference", f.LocalPreference))
 	}
 }

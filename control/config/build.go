@@ -138,6 +138,11 @@ func (b *builder) own(raw *rawConfig) {
 	for _, n := range raw.BGP.Neighbors.items {
 		check(n.Address.v.Addr, n.Address.ok, n.Address.at)
 	}
+	for _, e := range raw.BGP.Advertise.items {
+		for _, a := range e.When.Reach.items {
+			check(a.v.Addr, a.ok, a.at)
+		}
+	}
 	for _, r := range raw.Routes.items {
 		for _, v := range r.Via.items {
 			check(v.v.Addr, v.ok, v.at)

@@ -398,27 +398,6 @@ const (
 	LimitRestart LimitAction = "restart" // down, and up again by itself
 )
 
-// Advertise is one entry of advertise: either Prefixes or Workloads.
-type Advertise struct {
-	Prefixes    []netip.Prefix
-	Workloads   bool
-	Communities []uint32 // RFC 1997, ASN in the high half
-	Pos         Pos
-}
-
-// Learn says which routes of neighbors go to the kernel. No Accept entry: none.
-type Learn struct {
-	ECMP   int // paths per prefix, default 1
-	Metric int // default 20
-	Accept []PrefixMatch
-}
-
-// PrefixMatch matches prefixes inside Prefix whose length is between GE and LE. A bare prefix is exact.
-type PrefixMatch struct {
-	Prefix netip.Prefix
-	GE, LE int
-}
-
 // Apply holds the checks that a pending revision must pass.
 type Apply struct {
 	Checks []Check

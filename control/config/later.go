@@ -6,11 +6,10 @@ import "reflect"
 // versions stand with their enumerations (words.later).
 func laterKeys() map[reflect.Type][]string {
 	return map[reflect.Type][]string{
-		reflect.TypeFor[rawNode]():      {"ntp"},
-		reflect.TypeFor[rawBGP]():       {"flowspec", "blackhole"},
-		reflect.TypeFor[rawNeighbor]():  {"bfd"},
-		reflect.TypeFor[rawGroup]():     {"bfd"},
-		reflect.TypeFor[rawAdvertise](): {"when"},
+		reflect.TypeFor[rawNode]():     {"ntp"},
+		reflect.TypeFor[rawBGP]():      {"flowspec", "blackhole"},
+		reflect.TypeFor[rawNeighbor](): {"bfd"},
+		reflect.TypeFor[rawGroup]():    {"bfd"},
 	}
 }
 

@@ -136,22 +136,6 @@ func (t *notice) parse(s string) problem {
 	return problem{}
 }
 
-// community is an RFC 1997 community, ASN in the high half.
-type community uint32
-
-func (c *community) takes() takes     { return text }
-func (c *community) describe() schema { return schema{"pattern": `^[0-9]{1,5}:[0-9]{1,5}$`} }
-func (c *community) parse(s string) problem {
-	high, low, ok := strings.Cut(s, ":")
-	h, badHigh := decimal(high, 0, 65535)
-	l, badLow := decimal(low, 0, 65535)
-	if !ok || !badHigh.none() || !badLow.none() {
-		return bad("%q is not a community", s).or("write two numbers up to 65535, such as \"65010:100\"")
-	}
-	*c = community(h<<16 | l)
-	return problem{}
-}
-
 // publicKey is a Curve25519 public key. Its value is never printed: a private key looks the same.
 type publicKey string
 

@@ -6,7 +6,6 @@ type (
 	failMode   string
 	ruleMode   string
 	fate       string // of what no rule decides
-	routeTable string
 	tunnelType string
 	backend    string
 	keying     string
@@ -98,8 +97,6 @@ func (LimitAction) words() words {
 	}
 }
 
-func (routeTable) words() words { return words{now: []string{"main"}} }
-
 func (tunnelType) words() words {
 	return words{now: []string{TypeWireGuard, TypeIPsec}, mean: map[string]string{"wg": TypeWireGuard, "esp": TypeIPsec, "ike": TypeIPsec, "ikev2": TypeIPsec}}
 }
@@ -162,6 +159,10 @@ type (
 	ipv6PrefixLen int
 	sampleRate    uint32
 
+	localPreference uint32
+	med             uint32
+	prependCount    int
+
 	probeCount   int
 	replayWindow int // packets
 )
@@ -186,8 +187,11 @@ func (ttl) bounds() (int64, int64)          { return 1, 255 }
 func (prefixLength) bounds() (int64, int64) { return 0, 128 }
 func (vlanID) bounds() (int64, int64)       { return 1, 4094 } // 0: a priority alone, 4095: reserved (802.1Q section 9.6)
 
-func (ipv4PrefixLen) bounds() (int64, int64) { return 1, 32 }
-func (ipv6PrefixLen) bounds() (int64, int64) { return 1, 128 }
-func (probeCount) bounds() (int64, int64)    { return 1, 100 }
-func (replayWindow) bounds() (int64, int64)  { return 32, 4096 } // XFRMA_REPLAY_ESN_MAX is 4096 bits
-func (sampleRate) bounds() (int64, int64)    { return 1, 1<<32 - 1 }
+func (ipv4PrefixLen) bounds() (int64, int64)   { return 1, 32 }
+func (ipv6PrefixLen) bounds() (int64, int64)   { return 1, 128 }
+func (probeCount) bounds() (int64, int64)      { return 1, 100 }
+func (replayWindow) bounds() (int64, int64)    { return 32, 4096 }     // XFRMA_REPLAY_ESN_MAX is 4096 bits
+func (localPreference) bounds() (int64, int64) { return 1, 1<<31 - 1 } // 0 GoBGP cannot set, the upper half tells our own paths apart
+func (med) bounds() (int64, int64)             { return 0, 1<<32 - 1 }
+func (prependCount) bounds() (int64, int64)    { return 1, 16 }
+func (sampleRate) bounds() (int64, int64)      { return 1, 1<<32 - 1 }

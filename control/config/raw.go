@@ -195,28 +195,6 @@ type rawBGP struct {
 	Learn     rawLearn           `key:"learn"`
 }
 
-type rawAdvertise struct {
-	at
-	Prefixes    list[val[network]]   `key:"prefixes"`
-	Workloads   val[truth]           `key:"workloads"`
-	Communities list[val[community]] `key:"communities"`
-}
-
-type rawLearn struct {
-	at
-	ECMP   num[pathCount]       `key:"ecmp"`
-	Table  pick[routeTable]     `key:"table"`
-	Metric num[metric]          `key:"metric"`
-	Accept list[rawPrefixMatch] `key:"accept"`
-}
-
-type rawPrefixMatch struct {
-	at
-	Prefix val[network]      `key:"prefix,required"`
-	GE     num[prefixLength] `key:"ge"`
-	LE     num[prefixLength] `key:"le"`
-}
-
 type rawApply struct {
 	at
 	Checks list[rawCheck] `key:"checks"`

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sluice/bgp/fib"
+	"sluice/control/api"
 	"sluice/xdp/classify"
 )
 
@@ -22,6 +23,7 @@ var (
 	descRevision   = desc("revision", "Number of the live revision.")
 	descPending    = desc("pending_seconds", "Time until the pending revision goes back; absent where none is pending.")
 	descCondition  = desc("condition", "1 where a condition of the engine is True.", "type", "reason")
+	descDrain      = desc("bgp_drain", "1 in the state of a drain that holds: draining (everything is announced with GRACEFUL_SHUTDOWN) or drained (everything is withdrawn).", "state")
 	descRefused    = desc("bgp_fib_refused_total", "What BGP learned and the kernel was not given, each try counted: next hops that are unresolved (on no link) or circular (a tunnel's own packets would take the way into one), routes in conflict with another protocol's, other failures.", "reason")
 	descWaiting    = desc("bgp_fib_waiting", "Prefixes that will be tried again.")
 	descBans       = desc("bans", "Bans in place.")
@@ -140,5 +142,13 @@ func (c collector) pacing(ctx context.Context, out chan<- prometheus.Metric) err
 func (c collector) overlay(_ context.Context, out chan<- prometheus.Metric) error {
 	gauge(out, descBans, float64(c.d.bans.Len()))
 	gauge(out, descMonitors, float64(c.d.hub.count()))
+	now := shownDrain(c.d.drain.State()).State
+	for _, state := range []string{api.DrainGraceful, api.DrainDone} {
+		value := 0.0
+		if now == state {
+			value = 1
+		}
+		gauge(out, descDrain, value, state)
+	}
 	return nil
 }

@@ -16,8 +16,10 @@ import (
 	"sluice/control/ban"
 	"sluice/control/compile"
 	"sluice/control/config"
+	"sluice/control/drain"
 	"sluice/control/engine"
 	"sluice/control/feed"
+	"sluice/control/health"
 	"sluice/control/host"
 	"sluice/control/probe"
 	"sluice/control/tunnel"
@@ -54,6 +56,8 @@ type Daemon struct {
 	feeds     *feed.List
 	workloads *workload.List
 	tunnels   *tunnel.Watcher
+	health    *health.Watcher
+	drain     *drain.Switch
 	unadopted atomic.Bool // the start was degraded, and nothing has healed it since
 	epochs    epochs
 	endsMu    sync.Mutex
@@ -145,6 +149,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	d.workloads = workload.New(workload.Options{
 		Path: filepath.Join(o.StateDir, "workloads.json"), Log: o.Log, Live: d.fileConfig, Alter: d.alter,
 	})
+	d.openAnnouncements(ctx)
 	if err := d.openTunnels(ctx); err != nil {
 		return nil, err
 	}
@@ -201,6 +206,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	if err := d.workloads.Load(); err != nil {
 		d.opts.Log.Error("workloads of the API are lost", "error", err)
 	}
+	d.loadAnnouncements()
 	d.adoptTunnels(ctx)
 	if err := d.engine.Start(ctx); err != nil {
 		d.diagnose(ctx)
@@ -221,6 +227,8 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"bans", d.bans.Run},
 		funcTask{"set files", d.feeds.Run},
 		funcTask{"tunnels", d.tunnels.Run},
+		funcTask{"health of announcements", d.health.Run},
+		funcTask{"drain", d.drain.Run},
 		funcTask{"BGP events", func(ctx context.Context) error { return d.followBGP(ctx, d.bgp.Events()) }},
 		funcTask{"dropped packets", d.followDrops},
 		funcTask{"logged packets", d.followLogs},

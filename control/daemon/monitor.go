@@ -37,6 +37,7 @@ func (d *Daemon) engineNotice(n engine.Notice) {
 	d.hub.publish(api.Event{Type: api.EventEngine, Engine: &n})
 	d.feeds.Wake() // another revision may watch other files
 	d.tunnels.Wake()
+	d.health.Wake()
 	d.works()
 }
 

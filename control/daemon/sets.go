@@ -21,6 +21,7 @@ func (d *Daemon) compile(cfg *config.Config, rt compile.Runtime, facts compile.F
 	d.works()
 	held := d.feeds.Snapshot(cfg.Watched())
 	rt.Watched, rt.Workloads, rt.Tunnels = held.Contents, d.workloads.Added(cfg), d.tunnels.Now(cfg)
+	rt.Reached, rt.Drain = d.health.Reached(), d.drain.Phase()
 	desired, err := d.compiled.Compile(cfg, rt, facts)
 	if err == nil {
 		held.Compiled()

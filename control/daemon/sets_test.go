@@ -13,7 +13,9 @@ import (
 
 	"sluice/control/compile"
 	"sluice/control/config"
+	"sluice/control/drain"
 	"sluice/control/feed"
+	"sluice/control/health"
 	"sluice/control/tunnel"
 	"sluice/control/workload"
 )
@@ -38,7 +40,8 @@ sets: [{name: staff, files: [f], watch: true}]
 management: {accept: [{name: m, protocol: tcp, ports: [22], from: [staff]}]}
 `)
 	cfg.Resolve(dir)
-	d := &Daemon{hub: newHub(), workloads: workload.New(workload.Options{}), tunnels: tunnel.New(tunnel.Options{})}
+	d := &Daemon{hub: newHub(), workloads: workload.New(workload.Options{}), tunnels: tunnel.New(tunnel.Options{}),
+		health: health.New(health.Options{}), drain: drain.New(drain.Options{})}
 	changed, reports := make(chan string, 100), make(chan string, 100)
 	// entries is what compiles, and how much of the feed is in it.
 	entries := func() string {

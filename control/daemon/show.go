@@ -75,6 +75,9 @@ func (d *Daemon) showStatus(ctx context.Context) (api.Status, error) {
 	if err != nil {
 		return s, err
 	}
+	if drain := shownDrain(d.drain.State()); drain.State != api.DrainNone {
+		s.Drain = &drain
+	}
 	s.XDPGeneration, s.TCGeneration = x.Digest, t.Digest
 	s.Conntrack = shownConntrack(d.conntrack.last())
 	if s.Processes, err = d.processes(); err != nil {

@@ -15,7 +15,7 @@ var Rooms = map[string][]string{
 
 	// The composition root, which alone knows every subsystem by name.
 	"control/daemon": {
-		"control/api", "control/engine", "control/compile", "control/config", "control/probe", "control/host", "control/ban", "control/feed", "control/workload", "control/tunnel", "control/support",
+		"control/api", "control/engine", "control/compile", "control/config", "control/probe", "control/host", "control/ban", "control/feed", "control/workload", "control/tunnel", "control/support", "control/drain", "control/health",
 		"xdp/...", "tc/...", "bgp/...", "crypto/...",
 	},
 	// The status types of the subsystems are the API's own answers.
@@ -34,6 +34,8 @@ var Rooms = map[string][]string{
 	"control/feed":    {"control/config", "control/disk"}, // watched set files; who compiles them is an interface here
 	// Workloads that the API adds; the engine is called by a function, and its types are named.
 	"control/workload": {"control/engine", "control/compile", "control/config", "control/disk"},
+	"control/drain":    {"control/engine", "control/compile", "control/disk"},
+	"control/health":   {"control/disk"}, // what announcements wait for; the probe and the engine are functions here
 	// What changes by itself around tunnels; devices, key daemons and the engine are functions here.
 	"control/tunnel": {"control/compile", "control/config", "control/disk", "crypto/path"},
 	"control/host":   {"netdump", "netprobe"}, // a subsystem, though its folder is control's

@@ -1,0 +1,248 @@
+// Package drain takes the box out of traffic and back: everything is announced as the last choice (RFC 8326), then nothing,
+// while sessions stay. It is state beside the revisions, as bans are: it outlives a restart, a reboot, apply and rollback.
+package drain
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"sluice/control/compile"
+	"sluice/control/disk"
+	"sluice/control/engine"
+)
+
+// Options of a Switch.
+type Options struct {
+	Path      string // of the file
+	Log       *slog.Logger
+	Alter     func(context.Context, engine.Alteration) error
+	Recompile func(why string) error
+	Notify    func(State)
+}
+
+// State is a drain. The zero State is none.
+type State struct {
+	Since time.Time     `json:"since"`
+	By    string        `json:"by,omitempty"`
+	Wait  time.Duration `json:"wait_nanoseconds"` // from Since to the withdrawal
+	Done  bool          `json:"withdrawn"`        // everything is
+}
+
+// On says that there is a drain.
+func (s State) On() bool { return !s.Since.IsZero() }
+
+// ErrEnded: somebody ended the drain before everything was withdrawn.
+var ErrEnded = errors.New("the drain was ended by an undrain before everything was withdrawn")
+
+// Switch is the one drain of a box.
+type Switch struct {
+	opts Options
+	wake chan struct{} // to Run
+	turn sync.Mutex    // of who changes the state, until it is on the disk and on the machine
+
+	mu      sync.Mutex
+	state   State
+	until   time.Time     // on the monotonic clock: when everything is withdrawn
+	changed chan struct{} // closed, and made anew, with every change
+}
+
+// New makes a Switch. It is off before Load.
+func New(o Options) *Switch {
+	return &Switch{opts: o, wake: make(chan struct{}, 1), changed: make(chan struct{})}
+}
+
+// Load reads what was kept. A damaged file leaves the box drained: whoever drained it may stand in front of it.
+func (s *Switch) Load() error {
+	data, err := os.ReadFile(s.opts.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var kept State
+	if err == nil {
+		err = json.Unmarshal(data, &kept)
+	}
+	if err != nil {
+		s.set(State{Since: time.Now(), Done: true}, time.Now())
+		return fmt.Errorf("drain: %s cannot be read, so the box stays drained until sluice undrain: %w", s.opts.Path, err)
+	}
+	// A clock that was set back must not hold up the withdrawal.
+	left := min(time.Until(kept.Since.Add(kept.Wait)), kept.Wait)
+	s.set(kept, time.Now().Add(left))
+	return nil
+}
+
+// State is what holds now.
+func (s *Switch) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// Phase is what the compiler asks.
+func (s *Switch) Phase() compile.Drain {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !s.state.On():
+		return compile.DrainNone
+	case s.state.Done || !time.Now().Before(s.until):
+		return compile.DrainWithdrawn
+	}
+	return compile.DrainGraceful
+}
+
+// Begin drains, and returns when everything is withdrawn: wait from now, or as an earlier drain has it where that is sooner. The
+// drain goes on where ctx ends before.
+func (s *Switch) Begin(ctx context.Context, wait time.Duration, by string) (State, error) {
+	now := time.Now()
+	if before, until := s.look(); !before.On() {
+		if err := s.alter(ctx, "drain", State{Since: now, By: by, Wait: wait}, now.Add(wait)); err != nil {
+			return before, err
+		}
+	} else if sooner := now.Add(wait); !before.Done && sooner.Before(until) {
+		before.Wait = max(0, before.Wait-until.Sub(sooner))
+		if err := s.alter(ctx, "drain sooner", before, sooner); err != nil {
+			return before, err
+		}
+	}
+	for {
+		s.mu.Lock()
+		state, changed := s.state, s.changed
+		s.mu.Unlock()
+		switch {
+		case !state.On():
+			return state, ErrEnded
+		case state.Done:
+			return state, nil
+		}
+		select {
+		case <-ctx.Done():
+			return state, ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// End announces everything again, as the file says. It returns what there was.
+func (s *Switch) End(ctx context.Context) (State, error) {
+	before, _ := s.look()
+	if !before.On() {
+		return before, nil
+	}
+	return before, s.alter(ctx, "undrain", State{}, time.Time{})
+}
+
+// Run withdraws when the time has come.
+func (s *Switch) Run(ctx context.Context) error {
+	for {
+		state, until := s.look()
+		var due <-chan time.Time
+		if state.On() && !state.Done {
+			due = time.After(time.Until(until))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.wake:
+			continue
+		case <-due:
+		}
+		if err := s.withdraw(); err != nil {
+			s.opts.Log.Error("drain: the withdrawal is tried again", "error", err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(retry):
+			}
+		}
+	}
+}
+
+// retry is the pause after a withdrawal that failed.
+const retry = time.Second
+
+func (s *Switch) withdraw() error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	state, until := s.look()
+	if !state.On() || time.Now().Before(until) { // meanwhile it was ended, or begun anew
+		return nil
+	}
+	if err := s.opts.Recompile("the wait of a drain is over"); err != nil {
+		return err
+	}
+	state.Done = true
+	if err := s.save(state); err != nil {
+		return err
+	}
+	s.set(state, until)
+	return nil
+}
+
+func (s *Switch) look() (State, time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state, s.until
+}
+
+func (s *Switch) alter(ctx context.Context, why string, next State, until time.Time) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	before, was := s.look()
+	kept := false
+	return s.opts.Alter(ctx, engine.Alteration{
+		Why:   why,
+		Begin: func() error { s.set(next, until); return nil },
+		Judge: func(*compile.Desired) error { return nil },
+		Keep: func() error {
+			kept = true
+			return s.save(next)
+		},
+		Undo: func() error {
+			s.set(before, was)
+			if kept {
+				return s.save(before)
+			}
+			return nil
+		},
+	})
+}
+
+func (s *Switch) set(state State, until time.Time) {
+	s.mu.Lock()
+	s.state, s.until = state, until
+	close(s.changed)
+	s.changed = make(chan struct{})
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+	if s.opts.Notify != nil {
+		s.opts.Notify(state)
+	}
+}
+
+func (s *Switch) save(state State) error {
+	if !state.On() {
+		if err := os.Remove(s.opts.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("drain: %w", err)
+		}
+		return nil
+	}
+	data, err := json.Marshal(state)
+	if err == nil {
+		err = disk.Replace(s.opts.Path, append(data, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("drain: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,172 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/control/compile"
+	"sluice/control/engine"
+)
+
+// rig is a Switch whose engine does what it is asked, or fails.
+type rig struct {
+	*Switch
+	path       string
+	fail       atomic.Bool
+	recompiled atomic.Int32
+	notices    chan State
+}
+
+var errBusy = errors.New("busy")
+
+func newRig(t *testing.T, path string) *rig {
+	t.Helper()
+	r := &rig{path: path, notices: make(chan State, 100)}
+	r.Switch = New(Options{
+		Path: path, Log: slog.New(slog.DiscardHandler), Notify: func(s State) { r.notices <- s },
+		Alter: func(_ context.Context, a engine.Alteration) error {
+			err := errors.Join(a.Begin(), a.Judge(nil), a.Keep())
+			if r.fail.Load() {
+				err = errors.Join(errBusy, a.Undo())
+			}
+			return err
+		},
+		Recompile: func(string) error {
+			if r.recompiled.Add(1); r.fail.Load() {
+				return errBusy
+			}
+			return nil
+		},
+	})
+	if err := r.Load(); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// runs starts Run until the test ends.
+func (r *rig) runs(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func (r *rig) is(t *testing.T, phase compile.Drain) {
+	t.Helper()
+	if got := r.Phase(); got != phase {
+		t.Fatalf("phase %d, want %d", got, phase)
+	}
+}
+
+func TestADrainWaitsThenWithdrawsAndIsEndedByUndrain(t *testing.T) {
+	r := newRig(t, filepath.Join(t.TempDir(), "drain.json"))
+	r.is(t, compile.DrainNone)
+	r.runs(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	answers := make(chan error, 1)
+	go func() {
+		_, err := r.Begin(ctx, time.Hour, "ann")
+		answers <- err
+	}()
+	<-r.notices
+	r.is(t, compile.DrainGraceful)
+	cancel()
+	if err := <-answers; !errors.Is(err, context.Canceled) {
+		t.Fatalf("who waits no longer gets %v", err)
+	}
+	r.is(t, compile.DrainGraceful)
+
+	// Again, and sooner: the first one's word stands but for the time.
+	state, err := r.Begin(t.Context(), 0, "bob")
+	if err != nil || !state.Done || state.By != "ann" {
+		t.Fatalf("drained: %+v (%v)", state, err)
+	}
+	r.is(t, compile.DrainWithdrawn)
+	if again, err := r.Begin(t.Context(), time.Hour, "bob"); err != nil || again != state {
+		t.Errorf("drained again: %+v (%v), want %+v", again, err, state)
+	}
+	if r.recompiled.Load() == 0 {
+		t.Error("nobody withdrew anything")
+	}
+
+	if before, err := r.End(t.Context()); err != nil || !before.Done {
+		t.Errorf("undrain: %+v (%v)", before, err)
+	}
+	r.is(t, compile.DrainNone)
+	if before, err := r.End(t.Context()); err != nil || before.On() {
+		t.Errorf("undrain again: %+v (%v)", before, err)
+	}
+	if _, err := os.Stat(r.path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after undrain %s is there (%v)", r.path, err)
+	}
+}
+
+func TestADrainOutlivesTheProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "drain.json")
+	first := newRig(t, path)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := first.Begin(ctx, time.Hour, "ann"); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	second := newRig(t, path)
+	second.is(t, compile.DrainGraceful)
+	second.runs(t)
+	if _, err := second.Begin(t.Context(), 0, "ann"); err != nil {
+		t.Fatal(err)
+	}
+	newRig(t, path).is(t, compile.DrainWithdrawn)
+
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	damaged := New(Options{Path: path, Log: slog.New(slog.DiscardHandler)})
+	if err := damaged.Load(); err == nil {
+		t.Error("a damaged file is no error")
+	}
+	if got := damaged.Phase(); got != compile.DrainWithdrawn {
+		t.Errorf("with a damaged file the phase is %d", got)
+	}
+}
+
+func TestADrainThatFailsIsNone(t *testing.T) {
+	r := newRig(t, filepath.Join(t.TempDir(), "drain.json"))
+	r.fail.Store(true)
+	if _, err := r.Begin(t.Context(), 0, "ann"); !errors.Is(err, errBusy) {
+		t.Fatalf("error %v", err)
+	}
+	r.is(t, compile.DrainNone)
+	if _, err := os.Stat(r.path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is there (%v)", r.path, err)
+	}
+}
+
+func TestUndrainFreesWhoWaits(t *testing.T) {
+	r := newRig(t, filepath.Join(t.TempDir(), "drain.json"))
+	r.runs(t)
+	answers := make(chan error, 1)
+	go func() {
+		_, err := r.Begin(t.Context(), time.Hour, "ann")
+		answers <- err
+	}()
+	<-r.notices
+	if _, err := r.End(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answers; !errors.Is(err, ErrEnded) {
+		t.Errorf("who waited gets %v", err)
+	}
+}
