@@ -78,6 +78,7 @@ var TestRooms = map[string][]string{
 	"xdp/classify":   {"xdp/classify/classifytest"},
 	"xdp/table":      {"xdp/classify/classifytest"},
 	"bgp":            {"bgp/internal/nstest"},
+	"bgp/bfd":        {"bgp/internal/nstest"},
 	"bgp/fib":        {"bgp/internal/nstest"},
 	"bgp/torsim":     {"bgp/internal/nstest"},
 }

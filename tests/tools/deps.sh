@@ -9,8 +9,8 @@ packages=(
 	# compilers of the data path: one exact major version, because the committed objects must come out byte-identical
 	clang-19 llvm-19 clang-format-19 libbpf-dev linux-libc-dev
 	gcc libc6-dev # the race detector needs cgo
-	# what the tests run: a router, tunnels, a virtual machine, filters that Sluice must live beside
-	bird2 wireguard-tools qemu-system-x86 nftables iptables
+	# what the tests run: routers, tunnels, a virtual machine, filters that Sluice must live beside
+	bird2 frr wireguard-tools qemu-system-x86 nftables iptables
 	charon-systemd strongswan-swanctl                            # strongSwan: charon, its plugin vici
 	libstrongswan-standard-plugins libcharon-extra-plugins       # openssl and gcm; kernel-libipsec
 	ipset xdp-tools linux-perf openssl # rivals of the benchmarks, where their time goes, and how fast ciphers are
@@ -46,7 +46,7 @@ if ((${#missing[@]})); then
 		apt install -y --no-install-recommends "${missing[@]}" >/dev/null
 	}
 	# These packages start daemons of the machine's own. The tests start theirs in namespaces and want no others.
-	for pair in bird2:bird charon-systemd:strongswan; do
+	for pair in bird2:bird frr:frr charon-systemd:strongswan; do
 		if [[ " ${missing[*]} " == *" ${pair%:*} "* && -d /run/systemd/system ]]; then
 			systemctl disable --now "${pair#*:}.service"
 		fi

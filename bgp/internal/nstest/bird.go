@@ -16,6 +16,7 @@ import (
 type Bird struct {
 	cmd    *exec.Cmd
 	config string
+	head   string // of every configuration
 	socket string
 }
 
@@ -34,7 +35,8 @@ func StartBird(t testing.TB, ns *NS, config string) *Bird {
 			t.Logf("BIRD said:\n%s", said)
 		}
 	})
-	b.write(t, fmt.Sprintf("log %q all;\nprotocol device {}\n%s", log, config))
+	b.head = fmt.Sprintf("log %q all;\nprotocol device {}\n", log)
+	b.write(t, config)
 	b.cmd = exec.Command("/usr/sbin/bird", "-f", "-c", b.config, "-s", b.socket, "-P", filepath.Join(dir, "bird.pid"))
 	b.cmd.Stderr = os.Stderr
 	ns.Start(t, b.cmd)
@@ -49,7 +51,7 @@ func StartBird(t testing.TB, ns *NS, config string) *Bird {
 
 func (b *Bird) write(t testing.TB, config string) {
 	t.Helper()
-	if err := os.WriteFile(b.config, []byte(config), 0o600); err != nil {
+	if err := os.WriteFile(b.config, []byte(b.head+config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -96,4 +98,11 @@ func (b *Bird) Ask(command string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("BIRD hung up: %w", lines.Err())
+}
+
+// Reconfigure gives BIRD another configuration.
+func (b *Bird) Reconfigure(t testing.TB, config string) {
+	t.Helper()
+	b.write(t, config)
+	b.Do(t, "configure")
 }
