@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"sluice/bgp"
-	"sluice/bgp/internal/nstest"
+	"sluice/tests/nstest"
 )
 
 // has fails unless BIRD shows every line for the prefix.

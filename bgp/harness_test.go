@@ -15,7 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"sluice/bgp"
-	"sluice/bgp/internal/nstest"
+	"sluice/tests/nstest"
 )
 
 // TestMain is also the main of the children: GoBGP makes its sockets on any thread, so a speaker needs a process of

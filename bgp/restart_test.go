@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/bgp/internal/nstest"
+	"sluice/tests/nstest"
 )
 
 // watcher asks BIRD and the gateway's kernel over and over whether their lists of routes begin as they should. No

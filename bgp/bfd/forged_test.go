@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"sluice/bgp/bfd"
-	"sluice/bgp/internal/nstest"
+	"sluice/tests/nstest"
 )
 
 // A peer that is not there is played by hand, so that what is believed changes the state at once.

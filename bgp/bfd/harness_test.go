@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/bgp/bfd"
-	"sluice/bgp/internal/nstest"
+	"sluice/tests/nstest"
 )
 
 // TestMain is also the main of the children: a server makes its sockets on any thread.

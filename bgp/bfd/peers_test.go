@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"sluice/bgp/bfd"
-	"sluice/bgp/internal/nstest"
+	"sluice/tests/nstest"
 )
 
 // peer is another implementation, on the other side of the link.

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/bgp/fib"
-	"sluice/bgp/internal/nstest"
+	"sluice/tests/nstest"
 )
 
 var (

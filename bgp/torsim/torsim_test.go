@@ -14,7 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"sluice/bgp"
-	"sluice/bgp/internal/nstest"
+	"sluice/tests/nstest"
 	"sluice/bgp/torsim"
 )
 

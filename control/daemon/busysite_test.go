@@ -7,22 +7,19 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netns"
-
 	"sluice/control/compile"
 	"sluice/control/engine"
 	"sluice/control/tunnel"
 	"sluice/crypto/keys"
 	"sluice/crypto/wireguard/child"
+	"sluice/tests/nstest"
 )
 
 // A userspace tunnel is a process: this test binary again.
@@ -153,36 +150,10 @@ func newBusySite(t *testing.T) *busySite {
 // inNamespace leaves the test's goroutine in a namespace with a link eth0, which goes with the test.
 func inNamespace(t *testing.T) {
 	t.Helper()
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
+	nstest.Enter(t)
+	for _, line := range []string{"link add eth0 type veth peer name peer0", "link set eth0 up", "link set peer0 up", "addr add 198.18.0.2/30 dev eth0"} {
+		nstest.IP(t, line)
 	}
-	here, err := netns.New()
-	if err != nil {
-		t.Fatalf("make a network namespace (needs root): %v", err)
-	}
-	t.Cleanup(func() {
-		here.Close()
-		if err := netns.Set(before); err != nil {
-			t.Error(err)
-			return // the thread stays locked and ends with the goroutine
-		}
-		before.Close()
-		runtime.UnlockOSThread()
-	})
-	for _, line := range []string{"link set lo up", "link add eth0 type veth peer name peer0", "link set eth0 up", "link set peer0 up", "addr add 198.18.0.2/30 dev eth0"} {
-		ipRoute(t, line)
-	}
-}
-
-func ipRoute(t *testing.T, args string) string {
-	t.Helper()
-	out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("ip %s: %v: %s", args, err, out)
-	}
-	return string(out)
 }
 
 // candidate has two ways to 10.20.0.0/16, of which fra1 is the better one.
@@ -216,7 +187,7 @@ func (s *busySite) apply(c engine.Candidate) {
 func (s *busySite) routes() string {
 	s.t.Helper()
 	var out []string
-	for line := range strings.Lines(ipRoute(s.t, "-4 route show proto 187")) {
+	for line := range strings.Lines(nstest.IP(s.t, "-4 route show proto 187")) {
 		f := strings.Fields(line)
 		out = append(out, fmt.Sprintf("%s by %s at %s", f[0], f[2], f[len(f)-1]))
 	}

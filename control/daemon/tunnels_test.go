@@ -7,6 +7,7 @@ import (
 
 	"sluice/control/engine"
 	"sluice/control/tunnel"
+	"sluice/tests/nstest"
 )
 
 func TestTheConditionOfTunnelsNamesAFewOfManyProblems(t *testing.T) {
@@ -55,8 +56,8 @@ func TestTheConditionOfTunnelsNamesAFewOfManyProblems(t *testing.T) {
 func TestRoutesOfAnEarlierSpeakerGoOnceADegradedStartHasHealed(t *testing.T) {
 	inNamespace(t)
 	d := idle(t)
-	ipRoute(t, "route add 203.0.113.0/24 via 198.18.0.1 proto 186")
-	left := func() bool { return strings.Contains(ipRoute(t, "route show"), "203.0.113.0/24") }
+	nstest.IP(t, "route add 203.0.113.0/24 via 198.18.0.1 proto 186")
+	left := func() bool { return strings.Contains(nstest.IP(t, "route show"), "203.0.113.0/24") }
 	d.engineNotice(engine.Notice{Kind: engine.NoticeHealthy})
 	if !left() {
 		t.Error("a start that was good has looked after them already: what is there since is somebody's")

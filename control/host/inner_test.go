@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/tests/nstest"
+
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 )
@@ -142,7 +144,7 @@ func TestWhatStandsBehindAWorkloadsInterface(t *testing.T) {
 	inNamespace(t)
 	_, web := named(t, "web")
 	veth(t, "web-1", web)
-	veth(t, "web-2", anotherNamespace(t)) // neither named nor with a process: held by a descriptor of the test alone
+	veth(t, "web-2", nstest.New(t).FD()) // neither named nor with a process: held by a descriptor of the test alone
 	ip(t, "tuntap add vm-1 mode tap")
 	ip(t, "link add here type veth peer name there")
 	_, plain := named(t, "plain")

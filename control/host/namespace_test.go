@@ -8,73 +8,34 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"sluice/tests/nstest"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 )
 
-// inNamespace moves the test's goroutine, on a thread of its own, into a new network namespace with lo up. /proc/sys/net
-// and child processes follow the thread. Such a test must do its work in its own goroutine.
+// inNamespace moves the test's goroutine into a new network namespace with lo up. Such a test must do its work in its own
+// goroutine.
 func inNamespace(t *testing.T) {
 	t.Helper()
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		t.Fatalf("open the test's network namespace: %v", err)
-	}
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatalf("make a network namespace (needs root): %v", err)
-	}
-	t.Cleanup(func() {
-		ns.Close()
-		if err := netns.Set(before); err != nil {
-			t.Errorf("go back to the test's namespace: %v", err)
-			return // the thread stays locked and ends with the goroutine
-		}
-		before.Close()
-		runtime.UnlockOSThread()
-	})
+	nstest.Enter(t)
 	// Detection of duplicate addresses would make states depend on time.
 	sysctl(t, "net/ipv6/conf/default/accept_dad", "0")
 	sysctl(t, "net/ipv6/conf/all/accept_dad", "0")
-	ip(t, "link set lo up")
 }
 
-// anotherNamespace makes an empty namespace without entering it.
-func anotherNamespace(t *testing.T) netns.NsHandle {
-	t.Helper()
-	here, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer here.Close()
-	there, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { there.Close() })
-	if err := netns.Set(here); err != nil {
-		t.Fatal(err)
-	}
-	return there
-}
-
-// ip runs one command of ip(8) in the thread's namespace.
 // ip runs ip(8). An IPv6 address that it adds is there when it returns: the kernel makes its local route later, by a
 // worker of its own, also without duplicate address detection.
 func ip(t *testing.T, args string) string {
 	t.Helper()
-	words := strings.Fields(args)
-	out := run(t, "ip", words...)
-	if len(words) > 2 && words[0] == "addr" && words[1] == "add" && strings.Contains(words[2], ":") {
+	out := nstest.IP(t, args)
+	if words := strings.Fields(args); len(words) > 2 && words[0] == "addr" && words[1] == "add" && strings.Contains(words[2], ":") {
 		address, _, _ := strings.Cut(words[2], "/")
 		until := time.Now().Add(10 * time.Second)
 		for !strings.Contains(run(t, "ip", "-6", "route", "show", "table", "local"), "local "+address+" ") {

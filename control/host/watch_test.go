@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"sluice/tests/nstest"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -169,7 +171,7 @@ func TestPeerInAnotherNamespaceIsNotHere(t *testing.T) {
 	inNamespace(t)
 	twoVeths(t)
 	h := open(t, t.TempDir())
-	outside := anotherNamespace(t)
+	outside := nstest.New(t).FD()
 	peer, err := netlink.LinkByName("tor0")
 	if err != nil {
 		t.Fatal(err)

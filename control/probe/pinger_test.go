@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"sluice/tests/nstest"
 )
 
 // listening is a Pinger whose answers can be waited for.
@@ -55,17 +57,13 @@ func TestAPingIsAnsweredWithItsTag(t *testing.T) {
 
 // The other way is the better one by every route; what is asked for by an interface goes by that one.
 func TestAPingGoesByItsInterfaceAlone(t *testing.T) {
-	here, there := twoNamespaces(t)
-	ip(t, "link add eth1 type veth peer name void")
-	ip(t, "link set eth1 up")
-	ip(t, "addr add 198.18.1.1/24 dev eth1")
-	ip(t, "addr add 2001:db8:1::1/64 dev eth1 nodad")
-	enter(t, there)
-	for _, a := range []string{"addr add 10.20.0.1/32 dev lo", "addr add fd00:20::1/128 dev lo", "link set lo up"} {
-		ip(t, a)
-	}
-	mac := link(t, "peer0").Attrs().HardwareAddr.String()
-	enter(t, here)
+	_, there := twoNamespaces(t)
+	nstest.IP(t, "link add eth1 type veth peer name void")
+	nstest.IP(t, "link set eth1 up")
+	nstest.IP(t, "addr add 198.18.1.1/24 dev eth1")
+	nstest.IP(t, "addr add 2001:db8:1::1/64 dev eth1 nodad")
+	there.Address(t, "lo", "10.20.0.1/32", "fd00:20::1/128")
+	mac := link(t, there, "peer0").Attrs().HardwareAddr.String()
 	p, answers := listening(t)
 	ask := func(link string, tag uint64, addresses ...string) {
 		t.Helper()
@@ -83,20 +81,20 @@ func TestAPingGoesByItsInterfaceAlone(t *testing.T) {
 	}
 	// The neighbor is known: an interface that is no tunnel asks for it otherwise, and a prefix on the link has none.
 	for _, to := range []string{"10.20.0.1", "fd00:20::1"} {
-		ip(t, "neigh replace "+to+" lladdr "+mac+" nud permanent dev eth0")
+		nstest.IP(t, "neigh replace "+to+" lladdr "+mac+" nud permanent dev eth0")
 	}
 	for _, route := range []string{"10.20.0.0/16", "fd00:20::/64"} {
-		ip(t, "route add "+route+" dev eth1 metric 1")
-		ip(t, "route add "+route+" dev eth0 metric 100")
+		nstest.IP(t, "route add "+route+" dev eth1 metric 1")
+		nstest.IP(t, "route add "+route+" dev eth0 metric 100")
 	}
 	ask("eth1", 1, "10.20.0.1", "fd00:20::1")
 	ask("eth0", 3, "10.20.0.1")
 	hear("the route by eth0 is the worse one", 3)
 	ask("eth0", 4, "fd00:20::1")
 	hear("the route by eth0 is the worse one", 4)
-	ip(t, "route del 10.20.0.0/16 dev eth0")
-	ip(t, "route del 10.20.0.0/16 dev eth1")
-	ip(t, "route add blackhole 10.20.0.0/16 metric 4294967295")
+	nstest.IP(t, "route del 10.20.0.0/16 dev eth0")
+	nstest.IP(t, "route del 10.20.0.0/16 dev eth1")
+	nstest.IP(t, "route add blackhole 10.20.0.0/16 metric 4294967295")
 	ask("eth0", 5, "10.20.0.1")
 	hear("the route is withdrawn and a blackhole stands there", 5)
 	if err := p.Ping("eth9", netip.MustParseAddr("10.20.0.1"), 6); err == nil {

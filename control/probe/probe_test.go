@@ -5,72 +5,30 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"os/exec"
 	"runtime"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"sluice/tests/nstest"
+
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 )
 
 // twoNamespaces leaves the test's goroutine in a namespace with eth0 = 198.18.0.1/24 and 2001:db8::1/64; its peer, .2 and
 // ::2, is in another one. Everything goes with the namespaces.
-func twoNamespaces(t *testing.T) (here, there netns.NsHandle) {
+func twoNamespaces(t *testing.T) (here, there *nstest.NS) {
 	t.Helper()
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		t.Fatalf("open the test's network namespace: %v", err)
-	}
-	for _, ns := range []*netns.NsHandle{&there, &here} {
-		if *ns, err = netns.New(); err != nil {
-			t.Fatalf("make a network namespace (needs root): %v", err)
-		}
-	}
-	t.Cleanup(func() {
-		here.Close()
-		there.Close()
-		if err := netns.Set(before); err != nil {
-			t.Errorf("go back to the test's namespace: %v", err)
-			return // the thread stays locked and ends with the goroutine
-		}
-		before.Close()
-		runtime.UnlockOSThread()
-	})
-	ip(t, "link add eth0 type veth peer name peer0")
-	if err := netlink.LinkSetNsFd(link(t, "peer0"), int(there)); err != nil {
-		t.Fatal(err)
-	}
-	for i, ns := range []netns.NsHandle{there, here} {
-		enter(t, ns)
-		name, host := []string{"peer0", "eth0"}[i], []string{"2", "1"}[i]
-		ip(t, "link set "+name+" up")
-		ip(t, "addr add 198.18.0."+host+"/24 dev "+name)
-		ip(t, "addr add 2001:db8::"+host+"/64 dev "+name+" nodad")
-	}
+	there, here = nstest.New(t), nstest.Enter(t)
+	nstest.Veth(t, here, "eth0", there, "peer0")
+	here.Address(t, "eth0", "198.18.0.1/24", "2001:db8::1/64")
+	there.Address(t, "peer0", "198.18.0.2/24", "2001:db8::2/64")
 	return here, there
 }
 
-func enter(t *testing.T, ns netns.NsHandle) {
+func link(t *testing.T, ns *nstest.NS, name string) netlink.Link {
 	t.Helper()
-	if err := netns.Set(ns); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func ip(t *testing.T, args string) {
-	t.Helper()
-	if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
-		t.Fatalf("ip %s: %v: %s", args, err, out)
-	}
-}
-
-func link(t *testing.T, name string) netlink.Link {
-	t.Helper()
-	l, err := netlink.LinkByName(name)
+	l, err := ns.LinkByName(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,32 +59,32 @@ func TestReach(t *testing.T) {
 
 func TestReachAsksAgainUntilThereIsAnAnswer(t *testing.T) {
 	here, there := twoNamespaces(t)
-	enter(t, there)
-	mac := link(t, "peer0").Attrs().HardwareAddr.String()
-	ip(t, "addr del 198.18.0.2/24 dev peer0")
-	enter(t, here)
+	const address = "198.18.0.2/24"
+	peer := link(t, there, "peer0")
+	addr, err := netlink.ParseAddr(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := there.AddrDel(peer, addr); err != nil {
+		t.Fatal(err)
+	}
 	// With the neighbor known requests leave at once, and nobody answers the first ones.
-	ip(t, "neigh replace 198.18.0.2 lladdr "+mac+" nud permanent dev eth0")
+	nstest.IP(t, "neigh replace 198.18.0.2 lladdr "+peer.Attrs().HardwareAddr.String()+" nud permanent dev eth0")
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err := netns.Set(here); err != nil {
-			done <- err
-			return
-		}
-		_, err := New(Options{Interval: 10 * time.Millisecond, Timeout: 20 * time.Second}).Reach(t.Context(), netip.MustParseAddr("198.18.0.2"))
-		done <- err
+		done <- here.Try(func() error {
+			_, err := New(Options{Interval: 10 * time.Millisecond, Timeout: 20 * time.Second}).Reach(t.Context(), netip.MustParseAddr("198.18.0.2"))
+			return err
+		})
 	}()
-	sent := func() uint64 { return link(t, "eth0").Attrs().Statistics.TxPackets }
+	sent := func() uint64 { return link(t, here, "eth0").Attrs().Statistics.TxPackets }
 	for start, deadline := sent(), time.Now().Add(10*time.Second); sent() < start+5; {
 		if time.Now().After(deadline) {
 			t.Fatal("no five packets in 10 s")
 		}
 		runtime.Gosched()
 	}
-	enter(t, there)
-	ip(t, "addr add 198.18.0.2/24 dev peer0")
-	enter(t, here)
+	there.Address(t, "peer0", address)
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
@@ -158,12 +116,11 @@ func TestManyProbesAtOnceKeepTheirAnswersApart(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
-			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-			if err := netns.Set(here); err != nil {
-				t.Error(err)
-				return
-			}
-			if _, err := p.Reach(t.Context(), netip.MustParseAddr("198.18.0.2")); err != nil {
+			err := here.Try(func() error {
+				_, err := p.Reach(t.Context(), netip.MustParseAddr("198.18.0.2"))
+				return err
+			})
+			if err != nil {
 				t.Error(err)
 			}
 		})

@@ -8,13 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netns"
+	"sluice/tests/nstest"
+
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 )
@@ -22,34 +22,10 @@ import (
 // ownNamespace leaves the test's goroutine in a namespace with a veth pair and nothing else, which goes with the test.
 func ownNamespace(t *testing.T) {
 	t.Helper()
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	here, err := netns.New()
-	if err != nil {
-		t.Fatalf("make a network namespace (needs root): %v", err)
-	}
-	t.Cleanup(func() {
-		here.Close()
-		if err := netns.Set(before); err != nil {
-			t.Error(err)
-			return // the thread stays locked and ends with the goroutine
-		}
-		before.Close()
-		runtime.UnlockOSThread()
-	})
-	for _, line := range []string{"link set lo up", "link add eth0 type veth peer name peer0", "link set eth0 mtu 1500 up", "link set peer0 up",
+	nstest.Enter(t)
+	for _, line := range []string{"link add eth0 type veth peer name peer0", "link set eth0 mtu 1500 up", "link set peer0 up",
 		"addr add 198.18.0.1/24 dev eth0", "addr add 2001:db8::1/64 dev eth0 nodad"} {
-		ip(t, line)
-	}
-}
-
-func ip(t *testing.T, args string) {
-	t.Helper()
-	if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
-		t.Fatalf("ip %s: %v: %s", args, err, out)
+		nstest.IP(t, line)
 	}
 }
 
@@ -61,10 +37,10 @@ func TestTheUnderlayIsTheSmallerOfLinkAndRoute(t *testing.T) {
 	}
 	defer u.Close()
 	to := addresses("198.18.0.2", "198.51.100.7", "203.0.113.7", "2001:db8::2", "2001:db8:9::7", "192.0.2.1")
-	ip(t, "route add 198.51.100.0/24 via 198.18.0.2 mtu 1400")
-	ip(t, "route add 2001:db8:9::/64 via 2001:db8::2 mtu 1380")
-	ip(t, "route add 203.0.113.0/24 via 198.18.0.2 mtu 9000")
-	ip(t, "route add 203.0.113.0/24 via 198.18.0.2 mtu 1300 table 99")
+	nstest.IP(t, "route add 198.51.100.0/24 via 198.18.0.2 mtu 1400")
+	nstest.IP(t, "route add 2001:db8:9::/64 via 2001:db8::2 mtu 1380")
+	nstest.IP(t, "route add 203.0.113.0/24 via 198.18.0.2 mtu 9000")
+	nstest.IP(t, "route add 203.0.113.0/24 via 198.18.0.2 mtu 1300 table 99")
 	look := func(want ...int) {
 		t.Helper()
 		got, err := u.MTU(t.Context(), to)
@@ -78,16 +54,16 @@ func TestTheUnderlayIsTheSmallerOfLinkAndRoute(t *testing.T) {
 		}
 	}
 	look(1500, 1400, 1500, 1500, 1380, 0)
-	ip(t, "rule add fwmark 7 lookup 99") // for what is encrypted alone
+	nstest.IP(t, "rule add fwmark 7 lookup 99") // for what is encrypted alone
 	look(1500, 1400, 1300, 1500, 1380, 0)
-	ip(t, "link set eth0 mtu 1350")
+	nstest.IP(t, "link set eth0 mtu 1350")
 	look(1350, 1350, 1300, 1350, 1350, 0)
 	for name, alias := range map[string]string{"fra1": "sluice:fra1", "fra2": "sluice:fra1"} { // of which the second is not ours
-		ip(t, "tuntap add "+name+" mode tun")
-		ip(t, "link set "+name+" alias "+alias+" mtu 1280 up")
+		nstest.IP(t, "tuntap add "+name+" mode tun")
+		nstest.IP(t, "link set "+name+" alias "+alias+" mtu 1280 up")
 	}
-	ip(t, "route add 198.51.100.7/32 dev fra1 proto 187")
-	ip(t, "route add 192.0.2.1/32 dev fra2")
+	nstest.IP(t, "route add 198.51.100.7/32 dev fra1 proto 187")
+	nstest.IP(t, "route add 192.0.2.1/32 dev fra2")
 	look(1350, 0, 1300, 1350, 1350, 1280)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -105,7 +81,7 @@ func TestRoutesAndLinksThatChangeAreTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, change := range []string{"route add 198.51.100.0/24 via 198.18.0.2", "link set eth0 mtu 1400", "route add 2001:db8:9::/64 via 2001:db8::2", "route del 198.51.100.0/24"} {
-		ip(t, change)
+		nstest.IP(t, change)
 		select {
 		case <-told:
 		case <-time.After(10 * time.Second):
@@ -120,7 +96,7 @@ func TestRoutesAndLinksThatChangeAreTold(t *testing.T) {
 	if err := os.WriteFile(file, []byte(batch.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ip(t, "-batch "+file) // more than the socket holds
+	nstest.IP(t, "-batch "+file) // more than the socket holds
 	count := 0
 	for deadline := time.After(10 * time.Second); ; {
 		select {
@@ -159,7 +135,7 @@ func TestRoutesIntoTunnelsAreNoNews(t *testing.T) {
 		{[]string{"route del 198.51.100.0/24", "route del 10.20.0.0/16"}, true},
 	} {
 		for _, change := range c.changes {
-			ip(t, change)
+			nstest.IP(t, change)
 		}
 		if got := news(uintptr(fd)); got != c.news {
 			t.Errorf("%q: news %v, want %v", c.changes, got, c.news)
@@ -226,7 +202,7 @@ func TestNamesAreAskedForAtTheServersThatAreWritten(t *testing.T) {
 		}
 		return
 	}
-	ip(t, "link set lo up")
+	nstest.IP(t, "link set lo up")
 	file := filepath.Join(t.TempDir(), "resolv.conf")
 	if err := os.WriteFile(file, []byte("# a comment\nsearch example\nnameserver 127.53.0.2\nnameserver nonsense\nnameserver 127.53.0.3\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -75,7 +75,7 @@ func (c *charon) start() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.in.do(c.t, c.cmd.Start)
+	c.in.Do(c.t, c.cmd.Start)
 	go relay(c.t, filepath.Base(c.dir), said)
 }
 
@@ -116,8 +116,8 @@ func newPair(t *testing.T) *pair {
 	t.Helper()
 	p := &pair{a: &end{space: newSpace(t)}, b: &end{space: newSpace(t)}}
 	p.a.connect(t, p.b.space)
-	p.a.setUp(t, "lo", "10.10.0.1/32", "10.11.0.1/32", "fd00:10::1/128")
-	p.b.setUp(t, "lo", "10.20.0.1/32", "10.21.0.1/32", "fd00:20::1/128")
+	p.a.Address(t, "lo", "10.10.0.1/32", "10.11.0.1/32", "fd00:10::1/128")
+	p.b.Address(t, "lo", "10.20.0.1/32", "10.21.0.1/32", "fd00:20::1/128")
 	p.b.serveEcho(t, "10.20.0.1", "fd00:20::1", "198.18.0.2")
 	psk := newKey(t)
 	// kernel-libipsec knows neither ESN nor interface ids.

@@ -27,8 +27,8 @@ func newKernelPair(t *testing.T, local, remote string, encapsulate bool) *pair {
 	t.Helper()
 	p := &pair{a: &end{space: newSpace(t)}, b: &end{space: newSpace(t)}}
 	p.a.connect(t, p.b.space)
-	p.a.setUp(t, "lo", "10.10.0.1/32", "10.11.0.1/32", "fd00:10::1/128")
-	p.b.setUp(t, "lo", "10.20.0.1/32", "10.21.0.1/32", "fd00:20::1/128")
+	p.a.Address(t, "lo", "10.10.0.1/32", "10.11.0.1/32", "fd00:10::1/128")
+	p.b.Address(t, "lo", "10.20.0.1/32", "10.21.0.1/32", "fd00:20::1/128")
 	p.b.serveEcho(t, "10.20.0.1", "10.21.0.1", "fd00:20::1", "198.18.0.2")
 	psk := newKey(t)
 	p.a.conn = Conn{
@@ -56,11 +56,11 @@ func (e *end) tunnel(t *testing.T, gateway4, gateway6 string, routes ...string) 
 	t.Helper()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = "tun0", 1380
-	if err := e.nl.LinkAdd(&netlink.Xfrmi{LinkAttrs: attrs, Ifid: interfaceID}); err != nil {
+	if err := e.LinkAdd(&netlink.Xfrmi{LinkAttrs: attrs, Ifid: interfaceID}); err != nil {
 		t.Fatal(err)
 	}
-	e.setUp(t, "tun0")
-	link, err := e.nl.LinkByName("tun0")
+	e.Up(t, "tun0")
+	link, err := e.LinkByName("tun0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,12 +69,12 @@ func (e *end) tunnel(t *testing.T, gateway4, gateway6 string, routes ...string) 
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := e.nl.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst}); err != nil {
+		if err := e.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, g := range []string{gateway4, gateway6} {
-		if err := e.nl.RouteAdd(&netlink.Route{Gw: net.ParseIP(g)}); err != nil {
+		if err := e.RouteAdd(&netlink.Route{Gw: net.ParseIP(g)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -124,7 +124,7 @@ func TestKernelTrafficOfEveryFamily(t *testing.T) {
 // marked says whether the states have our interface id, and those that send our mark.
 func (e *end) marked(t *testing.T) {
 	t.Helper()
-	h, err := netlink.NewHandleAt(e.ns, unix.NETLINK_XFRM)
+	h, err := netlink.NewHandleAt(e.FD(), unix.NETLINK_XFRM)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func (e *end) marked(t *testing.T) {
 // noForeignRoutes: charon installs none for policies with an interface id, though its table is there to look into.
 func (e *end) noForeignRoutes(t *testing.T) {
 	t.Helper()
-	list, err := e.nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: 220}, netlink.RT_FILTER_TABLE)
+	list, err := e.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: 220}, netlink.RT_FILTER_TABLE)
 	if err != nil || len(list) != 0 {
 		t.Errorf("charon's table has %v, %v", list, err)
 	}

@@ -6,98 +6,27 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+	"sluice/tests/nstest"
+
 	"golang.org/x/sys/unix"
 )
 
 // space is a network namespace without a name. It ends with the test and the processes in it.
-type space struct {
-	ns netns.NsHandle
-	nl *netlink.Handle
-}
+type space struct{ *nstest.NS }
 
-func newSpace(t *testing.T) *space {
-	t.Helper()
-	s := &space{}
-	err := onThread(func() (err error) {
-		s.ns, err = netns.New()
-		return err
-	})
-	if err != nil {
-		t.Fatalf("new network namespace (root is needed): %v", err)
-	}
-	t.Cleanup(func() { s.ns.Close() })
-	if s.nl, err = netlink.NewHandleAt(s.ns, unix.NETLINK_ROUTE); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.nl.Close)
-	s.setUp(t, "lo")
-	return s
-}
-
-// onThread runs f on a thread that ends afterwards, so that it may change its namespace.
-func onThread(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		done <- f()
-	}()
-	return <-done
-}
-
-func (s *space) do(t *testing.T, f func() error) {
-	t.Helper()
-	err := onThread(func() error {
-		if err := netns.Set(s.ns); err != nil {
-			return err
-		}
-		return f()
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (s *space) setUp(t *testing.T, name string, addresses ...string) {
-	t.Helper()
-	l, err := s.nl.LinkByName(name)
-	if err != nil {
-		t.Fatalf("interface %s: %v", name, err)
-	}
-	for _, a := range addresses {
-		addr, err := netlink.ParseAddr(a)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if addr.IP.To4() == nil {
-			addr.Flags = unix.IFA_F_NODAD
-		}
-		if err := s.nl.AddrAdd(l, addr); err != nil {
-			t.Fatalf("%s on %s: %v", a, name, err)
-		}
-	}
-	if err := s.nl.LinkSetUp(l); err != nil {
-		t.Fatal(err)
-	}
-}
+func newSpace(t *testing.T) *space { return &space{nstest.New(t)} }
 
 // connect makes a veth between s and other, up0 here and up1 there.
 func (s *space) connect(t *testing.T, other *space) {
 	t.Helper()
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "up0"
-	if err := s.nl.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "up1", PeerNamespace: netlink.NsFd(other.ns)}); err != nil {
-		t.Fatal(err)
-	}
-	s.setUp(t, "up0", "198.18.0.1/24", "198.18.0.11/24", "2001:db8::1/64")
-	other.setUp(t, "up1", "198.18.0.2/24", "198.18.0.12/24", "2001:db8::2/64")
+	nstest.Veth(t, s.NS, "up0", other.NS, "up1")
+	s.Address(t, "up0", "198.18.0.1/24", "198.18.0.11/24", "2001:db8::1/64")
+	other.Address(t, "up1", "198.18.0.2/24", "198.18.0.12/24", "2001:db8::2/64")
 }
 
 // marker is the payload whose bytes must never be seen outside a tunnel.
@@ -108,7 +37,7 @@ func (s *space) serveEcho(t *testing.T, addresses ...string) {
 	t.Helper()
 	for _, a := range addresses {
 		var c net.PacketConn
-		s.do(t, func() (err error) {
+		s.Do(t, func() (err error) {
 			c, err = net.ListenPacket("udp", net.JoinHostPort(a, "7"))
 			return err
 		})
@@ -141,7 +70,7 @@ const pace = 2 * time.Millisecond
 func (s *space) flow(t *testing.T, from, to string) *flow {
 	t.Helper()
 	f := &flow{stop: make(chan struct{})}
-	s.do(t, func() (err error) {
+	s.Do(t, func() (err error) {
 		d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(from)}}
 		f.conn, err = d.Dial("udp", net.JoinHostPort(to, "7"))
 		return err
@@ -242,12 +171,12 @@ type capture struct {
 
 func (s *space) capture(t *testing.T, name string) *capture {
 	t.Helper()
-	link, err := s.nl.LinkByName(name)
+	link, err := s.LinkByName(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &capture{}
-	s.do(t, func() (err error) {
+	s.Do(t, func() (err error) {
 		all := int(unix.ETH_P_ALL) << 8 // network byte order on a little-endian machine
 		if c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all); err != nil {
 			return err

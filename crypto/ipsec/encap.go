@@ -7,11 +7,11 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
+
+	"sluice/process"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,16 +61,8 @@ func hold(args []string, program string) (fd int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	// The file is never closed: to close any descriptor of it would give the lock up.
-	lock, err := unix.Open(args[0], unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return 0, fmt.Errorf("lock %s: %w", args[0], err)
-	}
-	if err := unix.FcntlFlock(uintptr(lock), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
-		return 0, fmt.Errorf("lock %s: another process has it: %w", args[0], err)
-	}
-	if err := tellProgram(lock, program); err != nil {
-		return 0, fmt.Errorf("lock %s: %w", args[0], err)
+	if err := process.Lock(args[0], program); err != nil {
+		return 0, err
 	}
 	family, sockaddr := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: int(at.Port()), Addr: [4]byte(at.Addr().AsSlice()[:4])})
 	if at.Addr().Is6() {
@@ -101,28 +93,8 @@ func (d *Driver) lockOf(local netip.AddrPort) string {
 
 // holds says whether a process holds the port.
 func (d *Driver) holds(local netip.AddrPort) bool {
-	pid, err := holderOf(d.lockOf(local))
+	pid, err := process.LockedBy(d.lockOf(local))
 	return err == nil && pid != 0
-}
-
-// holderOf returns who has the lock, 0 for nobody.
-func holderOf(lock string) (int, error) {
-	f, err := os.OpenFile(lock, os.O_RDWR, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	l := unix.Flock_t{Type: unix.F_WRLCK}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &l); err != nil {
-		return 0, fmt.Errorf("lock %s: %w", lock, err)
-	}
-	if l.Type == unix.F_UNLCK {
-		return 0, nil
-	}
-	return int(l.Pid), nil
 }
 
 // holdPorts starts the holders that are missing, and ends those of ports that no tunnel has any more. What failed is told by
@@ -136,7 +108,7 @@ func (d *Driver) holdPorts() map[string]error {
 	}
 	failed := map[string]error{}
 	for lock, local := range wanted {
-		if pid, err := holderOf(lock); err != nil || pid == 0 {
+		if pid, err := process.LockedBy(lock); err != nil || pid == 0 {
 			failed[lock] = d.startHolder(lock, local)
 		}
 	}
@@ -144,7 +116,7 @@ func (d *Driver) holdPorts() map[string]error {
 	failed[""] = err
 	for _, lock := range locks {
 		if _, ok := wanted[lock]; !ok {
-			failed[lock] = stopHolder(lock)
+			failed[lock] = process.EndLocked(lock)
 		}
 	}
 	return failed
@@ -173,11 +145,8 @@ func (d *Driver) startHolder(lock string, local netip.AddrPort) error {
 		return err
 	}
 	defer r.Close()
-	cmd := exec.Command(d.opts.Holder[0], append(d.opts.Holder[1:len(d.opts.Holder):len(d.opts.Holder)], lock, at.String())...)
-	cmd.ExtraFiles = []*os.File{w} // becomes holderAnswersOn
-	// A session of its own: what ends the daemon's process group leaves it be.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = cmd.Start()
+	command := append(d.opts.Holder[:len(d.opts.Holder):len(d.opts.Holder)], lock, at.String())
+	cmd, ended, err := process.Spawn(command, nil, w) // becomes holderAnswersOn
 	w.Close()
 	if err != nil {
 		return fmt.Errorf("hold UDP port %s: %w", at, err)
@@ -189,11 +158,6 @@ func (d *Driver) startHolder(lock string, local netip.AddrPort) error {
 	if err != nil {
 		err = errors.Join(err, cmd.Process.Kill())
 	}
-	ended := make(chan struct{})
-	go func() { // so that it is no zombie if it ends before the daemon
-		defer close(ended)
-		_ = cmd.Wait() // ProcessState tells it
-	}()
 	switch text := string(answer); {
 	case err != nil:
 		return fmt.Errorf("hold UDP port %s: no answer from the process that should: %w", at, err)
@@ -212,36 +176,4 @@ func (d *Driver) startHolder(lock string, local netip.AddrPort) error {
 	default:
 		return explain(fmt.Errorf("hold UDP port %s: %s", at, text))
 	}
-}
-
-// stopHolder ends who has the lock. The signal goes to a process that is known to have had it after it was named, by a
-// descriptor that another process of the same number cannot take over.
-func stopHolder(lock string) error {
-	pid, err := holderOf(lock)
-	if err != nil {
-		return err
-	}
-	if pid != 0 {
-		fd, err := unix.PidfdOpen(pid, 0)
-		if err != nil && !errors.Is(err, unix.ESRCH) {
-			return os.NewSyscallError("pidfd_open", err)
-		}
-		if err == nil {
-			defer unix.Close(fd)
-			if still, err := holderOf(lock); err != nil || still != pid {
-				return err
-			}
-			if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-				return os.NewSyscallError("pidfd_send_signal", err)
-			}
-			// It becomes readable when the process has ended.
-			if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(holderPatience/time.Millisecond)); err == nil && n == 0 {
-				return fmt.Errorf("process %d holds a port and does not end", pid)
-			}
-		}
-	}
-	if err := os.Remove(lock); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
 }

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 
-	"golang.org/x/sys/unix"
+	"sluice/process"
 )
 
 // ErrNoProcess says that a tunnel has no process of its own.
@@ -21,15 +20,6 @@ type Holder struct {
 	Tunnels []string // whose ESP comes there, sorted
 	PID     int
 	Program string // version of the binary; "": it is from before holders told
-}
-
-// tellProgram writes a version into the lock's file, in the place of a former holder's.
-func tellProgram(lock int, program string) error {
-	if err := unix.Ftruncate(lock, 0); err != nil {
-		return os.NewSyscallError("ftruncate", err)
-	}
-	_, err := unix.Pwrite(lock, []byte(program), 0)
-	return os.NewSyscallError("write", err)
 }
 
 // Holders are those of standing tunnels, by address and port.
@@ -50,17 +40,15 @@ func (d *Driver) Holders() ([]Holder, error) {
 	var out []Holder
 	for lock, h := range ports {
 		var err error
-		if h.PID, err = holderOf(lock); err != nil {
+		if h.PID, err = process.LockedBy(lock); err != nil {
 			return nil, err
 		}
 		if h.PID == 0 {
 			continue
 		}
-		program, err := os.ReadFile(lock)
-		if err != nil {
+		if h.Program, err = process.LockProgram(lock); err != nil {
 			return nil, err
 		}
-		h.Program = string(program)
 		slices.Sort(h.Tunnels)
 		out = append(out, *h)
 	}
@@ -79,7 +67,7 @@ func (d *Driver) RestartHolder(tunnel string) error {
 		return fmt.Errorf("tunnel %s has %w: the kernel carries it", tunnel, ErrNoProcess)
 	}
 	lock := d.lockOf(t.want.Local)
-	if err := stopHolder(lock); err != nil {
+	if err := process.EndLocked(lock); err != nil {
 		return err
 	}
 	return d.startHolder(lock, t.want.Local)

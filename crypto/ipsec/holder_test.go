@@ -10,6 +10,8 @@ import (
 	"os/signal"
 	"testing"
 
+	"sluice/process"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
@@ -60,7 +62,7 @@ func exchangeHolder(t *testing.T) error {
 	if err := d.startHolder(lock, local); err != nil {
 		return err
 	}
-	defer stopHolder(lock)
+	defer process.EndLocked(lock)
 	before, err := holder()
 	if err != nil {
 		return err

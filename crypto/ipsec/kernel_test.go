@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"sluice/crypto/keys"
+	"sluice/process"
 )
 
 // What needs a kernel with ESP is tested in tests/vm; here, what a kernel without it answers.
@@ -97,16 +98,16 @@ func apply(dir string, want State) error {
 
 func TestTheHolderOfAPortIsKnownByItsLock(t *testing.T) {
 	lock := filepath.Join(t.TempDir(), "esp-x.lock")
-	if pid, err := holderOf(lock); pid != 0 || err != nil {
+	if pid, err := process.LockedBy(lock); pid != 0 || err != nil {
 		t.Errorf("without a file: %d, %v", pid, err)
 	}
 	if err := os.WriteFile(lock, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if pid, err := holderOf(lock); pid != 0 || err != nil {
+	if pid, err := process.LockedBy(lock); pid != 0 || err != nil {
 		t.Errorf("without a holder: %d, %v", pid, err)
 	}
-	if err := stopHolder(lock); err != nil {
+	if err := process.EndLocked(lock); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(lock); !errors.Is(err, os.ErrNotExist) {

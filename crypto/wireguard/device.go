@@ -13,7 +13,7 @@ import (
 
 	"sluice/crypto/keys"
 	"sluice/crypto/path"
-	"sluice/crypto/wireguard/child"
+	"sluice/process"
 )
 
 // device is what runs the protocol behind a link.
@@ -43,7 +43,7 @@ func (d *Driver) device(link netlink.Link) (device, error) {
 		return kernelDevice{d, name}, nil
 	}
 	c, err := d.child(name)
-	if errors.Is(err, child.ErrNone) {
+	if errors.Is(err, process.ErrNone) {
 		return nil, nil
 	}
 	if err != nil {

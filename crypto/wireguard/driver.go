@@ -51,7 +51,7 @@ type Driver struct {
 	mu       sync.Mutex
 	nl       *netlink.Handle
 	links    path.Links
-	children map[string]*process // of userspace tunnels, by interface
+	children map[string]*tunneld // of userspace tunnels, by interface
 	notes    notes
 	rotating map[string]string // tunnels whose key changes, and the public key that they had
 	looked   bool              // for what an earlier daemon has held
@@ -78,8 +78,8 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 	return &Driver{
 		stopping: stopping, stop: stop,
 		log: log, ns: ns, nl: nl, links: path.NewLinks(nl), events: make(chan Event, eventsWaiting), closed: make(chan struct{}),
-		place:    child.Place{Dir: filepath.Join(o.StateDir, "run"), Command: o.Command, NetNS: number},
-		children: map[string]*process{}, notes: notes{}, rotating: map[string]string{},
+		place:    child.At(filepath.Join(o.StateDir, "run"), o.Command, number),
+		children: map[string]*tunneld{}, notes: notes{}, rotating: map[string]string{},
 	}, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/crypto/wireguard/child"
+	"sluice/process"
 )
 
 // Event says that a userspace tunnel has lost its process, which only a repair brings back. Until then the TUN and the
@@ -31,26 +32,26 @@ const (
 	lastPause  = 30 * time.Second
 )
 
-// process is the child of one tunnel, and how often in a row it died young.
-type process struct {
+// tunneld is the process of one tunnel, and how often in a row it died young.
+type tunneld struct {
 	*child.Client
 	since  time.Time
 	deaths int
 }
 
-// child returns the process of a tunnel, adopting the one that an earlier daemon left; child.ErrNone where there is
+// child returns the process of a tunnel, adopting the one that an earlier daemon left; process.ErrNone where there is
 // none. The caller holds d.mu.
 func (d *Driver) child(name string) (*child.Client, error) {
 	if p := d.children[name]; p != nil && p.Alive() {
 		return p.Client, nil
 	}
 	c, err := d.place.Adopt(name, d.childSays(name))
-	if child.Replaceable(err) {
+	if process.Replaceable(err) {
 		d.log.Warn("process of tunnel is replaced: this program cannot speak to it", "tunnel", name, "why", err)
 		if err := d.place.Evict(name); err != nil {
 			return nil, err
 		}
-		return nil, fmt.Errorf("tunnel %s: %w", name, child.ErrNone)
+		return nil, fmt.Errorf("tunnel %s: %w", name, process.ErrNone)
 	}
 	if err != nil {
 		return nil, err
@@ -67,7 +68,7 @@ func (d *Driver) keep(name string, c *child.Client) {
 		deaths = old.deaths
 		old.Close()
 	}
-	p := &process{Client: c, since: time.Now(), deaths: deaths}
+	p := &tunneld{Client: c, since: time.Now(), deaths: deaths}
 	d.children[name] = p
 	go func() {
 		select {
@@ -79,7 +80,7 @@ func (d *Driver) keep(name string, c *child.Client) {
 }
 
 // lost acts on the end of a process that nobody asked for.
-func (d *Driver) lost(name string, p *process) {
+func (d *Driver) lost(name string, p *tunneld) {
 	d.mu.Lock()
 	if d.children[name] != p {
 		d.mu.Unlock()
@@ -122,7 +123,7 @@ func (d *Driver) drop(name string) error {
 	switch {
 	case err == nil:
 		return c.End()
-	case errors.Is(err, child.ErrNone):
+	case errors.Is(err, process.ErrNone):
 		return d.place.RemoveFiles(name)
 	}
 	return err

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/crypto/wireguard/child"
+	"sluice/process"
 )
 
 // process is the pid of who runs a tunnel.
@@ -39,7 +40,7 @@ func (s *space) running(t testing.TB, name string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, _ := child.Place{NetNS: number}.FindHolder(name)
+	h, _ := child.At("", nil, number).FindHolder(name)
 	return h.PID
 }
 
@@ -348,7 +349,7 @@ func TestASocketThatIsNotOursIsNotSpokenTo(t *testing.T) {
 		}
 	}()
 	p.endA = startEnd(t, p.a)
-	wantError(t, p.endA.ask(request{Do: "converge", Want: p.wantA}), "fra1", fmt.Sprintf("process %d", os.Getpid()), path, child.ErrForeign.Error(), "end it")
+	wantError(t, p.endA.ask(request{Do: "converge", Want: p.wantA}), "fra1", fmt.Sprintf("process %d", os.Getpid()), path, process.ErrForeign.Error(), "end it")
 	if got := <-heard; got != "hello=1\n\n" {
 		t.Errorf("it was told %q", got)
 	}

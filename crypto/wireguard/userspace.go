@@ -14,6 +14,7 @@ import (
 
 	"sluice/crypto/keys"
 	"sluice/crypto/wireguard/child"
+	"sluice/process"
 )
 
 const tunPath = "/dev/net/tun"
@@ -82,7 +83,7 @@ func (d *Driver) startUserspace(link netlink.Link, t Tunnel, key keys.Key) error
 		return fmt.Errorf("set interface %s up: %w", t.Name, err)
 	}
 	c, err := d.child(t.Name)
-	if errors.Is(err, child.ErrNone) {
+	if errors.Is(err, process.ErrNone) {
 		c, err = d.startChild(t.Name)
 	}
 	if err != nil {

@@ -54,18 +54,18 @@ var Rooms = map[string][]string{
 	"bgp":                 {"bgp/flowspec", "bgp/fib", "bgp/bfd"},
 	"bgp/flowspec":        {},
 	"bgp/fib":             {"netdump"},
-	"bgp/bfd":             {},
+	"bgp/bfd":             {"process"},
 	"bgp/torsim":          {"bgp", "bgp/fib"},
-	"bgp/internal/nstest": {},
 
-	"crypto/wireguard":       {"crypto/keys", "crypto/path", "crypto/wireguard/child", "netdump"},
-	"crypto/wireguard/child": {}, // the userspace device's process, and the daemon's hold on it
-	"crypto/ipsec":           {"crypto/keys", "crypto/path", "crypto/ike", "netdump"},
+	"crypto/wireguard":       {"crypto/keys", "crypto/path", "crypto/wireguard/child", "netdump", "process"},
+	"crypto/wireguard/child": {"process"}, // the userspace device's process, and the daemon's hold on it
+	"crypto/ipsec":           {"crypto/keys", "crypto/path", "crypto/ike", "netdump", "process"},
 	"crypto/ike":             {"crypto/keys"}, // charon's client, which knows no kernel
 	"crypto/path":            {"netdump"},     // what both types of tunnel need of the kernel's routing
 	"crypto/keys":            {},
 
 	"netdump": {}, // how every room reads a table of the kernel that changes meanwhile
+	"process": {}, // how every room keeps a process that outlives the daemon
 
 	// Tests look at every room, and nothing but a test may look back.
 	"tests/...": {"..."},
@@ -77,10 +77,6 @@ var TestRooms = map[string][]string{
 	"control/engine": {"control/host"},
 	"xdp/classify":   {"xdp/classify/classifytest"},
 	"xdp/table":      {"xdp/classify/classifytest"},
-	"bgp":            {"bgp/internal/nstest"},
-	"bgp/bfd":        {"bgp/internal/nstest"},
-	"bgp/fib":        {"bgp/internal/nstest"},
-	"bgp/torsim":     {"bgp/internal/nstest"},
 }
 
 // Impure are imports from outside the module that a package may not name, in its own files (its tests may): compile is a

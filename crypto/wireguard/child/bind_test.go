@@ -6,44 +6,29 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
 
+	"sluice/tests/nstest"
+
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
 )
 
 // network is a namespace with nothing but a loopback interface, which has the addresses.
 type network struct {
+	*nstest.NS
 	t  *testing.T
-	ns netns.NsHandle
-	nl *netlink.Handle
 	lo netlink.Link
 }
 
 func newNetwork(t *testing.T, addresses ...string) *network {
 	t.Helper()
-	n := &network{t: t}
-	err := apart(func() (err error) {
-		n.ns, err = netns.New()
-		return err
-	})
-	if err != nil {
-		t.Fatalf("new network namespace (root is needed): %v", err)
-	}
-	t.Cleanup(func() { n.ns.Close() })
-	if n.nl, err = netlink.NewHandleAt(n.ns, unix.NETLINK_ROUTE); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(n.nl.Close)
-	if n.lo, err = n.nl.LinkByName("lo"); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.nl.LinkSetUp(n.lo); err != nil {
+	n := &network{NS: nstest.New(t), t: t}
+	var err error
+	if n.lo, err = n.LinkByName("lo"); err != nil {
 		t.Fatal(err)
 	}
 	for _, a := range addresses {
@@ -60,9 +45,9 @@ func (n *network) has(link netlink.Link, address string, yes bool) {
 	if a.Is6() {
 		addr.Flags = unix.IFA_F_NODAD
 	}
-	f := n.nl.AddrDel
+	f := n.AddrDel
 	if yes {
-		f = n.nl.AddrAdd
+		f = n.AddrAdd
 	}
 	if err := f(link, addr); err != nil {
 		n.t.Fatalf("%s: %v", address, err)
@@ -72,7 +57,7 @@ func (n *network) has(link netlink.Link, address string, yes bool) {
 	}
 	// The local route of an IPv6 address comes and goes a moment later.
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		routes, err := n.nl.RouteListFiltered(unix.AF_INET6, &netlink.Route{Dst: addr.IPNet, Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+		routes, err := n.RouteListFiltered(unix.AF_INET6, &netlink.Route{Dst: addr.IPNet, Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
 		if err == nil && (len(routes) > 0) == yes {
 			return
 		}
@@ -85,22 +70,7 @@ func (n *network) has(link netlink.Link, address string, yes bool) {
 // do runs f inside.
 func (n *network) do(f func() error) {
 	n.t.Helper()
-	err := apart(func() error { return errors.Join(netns.Set(n.ns), f()) })
-	if err != nil {
-		n.t.Fatal(err)
-	}
-}
-
-// apart runs f on a thread that may change its namespace, and brings it back: it may be the process's main one.
-func apart(f func() error) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	home, err := netns.Get()
-	if err != nil {
-		return err
-	}
-	defer home.Close()
-	return errors.Join(f(), netns.Set(home))
+	n.Do(n.t, f)
 }
 
 // datagram is one that a party received.
@@ -343,7 +313,7 @@ func TestWhatAnswersNothingComesFromTheConfiguredAddressWhereItCan(t *testing.T)
 func TestDatagramsLongerThanTheWayIsWideAreFragmented(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t, "192.0.2.1", "2001:db8::1")
-	if err := n.nl.LinkSetMTU(n.lo, 1300); err != nil {
+	if err := n.LinkSetMTU(n.lo, 1300); err != nil {
 		t.Fatal(err)
 	}
 	asks, answers := n.party(), n.party()

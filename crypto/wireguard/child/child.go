@@ -1,9 +1,8 @@
-// Package child is the userspace WireGuard device as a process of its own: it goes on carrying traffic whatever becomes
-// of the daemon that started it, and the next daemon adopts it. Run is that process; Place and Client are what the daemon
+// Package child is the userspace WireGuard device as a process of its own (package process): it goes on carrying traffic whatever
+// becomes of the daemon that started it, and the next daemon adopts it. Run is that process; Place and Client are what the daemon
 // has of it.
 //
-// The daemon opens the TUN and binds a unix socket, both in its own network namespace, and hands them down. The process
-// lives as long as the TUN's interface: deleting the interface ends it. Secrets come over the socket alone.
+// The daemon opens the TUN in its own network namespace, and hands it down beside the socket. The process lives as long as the TUN's interface: deleting the interface ends it. Secrets come over the socket alone.
 package child
 
 import (
@@ -11,6 +10,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+
+	"sluice/process"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/device"
@@ -21,14 +22,8 @@ import (
 // socket's path, which only tell readers of a process list, and a daemon of another state directory, what this is.
 const Verb = "tunneld"
 
-// Descriptors that the daemon hands down.
-const (
-	tunFD    = 3 // the TUN, attached
-	socketFD = 4 // bound, and not listening yet
-)
-
-// backlog is how many connections may wait to be accepted; a daemon makes two.
-const backlog = 16
+// tunFD is the TUN, attached, that the daemon hands down.
+const tunFD = process.FirstFile
 
 // Run is the whole life of the process for the interface called name. It ends with ctx or with the interface. program is the
 // version of the binary, for who asks: the process goes on as what it was started from, whatever version the daemon is of by then.
@@ -37,20 +32,19 @@ func Run(ctx context.Context, name, program string) error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("forbid core dumps: %w", err)
 	}
-	says := newJournal()
+	says := process.NewJournal()
 	udp := &bind{}
 	dev, gate, err := open(name, udp, says)
 	if err != nil {
 		return err
 	}
 	defer dev.Close()
-	listener, err := listen()
+	listener, err := process.Listen()
 	if err != nil {
 		return err
 	}
 	defer listener.Close()
-	s := &server{program: program, dev: dev, udp: udp, gate: gate, says: says, greeter: newGreeter(dev)}
-	go s.accept(listener)
+	go newServer(program, dev, udp, gate, says).Serve(listener)
 	select {
 	case <-ctx.Done():
 	case <-dev.Wait():
@@ -59,7 +53,7 @@ func Run(ctx context.Context, name, program string) error {
 }
 
 // open runs a device without configuration on the TUN that was handed down.
-func open(name string, udp *bind, says *journal) (*device.Device, *gate, error) {
+func open(name string, udp *bind, says *process.Journal) (*device.Device, *gate, error) {
 	iface, err := net.InterfaceByName(name)
 	if err != nil {
 		return nil, nil, fmt.Errorf("interface %s: %w", name, err)
@@ -73,15 +67,5 @@ func open(name string, udp *bind, says *journal) (*device.Device, *gate, error) 
 		return nil, nil, fmt.Errorf("attach to TUN %s: %w", name, err)
 	}
 	g := newGate(raw)
-	return device.NewDevice(g, udp, says.logger()), g, nil
-}
-
-// listen makes this process the one that peer credentials of the socket name: they are those of who listens.
-func listen() (net.Listener, error) {
-	if err := unix.Listen(socketFD, backlog); err != nil {
-		return nil, fmt.Errorf("listen on descriptor %d: %w", socketFD, err)
-	}
-	file := os.NewFile(socketFD, "socket")
-	defer file.Close()
-	return net.FileListener(file)
+	return device.NewDevice(g, udp, logger(says)), g, nil
 }

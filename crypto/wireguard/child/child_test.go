@@ -1,7 +1,6 @@
 package child
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/process"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/device"
@@ -118,120 +119,76 @@ func TestWhatIsHeldHasABound(t *testing.T) {
 	}
 }
 
-func TestTheJournalRepeatsNothingSoonAndKeepsWhatNobodyHears(t *testing.T) {
-	now := time.Unix(0, 0)
-	j := newJournal()
-	j.now = func() time.Time { return now }
-	for range 5 {
-		j.sayf("no route to %s", "here")
-	}
-	j.sayf("something else")
-	now = now.Add(repeat)
-	j.sayf("no route to %s", "there")
-	ours, theirs := net.Pipe()
-	go j.follow(theirs)
-	lines := bufio.NewScanner(ours)
-	for _, want := range []string{"no route to here", "something else", "no route to there", "and now this"} {
-		if want == "and now this" {
-			for j.watchers() == 0 {
-				time.Sleep(time.Millisecond)
-			}
-			j.sayf("and now this")
-		}
-		if !lines.Scan() || lines.Text() != want {
-			t.Errorf("%q, want %q", lines.Text(), want)
-		}
-	}
-	ours.Close()
-	for deadline := time.Now().Add(10 * time.Second); j.watchers() != 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("who has gone is still written to")
-		}
-	}
-	for i := range 2 * maxWaiting {
-		now = now.Add(repeat)
-		j.sayf("line %d", i)
-	}
-	if len(j.waiting) != maxWaiting {
-		t.Errorf("%d lines wait", len(j.waiting))
-	}
-}
-
-// served is a client of a device whose TUN nobody uses.
-func served(t *testing.T) (*device.Device, *journal, func(request string) (string, error)) {
+// served is a client of a device whose TUN nobody uses, in this very process, and what the device says.
+func served(t *testing.T) (c *Client, says chan string) {
 	t.Helper()
-	says := newJournal()
-	g := newGate(tuntest.NewChannelTUN().TUN())
-	udp := &bind{}
-	dev := device.NewDevice(g, udp, says.logger())
-	t.Cleanup(dev.Close)
-	s := &server{dev: dev, udp: udp, gate: g, says: says, greeter: newGreeter(dev)}
-	return dev, says, func(request string) (string, error) {
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ours, theirs := fileConn(t, fds[0]), fileConn(t, fds[1])
-		defer ours.Close()
-		go s.serve(theirs)
-		ours.SetDeadline(time.Now().Add(10 * time.Second))
-		return exchange(ours, bufio.NewReader(ours), request)
-	}
-}
-
-func TestRequestsAreAnsweredWithAnErrorNumber(t *testing.T) {
-	_, says, ask := served(t)
-	secret, peer := strings.Repeat("41", 32), strings.Repeat("ab", 32)
-	for _, c := range []struct {
-		request string
-		says    string
-		err     unix.Errno
-	}{
-		{"hello=1\n\n", fmt.Sprintf("version=%d\n", version), 0},
-		{"set=1\nprivate_key=" + secret + "\n\n", "", 0},
-		{"get=1\n\n", "private_key=" + "40" + secret[2:62] + "41\n", 0},
-		{"set=1\nprivate_key " + secret + "\n\n", "", unix.EPROTO},
-		{"set=1\npublic_key=" + peer + "\nendpoint=" + secret + "\n\n", "", unix.EINVAL},
-		{"greet=1\npublic_key=" + peer + "\n\n", "", 0}, // its endpoint is not known
-		{"poke=1\npublic_key=" + secret[1:] + "\n\n", "", unix.EINVAL},
-		{"greet=1\nnonsense\n\n", "", unix.EINVAL},
-		{"local=nowhere\n\n", "", unix.EINVAL},
-		{"local=2001:db8::1\n\n", "", 0},
-		{"hello=1\n\n", "local=2001:db8::1\nversion=", 0},
-		{"local=\n\n", "", 0},
-		{"hello=1\n\n", "version=", 0},
-		{"hold=0\n\n", "", unix.EINVAL},
-		{"hold=3600000\n\n", "", unix.EINVAL},
-		{"hold=1000\n\n", "", 0},
-		{"release=1\n\n", "", 0},
-		{"sudo=1\n\n", "", unix.EOPNOTSUPP},
-	} {
-		said, err := ask(c.request)
-		if c.err == 0 && err != nil || c.err != 0 && !errors.Is(err, c.err) || !strings.HasPrefix(said, c.says) {
-			t.Errorf("%q: %q, %v", c.request, said, err)
-		}
-	}
-	says.mu.Lock()
-	defer says.mu.Unlock()
-	if len(says.waiting) == 0 {
-		t.Error("the refusals are not told of")
-	}
-	for _, line := range says.waiting {
-		if strings.Contains(line, secret[:8]) {
-			t.Errorf("a refusal quotes the request: %q", line)
-		}
-	}
-}
-
-func fileConn(t *testing.T, fd int) net.Conn {
-	t.Helper()
-	file := os.NewFile(uintptr(fd), "socket")
-	defer file.Close()
-	c, err := net.FileConn(file)
+	netns, err := process.NetNS(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	place := At(t.TempDir(), nil, netns)
+	listener, err := net.Listen("unix", place.Socket("fra1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	journal := process.NewJournal()
+	g := newGate(tuntest.NewChannelTUN().TUN())
+	udp := &bind{}
+	dev := device.NewDevice(g, udp, logger(journal))
+	t.Cleanup(dev.Close)
+	go newServer("test", dev, udp, g, journal).Serve(listener)
+	says = make(chan string, 100)
+	if c, err = place.Adopt("fra1", func(line string) { says <- line }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c, says
+}
+
+func TestRequestsAreAnsweredWithAnErrorNumber(t *testing.T) {
+	c, says := served(t)
+	secret, peer := strings.Repeat("41", 32), strings.Repeat("ab", 32)
+	for _, step := range []struct {
+		do, value, body string
+		says            string
+		err             unix.Errno
+	}{
+		{"hello", "1", "", fmt.Sprintf("version=%d\nprogram=test\n", version), 0},
+		{"set", "1", "private_key=" + secret + "\n", "", 0},
+		{"get", "1", "", "private_key=" + "40" + secret[2:62] + "41\n", 0},
+		{"set", "1", "private_key " + secret + "\n", "", unix.EPROTO},
+		{"set", "1", "public_key=" + peer + "\nendpoint=" + secret + "\n", "", unix.EINVAL},
+		{"greet", "1", "public_key=" + peer + "\n", "", 0}, // its endpoint is not known
+		{"poke", "1", "public_key=" + secret[1:] + "\n", "", unix.EINVAL},
+		{"greet", "1", "nonsense\n", "", unix.EINVAL},
+		{"local", "nowhere", "", "", unix.EINVAL},
+		{"local", "2001:db8::1", "", "", 0},
+		{"hello", "1", "", "local=2001:db8::1\nversion=", 0},
+		{"local", "", "", "", 0},
+		{"hello", "1", "", "version=", 0},
+		{"hold", "0", "", "", unix.EINVAL},
+		{"hold", "3600000", "", "", unix.EINVAL},
+		{"hold", "1000", "", "", 0},
+		{"release", "1", "", "", 0},
+		{"sudo", "1", "", "", unix.EOPNOTSUPP},
+	} {
+		said, err := c.Ask(process.Request{Do: step.do, Value: step.value, Body: step.body})
+		if step.err == 0 && err != nil || step.err != 0 && !errors.Is(err, step.err) || !strings.HasPrefix(said, step.says) {
+			t.Errorf("%s=%s: %q, %v", step.do, step.value, said, err)
+		}
+		if err != nil && strings.Contains(err.Error(), secret[:8]) {
+			t.Errorf("an error quotes the request: %v", err)
+		}
+	}
+	select { // what is of the same kind is not told again soon
+	case line := <-says:
+		if strings.Contains(line, secret[:8]) || strings.Contains(line, "private_key") {
+			t.Errorf("a refusal quotes the request: %q", line)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the refusals are not told of")
+	}
 }
 
 func TestWhatADeviceSaysOfItsPeersIsRead(t *testing.T) {

@@ -15,14 +15,14 @@ func TestTheConfiguredAddressRestsWhileItsInterfaceIsDown(t *testing.T) {
 	n := newNetwork(t, "192.0.2.1")
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "up0"
-	if err := n.nl.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "up1"}); err != nil {
+	if err := n.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "up1"}); err != nil {
 		t.Fatal(err)
 	}
-	link, err := n.nl.LinkByName("up0")
+	link, err := n.LinkByName("up0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := n.nl.LinkByName("up1")
+	other, err := n.LinkByName("up1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,9 +38,9 @@ func TestTheConfiguredAddressRestsWhileItsInterfaceIsDown(t *testing.T) {
 		up   bool
 		want string
 	}{{false, "invalid IP"}, {true, "198.18.0.1"}, {false, "invalid IP"}} {
-		set := n.nl.LinkSetDown
+		set := n.LinkSetDown
 		if step.up {
-			set = n.nl.LinkSetUp
+			set = n.LinkSetUp
 		}
 		if err := errors.Join(set(link), set(other)); err != nil {
 			t.Fatal(err)

@@ -1,4 +1,4 @@
-package child
+package process
 
 import (
 	"os"
@@ -8,7 +8,7 @@ import (
 
 func TestAProcessIsKnownByItsCommandAndItsNetwork(t *testing.T) {
 	const path = "/run/sluice/tunnel-fra1.sock"
-	cmd := exec.Command("sh", "-c", "read line", Verb, "fra1", path)
+	cmd := exec.Command("sh", "-c", "read line", "tunneld", "fra1", path)
 	in, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -17,7 +17,7 @@ func TestAProcessIsKnownByItsCommandAndItsNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { in.Close(); cmd.Wait() })
-	here, err := netnsOf(os.Getpid())
+	here, err := NetNS(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func TestAProcessIsKnownByItsCommandAndItsNetwork(t *testing.T) {
 		"nobody's process": {1 << 30, "fra1", path, here, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := runs(c.pid, c.name, c.path, c.netns); got != c.want {
+			if got := (Place{Kind: Kind{Verb: "tunneld"}, NetNS: c.netns}).runs(c.pid, c.name, c.path); got != c.want {
 				t.Errorf("runs = %v", got)
 			}
 		})

@@ -1,4 +1,4 @@
-package child
+package process
 
 import (
 	"bufio"
@@ -12,7 +12,7 @@ import (
 
 // TestAProcessOfAnotherVersionIsUnderstoodOrReplaced: the process is the older or the younger one, and only its protocol matters.
 func TestAProcessOfAnotherVersionIsUnderstoodOrReplaced(t *testing.T) {
-	netns, err := netnsOf(os.Getpid())
+	netns, err := NetNS(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,8 +28,8 @@ func TestAProcessOfAnotherVersionIsUnderstoodOrReplaced(t *testing.T) {
 		{"one that says none", "pid=1\n", "", ErrForeign.Error(), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := Place{Dir: t.TempDir(), NetNS: netns}
-			l, err := net.Listen("unix", p.socket("fra1"))
+			p := Place{Kind: Kind{Of: "tunnel", Verb: "tunneld", Version: 2}, Dir: t.TempDir(), NetNS: netns}
+			l, err := net.Listen("unix", p.Socket("fra1"))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -38,9 +39,36 @@ func New(t testing.TB) *NS {
 		t.Fatal(err)
 	}
 	t.Cleanup(ns.Handle.Close)
-	ns.up(t, "lo")
+	ns.Up(t, "lo")
 	return ns
 }
+
+// Enter makes a namespace and leaves the test's goroutine in it, on a thread of its own, until the test ends. Child
+// processes and /proc/sys/net follow the thread; other goroutines do not.
+func Enter(t testing.TB) *NS {
+	t.Helper()
+	ns := New(t)
+	runtime.LockOSThread()
+	home, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		defer func() { _ = home.Close() }()
+		if err := netns.Set(home); err != nil {
+			t.Errorf("leave the network namespace: %v", err)
+			return // the thread stays locked and ends with the goroutine
+		}
+		runtime.UnlockOSThread()
+	})
+	if err := netns.Set(ns.fd); err != nil {
+		t.Fatal(err)
+	}
+	return ns
+}
+
+// FD is the namespace's descriptor, which the test closes.
+func (ns *NS) FD() netns.NsHandle { return ns.fd }
 
 // within runs f on a locked thread in the namespace (None: the one of the process) and brings the thread back. A
 // thread that cannot come back stays locked, and so dies with its goroutine.
@@ -107,8 +135,8 @@ func Veth(t testing.TB, a *NS, toB string, b *NS, toA string) {
 	if err := a.LinkAdd(link); err != nil {
 		t.Fatalf("veth %s: %v", toB, err)
 	}
-	a.up(t, toB)
-	b.up(t, toA)
+	a.Up(t, toB)
+	b.Up(t, toA)
 }
 
 // Address adds addresses without duplicate address detection, so that they can be used at once.
@@ -132,15 +160,26 @@ func (ns *NS) Address(t testing.TB, link string, addresses ...string) {
 	}
 }
 
-func (ns *NS) up(t testing.TB, name string) {
+// Up sets a link up.
+func (ns *NS) Up(t testing.TB, link string) {
 	t.Helper()
-	l, err := ns.LinkByName(name)
+	l, err := ns.LinkByName(link)
 	if err == nil {
 		err = ns.LinkSetUp(l)
 	}
 	if err != nil {
-		t.Fatalf("%s: %v", name, err)
+		t.Fatalf("%s: %v", link, err)
 	}
+}
+
+// IP runs ip(8) in the namespace of the calling thread, that of Enter say, and returns what it prints.
+func IP(t testing.TB, args string) string {
+	t.Helper()
+	out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ip %s: %v: %s", args, err, out)
+	}
+	return string(out)
 }
 
 // Eventually polls until ok returns "", and fails with the last complaint at the deadline.

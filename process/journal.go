@@ -1,18 +1,15 @@
-package child
+package process
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"sync"
 	"time"
-
-	"golang.zx2c4.com/wireguard/device"
 )
 
-// journal carries what the device has to say to whoever watches, which is the daemon. While nobody does, the last lines
+// Journal carries what the process has to say to whoever watches, which is the daemon. While nobody does, the last lines
 // wait. It never blocks who speaks.
-type journal struct {
+type Journal struct {
 	now func() time.Time
 
 	mu      sync.Mutex
@@ -27,31 +24,32 @@ const (
 	repeat = 10 * time.Second
 )
 
-func newJournal() *journal {
-	return &journal{now: time.Now, said: map[string]time.Time{}, watch: map[chan string]bool{}}
+// NewJournal returns an empty one.
+func NewJournal() *Journal {
+	return &Journal{now: time.Now, said: map[string]time.Time{}, watch: map[chan string]bool{}}
 }
 
-// logger is the library's. Its verbose stream says a line per packet at times, and is dropped.
-func (j *journal) logger() *device.Logger {
-	return &device.Logger{Verbosef: device.DiscardLogf, Errorf: j.sayf}
-}
-
-// sayf takes a format of the program's, never foreign text, since formats are remembered.
-func (j *journal) sayf(format string, args ...any) {
-	for i, a := range args {
-		// The library quotes the line of a request that it cannot read, and that line may hold a key.
-		var ipc *device.IPCError
-		if err, ok := a.(error); ok && errors.As(err, &ipc) {
-			args[i] = fmt.Sprintf("request refused with code %d", ipc.ErrorCode())
-		}
-	}
+// Sayf is Say for errors, one kind of which is not told again soon. It takes a format of the program's, never foreign text,
+// since formats are remembered.
+func (j *Journal) Sayf(format string, args ...any) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if last, known := j.said[format]; known && j.now().Sub(last) < repeat {
 		return
 	}
 	j.said[format] = j.now()
-	line := fmt.Sprintf(format, args...)
+	j.say(fmt.Sprintf(format, args...))
+}
+
+// Say tells one line, an event say. Lines may be lost, where nobody watches or who does is slow: they are news, and state is
+// asked for.
+func (j *Journal) Say(line string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.say(line)
+}
+
+func (j *Journal) say(line string) {
 	if len(j.watch) == 0 {
 		j.waiting = append(j.waiting, line)
 		j.waiting = j.waiting[max(0, len(j.waiting)-maxWaiting):]
@@ -66,14 +64,14 @@ func (j *journal) sayf(format string, args ...any) {
 }
 
 // watchers is how many daemons watch.
-func (j *journal) watchers() int {
+func (j *Journal) watchers() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return len(j.watch)
 }
 
 // follow writes line after line to c until it is closed at the other end.
-func (j *journal) follow(c io.ReadWriter) {
+func (j *Journal) follow(c io.ReadWriter) {
 	lines := make(chan string, maxWaiting)
 	j.mu.Lock()
 	for _, line := range j.waiting {

@@ -1,0 +1,214 @@
+package process
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Client speaks to one process. It may be used by several goroutines.
+type Client struct {
+	of, path   string // "tunnel fra1"
+	pid, pidfd int
+	program    string
+	watchers   int // daemons that watched when the client was made
+
+	mu   sync.Mutex
+	conn net.Conn // nil: to be made by the next request
+	read *bufio.Reader
+
+	watching net.Conn      // nil before watch
+	done     chan struct{} // closed when the process has ended
+	quit     chan struct{} // closed by Close
+	once     sync.Once
+}
+
+// PID is the process's id.
+func (c *Client) PID() int { return c.pid }
+
+// Program is the version of the binary that the process was started from; "": it is from before processes told.
+func (c *Client) Program() string { return c.program }
+
+// Done is closed as soon as the process has ended, however it did.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Alive says whether the process still runs.
+func (c *Client) Alive() bool {
+	select {
+	case <-c.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// connect dials and learns who listens at path.
+func (p Place) connect(name, path string) (*Client, error) {
+	conn, err := dial(path)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{of: p.Of + " " + name, path: path, pidfd: -1, conn: conn, read: bufio.NewReader(conn), done: make(chan struct{}), quit: make(chan struct{})}
+	if err := c.identify(p, name); err != nil {
+		conn.Close()
+		if c.pidfd >= 0 {
+			unix.Close(c.pidfd)
+		}
+		return nil, err
+	}
+	return c, nil
+}
+
+// identify asks the kernel first: a foreign listener is told nothing, least of all a key. One that does not answer is ours
+// where the rest of it is, at the place.
+func (c *Client) identify(p Place, name string) error {
+	cred, err := credentials(c.conn)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.path, err)
+	}
+	c.pid = int(cred.Pid)
+	foreign := fmt.Errorf("process %d, which listens on %s, %w: end it", c.pid, c.path, ErrForeign)
+	if cred.Uid != 0 {
+		return foreign
+	}
+	if c.pidfd, err = pidfdOf(c.conn); err != nil {
+		return fmt.Errorf("%w at %s: %w", ErrNone, c.path, err) // it has ended meanwhile
+	}
+	c.conn.SetDeadline(time.Now().Add(answerTime))
+	said, err := exchange(c.conn, c.read, Request{Do: doHello, Value: "1"})
+	var refused refusal
+	switch fields := Fields(said); {
+	case errors.As(err, &refused), err == nil && fields["version"] == "":
+		return foreign
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		// The pidfd says that the number still means who listens.
+		if p.runs(c.pid, name, c.path) && !ended(c.pidfd, 0) {
+			return errStuck
+		}
+		return foreign
+	case err != nil:
+		return fmt.Errorf("%w at %s: %w", ErrNone, c.path, err)
+	case fields["version"] != strconv.Itoa(p.Version):
+		return fmt.Errorf("%w: it speaks version %.20q of our requests, this program %d", errVersion, fields["version"], p.Version)
+	default:
+		c.program = fields["program"]
+		c.watchers, err = strconv.Atoi(fields["watchers"])
+		return err
+	}
+}
+
+// Hello is what the process says of itself, by key.
+func (c *Client) Hello() (map[string]string, error) {
+	said, err := c.Ask(Request{Do: doHello, Value: "1"})
+	return Fields(said), err
+}
+
+// Do is Ask for what has no answer but an error.
+func (c *Client) Do(r Request) error {
+	_, err := c.Ask(r)
+	return err
+}
+
+// Ask makes one request and returns the lines of its answer. What the process refuses is an unix.Errno. A process that does not
+// answer is killed: it does not do its work either, and its end is what makes somebody start another.
+func (c *Client) Ask(r Request) (said string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == nil {
+		if c.conn, err = dial(c.path); err != nil {
+			return "", c.failed(err)
+		}
+		c.read = bufio.NewReader(c.conn)
+	}
+	c.conn.SetDeadline(time.Now().Add(answerTime))
+	said, err = exchange(c.conn, c.read, r)
+	if err == nil {
+		return said, nil
+	}
+	c.conn.Close()
+	c.conn = nil
+	var refused refusal
+	if errors.As(err, &refused) {
+		return "", fmt.Errorf("process %d of %s: %w", c.pid, c.of, err)
+	}
+	return "", c.failed(err)
+}
+
+func (c *Client) failed(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		_ = unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0)
+		return fmt.Errorf("process %d of %s did not answer in %s and was killed: %w", c.pid, c.of, answerTime, err)
+	}
+	return fmt.Errorf("process %d of %s: %w: %w", c.pid, c.of, ErrNone, err)
+}
+
+// watch hands on what the process says, and closes done when it has ended.
+func (c *Client) watch(say func(string)) error {
+	conn, err := dial(c.path)
+	if err != nil {
+		return err
+	}
+	pidfd, err := unix.FcntlInt(uintptr(c.pidfd), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		_, err = io.WriteString(conn, doWatch+"=1\n")
+	}
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	c.watching = conn
+	go func() {
+		defer unix.Close(pidfd)
+		// The kernel closes the connection with the process.
+		for lines := bufio.NewScanner(conn); lines.Scan(); {
+			say(lines.Text())
+		}
+		conn.Close()
+		select {
+		case <-c.quit:
+			return
+		default:
+		}
+		// The connection goes a moment before the files are let go of, which whoever comes next needs.
+		if !ended(pidfd, endTime) {
+			_ = end(pidfd)
+		}
+		close(c.done)
+	}()
+	return nil
+}
+
+// Close lets go of the process, which lives on.
+func (c *Client) Close() {
+	c.once.Do(func() {
+		close(c.quit)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.conn != nil {
+			c.conn.Close()
+			c.conn = nil
+		}
+		if c.watching != nil {
+			c.watching.Close()
+		}
+		unix.Close(c.pidfd)
+	})
+}
+
+// End ends the process, waits until it is gone, and removes its files. It is a Close as well.
+func (c *Client) End() error {
+	defer c.Close()
+	err := end(c.pidfd)
+	if err != nil {
+		err = fmt.Errorf("end process %d of %s: %w", c.pid, c.of, err)
+	}
+	return errors.Join(err, remove(c.path, logOf(c.path)))
+}
