@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"sluice/bgp/bfd"
 )
 
 // kind is what an Op does.
@@ -16,6 +18,7 @@ const (
 	originate
 	setNeighbor    // a new session at this address, whatever was there
 	relaxNeighbor  // name and prefix limit: the session stays
+	detect         // the BFD sessions, all of them
 	withdraw       // from here on: Teardown
 	removeNeighbor // Cease
 	stop           // Cease to all, and no speaker
@@ -28,6 +31,7 @@ type Op struct {
 	learn    Learn
 	path     Path     // withdraw: the prefix alone
 	neighbor Neighbor // removeNeighbor: name and address
+	bfd      []bfd.Config
 	why      string
 }
 
@@ -49,6 +53,8 @@ func (o Op) String() string {
 	case relaxNeighbor:
 		return fmt.Sprintf("change neighbor %s (%s): max prefixes %d",
 			o.neighbor.Name, o.neighbor.Address, o.neighbor.MaxPrefixes)
+	case detect:
+		return "set bfd sessions:" + sessionList(o.bfd)
 	case withdraw:
 		return fmt.Sprintf("withdraw %s", o.path.Prefix)
 	case removeNeighbor:
@@ -62,6 +68,18 @@ func communityList(communities []uint32) string {
 	out := ""
 	for _, c := range communities {
 		out += fmt.Sprintf(" %d:%d", c>>16, c&0xffff)
+	}
+	return out
+}
+
+// sessionList prints BFD sessions with their intervals.
+func sessionList(sessions []bfd.Config) string {
+	if len(sessions) == 0 {
+		return " none"
+	}
+	out := ""
+	for _, c := range sessions {
+		out += fmt.Sprintf(" %s (%v x %d)", c.Peer, c.MinTx, c.Multiplier)
 	}
 	return out
 }
@@ -86,7 +104,12 @@ func Diff(have, want State) []Op {
 		ops = append(ops, Op{kind: learn, learn: want.Learn})
 	}
 	ops = append(ops, diffPaths(have.Paths, want.Paths)...)
-	return append(ops, diffNeighbors(have.Neighbors, want.Neighbors)...)
+	ops = append(ops, diffNeighbors(have.Neighbors, want.Neighbors)...)
+	// All at once: a start finds sessions that an earlier process left, and those that stay must not flap.
+	if !slices.Equal(have.BFD, want.BFD) {
+		ops = append(ops, Op{kind: detect, bfd: want.BFD})
+	}
+	return ops
 }
 
 func diffPaths(have, want []Path) (ops []Op) {
@@ -153,6 +176,8 @@ func (o Op) on(s State) State {
 		if o.kind != removeNeighbor {
 			s.Neighbors = append(s.Neighbors, o.neighbor)
 		}
+	case detect:
+		s.BFD = o.bfd
 	case stop:
 		return State{}
 	}
@@ -179,6 +204,7 @@ func (s State) normal() State {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), a.Address.Compare(b.Address))
 	})
 	s.Paths = sorted(s.Paths, func(a, b Path) int { return a.Prefix.Compare(b.Prefix) })
+	s.BFD = sorted(s.BFD, bfd.Config.Compare)
 	for i := range s.Paths {
 		s.Paths[i].Prefix = s.Paths[i].Prefix.Masked()
 		s.Paths[i].Communities = sorted(s.Paths[i].Communities, cmp.Compare[uint32])

@@ -12,11 +12,12 @@ import (
 // eventBuffer is how many events wait for a slow reader; the oldest go first.
 const eventBuffer = 64
 
-// Event is a session that came up or went down.
+// Event is a session, of BGP or of BFD, that came up or went down.
 type Event struct {
 	Time     time.Time  `json:"time"`
 	Neighbor string     `json:"neighbor"`
 	Address  netip.Addr `json:"address"`
+	BFD      bool       `json:"bfd,omitempty"` // it is the BFD session with the neighbor, not that of BGP
 	Up       bool       `json:"up"`
 	Reason   string     `json:"reason,omitempty"` // of a session that went down
 }
@@ -99,7 +100,7 @@ func (s *sessions) state(addr netip.Addr, state bgp.FSMState, reason string) {
 	}
 }
 
-// tell is called with s.mu held and never blocks.
+// tell is called with s.mu held.
 func (s *sessions) tell(addr netip.Addr, known *session, up bool, reason string) {
 	e := Event{Time: time.Now(), Neighbor: known.name, Address: addr, Up: up}
 	if known.up = up; up {
@@ -109,6 +110,11 @@ func (s *sessions) tell(addr netip.Addr, known *session, up bool, reason string)
 		e.Reason = reason
 		s.log.Warn("BGP session down", "neighbor", known.name, "address", addr, "reason", reason)
 	}
+	s.send(e)
+}
+
+// send is called with s.mu held and never blocks.
+func (s *sessions) send(e Event) {
 	for {
 		select {
 		case s.events <- e:

@@ -15,6 +15,7 @@ import (
 
 const (
 	connectRetry    = 2 // seconds; GoBGP's least, its default is 120
+	idleAfterReset  = 5 // seconds; as after a session that was lost, the default is 30
 	deferral        = 1 // seconds after Established; see the package comment
 	defaultHoldTime = 90 * time.Second
 	maxPassword     = 80 // TCP_MD5SIG_MAXKEYLEN
@@ -60,6 +61,7 @@ func (n Neighbor) peer(password string, restarting bool) *api.Peer {
 		Transport: &api.Transport{RemotePort: uint32(n.Port)},
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			ConnectRetry: connectRetry, HoldTime: uint64(cmp.Or(n.HoldTime, defaultHoldTime) / time.Second),
+			IdleHoldTimeAfterReset: idleAfterReset,
 		}},
 		GracefulRestart: &api.GracefulRestart{
 			Enabled: graceful, RestartTime: uint32(n.RestartTime / time.Second), DeferralTime: deferral,

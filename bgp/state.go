@@ -3,6 +3,8 @@ package bgp
 import (
 	"net/netip"
 	"time"
+
+	"sluice/bgp/bfd"
 )
 
 // State is what the speaker should hold, or holds. The zero State is no speaker at all.
@@ -13,6 +15,7 @@ type State struct {
 	Neighbors []Neighbor // sorted by name
 	Paths     []Path     // sorted by prefix; what we originate
 	Learn     Learn
+	BFD       []bfd.Config // sessions with neighbors, sorted by peer; they change without touching the BGP sessions
 }
 
 // Neighbor is one session, known by its address. A change of any field but Name and MaxPrefixes needs a new session.

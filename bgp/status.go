@@ -13,6 +13,7 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
+	"sluice/bgp/bfd"
 	"sluice/bgp/fib"
 )
 
@@ -25,6 +26,7 @@ type NeighborStatus struct {
 	UptimeSeconds int64          `json:"uptime_seconds"`
 	Families      []FamilyStatus `json:"families"`
 	LastError     string         `json:"last_error,omitempty"` // why it is not up, or was last lost
+	BFD           *bfd.Status    `json:"bfd,omitempty"`        // none is wanted, or not known yet: absent
 }
 
 // FamilyStatus counts prefixes of one family of one session.
@@ -66,6 +68,7 @@ func (s *Subsystem) Status(ctx context.Context) ([]NeighborStatus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bgp: list the neighbors: %w", err)
 	}
+	live := s.liveness()
 	announced := map[bgp.Family]uint64{}
 	for _, p := range s.have.Paths {
 		announced[familyOf(p.Prefix)]++
@@ -76,6 +79,7 @@ func (s *Subsystem) Status(ctx context.Context) ([]NeighborStatus, error) {
 		if p := peers[n.Address.String()]; p != nil {
 			st.fill(n, p, announced)
 		}
+		st.BFD = live[n.Address]
 		out = append(out, st)
 	}
 	return out, nil

@@ -45,6 +45,9 @@ func (k key) String() string {
 
 func (c Config) key() key { return key{c.Peer, c.Interface} }
 
+// Compare orders sessions by their key.
+func (c Config) Compare(d Config) int { return c.key().compare(d.key()) }
+
 func (c Config) check() error {
 	switch {
 	case !c.Peer.IsValid() || c.Peer.Is4In6() || c.Peer.Zone() != "" || c.Peer.IsUnspecified() || c.Peer.IsMulticast():

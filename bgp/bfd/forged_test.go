@@ -64,8 +64,8 @@ func TestASessionIsItsPeersAlone(t *testing.T) {
 func TestASessionWaitsForItsAddressAndItsInterface(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	nstest.StartBird(t, s.peers, birdConfig(100*time.Millisecond))
-	s.set(t, session("IPv4", 100*time.Millisecond), session("IPv6 link-local", 100*time.Millisecond))
+	nstest.StartBird(t, s.peers, birdConfig(base))
+	s.set(t, session("IPv4", base), session("IPv6 link-local", base))
 	s.becomes(t, bfd.Up)
 	l, err := s.ours.LinkByName(link)
 	if err != nil {

@@ -1,6 +1,7 @@
 package bfd_test
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"testing"
 	"time"
@@ -20,31 +22,68 @@ import (
 	"sluice/tests/nstest"
 )
 
-// TestMain is also the main of the children: a server makes its sockets on any thread.
+// keeperRole is a child that has the sessions held by a process of their own; behind it stands the state directory.
+const keeperRole = "keeper"
+
+// TestMain is also the main of the children, since a server makes its sockets on any thread, and of the process that a keeper starts.
 func TestMain(m *testing.M) {
-	if nstest.Role() != "" {
-		if err := serve(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+	var err error
+	switch role, dir, _ := strings.Cut(nstest.Role(), " "); {
+	case len(os.Args) == 4 && os.Args[1] == bfd.Verb:
+		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+		err = bfd.Run(ctx, "test")
+		stop()
+	case role == keeperRole:
+		err = keep(dir)
+	case role != "":
+		err = serve()
+	default:
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
 
-func serve() error {
-	s, err := bfd.Listen(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})), true)
+func childLog() *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// setter is the call that sets the wanted sessions.
+func setter(set func([]bfd.Config) error) nstest.Handler {
+	return func(arg json.RawMessage) (any, error) {
+		var wanted []bfd.Config
+		if err := json.Unmarshal(arg, &wanted); err != nil {
+			return nil, err
+		}
+		return nil, set(wanted)
+	}
+}
+
+func keep(stateDir string) error {
+	k, err := bfd.NewKeeper(childLog(), stateDir, []string{"/proc/self/exe", bfd.Verb})
 	if err != nil {
 		return err
 	}
 	return nstest.Serve(map[string]nstest.Handler{
-		"set": func(arg json.RawMessage) (any, error) {
-			var wanted []bfd.Config
-			if err := json.Unmarshal(arg, &wanted); err != nil {
-				return nil, err
-			}
-			return nil, s.Set(wanted)
+		"set": setter(k.Set),
+		"status": func(json.RawMessage) (any, error) {
+			r, err := k.Report()
+			return r.Sessions, err
 		},
+		"down": func(json.RawMessage) (any, error) { return nil, k.Down() },
+	})
+}
+
+func serve() error {
+	s, err := bfd.Listen(childLog(), true)
+	if err != nil {
+		return err
+	}
+	return nstest.Serve(map[string]nstest.Handler{
+		"set": setter(s.Set),
 		"listen": func(json.RawMessage) (any, error) {
 			_, err := bfd.Listen(slog.Default(), true)
 			return nil, err
@@ -72,11 +111,17 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
+	s := newBareSite(t)
+	s.server = s.ours.Child(t, "server")
+	return s
+}
+
+func newBareSite(t *testing.T) *site {
+	t.Helper()
 	s := &site{ours: nstest.New(t), peers: nstest.New(t)}
 	nstest.Veth(t, s.ours, link, s.peers, link)
 	s.ours.Address(t, link, "198.18.0.2/24", "2001:db8:1::2/64", "fe80::2/64")
 	s.peers.Address(t, link, "198.18.0.1/24", "2001:db8:1::1/64", "fe80::1/64")
-	s.server = s.ours.Child(t, "server")
 	return s
 }
 
@@ -84,7 +129,7 @@ func newSite(t *testing.T) *site {
 func session(path string, interval time.Duration) bfd.Config {
 	c := bfd.Config{
 		Local: netip.MustParseAddr(paths[path].ours), Peer: netip.MustParseAddr(paths[path].peers),
-		MinTx: interval, MinRx: interval, Multiplier: 3,
+		MinTx: interval, MinRx: interval, Multiplier: 5,
 	}
 	if c.Peer.IsLinkLocalUnicast() {
 		c.Interface = link
@@ -111,6 +156,9 @@ func (s *site) only(t *testing.T) bfd.Status {
 	}
 	return all[0]
 }
+
+// base is the interval of all sessions. With a multiplier of 5 on both sides a process may be starved for a second.
+const base = 200 * time.Millisecond
 
 // patience is long enough for a slow start on a machine that has other work.
 const patience = 30 * time.Second

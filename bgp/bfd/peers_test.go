@@ -24,10 +24,10 @@ type peer interface {
 
 var peers = map[string]func(t *testing.T, s *site) peer{
 	"BIRD": func(t *testing.T, s *site) peer {
-		return &birdPeer{nstest.StartBird(t, s.peers, birdConfig(100*time.Millisecond))}
+		return &birdPeer{nstest.StartBird(t, s.peers, birdConfig(base))}
 	},
 	"FRR": func(t *testing.T, s *site) peer {
-		return &frrPeer{nstest.StartFRR(t, s.peers, frrConfig("transmit-interval 100", "receive-interval 100", "no shutdown"), "bfdd")}
+		return &frrPeer{nstest.StartFRR(t, s.peers, frrConfig("detect-multiplier 5", "transmit-interval 200", "receive-interval 200", "no shutdown"), "bfdd")}
 	},
 }
 
@@ -38,7 +38,7 @@ func birdConfig(interval time.Duration) string {
 	for _, p := range paths {
 		neighbors += fmt.Sprintf("  neighbor %s dev %q;\n", p.ours, link)
 	}
-	return fmt.Sprintf("router id 198.18.0.1;\nprotocol bfd bfd1 {\n  interface %q { interval %d ms; idle tx interval 1 s; multiplier 3; };\n%s}\n", link, interval.Milliseconds(), neighbors)
+	return fmt.Sprintf("router id 198.18.0.1;\nprotocol bfd bfd1 {\n  interface %q { interval %d ms; idle tx interval 1 s; multiplier 5; };\n%s}\n", link, interval.Milliseconds(), neighbors)
 }
 
 func (b *birdPeer) intervals(t *testing.T, d time.Duration) { b.Reconfigure(t, birdConfig(d)) }
@@ -101,7 +101,7 @@ func everyPeer(t *testing.T, f func(t *testing.T, s *site, p peer, wanted func(t
 			t.Parallel()
 			s := newSite(t)
 			p := start(t, s)
-			s.set(t, wanted(100*time.Millisecond)...)
+			s.set(t, wanted(base)...)
 			s.becomes(t, bfd.Up)
 			bothUp(t, s, p)
 			f(t, s, p, wanted)
@@ -132,7 +132,7 @@ func TestASilentPeerIsSeenAndComesBack(t *testing.T) {
 		end := s.silence(t)
 		took := s.becomes(t, bfd.Down)
 		for _, st := range s.status(t) {
-			t.Logf("%s: down %v after the link went silent (100 ms x 3): %s", st.Peer, took.Round(time.Millisecond), st.Diag)
+			t.Logf("%s: down %v after the link went silent (200 ms x 5): %s", st.Peer, took.Round(time.Millisecond), st.Diag)
 			if st.Diag != bfd.TimeExpired {
 				t.Errorf("%s: down for %q", st.Peer, st.Diag)
 			}
@@ -161,15 +161,15 @@ func TestIntervalsChangeWithoutAFlap(t *testing.T) {
 				return ""
 			})
 		}
-		agreed(100*time.Millisecond, 300*time.Millisecond)
+		agreed(base, 5*base)
 		before := s.failures(t)
 		s.set(t, wanted(400*time.Millisecond)...)
-		agreed(400*time.Millisecond, 1200*time.Millisecond)
+		agreed(400*time.Millisecond, 2*time.Second)
 		p.intervals(t, 500*time.Millisecond)
-		agreed(500*time.Millisecond, 1500*time.Millisecond)
-		s.set(t, wanted(150*time.Millisecond)...)
-		p.intervals(t, 200*time.Millisecond)
-		agreed(200*time.Millisecond, 600*time.Millisecond)
+		agreed(500*time.Millisecond, 2500*time.Millisecond)
+		s.set(t, wanted(250*time.Millisecond)...)
+		p.intervals(t, 300*time.Millisecond)
+		agreed(300*time.Millisecond, 1500*time.Millisecond)
 		bothUp(t, s, p)
 		if n := s.failures(t) - before; n > 0 {
 			t.Errorf("%d flaps", n)
@@ -192,11 +192,11 @@ func TestASessionThatIsSwitchedOffHasNotFailed(t *testing.T) {
 		for path := range paths {
 			nstest.Eventually(t, patience, func() string { return nstest.Want(path+" up at the peer", p.up(t, path), false) })
 		}
-		s.set(t, wanted(100*time.Millisecond)...) // while it is still being taken leave of
+		s.set(t, wanted(base)...) // while it is still being taken leave of
 		bothUp(t, s, p)
 		s.set(t)
 		nstest.Eventually(t, patience, func() string { return nstest.Want("sessions", len(s.status(t)), 0) })
-		s.set(t, wanted(100*time.Millisecond)...)
+		s.set(t, wanted(base)...)
 		bothUp(t, s, p)
 	})
 }

@@ -35,6 +35,7 @@ type entry struct {
 	sender
 	listener       *listener // of its family
 	timer          *time.Timer
+	noticed        time.Time // when it was seen that the detection time is over
 	since          time.Time // of its state
 	failures       uint64
 	sent, received uint64
@@ -178,11 +179,19 @@ func (s *Server) fire(e *entry) {
 	case e.state == AdminDown && !now.Before(e.retire):
 		s.drop(e)
 		s.tell()
-	case !end.IsZero() && !now.Before(end) && now.Before(end.Add(grace)) && e.listener.queued():
+	case !end.IsZero() && !now.Before(end) && e.listener.queued() && e.lateSince(end, now) < grace:
 		e.timer.Reset(soon)
 	default:
 		s.step(e, now, func() []packet { return e.tick(now) })
 	}
+}
+
+// lateSince is how long it has been known that the detection time ended at end.
+func (e *entry) lateSince(end, now time.Time) time.Duration {
+	if e.noticed.Before(end) {
+		e.noticed = now
+	}
+	return now.Sub(e.noticed)
 }
 
 // step runs f on a session, sends what it returns, tells of a new state and sets the timer. s.mu is held.

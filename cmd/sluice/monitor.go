@@ -67,7 +67,11 @@ func eventText(e api.Event) string {
 		if !e.BGP.Up {
 			state = strings.TrimSuffix("is down: "+e.BGP.Reason, ": ")
 		}
-		return fmt.Sprintf("neighbor %s (%s) %s", e.BGP.Neighbor, e.BGP.Address, state)
+		who := "neighbor"
+		if e.BGP.BFD {
+			who = "BFD session with neighbor"
+		}
+		return fmt.Sprintf("%s %s (%s) %s", who, e.BGP.Neighbor, e.BGP.Address, state)
 	case e.Link != nil:
 		return linkText(*e.Link)
 	case e.Ban != nil:

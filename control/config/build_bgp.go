@@ -13,6 +13,11 @@ const (
 	minHoldTime             = 3 * time.Second     // RFC 4271 section 4.2
 	maxHoldTime             = 65535 * time.Second // 16 bits
 	maxRestartTime          = 4095 * time.Second  // 12 bits, RFC 4724 section 3
+
+	defaultBFDInterval              = 300 * time.Millisecond
+	defaultBFDMultiplier detectMult = 3
+	minBFDInterval                  = 50 * time.Millisecond // below, the scheduler of a busy machine decides
+	maxBFDInterval                  = time.Minute
 )
 
 func (b *builder) bgp(r *rawBGP) {
@@ -81,6 +86,21 @@ func (b *builder) neighbor(r *rawNeighbor) Neighbor {
 		out.RestartTime = time.Duration(t.v)
 		if out.RestartTime == 0 || !wholeSeconds(out.RestartTime, maxRestartTime) {
 			b.add(t.at, bad("restart time %s is not allowed", out.RestartTime).or("write 1s to 4095s in whole seconds"))
+		}
+	}
+	out.BFD = b.bfd(&r.BFD)
+	return out
+}
+
+func (b *builder) bfd(r *rawBFD) BFD {
+	if !r.written() {
+		return BFD{}
+	}
+	out := BFD{Interval: defaultBFDInterval, Multiplier: uint8(r.Multiplier.or(defaultBFDMultiplier))}
+	if r.Interval.ok {
+		out.Interval = time.Duration(r.Interval.v)
+		if out.Interval < minBFDInterval || out.Interval > maxBFDInterval || out.Interval%time.Microsecond != 0 {
+			b.add(r.Interval.at, bad("interval %s is not allowed", out.Interval).or("write %s to %s", minBFDInterval, maxBFDInterval))
 		}
 	}
 	return out

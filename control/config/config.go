@@ -369,7 +369,14 @@ type Neighbor struct {
 	HoldTime     time.Duration // default 90s
 	RestartTime  time.Duration // graceful restart; 0: off
 	MaxPrefixes  uint32        // 0: unlimited
+	BFD          BFD
 	Pos          Pos
+}
+
+// BFD is how a neighbor's silence is noticed. The zero BFD is none.
+type BFD struct {
+	Interval   time.Duration // between packets, both ways; default 300ms
+	Multiplier uint8         // how many may be missing; default 3
 }
 
 // Advertise is one entry of advertise: either Prefixes or Workloads.

@@ -8,7 +8,6 @@ func laterKeys() map[reflect.Type][]string {
 	return map[reflect.Type][]string{
 		reflect.TypeFor[rawNode]():      {"ntp"},
 		reflect.TypeFor[rawBGP]():       {"flowspec", "blackhole"},
-		reflect.TypeFor[rawNeighbor]():  {"bfd"},
 		reflect.TypeFor[rawAdvertise](): {"when"},
 	}
 }

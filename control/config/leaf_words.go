@@ -128,6 +128,7 @@ type (
 	flowCount    uint32
 	prefixCount  uint32
 	pathCount    int
+	detectMult   uint16
 	prefixLength int
 	ttl          uint16
 	vlanID       uint16
@@ -153,6 +154,7 @@ func (asn) bounds() (int64, int64)          { return 1, 1<<32 - 1 } // 0: RFC 76
 func (flowCount) bounds() (int64, int64)    { return 1024, 1 << 24 }
 func (prefixCount) bounds() (int64, int64)  { return 1, 1<<32 - 1 }
 func (pathCount) bounds() (int64, int64)    { return 1, 128 }
+func (detectMult) bounds() (int64, int64)   { return 1, 255 } // RFC 5880 section 4.1
 func (ttl) bounds() (int64, int64)          { return 1, 255 }
 func (prefixLength) bounds() (int64, int64) { return 0, 128 }
 func (vlanID) bounds() (int64, int64)       { return 1, 4094 } // 0: a priority alone, 4095: reserved (802.1Q section 9.6)

@@ -205,6 +205,13 @@ type rawNeighbor struct {
 	HoldTime        val[duration]      `key:"hold_time"`
 	GracefulRestart rawGracefulRestart `key:"graceful_restart"`
 	MaxPrefixes     num[prefixCount]   `key:"max_prefixes"`
+	BFD             rawBFD             `key:"bfd"`
+}
+
+type rawBFD struct {
+	at
+	Interval   val[duration]   `key:"interval"`
+	Multiplier num[detectMult] `key:"multiplier"`
 }
 
 type rawGracefulRestart struct {

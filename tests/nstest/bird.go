@@ -100,6 +100,9 @@ func (b *Bird) Ask(command string) (string, error) {
 	return "", fmt.Errorf("BIRD hung up: %w", lines.Err())
 }
 
+// Kill is kill -9.
+func (b *Bird) Kill() { Kill(b.cmd) }
+
 // Reconfigure gives BIRD another configuration.
 func (b *Bird) Reconfigure(t testing.TB, config string) {
 	t.Helper()
