@@ -50,9 +50,9 @@ test: deps bin/gate ## run every test (root); a skip is a failure. PKGS=./xdp/..
 	@mkdir -p .cache && rm -f .cache/test-summary
 	CGO_ENABLED=0 bin/gate -summary .cache/test-summary -- -p 2 -timeout $(TEST_TIMEOUT) $(PKGS)
 
-test-site: deps bin/gate ## two whole daemons and tunnels of the kernel's in a virtual machine (root): 15 minutes, not part of `make test`
+test-site: deps bin/gate ## two whole daemons and tunnels of the kernel's in a virtual machine (root): 15 minutes, not part of `make test`; STEPS='MTU|clock' for some
 	$(ROOT_ONLY)
-	CGO_ENABLED=0 bin/gate -- -tags site -timeout 60m -run '^TestSite$$' ./tests/vm
+	CGO_ENABLED=0 bin/gate -- -tags site -timeout 130m -run '^TestSite$$/($(STEPS))' ./tests/vm
 
 race: deps bin/gate ## run the tests of control/ under the race detector (root)
 	$(ROOT_ONLY)
@@ -64,10 +64,12 @@ fuzz: ## run every fuzz target for FUZZTIME each
 check: deps lint lint-c arch fresh mod race ## everything that CI checks besides the tests (root)
 	@echo "check: all good"
 
-lint: ## gofmt, go vet, staticcheck
+lint: ## gofmt, go vet, staticcheck, for what runs in virtual machines as well
 	@unformatted=$$(gofmt -l .); [[ -z $$unformatted ]] || { echo "gofmt -w these: $$unformatted" >&2; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
+	@tagged=$$(git grep -lE '^//go:build (site|vmguest)$$' -- '*.go' | xargs dirname | sort -u | sed 's,^,./,') && set -x && \
+	go vet -tags site,vmguest $$tagged && go tool staticcheck -tags site,vmguest $$tagged
 
 lint-c: ## all warnings of clang on the BPF programs, and clang-format
 	@tests/tools/lint-c.sh

@@ -36,7 +36,7 @@ type generation struct {
 
 // isCurrent says whether a generation is whole and works on the flow tables of today. It is whole with the programs of
 // every role among its interfaces.
-func isCurrent(dir *pin.Dir, g *pin.Generation) (bool, error) {
+func isCurrent(shared table.SharedMaps, g *pin.Generation) (bool, error) {
 	entries, err := (&generation{Generation: g}).entries()
 	if err != nil || g.Programs[witness] == nil {
 		return false, err
@@ -49,16 +49,20 @@ func isCurrent(dir *pin.Dir, g *pin.Generation) (bool, error) {
 			}
 		}
 	}
-	return table.UsesShared(dir, g.Programs[witness])
+	return shared.UsedBy(g.Programs[witness])
 }
 
 // reuse opens a generation that is pinned already: fs.ErrNotExist where there is none that is current.
 func reuse(dir *pin.Dir, key string) (*pin.Generation, error) {
+	shared, err := table.PinnedShared(dir)
+	if err != nil {
+		return nil, err
+	}
 	g, err := dir.LoadGeneration(owner, key)
 	if err != nil {
 		return nil, err
 	}
-	current, err := isCurrent(dir, g)
+	current, err := isCurrent(shared, g)
 	if err == nil && !current {
 		err = fs.ErrNotExist
 	}
@@ -115,6 +119,10 @@ func openGenerations(dir *pin.Dir) (generations, error) {
 	if err != nil {
 		return nil, err
 	}
+	shared, err := table.PinnedShared(dir)
+	if err != nil {
+		return nil, err
+	}
 	all := generations{}
 	for _, key := range keys {
 		pinned, err := dir.LoadGeneration(owner, key)
@@ -122,7 +130,7 @@ func openGenerations(dir *pin.Dir) (generations, error) {
 			return nil, errors.Join(err, all.Close())
 		}
 		digest, _, _ := strings.Cut(key, "-")
-		current, err := isCurrent(dir, pinned)
+		current, err := isCurrent(shared, pinned)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("generation %s: %w", key, err), all.Close(), pinned.Close())
 		}

@@ -79,7 +79,10 @@ func reuse(dir *pin.Dir, digest string) (*pin.Generation, error) {
 	}
 	current := false
 	if live := g.Programs[liveProgram]; live != nil {
-		current, err = table.UsesShared(dir, live)
+		var shared table.SharedMaps
+		if shared, err = table.PinnedShared(dir); err == nil {
+			current, err = shared.UsedBy(live)
+		}
 	}
 	if err == nil && !current {
 		err = fs.ErrNotExist

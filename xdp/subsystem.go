@@ -97,9 +97,13 @@ func (s *Subsystem) observeHooks(ctx context.Context) ([]hookState, error) {
 		return nil, err
 	}
 	defer maps.Close()
+	shared, err := table.PinnedShared(dir)
+	if err != nil {
+		return nil, err
+	}
 	var states []hookState
 	for _, hook := range hooks {
-		h, err := observeHook(dir, maps, hook)
+		h, err := observeHook(dir, maps, shared, hook)
 		if err != nil {
 			return nil, err
 		}
@@ -108,14 +112,14 @@ func (s *Subsystem) observeHooks(ctx context.Context) ([]hookState, error) {
 	return states, nil
 }
 
-func observeHook(dir *pin.Dir, maps *stateMaps, hook pin.Hook) (hookState, error) {
+func observeHook(dir *pin.Dir, maps *stateMaps, shared table.SharedMaps, hook pin.Hook) (hookState, error) {
 	h := hookState{hook: hook}
 	var err error
 	if h.live, err = dir.Live(hook); err != nil {
 		return h, err
 	}
 	if h.live != 0 {
-		if h.digest, err = liveDigest(dir, h.live); err != nil {
+		if h.digest, err = liveDigest(dir, shared, h.live); err != nil {
 			return h, err
 		}
 	}
@@ -131,7 +135,7 @@ func observeHook(dir *pin.Dir, maps *stateMaps, hook pin.Hook) (hookState, error
 }
 
 // liveDigest is "" for a program of no pinned generation, and for one that works on flow tables that were replaced.
-func liveDigest(dir *pin.Dir, id ebpf.ProgramID) (string, error) {
+func liveDigest(dir *pin.Dir, shared table.SharedMaps, id ebpf.ProgramID) (string, error) {
 	g, digest, program, err := dir.FindGeneration(owner, id)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -143,7 +147,7 @@ func liveDigest(dir *pin.Dir, id ebpf.ProgramID) (string, error) {
 	if program != liveProgram {
 		return "", nil
 	}
-	current, err := table.UsesShared(dir, g.Programs[program])
+	current, err := shared.UsedBy(g.Programs[program])
 	if err != nil || !current {
 		return "", err
 	}

@@ -120,6 +120,8 @@ func (c *cli) printResult(r api.Result) error {
 		return c.printJSON(r)
 	}
 	switch {
+	case r.WentBack != 0:
+		fmt.Fprintf(c.out, "revision %d was not confirmed and is taken back: %s is live\n", r.WentBack, revisionText(r.Revision))
 	case r.Unchanged && r.Pending != nil:
 		fmt.Fprintf(c.out, "revision %d is live already; its clock starts again\n", r.Revision)
 	case r.Unchanged:

@@ -52,6 +52,9 @@ func printTunnels(c *cli, all api.Tunnels) error {
 		if tun.Why != "" {
 			notes = append(notes, tun.Name+": "+tun.Why)
 		}
+		if x := tun.Certificate; x != nil && x.Why != "" {
+			notes = append(notes, tun.Name+": "+x.Why)
+		}
 		if len(tun.Peers) == 0 {
 			t.row(tun.Name, kind, tun.MTU, "", "", "", "", "", "", "", "", "")
 		}
@@ -161,6 +164,9 @@ func (c *cli) printTunnel(t api.Tunnel, xfrm []api.XFRMCounter) error {
 		local += fmt.Sprintf(", if_id 0x%08x", t.InterfaceID)
 	}
 	c.line(0, "local", local)
+	if x := t.Certificate; x != nil {
+		c.line(0, "certificate", c.certificateText(*x))
+	}
 	c.line(0, "public key", t.PublicKey)
 	c.line(0, "next key", t.StagedPublicKey+prefixed(", staged; when the other ends know it: sluice key rotate ", ifSet(t.StagedPublicKey, t.Name)))
 	for _, p := range t.Peers {
@@ -170,6 +176,13 @@ func (c *cli) printTunnel(t api.Tunnel, xfrm []api.XFRMCounter) error {
 		c.printXFRM(xfrm)
 	}
 	return nil
+}
+
+func (c *cli) certificateText(x api.TunnelCertificate) string {
+	if x.Subject == "" {
+		return x.File + prefixed(", NOT TAKEN: ", x.Why)
+	}
+	return fmt.Sprintf("%s, of %s, until %s%s", x.Subject, x.Issuer, x.NotAfter.UTC().Format("2006-01-02 15:04 MST"), prefixed(": ", x.Why))
 }
 
 func (c *cli) printPeer(p api.TunnelPeer) {
@@ -183,6 +196,7 @@ func (c *cli) printPeer(p api.TunnelPeer) {
 		endpoint += fmt.Sprintf(", from %s; the file has %s", p.EndpointFrom, strings.Join(p.Endpoints, " "))
 	}
 	c.line(1, "endpoint", endpoint)
+	c.line(1, "moves to", ifSet(p.EndpointNext, p.EndpointNext+", once its next epoch may begin"))
 	if len(p.PublicKeys) > 0 {
 		c.line(1, "handshake", c.ago(p.LastHandshake, "never"))
 	}

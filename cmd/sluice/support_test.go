@@ -1,18 +1,14 @@
 package main
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
 	"encoding/hex"
-	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"sluice/control/api"
+	"sluice/tests/bundle"
 )
 
 // bundled returns the files of a bundle by their names within it.
@@ -25,25 +21,11 @@ func bundled(t *testing.T, path string) map[string]string {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the bundle is readable by others: %v (%v)", info.Mode(), err)
 	}
-	z, err := gzip.NewReader(bytes.NewReader(packed))
-	if err != nil {
-		t.Fatal(err)
-	}
 	out := map[string]string{}
-	for r := tar.NewReader(z); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return out
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := io.ReadAll(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out[strings.TrimPrefix(h.Name, "sluice-support/")] = string(text)
+	for name, text := range bundle.Unpack(t, packed) {
+		out[strings.TrimPrefix(name, "sluice-support/")] = text
 	}
+	return out
 }
 
 // secretive is a site whose files hold planted secrets, wherever a careless hand may have put them; it returns the file and the secrets.

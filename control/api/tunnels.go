@@ -103,8 +103,21 @@ type Tunnel struct {
 	ID            string `json:"id,omitempty"`            // of this end
 	Encapsulation string `json:"encapsulation,omitempty"` // auto, none, udp
 	InterfaceID   uint32 `json:"if_id,omitempty"`         // of the kernel's states and policies
+	// Certificate proves this end; absent: preshared or static keys do.
+	Certificate *TunnelCertificate `json:"certificate,omitempty"`
 
 	Peers []TunnelPeer `json:"peers"`
+}
+
+// TunnelCertificate is an X.509 certificate of this end, as its file holds it now.
+type TunnelCertificate struct {
+	File       string    `json:"file"`
+	Subject    string    `json:"subject,omitempty"` // in the order of the certificate; absent: the file cannot be read
+	Issuer     string    `json:"issuer,omitempty"`
+	NotBefore  time.Time `json:"not_before,omitzero"`
+	NotAfter   time.Time `json:"not_after,omitzero"`
+	CANotAfter time.Time `json:"ca_not_after,omitzero"` // of the CAs that peers are believed by, the first to end
+	Why        string    `json:"why,omitempty"`         // what is wrong with the files, or will be soon
 }
 
 // PeerState says whether a peer can be reached.
@@ -133,6 +146,7 @@ type TunnelPeer struct {
 	Note          string         `json:"note,omitempty"`          // it is up, and something is not as the file wants it: a name that does not resolve
 	Endpoint      string         `json:"endpoint"`                // in use; "": none is known
 	EndpointFrom  string         `json:"endpoint_from,omitempty"` // the entry of the file that it comes from; absent: the peer roamed
+	EndpointNext  string         `json:"endpoint_next,omitempty"` // IPsec, static keys: where it is followed to once its next epoch may begin
 	Endpoints     []string       `json:"endpoints"`               // of the file
 	LastHandshake time.Time      `json:"last_handshake,omitzero"` // WireGuard; absent: never
 	LastHeard     time.Time      `json:"last_heard,omitzero"`     // when something authentic came; absent: never, as far as is known

@@ -79,6 +79,8 @@ type Facts struct {
 	PublicKeys map[string]string // private key file -> base64 public key
 	// ExposedKeys say of key files that others may replace them. They are errors of a file that somebody is about to apply alone.
 	ExposedKeys config.Errors
+	// Certificates say which of tunnels' certificates are not valid now, or not for long.
+	Certificates []string
 }
 
 // Remains is what stays of d when the machine is given back: the addresses and routes by which it is managed.

@@ -28,6 +28,9 @@ func (c *compiler) ipsec() ipsec.State {
 			ReplayWindow: own.ReplayWindow, Rekey: own.Rekey, Charon: own.Charon,
 			IKEProposals: own.IKEProposals, ESPProposals: own.ESPProposals, Routes: c.routesInto(t),
 		}
+		if a := own.Auth; a != nil {
+			tun.Certificates = &ipsec.Certificates{Certificate: a.CertificateFile, PrivateKey: a.PrivateKeyFile, CAs: a.CAFiles}
+		}
 		for n := range t.Peers {
 			if len(carried(t, &t.Peers[n])) == 0 {
 				c.fail(t.Peers[n].Pos, fmt.Sprintf("tunnels[%d].peers[%d]", i, n), "the peer has no prefixes, so that nothing could be sent to it",

@@ -174,6 +174,7 @@ func (c *compiler) checkKeys() {
 		}
 		c.errs = append(c.errs, e)
 	}
+	c.warn = append(c.warn, c.facts.Certificates...)
 }
 
 func (c *compiler) wireguard() wireguard.State {

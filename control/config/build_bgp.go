@@ -1,7 +1,6 @@
 package config
 
 import (
-	"net/netip"
 	"time"
 )
 
@@ -146,13 +145,4 @@ func (b *builder) prefixMatch(r *rawPrefixMatch) PrefixMatch {
 		b.add(r.at, bad("lengths %d to %d do not fit %s", out.GE, out.LE, p).or("write %d <= ge <= le <= %d", p.Bits(), p.Addr().BitLen()))
 	}
 	return out
-}
-
-// covering calls yield with p and every prefix around it, the longest first.
-func covering(p netip.Prefix, yield func(netip.Prefix) bool) {
-	for bits := p.Bits(); bits >= 0; bits-- {
-		if !yield(netip.PrefixFrom(p.Addr(), bits).Masked()) {
-			return
-		}
-	}
 }

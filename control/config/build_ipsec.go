@@ -55,6 +55,7 @@ func (b *builder) static(r *rawTunnel, out *Tunnel) {
 	b.foreign(i.Charon.at, elsewhere)
 	b.foreign(i.IKEProposals.at, elsewhere)
 	b.foreign(i.ESPProposals.at, elsewhere)
+	b.foreign(i.Auth.at, elsewhere)
 	if !i.Rekey.written() {
 		p.Rekey = defaultRekey
 	}
@@ -74,6 +75,7 @@ func (b *builder) ike(r *rawTunnel, out *Tunnel) {
 	i, p := &r.IPsec, out.IPsec
 	p.Charon = cmp.Or(string(i.Charon.v), defaultCharon)
 	p.IKEProposals, p.ESPProposals = b.proposals(i.IKEProposals), b.proposals(i.ESPProposals)
+	p.Auth = b.auth(&i.Auth)
 	if p.Encapsulation == EncapsulationNone {
 		b.add(i.Encapsulation.at, bad("charon finds out by itself whether there is a NAT between").or("write auto, or udp for always"))
 	}
@@ -122,9 +124,7 @@ func (b *builder) ipsecPeer(t *rawTunnel, r *rawPeer, out *Peer) {
 		}
 	default:
 		b.foreign(r.MasterKeyFile.at, "keying: static")
-		if !r.PresharedKeyFile.written() {
-			b.add(r.at, bad("`preshared_key_file` is missing").or("IKE proves by a secret that both ends have: `sluice key psk FILE` makes one"))
-		}
+		b.ikeSecret(&t.IPsec.Auth, r)
 	}
 	for _, e := range r.Endpoints.items {
 		if e.ok && e.v.Port != 0 && keying.ok && keying.v == KeyingStatic && t.IPsec.Encapsulation.v != EncapsulationUDP {

@@ -8,11 +8,11 @@ func (b *builder) overlaps(t *rawTunnel) {
 		peer int
 		at
 	}
-	claims := map[netip.Prefix]claim{}
+	var claims nest[claim]
 	for i, p := range t.Peers.items {
 		for _, x := range p.Prefixes.items {
-			if _, taken := claims[x.v.Prefix]; x.ok && !taken {
-				claims[x.v.Prefix] = claim{i, x.at}
+			if _, taken := claims.of[x.v.Prefix]; x.ok && !taken {
+				claims.put(x.v.Prefix, claim{i, x.at})
 			}
 		}
 	}
@@ -21,12 +21,11 @@ func (b *builder) overlaps(t *rawTunnel) {
 			if !x.ok {
 				continue
 			}
-			covering(x.v.Prefix, func(around netip.Prefix) bool {
-				c, taken := claims[around]
-				if taken && c.peer != i {
+			claims.around(x.v.Prefix, func(around netip.Prefix, c claim) bool {
+				if c.peer != i {
 					b.add(x.at, bad("%s overlaps %s of another peer", x.v, around).or("it stands at %s", place(c.at)))
 				}
-				return !taken || c.peer == i
+				return c.peer == i
 			})
 		}
 	}
@@ -35,18 +34,19 @@ func (b *builder) overlaps(t *rawTunnel) {
 // nested reports endpoints that would be reached through a tunnel: the encrypted packets would go round in circles. Prefixes
 // around an endpoint of their own tunnel have a routing table that encrypted packets do not look into.
 func (b *builder) nested(raw []rawTunnel) {
-	aside, taken := b.aside(), map[netip.Prefix]at{}
+	aside := b.aside()
+	var taken nest[at]
 	for _, t := range raw {
 		for _, a := range t.Addresses.items {
 			if a.ok {
-				taken[a.v.Masked()] = a.at
+				taken.put(a.v.Masked(), a.at)
 			}
 		}
 		for _, p := range t.Peers.items {
 			catches := bool(t.Strict.v) || !p.Routes.written() || bool(p.Routes.v)
 			for _, x := range p.Prefixes.items {
 				if x.ok && catches && !aside[x.v.Prefix] {
-					taken[x.v.Prefix] = x.at
+					taken.put(x.v.Prefix, x.at)
 				}
 			}
 		}
@@ -57,13 +57,10 @@ func (b *builder) nested(raw []rawTunnel) {
 				if !e.ok || !e.v.Addr.IsValid() {
 					continue
 				}
-				covering(netip.PrefixFrom(e.v.Addr, e.v.Addr.BitLen()), func(around netip.Prefix) bool {
-					first, inside := taken[around]
-					if inside {
-						b.add(e.at, bad("endpoint %s lies inside %s, which goes through a tunnel", e.v.Addr, around).
-							or("take it out of the prefixes at %s", place(first)))
-					}
-					return !inside
+				taken.around(netip.PrefixFrom(e.v.Addr, e.v.Addr.BitLen()), func(around netip.Prefix, first at) bool {
+					b.add(e.at, bad("endpoint %s lies inside %s, which goes through a tunnel", e.v.Addr, around).
+						or("take it out of the prefixes at %s", place(first)))
+					return false
 				})
 			}
 		}

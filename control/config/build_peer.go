@@ -8,6 +8,7 @@ const maxKeepalive = 65535 * time.Second // 16 bits
 
 func (b *builder) peer(t *rawTunnel, r *rawPeer) Peer {
 	out := Peer{Name: string(r.Name.v), PresharedKeyFile: string(r.PresharedKeyFile.v), MasterKeyFile: string(r.MasterKeyFile.v),
+		PresharedKeyPos: r.PresharedKeyFile.pos, MasterKeyPos: r.MasterKeyFile.pos,
 		ID: string(r.ID.v), Keepalive: time.Duration(r.Keepalive.v), Prefixes: prefixes(r.Prefixes),
 		Routes: !r.Routes.written() || bool(r.Routes.v), Metric: int(r.Metric.v), Probe: r.Probe.v.Addr, Pos: r.pos}
 	for _, k := range good(r.PublicKeys) {

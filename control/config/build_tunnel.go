@@ -66,6 +66,7 @@ func (b *builder) foreign(key at, belongs string) {
 
 func (b *builder) wireguard(r *rawTunnel, out *Tunnel) {
 	out.Backend, out.PrivateKeyFile = string(r.WireGuard.Backend.or("auto")), string(r.WireGuard.PrivateKeyFile.v)
+	out.PrivateKeyPos = r.WireGuard.PrivateKeyFile.pos
 	if !r.WireGuard.written() {
 		b.add(r.at, bad("`wireguard` is missing").or("write wireguard: {private_key_file: PATH}"))
 	}
@@ -127,12 +128,12 @@ func (b *builder) listeners(raw []rawTunnel) {
 // which names stand for. Encrypted packets that follow a route to such a prefix would go round in circles. A default route
 // holds every endpoint of its family, and counts for the other family too. Prefixes without routes and blackholes do not.
 func (t *Tunnel) Around(found ...netip.Addr) []netip.Prefix {
-	carried := map[netip.Prefix]bool{}
+	var carried nest[bool] // false: not, or named already
 	var out []netip.Prefix
 	for _, p := range t.Peers {
 		for _, x := range p.Prefixes {
 			caught := p.Routes || t.Strict
-			carried[x] = caught && x.Bits() > 0
+			carried.put(x, caught && x.Bits() > 0)
 			if caught && x.Bits() == 0 {
 				out = append(out, x)
 			}
@@ -140,9 +141,10 @@ func (t *Tunnel) Around(found ...netip.Addr) []netip.Prefix {
 	}
 	around := func(a netip.Addr) {
 		if a.IsValid() {
-			covering(netip.PrefixFrom(a, a.BitLen()), func(p netip.Prefix) bool {
-				if carried[p] {
-					carried[p], out = false, append(out, p)
+			carried.around(netip.PrefixFrom(a, a.BitLen()), func(p netip.Prefix, yes bool) bool {
+				if yes {
+					carried.put(p, false)
+					out = append(out, p)
 				}
 				return true
 			})

@@ -24,7 +24,7 @@ func newItemReader(file string, known memory) *itemReader {
 }
 
 // itemsOf are all items of a list. Of what was read before only the places of the items themselves are moved to where they stand
-// now: those inside are for errors, with which a file is read as a whole.
+// now: those inside are for errors, with which a file is read as a whole, but for what an item moves itself.
 func itemsOf[T any](r *itemReader, c *cut) []T {
 	out := make([]T, 0, c.items)
 	for i := range c.pieces {

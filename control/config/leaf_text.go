@@ -2,7 +2,6 @@ package config
 
 import (
 	"encoding/base64"
-	"encoding/hex"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -79,15 +78,6 @@ func (p *absPath) parse(s string) problem {
 		return bad("not an absolute path").or("write the whole path of the file, beginning with /")
 	}
 	return problem{}
-}
-
-// looksLikeKey knows 32 bytes in base64, which may begin with a slash as a path does, and in hex.
-func looksLikeKey(s string) bool {
-	raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(s, "0s"))
-	if err != nil || !strings.HasSuffix(s, "=") {
-		raw, err = hex.DecodeString(strings.TrimPrefix(s, "0x"))
-	}
-	return err == nil && len(raw) == 32
 }
 
 // setPath names a set file, relative to FILE's directory or absolute.

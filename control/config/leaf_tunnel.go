@@ -61,25 +61,6 @@ func isDNSName(s string) bool {
 	return len(s) <= 253 && !digits(labels[len(labels)-1])
 }
 
-// identity is what an end of an IPsec tunnel is called: an address, a host name, or name@host. Nothing else, because charon
-// takes a few characters (% * = ,) and words before a colon for more than they say.
-type identity string
-
-func (i *identity) takes() takes     { return text }
-func (i *identity) describe() schema { return schema{"description": "address or name", "minLength": 1} }
-func (i *identity) parse(s string) problem {
-	if looksLikeAddress(s) {
-		a, wrong := parseAddr(s)
-		*i = identity(a.String())
-		return wrong
-	}
-	*i = identity(s)
-	if s == "" || len(s) > 255 || strings.ContainsAny(s[:1], "._@-") || strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@-") != "" {
-		return bad("%q is not an id", s).or("write an address or a name of letters, digits, dot, underscore, hyphen and @")
-	}
-	return problem{}
-}
-
 // proposal is a set of algorithms in charon's words, such as aes256gcm16-prfsha384-ecp384.
 type proposal string
 

@@ -10,6 +10,7 @@ type (
 	tunnelType string
 	backend    string
 	keying     string
+	authMethod string
 	keep       string
 	limitPer   string
 
@@ -99,6 +100,20 @@ func (keying) words() words {
 	return words{
 		now:  []string{KeyingStatic, KeyingIKE},
 		mean: map[string]string{"ikev2": KeyingIKE, "psk": KeyingIKE, "charon": KeyingIKE, "manual": KeyingStatic, "epoch": KeyingStatic},
+	}
+}
+
+const (
+	byPSK         authMethod = "psk"
+	byCertificate authMethod = "certificate"
+)
+
+func (authMethod) words() words {
+	return words{
+		now: []string{string(byPSK), string(byCertificate)},
+		mean: map[string]string{"pre-shared-secret": string(byPSK), "pre-shared-key": string(byPSK), "pre-shared-keys": string(byPSK), "secret": string(byPSK),
+			"x509": string(byCertificate), "pubkey": string(byCertificate), "rsa": string(byCertificate), "rsa-sig": string(byCertificate),
+			"rsa-signatures": string(byCertificate), "ecdsa-signatures": string(byCertificate), "cert": string(byCertificate), "certificates": string(byCertificate)},
 	}
 }
 

@@ -47,6 +47,15 @@ type rawIPsec struct {
 	Charon        val[absPath]        `key:"charon"`
 	IKEProposals  list[val[proposal]] `key:"ike_proposals"`
 	ESPProposals  list[val[proposal]] `key:"esp_proposals"`
+	Auth          rawAuth             `key:"auth"`
+}
+
+type rawAuth struct {
+	at
+	Method          pick[authMethod]   `key:"method,required"`
+	CertificateFile val[absPath]       `key:"certificate_file"`
+	PrivateKeyFile  val[absPath]       `key:"private_key_file"`
+	CAFiles         list[val[absPath]] `key:"ca_files"`
 }
 
 type rawPeer struct {
@@ -62,4 +71,14 @@ type rawPeer struct {
 	Routes           val[truth]              `key:"routes"`
 	Metric           num[metric]             `key:"metric"`
 	Probe            val[unicast]            `key:"probe"`
+}
+
+// shift also moves the places that stay in Config: files are read long after the reading.
+func (r *rawPeer) shift(lines int) {
+	r.at.shift(lines)
+	for _, file := range []*at{&r.PresharedKeyFile.at, &r.MasterKeyFile.at} {
+		if file.written() {
+			file.shift(lines)
+		}
+	}
 }

@@ -25,7 +25,8 @@ type Tunnel struct {
 	Health         *Health // nil: no peer is probed
 	Backend        string  // of WireGuard: auto | kernel | userspace
 	PrivateKeyFile string  // of WireGuard
-	IPsec          *IPsec  // with TypeIPsec alone
+	PrivateKeyPos  Pos
+	IPsec          *IPsec // with TypeIPsec alone
 	Peers          []Peer
 	Pos            Pos
 }
@@ -61,6 +62,17 @@ type IPsec struct {
 	Charon        string        // VICI socket, default /run/charon.vici; "" with static keys
 	IKEProposals  []string      // in charon's words; nil: the defaults of crypto/ike
 	ESPProposals  []string
+	Auth          *Auth // nil: by the preshared key of each peer, or static keys
+}
+
+// Auth is how the ends of a tunnel with keying IKE prove who they are by X.509 certificates.
+type Auth struct {
+	CertificateFile string // of this node, then those of the CAs between it and its root
+	PrivateKeyFile  string // of the certificate
+	CAFiles         []string
+	CertificatePos  Pos
+	PrivateKeyPos   Pos
+	CAPos           []Pos
 }
 
 // Peer is the other end of a tunnel, or one of them.
@@ -68,9 +80,11 @@ type Peer struct {
 	Name             string
 	Endpoints        []Endpoint // in the order in which they are tried
 	PublicKeys       []string   // of WireGuard: base64, 32 bytes each; the first is in use, a second one is pre-staged
-	PresharedKeyFile string     // of WireGuard, or IKE's secret
+	PresharedKeyFile string     // of WireGuard, or IKE's secret; "" where IPsec.Auth is
 	MasterKeyFile    string     // of IPsec with static keys
-	ID               string     // of IPsec; default: the host of the first endpoint
+	PresharedKeyPos  Pos
+	MasterKeyPos     Pos
+	ID               string // of IPsec; default: the host of the first endpoint
 	Keepalive        time.Duration
 	Prefixes         []netip.Prefix
 	Routes           bool // default true

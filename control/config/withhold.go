@@ -1,8 +1,13 @@
 package config
 
 import (
+	"encoding/base64"
+	"encoding/hex"
+	"maps"
+	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -92,6 +97,16 @@ func mayBeKey(letters string, padded bool) bool {
 	return padded && len(letters) >= shortestKey && (seen['A'] || seen['a'] || seen['0'])
 }
 
+// looksLikeKey is for where a path is expected: only what cannot be one is a key there, 32 bytes in base64, which may begin with a
+// slash as a path does, or in hex.
+func looksLikeKey(s string) bool {
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(s, "0s"))
+	if err != nil || !strings.HasSuffix(s, "=") {
+		raw, err = hex.DecodeString(strings.TrimPrefix(s, "0x"))
+	}
+	return err == nil && len(raw) == 32
+}
+
 func kindOf(c rune) rune {
 	switch {
 	case 'A' <= c && c <= 'Z':
@@ -106,11 +121,30 @@ func kindOf(c rune) rune {
 
 // A key of the file that belongs to a secret, and what stands beside it in the same word because a blank is missing.
 var (
-	secretWord  = `(?:[A-Za-z_-]*_file|password|md5|private_?key|preshared_key|psk|secret|master_key)`
+	fileWord    = `[A-Za-z_-]*_file`
+	secretWord  = `(?:` + strings.Join(append(slices.Sorted(maps.Keys(secretKeys())), fileWord), "|") + `)`
 	behindWord  = regexp.MustCompile(`(?is)^(.*?\b` + secretWord + `)[\s:="']+[^\s:="'].*$`)
 	inFrontWord = regexp.MustCompile(`(?is)^.*[^\s:="'][:="']+\s*` + secretWord + `[\s"']*$`)
 	onlyWord    = regexp.MustCompile(`(?i)^` + secretWord + `$`)
 )
+
+// fileValue is a key that names a file, and its value, however that is quoted and whatever is missing between the two.
+var fileValue = regexp.MustCompile(`(?i)` + fileWord + `["']?[ \t]*[:=]?\s*(?:"([^"\n]*)"|'([^'\n]*)'|([^\s"',{}\[\]]+))`)
+
+// KeyFilesIn are the files that a text names for keys, whether or not it is YAML; relative ones are sought in dir, too.
+func KeyFilesIn(text []byte, dir string) (out []string) {
+	for _, m := range fileValue.FindAllSubmatch(text, -1) {
+		path := string(slices.Concat(m[1:]...))
+		if path == "" || strings.ContainsRune(path, 0) {
+			continue
+		}
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(dir, path)
+		}
+		out = append(out, path)
+	}
+	return out
+}
 
 // spokenWord is the one door through which words of a file go into errors: without what may be a secret. Before anything is cut off,
 // because half a key would not be known for one.

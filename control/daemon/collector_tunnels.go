@@ -15,6 +15,7 @@ import (
 var (
 	descTunnelUp    = desc("tunnel_up", "1 where the tunnel's device runs.", "tunnel", "type", "backend")
 	descTunnelMTU   = desc("tunnel_mtu_bytes", "MTU of the tunnel's device.", "tunnel")
+	descCertificate = desc("tunnel_certificate_not_after_seconds", "Unix time when a certificate of a tunnel ends; of is own, or ca: the first of the CAs that peers are believed by.", "tunnel", "of")
 	descPeerUp      = desc("tunnel_peer_up", "1 where the peer is up; state is up, down, connecting or unknown.", "tunnel", "peer", "state")
 	descPeerRoutes  = desc("tunnel_routes_withdrawn", "1 where the peer's routes are withdrawn, since its probes fail.", "tunnel", "peer")
 	descPeerBytes   = desc("tunnel_bytes_total", "Bytes of a tunnel's peer: encrypted ones of WireGuard, those that the present SAs of IPsec carried.", "tunnel", "peer", "direction")
@@ -44,6 +45,12 @@ func collectTunnels(list []api.Tunnel, now time.Time, out chan<- prometheus.Metr
 	for _, t := range list {
 		gauge(out, descTunnelUp, flag(t.Running), t.Name, t.Type, t.Backend)
 		gauge(out, descTunnelMTU, float64(t.MTU), t.Name)
+		if c := t.Certificate; c != nil && !c.NotAfter.IsZero() {
+			gauge(out, descCertificate, unixSeconds(c.NotAfter), t.Name, "own")
+		}
+		if c := t.Certificate; c != nil && !c.CANotAfter.IsZero() {
+			gauge(out, descCertificate, unixSeconds(c.CANotAfter), t.Name, "ca")
+		}
 		for _, p := range t.Peers {
 			gauge(out, descPeerUp, flag(p.State == api.PeerUp), t.Name, p.Name, string(p.State))
 			gauge(out, descPeerRoutes, flag(p.Routes == api.RoutesWithdrawn), t.Name, p.Name)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"sluice/control/api"
 	"sluice/control/config"
@@ -41,6 +42,11 @@ func Doctor(ctx context.Context, o DoctorOptions) []host.Finding {
 	}
 	if cfg != nil && !live && len(cfg.Tunnels) > 0 { // the daemon has read those of what runs
 		out = append(out, keyFinding(cfg))
+	}
+	if cfg != nil {
+		if f, told := certificateFinding(cfg, time.Now()); told {
+			out = append(out, f)
+		}
 	}
 	if fault != nil {
 		out = append(out, host.Finding{Name: "file", Status: host.StatusWarn, Detail: fmt.Sprintf("%s has errors, the first: %v", o.File, fault),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"sluice/control/compile"
 	"sluice/control/config"
@@ -30,7 +31,7 @@ func (d *Daemon) facts(ctx context.Context, cfg *config.Config) (compile.Facts, 
 	h.NoDevices = host.DevicesLacking(compile.LooksAtDevices(cfg))
 	d.tunnels.Measure(ctx, cfg)
 	public, exposed, err := readKeys(cfg)
-	return compile.Facts{Host: h, PublicKeys: public, ExposedKeys: exposed}, err
+	return compile.Facts{Host: h, PublicKeys: public, ExposedKeys: exposed, Certificates: certificateWarnings(cfg, time.Now())}, err
 }
 
 // readKeys reads the key files that tunnels cannot be without, and returns the public halves of WireGuard's. Errors are
@@ -42,20 +43,25 @@ func readKeys(cfg *config.Config) (public map[string]string, exposed config.Erro
 		errs = append(errs, config.Error{Pos: pos, Path: fmt.Sprintf(path, at...), Msg: err.Error()})
 	}
 	for n, t := range cfg.Tunnels {
-		if t.Type == config.TypeIPsec {
+		switch {
+		case t.Type == config.TypeIPsec && t.IPsec.Auth != nil:
+			for _, f := range readCertificates(t).faults {
+				fail(f.pos, f.err, "tunnels[%d].ipsec.%s", n, f.key)
+			}
+		case t.Type == config.TypeIPsec:
 			for i, p := range t.Peers {
-				if key, err := readSecret(t, p); err != nil {
-					fail(p.Pos, err, "tunnels[%d].peers[%d].%s", n, i, key)
+				if key, pos, err := readSecret(t, p); err != nil {
+					fail(pos, err, "tunnels[%d].peers[%d].%s", n, i, key)
 				}
 			}
-			continue
+		default:
+			key, err := keys.PublicKey(t.PrivateKeyFile)
+			if err != nil {
+				fail(t.PrivateKeyPos, err, "tunnels[%d].wireguard.private_key_file", n)
+				continue
+			}
+			public[t.PrivateKeyFile] = key
 		}
-		key, err := keys.PublicKey(t.PrivateKeyFile)
-		if err != nil {
-			fail(t.Pos, err, "tunnels[%d].wireguard.private_key_file", n)
-			continue
-		}
-		public[t.PrivateKeyFile] = key
 	}
 	if len(errs) > 0 {
 		return public, nil, errs
@@ -73,28 +79,37 @@ func exposedKeys(cfg *config.Config) config.Errors {
 	}
 	for n, t := range cfg.Tunnels {
 		if t.PrivateKeyFile != "" {
-			look(t.Pos, t.PrivateKeyFile, "tunnels[%d].wireguard.private_key_file", n)
+			look(t.PrivateKeyPos, t.PrivateKeyFile, "tunnels[%d].wireguard.private_key_file", n)
+		}
+		if t.IPsec != nil && t.IPsec.Auth != nil {
+			// Who exchanges a CA is let in by anybody whom that one names.
+			a := t.IPsec.Auth
+			look(a.PrivateKeyPos, a.PrivateKeyFile, "tunnels[%d].ipsec.auth.private_key_file", n)
+			for i, file := range a.CAFiles {
+				look(a.CAPos[i], file, "tunnels[%d].ipsec.auth.ca_files[%d]", n, i)
+			}
 		}
 		for i, p := range t.Peers {
-			for key, file := range map[string]string{"master_key_file": p.MasterKeyFile, "preshared_key_file": p.PresharedKeyFile} {
-				if file != "" {
-					look(p.Pos, file, "tunnels[%d].peers[%d].%s", n, i, key)
-				}
+			if p.MasterKeyFile != "" {
+				look(p.MasterKeyPos, p.MasterKeyFile, "tunnels[%d].peers[%d].master_key_file", n, i)
+			}
+			if p.PresharedKeyFile != "" {
+				look(p.PresharedKeyPos, p.PresharedKeyFile, "tunnels[%d].peers[%d].preshared_key_file", n, i)
 			}
 		}
 	}
 	return out
 }
 
-// readSecret reads what a peer of IPsec shares with this node; key is the file's.
-func readSecret(t config.Tunnel, p config.Peer) (key string, err error) {
-	key, file, verb := "master_key_file", p.MasterKeyFile, "master"
+// readSecret reads what a peer of IPsec shares with this node; key is the file's, and pos is where it is named.
+func readSecret(t config.Tunnel, p config.Peer) (key string, pos config.Pos, err error) {
+	key, pos, file, verb := "master_key_file", p.MasterKeyPos, p.MasterKeyFile, "master"
 	if t.IPsec.Keying == config.KeyingIKE {
-		key, file, verb = "preshared_key_file", p.PresharedKeyFile, "psk"
+		key, pos, file, verb = "preshared_key_file", p.PresharedKeyPos, p.PresharedKeyFile, "psk"
 	}
 	_, err = keys.Load(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("key file %s does not exist; copy it from the other end, or make one for both: sluice key %s %s", file, verb, file)
 	}
-	return key, err
+	return key, pos, err
 }

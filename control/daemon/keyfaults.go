@@ -12,7 +12,7 @@ import (
 )
 
 // keyFaults are why the key files of tunnels on this machine, which may not be that which the file is for, are none that apply
-// takes: as PATH IN THE FILE: WHY.
+// takes: as errors of the file are.
 func keyFaults(cfg *config.Config) []string {
 	public, faults, err := readKeys(cfg)
 	if err != nil && !errors.As(err, &faults) {
@@ -20,7 +20,7 @@ func keyFaults(cfg *config.Config) []string {
 	}
 	var out []string
 	for _, f := range faults {
-		out = append(out, f.Path+": "+f.Msg)
+		out = append(out, f.Error())
 	}
 	for n, t := range cfg.Tunnels {
 		own, known := public[t.PrivateKeyFile]

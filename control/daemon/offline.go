@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"sluice/control/api"
 	"sluice/control/compile"
@@ -110,6 +111,7 @@ func Check(ctx context.Context, file, stateDir string) (Report, error) {
 	for _, fault := range keyFaults(cfg) {
 		r.Warnings = append(r.Warnings, "on this machine apply would refuse "+fault)
 	}
+	facts.Certificates = certificateWarnings(cfg, time.Now())
 	if facts.Host.Queues, err = host.QueuesOf(ctx, compile.LooksAtQueues(cfg, nil)); err != nil {
 		return r, err
 	}

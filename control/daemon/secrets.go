@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -19,7 +18,7 @@ func (o SupportOptions) secretFiles(cfg *config.Config) []string {
 	texts, _ := filepath.Glob(filepath.Join(o.StateDir, "revisions", "*", "config.yaml")) // torn ones, too
 	for _, path := range append(texts, o.Doctor.File) {
 		if src, err := config.LoadFile(path); err == nil {
-			named = append(named, pathsIn(src.Bytes, filepath.Dir(o.Doctor.File))...)
+			named = append(named, config.KeyFilesIn(src.Bytes, filepath.Dir(o.Doctor.File))...)
 		}
 	}
 	var out []string
@@ -63,24 +62,6 @@ func filesNamedIn(cfg *config.Config) (out []string) {
 	}
 	if cfg != nil {
 		walk(reflect.ValueOf(cfg))
-	}
-	return out
-}
-
-// keyFileValue is a key that names a file, and its value, however that is quoted and whatever is missing between the two.
-var keyFileValue = regexp.MustCompile(`(?i)[a-z_-]+_file["']?[ \t]*[:=]?\s*(?:"([^"\n]*)"|'([^'\n]*)'|([^\s"',{}\[\]]+))`)
-
-// pathsIn are the files that a text names for keys, whether or not it is YAML; relative ones are sought in dir, too.
-func pathsIn(text []byte, dir string) (out []string) {
-	for _, m := range keyFileValue.FindAllSubmatch(text, -1) {
-		path := string(slices.Concat(m[1:]...))
-		if path == "" || strings.ContainsRune(path, 0) {
-			continue
-		}
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(dir, path)
-		}
-		out = append(out, path)
 	}
 	return out
 }

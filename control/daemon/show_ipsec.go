@@ -18,6 +18,7 @@ func (f tunnelFacts) ipsecTunnel(t *api.Tunnel, conf config.Tunnel, watched tunn
 	t.Backend, t.Running, t.MTU, t.InterfaceID = conf.IPsec.Keying, s.Running, s.MTU, s.IfID
 	t.ID, t.Encapsulation = conf.IPsec.ID, cmp.Or(string(s.Encapsulation), conf.IPsec.Encapsulation)
 	t.Local = cmp.Or(s.Local, t.Local)
+	t.Certificate = shownCertificate(conf, f.now)
 	switch {
 	case !t.Running:
 		t.Why = "its interface is not up, or its UDP port is not held: a repair is under way, see the log"
@@ -45,6 +46,7 @@ func (f tunnelFacts) ipsecPeer(out *api.TunnelPeer, conf config.Tunnel, s ipsec.
 	if s.Moved {
 		out.EndpointFrom = ""
 	}
+	out.EndpointNext = s.Waits
 	if s.LastHeard.After(out.LastHeard) {
 		out.LastHeard = s.LastHeard
 	}
@@ -87,7 +89,9 @@ func (f tunnelFacts) ipsecState(t api.Tunnel, p api.TunnelPeer, s ipsec.PeerStat
 	case t.Backend == config.KeyingIKE && s.State == string(api.PeerUnknown):
 		return api.PeerUnknown, "charon does not answer; what was established goes on until its keys are worn out"
 	case t.Backend == config.KeyingIKE && s.State == string(api.PeerConnecting):
-		return api.PeerConnecting, "charon is negotiating with it"
+		return api.PeerConnecting, sentences("charon is negotiating with it", s.Why)
+	case t.Backend == config.KeyingIKE && s.State != string(api.PeerUp) && s.Why != "":
+		return api.PeerDown, "charon has no session with it: " + s.Why
 	case t.Backend == config.KeyingIKE && s.State != string(api.PeerUp):
 		return api.PeerDown, "charon has no session with it: it does not answer, or ids, keys or proposals differ (see charon's log)"
 	case t.Backend == config.KeyingIKE && unanswered(p):

@@ -186,6 +186,10 @@ func TestAPeerThatRoamedIsShownWhereItIs(t *testing.T) {
 	if p := f.shown()[0].Peers[0]; p.Endpoint != "203.0.113.9:40000" || p.EndpointFrom != "" {
 		t.Errorf("%+v", p)
 	}
+	f.ipsec[0].Peers[0].Waits = "203.0.113.9"
+	if p := f.shown()[1].Peers[0]; p.Endpoint != "198.51.100.8" || p.EndpointNext != "203.0.113.9" {
+		t.Errorf("one that waits for its epoch: %+v", p)
+	}
 }
 
 func TestATunnelThatNoRevisionNamesIsShown(t *testing.T) {

@@ -41,7 +41,7 @@ func (e *Engine) Alter(ctx context.Context, a Alteration) error {
 	d, err := e.alter(ctx, a)
 	if err == nil {
 		e.set(func() { e.current.desired, e.stale = d, false })
-		e.healthy(ctx)
+		e.healthy(ctx, e.opts.Subsystems)
 		return nil
 	}
 	err = errors.Join(err, a.Undo())
@@ -68,5 +68,6 @@ func (e *Engine) alter(ctx context.Context, a Alteration) (*compile.Desired, err
 	if err := a.Keep(); err != nil {
 		return nil, err
 	}
-	return e.pursue(ctx, d, a.Why)
+	d, _, err = e.pursue(ctx, d, a.Why)
+	return d, err
 }

@@ -25,6 +25,8 @@ type Result struct {
 	Unchanged bool           `json:"unchanged"` // nothing to do; no revision was made
 	Plan      Plan           `json:"plan"`
 	Pending   *PendingStatus `json:"pending,omitempty"` // waits for Confirm
+	// WentBack is the pending revision that a rollback ended; Revision is its base then, and nothing new was made.
+	WentBack int `json:"went_back,omitempty"`
 }
 
 // Plan says what Apply would do now. It changes nothing.
@@ -85,8 +87,12 @@ func (e *Engine) Apply(ctx context.Context, c Candidate, o ApplyOptions) (Result
 	}
 }
 
-// Rollback applies the content of revision n as a new revision.
+// Rollback applies the content of revision n as a new revision. While one is pending its base, or 0, is what it would go back to
+// by itself: then it goes back at once, and no revision is made.
 func (e *Engine) Rollback(ctx context.Context, n int, o ApplyOptions) (Result, error) {
+	if r, gone, err := e.abandon(ctx, n, o); gone || err != nil {
+		return r, err
+	}
 	c, _, err := e.Revision(ctx, n)
 	if err != nil {
 		return Result{}, err
@@ -95,6 +101,26 @@ func (e *Engine) Rollback(ctx context.Context, n int, o ApplyOptions) (Result, e
 		o.Message = fmt.Sprintf("rollback to %d", n)
 	}
 	return e.Apply(ctx, c, o)
+}
+
+// abandon goes back from a pending revision to its base; gone is false where that is not what is asked for.
+func (e *Engine) abandon(ctx context.Context, n int, o ApplyOptions) (r Result, gone bool, err error) {
+	if err := e.lock(ctx); err != nil {
+		return Result{}, false, err
+	}
+	defer e.unlock()
+	if err := e.expire(ctx); err != nil {
+		return Result{}, false, err
+	}
+	switch w := e.watch; {
+	case w == nil && n == 0:
+		return Result{}, false, fmt.Errorf("%w; to apply an earlier one again, say which", e.notPending())
+	case w == nil || o.Confirm != 0 || n != 0 && n != w.Base:
+		return Result{}, false, nil
+	default:
+		err := e.goBack(ctx, cmp.Or(o.Message, "rolled back before it was confirmed"))
+		return Result{Revision: w.Base, WentBack: w.Revision}, true, err
+	}
 }
 
 // Revision returns a stored revision, parsed. ErrNoRevision.
@@ -199,7 +225,7 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 		e.replaced(before, next.number)
 	}
 	e.prune()
-	e.healthy(ctx)
+	e.healthy(ctx, e.touched(steps))
 	e.log.Info("applied", "revision", next.number, "steps", len(steps), "pending", w != nil)
 	if w == nil {
 		e.notify(NoticeApplied, next.number, e.store.metas[next.number].Message)
@@ -232,7 +258,7 @@ func (e *Engine) undo(ctx context.Context, n int, before *watch, cause error) er
 		e.degraded("RollbackFailed", cause, err)
 		return fmt.Errorf("%w: %w; and %w", ErrDegraded, cause, err)
 	}
-	e.healthy(ctx)
+	e.healthy(ctx, e.opts.Subsystems)
 	e.failed(cause)
 	e.notify(NoticeFailed, n, cause.Error())
 	return fmt.Errorf("%w; the machine is back at %s", cause, e.current)

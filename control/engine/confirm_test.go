@@ -90,7 +90,7 @@ func TestApplyWhilePendingNeedsAConfirmOfItsOwnAndKeepsTheBase(t *testing.T) {
 	if !errors.Is(err, ErrPending) || !strings.Contains(err.Error(), "revision 2 has 30s left") {
 		t.Fatalf("apply while pending: %v", err)
 	}
-	if _, err := e.Rollback(t.Context(), 1, ApplyOptions{}); !errors.Is(err, ErrPending) {
+	if _, err := e.Rollback(t.Context(), 2, ApplyOptions{}); !errors.Is(err, ErrPending) {
 		t.Fatalf("rollback while pending: %v", err)
 	}
 	if tree(t, s.dir) != books {
@@ -350,4 +350,25 @@ func TestRunKeepsTheDeadline(t *testing.T) {
 	}
 	s.holds(confA)
 	s.live(e, 1, 0)
+}
+
+func TestARollbackEndsWhatIsPendingAtOnce(t *testing.T) {
+	for _, n := range []int{0, 1} { // no revision, or the base
+		s, e := running(t, confA)
+		s.apply(e, confB, ApplyOptions{Confirm: minute})
+		r, err := e.Rollback(t.Context(), n, ApplyOptions{})
+		if err != nil || r.Revision != 1 || r.WentBack != 2 || r.Pending != nil {
+			t.Fatalf("rollback %d: %+v, %v", n, r, err)
+		}
+		s.holds(confA)
+		s.live(e, 1, 0)
+		if _, err := e.Rollback(t.Context(), 0, ApplyOptions{}); !errors.Is(err, ErrNotPending) || !strings.Contains(err.Error(), "say which") {
+			t.Errorf("with nothing pending: %v", err)
+		}
+		// With nothing pending an earlier revision is a new one.
+		if r, err := e.Rollback(t.Context(), 2, ApplyOptions{}); err != nil || r.Revision != 3 || r.WentBack != 0 {
+			t.Errorf("rollback 2: %+v, %v", r, err)
+		}
+		s.holds(confB)
+	}
 }

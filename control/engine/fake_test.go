@@ -83,6 +83,7 @@ type machine struct {
 	mu     sync.Mutex
 	state  map[string]map[string]string // subsystem -> key -> value
 	log    []string                     // ops done
+	looked []string                     // subsystems that were observed
 	before func(sub string, op fakeOp) error
 	after  func(sub string, op fakeOp) error
 	saved  string // file that holds state, for machines that outlive a process
@@ -108,6 +109,9 @@ type fakeOp struct {
 func (o fakeOp) String() string { return strings.TrimSuffix(o.verb+" "+o.key+"="+o.value, "=") }
 func (o fakeOp) Teardown() bool { return o.verb == "del" }
 
+// Contained holds of steps on keys that begin with own.
+func (o fakeOp) Contained() bool { return strings.HasPrefix(o.key, "own") }
+
 // fake is a driver whose State is a map.
 type fake struct {
 	name string
@@ -117,6 +121,7 @@ type fake struct {
 func (f fake) Observe(context.Context) (map[string]string, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
+	f.m.looked = append(f.m.looked, f.name)
 	return maps.Clone(f.m.state[f.name]), nil
 }
 

@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"sluice/control/compile"
 )
@@ -101,26 +103,44 @@ func order(diffs []difference, announcer string, why string) []Step {
 	return append(append(withdraw, build...), tear...)
 }
 
-// differences observes every subsystem and compares it with what d wants. It changes nothing.
-func (e *Engine) differences(ctx context.Context, d *compile.Desired) ([]difference, error) {
-	var out []difference
-	for _, sub := range e.opts.Subsystems {
-		have, err := sub.Observe(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("observing %s: %w", sub.Name(), err)
-		}
-		out = append(out, difference{sub, sub.Diff(have, sub.Want(d))})
+// differences observes subsystems, side by side, and compares them with what d wants. It changes nothing.
+func differences(ctx context.Context, subs []Subsystem, d *compile.Desired) ([]difference, error) {
+	out, failed := make([]difference, len(subs)), make([]error, len(subs))
+	var all sync.WaitGroup
+	for i, sub := range subs {
+		all.Go(func() {
+			have, err := sub.Observe(ctx)
+			if err != nil {
+				failed[i] = fmt.Errorf("observing %s: %w", sub.Name(), err)
+				return
+			}
+			out[i] = difference{sub, sub.Diff(have, sub.Want(d))}
+		})
 	}
-	return out, nil
+	all.Wait()
+	return out, cmp.Or(failed...)
 }
 
 func (e *Engine) plan(ctx context.Context, d *compile.Desired, why string) (Plan, error) {
 	defer e.timed("plan")()
-	diffs, err := e.differences(ctx, d)
+	diffs, err := differences(ctx, e.opts.Subsystems, d)
 	if err != nil {
 		return Plan{}, err
 	}
 	return Plan{Revision: e.current.number, Steps: order(diffs, e.opts.Announcer, why), Warnings: slices.Concat(d.Warnings, d.Notes), desired: d}, nil
+}
+
+// touched are the subsystems that steps may have left otherwise than they were when the steps were planned: all, unless each
+// step is contained. One without a step held then what it should.
+func (e *Engine) touched(steps []Step) []Subsystem {
+	own := map[string]bool{}
+	for _, s := range steps {
+		if op, ok := s.op.(Contained); !ok || !op.Contained() {
+			return e.opts.Subsystems
+		}
+		own[s.Subsystem] = true
+	}
+	return slices.DeleteFunc(slices.Clone(e.opts.Subsystems), func(s Subsystem) bool { return !own[s.Name()] })
 }
 
 // StepError says which step of how many failed.
@@ -162,13 +182,13 @@ func (e *Engine) step(ctx context.Context, s Step) error {
 	return s.sub.Apply(ctx, s.op)
 }
 
-// converge brings the machine from wherever it is to d.
-func (e *Engine) converge(ctx context.Context, d *compile.Desired, why string) error {
+// converge brings the machine from wherever it is to d, and returns the steps.
+func (e *Engine) converge(ctx context.Context, d *compile.Desired, why string) ([]Step, error) {
 	p, err := e.plan(ctx, d, why)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return e.perform(ctx, d, p.Steps)
+	return p.Steps, e.perform(ctx, d, p.Steps)
 }
 
 // perform does steps that lead to d. The ids of d's rules are on the disk before the first of them, so that no id in

@@ -34,7 +34,7 @@ func (e *Engine) repair(ctx context.Context, why string) error {
 		e.degraded("RepairFailed", err)
 		return fmt.Errorf("%w: %w", ErrDegraded, err)
 	}
-	e.healthy(ctx)
+	e.healthy(ctx, e.opts.Subsystems)
 	return nil
 }
 
@@ -59,10 +59,10 @@ func (e *Engine) recompile(ctx context.Context, why string) error {
 		e.degraded("CompileFailed", err)
 		return fmt.Errorf("%w: %w", ErrDegraded, err)
 	}
-	d, cause := e.pursue(ctx, d, why)
+	d, steps, cause := e.pursue(ctx, d, why)
 	if cause == nil {
 		e.set(func() { e.current.desired, e.stale = d, false })
-		e.healthy(ctx)
+		e.healthy(ctx, e.touched(steps))
 		return nil
 	}
 	cause = fmt.Errorf("applying %s (%s): %w", e.current, why, cause)
@@ -84,22 +84,23 @@ func (e *Engine) recompile(ctx context.Context, why string) error {
 const maxPursuit = 10
 
 // pursue converges on d, and where a step fails because the machine is another one now, on what is compiled from that: a
-// container's interface may go between the look at it and the step. It returns what the machine holds, or what failed.
-func (e *Engine) pursue(ctx context.Context, d *compile.Desired, why string) (*compile.Desired, error) {
+// container's interface may go between the look at it and the step. It returns what the machine holds and the last steps to it, or what failed.
+func (e *Engine) pursue(ctx context.Context, d *compile.Desired, why string) (*compile.Desired, []Step, error) {
 	for range maxPursuit {
 		before := e.facts
-		cause := e.converge(ctx, d, why)
+		steps, cause := e.converge(ctx, d, why)
 		if cause == nil {
-			return d, nil
+			return d, steps, nil
 		}
 		now, err := e.compile(ctx, e.current)
 		if err != nil || reflect.DeepEqual(before, e.facts) {
-			return d, cause
+			return d, nil, cause
 		}
 		e.log.Info("the machine changed meanwhile: once more", "error", cause)
 		d = now
 	}
-	return d, e.converge(ctx, d, why)
+	steps, err := e.converge(ctx, d, why)
+	return d, steps, err
 }
 
 // restore brings the machine to what it should hold: the last good form of the current revision, after Down what remains of it.

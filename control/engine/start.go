@@ -114,13 +114,13 @@ func (e *Engine) startPending(ctx context.Context, rec pendingRecord) error {
 	e.log.Warn("a revision is still pending", "revision", t.number, "base", rec.Base, "left", e.left(w))
 	d, err := e.compile(ctx, t)
 	if err == nil {
-		err = e.converge(ctx, d, "start")
+		_, err = e.converge(ctx, d, "start")
 	}
 	if err != nil {
 		return e.goBack(ctx, fmt.Sprintf("could not be taken up after a restart: %v", err))
 	}
 	e.set(func() { t.desired = d; e.report.appliedAt = e.clock.Now() })
-	e.healthy(ctx)
+	e.healthy(ctx, e.opts.Subsystems)
 	return nil
 }
 

@@ -143,15 +143,16 @@ func (e *Engine) degraded(reason string, errs ...error) {
 	})
 }
 
-// healthy follows a success: it looks once more whether anything is left to do, and says so rather than looping.
-func (e *Engine) healthy(ctx context.Context) {
+// healthy follows a success: it looks once more whether anything is left to do, and says so rather than looping. It looks at
+// the subsystems that the steps before it may have touched.
+func (e *Engine) healthy(ctx context.Context, touched []Subsystem) {
 	defer e.timed("verify")()
 	value, reason, message := True, "Verified", ""
 	d := e.current.desired
 	if e.down {
 		d = e.remains
 	}
-	diffs, err := e.differences(context.WithoutCancel(ctx), d)
+	diffs, err := differences(context.WithoutCancel(ctx), touched, d)
 	if err != nil {
 		value, reason, message = Unknown, "ObserveFailed", err.Error()
 	}

@@ -16,7 +16,11 @@ type Op interface {
 	Teardown() bool
 }
 
-// Driver is what a subsystem offers. Observe returns what is there of ours. Diff is pure, and Diff(x, x) is empty;
+// Contained is what an Op may say of itself: that it changes nothing which another subsystem observes. After steps that are all
+// contained only the subsystems that had some are verified.
+type Contained interface{ Contained() bool }
+
+// Driver is what a subsystem offers. Observe returns what is there of ours, while others are observed, too. Diff is pure, and Diff(x, x) is empty;
 // applying Diff(have, want) in order on a machine in state have brings it to want. Apply does one step and is
 // idempotent: after a crash the same step may come again.
 type Driver[S any, O Op] interface {

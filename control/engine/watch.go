@@ -142,7 +142,7 @@ func (e *Engine) goBack(ctx context.Context, reason string) error {
 		e.degraded("CompileFailed", cause, fmt.Errorf("compiling %s, whose last form is live: %w", e.current, lost))
 		return nil
 	}
-	e.healthy(ctx)
+	e.healthy(ctx, e.opts.Subsystems)
 	e.failed(cause)
 	e.notify(NoticeReverted, w.Revision, fmt.Sprintf("%s; back at %s", reason, w.base))
 	return nil

@@ -53,7 +53,7 @@ func Doctor(ctx context.Context, o DoctorOptions) []Finding {
 	if o.Tunnels != nil {
 		n := *o.Tunnels
 		n.Uplinks = uplinksTowards(ctx, n)
-		checks = append(checks, func() []Finding { return checkTunnels(n) })
+		checks = append(checks, func() []Finding { return checkTunnels(ctx, n) })
 	}
 	var out []Finding
 	for _, check := range checks {

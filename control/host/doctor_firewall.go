@@ -9,15 +9,15 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
 
+	"sluice/netprobe"
+
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,14 +25,14 @@ import (
 // packet for each tunnel arrives on an interface of the uplink's name. Nothing of it is seen outside.
 
 // checkTunnelFirewall tries every port by one peer, and says nothing of what is sent out.
-func checkTunnelFirewall(n TunnelNeeds) []Finding {
+func checkTunnelFirewall(ctx context.Context, n TunnelNeeds) []Finding {
 	sets, err := firewallRules()
 	if err == nil && len(sets) == 0 {
 		return one(ok("tunnel-firewall", "there are no rules"))
 	}
 	var dropped []TunnelPort
 	if err == nil {
-		dropped, err = tryFirewall(sets, n)
+		dropped, err = tryFirewall(ctx, sets, n)
 	}
 	if err != nil {
 		return one(Finding{"tunnel-firewall", StatusWarn, "cannot tell whether tunnels get through: " + err.Error(),
@@ -117,73 +117,52 @@ func output(name string, args ...string) ([]byte, error) {
 }
 
 // tryFirewall returns the ports to which nothing comes any more once the rules are loaded.
-func tryFirewall(sets []restore, n TunnelNeeds) (dropped []TunnelPort, err error) {
-	done := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread, and with it the namespace, ends with this goroutine. What it starts is in there, too.
-		runtime.LockOSThread()
-		done <- func() error {
-			g, err := newGate(n)
+func tryFirewall(ctx context.Context, sets []restore, n TunnelNeeds) ([]TunnelPort, error) {
+	return netprobe.Try(ctx, func(nl *netlink.Handle) (dropped []TunnelPort, err error) {
+		g := &gate{wire: -1}
+		defer g.close()
+		if err := g.build(nl, n); err != nil {
+			return nil, err
+		}
+		for _, p := range n.Ports {
+			if got, err := g.passes(p); err != nil || !got {
+				return nil, errors.Join(fmt.Errorf("the trial itself does not work for %s", p), err)
+			}
+		}
+		for _, s := range sets {
+			cmd := exec.Command(s.command[0], s.command[1:]...)
+			cmd.Stdin = bytes.NewReader(s.rules)
+			if said, err := cmd.CombinedOutput(); err != nil {
+				return nil, fmt.Errorf("its rules cannot be loaded elsewhere: %s: %w %s", cmd, err, bytes.TrimSpace(said))
+			}
+		}
+		for _, p := range n.Ports {
+			got, err := g.passes(p)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			defer g.close()
-			for _, p := range n.Ports {
-				if got, err := g.passes(p); err != nil || !got {
-					return errors.Join(fmt.Errorf("the trial itself does not work for %s", p), err)
-				}
+			if !got {
+				dropped = append(dropped, p)
 			}
-			for _, s := range sets {
-				cmd := exec.Command(s.command[0], s.command[1:]...)
-				cmd.Stdin = bytes.NewReader(s.rules)
-				if said, err := cmd.CombinedOutput(); err != nil {
-					return fmt.Errorf("its rules cannot be loaded elsewhere: %s: %w %s", cmd, err, bytes.TrimSpace(said))
-				}
-			}
-			for _, p := range n.Ports {
-				got, err := g.passes(p)
-				if err != nil {
-					return err
-				}
-				if !got {
-					dropped = append(dropped, p)
-				}
-			}
-			return nil
-		}()
-	}()
-	return dropped, <-done
+		}
+		return dropped, nil
+	})
 }
 
-// gate is a namespace with an uplink, and the wire to it.
+// gate is an uplink in a namespace, and the wire to it.
 type gate struct {
-	ns   netns.NsHandle
 	mac  net.HardwareAddr // of the uplink
 	wire int              // a packet socket at the far end
 	far  int              // interface index
-}
-
-func newGate(n TunnelNeeds) (*gate, error) {
-	ns, err := netns.New()
-	if err != nil {
-		return nil, fmt.Errorf("new network namespace: %w", err)
-	}
-	g := &gate{ns: ns, wire: -1}
-	err = g.build(n)
-	if err != nil {
-		g.close()
-	}
-	return g, err
 }
 
 func (g *gate) close() {
 	if g.wire >= 0 {
 		unix.Close(g.wire)
 	}
-	g.ns.Close()
 }
 
-func (g *gate) build(n TunnelNeeds) error {
+func (g *gate) build(nl *netlink.Handle, n TunnelNeeds) error {
 	for _, path := range []string{"net/ipv4/conf/all/rp_filter", "net/ipv4/conf/default/rp_filter"} {
 		if err := writeSysctl(path, "0"); err != nil {
 			return err
@@ -195,15 +174,15 @@ func (g *gate) build(n TunnelNeeds) error {
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = uplink
-	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "sluice-far"}); err != nil {
+	if err := nl.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "sluice-far"}); err != nil {
 		return fmt.Errorf("make a veth: %w", err)
 	}
 	for _, name := range []string{"lo", uplink, "sluice-far"} {
-		l, err := netlink.LinkByName(name)
+		l, err := nl.LinkByName(name)
 		if err != nil {
 			return err
 		}
-		if err := netlink.LinkSetUp(l); err != nil {
+		if err := nl.LinkSetUp(l); err != nil {
 			return err
 		}
 		switch name {
@@ -212,7 +191,7 @@ func (g *gate) build(n TunnelNeeds) error {
 			for _, p := range n.Ports {
 				local, _ := p.ends()
 				addr := &netlink.Addr{IPNet: &net.IPNet{IP: local.AsSlice(), Mask: net.CIDRMask(local.BitLen(), local.BitLen())}, Flags: unix.IFA_F_NODAD}
-				if err := netlink.AddrReplace(l, addr); err != nil {
+				if err := nl.AddrReplace(l, addr); err != nil {
 					return fmt.Errorf("address %s: %w", local, err)
 				}
 			}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -46,10 +47,10 @@ func (p TunnelPort) String() string {
 }
 
 // checkTunnels judges what tunnels need of the machine.
-func checkTunnels(n TunnelNeeds) []Finding {
+func checkTunnels(ctx context.Context, n TunnelNeeds) []Finding {
 	out := append(checkPorts(n.Ports), checkReversePath(n), checkClock(n.NotYet))
 	out = append(out, checkForeignRoutes(n.Inside)...)
-	return append(out, checkTunnelFirewall(n)...)
+	return append(out, checkTunnelFirewall(ctx, n)...)
 }
 
 // udpSocket is one line of /proc/net/udp. Nobody's inode is the kernel's own socket, or that of a process that we do not see.

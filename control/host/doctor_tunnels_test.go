@@ -27,7 +27,7 @@ func needs() *TunnelNeeds {
 func aboutTunnels(t *testing.T, n *TunnelNeeds) map[string]Finding {
 	t.Helper()
 	out := map[string]Finding{}
-	for _, f := range checkTunnels(*n) {
+	for _, f := range checkTunnels(t.Context(), *n) {
 		if fine := f.Status == StatusOK; f.Detail == "" || (f.Cost == "") != fine || (f.Fix == "") != fine {
 			t.Errorf("a finding says too little or too much: %+v", f)
 		}

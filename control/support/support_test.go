@@ -1,9 +1,7 @@
 package support
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
@@ -18,31 +16,9 @@ import (
 	"strings"
 	"testing"
 	"time"
-)
 
-// unpack returns the files of a bundle.
-func unpack(t *testing.T, bundle []byte) map[string]string {
-	t.Helper()
-	z, err := gzip.NewReader(bytes.NewReader(bundle))
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]string{}
-	for r := tar.NewReader(z); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return out
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := io.ReadAll(r)
-		if err != nil || h.Mode != 0o600 {
-			t.Fatalf("%s: mode %o, error %v", h.Name, h.Mode, err)
-		}
-		out[h.Name] = string(text)
-	}
-}
+	"sluice/tests/bundle"
+)
 
 func says(text string) func(context.Context, io.Writer) error {
 	return func(_ context.Context, w io.Writer) error {
@@ -64,7 +40,7 @@ func TestABundleHasWhatThereIsAndSaysWhatThereIsNot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := unpack(t, out.Bytes())
+	got := bundle.Unpack(t, out.Bytes())
 	if got["b/fine.txt"] != "fine\n" || got["b/half.txt"] != "half\n" || got["b/long.txt"] != "begin\n" || len(got) != 4 {
 		t.Errorf("%d files", len(got))
 	}
@@ -96,7 +72,7 @@ func TestABundleDoesNotWaitForWhoDoesNotEnd(t *testing.T) {
 	if err != nil || len(failed) != 2 || !strings.Contains(failed[1], "left out") {
 		t.Fatalf("%q, %v", failed, err)
 	}
-	if got := unpack(t, out.Bytes()); got["b/deaf.txt"] != "so far\n" || got["b/late.txt"] != "" {
+	if got := bundle.Unpack(t, out.Bytes()); got["b/deaf.txt"] != "so far\n" || got["b/late.txt"] != "" {
 		t.Errorf("%q", got)
 	}
 }
@@ -132,7 +108,7 @@ func TestWhatKeyFilesHoldIsInNoFormInABundle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range unpack(t, out.Bytes()) {
+	for name, text := range bundle.Unpack(t, out.Bytes()) {
 		for _, p := range planted {
 			if strings.Contains(text, p) {
 				t.Errorf("%s holds %q", name, p)
@@ -163,7 +139,7 @@ func TestAPasswordIsKnownInEveryFormItIsWrittenIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := strings.Join([]string{withheld, withheld, `"` + withheld + `"`}, "\n")
-	got := unpack(t, out.Bytes())["b/log.txt"]
+	got := bundle.Unpack(t, out.Bytes())["b/log.txt"]
 	if !strings.HasPrefix(got, want) || strings.Contains(got, "100") || strings.Contains(got, "more") {
 		t.Errorf("%s", got)
 	}
@@ -181,7 +157,7 @@ func TestAKeyOfNoFileIsWithheldAndAPublicOneIsNot(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if got := unpack(t, out.Bytes())["b/log.txt"]; got != "peer "+public+" key "+withheld+" psk="+withheld+"\n" {
+	if got := bundle.Unpack(t, out.Bytes())["b/log.txt"]; got != "peer "+public+" key "+withheld+" psk="+withheld+"\n" {
 		t.Errorf("%s", got)
 	}
 }

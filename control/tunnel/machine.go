@@ -94,6 +94,7 @@ func (m *machine) follow(tunnels []config.Tunnel, at time.Time) {
 		m.epoch = at
 	}
 	live, probes, last := map[string]*tunnel{}, map[uint32]*peer{}, lastMetrics(tunnels)
+	same := m.followed && len(tunnels) == len(m.tunnels)
 	for _, conf := range tunnels {
 		old := m.former(conf).byName()
 		t := &tunnel{conf: conf, underlay: m.underlayOf(conf)}
@@ -115,11 +116,14 @@ func (m *machine) follow(tunnels []config.Tunnel, at time.Time) {
 			t.peers = append(t.peers, p)
 		}
 		live[conf.Name] = t
+		same = same && t.placedAs(m.former(conf))
 	}
 	m.tunnels, m.probes, m.followed = live, probes, true
 	m.followNames(at)
 	m.kept, m.adopted, m.measured = contents{}, nil, map[string]int{}
-	m.underlayDue, m.unsaved, m.problemsStale = at, true, true
+	if m.unsaved, m.problemsStale = true, true; !same {
+		m.underlayDue = at
+	}
 }
 
 // former is the live tunnel of that name and type, or nil.

@@ -20,7 +20,7 @@ import (
 // other packages would come with whatever is installed.
 const settings = `
 charon-systemd {
-	load = random nonce aes sha1 sha2 hmac kdf gcm openssl %s socket-default vici
+	load = random nonce aes sha1 sha2 hmac kdf gcm openssl x509 pem pkcs1 pkcs8 revocation constraints %s socket-default vici
 	retransmit_timeout = 0.5
 	retransmit_tries = 4
 	plugins {

@@ -5,14 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/strongswan/govici/vici"
-
-	"sluice/crypto/keys"
 )
 
 // Client keeps connections in the charon behind one socket. What was loaded is remembered, and loaded anew by Run when a
@@ -26,8 +25,12 @@ type Client struct {
 
 	hung hung
 
-	mu     sync.Mutex      // one change of charon at a time
-	wanted map[string]Conn // by name
+	reasons reasons
+
+	mu     sync.Mutex        // one change of charon at a time
+	wanted map[string]Conn   // by name
+	keyIDs map[string]bool   // of private keys that charon had of us
+	broken map[string]string // why files cannot be taken, as it was told last; by name of the connection
 }
 
 // New returns a Client that has touched nothing yet. socket is a path, such as /run/charon.vici.
@@ -35,6 +38,7 @@ func New(socket string, log *slog.Logger) *Client {
 	return &Client{
 		socket: socket, log: log.With("charon", socket), times: defaultTimes,
 		events: make(chan Event, 256), wake: make(chan struct{}, 1), wanted: map[string]Conn{},
+		keyIDs: map[string]bool{}, broken: map[string]string{},
 	}
 }
 
@@ -87,12 +91,16 @@ func (c *Client) Load(ctx context.Context, conn Conn) error {
 	if err := conn.Check(); err != nil {
 		return err
 	}
+	p, err := proofOf(conn)
+	if err != nil {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before, known := c.wanted[conn.name()]
 	c.wanted[conn.name()] = conn
 	defer c.poke()
-	err := c.with(ctx, func(ctx context.Context, s *session) error { return s.load(ctx, conn) })
+	err = c.with(ctx, func(ctx context.Context, s *session) error { return s.load(ctx, conn, p) })
 	switch {
 	case err == nil || errors.Is(err, ErrNoCharon):
 	case known:
@@ -106,11 +114,26 @@ func (c *Client) Load(ctx context.Context, conn Conn) error {
 // Unload takes a peer out of charon, with its key and its SAs. With no charon there is nothing to take out, which is no
 // error: its configuration has gone with it.
 func (c *Client) Unload(ctx context.Context, tunnel, peer string) error {
+	return c.unload(ctx, tunnel, peer)
+}
+
+func (c *Client) unload(ctx context.Context, tunnel string, peers ...string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.wanted, connName(tunnel, peer))
+	for _, peer := range peers {
+		name := connName(tunnel, peer)
+		delete(c.wanted, name)
+		delete(c.broken, name)
+		c.reasons.forget(name)
+	}
 	defer c.poke()
-	err := c.with(ctx, func(ctx context.Context, s *session) error { return s.unload(ctx, tunnel, peer) })
+	err := c.with(ctx, func(ctx context.Context, s *session) error {
+		var failed []error
+		for _, peer := range peers {
+			failed = append(failed, s.unload(ctx, tunnel, peer, c.keyIDs))
+		}
+		return errors.Join(append(failed, s.forgetKeys(ctx, c.keyIDs))...)
+	})
 	if errors.Is(err, ErrNoCharon) {
 		return nil
 	}
@@ -144,11 +167,7 @@ func (c *Client) UnloadTunnel(ctx context.Context, tunnel string) error {
 			peers[s.Peer] = true
 		}
 	}
-	var failed []error
-	for peer := range peers {
-		failed = append(failed, c.Unload(ctx, tunnel, peer))
-	}
-	return errors.Join(failed...)
+	return c.unload(ctx, tunnel, slices.Sorted(maps.Keys(peers))...)
 }
 
 // Loaded returns the connections of ours that charon holds, by tunnel and peer.
@@ -171,6 +190,11 @@ func (c *Client) Status(ctx context.Context) (list []Status, err error) {
 		list = join(conns, sas)
 		return err
 	})
+	for i, s := range list {
+		if !s.Up() {
+			list[i].Why = c.reasons.of(connName(s.Tunnel, s.Peer))
+		}
+	}
 	return list, err
 }
 
@@ -294,13 +318,4 @@ func arguments(pairs ...string) *vici.Message {
 		}
 	}
 	return m
-}
-
-// keyOf reads a connection's preshared key. The error names the file and never what is in it.
-func keyOf(conn Conn) (keys.Key, error) {
-	key, err := keys.Load(conn.SecretFile)
-	if err != nil {
-		return keys.Key{}, fmt.Errorf("tunnel %s, peer %s: %w", conn.Tunnel, conn.Peer, err)
-	}
-	return key, nil
 }

@@ -6,47 +6,102 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/strongswan/govici/vici"
+
 	"sluice/crypto/keys"
 )
 
-// load brings a connection and its key into charon, the key first: a connection without one fails as soon as its peer
+// load brings a connection and what proves it into charon, that first: a connection without it fails as soon as its peer
 // comes. What is there already is not sent again.
-func (s *session) load(ctx context.Context, conn Conn) error {
-	key, err := keyOf(conn)
-	if err != nil {
-		return err
-	}
+func (s *session) load(ctx context.Context, conn Conn, p proof) error {
 	have, err := s.conns(ctx, conn.name())
 	if err != nil {
 		return err
 	}
-	id := secretID(conn.Tunnel, conn.Peer, conn.SecretFile, key)
+	replaces := len(have) > 0
+	given, keep := false, ""
 	var held []secret
-	if len(have) > 0 { // a new connection has no key yet, and lists of a thousand keys are long
-		if held, err = s.secrets(ctx); err != nil {
+	if conn.Certificates != nil {
+		given, err = s.giveKey(ctx, p)
+	} else {
+		keep = secretID(conn.Tunnel, conn.Peer, conn.SecretFile, p.shared)
+	}
+	if err == nil && replaces { // a new connection has no secret yet, and lists of a thousand are long
+		held, err = s.secrets(ctx)
+	}
+	if err == nil && keep != "" && !slices.ContainsFunc(held, func(h secret) bool { return h.id == keep }) {
+		err = s.give(ctx, "load-shared", func() (*vici.Message, error) { return conn.loadShared(p.shared) })
+	}
+	// Who took the private key out has taken certificates along, maybe: those come with the connection.
+	if err == nil && (given || len(have) != 1 || have[0].Digest != conn.childName(p)) {
+		err = s.loadConn(ctx, conn, p, replaces)
+	}
+	if err != nil {
+		return fmt.Errorf("tunnel %s, peer %s: %w", conn.Tunnel, conn.Peer, err)
+	}
+	return s.forgetSecrets(ctx, held, conn.name(), keep)
+}
+
+// give sends what a message holds.
+func (s *session) give(ctx context.Context, command string, message func() (*vici.Message, error)) error {
+	m, err := message()
+	if err == nil {
+		_, err = s.ask(ctx, command, m)
+	}
+	return err
+}
+
+// giveKey brings a private key into charon; given is false where it was there.
+func (s *session) giveKey(ctx context.Context, p proof) (given bool, err error) {
+	held, err := s.keyIDs(ctx)
+	if err != nil || slices.Contains(held, p.keyID()) {
+		return false, err
+	}
+	return true, s.give(ctx, "load-key", p.loadKey)
+}
+
+// keyIDs are the private keys that charon holds, ours and others.
+func (s *session) keyIDs(ctx context.Context) ([]string, error) {
+	m, err := s.ask(ctx, "get-keys", nil)
+	if err != nil {
+		return nil, err
+	}
+	answer := newSection(m)
+	return answer.list("keys"), *answer.err
+}
+
+// forgetKeys takes private keys out that no connection of ours has any more. Certificates stay until charon ends: it has no command
+// for them, and a connection believes its own CAs alone.
+func (s *session) forgetKeys(ctx context.Context, ids map[string]bool) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	conns, err := s.conns(ctx, "")
+	if err != nil {
+		return err
+	}
+	held, err := s.keyIDs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, l := range conns {
+		_, used := splitChild(l.Digest)
+		held = slices.DeleteFunc(held, func(id string) bool { return id == used })
+	}
+	for _, id := range held {
+		if !ids[id] {
+			continue
+		}
+		if _, err := s.ask(ctx, "unload-key", arguments("id", id)); err != nil {
 			return err
 		}
 	}
-	if !slices.ContainsFunc(held, func(h secret) bool { return h.id == id }) {
-		m, err := conn.loadShared(key)
-		if err != nil {
-			return fmt.Errorf("tunnel %s, peer %s: %w", conn.Tunnel, conn.Peer, err)
-		}
-		if _, err := s.ask(ctx, "load-shared", m); err != nil {
-			return err
-		}
-	}
-	if len(have) != 1 || have[0].Digest != conn.Digest() {
-		if err := s.loadConn(ctx, conn, len(have) > 0); err != nil {
-			return err
-		}
-	}
-	return s.forgetSecrets(ctx, held, conn.name(), id)
+	return nil
 }
 
 // loadConn also ends attempts of a former connection that are under way: they go on with what that was, to another address
 // maybe.
-func (s *session) loadConn(ctx context.Context, conn Conn, replaces bool) error {
+func (s *session) loadConn(ctx context.Context, conn Conn, p proof, replaces bool) error {
 	var before []IKESA
 	if replaces {
 		var err error
@@ -54,12 +109,19 @@ func (s *session) loadConn(ctx context.Context, conn Conn, replaces bool) error 
 			return err
 		}
 	}
-	m, err := conn.loadConn()
-	if err != nil {
-		return fmt.Errorf("tunnel %s, peer %s: %w", conn.Tunnel, conn.Peer, err)
+	if conn.Certificates != nil {
+		between, err := p.loadBetween()
+		for _, m := range between {
+			if err == nil {
+				_, err = s.ask(ctx, "load-cert", m)
+			}
+		}
+		if err != nil {
+			return err
+		}
 	}
-	if _, err := s.ask(ctx, "load-conn", m); err != nil {
-		return fmt.Errorf("tunnel %s, peer %s: %w", conn.Tunnel, conn.Peer, err)
+	if err := s.give(ctx, "load-conn", func() (*vici.Message, error) { return conn.loadConn(p) }); err != nil {
+		return err
 	}
 	for _, sa := range before {
 		if sa.pending() && sa.Initiator {
@@ -71,13 +133,17 @@ func (s *session) loadConn(ctx context.Context, conn Conn, replaces bool) error 
 	return nil
 }
 
-// unload takes the connection out first, so that nothing comes up again behind the SAs that are closed next.
-func (s *session) unload(ctx context.Context, tunnel, peer string) error {
+// unload takes the connection out first, so that nothing comes up again behind the SAs that are closed next. keyIDs gets the names
+// of private keys that it had.
+func (s *session) unload(ctx context.Context, tunnel, peer string, keyIDs map[string]bool) error {
 	have, err := s.conns(ctx, connName(tunnel, peer))
 	if err != nil {
 		return err
 	}
 	for _, l := range have {
+		if _, id := splitChild(l.Digest); id != "" {
+			keyIDs[id] = true
+		}
 		if _, err := s.ask(ctx, "unload-conn", arguments("name", connName(l.Tunnel, l.Peer))); err != nil {
 			return err
 		}
@@ -150,7 +216,7 @@ func (s *session) conns(ctx context.Context, name string) ([]Loaded, error) {
 	return out, nil
 }
 
-// loaded is conns with the files of their keys.
+// loaded is conns with the files of their keys. A connection by certificates has none.
 func (s *session) loaded(ctx context.Context) ([]Loaded, error) {
 	held, err := s.secrets(ctx)
 	if err != nil {
@@ -163,6 +229,9 @@ func (s *session) loaded(ctx context.Context) ([]Loaded, error) {
 	list, err := s.conns(ctx, "")
 	for i, l := range list {
 		list[i].SecretFile = fileOf(byConn[connName(l.Tunnel, l.Peer)])
+		if _, certified := splitChild(l.Digest); certified != "" && list[i].SecretFile == UnknownKey {
+			list[i].SecretFile = ""
+		}
 	}
 	return list, err
 }

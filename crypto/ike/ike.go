@@ -42,9 +42,10 @@ type Conn struct {
 	Tunnel, Peer string         // names without colons
 	Local        netip.Addr     // where IKE is sent from, and ESP
 	Remote       netip.AddrPort // where it is initiated to; port 0 is IKE's 500. Who has RemoteID and the key may come from elsewhere
-	LocalID      string         // as charon reads it: an address, a DNS name, user@domain
+	LocalID      string         // as charon reads it: an address, a DNS name, user@domain, a distinguished name
 	RemoteID     string
 	SecretFile   string         // the preshared key, for keys.Load; both ends have its 32 bytes (swanctl.conf: secret = 0sBASE64)
+	Certificates *Certificates  `json:",omitempty"` // nil: the preshared key proves who is who
 	InterfaceID  uint32         // XFRMA_IF_ID of the states and policies
 	Mark         uint32         // of the encrypted packets; 0: the inner packet's
 	Prefixes     []netip.Prefix // what is reached at the peer, and what it may send from
@@ -55,13 +56,23 @@ type Conn struct {
 	ESPProposals []string       // none: DefaultESPProposals
 }
 
+// Certificates are the files by which two ends prove who they are, in PEM.
+type Certificates struct {
+	Certificate string   // of this end, for keys.ReadChain: it bears Conn.LocalID
+	PrivateKey  string   // of the certificate, for keys.LoadSigner
+	CAs         []string // for keys.ReadCAs: one of these has issued the peer's certificate, which bears Conn.RemoteID
+}
+
 // layout is part of each digest: raise it when message() says the same Conn in another way, so that it is loaded anew.
 const layout = 1
 
-// Digest is short, and differs where anything but the secret does. charon reads back only parts of what it was told
-// (no proposals, marks or interface ids), so the digest is its child's name: a restarted daemon finds it there.
+// Digest is short, and differs where anything but the secret, or what the certificates' files hold, does. charon reads back only parts
+// of what it was told (no proposals, marks or interface ids), so the digest begins its child's name: a restarted daemon finds it there.
 func (c Conn) Digest() string {
 	c.SecretFile = ""
+	if c.Certificates != nil {
+		c.Certificates = &Certificates{}
+	}
 	c.Prefixes = slices.SortedFunc(slices.Values(c.Prefixes), netip.Prefix.Compare)
 	text, err := json.Marshal(struct {
 		Layout int
@@ -94,7 +105,7 @@ func (c Conn) Check() error {
 	for _, id := range []string{c.LocalID, c.RemoteID} {
 		// charon takes these for patterns that fit many identities, or for another encoding.
 		if id == "" || strings.ContainsAny(id, "*%#") || strings.HasPrefix(id, "{") {
-			return wrong("%q cannot be an id: use an address, a DNS name or user@domain", id)
+			return wrong("%q cannot be an id: use an address, a DNS name, user@domain or a subject such as O=Example, CN=edge-1", id)
 		}
 	}
 	return nil

@@ -48,6 +48,8 @@ func TestTheDigestChangesWithEveryFieldButTheSecret(t *testing.T) {
 			f.Set(reflect.ValueOf(netip.MustParseAddrPort("198.18.0.9:500")))
 		case []netip.Prefix:
 			f.Set(reflect.ValueOf(base.Prefixes[:1]))
+		case *Certificates:
+			f.Set(reflect.ValueOf(&Certificates{}))
 		case []string:
 			f.Set(reflect.ValueOf([]string{"other"}))
 		default:
@@ -56,6 +58,11 @@ func TestTheDigestChangesWithEveryFieldButTheSecret(t *testing.T) {
 		if same := changed.Digest() == base.Digest(); same != (name == "SecretFile") {
 			t.Errorf("another %s: same digest %v", name, same)
 		}
+	}
+	certified, moved := example(), example()
+	certified.Certificates, moved.Certificates = &Certificates{Certificate: "/a"}, &Certificates{Certificate: "/b"}
+	if certified.Digest() != moved.Digest() {
+		t.Error("where a certificate's file is counts")
 	}
 	turned := example()
 	slices.Reverse(turned.Prefixes)
@@ -100,14 +107,14 @@ func TestWhatCharonIsTold(t *testing.T) {
 		Version: "2", LocalAddrs: []string{"198.18.0.1"}, RemoteAddrs: []string{"198.18.0.2", "0.0.0.0/0"}, LocalPort: "4500", RemotePort: "4500",
 		Proposals: []string{"aes256gcm16-prfsha384-ecp384"}, Encap: "yes", MOBIKE: "no", SendCertReq: "no", Fragmentation: "yes",
 		Unique: "no", KeyingTries: "1", DPDDelay: "10s", RekeyTime: "28800s",
-		Local: authMessage{"psk", "edge-1"}, Remote: authMessage{"psk", "fra1"},
+		Local: authMessage{Auth: "psk", ID: "edge-1"}, Remote: authMessage{Auth: "psk", ID: "fra1"},
 		Children: map[string]childMessage{conn.Digest(): {
 			Mode: "tunnel", LocalTS: []string{"0.0.0.0/0", "::/0"}, RemoteTS: []string{"10.20.0.0/16", "fd00:20::/64"},
 			ESPProposals: []string{"aes256gcm16-ecp384-esn"}, ReqID: "1197549736", IfIDIn: "0x51c00001", IfIDOut: "0x51c00001",
 			SetMarkOut: "0x100/0xffffffff", ReplayWindow: "1024", RekeyTime: "7200s", StartAction: "trap", DPDAction: "start", CloseAction: "none",
 		}},
 	}
-	if diff := cmp.Diff(want, conn.message()); diff != "" {
+	if diff := cmp.Diff(want, conn.message(proof{})); diff != "" {
 		t.Errorf("(-want +have):\n%s", diff)
 	}
 }
@@ -117,7 +124,7 @@ func TestWhatIsNotSetIsCharonsOwn(t *testing.T) {
 		Tunnel: "fra1", Peer: "a", Local: netip.MustParseAddr("2001:db8::1"), Remote: netip.MustParseAddrPort("[2001:db8::2]:500"),
 		LocalID: "z", RemoteID: "a", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")},
 	}
-	m := conn.message()
+	m := conn.message(proof{})
 	child := m.Children[conn.Digest()]
 	if m.LocalPort+m.RemotePort != "" || child.IfIDIn+child.SetMarkOut+child.ReplayWindow != "" || m.Encap != "no" {
 		t.Errorf("told: %+v", m)

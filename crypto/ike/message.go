@@ -37,6 +37,7 @@ type connMessage struct {
 	Encap         string                  `vici:"encap"`
 	MOBIKE        string                  `vici:"mobike"`
 	SendCertReq   string                  `vici:"send_certreq"`
+	SendCert      string                  `vici:"send_cert"`
 	Fragmentation string                  `vici:"fragmentation"`
 	Unique        string                  `vici:"unique"`
 	KeyingTries   string                  `vici:"keyingtries"`
@@ -48,8 +49,10 @@ type connMessage struct {
 }
 
 type authMessage struct {
-	Auth string `vici:"auth"`
-	ID   string `vici:"id"`
+	Auth    string   `vici:"auth"`
+	ID      string   `vici:"id"`
+	Certs   []string `vici:"certs"`   // DER
+	CACerts []string `vici:"cacerts"` // DER; one of them must have issued what the other end shows
 }
 
 type childMessage struct {
@@ -73,14 +76,20 @@ type childMessage struct {
 // when a packet is there for it, so the end that leads needs no daemon to come up again.
 //
 // charon installs no route for a policy with an interface id (kernel-netlink; kernel-libipsec does, and knows no ids).
-func (c Conn) message() connMessage {
+func (c Conn) message(p proof) connMessage {
 	rekey := cmp.Or(c.Rekey, DefaultRekey)
 	m := connMessage{
 		Version: "2", LocalAddrs: []string{c.Local.String()}, RemoteAddrs: []string{c.Remote.Addr().String(), anyOf(c.Local)},
 		Proposals: orElse(c.IKEProposals, DefaultIKEProposals),
 		Encap:     yesNo(c.Encapsulate), MOBIKE: "no", SendCertReq: "no", Fragmentation: "yes", Unique: "no", KeyingTries: "1",
 		DPDDelay: seconds(dpdDelay), RekeyTime: seconds(4 * rekey),
-		Local: authMessage{"psk", c.LocalID}, Remote: authMessage{"psk", c.RemoteID},
+		Local: authMessage{Auth: "psk", ID: c.LocalID}, Remote: authMessage{Auth: "psk", ID: c.RemoteID},
+	}
+	if c.Certificates != nil {
+		m.Local.Auth, m.Local.Certs = "pubkey", p.leaf()
+		m.Remote.Auth, m.Remote.CACerts = "pubkey", p.anchors()
+		// A Sluice knows what it has to show; other boxes choose by what they are asked for, and show theirs when they are.
+		m.SendCert, m.SendCertReq = "always", "yes"
 	}
 	// Both ports or none: charon marks packets as no ESP (RFC 3948 section 2.2) only where neither port is 500.
 	if p := c.Remote.Port(); p != 0 && p != portIKE {
@@ -105,12 +114,12 @@ func (c Conn) message() connMessage {
 	if leads(c.LocalID, c.RemoteID) {
 		child.StartAction, child.DPDAction = "trap", "start"
 	}
-	m.Children = map[string]childMessage{c.Digest(): child}
+	m.Children = map[string]childMessage{c.childName(p): child}
 	return m
 }
 
-func (c Conn) loadConn() (*vici.Message, error) {
-	return vici.MarshalMessage(map[string]connMessage{c.name(): c.message()})
+func (c Conn) loadConn(p proof) (*vici.Message, error) {
+	return vici.MarshalMessage(map[string]connMessage{c.name(): c.message(p)})
 }
 
 // selectors are everything on our side, of the families that the peer has prefixes of: the other end narrows it to what it

@@ -73,6 +73,11 @@ func (c *Client) attend(ctx context.Context, t *tender, back func()) error {
 		return err
 	}
 	defer listening.close()
+	stop, err := c.listen(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	changes := make(chan vici.Event, 64)
 	listening.NotifyEvents(changes) // before the first event can come: the library closes it when charon goes
 	if err := listening.subscribe(ctx, "ike-updown", "child-updown"); err != nil {
@@ -139,14 +144,11 @@ func (c *Client) tend(ctx context.Context, t *tender) (next time.Duration, err e
 	var sas []IKESA
 	missing := 0
 	err = c.with(ctx, func(ctx context.Context, s *session) error {
-		held, err := s.secrets(ctx)
+		held, err := s.holdings(ctx)
 		if err != nil {
 			return err
 		}
-		if conns, err = s.conns(ctx, ""); err != nil {
-			return err
-		}
-		conns, missing, err = c.restore(ctx, s, conns, held)
+		conns, missing, err = c.restore(ctx, s, held)
 		if err == nil {
 			sas, err = s.associations(ctx, "")
 		}
@@ -157,6 +159,9 @@ func (c *Client) tend(ctx context.Context, t *tender) (next time.Duration, err e
 	}
 	do, changes, next := t.step(time.Now(), conns, sas)
 	for _, e := range changes {
+		if e.Kind == PeerUp {
+			c.reasons.forget(connName(e.Tunnel, e.Peer))
+		}
 		c.log.Info("tunnel", "event", e.Kind, "tunnel", e.Tunnel, "peer", e.Peer)
 		c.tell(e)
 	}
@@ -164,39 +169,6 @@ func (c *Client) tend(ctx context.Context, t *tender) (next time.Duration, err e
 		next = min(next, c.times.attempt)
 	}
 	return next, c.perform(ctx, do)
-}
-
-// restore loads what charon lacks of what is wanted. It returns the wanted connections that are loaded now, and how many
-// could not be.
-func (c *Client) restore(ctx context.Context, s *session, conns []Loaded, held []secret) (ready []Loaded, missing int, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	have, keyed := map[string]Loaded{}, map[string]int{}
-	for _, l := range conns {
-		have[connName(l.Tunnel, l.Peer)] = l
-	}
-	for _, h := range held {
-		keyed[h.conn]++
-	}
-	for name, want := range c.wanted {
-		l, ok := have[name]
-		if ok && l.Digest == want.Digest() && keyed[name] == 1 {
-			ready = append(ready, l)
-			continue
-		}
-		err := s.load(ctx, want)
-		switch {
-		case errors.Is(err, ErrNoCharon) || ctx.Err() != nil:
-			return nil, 0, err
-		case err != nil:
-			missing++
-			c.log.Error("a connection cannot be loaded", "tunnel", want.Tunnel, "peer", want.Peer, "error", err)
-		default:
-			c.log.Info("loaded a connection that charon lacked", "tunnel", want.Tunnel, "peer", want.Peer)
-			ready = append(ready, Loaded{Tunnel: want.Tunnel, Peer: want.Peer, Digest: want.Digest(), LocalID: want.LocalID, RemoteID: want.RemoteID})
-		}
-	}
-	return ready, missing, nil
 }
 
 // perform does the steps in order. One that charon refuses is told, and comes again with the next look.

@@ -12,6 +12,7 @@ type Status struct {
 	Leads        bool    // this end begins; the other one helps only after a grace
 	Changed      bool    // charon has a newer configuration than what is established
 	SAs          []IKESA // oldest first
+	Why          string  // what charon said last of an attempt that failed; "": nothing is known, or it is up
 }
 
 // Up says whether a CHILD_SA carries traffic.
@@ -45,7 +46,7 @@ type IKESA struct {
 // ChildSA is a pair of ESP states.
 type ChildSA struct {
 	ID              uint32
-	Name            string // the Digest of the Conn that it was made of
+	Name            string // as Loaded.Digest, of the Conn that it was made of
 	State           string // INSTALLED, REKEYING, REKEYED, DELETING and others of charon's
 	SPIIn, SPIOut   uint32
 	Encapsulated    bool // in UDP
@@ -71,11 +72,17 @@ func (s IKESA) pending() bool { return s.State == "CREATED" || s.State == "CONNE
 // Loaded is a connection of ours as charon tells it.
 type Loaded struct {
 	Tunnel, Peer      string
-	Digest            string // of the Conn that was loaded; "": of another make
+	Digest            string // of the Conn that was loaded, and of its certificates; "": of another make
 	LocalID, RemoteID string
 	Remote            string         // an address, as written
 	Prefixes          []netip.Prefix // sorted
-	SecretFile        string         // whose key charon has; UnknownKey where the file says something else by now
+	SecretFile        string         // whose key charon has; UnknownKey where the file says something else by now; "" with certificates
+}
+
+// Is says whether this is a Conn as it is meant, whatever its files hold: Run takes certificates that were exchanged.
+func (l Loaded) Is(conn Conn) bool {
+	digest, keyID := splitChild(l.Digest)
+	return digest == conn.Digest() && (keyID != "") == (conn.Certificates != nil)
 }
 
 // UnknownKey stands for a key in charon that is in no file which we know, or for none. No file has this name.

@@ -3,6 +3,7 @@ package ipsec
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -113,6 +114,7 @@ func keyed(have, want Tunnel) string {
 		add(have.Rekey != want.Rekey, fmt.Sprintf("rekey %s", want.Rekey))
 		add(have.Charon != want.Charon, "charon at "+want.Charon)
 		add(!slices.Equal(have.IKEProposals, want.IKEProposals) || !slices.Equal(have.ESPProposals, want.ESPProposals), "proposals")
+		add(!reflect.DeepEqual(have.Certificates, want.Certificates), proofText(want))
 	}
 	return strings.Join(parts, ", ")
 }
@@ -130,6 +132,14 @@ func diffSettings(have, want Tunnel) string {
 		parts = append(parts, "charon and proposals")
 	}
 	return strings.Join(parts, ", ")
+}
+
+// proofText says what proves who is who.
+func proofText(t Tunnel) string {
+	if t.Certificates == nil {
+		return "preshared keys"
+	}
+	return "certificate " + t.Certificates.Certificate
 }
 
 // effective is the encapsulation in use.
@@ -183,7 +193,7 @@ func diffPeer(have, want Peer, udp bool, added []netip.Prefix, anew string) stri
 	if have.Endpoint.Addr() != want.Endpoint.Addr() || udp && port(have.Endpoint) != port(want.Endpoint) {
 		parts = append(parts, "endpoint "+want.Endpoint.String())
 	}
-	if have.SecretFile != want.SecretFile {
+	if have.SecretFile != want.SecretFile && want.SecretFile != "" {
 		parts = append(parts, "secret of "+want.SecretFile)
 	}
 	if len(added) > 0 {

@@ -182,7 +182,7 @@ func observeIKE(t Tunnel, meant []Peer, l looks) []Peer {
 		case l.away[t.Charon] != nil:
 		case !there:
 			continue
-		case x.Digest != connOf(t, p).Digest():
+		case !x.Is(connOf(t, p)):
 			p.Down = true
 		default:
 			p.SecretFile = x.SecretFile

@@ -54,6 +54,7 @@ func (x told) tell(t Tunnel, s *TunnelStatus) {
 			Name: w.Name, ID: w.ID, Endpoint: w.Endpoint.Addr().String(), Prefixes: append([]netip.Prefix{}, w.Prefixes...), State: "down",
 		}
 		now := x.peers[ikePeer{t.Name, w.Name}]
+		p.Why = now.Why
 		switch {
 		case err != nil:
 			p.State = "unknown"

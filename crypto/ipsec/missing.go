@@ -5,47 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"runtime"
 	"strings"
 
+	"sluice/netprobe"
+
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
-// Missing returns the kernel modules that ESP tunnels need and that neither are there nor can be loaded, by trying each in
-// a network namespace of its own, where nobody sees it.
+// Missing returns the kernel modules that ESP tunnels need and that neither are there nor can be loaded, by trying each where
+// nobody sees it.
 func Missing(ctx context.Context) ([]string, error) {
-	type answer struct {
-		names []string
-		err   error
-	}
-	done := make(chan answer, 1)
-	go func() {
-		// Never unlocked: the thread, and with it the namespace, ends with this goroutine.
-		runtime.LockOSThread()
-		names, err := missing()
-		done <- answer{names, err}
-	}()
-	select {
-	case a := <-done:
-		return a.names, a.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func missing() ([]string, error) {
-	ns, err := netns.New()
-	if err != nil {
-		return nil, fmt.Errorf("probe for IPsec: new network namespace: %w", err)
-	}
-	defer ns.Close()
-	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	names, err := netprobe.Try(ctx, missing)
 	if err != nil {
 		return nil, fmt.Errorf("probe for IPsec: %w", err)
 	}
-	defer nl.Close()
+	return names, nil
+}
+
+func missing(nl *netlink.Handle) ([]string, error) {
 	x, err := openXFRM()
 	if err != nil {
 		return nil, err
@@ -57,7 +35,7 @@ func missing() ([]string, error) {
 	if err := nl.LinkAdd(&netlink.Xfrmi{LinkAttrs: attrs, Ifid: ourRange}); errors.Is(err, unix.EOPNOTSUPP) {
 		names = append(names, "xfrm_interface")
 	} else if err != nil {
-		return nil, fmt.Errorf("probe for IPsec: %w", err)
+		return nil, err
 	}
 	key := func() (k [keySize]byte) { return k }
 	for _, p := range []struct{ module, src, dst string }{{"esp4", "192.0.2.1", "192.0.2.2"}, {"esp6", "2001:db8::1", "2001:db8::2"}} {
@@ -71,7 +49,7 @@ func missing() ([]string, error) {
 		case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOSYS):
 			return append(names, "gcm, seqiv or what they need (CONFIG_CRYPTO_GCM, CONFIG_CRYPTO_SEQIV)"), nil
 		default:
-			return nil, fmt.Errorf("probe for IPsec: %w", err)
+			return nil, err
 		}
 	}
 	return names, nil

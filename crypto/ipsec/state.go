@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"sluice/crypto/ike"
 	"sluice/crypto/path"
 )
 
@@ -55,10 +56,15 @@ type Tunnel struct {
 	// IKE only.
 	Charon                     string // path of charon's VICI socket
 	IKEProposals, ESPProposals []string
+	// Certificates prove who is who; nil: the peers' secrets do. What their files hold is no part of State: package ike follows it.
+	Certificates *Certificates
 
 	Peers  []Peer       // sorted by name
 	Routes []path.Route // sorted by prefix
 }
+
+// Certificates are the files by which ends prove to charon who they are.
+type Certificates = ike.Certificates
 
 // Peer is one peer of a tunnel.
 type Peer struct {
@@ -67,7 +73,7 @@ type Peer struct {
 	Down       bool           // only observed: states or policies are missing or are not as they should be; never wanted
 	ID         string         // the identity of the other end
 	Endpoint   netip.AddrPort // of the same family as the tunnel's Local
-	SecretFile string         // the master secret, as crypto/keys reads it
+	SecretFile string         // the master secret, as crypto/keys reads it; "" where the tunnel has Certificates
 	Prefixes   []netip.Prefix // what may be sent to the peer and come from it, sorted
 }
 

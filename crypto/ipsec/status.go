@@ -34,7 +34,7 @@ type PeerStatus struct {
 	Waits     string         `json:"waits,omitempty"` // where it moves to once its epochs, which count at most one a minute for that, allow
 	Prefixes  []netip.Prefix `json:"prefixes"`
 	State     string         `json:"state,omitempty"`    // keying ike: up, connecting, down, or unknown without charon
-	Why       string         `json:"why,omitempty"`      // static keying: its keys cannot be had, so its epochs are not kept
+	Why       string         `json:"why,omitempty"`      // static keying: its keys cannot be had, so its epochs are not kept; ike: what charon said of its last attempt
 	Rekey     time.Duration  `json:"rekey_in,omitempty"` // keying ike: until its keys are renewed, nanoseconds
 	Epoch     uint64         `json:"epoch"`              // static keying: in which it is sent to; 0: no state sends
 	SPI       uint32         `json:"spi"`                // of what is sent

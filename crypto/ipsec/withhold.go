@@ -2,10 +2,9 @@ package ipsec
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"iter"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"sluice/crypto/path"
@@ -27,34 +26,17 @@ func (d *Driver) Withhold(ctx context.Context, peers map[string][]string) error 
 	if err := d.load(); err != nil {
 		return err
 	}
-	routes, err := d.links.Routes()
-	if err != nil {
-		return err
-	}
-	var failed []error
-	for _, name := range more {
-		if err := d.withhold(name, routes); err != nil {
-			failed = append(failed, fmt.Errorf("withdraw routes from %s: %w", name, err))
-		}
-	}
-	return errors.Join(failed...)
+	return d.withheld.Withdraw(d.links, more, d.carrying)
 }
 
-// withhold goes by the tunnel as the last step had it.
-func (d *Driver) withhold(name string, routes map[int][]path.Route) error {
+// carrying is the tunnel as the last step had it.
+func (d *Driver) carrying(name string) (netlink.Link, iter.Seq[path.Carried], error) {
 	t := d.tunnels[name]
+	if t == nil {
+		return nil, nil, unix.ENODEV // no step has made it yet
+	}
 	link, err := d.ours(name)
-	if t == nil || errors.Is(err, unix.ENODEV) {
-		return nil // no step has made it yet, or its routes went with it
-	}
-	if err != nil {
-		return err
-	}
-	_, away := d.withheld.Keep(name, routes[link.Attrs().Index], t.want.carried())
-	for _, r := range away {
-		err = errors.Join(err, d.links.RemoveRoute(link, r))
-	}
-	return err
+	return link, t.want.carried(), err
 }
 
 // Wanted is s without the routes that are withheld.

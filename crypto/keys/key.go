@@ -1,13 +1,6 @@
 package keys
 
-import (
-	"errors"
-	"fmt"
-	"log/slog"
-)
-
-// redacted is what every way of printing a Key shows.
-const redacted = "[secret]"
+import "errors"
 
 // Key is a secret: a private or preshared key. No way of printing, formatting, logging or marshalling shows it. The
 // zero Key holds nothing.
@@ -15,6 +8,7 @@ const redacted = "[secret]"
 // The bytes are held by a closure because fmt does not call the methods of a Key that sits in an unexported field. It
 // follows a pointer there (on a wrong verb, such as %s of a struct); of a func it has only the address to print.
 type Key struct {
+	hidden
 	reveal func() [Size]byte
 }
 
@@ -37,21 +31,3 @@ func (k Key) PublicKey() (string, error) {
 	}
 	return publicKey(k.reveal())
 }
-
-// String returns a placeholder.
-func (Key) String() string { return redacted }
-
-// GoString returns a placeholder.
-func (Key) GoString() string { return redacted }
-
-// Format writes a placeholder whatever the verb, %x and %d included.
-func (Key) Format(s fmt.State, _ rune) { fmt.Fprint(s, redacted) }
-
-// LogValue returns a placeholder.
-func (Key) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalJSON returns a placeholder.
-func (Key) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
-
-// MarshalText returns a placeholder; XML and YAML use it.
-func (Key) MarshalText() ([]byte, error) { return []byte(redacted), nil }

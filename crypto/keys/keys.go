@@ -58,32 +58,41 @@ func GeneratePSK(path string) error {
 // Load reads the key in path. A symbolic link is followed, and the mode of its target counts: a file with any bit for
 // group or others is ErrExposed. Errors never contain a byte of the file.
 func Load(path string) (Key, error) {
-	// Nonblocking: opening a pipe that nobody writes to would never return.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	text, err := readSecret(path, maxFile)
 	if err != nil {
-		return Key{}, openError(path, err)
-	}
-	defer f.Close()
-	// The mode is asked of the open file, not of the path, so that it belongs to the bytes that are read.
-	info, err := f.Stat()
-	if err != nil {
-		return Key{}, fmt.Errorf("key file %s: %w", path, err)
-	}
-	if !info.Mode().IsRegular() {
-		return Key{}, fmt.Errorf("key file %s is a %s, not a regular file: %w", path, kind(info.Mode()), ErrMalformed)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return Key{}, fmt.Errorf("%w: %s has mode %04o; run: chmod 600 %s", ErrExposed, path, mode, path)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return Key{}, fmt.Errorf("key file %s: %w", path, err)
+		return Key{}, err
 	}
 	secret, err := decode(text)
 	if err != nil {
 		return Key{}, fmt.Errorf("key file %s: %w", path, err)
 	}
 	return newKey(secret), nil
+}
+
+// readSecret reads a file that nobody but its owner may read, one byte more than most at most.
+func readSecret(path string, most int64) ([]byte, error) {
+	// Nonblocking: opening a pipe that nobody writes to would never return.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, openError(path, err)
+	}
+	defer f.Close()
+	// The mode is asked of the open file, not of the path, so that it belongs to the bytes that are read.
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("key file %s: %w", path, err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("key file %s is a %s, not a regular file: %w", path, kind(info.Mode()), ErrMalformed)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fmt.Errorf("%w: %s has mode %04o; run: chmod 600 %s", ErrExposed, path, mode, path)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err != nil {
+		return nil, fmt.Errorf("key file %s: %w", path, err)
+	}
+	return text, nil
 }
 
 // PublicKey returns the base64 public key of the private key stored in path.

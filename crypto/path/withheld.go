@@ -1,10 +1,15 @@
 package path
 
 import (
+	"errors"
+	"fmt"
 	"iter"
 	"net/netip"
 	"slices"
 	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Withheld are the peers of tunnels whose routes stay away for now, whatever is wanted of them: that a peer is gone is known
@@ -80,4 +85,30 @@ func (w *Withheld) Keep(tunnel string, routes []Route, carried iter.Seq[Carried]
 		}
 	}
 	return keep, away
+}
+
+// Withdraw takes what is to stay away out of tunnels' links. look tells a tunnel's link and what it carries; unix.ENODEV says that it has
+// no link, and so no routes.
+func (w *Withheld) Withdraw(links Links, tunnels []string, look func(tunnel string) (netlink.Link, iter.Seq[Carried], error)) error {
+	routes, err := links.Routes()
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, name := range tunnels {
+		link, carried, err := look(name)
+		if errors.Is(err, unix.ENODEV) {
+			continue
+		}
+		if err == nil {
+			_, away := w.Keep(name, routes[link.Attrs().Index], carried)
+			for _, r := range away {
+				err = errors.Join(err, links.RemoveRoute(link, r))
+			}
+		}
+		if err != nil {
+			failed = append(failed, fmt.Errorf("withdraw routes from %s: %w", name, err))
+		}
+	}
+	return errors.Join(failed...)
 }

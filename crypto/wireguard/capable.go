@@ -3,11 +3,10 @@ package wireguard
 import (
 	"context"
 	"fmt"
-	"runtime"
+
+	"sluice/netprobe"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 )
 
 // Capabilities are what this machine can do for WireGuard: nil it can, else why not.
@@ -17,38 +16,16 @@ type Capabilities struct {
 	Plug   error // the qdisc that holds the kernel's traffic while a key changes
 }
 
-// Probe tries each in a network namespace of its own, where nobody sees it. It loads the modules that an apply would.
+// Probe tries each where nobody sees it. It loads the modules that an apply would.
 func Probe(ctx context.Context) (Capabilities, error) {
-	type answer struct {
-		capabilities Capabilities
-		err          error
-	}
-	done := make(chan answer, 1)
-	go func() {
-		// Never unlocked: the thread, and with it the namespace and what was made in it, ends with this goroutine.
-		runtime.LockOSThread()
-		c, err := capabilities()
-		done <- answer{c, err}
-	}()
-	select {
-	case a := <-done:
-		return a.capabilities, a.err
-	case <-ctx.Done():
-		return Capabilities{}, ctx.Err()
-	}
-}
-
-func capabilities() (c Capabilities, err error) {
-	ns, err := netns.New()
-	if err != nil {
-		return c, fmt.Errorf("probe for WireGuard: new network namespace: %w", err)
-	}
-	defer ns.Close()
-	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	c, err := netprobe.Try(ctx, capabilities)
 	if err != nil {
 		return c, fmt.Errorf("probe for WireGuard: %w", err)
 	}
-	defer nl.Close()
+	return c, nil
+}
+
+func capabilities(nl *netlink.Handle) (c Capabilities, err error) {
 	named := func(name string) netlink.LinkAttrs {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = name
@@ -62,7 +39,7 @@ func capabilities() (c Capabilities, err error) {
 	}
 	lo, err := nl.LinkByName("lo")
 	if err != nil {
-		return c, fmt.Errorf("probe for WireGuard: %w", err)
+		return c, err
 	}
 	c.Plug = nl.QdiscAdd(&netlink.GenericQdisc{
 		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: lo.Attrs().Index, Handle: plugHandle, Parent: netlink.HANDLE_ROOT}, QdiscType: "plug",

@@ -128,6 +128,9 @@ func diffPeers(have, want Tunnel) (build, tear []Op) {
 	var fresh []Peer
 	for _, w := range want.Peers {
 		h, exists := had[w.PublicKey]
+		if !exists {
+			h = &Peer{}
+		}
 		added, _ := path.Difference(h.AllowedIPs, w.AllowedIPs)
 		for _, p := range added {
 			gained[p] = true
@@ -162,7 +165,7 @@ func diffPeers(have, want Tunnel) (build, tear []Op) {
 		_, lost := path.Difference(h.AllowedIPs, w.AllowedIPs)
 		lost = slices.DeleteFunc(lost, func(p netip.Prefix) bool { return gained[p] })
 		if len(lost) > 0 {
-			tear = append(tear, Op{kind: dropAllowed, tunnel: want, peer: w, change: peerChange{allowed: lost}})
+			tear = append(tear, Op{kind: dropAllowed, tunnel: want, peer: *w, change: peerChange{allowed: lost}})
 		}
 	}
 	return build, tear
@@ -179,10 +182,10 @@ func find(s State, name string) (Tunnel, bool) {
 // fewPeers is how many new peers get an op each; more are one op and one request, since a thousand requests take seconds.
 const fewPeers = 8
 
-func byKey(t Tunnel) map[string]Peer {
-	out := make(map[string]Peer, len(t.Peers))
-	for _, p := range t.Peers {
-		out[p.PublicKey] = p
+func byKey(t Tunnel) map[string]*Peer {
+	out := make(map[string]*Peer, len(t.Peers))
+	for i := range t.Peers {
+		out[t.Peers[i].PublicKey] = &t.Peers[i]
 	}
 	return out
 }

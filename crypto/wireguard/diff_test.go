@@ -283,3 +283,13 @@ func draw(r *rand.Rand, from []int) (taken []netip.Prefix, rest []int) {
 }
 
 var comparePrefix = cmpopts.EquateComparable(netip.Prefix{}, netip.AddrPort{}, netip.Addr{})
+
+// What makes, removes or resizes a link, or gives it an address, is seen by host and tc.
+func TestOpsOnPeersAndRoutesAloneAreContained(t *testing.T) {
+	contained := map[kind]bool{addPeers: true, updatePeer: true, dropAllowed: true, removePeer: true, addRoute: true, removeRoute: true}
+	for k := createTunnel; k <= removeTunnel; k++ {
+		if got := (Op{kind: k}).Contained(); got != contained[k] {
+			t.Errorf("op %d: %v", k, got)
+		}
+	}
+}

@@ -4,15 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"runtime"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"sluice/crypto/keys"
 	"sluice/crypto/path"
+	"sluice/netprobe"
 )
 
 // defaultMTU holds WireGuard's overhead over IPv6 on an underlay of 1500 bytes.
@@ -217,47 +215,22 @@ func portError(port uint16, err error) error {
 	return err
 }
 
-// KernelSupported says whether the kernel can make links of type wireguard, by making one in a network namespace of
-// its own, where nobody sees it. The module is loaded by that.
+// KernelSupported says whether the kernel can make links of type wireguard, by making one where nobody sees it. The module is
+// loaded by that.
 func KernelSupported(ctx context.Context) (bool, error) {
-	type answer struct {
-		yes bool
-		err error
-	}
-	done := make(chan answer, 1)
-	go func() {
-		// Never unlocked: the thread, and with it the namespace, ends with this goroutine.
-		runtime.LockOSThread()
-		yes, err := probe()
-		done <- answer{yes, err}
-	}()
-	select {
-	case a := <-done:
-		return a.yes, a.err
-	case <-ctx.Done():
-		return false, ctx.Err()
-	}
-}
-
-func probe() (bool, error) {
-	ns, err := netns.New()
-	if err != nil {
-		return false, fmt.Errorf("probe for WireGuard: new network namespace: %w", os.NewSyscallError("unshare", err))
-	}
-	defer ns.Close()
-	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	yes, err := netprobe.Try(ctx, kernelSupported)
 	if err != nil {
 		return false, fmt.Errorf("probe for WireGuard: %w", err)
 	}
-	defer nl.Close()
+	return yes, nil
+}
+
+func kernelSupported(nl *netlink.Handle) (bool, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "probe"
-	err = nl.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
+	err := nl.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return false, nil
 	}
-	if err != nil {
-		return false, fmt.Errorf("probe for WireGuard: %w", err)
-	}
-	return true, nil
+	return err == nil, err
 }

@@ -3,6 +3,7 @@ package wireguard
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"sluice/crypto/path"
@@ -53,6 +54,12 @@ type peerChange struct {
 
 // Teardown says whether the op takes something away.
 func (o Op) Teardown() bool { return o.kind >= dropAllowed && !o.early }
+
+// Contained says whether the op changes nothing that another subsystem observes: peers of a device, or routes of our own protocol.
+// A route of ours takes the place of none but one of the same prefix, metric and table, and no blackhole has a peer's metric.
+func (o Op) Contained() bool {
+	return slices.Contains([]kind{addPeers, updatePeer, dropAllowed, removePeer, addRoute, removeRoute}, o.kind)
+}
 
 // String says what the op does, in one line.
 func (o Op) String() string {

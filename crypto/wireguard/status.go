@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -75,7 +76,7 @@ func (d *Driver) status(link netlink.Link) (TunnelStatus, error) {
 		s.Peers = append(s.Peers, d.peerStatus(a.Name, p))
 	}
 	slices.SortFunc(s.Peers, func(a, b PeerStatus) int {
-		return strings.Compare(a.Name+"\x00"+a.PublicKey, b.Name+"\x00"+b.PublicKey)
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.PublicKey, b.PublicKey))
 	})
 	return s, nil
 }

@@ -2,11 +2,9 @@ package wireguard
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"iter"
 
-	"golang.org/x/sys/unix"
+	"github.com/vishvananda/netlink"
 
 	"sluice/crypto/path"
 )
@@ -24,45 +22,28 @@ func (d *Driver) Withhold(ctx context.Context, peers map[string][]string) error 
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	routes, err := d.links.Routes()
-	if err != nil {
-		return err
-	}
-	var failed []error
-	for _, name := range more {
-		if err := d.withhold(name, routes); err != nil {
-			failed = append(failed, fmt.Errorf("withdraw routes from %s: %w", name, err))
-		}
-	}
-	return errors.Join(failed...)
+	return d.withheld.Withdraw(d.links, more, d.carrying)
 }
 
-// withhold goes by what the device sends where: that may be newer or older than what is wanted.
-func (d *Driver) withhold(name string, routes map[int][]path.Route) error {
+// carrying is what the device sends where: that may be newer or older than what is wanted.
+func (d *Driver) carrying(name string) (netlink.Link, iter.Seq[path.Carried], error) {
 	link, err := d.ours(name)
-	if errors.Is(err, unix.ENODEV) {
-		return nil // its routes went with it
-	}
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	dev, err := d.running(link)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	have, err := dev.state()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	now := Tunnel{Name: name}
 	for _, p := range have.Peers {
 		now.Peers = append(now.Peers, Peer{PublicKey: encodeKey(p.PublicKey), AllowedIPs: allowedOf(p)})
 	}
-	_, away := d.withheld.Keep(name, routes[link.Attrs().Index], now.carried())
-	for _, r := range away {
-		err = errors.Join(err, d.links.RemoveRoute(link, r))
-	}
-	return err
+	return link, now.carried(), nil
 }
 
 // Wanted is s without the routes that are withheld.

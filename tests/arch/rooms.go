@@ -36,7 +36,7 @@ var Rooms = map[string][]string{
 	"control/workload": {"control/engine", "control/compile", "control/config", "control/disk"},
 	// What changes by itself around tunnels; devices, key daemons and the engine are functions here.
 	"control/tunnel": {"control/compile", "control/config", "control/disk", "crypto/path"},
-	"control/host":   {"netdump"}, // a subsystem, though its folder is control's
+	"control/host":   {"netdump", "netprobe"}, // a subsystem, though its folder is control's
 
 	// What XDP and tc share stands in xdp/table (tables and programs into the kernel) and xdp/pin (their pins).
 	"tc": {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/table"},
@@ -51,21 +51,22 @@ var Rooms = map[string][]string{
 	"xdp/table":                 {"xdp/abi", "xdp/classify", "xdp/pin"},
 	"xdp/xsk":                   {"xdp/abi", "xdp/pin"},
 
-	"bgp":                 {"bgp/flowspec", "bgp/fib", "bgp/bfd"},
-	"bgp/flowspec":        {},
-	"bgp/fib":             {"netdump"},
-	"bgp/bfd":             {"process"},
-	"bgp/torsim":          {"bgp", "bgp/fib"},
+	"bgp":          {"bgp/flowspec", "bgp/fib", "bgp/bfd"},
+	"bgp/flowspec": {},
+	"bgp/fib":      {"netdump"},
+	"bgp/bfd":      {"process"},
+	"bgp/torsim":   {"bgp", "bgp/fib"},
 
-	"crypto/wireguard":       {"crypto/keys", "crypto/path", "crypto/wireguard/child", "netdump", "process"},
+	"crypto/wireguard":       {"crypto/keys", "crypto/path", "crypto/wireguard/child", "netdump", "netprobe", "process"},
 	"crypto/wireguard/child": {"process"}, // the userspace device's process, and the daemon's hold on it
-	"crypto/ipsec":           {"crypto/keys", "crypto/path", "crypto/ike", "netdump", "process"},
+	"crypto/ipsec":           {"crypto/keys", "crypto/path", "crypto/ike", "netdump", "netprobe", "process"},
 	"crypto/ike":             {"crypto/keys"}, // charon's client, which knows no kernel
 	"crypto/path":            {"netdump"},     // what both types of tunnel need of the kernel's routing
 	"crypto/keys":            {},
 
-	"netdump": {}, // how every room reads a table of the kernel that changes meanwhile
-	"process": {}, // how every room keeps a process that outlives the daemon
+	"netdump":  {}, // how every room reads a table of the kernel that changes meanwhile
+	"netprobe": {}, // how every room tries what a kernel can do
+	"process":  {}, // how every room keeps a process that outlives the daemon
 
 	// Tests look at every room, and nothing but a test may look back.
 	"tests/...": {"..."},

@@ -66,10 +66,14 @@ func (b *Bird) Do(t testing.TB, format string, args ...any) string {
 	return out
 }
 
-// Ask sends a command of birdc and returns the text of the answer without its codes. BIRD's control protocol: lines
-// with a four-digit code, followed by "-" or, in the last one, by a space; continued lines begin with a space. Codes 8xxx and 9xxx are errors, but for 8001, an empty answer.
-func (b *Bird) Ask(command string) (string, error) {
-	conn, err := net.Dial("unix", b.socket)
+// Ask is AskBird of this one.
+func (b *Bird) Ask(command string) (string, error) { return AskBird(b.socket, command) }
+
+// AskBird sends a command of birdc to a BIRD's socket and returns the text of the answer without its codes. BIRD's control protocol:
+// lines with a four-digit code, followed by "-" or, in the last one, by a space; continued lines begin with a space. Codes 8xxx and
+// 9xxx are errors, but for 8001, an empty answer.
+func AskBird(socket, command string) (string, error) {
+	conn, err := net.Dial("unix", socket)
 	if err != nil {
 		return "", err
 	}

@@ -136,8 +136,8 @@ func TestWhatIsKeptCountsAsWhatIsAsked(t *testing.T) {
 	s := newSite(t, unguarded)
 	s.established(t)
 	g := s.live(t)
-	s.counted(t, "wl1")
-	s.counted(t, "uplink")
+	s.quiet(t, "wl1")
+	s.quiet(t, "uplink")
 	_, before := s.webFlow(t)
 	asked, kept := s.twice(t, g, webReply("A"))
 	for _, mark := range []uint32{asked.mark, kept.mark} {

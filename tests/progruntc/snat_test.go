@@ -55,7 +55,7 @@ func (h *hidden) pass(t *testing.T, at, from string, frame []byte, want abi.Reas
 		ctx.IngressIfindex = uint32(index(t, from).Index)
 	}
 	iface, _, _ := strings.Cut(at, " ")
-	h.counted(t, iface)
+	h.quiet(t, iface)
 	_, left := run(t, h.g.Programs[name], ctx, frame)
 	if got := h.counted(t, iface); len(got) != 1 || got[want] != 1 {
 		t.Fatalf("%s %s: counted %v, want %s", at, parseFrame(frame), got, want)

@@ -18,7 +18,7 @@ import (
 // buildInitramfs makes the guest's whole file system in dir and returns its path: /init, /payload, /args, /modules/NNN-NAME.ko
 // in the order of loading, and g.Files.
 func buildInitramfs(ctx context.Context, root, dir string, k kernel, g Guest) (string, error) {
-	initPath, payload := filepath.Join(g.Programs, "init"), filepath.Join(g.Programs, "payload-"+strings.ReplaceAll(g.Package, "/", "-"))
+	initPath, payload := filepath.Join(dir, "init"), filepath.Join(dir, "payload-"+strings.ReplaceAll(g.Package, "/", "-"))
 	if err := buildOnce(ctx, root, initPath, "build", "sluice/tests/vm/init"); err != nil {
 		return "", err
 	}

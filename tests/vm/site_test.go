@@ -3,6 +3,7 @@
 package vm
 
 import (
+	"flag"
 	"maps"
 	"path/filepath"
 	"testing"
@@ -17,7 +18,7 @@ func TestSite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sluice := filepath.Join(t.TempDir(), "sluice")
+	sluice := filepath.Join(dir, "sluice")
 	if err := goTool(t.Context(), root, "build", "-o", sluice, "sluice/cmd/sluice"); err != nil {
 		t.Fatal(err)
 	}
@@ -27,10 +28,10 @@ func TestSite(t *testing.T) {
 	}
 	maps.Copy(files, charonFiles(t))
 	files["/bin/sluice"] = sluice
-	Run(t, Guest{
-		Programs: programs, Package: "sluice/tests/vm/site", Files: files, Timeout: 30 * time.Minute, Memory: 1536,
+	Run(t, dir, Guest{
+		Package: "sluice/tests/vm/site", Files: files, Timeout: 2 * time.Hour, Memory: 1536,
 		Modules: append([]string{"wireguard", "sch_plug"}, espModules...),
 		Devices: steady,
-		Args:    []string{"-test.run=^TestSite$"},
+		Args:    []string{"-test.run=" + flag.Lookup("test.run").Value.String()}, // which may name steps
 	})
 }

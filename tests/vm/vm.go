@@ -7,12 +7,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -21,9 +24,6 @@ import (
 type Guest struct {
 	// Package is the import path of a test package. It is built with the tag vmguest, which keeps its tests off the host.
 	Package string
-	// Programs is a directory that guests share one after the other: what it has was built for an earlier one, and is taken as it
-	// is. Empty: each guest's programs are built anew.
-	Programs string
 	// Modules are kernel modules by name. What they depend on is loaded before them; built-in ones are fine.
 	Modules []string
 	// Files are put into the guest: its absolute path -> the host's path.
@@ -44,27 +44,34 @@ type Guest struct {
 
 // Result is what a guest said.
 type Result struct {
-	Kernel string // release of the kernel that ran
-	Passed int    // top-level tests
-	Output string // the whole console
+	Kernel string        // release of the kernel that ran
+	Passed int           // top-level tests
+	Output string        // the whole console
+	CPU    time.Duration // of the emulator
 }
 
-// Run runs g, logs the guest's output, and fails t unless at least one test ran in the guest and every one passed.
-// A skipped test is a failure.
-func Run(t testing.TB, g Guest) Result {
+// Run runs g, logs what the guest says as it comes, and fails t unless at least one test ran in the guest and every one passed.
+// A skipped test is a failure. dir is Boot's.
+func Run(t testing.TB, dir string, g Guest) Result {
 	t.Helper()
 	started := time.Now()
-	r, err := Boot(t.Context(), t.TempDir(), g)
-	t.Logf("guest output:\n%s", r.Output)
+	r, err := bootTo(t.Context(), t.Output(), dir, g)
 	if err != nil {
 		t.Fatalf("%s in the VM: %v", g.Package, err)
 	}
-	t.Logf("%d tests of %s passed on Linux %s in %.1f s", r.Passed, g.Package, r.Kernel, time.Since(started).Seconds())
+	t.Logf("%d tests of %s passed on Linux %s in %.1f s, of which %.1f s of CPU in the machine", r.Passed, g.Package, r.Kernel,
+		time.Since(started).Seconds(), r.CPU.Seconds())
 	return r
 }
 
-// Boot is Run outside of a test: dir is for what it builds, and an error says what Run would fail for.
+// Boot is Run outside of a test: an error says what Run would fail for. dir is for what it builds, and guests may share it one after
+// the other: a program that was built for an earlier one is taken as it is.
 func Boot(ctx context.Context, dir string, g Guest) (Result, error) {
+	return bootTo(ctx, io.Discard, dir, g)
+}
+
+// bootTo copies what the guest says to console, as it comes.
+func bootTo(ctx context.Context, console io.Writer, dir string, g Guest) (Result, error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {
 		return Result{}, err
@@ -73,22 +80,19 @@ func Boot(ctx context.Context, dir string, g Guest) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if g.Programs == "" {
-		g.Programs = dir
-	}
 	initrd, err := buildInitramfs(ctx, root, dir, k, g)
 	if err != nil {
 		return Result{}, err
 	}
-	out, err := boot(ctx, k.image, initrd, g)
+	r, err := boot(ctx, console, k.image, initrd, g)
 	if err != nil {
-		return Result{Output: out}, err
+		return r, err
 	}
-	return judge(out)
+	return judge(r)
 }
 
-// boot returns the console's output, of a guest that did not end in time as well.
-func boot(ctx context.Context, image, initrd string, g Guest) (string, error) {
+// boot returns what nobody has judged yet, of a guest that did not end in time as well.
+func boot(ctx context.Context, console io.Writer, image, initrd string, g Guest) (Result, error) {
 	timeout, memory := g.Timeout, g.Memory
 	if timeout == 0 {
 		timeout = 6 * time.Minute
@@ -98,25 +102,43 @@ func boot(ctx context.Context, image, initrd string, g Guest) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	// CommandContext kills exactly this process when the time is up.
 	args := []string{"-accel", "tcg", "-cpu", "max", "-smp", strconv.Itoa(max(1, g.CPUs)),
 		"-m", strconv.Itoa(memory), "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
 		"-kernel", image, "-initrd", initrd,
 		"-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on"}
+	// It ends with its time, by ctx, and with this process: whoever is killed leaves no machine behind that computes on. What
+	// Pdeathsig waits for is the end of the thread that started it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, g.Devices...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	to := unixLines{io.MultiWriter(&out, console)}
+	cmd.Stdout, cmd.Stderr = to, to
 	err := cmd.Run()
-	text := strings.ReplaceAll(out.String(), "\r", "")
+	r := Result{Output: out.String()}
+	if ended := cmd.ProcessState; ended != nil {
+		r.CPU = ended.UserTime() + ended.SystemTime()
+	}
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
-		return text, fmt.Errorf("%w: install the package qemu-system-x86", err)
+		return r, fmt.Errorf("%w: install the package qemu-system-x86", err)
 	case ctx.Err() != nil:
-		return text, fmt.Errorf("the guest did not end within %s and was killed: %w", timeout, ctx.Err())
+		return r, fmt.Errorf("the guest did not end within %s and was killed: %w", timeout, ctx.Err())
 	case err != nil:
-		return text, fmt.Errorf("qemu-system-x86_64: %w", err)
+		return r, fmt.Errorf("qemu-system-x86_64: %w", err)
 	}
-	return text, nil
+	return r, nil
+}
+
+// unixLines takes the carriage returns of a serial console out.
+type unixLines struct{ w io.Writer }
+
+func (u unixLines) Write(p []byte) (int, error) {
+	if _, err := u.w.Write(bytes.ReplaceAll(p, []byte("\r"), nil)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 var (
@@ -127,8 +149,9 @@ var (
 )
 
 // judge reads the console. Each way in which a run could seem good without having tested anything is an error.
-func judge(out string) (Result, error) {
-	r := Result{Output: out, Passed: len(passLine.FindAllString(out, -1))}
+func judge(r Result) (Result, error) {
+	out := r.Output
+	r.Passed = len(passLine.FindAllString(out, -1))
 	if m := kernelLine.FindStringSubmatch(out); m != nil {
 		r.Kernel = m[1]
 	}

@@ -1,42 +1,26 @@
 package vm
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/tests/charon"
 )
 
 const guestPackage = "sluice/tests/vm/guest"
-
-// programs has those of the guests, for all tests. None is parallel: an emulated processor is busy all the time, and two of them
-// leave nothing to the packages that are tested beside this one.
-var programs string
 
 // steady has a guest's clock count its instructions (4 ns each) and jump while it is idle. Waiting takes no time then, and nothing
 // in the guest depends on what else this machine does; computing takes a quarter longer.
 var steady = []string{"-icount", "shift=2,sleep=off"}
 
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		var err error
-		if programs, err = os.MkdirTemp("", "sluice-vm-"); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(programs)
-		return m.Run()
-	}())
-}
-
 func TestKernelWireGuard(t *testing.T) {
-	Run(t, Guest{
-		Programs: programs,
-		Package:  guestPackage,
-		Modules:  []string{"veth", "tun", "wireguard", "sch_plug"},
-		Args:     []string{"-test.skip=Object|Tags|Device|Paced|Netkit|ESP|Inner"},
+	Run(t, dir, Guest{
+		Package: guestPackage,
+		Modules: []string{"veth", "tun", "wireguard", "sch_plug"},
+		Args:    []string{"-test.skip=Object|Tags|Device|Paced|Netkit|ESP|Inner"},
 	})
 }
 
@@ -44,7 +28,7 @@ func TestKernelWireGuard(t *testing.T) {
 var espModules = []string{"veth", "xfrm_user", "esp4", "esp6", "xfrm_interface", "gcm", "seqiv", "ghash_generic", "aesni_intel"}
 
 func TestIPsec(t *testing.T) {
-	Run(t, Guest{Programs: programs, Package: guestPackage, Modules: espModules, Files: charonFiles(t), Args: []string{"-test.run=ESP", "-test.skip=^TestInner"}, Timeout: 15 * time.Minute})
+	Run(t, dir, Guest{Package: guestPackage, Modules: espModules, Files: charonFiles(t), Args: []string{"-test.run=ESP", "-test.skip=^TestInner"}, Timeout: 15 * time.Minute})
 }
 
 // TestEveryObjectLoadsOnTheReferenceKernel takes the committed objects of the repository.
@@ -69,7 +53,7 @@ func TestEveryObjectLoadsOnTheReferenceKernel(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	r := Run(t, Guest{Programs: programs, Package: guestPackage, Modules: []string{"veth"}, Files: files, Args: []string{"-test.run=Object"}})
+	r := Run(t, dir, Guest{Package: guestPackage, Modules: []string{"veth"}, Files: files, Args: []string{"-test.run=Object"}})
 	for guest := range files {
 		if !strings.Contains(r.Output, "--- PASS: TestEveryObjectLoads/"+strings.TrimPrefix(guest, "/objects/")) {
 			t.Errorf("%s was not loaded", guest)
@@ -79,10 +63,9 @@ func TestEveryObjectLoadsOnTheReferenceKernel(t *testing.T) {
 
 // TestVLANTags is in the VM for the NIC that QEMU makes, and for modules that this kernel may lack.
 func TestVLANTags(t *testing.T) {
-	Run(t, Guest{
-		Programs: programs,
-		Package:  guestPackage,
-		Modules:  []string{"virtio_pci", "virtio_net", "e1000e", "8021q", "veth", "bonding"},
+	Run(t, dir, Guest{
+		Package: guestPackage,
+		Modules: []string{"virtio_pci", "virtio_net", "e1000e", "8021q", "veth", "bonding"},
 		Devices: []string{
 			"-netdev", "hubport,id=up,hubid=0", "-device", "e1000e,netdev=up,mac=52:54:00:00:00:01,romfile=",
 			"-netdev", "hubport,id=tor,hubid=0", "-device", "virtio-net-pci,netdev=tor,mac=52:54:00:00:00:02,romfile=",
@@ -93,38 +76,32 @@ func TestVLANTags(t *testing.T) {
 
 // TestNetkit is in the VM because this kernel may have none; the reference kernel has it built in.
 func TestNetkit(t *testing.T) {
-	Run(t, Guest{Programs: programs, Package: guestPackage, Modules: []string{"veth"}, Args: []string{"-test.run=Netkit"}, Timeout: 15 * time.Minute})
+	Run(t, dir, Guest{Package: guestPackage, Modules: []string{"veth"}, Args: []string{"-test.run=Netkit"}, Timeout: 15 * time.Minute})
 }
 
 // TestInnerTraffic is in the VM for the kernel's own tunnels.
 func TestInnerTraffic(t *testing.T) {
-	Run(t, Guest{
-		Programs: programs,
-		Package:  guestPackage,
-		Modules:  []string{"veth", "wireguard", "xfrm_user", "esp4", "esp6", "xfrm_interface", "gcm", "seqiv", "ghash_generic", "aesni_intel"},
-		Args:     []string{"-test.run=^TestInner"},
-		Timeout:  15 * time.Minute,
+	Run(t, dir, Guest{
+		Package: guestPackage,
+		Modules: []string{"veth", "wireguard", "xfrm_user", "esp4", "esp6", "xfrm_interface", "gcm", "seqiv", "ghash_generic", "aesni_intel"},
+		Args:    []string{"-test.run=^TestInner"},
+		Timeout: 15 * time.Minute,
 	})
 }
 
 // TestDevices is in the VM for modules that this kernel lacks.
 func TestDevices(t *testing.T) {
-	Run(t, Guest{
-		Programs: programs,
-		Package:  guestPackage,
-		Modules:  []string{"veth", "8021q", "bonding"},
-		Args:     []string{"-test.run=Device"},
+	Run(t, dir, Guest{
+		Package: guestPackage,
+		Modules: []string{"veth", "8021q", "bonding"},
+		Args:    []string{"-test.run=Device"},
 	})
 }
 
-// charonFiles are strongSwan's charon with the plugins that the tests name.
+// charonFiles are strongSwan's charon with its plugins and libraries.
 func charonFiles(t *testing.T) map[string]string {
 	t.Helper()
-	paths := []string{"/usr/sbin/charon-systemd"}
-	for _, p := range []string{"random", "nonce", "aes", "sha1", "sha2", "hmac", "kdf", "gcm", "openssl", "kernel-netlink", "socket-default", "vici"} {
-		paths = append(paths, "/usr/lib/ipsec/plugins/libstrongswan-"+p+".so")
-	}
-	files, err := Programs(t.Context(), paths...)
+	files, err := Programs(t.Context(), charon.Files()...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,18 +110,17 @@ func charonFiles(t *testing.T) map[string]string {
 
 // TestIKE is about charon and the kernel's own ESP; what it shares with the tests on the host is in its package.
 func TestIKE(t *testing.T) {
-	Run(t, Guest{Programs: programs, Package: "sluice/crypto/ike", Modules: espModules, Files: charonFiles(t), Args: []string{"-test.run=Kernel"}, Timeout: 20 * time.Minute})
+	Run(t, dir, Guest{Package: "sluice/crypto/ike", Modules: espModules, Files: charonFiles(t), Args: []string{"-test.run=Kernel"}, Timeout: 20 * time.Minute})
 }
 
 // TestPacing needs fq, which few kernels of test machines have, and time that passes evenly.
 func TestPacing(t *testing.T) {
-	Run(t, Guest{
-		Programs: programs,
-		Package:  guestPackage,
-		Modules:  []string{"veth", "sch_fq"},
-		Devices:  steady,
-		Args:     []string{"-test.run=Paced"},
-		Timeout:  15 * time.Minute,
+	Run(t, dir, Guest{
+		Package: guestPackage,
+		Modules: []string{"veth", "sch_fq"},
+		Devices: steady,
+		Args:    []string{"-test.run=Paced"},
+		Timeout: 15 * time.Minute,
 	})
 }
 
@@ -162,7 +138,7 @@ func TestAGuestThatDoesNotEndInTimeIsKilled(t *testing.T) {
 	if err := os.WriteFile(initrd, make([]byte, 512), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err = boot(t.Context(), k.image, initrd, Guest{Timeout: 200 * time.Millisecond})
+	_, err = boot(t.Context(), t.Output(), k.image, initrd, Guest{Timeout: 200 * time.Millisecond})
 	if err == nil || !strings.Contains(err.Error(), "was killed") {
 		t.Errorf("error %v", err)
 	}
@@ -181,7 +157,7 @@ func TestARunIsGoodOnlyIfTestsRanAndPassed(t *testing.T) {
 		"nothing":         {"", "without a result"},
 	}
 	for name, c := range cases {
-		r, err := judge(c.output)
+		r, err := judge(Result{Output: c.output})
 		if c.says == "" {
 			if err != nil || r.Passed != 1 || r.Kernel != "6.12.0" {
 				t.Errorf("%s: %+v, %v", name, r, err)

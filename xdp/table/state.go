@@ -248,10 +248,33 @@ func Reopen(dir *pin.Dir, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, erro
 // translations and their queue, replaced together with flows.
 var notEverywhere = []string{SYNListeners, Translations, Young, SNATFragments, SNATExhausted, FlowPressure, FlowShares, FlowEvents}
 
-// UsesShared says whether a live program works on the shared maps that are pinned now. It does not once a pin was
-// replaced by one of another size, for whatever became of the apply that did so: then XDP would read other flows than
-// tc writes.
-func UsesShared(dir *pin.Dir, p *ebpf.Program) (bool, error) {
+// SharedMaps are the ids of the shared maps that every program uses, as they are pinned now; nil where one is missing.
+type SharedMaps []ebpf.MapID
+
+// PinnedShared asks the kernel for them: once for all programs that are looked at.
+func PinnedShared(dir *pin.Dir) (SharedMaps, error) {
+	var ids SharedMaps
+	for name := range sharedPins {
+		if slices.Contains(notEverywhere, name) {
+			continue
+		}
+		m, err := ReadShared(dir, name)
+		if err != nil || m == nil {
+			return nil, err
+		}
+		info, err := m.Info()
+		if err = errors.Join(err, m.Close()); err != nil {
+			return nil, fmt.Errorf("state map %s: %w", name, err)
+		}
+		id, _ := info.ID()
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// UsedBy says whether a live program works on them. It does not once a pin was replaced by one of another size, for whatever
+// became of the apply that did so: then XDP would read other flows than tc writes.
+func (s SharedMaps) UsedBy(p *ebpf.Program) (bool, error) {
 	info, err := p.Info()
 	if err != nil {
 		return false, err
@@ -260,26 +283,7 @@ func UsesShared(dir *pin.Dir, p *ebpf.Program) (bool, error) {
 	if !ok {
 		return false, errors.New("the kernel tells no map ids")
 	}
-	for name := range sharedPins {
-		if slices.Contains(notEverywhere, name) {
-			continue
-		}
-		m, err := ReadShared(dir, name)
-		if err != nil {
-			return false, err
-		}
-		if m == nil {
-			return false, nil
-		}
-		info, err := m.Info()
-		if err = errors.Join(err, m.Close()); err != nil {
-			return false, fmt.Errorf("state map %s: %w", name, err)
-		}
-		if id, _ := info.ID(); !slices.Contains(used, id) {
-			return false, nil
-		}
-	}
-	return true, nil
+	return s != nil && !slices.ContainsFunc(s, func(id ebpf.MapID) bool { return !slices.Contains(used, id) }), nil
 }
 
 // CloseAll closes descriptors; pins and programs keep the maps.

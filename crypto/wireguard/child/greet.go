@@ -97,20 +97,32 @@ func (g *greeter) turn(key device.NoisePublicKey) bool {
 }
 
 // poke sends an empty packet to each peer, and where there is no session to send it by, begins one. It does not wait
-// either: a thousand handshakes take half a second to compute.
+// either: what a device of a thousand peers says of itself takes 5 ms to read, and as many handshakes half a second to compute.
 func (g *greeter) poke(lines []string) error {
-	var list []*device.Peer
-	err := g.reachable(lines, func(key device.NoisePublicKey, peer *device.Peer, c contact) {
-		if list = append(list, peer); c.silent() {
-			g.turn(key)
+	for _, line := range lines {
+		key, err := keyOf(line)
+		if err != nil {
+			return err
 		}
-	})
+		g.turn(key) // of those with a session nobody asks whose turn it is
+	}
 	go func() {
+		var list []*device.Peer
+		_ = g.reachable(lines, func(_ device.NoisePublicKey, peer *device.Peer, _ contact) { list = append(list, peer) })
 		for _, peer := range list {
 			peer.SendKeepalive()
 		}
 	}()
-	return err
+	return nil
+}
+
+// keyOf reads public_key=HEX.
+func keyOf(line string) (key device.NoisePublicKey, err error) {
+	hex, ok := strings.CutPrefix(line, "public_key=")
+	if !ok || key.FromHex(hex) != nil {
+		return key, unix.EINVAL
+	}
+	return key, nil
 }
 
 // reachable calls f with those peers whose endpoint is known: without one it is for the other side to begin.
@@ -121,12 +133,11 @@ func (g *greeter) reachable(lines []string, f func(key device.NoisePublicKey, pe
 	}
 	now := contacts(text)
 	for _, line := range lines {
-		hex, ok := strings.CutPrefix(line, "public_key=")
-		var key device.NoisePublicKey
-		if !ok || key.FromHex(hex) != nil {
-			return unix.EINVAL
+		key, err := keyOf(line)
+		if err != nil {
+			return err
 		}
-		peer, c := g.dev.LookupPeer(key), now[hex]
+		peer, c := g.dev.LookupPeer(key), now[strings.TrimPrefix(line, "public_key=")]
 		if peer != nil && c.endpoint != "" {
 			f(key, peer, c)
 		}

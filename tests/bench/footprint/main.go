@@ -22,11 +22,7 @@ func commandLine(results *Results) report.Command {
 	return report.Command{
 		Name: "footprint", Takes: "full (about 8 minutes) or quick (about 2)", Results: results,
 		Measure: func(ctx context.Context, run report.Run) (bool, error) {
-			o := Full
-			if run.Size == Quick.Name {
-				o = Quick
-			}
-			return true, measure(ctx, run, o, results)
+			return true, measure(ctx, run, report.Sized(run, Full, Quick), results)
 		},
 	}
 }

@@ -26,11 +26,7 @@ func commandLine(results *Results) report.Command {
 	return report.Command{
 		Name: "ingress", Takes: "full (about 10 minutes) or quick (about 2)", Results: results,
 		Measure: func(ctx context.Context, run report.Run) (bool, error) {
-			o := Full
-			if run.Size == Quick.Name {
-				o = Quick
-			}
-			return true, measure(ctx, run, o, results)
+			return true, measure(ctx, run, report.Sized(run, Full, Quick), results)
 		},
 		Done: func() error {
 			for _, t := range results.Targets() {

@@ -33,11 +33,7 @@ func commandLine(results *Results) report.Command {
 			if !slices.Contains([]string{"", "node", "egress"}, pick.experiment) {
 				return false, fmt.Errorf("only %q: node or egress", pick.experiment)
 			}
-			o := Full
-			if run.Size == Quick.Name {
-				o = Quick
-			}
-			if err := measure(ctx, run, o, pick, results); err != nil {
+			if err := measure(ctx, run, report.Sized(run, Full, Quick), pick, results); err != nil {
 				return false, err
 			}
 			results.tell(pick)

@@ -29,12 +29,26 @@ type Command struct {
 	Done func() error
 }
 
+// The sizes of a run.
+const (
+	sizeFull  = "full"
+	sizeQuick = "quick"
+)
+
 // Run is what one run was asked for.
 type Run struct {
 	Log      *slog.Logger
 	Size     string // full or quick
 	Revision string // of the source
 	File     string // of the results of the run before, which may not exist
+}
+
+// Sized is the one of a benchmark's two sizes that was asked for.
+func Sized[O any](r Run, full, quick O) O {
+	if r.Size == sizeQuick {
+		return quick
+	}
+	return full
 }
 
 // Main runs c with the program's arguments and ends the program. A hung tool or kernel call must not leave a machine busy
@@ -54,7 +68,7 @@ func (c Command) Main(longest time.Duration) {
 func (c Command) Run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet(c.Name, flag.ContinueOnError)
 	run := Run{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
-	flags.StringVar(&run.Size, "size", "full", c.Takes)
+	flags.StringVar(&run.Size, "size", sizeFull, c.Takes)
 	flags.StringVar(&run.Revision, "revision", "unknown", "of the source, for the report")
 	out := flags.String("out", "tests/bench/results", "folder of the report")
 	redraw := flags.Bool("redraw", false, "only draw the report of "+c.Name+".json again")
@@ -71,8 +85,8 @@ func (c Command) Run(ctx context.Context, args []string) error {
 		}
 		return c.Results.Draw(*out)
 	}
-	if run.Size != "full" && run.Size != "quick" {
-		return fmt.Errorf("size %q: full or quick", run.Size)
+	if run.Size != sizeFull && run.Size != sizeQuick {
+		return fmt.Errorf("size %q: %s or %s", run.Size, sizeFull, sizeQuick)
 	}
 	start := time.Now()
 	keep, err := c.Measure(ctx, run)

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"context"
 	"encoding/xml"
 	"errors"
 	"io"
@@ -166,5 +167,25 @@ func TestATableIsMarkdown(t *testing.T) {
 	want := "| what | a | b |\n| --- | ---: | ---: |\n| x | 1 | 2 |\n"
 	if got := Table([]string{"what", "a", "b"}, [][]string{{"x", "1", "2"}}); got != want {
 		t.Errorf("got\n%s", got)
+	}
+}
+
+type drawn struct{ Size string }
+
+func (*drawn) Draw(string) error { return nil }
+
+func TestARunIsOfTheSizeThatWasAskedFor(t *testing.T) {
+	var got drawn
+	c := Command{Name: "x", Results: &got, Measure: func(_ context.Context, r Run) (bool, error) {
+		got.Size = Sized(r, "the long one", "the short one")
+		return false, nil
+	}}
+	for size, want := range map[string]string{"full": "the long one", "quick": "the short one"} {
+		if err := c.Run(t.Context(), []string{"-size", size}); err != nil || got.Size != want {
+			t.Errorf("%s: %q, %v", size, got.Size, err)
+		}
+	}
+	if err := c.Run(t.Context(), []string{"-size", "huge"}); err == nil || !strings.Contains(err.Error(), "full or quick") {
+		t.Errorf("another size: %v", err)
 	}
 }

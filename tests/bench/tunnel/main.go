@@ -27,16 +27,12 @@ func commandLine(results *Results) report.Command {
 			flags.StringVar(&only, "only", "", "host, ciphers, peers or machine: measure this part anew, and keep the others of tunnel.json. The machine's figures do not depend on how busy the host is")
 		},
 		Measure: func(ctx context.Context, run report.Run) (bool, error) {
-			o := Full
-			if run.Size == Quick.Name {
-				o = Quick
-			}
 			if only != "" {
 				if err := report.Load(run.File, results); err != nil && !errors.Is(err, fs.ErrNotExist) {
 					return false, err
 				}
 			}
-			return true, measure(ctx, run, o, only, results)
+			return true, measure(ctx, run, report.Sized(run, Full, Quick), only, results)
 		},
 	}
 }

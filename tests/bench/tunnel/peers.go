@@ -89,6 +89,9 @@ func (b *bench) peers(ctx context.Context) error {
 			return fmt.Errorf("%s, idle: %w", size, err)
 		}
 	}
+	for _, t := range b.results.hubTargets() {
+		b.log.Info("target", "what", t.What, "most", t.Limit, "measured", t.Got.String(), "verdict", t.Verdict())
+	}
 	return nil
 }
 

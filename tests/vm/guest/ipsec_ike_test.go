@@ -4,9 +4,7 @@ package guest
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,71 +15,20 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"sluice/crypto/ipsec"
+	"sluice/tests/charon"
 )
 
-// charonSettings are a strongswan.conf of the test's own.
-const charonSettings = `
-charon-systemd {
-	load = random nonce aes sha1 sha2 hmac kdf gcm openssl kernel-netlink socket-default vici
-	retransmit_timeout = 0.5
-	retransmit_tries = 4
-	plugins {
-		vici { socket = unix://%s }
-		openssl { load_legacy = no }
-	}
-	journal { default = -1 }
-	filelog { stderr { default = 0 } }
-}
-`
-
-// charonAt is strongSwan's daemon in the namespace of a node.
-type charonAt struct {
-	n      *node
-	conf   string
-	socket string
-	cmd    *exec.Cmd
-}
-
-func newCharon(t *testing.T, n *node) *charonAt {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "charon") // a socket's path may have 107 bytes
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &charonAt{n: n, conf: filepath.Join(dir, "strongswan.conf"), socket: filepath.Join(dir, "vici")}
-	if err := os.WriteFile(c.conf, fmt.Appendf(nil, charonSettings, c.socket), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.kill)
-	return c
-}
-
-func (c *charonAt) start(t *testing.T) {
-	t.Helper()
-	c.cmd = exec.Command("/usr/sbin/charon-systemd")
-	c.cmd.Env = append(os.Environ(), "STRONGSWAN_CONF="+c.conf)
-	c.cmd.Stderr = os.Stdout
-	c.n.do(t, c.cmd.Start)
-}
-
-func (c *charonAt) kill() {
-	if c.cmd != nil {
-		c.cmd.Process.Kill()
-		c.cmd.Wait()
-		c.cmd = nil
-	}
-}
-
 // newIKESite is an espSite whose tunnels get their keys from charons, which do not run yet.
-func newIKESite(t *testing.T, o outer) (s *espSite, a, b *charonAt) {
+func newIKESite(t *testing.T, o outer) (s *espSite, a, b *charon.Daemon) {
 	t.Helper()
 	s = newESPSite(t, o)
-	a, b = newCharon(t, s.a.node), newCharon(t, s.b.node)
-	for n, c := range map[*espNode]*charonAt{s.a: a, s.b: b} {
+	of := func(n *espNode) *charon.Daemon {
+		c := charon.New(t, charon.Kernel, func(f func() error) error { n.do(t, f); return nil })
 		tunnel := &n.want.Tunnels[0]
-		tunnel.Keying, tunnel.Charon = ipsec.IKE, c.socket
+		tunnel.Keying, tunnel.Charon = ipsec.IKE, c.Socket
+		return c
 	}
-	return s, a, b
+	return s, of(s.a), of(s.b)
 }
 
 func (n *espNode) tunnelStatus(t *testing.T) ipsec.TunnelStatus {
@@ -112,9 +59,9 @@ func (n *espNode) becomes(t *testing.T, state string) {
 }
 
 // kernel counts states and policies with interface ids.
-func (c *charonAt) kernel(t *testing.T) (states, policies int) {
+func (n *espNode) kernel(t *testing.T) (states, policies int) {
 	t.Helper()
-	c.n.do(t, func() error {
+	n.do(t, func() error {
 		all, err := netlink.XfrmStateList(netlink.FAMILY_ALL)
 		if err != nil {
 			return err
@@ -139,12 +86,12 @@ func TestESPByCharonHoldsThePeersOfATunnel(t *testing.T) {
 	}
 	s.leaksNothing(t, "charon is missing")
 	missing := s.a.tunnelStatus(t)
-	if missing.Peers[0].State != "unknown" || !strings.Contains(missing.Charon, "charon does not answer at "+a.socket+": start strongSwan") {
+	if missing.Peers[0].State != "unknown" || !strings.Contains(missing.Charon, "charon does not answer at "+a.Socket+": start strongSwan") {
 		t.Errorf("status %+v", missing)
 	}
 
-	a.start(t)
-	b.start(t)
+	a.Start(t)
+	b.Start(t)
 	s.a.becomes(t, "up")
 	s.a.answers(t, "10.20.0.1")
 	s.a.answers(t, "fd00:20::1")
@@ -166,7 +113,7 @@ func TestESPByCharonHoldsThePeersOfATunnel(t *testing.T) {
 	before := s.a.tunnelStatus(t).Peers[0].SPI
 	eventually(t, "the tunnel is on the disk", func() bool {
 		file, err := os.ReadFile(filepath.Join(s.a.dir, "ipsec", "fra1.json"))
-		return err == nil && strings.Contains(string(file), a.socket)
+		return err == nil && strings.Contains(string(file), a.Socket)
 	})
 	s.a.end()
 	s.a.esp = nil // nobody says Stop
@@ -184,17 +131,17 @@ func TestESPByCharonHoldsThePeersOfATunnel(t *testing.T) {
 	eventually(t, "there are new keys", func() bool { return s.a.tunnelStatus(t).Peers[0].SPI != before })
 	count.finish(t, 50)
 
-	a.kill()
+	a.Kill()
 	s.a.becomes(t, "unknown")
 	s.leaksNothing(t, "charon is dead")
-	a.start(t)
+	a.Start(t)
 	s.a.becomes(t, "up")
 	s.a.answers(t, "10.20.0.1")
 
 	if ops := s.gone(t); len(ops) == 0 {
 		t.Error("nothing is done to remove the tunnel")
 	}
-	if states, policies := a.kernel(t); states != 0 || policies != 0 {
+	if states, policies := s.a.kernel(t); states != 0 || policies != 0 {
 		t.Errorf("%d states and %d policies are left", states, policies)
 	}
 	s.leaksNothing(t, "the tunnel is removed, and its blackholes stand")
@@ -217,8 +164,8 @@ func (s *espSite) gone(t *testing.T) []string {
 
 func TestESPMovesBetweenStaticKeysAndCharon(t *testing.T) {
 	s, a, b := newIKESite(t, outer{true, ipsec.None})
-	a.start(t)
-	b.start(t)
+	a.Start(t)
+	b.Start(t)
 	for round, keying := range []ipsec.Keying{ipsec.Static, ipsec.IKE, ipsec.Static} {
 		for _, n := range []*espNode{s.b, s.a} {
 			n.want.Tunnels[0].Keying = keying
@@ -234,7 +181,7 @@ func TestESPMovesBetweenStaticKeysAndCharon(t *testing.T) {
 		if ops := s.a.converge(t); len(ops) != 0 {
 			t.Errorf("%s: a second apply does %q", keying, ops)
 		}
-		states, policies := a.kernel(t)
+		states, policies := s.a.kernel(t)
 		t.Logf("%s: %d states, %d policies", keying, states, policies)
 		if keying == ipsec.Static && states != 4 || policies == 0 {
 			t.Errorf("%s: %d states, %d policies", keying, states, policies)

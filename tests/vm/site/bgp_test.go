@@ -35,9 +35,10 @@ func (s *site) whatBGPLearnsOverATunnelGoesThroughIt() {
 	}
 
 	// It goes with the tunnel, and comes back with it.
-	s.cut(udp, true)
+	mend := s.cut(udp)
+	defer mend()
 	s.t.Logf("withdrawn after %s", eventually(s.t, func() error { return s.learned("") }))
-	s.cut(udp, false)
+	mend()
 	s.gateway.tunnelsAre(api.PeerUp, "fra1")
 	s.t.Logf("learned again after %s", eventually(s.t, func() error { return s.learned(behind) }))
 	f.more(100)

@@ -3,26 +3,35 @@
 package site
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
 
-// newBootID lays another id over the kernel's, until the test ends.
+const bootID = "/proc/sys/kernel/random/boot_id"
+
+// newBootID lays another id over the kernel's. It stays, as that of a boot does.
 func (s *site) newBootID() {
 	s.t.Helper()
-	const place = "/proc/sys/kernel/random/boot_id"
+	s.boots++
 	file := filepath.Join(s.Dir, "boot_id")
-	if err := os.WriteFile(file, []byte("5f1c3b2a-0000-4000-8000-00000000b007\n"), 0o444); err != nil {
+	if err := os.WriteFile(file, fmt.Appendf(nil, "5f1c3b2a-0000-4000-8000-%012d\n", s.boots), 0o444); err != nil {
 		s.t.Fatal(err)
 	}
-	if err := unix.Mount(file, place, "", unix.MS_BIND, ""); err != nil {
+	if s.boots > 1 {
+		return
+	}
+	if err := unix.Mount(file, bootID, "", unix.MS_BIND, ""); err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() {
-		if err := unix.Unmount(place, 0); err != nil {
-			s.t.Error(err)
-		}
-	})
+}
+
+// kernelsBootID takes what newBootID laid over it away.
+func (s *site) kernelsBootID() error {
+	if s.boots == 0 {
+		return nil
+	}
+	return unix.Unmount(bootID, 0)
 }

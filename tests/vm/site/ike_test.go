@@ -4,74 +4,17 @@ package site
 
 import (
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"testing"
 
 	"sluice/control/api"
+	"sluice/tests/charon"
 )
 
-// charonSettings are a strongswan.conf of the test's own.
-const charonSettings = `
-charon-systemd {
-	load = random nonce aes sha1 sha2 hmac kdf gcm openssl kernel-netlink socket-default vici
-	retransmit_timeout = 0.5
-	retransmit_tries = 4
-	plugins {
-		vici { socket = unix://%s }
-		openssl { load_legacy = no }
-	}
-	journal { default = -1 }
-	filelog { stderr { default = 0 } }
-}
-`
-
-// charon is strongSwan's daemon beside one of ours.
-type charon struct {
-	at     *end
-	conf   string
-	socket string
-	cmd    *exec.Cmd
-}
-
-func (s *site) charon(at *end) *charon {
-	s.t.Helper()
-	dir, err := os.MkdirTemp("", "charon") // a socket's path may have 107 bytes
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	c := &charon{at: at, conf: filepath.Join(dir, "strongswan.conf"), socket: filepath.Join(dir, "vici")}
-	if err := os.WriteFile(c.conf, fmt.Appendf(nil, charonSettings, c.socket), 0o600); err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(c.kill)
-	return c
-}
-
-func (c *charon) start(t *testing.T) {
-	t.Helper()
-	c.cmd = exec.Command("/usr/sbin/charon-systemd")
-	c.cmd.Env = append(os.Environ(), "STRONGSWAN_CONF="+c.conf)
-	c.cmd.Stderr = os.Stdout
-	if err := c.at.Do(c.cmd.Start); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (c *charon) kill() {
-	if c.cmd != nil {
-		_ = c.cmd.Process.Kill()
-		_ = c.cmd.Wait()
-		c.cmd = nil
-	}
-}
-
 // ike has an end negotiate its keys, or derive them again.
-func (e *end) ike(c *charon, master string, on bool) {
+func (e *end) ike(c *charon.Daemon, master string, on bool) {
 	e.t.Helper()
-	changes := []string{"keying: static", "keying: ike, charon: " + c.socket, "master_key_file: " + master, "preshared_key_file: " + master}
+	changes := []string{"keying: static", "keying: ike, charon: " + c.Socket, "master_key_file: " + master, "preshared_key_file: " + master}
 	for i := 0; i < len(changes) && !on; i += 2 {
 		changes[i], changes[i+1] = changes[i+1], changes[i]
 	}
@@ -80,23 +23,22 @@ func (e *end) ike(c *charon, master string, on bool) {
 }
 
 func (s *site) charonTakesOverTheKeysAndGivesThemBack() {
-	s.cut(udp, true)
-	defer s.cut(udp, false)
+	defer s.cut(udp)() // so that it is ESP that carries
 	s.routeIs("fra2")
 	f := s.startStream(s.Workload(1), inner)
 	f.more(100)
 	f.lost()
-	a, b := s.charon(s.gateway), s.charon(s.peer)
+	a, b := charon.New(s.t, charon.Kernel, s.gateway.Do), charon.New(s.t, charon.Kernel, s.peer.Do)
 	master := filepath.Join(s.Dir, "master")
 
 	// The peer first: between the two applies the ends do not understand each other.
-	b.start(s.t)
-	a.start(s.t)
+	b.Start(s.t)
+	a.Start(s.t)
 	s.peer.ike(b, master, true)
 	s.gateway.ike(a, master, true)
 	s.t.Logf("up with charon's keys: %s", s.gateway.tunnelsAre(api.PeerUp, "fra2"))
 	f.more(100)
-	s.t.Logf("lost when charon took over: %v of 100 datagrams a second", f.lost())
+	f.logLost("when charon took over")
 	tun, p := s.gateway.tunnel("fra2")
 	if tun.Backend != "ike" || tun.Why != "" || p.SA == nil || p.SA.Epoch != 0 || !p.SA.ESN || p.SA.RekeyIn <= 0 || p.SA.TxPackets == 0 || p.SA.RxPackets == 0 {
 		s.t.Errorf("the tunnel is %+v, its SA %+v", tun, p.SA)
@@ -125,16 +67,16 @@ func (s *site) charonTakesOverTheKeysAndGivesThemBack() {
 	f.lostNothing("while charon negotiated new keys")
 
 	// charon dies. Its states stay in the kernel, so nothing is lost, and it is told of.
-	a.kill()
+	a.Kill()
 	eventually(s.t, func() error {
-		if tun, _ := s.gateway.tunnel("fra2"); !strings.Contains(tun.Why, "charon does not answer at "+a.socket) {
+		if tun, _ := s.gateway.tunnel("fra2"); !strings.Contains(tun.Why, "charon does not answer at "+a.Socket) {
 			return fmt.Errorf("the tunnel is %+v", tun)
 		}
 		return nil
 	})
 	f.sends(100)
-	s.t.Logf("lost while charon was dead: %v of 100 datagrams a second", f.lost())
-	a.start(s.t)
+	f.logLost("while charon was dead")
+	a.Start(s.t)
 	eventually(s.t, func() error {
 		if tun, _ := s.gateway.tunnel("fra2"); tun.Why != "" {
 			return fmt.Errorf("the tunnel is %+v", tun)
@@ -143,13 +85,13 @@ func (s *site) charonTakesOverTheKeysAndGivesThemBack() {
 	})
 	s.t.Logf("up after charon came back: %s", s.gateway.tunnelsAre(api.PeerUp, "fra2"))
 	f.more(100)
-	s.t.Logf("lost until it was up: %v of 100 datagrams a second", f.lost())
+	f.logLost("until it was up")
 
 	s.peer.ike(b, master, false)
 	s.gateway.ike(a, master, false)
 	s.gateway.tunnelsAre(api.PeerUp, "fra2")
 	f.more(100)
-	s.t.Logf("lost when charon gave back: %v of 100 datagrams a second", f.lost())
+	f.logLost("when charon gave back")
 	if tun, p := s.gateway.tunnel("fra2"); tun.Backend != "static" || p.SA == nil || p.SA.Epoch == 0 {
 		s.t.Errorf("the tunnel is %+v, its SA %+v", tun, p.SA)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"sluice/control/api"
@@ -66,10 +67,11 @@ func (s *site) routeIs(want string) time.Duration {
 	})
 }
 
-// cut keeps what a rule takes from crossing the ToR, or lets it pass again.
-func (s *site) cut(rule string, on bool) {
+// cut keeps what a rule takes from crossing the ToR, until mend lets it pass again.
+func (s *site) cut(rule string) (mend func()) {
 	s.t.Helper()
-	s.must(s.ToR, fmt.Sprintf("ip rule %s pref 100 %s blackhole", map[bool]string{true: "add", false: "del"}[on], rule))
+	s.must(s.ToR, "ip rule add pref 100 "+rule+" blackhole")
+	return sync.OnceFunc(func() { s.must(s.ToR, "ip rule del pref 100 "+rule+" blackhole") })
 }
 
 // Rules of the two tunnels.

@@ -39,25 +39,33 @@ func (s *site) echo(address string) {
 	}()
 }
 
-// stream is a hundred numbered datagrams a second, whether or not anything answers.
+// stream is numbered datagrams at a rate, whether or not anything answers.
 type stream struct {
-	t    *testing.T
-	c    net.Conn
-	stop chan struct{}
-	wait sync.WaitGroup
+	t     *testing.T
+	c     net.Conn
+	every time.Duration
+	stop  chan struct{}
+	wait  sync.WaitGroup
 
 	mu       sync.Mutex
 	answered []bool // by number
-	last     int    // number that was answered, the highest
+	last     int    // number that was answered, the highest; -1: none was
+	looked   int    // number from which on lost looks
 }
 
+// startStream sends a hundred a second.
 func (s *site) startStream(from *lab.Namespace, to string) *stream {
+	s.t.Helper()
+	return s.startStreamEvery(10*time.Millisecond, from, to)
+}
+
+func (s *site) startStreamEvery(every time.Duration, from *lab.Namespace, to string) *stream {
 	s.t.Helper()
 	c, err := from.Dial(s.t.Context(), "udp4", net.JoinHostPort(to, "7"))
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	f := &stream{t: s.t, c: c, stop: make(chan struct{})}
+	f := &stream{t: s.t, c: c, every: every, stop: make(chan struct{}), last: -1}
 	f.wait.Go(f.send)
 	f.wait.Go(f.receive)
 	s.t.Cleanup(func() {
@@ -69,7 +77,7 @@ func (s *site) startStream(from *lab.Namespace, to string) *stream {
 }
 
 func (f *stream) send() {
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(f.every)
 	defer tick.Stop()
 	for number := 0; ; number++ {
 		select {
@@ -143,43 +151,44 @@ func (f *stream) sends(n int) {
 	})
 }
 
-// lost are the runs without an answer before the last one that was answered, and forgets them.
-func (f *stream) lost() (gaps []int) {
+// lost are the runs without an answer among those that were sent since the last look, up to the last that was answered.
+func (f *stream) lost() (gaps []int, of int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	gap := 0
-	for i := range f.last {
-		if !f.answered[i] {
+	for _, yes := range f.answered[f.looked:max(f.looked, f.last+1)] {
+		of++
+		if !yes {
 			gap++
-			f.answered[i] = true
-			continue
+		} else if gap > 0 {
+			gaps, gap = append(gaps, gap), 0
 		}
-		if gap > 0 {
-			gaps = append(gaps, gap)
-		}
-		gap = 0
 	}
-	if gap > 0 {
-		gaps = append(gaps, gap)
-	}
+	f.looked += of
+	return gaps, of
+}
+
+// logLost tells of what was lost since the last look.
+func (f *stream) logLost(when string) (gaps []int) {
+	f.t.Helper()
+	gaps, of := f.lost()
+	f.t.Logf("lost %s: %v of %d datagrams, one each %s", when, gaps, of, f.every)
 	return gaps
 }
 
 // lostNothing since the last look.
 func (f *stream) lostNothing(when string) {
 	f.t.Helper()
-	if gaps := f.lost(); len(gaps) > 0 {
-		f.t.Errorf("lost %s: %v of 100 datagrams a second", when, gaps)
+	if gaps := f.logLost(when); len(gaps) > 0 {
+		f.t.Errorf("lost %s: %v", when, gaps)
 	}
 }
 
 // lostAtMost since the last look, in one piece.
 func (f *stream) lostAtMost(limit time.Duration, when string) {
 	f.t.Helper()
-	gaps := f.lost()
-	f.t.Logf("lost %s: %v of 100 datagrams a second", when, gaps)
-	if len(gaps) != 1 || gaps[0] > int(limit/(10*time.Millisecond)) {
-		f.t.Errorf("lost %s: %v of 100 datagrams a second, want one gap of %s at most", when, gaps, limit)
+	if gaps := f.logLost(when); len(gaps) != 1 || gaps[0] > int(limit/f.every) {
+		f.t.Errorf("lost %s: %v, want one gap of %s at most", when, gaps, limit)
 	}
 }
 

@@ -26,7 +26,8 @@ func (s *site) trafficTakesESPWhileWireGuardIsCut() {
 	f.more(50)
 	f.lostNothing("while WireGuard's key was changed")
 
-	s.cut(udp, true)
+	mend := s.cut(udp)
+	defer mend()
 	s.routeIs("fra2")
 	f.more(200)
 	f.lostAtMost(failover, "while WireGuard was cut")
@@ -55,7 +56,7 @@ func (s *site) trafficTakesESPWhileWireGuardIsCut() {
 		return nil
 	})
 
-	s.cut(udp, false)
+	mend()
 	s.routeIs("fra1")
 	f.more(300) // and the peer's way back has changed, too
 	f.lostNothing("on the way back")
@@ -112,17 +113,18 @@ func (s *site) nothingLeavesWhileTunnelsAreDown() {
 	f.lost()
 
 	// Both ways are cut.
-	s.cut(udp, true)
-	s.cut(esp, true)
+	mendUDP, mendESP := s.cut(udp), s.cut(esp)
+	defer mendUDP()
+	defer mendESP()
 	s.gateway.tunnelsAre(api.PeerDown, "fra1", "fra2")
 	f.sends(100)
 	if out := s.must(s.Gateway.Namespace, "ip route show 10.20.0.0/16"); strings.Contains(out, "dev") || !strings.Contains(out, "blackhole") {
 		s.t.Errorf("routes while both tunnels are down:\n%s", out)
 	}
-	s.cut(esp, false)
+	mendESP()
 	s.gateway.tunnelsAre(api.PeerUp, "fra2")
 	f.more(100)
-	s.cut(udp, false)
+	mendUDP()
 	s.gateway.tunnelsAre(api.PeerUp, "fra1")
 	s.peer.tunnelsAre(api.PeerUp, "edge1", "edge2")
 	f.more(300)
@@ -152,7 +154,7 @@ func (s *site) nothingLeavesWhileTunnelsAreDown() {
 		s.gateway.tunnelsAre(api.PeerUp, name)
 		f.more(100)
 	}
-	s.t.Logf("lost while interfaces were deleted: %v of 100 datagrams a second", f.lost())
+	f.logLost("while interfaces were deleted")
 
 	// And while nobody is there to do it, nothing leaves.
 	s.gateway.kill()
@@ -173,8 +175,7 @@ func (s *site) nothingLeavesWhileTunnelsAreDown() {
 func (s *site) aRebootBeginsANewEpoch() {
 	f := s.startStream(s.Workload(1), inner)
 	f.more(50)
-	s.cut(udp, true) // so that it is ESP that carries
-	defer s.cut(udp, false)
+	defer s.cut(udp)() // so that it is ESP that carries
 	s.routeIs("fra2")
 	f.more(100)
 	_, before := s.gateway.tunnel("fra2")
@@ -184,7 +185,7 @@ func (s *site) aRebootBeginsANewEpoch() {
 	s.gateway.start()
 	s.t.Logf("up after the start: %s", s.gateway.tunnelsAre(api.PeerUp, "fra2"))
 	f.more(100)
-	s.t.Logf("lost: %v of 100 datagrams a second", f.lost())
+	f.logLost("over the reboot")
 	_, after := s.gateway.tunnel("fra2")
 	if after.SA == nil || after.SA.Epoch <= before.SA.Epoch || after.SA.PeerEpoch != before.SA.PeerEpoch || after.SA.SPIOut == before.SA.SPIOut {
 		s.t.Errorf("after the reboot %+v, before %+v", after.SA, before.SA)

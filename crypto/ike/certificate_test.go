@@ -1,0 +1,344 @@
+package ike
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/crypto/keys"
+)
+
+// authority is a CA of the test.
+type authority struct {
+	cert *x509.Certificate
+	key  crypto.Signer
+}
+
+func newSigner(t *testing.T, kind string) crypto.Signer {
+	t.Helper()
+	var key crypto.Signer
+	var err error
+	switch kind {
+	case "rsa":
+		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	case "ed25519":
+		_, key, err = ed25519.GenerateKey(rand.Reader)
+	default:
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func serial(t *testing.T) *big.Int {
+	t.Helper()
+	n, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (a authority) signs(t *testing.T, c *x509.Certificate, key crypto.Signer) *x509.Certificate {
+	t.Helper()
+	c.SerialNumber = serial(t)
+	if c.NotAfter.IsZero() {
+		c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(100*24*time.Hour)
+	}
+	parent, signer := a.cert, a.key
+	if parent == nil {
+		parent, signer = c, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// newCA is a CA of its own, or one below another.
+func (a authority) newCA(t *testing.T, name, kind string) authority {
+	t.Helper()
+	key := newSigner(t, kind)
+	return authority{a.signs(t, &x509.Certificate{
+		Subject: pkix.Name{Organization: []string{"Example"}, CommonName: name}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}, key), key}
+}
+
+// issue writes a certificate for id and its key. between is written behind it; what is there is replaced.
+func (a authority) issue(t *testing.T, dir, id, kind string, between ...authority) *Certificates {
+	t.Helper()
+	key := newSigner(t, kind)
+	c := &x509.Certificate{Subject: pkix.Name{Organization: []string{"Example"}, CommonName: id}, KeyUsage: x509.KeyUsageDigitalSignature}
+	if ip := net.ParseIP(id); ip != nil {
+		c.IPAddresses = []net.IP{ip}
+	} else {
+		c.DNSNames = []string{id}
+	}
+	chain := []*x509.Certificate{a.signs(t, c, key)}
+	for _, b := range between {
+		chain = append(chain, b.cert)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &Certificates{Certificate: filepath.Join(dir, id+".pem"), PrivateKey: filepath.Join(dir, id+".key")}
+	write(t, f.Certificate, 0o644, "CERTIFICATE", raws(chain)...)
+	write(t, f.PrivateKey, 0o600, "PRIVATE KEY", der)
+	return f
+}
+
+func raws(list []*x509.Certificate) (out [][]byte) {
+	for _, c := range list {
+		out = append(out, c.Raw)
+	}
+	return out
+}
+
+func write(t *testing.T, file string, mode os.FileMode, kind string, ders ...[]byte) {
+	t.Helper()
+	var text []byte
+	for _, der := range ders {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})...)
+	}
+	if err := os.WriteFile(file+".new", text, mode); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (a authority) file(t *testing.T, dir string) string {
+	t.Helper()
+	file := filepath.Join(dir, a.cert.Subject.CommonName+".ca")
+	write(t, file, 0o644, "CERTIFICATE", a.cert.Raw)
+	return file
+}
+
+// certify has both ends prove themselves by certificates of CAs of their own.
+func (p *pair) certify(t *testing.T, dir string, ofA, ofB authority, kind string) {
+	t.Helper()
+	p.a.conn.SecretFile, p.b.conn.SecretFile = "", ""
+	p.a.conn.Certificates, p.b.conn.Certificates = ofA.issue(t, dir, "edge-a", kind), ofB.issue(t, dir, "edge-b", kind)
+	p.a.conn.Certificates.CAs, p.b.conn.Certificates.CAs = []string{ofB.file(t, dir)}, []string{ofA.file(t, dir)}
+}
+
+// keyIDs are the private keys that charon holds.
+func (e *end) keyIDs(t *testing.T) []string {
+	t.Helper()
+	s, err := open(t.Context(), e.charon.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	ids, err := s.keyIDs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+func keyIDOf(t *testing.T, f *Certificates) string {
+	t.Helper()
+	chain, err := keys.ReadChain(f.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys.KeyID(chain[0])
+}
+
+func TestCertificatesOfSeveralKindsProveBothEnds(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"ec", "rsa", "ed25519"} {
+		t.Run(kind, func(t *testing.T) {
+			p, dir := newPair(t), t.TempDir()
+			root := authority{}.newCA(t, "root", kind)
+			p.certify(t, dir, root, root, kind)
+			p.up(t)
+			if got, want := p.a.keyIDs(t), keyIDOf(t, p.a.conn.Certificates); !slices.Equal(got, []string{want}) {
+				t.Errorf("charon holds the keys %s, want %s", got, want)
+			}
+			if s := p.a.status(t); s.Changed || s.Why != "" || s.SAs[0].RemoteID != "edge-b" {
+				t.Errorf("status %+v", s)
+			}
+			if err := p.a.client.Unload(t.Context(), "fra1", "b"); err != nil {
+				t.Fatal(err)
+			}
+			if got := p.a.keyIDs(t); len(got) != 0 {
+				t.Errorf("an unloaded peer leaves the private keys %s in charon", got)
+			}
+		})
+	}
+}
+
+// Another CA in between, whose certificate only its holder has, and a subject as an id.
+func TestAChainIsShownAndASubjectIsAnID(t *testing.T) {
+	t.Parallel()
+	p, dir := newPair(t), t.TempDir()
+	root := authority{}.newCA(t, "root", "ec")
+	between := root.newCA(t, "between", "ec")
+	p.certify(t, dir, root, root, "ec")
+	p.a.conn.Certificates = between.issue(t, dir, "edge-a", "ec", between)
+	p.a.conn.Certificates.CAs = p.b.conn.Certificates.CAs
+	p.a.conn.LocalID, p.b.conn.RemoteID = "O=Example, CN=edge-a", "O=Example, CN=edge-a"
+	p.up(t)
+	if s := p.b.status(t); s.SAs[0].RemoteID != "O=Example, CN=edge-a" {
+		t.Errorf("a is %s to b", s.SAs[0].RemoteID)
+	}
+}
+
+func TestAnEndOfAnotherCAIsRefusedAndBothEndsSayWhy(t *testing.T) {
+	t.Parallel()
+	p, dir := newPair(t), t.TempDir()
+	root, stranger := authority{}.newCA(t, "root", "ec"), authority{}.newCA(t, "stranger", "ec")
+	p.certify(t, dir, root, root, "ec")
+	p.a.conn.Certificates = stranger.issue(t, dir, "edge-a", "ec")
+	p.a.conn.Certificates.CAs = p.b.conn.Certificates.CAs
+	p.b.load(t)
+	p.a.load(t)
+	until(t, "b says that a is of no CA of its own", func() bool { return strings.Contains(p.b.status(t).Why, "not in ca_files") })
+	until(t, "a says that b refuses it", func() bool { return strings.Contains(p.a.status(t).Why, "refuses this end") })
+	if why := p.b.status(t).Why; !strings.Contains(why, "CN=edge-a") {
+		t.Errorf("b says %q, which does not name the certificate", why)
+	}
+	if p.a.status(t).Up() || p.b.status(t).Up() {
+		t.Fatal("it is up")
+	}
+	// With a certificate of the right CA it comes up, and nobody has to say so.
+	root.issue(t, dir, "edge-a", "ec")
+	p.a.hears(t, PeerUp)
+	if why := p.a.status(t).Why; why != "" {
+		t.Errorf("it is up, and says %q", why)
+	}
+}
+
+func TestAnExchangedCertificateIsTakenWithoutALossOfTheSA(t *testing.T) {
+	t.Parallel()
+	p, dir := newPair(t), t.TempDir()
+	root := authority{}.newCA(t, "root", "ec")
+	p.certify(t, dir, root, root, "ec")
+	p.up(t)
+	before, oldKey := p.a.status(t).SAs[0], keyIDOf(t, p.a.conn.Certificates)
+	f := p.a.flow(t, "10.10.0.1", "10.20.0.1")
+
+	// Of a certificate without its key nothing is taken.
+	old, err := os.ReadFile(p.a.conn.Certificates.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root.issue(t, dir, "edge-a", "rsa")
+	fresh, err := os.ReadFile(p.a.conn.Certificates.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p.a.conn.Certificates.PrivateKey, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.more(t, 1000)
+	if s := p.a.status(t); !s.Up() || s.Changed || s.SAs[0].ID != before.ID {
+		t.Fatalf("a certificate without its key was taken: %+v", s)
+	}
+	if err := os.WriteFile(p.a.conn.Certificates.PrivateKey, fresh, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	newKey := keyIDOf(t, p.a.conn.Certificates)
+	until(t, "the new certificate proves the only SA", func() bool {
+		s := p.a.status(t)
+		return len(s.SAs) == 1 && s.SAs[0].ID != before.ID && s.Up() && !s.Changed
+	})
+	until(t, "charon holds the new key alone", func() bool { return slices.Equal(p.a.keyIDs(t), []string{newKey}) })
+	if newKey == oldKey {
+		t.Fatal("the test has exchanged nothing")
+	}
+	f.more(t, 200)
+	// kernel-libipsec answers by the new SA before its peer has it: some are lost, and none while nothing changes.
+	if sent, lost := f.finish(t); lost > 100 {
+		t.Errorf("%d of %d datagrams are lost", lost, sent)
+	} else {
+		t.Logf("%d of %d datagrams are lost", lost, sent)
+	}
+	// A client that was started anew knows the key by the connection, and takes it out with it.
+	p.a.stop()
+	again := New(p.a.charon.socket, logTo(t))
+	if err := again.UnloadTunnel(t.Context(), "fra1"); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.a.keyIDs(t); len(got) != 0 {
+		t.Errorf("keys %s stay in charon", got)
+	}
+}
+
+func TestALostPrivateKeyComesBackWithTheCertificates(t *testing.T) {
+	t.Parallel()
+	p, dir := newPair(t), t.TempDir()
+	root := authority{}.newCA(t, "root", "ec")
+	p.certify(t, dir, root, root, "ec")
+	p.up(t)
+	s, err := open(t.Context(), p.a.charon.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	if _, err := s.ask(t.Context(), "clear-creds", nil); err != nil { // as swanctl --load-creds --clear does
+		t.Fatal(err)
+	}
+	until(t, "the key is back", func() bool { return len(p.a.keyIDs(t)) == 1 })
+	if err := p.a.client.Terminate(t.Context(), "fra1", "b"); err != nil {
+		t.Fatal(err)
+	}
+	p.a.hears(t, PeerDown)
+	p.a.hears(t, PeerUp)
+	p.a.answers(t, "10.10.0.1", "10.20.0.1")
+}
+
+func TestFilesThatProveNothingAreRefusedByWhatIsWrong(t *testing.T) {
+	dir := t.TempDir()
+	root := authority{}.newCA(t, "root", "ec")
+	good := *root.issue(t, dir, "edge-a", "ec")
+	good.CAs = []string{root.file(t, dir)}
+	other := root.issue(t, dir, "edge-z", "ec")
+	conn := example()
+	for name, c := range map[string]struct {
+		files Certificates
+		id    string
+		says  string
+	}{
+		"good":                  {good, "edge-a", ""},
+		"no certificate":        {Certificates{"/none.pem", good.PrivateKey, good.CAs}, "edge-a", "/none.pem"},
+		"no key":                {Certificates{good.Certificate, "/none.key", good.CAs}, "edge-a", "/none.key"},
+		"another key":           {Certificates{good.Certificate, other.PrivateKey, good.CAs}, "edge-a", "does not belong"},
+		"a key for a CA":        {Certificates{good.Certificate, good.PrivateKey, []string{good.PrivateKey}}, "edge-a", "private key as well"},
+		"another id":            {good, "edge-1", "write ipsec.id as one of: edge-a; O=Example, CN=edge-a"},
+		"an end for a CA":       {Certificates{good.Certificate, good.PrivateKey, []string{other.Certificate}}, "edge-a", "CA:TRUE"},
+		"a certificate for key": {Certificates{good.Certificate, good.Certificate, good.CAs}, "edge-a", "open to others"},
+	} {
+		conn.Certificates, conn.LocalID = &c.files, c.id
+		_, err := proofOf(conn)
+		if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s: %v, want %q", name, err, c.says)
+		}
+	}
+}
