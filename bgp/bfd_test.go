@@ -90,7 +90,7 @@ func TestASilentNeighborLosesItsRoutesAtOnce(t *testing.T) {
 	begin := time.Now()
 	s.installs(t, "")
 	t.Logf("the kernel's route is gone %v after the neighbor fell silent, BFD 100ms x 3", time.Since(begin).Round(time.Millisecond))
-	if got := events(t, gw); !strings.Contains(got, "bfd down tor-a, down tor-a") {
+	if got := events(t, gw); !strings.Contains(got, "bfd-down tor-a, down tor-a") {
 		t.Errorf("events: %s", got)
 	}
 	st := nstest.Must[[]bgp.NeighborStatus](t, gw, "status", nil)[0]
@@ -157,7 +157,7 @@ func TestARestartEndsWhereTheNeighborsIndependentBFDFails(t *testing.T) {
 func failed(t *testing.T, gw *nstest.Child) {
 	t.Helper()
 	nstest.Eventually(t, 10*time.Second, func() string {
-		if got := events(t, gw); !strings.Contains(got, "bfd down") {
+		if got := events(t, gw); !strings.Contains(got, "bfd-down") {
 			return "no event but " + got
 		}
 		return ""

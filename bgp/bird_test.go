@@ -180,7 +180,7 @@ func TestAChangedNeighborLeavesTheOtherAlone(t *testing.T) {
 	}
 	hears(t, b, "203.0.113.0/24")
 
-	want.Neighbors[0].MaxPrefixes, want.Neighbors[0].Name = 100, "tor-z"
+	want.Neighbors[0].Limit.Max, want.Neighbors[0].Name = 100, "tor-z"
 	apply(t, gw, want)
 	established(t, gw, "tor-b", "tor-z")
 	want.Neighbors = want.Neighbors[:1]
@@ -198,13 +198,13 @@ func TestTooManyPrefixesEndTheSessionUntilTheLimitIsRaised(t *testing.T) {
 	s.tor(t, 0, "", "192.0.2.0/26", "192.0.2.64/26", "192.0.2.128/26")
 	gw := s.gw.Child(t, fresh)
 	want := gateway(1)
-	want.Neighbors[0].MaxPrefixes = 2
+	want.Neighbors[0].Limit.Max = 2
 	apply(t, gw, want)
 	nstest.Eventually(t, 15*time.Second, func() string {
 		st := nstest.Must[[]bgp.NeighborStatus](t, gw, "status", nil)[0]
 		return nstest.Want("neighbor", st.State+": "+st.LastError, "idle: more than 2 prefixes of one family: the session is shut down")
 	})
-	want.Neighbors[0].MaxPrefixes = 3
+	want.Neighbors[0].Limit.Max = 3
 	apply(t, gw, want)
 	established(t, gw, "tor-a")
 	nstest.Eventually(t, 5*time.Second, func() string {

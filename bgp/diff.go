@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"sluice/bgp/bfd"
 )
@@ -17,7 +18,7 @@ const (
 	learn
 	originate
 	setNeighbor    // a new session at this address, whatever was there
-	relaxNeighbor  // name and prefix limit: the session stays
+	relaxNeighbor  // what needs no new session
 	detect         // the BFD sessions, all of them
 	withdraw       // from here on: Teardown
 	removeNeighbor // Cease
@@ -51,8 +52,7 @@ func (o Op) String() string {
 	case setNeighbor:
 		return fmt.Sprintf("%s neighbor %s (%s as %d)", o.why, o.neighbor.Name, o.neighbor.Address, o.neighbor.ASN)
 	case relaxNeighbor:
-		return fmt.Sprintf("change neighbor %s (%s): max prefixes %d",
-			o.neighbor.Name, o.neighbor.Address, o.neighbor.MaxPrefixes)
+		return fmt.Sprintf("change neighbor %s (%s): %s", o.neighbor.Name, o.neighbor.Address, o.why)
 	case detect:
 		return "set bfd sessions:" + sessionList(o.bfd)
 	case withdraw:
@@ -143,7 +143,7 @@ func diffNeighbors(have, want []Neighbor) (ops []Op) {
 			ops = append(ops, Op{kind: setNeighbor, neighbor: n, why: "add"})
 		case o == n:
 		case o.session() == n.session():
-			ops = append(ops, Op{kind: relaxNeighbor, neighbor: n})
+			ops = append(ops, Op{kind: relaxNeighbor, neighbor: n, why: o.changes(n)})
 		default:
 			ops = append(ops, Op{kind: setNeighbor, neighbor: n, why: "reset"})
 		}
@@ -191,8 +191,26 @@ func (s State) identity() [3]any { return [3]any{s.ASN, s.RouterID, s.Port} }
 
 // session is n without what may change while it is up.
 func (n Neighbor) session() Neighbor {
-	n.Name, n.MaxPrefixes = "", 0
+	n.Name, n.Limit, n.Keepalive, n.ConnectRetry = "", PrefixLimit{}, 0, 0
+	n.Shutdown, n.Reason, n.NextHop4, n.NextHop6 = false, "", netip.Addr{}, netip.Addr{}
 	return n
+}
+
+// changes names what a session takes while it is up.
+func (n Neighbor) changes(to Neighbor) string {
+	var out []string
+	add := func(changed bool, format string, args ...any) {
+		if changed {
+			out = append(out, fmt.Sprintf(format, args...))
+		}
+	}
+	add(n.Name != to.Name, "name")
+	add(n.Limit != to.Limit, "max prefixes %d", to.Limit.Max)
+	add(n.Keepalive != to.Keepalive || n.ConnectRetry != to.ConnectRetry, "timers of the next session")
+	add(n.NextHop4 != to.NextHop4 || n.NextHop6 != to.NextHop6, "next hops")
+	add(n.Shutdown != to.Shutdown, "%s", map[bool]string{true: "shut down", false: "no longer shut down"}[to.Shutdown])
+	add(n.Reason != to.Reason, "reason of a shutdown")
+	return strings.Join(out, ", ")
 }
 
 // normal returns s sorted, with empty lists nil. Without a speaker nothing is held.

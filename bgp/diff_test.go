@@ -25,7 +25,7 @@ func randomState(r *rand.Rand) State {
 		}
 		s.Neighbors = append(s.Neighbors, Neighbor{
 			Name: fmt.Sprintf("tor-%d", (i+r.IntN(2)*3)%6*10+i), Address: netip.AddrFrom4([4]byte{198, 18, 1, byte(i)}),
-			ASN: 65000 + uint32(r.IntN(2)), IPv4: true, IPv6: r.IntN(2) == 0, MaxPrefixes: uint32(r.IntN(3)),
+			ASN: 65000 + uint32(r.IntN(2)), IPv4: true, IPv6: r.IntN(2) == 0, Limit: PrefixLimit{Max: uint32(r.IntN(3))}, Shutdown: r.IntN(4) == 0,
 			HoldTime: time.Duration(9+r.IntN(2)) * time.Second,
 		})
 	}
@@ -115,8 +115,13 @@ func TestADiffResetsOnlyTheSessionsThatChanged(t *testing.T) {
 	}{
 		{"a community", func(s *State) { s.Paths = []Path{{Prefix: s.Paths[0].Prefix}} }, []string{"announce 203.0.113.0/24"}},
 		{"a prefix", func(s *State) { s.Paths = nil }, []string{"withdraw 203.0.113.0/24"}},
-		{"a limit and a name", func(s *State) { s.Neighbors[1].MaxPrefixes, s.Neighbors[1].Name = 10, "tor-c" },
-			[]string{"change neighbor tor-c (198.18.0.5): max prefixes 10"}},
+		{"a limit and a name", func(s *State) { s.Neighbors[1].Limit.Max, s.Neighbors[1].Name = 10, "tor-c" },
+			[]string{"change neighbor tor-c (198.18.0.5): name, max prefixes 10"}},
+		{"a shutdown", func(s *State) { s.Neighbors[0].Shutdown, s.Neighbors[0].Reason = true, "works" },
+			[]string{"change neighbor tor-a (198.18.0.1): shut down, reason of a shutdown"}},
+		{"timers and next hops", func(s *State) {
+			s.Neighbors[0].Keepalive, s.Neighbors[1].NextHop4 = 3*time.Second, netip.MustParseAddr("198.18.0.2")
+		}, []string{"change neighbor tor-a (198.18.0.1): timers of the next session", "change neighbor tor-b (198.18.0.5): next hops"}},
 		{"a neighbor's AS", func(s *State) { s.Neighbors[1].ASN = 65009 }, []string{"reset neighbor tor-b (198.18.0.5 as 65009)"}},
 		{"a neighbor's address", func(s *State) { s.Neighbors[1].Address = netip.MustParseAddr("198.18.0.9") },
 			[]string{"add neighbor tor-b (198.18.0.9 as 65001)", "remove neighbor tor-b (198.18.0.5)"}},

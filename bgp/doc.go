@@ -20,5 +20,14 @@
 //     One process holds one speaker.
 //   - DeletePath without a path deletes every local one; the watcher queue is unbounded, so callbacks only note
 //     what changed; ConnectRetry defaults to 120 s and is 2 s here; after a lost session it stays idle for 5 s.
+//   - A hold time of 0 means its default, 90 s: it cannot be offered, only accepted. What it sends of a shutdown's reason is
+//     RFC 8203's 128 bytes.
+//   - It takes the end of a session over its prefix limit for a restart of the neighbor, where graceful restart was
+//     negotiated, and keeps the routes: such a peer is made anew. A peer's machine drops a change of the admin state,
+//     without an error, while an earlier one waits.
+//   - Of a NOTIFICATION only its log tells all. Closing a connection that still sends resets it, and the NOTIFICATION may go
+//     with it: then the connection just broke.
+//   - ListPath with EnableFiltered stores what the import policy made of the received table.
+//   - IP_MINTTL is set after accept: what came before, at most a handshake and an OPEN, was taken from any distance.
 //   - Sockets are made on any thread: the process must live in the uplinks' network namespace.
 package bgp

@@ -82,7 +82,18 @@ func serve(restarting bool, dir string) error {
 	}
 	s := bgp.New(childLog(), options)
 	go func() { _ = s.Run(ctx) }()
+	held := []string{}
 	return nstest.Serve(map[string]nstest.Handler{
+		"all events": func(json.RawMessage) (any, error) {
+			for {
+				select {
+				case e := <-s.Events():
+					held = append(held, string(e.Kind)+" "+e.Neighbor)
+				default:
+					return strings.Join(held, ", "), nil
+				}
+			}
+		},
 		"apply": func(arg json.RawMessage) (any, error) {
 			var want bgp.State
 			if err := json.Unmarshal(arg, &want); err != nil {
@@ -109,20 +120,40 @@ func serve(restarting bool, dir string) error {
 		"status":  func(json.RawMessage) (any, error) { return s.Status(ctx) },
 		"routes":  func(json.RawMessage) (any, error) { return s.Routes(), nil },
 		"rib":     func(json.RawMessage) (any, error) { return s.RIB() },
-		"stop":    func(json.RawMessage) (any, error) { return nil, s.Stop(ctx) },
-		"down":    func(json.RawMessage) (any, error) { return nil, s.Down(ctx) },
+		"table": func(arg json.RawMessage) (any, error) {
+			var which [2]string
+			if err := json.Unmarshal(arg, &which); err != nil {
+				return nil, err
+			}
+			return s.NeighborTable(which[0], bgp.Table(which[1]))
+		},
+		"clear": func(arg json.RawMessage) (any, error) {
+			var c clearing
+			if err := json.Unmarshal(arg, &c); err != nil {
+				return nil, err
+			}
+			return nil, s.Clear(ctx, c.Name, c.Soft)
+		},
+		"stop": func(json.RawMessage) (any, error) { return nil, s.Stop(ctx) },
+		"down": func(json.RawMessage) (any, error) { return nil, s.Down(ctx) },
 		"events": func(json.RawMessage) (any, error) {
 			events := []string{}
 			for {
 				select {
 				case e := <-s.Events():
-					events = append(events, map[bool]string{true: "bfd "}[e.BFD]+map[bool]string{true: "up ", false: "down "}[e.Up]+e.Neighbor)
+					events = append(events, string(e.Kind)+" "+e.Neighbor)
 				default:
 					return events, nil
 				}
 			}
 		},
 	})
+}
+
+// clearing is the argument of clear.
+type clearing struct {
+	Name string
+	Soft bool
 }
 
 // site is a gateway's namespace with its ToRs. On the link to ToR i it has 198.18.i.2 and 2001:db8:i+1::2, the ToR .1

@@ -101,14 +101,17 @@ func (s *Subsystem) look(ctx context.Context) error {
 // restarting already, the failure may be its BFD that shares the fate of its control plane, and what is kept for it stays;
 // unless its packets said that it does not (C).
 func (s *Subsystem) failed(ctx context.Context, n Neighbor, st bfd.Status) error {
-	state := api.PeerState_SESSION_STATE_UNSPECIFIED
-	err := s.speaker.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: n.Address.String()}, func(p *api.Peer) { state = p.GetState().GetSessionState() })
+	var up, restarting bool
+	err := s.speaker.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: n.Address.String()}, func(p *api.Peer) {
+		up = p.GetState().GetSessionState() == api.PeerState_SESSION_STATE_ESTABLISHED
+		restarting = p.GetGracefulRestart().GetPeerRestarting()
+	})
 	switch {
 	case err != nil:
 		return err
-	case state == api.PeerState_SESSION_STATE_ESTABLISHED:
+	case up:
 		return s.speaker.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Address: n.Address.String(), Communication: "BFD session down"})
-	case n.RestartTime > 0 && st.Independent:
+	case restarting && st.Independent:
 		// GoBGP forgets what it keeps for a neighbor with the neighbor alone.
 		if err := s.removeNeighbor(ctx, n.Address); err != nil {
 			return err
@@ -155,11 +158,14 @@ func (s *Subsystem) Discards() (map[string]uint64, error) {
 func (s *sessions) liveness(n Neighbor, st bfd.Status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := Event{Time: time.Now(), Neighbor: n.Name, Address: n.Address, BFD: true, Up: st.State == bfd.Up}
-	if e.Up {
+	e := Event{Time: time.Now(), Neighbor: n.Name, Address: n.Address, Kind: EventLive}
+	if known := s.known[n.Address]; known != nil {
+		e.Up = known.up
+	}
+	if st.State == bfd.Up {
 		s.log.Info("BFD session up", "neighbor", n.Name, "address", n.Address)
 	} else {
-		e.Reason = st.Diag.String()
+		e.Kind, e.Reason = EventDead, st.Diag.String()
 		if st.RemoteState == bfd.AdminDown {
 			e.Reason = "the neighbor has switched it off"
 		}

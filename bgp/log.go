@@ -3,28 +3,62 @@ package bgp
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 )
 
-// quiet passes GoBGP's warnings and errors on, and its information as debug: it logs each step of each session,
-// where ours are one line up and one line down.
-type quiet struct{ slog.Handler }
+// tap passes GoBGP's warnings and errors on, and its information as debug: it logs each step of each session, where ours
+// are one line up and one line down. What it says of notifications it says nowhere else, so they are taken from here.
+type tap struct {
+	slog.Handler
+	peer netip.Addr // of the logger that a peer has
+	note func(netip.Addr, Notification)
+}
 
-func (q quiet) lowered(l slog.Level) slog.Level {
+func (t tap) lowered(l slog.Level) slog.Level {
 	if l < slog.LevelWarn {
 		return min(l, slog.LevelDebug)
 	}
 	return l
 }
 
-func (q quiet) Enabled(ctx context.Context, l slog.Level) bool {
-	return q.Handler.Enabled(ctx, q.lowered(l))
+func (t tap) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelInfo || t.Handler.Enabled(ctx, t.lowered(l))
 }
 
-func (q quiet) Handle(ctx context.Context, r slog.Record) error {
-	r.Level = q.lowered(r.Level)
-	return q.Handler.Handle(ctx, r)
+func (t tap) Handle(ctx context.Context, r slog.Record) error {
+	if sent := r.Message == "sent notification"; t.peer.IsValid() && (sent || r.Message == "received notification") {
+		n := Notification{Time: r.Time, Sent: sent}
+		r.Attrs(func(a slog.Attr) bool {
+			switch a.Key {
+			case "Code":
+				n.Code = uint8(a.Value.Int64())
+			case "Subcode":
+				n.Subcode = uint8(a.Value.Int64())
+			case "Communicated-Reason":
+				n.Text = harmless(a.Value.String())
+			}
+			return true
+		})
+		n.Meaning = meaning(n.Code, n.Subcode)
+		t.note(t.peer, n)
+	}
+	if r.Level = t.lowered(r.Level); !t.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return t.Handler.Handle(ctx, r)
 }
 
-func (q quiet) WithAttrs(a []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(a)} }
+func (t tap) WithAttrs(attrs []slog.Attr) slog.Handler {
+	for _, a := range attrs {
+		if addr, err := netip.ParseAddr(a.Value.String()); a.Key == "Key" && err == nil {
+			t.peer = addr
+		}
+	}
+	t.Handler = t.Handler.WithAttrs(attrs)
+	return t
+}
 
-func (q quiet) WithGroup(name string) slog.Handler { return quiet{q.Handler.WithGroup(name)} }
+func (t tap) WithGroup(name string) slog.Handler {
+	t.Handler = t.Handler.WithGroup(name)
+	return t
+}

@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	connectRetry    = 2 // seconds; GoBGP's least, its default is 120
-	idleAfterReset  = 5 // seconds; as after a session that was lost, the default is 30
-	deferral        = 1 // seconds after Established; see the package comment
-	defaultHoldTime = 90 * time.Second
-	maxPassword     = 80 // TCP_MD5SIG_MAXKEYLEN
+	defaultConnectRetry = 2 * time.Second // GoBGP's least, its default is 120 s
+	deferral            = 1               // seconds after Established; see the package comment
+	idleAfterReset      = 1               // seconds; GoBGP's default is 30
+	defaultHoldTime     = 90 * time.Second
+	maxPassword         = 80 // TCP_MD5SIG_MAXKEYLEN
 )
 
 // check refuses what GoBGP would take and get wrong on the wire.
@@ -35,6 +35,8 @@ func (n Neighbor) check() error {
 			"give the interface towards it an IPv6 address", n.Name, n.Address)
 	case n.HoldTime != 0 && (n.HoldTime < 3*time.Second || n.HoldTime > 65535*time.Second):
 		return fmt.Errorf("neighbor %s: hold time %v: want 3s to 65535s (RFC 4271)", n.Name, n.HoldTime)
+	case n.Multihop != 0 && n.TTLSecurity != 0:
+		return fmt.Errorf("neighbor %s: multihop and ttl security exclude each other", n.Name)
 	case n.RestartTime < 0 || n.RestartTime > 4095*time.Second:
 		return fmt.Errorf("neighbor %s: restart time %v: want at most 4095s (RFC 4724)", n.Name, n.RestartTime)
 	}
@@ -57,16 +59,22 @@ func (n Neighbor) families() []bgp.Family {
 func (n Neighbor) peer(password string, restarting bool) *api.Peer {
 	graceful := n.RestartTime > 0
 	p := &api.Peer{
-		Conf:      &api.PeerConf{NeighborAddress: n.Address.String(), PeerAsn: n.ASN, AuthPassword: password},
-		Transport: &api.Transport{RemotePort: uint32(n.Port)},
+		Conf:         &api.PeerConf{NeighborAddress: n.Address.String(), PeerAsn: n.ASN, AuthPassword: password},
+		Transport:    &api.Transport{RemotePort: uint32(n.Port), PassiveMode: n.Passive},
+		EbgpMultihop: &api.EbgpMultihop{Enabled: n.Multihop > 0, MultihopTtl: uint32(n.Multihop)},
 		Timers: &api.Timers{Config: &api.TimersConfig{
-			ConnectRetry: connectRetry, HoldTime: uint64(cmp.Or(n.HoldTime, defaultHoldTime) / time.Second),
+			ConnectRetry:           seconds(cmp.Or(n.ConnectRetry, defaultConnectRetry)),
+			HoldTime:               seconds(cmp.Or(n.HoldTime, defaultHoldTime)),
+			KeepaliveInterval:      seconds(n.Keepalive),
 			IdleHoldTimeAfterReset: idleAfterReset,
 		}},
 		GracefulRestart: &api.GracefulRestart{
 			Enabled: graceful, RestartTime: uint32(n.RestartTime / time.Second), DeferralTime: deferral,
 			LocalRestarting: graceful && restarting,
 		},
+	}
+	if n.TTLSecurity > 0 { // both ends send 255, and each router on the way takes one off
+		p.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: 256 - uint32(n.TTLSecurity)}
 	}
 	if n.LocalAddress.IsValid() {
 		p.Transport.LocalAddress = n.LocalAddress.String()
@@ -75,10 +83,20 @@ func (n Neighbor) peer(password string, restarting bool) *api.Peer {
 		p.AfiSafis = append(p.AfiSafis, &api.AfiSafi{
 			Config:            &api.AfiSafiConfig{Family: apiFamily(f), Enabled: true},
 			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: graceful}},
-			PrefixLimits:      &api.PrefixLimit{Family: apiFamily(f), MaxPrefixes: n.MaxPrefixes},
+			PrefixLimits:      &api.PrefixLimit{Family: apiFamily(f), MaxPrefixes: n.Limit.enforced()},
 		})
 	}
 	return p
+}
+
+func seconds(d time.Duration) uint64 { return uint64(d / time.Second) }
+
+// enforced is the limit that GoBGP shuts a session down for.
+func (l PrefixLimit) enforced() uint32 {
+	if l.Warn {
+		return 0
+	}
+	return l.Max
 }
 
 func apiFamily(f bgp.Family) *api.Family {

@@ -93,16 +93,16 @@ func TestANeighborThatCannotWorkIsRefused(t *testing.T) {
 
 func TestEventsNeverBlockAndKeepTheNewest(t *testing.T) {
 	s := New(slog.New(slog.DiscardHandler), Options{})
-	tor := Neighbor{Name: "tor-a", Address: netip.MustParseAddr("198.18.0.1")}
+	tor, now := Neighbor{Name: "tor-a", Address: netip.MustParseAddr("198.18.0.1")}, time.Now()
 	s.sessions.add(tor)
 	states := []bgp.FSMState{bgp.BGP_FSM_ACTIVE, bgp.BGP_FSM_OPENSENT, bgp.BGP_FSM_OPENCONFIRM, bgp.BGP_FSM_ESTABLISHED}
 	for range eventBuffer {
 		for _, state := range states {
-			s.sessions.state(tor.Address, state, "")
+			s.sessions.state(tor.Address, state, now, "")
 		}
-		s.sessions.state(tor.Address, bgp.BGP_FSM_IDLE, "hold-timer-expired")
+		s.sessions.state(tor.Address, bgp.BGP_FSM_IDLE, now, "hold-timer-expired")
 	}
-	s.sessions.state(netip.MustParseAddr("198.18.9.9"), bgp.BGP_FSM_ESTABLISHED, "") // not ours
+	s.sessions.state(netip.MustParseAddr("198.18.9.9"), bgp.BGP_FSM_ESTABLISHED, now, "") // not ours
 	if got := s.DroppedEvents(); got != eventBuffer {
 		t.Errorf("%d events dropped, want %d", got, eventBuffer)
 	}
@@ -112,7 +112,7 @@ func TestEventsNeverBlockAndKeepTheNewest(t *testing.T) {
 			t.Fatalf("event %d: %+v, want up %t", i, e, want)
 		}
 	}
-	if got := s.sessions.lastError(tor.Address); got != "hold-timer-expired" {
+	if got := s.sessions.shown(tor.Address).error; got != "Hold Timer Expired" {
 		t.Errorf("last error %q", got)
 	}
 }
@@ -143,7 +143,7 @@ func TestTheSweepWaitsForEveryEndOfRIB(t *testing.T) {
 
 func TestGoBGPsChatterIsDebug(t *testing.T) {
 	var out bytes.Buffer
-	log := slog.New(quiet{slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelInfo})}).With("a", 1).WithGroup("g")
+	log := slog.New(tap{Handler: slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelInfo})}).With("a", 1).WithGroup("g")
 	log.Info("each step")
 	log.Warn("trouble", "b", 2)
 	if got := out.String(); strings.Contains(got, "each step") || !strings.Contains(got, `level=WARN msg=trouble a=1 g.b=2`) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
@@ -58,40 +59,76 @@ func (s *Subsystem) setNeighbor(ctx context.Context, n Neighbor) error {
 		}
 	}
 	// The next hop must be right before the first announcement.
-	if err := s.speaker.bgp.SetPolicies(ctx, exportPolicies(append(slices.Clone(s.have.Neighbors), n))); err != nil {
-		return fmt.Errorf("export policy: %w", err)
+	if err := s.exportTo(ctx, append(slices.Clone(s.have.Neighbors), n)); err != nil {
+		return err
 	}
 	s.speaker.passwords[n.Address] = password
 	s.speaker.sweep.expect(n.Address, n.families())
 	s.sessions.add(n)
-	err = s.speaker.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: n.peer(password, s.restarting(n))})
-	if err != nil {
+	if err = s.connect(ctx, n, n.Shutdown); err != nil {
 		s.forget(n.Address)
 	}
 	return err
 }
 
-// relaxNeighbor changes what does not touch the session, and gives a session that was over its limit another try. In
-// GoBGP a new limit forgets that the peer offered graceful restart, until the session comes up next.
-func (s *Subsystem) relaxNeighbor(ctx context.Context, n Neighbor) error {
-	old, exists := s.neighbor(n.Address)
-	if !exists || old.session() != n.session() {
-		return s.setNeighbor(ctx, n)
-	}
-	s.sessions.add(n)
-	if old.MaxPrefixes == n.MaxPrefixes {
-		return nil
-	}
-	_, err := s.speaker.bgp.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: n.peer(s.speaker.passwords[n.Address], false)})
-	if err != nil {
+// connect hands a neighbor to GoBGP. One that is to stay down is shut down after that: an admin down of its configuration
+// would be one more thing that differs in every update.
+func (s *Subsystem) connect(ctx context.Context, n Neighbor, down bool) error {
+	peer := n.peer(s.speaker.passwords[n.Address], s.restarting(n))
+	if err := s.speaker.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: peer}); err != nil || !down {
 		return err
 	}
-	shut := false
-	err = s.speaker.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: n.Address.String()}, func(p *api.Peer) { shut = overLimit(p) })
-	if err != nil || !shut {
-		return err
+	return s.disable(ctx, n)
+}
+
+func (s *Subsystem) disable(ctx context.Context, n Neighbor) error {
+	return s.admin(ctx, n.Address, api.PeerState_ADMIN_STATE_DOWN, func() error {
+		return s.speaker.bgp.DisablePeer(ctx, &api.DisablePeerRequest{Address: n.Address.String(), Communication: n.Reason})
+	})
+}
+
+func (s *Subsystem) enable(ctx context.Context, addr netip.Addr) error {
+	return s.admin(ctx, addr, api.PeerState_ADMIN_STATE_UP, func() error {
+		return s.speaker.bgp.EnablePeer(ctx, &api.EnablePeerRequest{Address: addr.String()})
+	})
+}
+
+// adminTimeout bounds the wait for a peer's machine, which takes milliseconds.
+const adminTimeout = 5 * time.Second
+
+// admin asks until the peer is in the state: GoBGP drops a request, without an error, while an earlier one waits to be
+// taken.
+func (s *Subsystem) admin(ctx context.Context, addr netip.Addr, want api.PeerState_AdminState, ask func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for polls := 0; ; polls++ {
+		if polls%20 == 0 {
+			if err := ask(); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the session does not take its new state: %w", ctx.Err())
+		case <-tick.C:
+		}
+		there := false
+		err := s.speaker.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: addr.String()}, func(p *api.Peer) {
+			there = p.GetState().GetAdminState() == want
+		})
+		if err != nil || there {
+			return err
+		}
 	}
-	return s.speaker.bgp.EnablePeer(ctx, &api.EnablePeerRequest{Address: n.Address.String()})
+}
+
+func (s *Subsystem) exportTo(ctx context.Context, neighbors []Neighbor) error {
+	if err := s.speaker.bgp.SetPolicies(ctx, exportPolicies(neighbors)); err != nil {
+		return fmt.Errorf("export policy: %w", err)
+	}
+	return nil
 }
 
 func (s *Subsystem) removeNeighbor(ctx context.Context, addr netip.Addr) error {
@@ -99,21 +136,26 @@ func (s *Subsystem) removeNeighbor(ctx context.Context, addr netip.Addr) error {
 	if !exists {
 		return nil
 	}
-	if s.speaker.passwords[addr] != "" {
+	if err := s.disconnect(ctx, old); err != nil {
+		return err
+	}
+	s.have = Op{kind: removeNeighbor, neighbor: old}.on(s.have)
+	s.forget(addr)
+	return s.exportTo(ctx, s.have.Neighbors)
+}
+
+// disconnect takes a neighbor from GoBGP, and with it what the neighbor announced.
+func (s *Subsystem) disconnect(ctx context.Context, n Neighbor) error {
+	if s.speaker.passwords[n.Address] != "" {
 		// DeletePeer would leave the key on the listeners. An update without it takes it off; admin down, or the
 		// session would be tried without a key.
-		open := old.peer("", false)
+		open := n.peer("", false)
 		open.Conf.AdminDown = true
 		if _, err := s.speaker.bgp.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: open}); err != nil {
 			return err
 		}
 	}
-	if err := s.speaker.bgp.DeletePeer(ctx, &api.DeletePeerRequest{Address: addr.String()}); err != nil {
-		return err
-	}
-	s.have = Op{kind: removeNeighbor, neighbor: old}.on(s.have)
-	s.forget(addr)
-	return s.speaker.bgp.SetPolicies(ctx, exportPolicies(s.have.Neighbors))
+	return s.speaker.bgp.DeletePeer(ctx, &api.DeletePeerRequest{Address: n.Address.String()})
 }
 
 func (s *Subsystem) forget(addr netip.Addr) {

@@ -24,6 +24,8 @@ type speaker struct {
 	fib    *fib.Table
 	sweep  *sweeper
 	cancel context.CancelFunc // ends the watcher
+	// changed is signalled when neighbors announced something.
+	changed chan struct{}
 	// passwords by neighbor address. GoBGP wants the same one again with every update, or it resets the session.
 	passwords map[netip.Addr]string
 }
@@ -38,13 +40,13 @@ func (s *Subsystem) start(ctx context.Context, identity State) error {
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
-	sp := &speaker{handle: handle, passwords: map[netip.Addr]string{}, cancel: func() {}}
+	sp := &speaker{handle: handle, passwords: map[netip.Addr]string{}, cancel: func() {}, changed: make(chan struct{}, 1)}
 	if sp.fib, err = fib.Open(s.log, handle); err != nil {
 		handle.Close()
 		return err
 	}
 	sp.sweep = newSweeper(sp.fib.Sweep)
-	sp.bgp = server.NewBgpServer(server.LoggerOption(slog.New(quiet{s.log.With("from", "gobgp").Handler()}), nil))
+	sp.bgp = server.NewBgpServer(server.LoggerOption(slog.New(tap{Handler: s.log.With("from", "gobgp").Handler(), note: s.sessions.notified}), nil))
 	go sp.bgp.Serve()
 	if err := s.configure(ctx, sp, identity); err != nil {
 		sp.cease()
@@ -75,7 +77,8 @@ func (s *Subsystem) configure(ctx context.Context, sp *speaker, identity State) 
 	}
 	var watching context.Context
 	watching, sp.cancel = context.WithCancel(context.Background())
-	return sp.watch(watching, s.sessions)
+	go sp.counts(watching, s.sessions)
+	return s.watch(watching, sp)
 }
 
 // cease stops with a notification to every neighbor. The writer goes first: the kernel keeps its routes.

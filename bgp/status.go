@@ -1,11 +1,9 @@
 package bgp
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -22,11 +20,33 @@ type NeighborStatus struct {
 	Name          string         `json:"name"`
 	Address       netip.Addr     `json:"address"`
 	ASN           uint32         `json:"asn"`
-	State         string         `json:"state"` // idle, active, opensent, openconfirm, established
+	State         string         `json:"state"`          // idle, active, opensent, openconfirm, established
+	Down          string         `json:"down,omitempty"` // why it is kept down: shutdown, prefix-limit
 	UptimeSeconds int64          `json:"uptime_seconds"`
 	Families      []FamilyStatus `json:"families"`
 	LastError     string         `json:"last_error,omitempty"` // why it is not up, or was last lost
 	BFD           *bfd.Status    `json:"bfd,omitempty"`        // none is wanted, or not known yet: absent
+
+	Internal         bool          `json:"internal"` // iBGP
+	Passive          bool          `json:"passive"`
+	LocalAddress     netip.Addr    `json:"local_address,omitzero"` // of the session
+	RouterID         string        `json:"router_id,omitempty"`    // the neighbor's
+	HoldSeconds      uint64        `json:"hold_seconds,omitempty"` // negotiated
+	KeepaliveSeconds uint64        `json:"keepalive_seconds,omitempty"`
+	MaxPrefixes      uint32        `json:"max_prefixes,omitempty"` // of each family
+	Flaps            uint64        `json:"flaps"`                  // sessions lost since the neighbor was configured
+	Sent             MessageCounts `json:"sent"`
+	Received         MessageCounts `json:"received"`
+	Notification     *Notification `json:"last_notification,omitempty"`
+}
+
+// MessageCounts are of the neighbor's sessions since it was last added or shut down.
+type MessageCounts struct {
+	Open         uint64 `json:"open"`
+	Update       uint64 `json:"update"`
+	Notification uint64 `json:"notification"`
+	Keepalive    uint64 `json:"keepalive"`
+	RouteRefresh uint64 `json:"route_refresh"`
 }
 
 // FamilyStatus counts prefixes of one family of one session.
@@ -45,17 +65,6 @@ type RouteStatus struct {
 	Stale    bool         `json:"stale"` // kept over a restart, not learned again yet
 }
 
-// RIBEntry is one path that a neighbor announced.
-type RIBEntry struct {
-	Prefix      netip.Prefix `json:"prefix"`
-	NextHop     netip.Addr   `json:"next_hop"`
-	Neighbor    netip.Addr   `json:"neighbor"`
-	ASPath      []uint32     `json:"as_path"`
-	Communities []uint32     `json:"communities"`
-	Best        bool         `json:"best"`
-	Stale       bool         `json:"stale"` // kept while the neighbor restarts
-}
-
 // Status returns the sessions, sorted by name.
 func (s *Subsystem) Status(ctx context.Context) ([]NeighborStatus, error) {
 	s.mu.Lock()
@@ -68,14 +77,13 @@ func (s *Subsystem) Status(ctx context.Context) ([]NeighborStatus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bgp: list the neighbors: %w", err)
 	}
-	live := s.liveness()
-	announced := map[bgp.Family]uint64{}
+	live, announced := s.liveness(), map[bgp.Family]uint64{}
 	for _, p := range s.have.Paths {
 		announced[familyOf(p.Prefix)]++
 	}
 	out := make([]NeighborStatus, 0, len(s.have.Neighbors))
 	for _, n := range s.have.Neighbors {
-		st := NeighborStatus{Name: n.Name, Address: n.Address, ASN: n.ASN, State: "idle", LastError: s.sessions.lastError(n.Address)}
+		st := s.neighborStatus(n)
 		if p := peers[n.Address.String()]; p != nil {
 			st.fill(n, p, announced)
 		}
@@ -85,14 +93,33 @@ func (s *Subsystem) Status(ctx context.Context) ([]NeighborStatus, error) {
 	return out, nil
 }
 
+func (s *Subsystem) neighborStatus(n Neighbor) NeighborStatus {
+	shown := s.sessions.shown(n.Address)
+	st := NeighborStatus{
+		Name: n.Name, Address: n.Address, ASN: n.ASN, State: "idle", Internal: n.ASN == s.have.ASN, Passive: n.Passive,
+		MaxPrefixes: n.Limit.Max, LastError: shown.error, Flaps: shown.flaps, Notification: shown.last,
+	}
+	switch {
+	case n.Shutdown:
+		st.Down = "shutdown"
+	case shown.over:
+		st.Down = "prefix-limit"
+	}
+	return st
+}
+
 func (st *NeighborStatus) fill(n Neighbor, p *api.Peer, announced map[bgp.Family]uint64) {
 	st.State = strings.ToLower(strings.TrimPrefix(p.GetState().GetSessionState().String(), "SESSION_STATE_"))
+	st.Sent, st.Received = messageCounts(p.GetState().GetMessages().GetSent()), messageCounts(p.GetState().GetMessages().GetReceived())
 	up := p.GetState().GetSessionState() == api.PeerState_SESSION_STATE_ESTABLISHED
-	if overLimit(p) {
-		st.LastError = fmt.Sprintf("more than %d prefixes of one family: the session is shut down", n.MaxPrefixes)
-	}
-	if since := p.GetTimers().GetState().GetUptime(); up && since != nil {
-		st.UptimeSeconds = int64(time.Since(since.AsTime()) / time.Second)
+	if up {
+		timers := p.GetTimers().GetState()
+		if since := timers.GetUptime(); since != nil {
+			st.UptimeSeconds = int64(time.Since(since.AsTime()) / time.Second)
+		}
+		st.HoldSeconds, st.KeepaliveSeconds = timers.GetNegotiatedHoldTime(), timers.GetKeepaliveInterval()
+		st.RouterID = p.GetState().GetRouterId()
+		st.LocalAddress, _ = netip.ParseAddr(p.GetTransport().GetLocalAddress())
 	}
 	for _, f := range n.families() {
 		fs := FamilyStatus{Family: f.String()}
@@ -105,9 +132,8 @@ func (st *NeighborStatus) fill(n Neighbor, p *api.Peer, announced map[bgp.Family
 	}
 }
 
-// overLimit reports whether GoBGP shut the session down for good because of max_prefixes.
-func overLimit(p *api.Peer) bool {
-	return p.GetState().GetAdminState() == api.PeerState_ADMIN_STATE_PFX_CT
+func messageCounts(m *api.Message) MessageCounts {
+	return MessageCounts{m.GetOpen(), m.GetUpdate(), m.GetNotification(), m.GetKeepalive(), m.GetRefresh()}
 }
 
 // Routes returns the learned routes in the kernel, sorted by prefix.
@@ -132,36 +158,6 @@ func (s *Subsystem) FIB() fib.Counters {
 		return fib.Counters{}
 	}
 	return s.speaker.fib.Counters()
-}
-
-// RIB returns every path learned from neighbors, sorted by prefix and neighbor.
-func (s *Subsystem) RIB() ([]RIBEntry, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.speaker == nil {
-		return nil, nil
-	}
-	var out []RIBEntry
-	for _, family := range []bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC} {
-		req := apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: family}
-		err := s.speaker.bgp.ListPath(req, func(_ bgp.NLRI, paths []*apiutil.Path) {
-			for _, p := range paths {
-				if prefix, ok := unicast(p); ok && p.PeerAddress.IsValid() {
-					out = append(out, RIBEntry{
-						Prefix: prefix, NextHop: nextHop(p), Neighbor: p.PeerAddress.Unmap(), ASPath: asPath(p),
-						Communities: communities(p), Best: p.Best, Stale: p.Stale,
-					})
-				}
-			}
-		})
-		if err != nil {
-			return nil, fmt.Errorf("bgp: list the paths: %w", err)
-		}
-	}
-	slices.SortFunc(out, func(a, b RIBEntry) int {
-		return cmp.Or(a.Prefix.Compare(b.Prefix), a.Neighbor.Compare(b.Neighbor))
-	})
-	return out, nil
 }
 
 func familyOf(p netip.Prefix) bgp.Family {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v4/pkg/server"
@@ -18,22 +19,32 @@ const sweepAfter = 120 * time.Second
 
 // watch leads GoBGP's events to the writer, the sweeper and the sessions. The callbacks share one unbounded queue, in
 // order: an End-of-RIB comes after the paths before it.
-func (sp *speaker) watch(ctx context.Context, to *sessions) error {
+func (s *Subsystem) watch(ctx context.Context, sp *speaker) error {
 	return sp.bgp.WatchEvent(ctx, server.WatchEventMessageCallbacks{
 		OnBestPath: func(paths []*apiutil.Path, _ time.Time) {
 			for _, p := range paths {
 				sp.learned(p)
 			}
+			sp.note()
 		},
 		OnPathEor: func(eor *apiutil.Path, _ time.Time) {
 			sp.sweep.received(eor.PeerAddress.Unmap(), eor.Family)
 		},
-		OnPeerUpdate: func(e *apiutil.WatchEventMessage_PeerEvent, _ time.Time) {
+		OnPeerUpdate: func(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 			if e.Type == apiutil.PEER_EVENT_STATE {
-				to.state(e.Peer.State.NeighborAddress, e.Peer.State.SessionState, e.Peer.State.DisconnectMessage)
+				s.state(e.Peer.State, at)
 			}
 		},
 	}, server.WatchBestPath(true), server.WatchEor(true), server.WatchPeer())
+}
+
+// state takes a change of a session. What GoBGP has to be told in turn waits for the callback's end.
+func (s *Subsystem) state(p apiutil.PeerState, at time.Time) {
+	addr := p.NeighborAddress
+	if p.AdminState == api.PeerState_ADMIN_STATE_PFX_CT && s.sessions.exceeded(addr, func() { s.retry(addr) }) {
+		go s.quarantine(addr)
+	}
+	s.sessions.state(addr, p.SessionState, at, p.DisconnectMessage)
 }
 
 // learned notes one change among the best paths of a prefix. With multipath these are deltas by neighbor and path

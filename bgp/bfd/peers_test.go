@@ -41,7 +41,7 @@ func birdConfig(interval time.Duration) string {
 	return fmt.Sprintf("router id 198.18.0.1;\nprotocol bfd bfd1 {\n  interface %q { interval %d ms; idle tx interval 1 s; multiplier 5; };\n%s}\n", link, interval.Milliseconds(), neighbors)
 }
 
-func (b *birdPeer) intervals(t *testing.T, d time.Duration) { b.Reconfigure(t, birdConfig(d)) }
+func (b *birdPeer) intervals(t *testing.T, d time.Duration) { b.Configure(t, birdConfig(d)) }
 func (b *birdPeer) off(t *testing.T) (told bool)            { b.Do(t, "disable bfd1"); return false }
 func (b *birdPeer) on(t *testing.T)                         { b.Do(t, "enable bfd1") }
 

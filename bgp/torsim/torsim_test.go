@@ -14,8 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"sluice/bgp"
-	"sluice/tests/nstest"
 	"sluice/bgp/torsim"
+	"sluice/tests/nstest"
 )
 
 func TestMain(m *testing.M) {

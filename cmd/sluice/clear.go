@@ -10,7 +10,7 @@ import (
 )
 
 func (c *cli) clearCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "clear", Short: "Set counters to zero, or forget flows"}
+	cmd := &cobra.Command{Use: "clear", Short: "Set counters to zero, forget flows, or reset BGP sessions"}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "counters [POLICY]",
 		Short: "Set the counters of rules and defaults to zero",
@@ -31,6 +31,6 @@ show drops, go on.`,
 			return nil
 		},
 	})
-	cmd.AddCommand(c.clearFlowsCmd())
+	cmd.AddCommand(c.clearFlowsCmd(), c.clearBGPCmd())
 	return cmd
 }

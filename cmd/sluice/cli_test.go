@@ -197,6 +197,22 @@ func (b *box) ClearFlows(_ context.Context, r api.ClearFlowsRequest) (api.FlowsC
 	return api.FlowsCleared{Flows: 12}, b.note("clear flows %+v", r)
 }
 
+func (b *box) Neighbor(_ context.Context, r api.NeighborRequest) (api.NeighborDetail, error) {
+	out := api.NeighborDetail{Table: r.Table}
+	if err := b.note("neighbor %+v", r); err != nil {
+		return out, err
+	}
+	raw, err := os.ReadFile("testdata/neighbor.json")
+	if err == nil {
+		err = json.Unmarshal(raw, &out)
+	}
+	return out, err
+}
+
+func (b *box) ClearBGP(_ context.Context, r api.ClearBGPRequest) (api.BGPCleared, error) {
+	return api.BGPCleared(r), b.note("clear bgp %+v", r)
+}
+
 func (b *box) RotateKey(_ context.Context, r api.RotateRequest) (api.Rotated, error) {
 	return b.rotated, b.note("rotate %+v", r)
 }

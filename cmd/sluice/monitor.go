@@ -63,15 +63,9 @@ func eventText(e api.Event) string {
 	case e.Engine != nil:
 		return strings.TrimSuffix(fmt.Sprintf("revision %d %s: %s", e.Engine.Revision, e.Engine.Kind, e.Engine.Text), ": ")
 	case e.BGP != nil:
-		state := "is up"
-		if !e.BGP.Up {
-			state = strings.TrimSuffix("is down: "+e.BGP.Reason, ": ")
-		}
-		who := "neighbor"
-		if e.BGP.BFD {
-			who = "BFD session with neighbor"
-		}
-		return fmt.Sprintf("%s %s (%s) %s", who, e.BGP.Neighbor, e.BGP.Address, state)
+		what := map[api.SessionKind]string{api.SessionUp: "is up", api.SessionDown: "is down", api.SessionNearly: "announces much",
+			api.SessionLimit: "announces too much", api.SessionLive: "has its BFD session up", api.SessionDead: "has its BFD session down"}
+		return strings.TrimSuffix(fmt.Sprintf("neighbor %s (%s) %s: %s", e.BGP.Neighbor, e.BGP.Address, what[e.BGP.Kind], e.BGP.Reason), ": ")
 	case e.Link != nil:
 		return linkText(*e.Link)
 	case e.Ban != nil:

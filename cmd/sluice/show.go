@@ -25,6 +25,9 @@ func (c *cli) showCmd() *cobra.Command {
 		case "flows":
 			cmd.AddCommand(c.showFlowsCmd("Show " + noun.Help))
 			continue
+		case "bgp":
+			cmd.AddCommand(c.showBGPCmd("Show " + noun.Help))
+			continue
 		case "tunnels":
 			cmd.AddCommand(c.showTunnelsCmd("Show " + noun.Help))
 			continue

@@ -4,65 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"sluice/control/api"
 )
-
-func printBGP(c *cli, list []api.Neighbor) error {
-	t := c.table("NEIGHBOR", "ADDRESS", "ASN", "STATE", "UPTIME", "BFD", "FAMILY", "RECEIVED", "ACCEPTED", "ADVERTISED")
-	for _, n := range list {
-		up := "-"
-		if n.State == "established" {
-			up = (time.Duration(n.UptimeSeconds) * time.Second).String()
-		}
-		if len(n.Families) == 0 {
-			t.row(n.Name, n.Address, n.ASN, n.State, up, bfdText(n), "", "", "", "")
-		}
-		for _, f := range n.Families {
-			t.row(n.Name, n.Address, n.ASN, n.State, up, bfdText(n), f.Family, f.Received, f.Accepted, f.Advertised)
-		}
-	}
-	if err := t.print(); err != nil {
-		return err
-	}
-	for _, n := range list {
-		if n.State != "established" && n.LastError != "" {
-			fmt.Fprintf(c.out, "%s: %s\n", n.Name, n.LastError)
-		}
-		if why := bfdWhy(n); why != "" {
-			fmt.Fprintf(c.out, "%s: BFD: %s\n", n.Name, why)
-		}
-	}
-	return nil
-}
-
-// bfdText is the state of the neighbor's BFD session and, where it is up, after how long a silence it goes down.
-func bfdText(n api.Neighbor) string {
-	switch {
-	case n.BFD == nil:
-		return "-"
-	case n.BFD.State.String() == "up":
-		return "up " + n.BFD.Detection.String()
-	}
-	return n.BFD.State.String()
-}
-
-// bfdWhy says what keeps the neighbor's BFD session from being up, as far as either end knows.
-func bfdWhy(n api.Neighbor) string {
-	b := n.BFD
-	switch {
-	case b == nil || b.State.String() == "up":
-		return ""
-	case b.Error != "":
-		return "cannot send: " + b.Error
-	case b.RemoteState.String() == "admin-down":
-		return "the neighbor has switched it off"
-	case b.Diag.String() != "none":
-		return b.Diag.String()
-	}
-	return "the neighbor has not answered yet: is BFD on there?"
-}
 
 func printRoutes(c *cli, list []api.Route) error {
 	t := c.table("PREFIX", "NEXT HOPS", "METRIC", "STATE")

@@ -22,6 +22,8 @@ type Backend interface {
 	ClearCounters(ctx context.Context, r ClearCountersRequest) (Cleared, error)
 	Flows(ctx context.Context, r FlowsRequest) (Flows, error)
 	ClearFlows(ctx context.Context, r ClearFlowsRequest) (FlowsCleared, error)
+	Neighbor(ctx context.Context, r NeighborRequest) (NeighborDetail, error)
+	ClearBGP(ctx context.Context, r ClearBGPRequest) (BGPCleared, error)
 	RotateKey(ctx context.Context, r RotateRequest) (Rotated, error)
 	RestartTunnel(ctx context.Context, r RestartRequest) (Restarted, error)
 	// Monitor calls each, one at a time, until ctx ends, which is no error, or each returns one. The first event comes

@@ -97,6 +97,14 @@ func (f *fake) ClearFlows(_ context.Context, r ClearFlowsRequest) (FlowsCleared,
 	return FlowsCleared{Flows: 3}, f.note("clear flows %+v", r)
 }
 
+func (f *fake) Neighbor(_ context.Context, r NeighborRequest) (NeighborDetail, error) {
+	return NeighborDetail{Neighbor: Neighbor{Name: r.Name}, Table: r.Table, Total: 7}, f.note("neighbor %+v", r)
+}
+
+func (f *fake) ClearBGP(_ context.Context, r ClearBGPRequest) (BGPCleared, error) {
+	return BGPCleared(r), f.note("clear bgp %+v", r)
+}
+
 func (f *fake) RotateKey(_ context.Context, r RotateRequest) (Rotated, error) {
 	return Rotated{Tunnel: r.Tunnel, Staged: r.Stage, Peers: []RotatedPeer{{Name: "a", Epoch: 7}}}, f.note("rotate %+v", r)
 }

@@ -149,6 +149,8 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("POST /v1/capture", s.capture)
 	mux.Handle("POST /v1/clear/counters", answer(s, func(ctx context.Context, r ClearCountersRequest) (any, error) { return b.ClearCounters(ctx, r) }))
 	mux.Handle("POST /v1/clear/flows", answer(s, func(ctx context.Context, r ClearFlowsRequest) (any, error) { return b.ClearFlows(ctx, r) }))
+	mux.Handle("POST /v1/clear/bgp", answer(s, func(ctx context.Context, r ClearBGPRequest) (any, error) { return b.ClearBGP(ctx, r) }))
+	mux.Handle("POST /v1/bgp/neighbor", answer(s, func(ctx context.Context, r NeighborRequest) (any, error) { return b.Neighbor(ctx, r) }))
 	mux.Handle("POST /v1/flows", answer(s, func(ctx context.Context, r FlowsRequest) (any, error) { return b.Flows(ctx, r) }))
 	mux.Handle("POST /v1/tunnel/restart", answer(s, func(ctx context.Context, r RestartRequest) (any, error) { return b.RestartTunnel(ctx, r) }))
 	mux.Handle("POST /v1/key/rotate", answer(s, func(ctx context.Context, r RotateRequest) (any, error) { return b.RotateKey(ctx, r) }))

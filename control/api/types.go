@@ -200,6 +200,8 @@ type (
 	Neighbor = bgp.NeighborStatus
 	Route    = bgp.RouteStatus
 	Session  = bgp.Event
+
+	MessageCounts = bgp.MessageCounts
 )
 
 // Gone returns the ranges of numbers, first and last, that a history lacks: revisions that are not kept any more.

@@ -19,7 +19,9 @@ func (c *compiler) bgp() bgp.State {
 	for i, n := range b.Neighbors {
 		s.Neighbors = append(s.Neighbors, c.neighbor(i, n))
 		if n.BFD.Interval != 0 {
-			s.BFD = append(s.BFD, bfd.Config{Peer: n.Address, MinTx: n.BFD.Interval, MinRx: n.BFD.Interval, Multiplier: n.BFD.Multiplier})
+			s.BFD = append(s.BFD, bfd.Config{
+				Local: n.LocalAddress, Peer: n.Address, MinTx: n.BFD.Interval, MinRx: n.BFD.Interval, Multiplier: n.BFD.Multiplier,
+			})
 		}
 	}
 	slices.SortFunc(s.BFD, bfd.Config.Compare)
@@ -60,7 +62,12 @@ func (c *compiler) neighbor(index int, n config.Neighbor) bgp.Neighbor {
 	out := bgp.Neighbor{
 		Name: n.Name, Address: n.Address, Port: n.Port, ASN: n.ASN, PasswordFile: n.PasswordFile,
 		IPv4: slices.Contains(n.Families, config.IPv4Unicast), IPv6: slices.Contains(n.Families, config.IPv6Unicast),
-		HoldTime: n.HoldTime, RestartTime: n.RestartTime, MaxPrefixes: n.MaxPrefixes,
+		HoldTime: n.HoldTime, Keepalive: n.Keepalive, ConnectRetry: n.ConnectRetry, RestartTime: n.RestartTime,
+		LocalAddress: n.LocalAddress, Passive: n.Passive, Multihop: n.Multihop, TTLSecurity: n.TTLSecurity,
+		Shutdown: n.Shutdown, Reason: n.Reason, Limit: prefixLimit(n.MaxPrefixes),
+	}
+	if n.LocalAddress.IsValid() && !slices.Contains(c.self, n.LocalAddress) {
+		c.warn = append(c.warn, fmt.Sprintf("neighbor %s: %s is no address of this box yet; the session waits for it", n.Name, n.LocalAddress))
 	}
 	switch {
 	case n.Address.Is4() && out.IPv6:
@@ -69,6 +76,10 @@ func (c *compiler) neighbor(index int, n config.Neighbor) bgp.Neighbor {
 		out.NextHop4 = c.nextHop(index, n, true)
 	}
 	return out
+}
+
+func prefixLimit(l config.PrefixLimit) bgp.PrefixLimit {
+	return bgp.PrefixLimit{Max: l.Limit, WarnAt: l.WarnAt, Warn: l.Action == config.LimitWarn, RestartAfter: l.RestartAfter}
 }
 
 func (c *compiler) nextHop(index int, n config.Neighbor, ipv4 bool) netip.Addr {

@@ -62,13 +62,17 @@ func (s *systemRules) add(name string, r classify.Rule) {
 	s.rules = append(s.rules, r)
 }
 
-// bgp lets a session be opened from either side.
+// bgp lets a session be opened from either side, or by the neighbor alone where we are passive. ttl_security is the kernel's to
+// check (IP_MINTTL): a rule that looks at the TTL would have every packet's looked at.
 func (s *systemRules) bgp(n config.Neighbor) {
 	peer := hostPrefixes([]netip.Addr{n.Address})
 	listen, remote := onePort(s.c.cfg.BGP.Listen), onePort(n.Port)
 	name := "bgp-" + n.Name
 	s.add(name+"-in", classify.Rule{From: peer, To: s.self, Protocol: protoTCP, Ports: listen})
 	s.add(name+"-in-reply", classify.Rule{From: s.self, To: peer, Protocol: protoTCP, SourcePorts: listen})
+	if n.Passive {
+		return
+	}
 	s.add(name+"-out", classify.Rule{From: s.self, To: peer, Protocol: protoTCP, Ports: remote})
 	// A source port proves nothing: without the ports that clients use the neighbor would reach every service of the box.
 	s.add(name+"-out-reply", classify.Rule{From: peer, To: s.self, Protocol: protoTCP, SourcePorts: remote, Ports: clientPorts()})

@@ -62,6 +62,9 @@ bgp: {asn: 65010, router_id: 198.18.0.2, neighbors: [{name: a, address: 198.18.0
 				"bfd-a-in: from 198.18.0.1/32 to self udp ports 3784 ttl 255",
 				"bfd-a-out: from self to 198.18.0.1/32 udp ports 3784 ttl 255",
 			}},
+		{"a passive neighbor is not dialled", `
+bgp: {asn: 65010, router_id: 198.18.0.2, groups: [{name: g, asn: 65000, passive: true}], neighbors: [{name: a, address: 198.18.0.1, group: g}]}`,
+			[]string{"bgp-a-in: from 198.18.0.1/32 to self tcp ports 179", "bgp-a-in-reply: from self to 198.18.0.1/32 tcp source_ports 179"}},
 		{"peers of WireGuard may come from anywhere, for they roam", head + `
 {name: a, ` + peerKey + `, endpoints: ["198.51.100.9:1"]}, {name: b, public_keys: [AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=]}]}]`,
 			[]string{"tunnel-t-in: to self udp ports 51820", "tunnel-t-out: from self udp source_ports 51820"}},

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"sluice/bgp"
 	"sluice/control/host"
@@ -233,6 +234,11 @@ func (p *printer) limiters(all []classify.Limiter) {
 	}
 }
 
+func limitText(l bgp.PrefixLimit) string {
+	return flagged(l.Max > 0, fmt.Sprintf("max %d warn at %d%%%s%s", l.Max, l.WarnAt, flagged(l.Warn, " only"),
+		flagged(l.RestartAfter > 0, " restart after "+l.RestartAfter.String())))
+}
+
 func (p *printer) bgp(s bgp.State) {
 	if s.ASN == 0 {
 		return
@@ -241,7 +247,9 @@ func (p *printer) bgp(s bgp.State) {
 	for _, n := range s.Neighbors {
 		p.line("neighbor", n.Name, n.Address, "port", n.Port, "asn", n.ASN, flagged(n.IPv4, "ipv4"), flagged(n.IPv6, "ipv6"),
 			flagged(n.PasswordFile != "", "password "+n.PasswordFile), "hold", n.HoldTime,
-			flagged(n.RestartTime != 0, "restart "+n.RestartTime.String()), number("max", n.MaxPrefixes),
+			flagged(n.RestartTime != 0, "restart "+n.RestartTime.String()), limitText(n.Limit), flagged(n.Keepalive != 0, "keepalive "+n.Keepalive.String()), flagged(n.ConnectRetry != 2*time.Second, "retry "+n.ConnectRetry.String()),
+			flagged(n.Passive, "passive"), number("multihop", int(n.Multihop)), number("ttl security", int(n.TTLSecurity)),
+			flagged(n.Shutdown, fmt.Sprintf("shutdown %q", n.Reason)),
 			flagged(n.LocalAddress.IsValid(), "from "+n.LocalAddress.String()),
 			flagged(n.NextHop4.IsValid(), "nexthop4 "+n.NextHop4.String()), flagged(n.NextHop6.IsValid(), "nexthop6 "+n.NextHop6.String()))
 	}

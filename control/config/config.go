@@ -364,11 +364,19 @@ type Neighbor struct {
 	Address      netip.Addr
 	Port         uint16 // default 179
 	ASN          uint32
-	Families     []Family // default: the family of Address
+	LocalAddress netip.Addr // invalid: the kernel chooses
+	Passive      bool       // never dials
+	Multihop     uint8      // TTL of an eBGP session; 0: directly connected
+	TTLSecurity  uint8      // hops, RFC 5082; 0: off
+	Families     []Family   // default: the family of Address
 	PasswordFile string
 	HoldTime     time.Duration // default 90s
+	Keepalive    time.Duration // default: a third of HoldTime
+	ConnectRetry time.Duration // default 2s
 	RestartTime  time.Duration // graceful restart; 0: off
-	MaxPrefixes  uint32        // 0: unlimited
+	MaxPrefixes  PrefixLimit
+	Shutdown     bool
+	Reason       string // of the shutdown, for the neighbor's operators (RFC 9003)
 	BFD          BFD
 	Pos          Pos
 }
@@ -378,6 +386,24 @@ type BFD struct {
 	Interval   time.Duration // between packets, both ways; default 300ms
 	Multiplier uint8         // how many may be missing; default 3
 }
+
+// PrefixLimit bounds what a neighbor announces in one family.
+type PrefixLimit struct {
+	Limit        uint32 // 0: unlimited
+	WarnAt       int    // percent of Limit; 0: no warning
+	Action       LimitAction
+	RestartAfter time.Duration // LimitRestart; default 5m
+}
+
+// LimitAction is what follows on too many prefixes.
+type LimitAction string
+
+// What follows on too many prefixes.
+const (
+	LimitStop    LimitAction = "stop"    // the session stays down until somebody clears it; the default
+	LimitWarn    LimitAction = "warn"    // an event and a line in the log
+	LimitRestart LimitAction = "restart" // down, and up again by itself
+)
 
 // Advertise is one entry of advertise: either Prefixes or Workloads.
 type Advertise struct {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // name is the name of anything that the file names itself.
@@ -111,6 +112,27 @@ func (d *duration) parse(s string) problem {
 		return bad("%q is not a duration", s).or("write a number and a unit (ms, s, m, h), such as 90s")
 	}
 	*d = duration(v)
+	return problem{}
+}
+
+// notice is one line of text for the operators of another box.
+type notice string
+
+// maxNotice is RFC 8203's: GoBGP cuts at 128 bytes what RFC 9003 lets have 255.
+const maxNotice = 128
+
+func (t *notice) takes() takes     { return text }
+func (t *notice) describe() schema { return schema{"minLength": 1, "maxLength": maxNotice} }
+func (t *notice) parse(s string) problem {
+	*t = notice(s)
+	switch {
+	case s == "":
+		return bad("the text is empty").or("say it in a few words")
+	case len(s) > maxNotice:
+		return bad("%d bytes of text are too long", len(s)).or("write at most %d", maxNotice)
+	case strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return bad("the text holds characters that do not print").or("write one plain line")
+	}
 	return problem{}
 }
 

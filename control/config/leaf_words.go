@@ -90,6 +90,14 @@ func (Family) words() words {
 	}
 }
 
+func (LimitAction) words() words {
+	return words{
+		now: []string{string(LimitStop), string(LimitWarn), string(LimitRestart)},
+		mean: map[string]string{"shutdown": "stop", "disable": "stop", "block": "stop", "idle": "stop", "teardown": "stop",
+			"warning": "warn", "warning-only": "warn", "log": "warn"},
+	}
+}
+
 func (routeTable) words() words { return words{now: []string{"main"}} }
 
 func (tunnelType) words() words {
@@ -143,6 +151,9 @@ type (
 	flowCount    uint32
 	prefixCount  uint32
 	pathCount    int
+	percent      int
+	hops         uint16
+	multihop     uint16
 	detectMult   uint16
 	prefixLength int
 	ttl          uint16
@@ -169,6 +180,9 @@ func (asn) bounds() (int64, int64)          { return 1, 1<<32 - 1 } // 0: RFC 76
 func (flowCount) bounds() (int64, int64)    { return 1024, 1 << 24 }
 func (prefixCount) bounds() (int64, int64)  { return 1, 1<<32 - 1 }
 func (pathCount) bounds() (int64, int64)    { return 1, 128 }
+func (percent) bounds() (int64, int64)      { return 1, 100 }
+func (hops) bounds() (int64, int64)         { return 1, 254 } // GTSM: packets arrive with 256 - hops, RFC 5082
+func (multihop) bounds() (int64, int64)     { return 2, 255 }
 func (detectMult) bounds() (int64, int64)   { return 1, 255 } // RFC 5880 section 4.1
 func (ttl) bounds() (int64, int64)          { return 1, 255 }
 func (prefixLength) bounds() (int64, int64) { return 0, 128 }

@@ -118,6 +118,25 @@ func (l *list[T]) schema(s *schemas) schema {
 	return schema{"type": "array", "items": s.of(new(T))}
 }
 
+// either is a scalar, or a mapping that can say more.
+type either[S, M any] struct {
+	at
+	short S
+	long  M
+}
+
+func (e *either[S, M]) read(r *reader, n *yaml.Node, a at) {
+	if n.Kind == yaml.MappingNode {
+		r.into(&e.long, n, a)
+		return
+	}
+	r.into(&e.short, n, a)
+}
+
+func (e *either[S, M]) schema(s *schemas) schema {
+	return schema{"oneOf": []any{s.of(&e.short), s.of(&e.long)}}
+}
+
 // words are the values of an enumeration.
 type words struct {
 	now   []string          // in this version

@@ -189,34 +189,10 @@ type rawBGP struct {
 	ASN       num[asn]           `key:"asn,required"`
 	RouterID  val[routerID]      `key:"router_id,required"`
 	Listen    num[port]          `key:"listen"`
+	Groups    list[rawGroup]     `key:"groups"`
 	Neighbors list[rawNeighbor]  `key:"neighbors"`
 	Advertise list[rawAdvertise] `key:"advertise"`
 	Learn     rawLearn           `key:"learn"`
-}
-
-type rawNeighbor struct {
-	at
-	Name            val[name]          `key:"name,required"`
-	Address         val[unicast]       `key:"address,required"`
-	Port            num[port]          `key:"port"`
-	ASN             num[asn]           `key:"asn,required"`
-	Families        list[pick[Family]] `key:"families"`
-	PasswordFile    val[absPath]       `key:"password_file"`
-	HoldTime        val[duration]      `key:"hold_time"`
-	GracefulRestart rawGracefulRestart `key:"graceful_restart"`
-	MaxPrefixes     num[prefixCount]   `key:"max_prefixes"`
-	BFD             rawBFD             `key:"bfd"`
-}
-
-type rawBFD struct {
-	at
-	Interval   val[duration]   `key:"interval"`
-	Multiplier num[detectMult] `key:"multiplier"`
-}
-
-type rawGracefulRestart struct {
-	at
-	RestartTime val[duration] `key:"restart_time"`
 }
 
 type rawAdvertise struct {

@@ -30,19 +30,20 @@ func newReader(r *report) *reader {
 type key struct {
 	name     string
 	required bool
-	field    int
+	field    []int // as reflect.Value.FieldByIndex takes it
 }
 
-// keysOf lists the keys of a raw struct: the reader and the schema both ask here and nowhere else.
+// keysOf lists the keys of a raw struct, those of embedded structs with them: the reader and the schema both ask here and
+// nowhere else.
 func keysOf(t reflect.Type) []key {
 	var out []key
-	for i := range t.NumField() {
-		tag, ok := t.Field(i).Tag.Lookup("key")
+	for _, f := range reflect.VisibleFields(t) {
+		tag, ok := f.Tag.Lookup("key")
 		if !ok {
 			continue
 		}
 		name, option, _ := strings.Cut(tag, ",")
-		out = append(out, key{name: name, required: option == "required", field: i})
+		out = append(out, key{name: name, required: option == "required", field: f.Index})
 	}
 	return out
 }
@@ -113,7 +114,7 @@ func (r *reader) object(v reflect.Value, n *yaml.Node, a at) bool {
 			r.add(here, bad("duplicate key").or("the first stands in line %d", first))
 		case j >= 0:
 			seen[j] = here.pos.Line
-			r.into(v.Field(keys[j].field).Addr().Interface(), value, r.at(value, here.path))
+			r.into(v.FieldByIndex(keys[j].field).Addr().Interface(), value, r.at(value, here.path))
 		default:
 			if unknown == nil {
 				unknown = map[string]int{}

@@ -43,7 +43,7 @@ func (s *schemas) of(target any) schema {
 func (s *schemas) object(t reflect.Type) schema {
 	properties, required := schema{}, []string{}
 	for _, k := range keysOf(t) {
-		properties[k.name] = s.of(reflect.New(t.Field(k.field).Type).Interface())
+		properties[k.name] = s.of(reflect.New(t.FieldByIndex(k.field).Type).Interface())
 		if k.required {
 			required = append(required, k.name)
 		}

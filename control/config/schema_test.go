@@ -31,6 +31,9 @@ type mapping struct {
 
 // mappings walks a file and the schema together and finds every mapping.
 func mappings(whole, s map[string]any, n *yaml.Node, path string) []mapping {
+	if either, ok := s["oneOf"].([]any); ok {
+		s = either[map[bool]int{true: 1}[n.Kind == yaml.MappingNode]].(map[string]any)
+	}
 	if ref, ok := s["$ref"].(string); ok {
 		s = whole["$defs"].(map[string]any)[strings.TrimPrefix(ref, "#/$defs/")].(map[string]any)
 	}
@@ -72,7 +75,8 @@ func TestReferenceSetsEveryKey(t *testing.T) {
 	missing := map[string]bool{}
 	for _, m := range all {
 		for key := range m.schema["properties"].(map[string]any) {
-			path := m.path + "." + key
+			// A group has the keys of a neighbor.
+			path := strings.Replace(m.path, ".bgp.groups[]", ".bgp.neighbors[]", 1) + "." + key
 			before, seen := missing[path]
 			missing[path] = (before || !seen) && !hasKey(m.node, key)
 		}
@@ -183,6 +187,20 @@ func validate(whole, s map[string]any, v any, path string) (out []string) {
 			if text, ok := v.(string); ok && float64(len(text)) < arg.(float64) {
 				complain("%q is too short", text)
 			}
+		case "maxLength":
+			if text, ok := v.(string); ok && float64(len(text)) > arg.(float64) {
+				complain("%q is too long", text)
+			}
+		case "oneOf":
+			fitting := 0
+			for _, one := range arg.([]any) {
+				if len(validate(whole, one.(map[string]any), v, path)) == 0 {
+					fitting++
+				}
+			}
+			if fitting != 1 {
+				complain("%v fits %d alternatives", v, fitting)
+			}
 		case "minimum", "maximum":
 			if i, ok := v.(int); ok && (keyword == "minimum" && float64(i) < arg.(float64) || keyword == "maximum" && float64(i) > arg.(float64)) {
 				complain("%d is beyond the %s %v", i, keyword, arg)
@@ -256,6 +274,9 @@ func TestSchemaRefusesWhatItCan(t *testing.T) {
 		"policy: {ingress: {rules: [{name: a, action: accept, length: [10]}]}}", "policy: {ingress: {rules: [{name: a, action: accept, fragment: 'no'}]}}",
 		"policy: {ingress: {rules: [{name: a, action: accept, ttl: 0}]}}", "policy: {ingress: {rules: [{name: a, action: accept, protocol: icmp, icmp_types: [256]}]}}",
 		"bgp: {asn: 1, router_id: 198.18.0.2, neighbors: [{name: a, address: 198.18.0.1, asn: 1, hold_time: 90}]}",
+		"bgp: {asn: 1, router_id: 198.18.0.2, groups: [{asn: 2}]}", "bgp: {asn: 1, router_id: 198.18.0.2, groups: [{name: a, address: 198.18.0.1}]}",
+		"bgp: {asn: 1, router_id: 198.18.0.2, groups: [{name: a, max_prefixes: {warn_at: 80}}]}",
+		"bgp: {asn: 1, router_id: 198.18.0.2, groups: [{name: a, shutdown: {reason: ''}}]}", "bgp: {asn: 1, router_id: 198.18.0.2, groups: [{name: a, shutdown: why}]}",
 	} {
 		var document any
 		if err := yaml.Unmarshal([]byte(text), &document); err != nil {

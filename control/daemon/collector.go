@@ -2,13 +2,10 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"sluice/bgp"
-	"sluice/bgp/bfd"
 	"sluice/bgp/fib"
 	"sluice/xdp/classify"
 )
@@ -25,11 +22,6 @@ var (
 	descRevision   = desc("revision", "Number of the live revision.")
 	descPending    = desc("pending_seconds", "Time until the pending revision goes back; absent where none is pending.")
 	descCondition  = desc("condition", "1 where a condition of the engine is True.", "type", "reason")
-	descSession    = desc("bgp_session_up", "1 where the BGP session is established.", "neighbor")
-	descPrefixes   = desc("bgp_prefixes", "Prefixes of a session by family; direction is received, accepted or advertised.", "neighbor", "family", "direction")
-	descBFD        = desc("bfd_session_up", "1 where the BFD session with the neighbor is up.", "neighbor")
-	descFailures   = desc("bfd_failures_total", "How often the BFD session with the neighbor went down, but for being switched off; since the BFD process started.", "neighbor")
-	descDiscards   = desc("bfd_discarded_packets_total", "BFD packets that were not believed; since the BFD process started.", "reason")
 	descRefused    = desc("bgp_fib_refused_total", "What BGP learned and the kernel was not given, each try counted: next hops that are unresolved (on no link) or circular (a tunnel's own packets would take the way into one), routes in conflict with another protocol's, other failures.", "reason")
 	descWaiting    = desc("bgp_fib_waiting", "Prefixes that will be tried again.")
 	descBans       = desc("bans", "Bans in place.")
@@ -122,42 +114,6 @@ func (c collector) engine(_ context.Context, out chan<- prometheus.Metric) error
 		gauge(out, descCondition, value, condition.Type, condition.Reason)
 	}
 	return nil
-}
-
-func (c collector) bgp(ctx context.Context, out chan<- prometheus.Metric) error {
-	refusals(out, c.d.bgp.FIB())
-	neighbors, err := c.d.bgp.Status(ctx)
-	for _, n := range neighbors {
-		up := 0.0
-		if n.State == established {
-			up = 1
-		}
-		gauge(out, descSession, up, n.Name)
-		liveness(out, n)
-		for _, f := range n.Families {
-			gauge(out, descPrefixes, float64(f.Received), n.Name, f.Family, "received")
-			gauge(out, descPrefixes, float64(f.Accepted), n.Name, f.Family, "accepted")
-			gauge(out, descPrefixes, float64(f.Advertised), n.Name, f.Family, "advertised")
-		}
-	}
-	discards, failed := c.d.bgp.Discards()
-	for reason, n := range discards {
-		counter(out, descDiscards, n, reason)
-	}
-	return errors.Join(err, failed)
-}
-
-// liveness is nothing for a neighbor without BFD.
-func liveness(out chan<- prometheus.Metric, n bgp.NeighborStatus) {
-	if n.BFD == nil {
-		return
-	}
-	up := 0.0
-	if n.BFD.State == bfd.Up {
-		up = 1
-	}
-	gauge(out, descBFD, up, n.Name)
-	counter(out, descFailures, n.BFD.Failures, n.Name)
 }
 
 // refusals are zeros without BGP.

@@ -61,7 +61,7 @@ func (d *Daemon) wireguardPeers(ctx context.Context) ([]tunnel.Seen, error) {
 	return out, err
 }
 
-// ipsecPeers is what the kernel's states and charon say. Peers do not roam there, and with static keys there is no session.
+// ipsecPeers is what the kernel's states and charon say. With static keys there is no session.
 func (d *Daemon) ipsecPeers(ctx context.Context) ([]tunnel.Seen, error) {
 	sessions := map[string]tunnel.Session{"up": tunnel.SessionUp, "down": tunnel.SessionDown, "connecting": tunnel.SessionDown}
 	tunnels, err := d.ipsec.Status(ctx)
@@ -69,10 +69,23 @@ func (d *Daemon) ipsecPeers(ctx context.Context) ([]tunnel.Seen, error) {
 	var out []tunnel.Seen
 	for _, t := range tunnels {
 		for _, p := range t.Peers {
-			out = append(out, tunnel.Seen{Tunnel: t.Name, Peer: p.Name, Rx: p.RxBytes, Tx: p.TxBytes, Session: sessions[p.State]})
+			s := tunnel.Seen{Tunnel: t.Name, Peer: p.Name, Rx: p.RxBytes, Tx: p.TxBytes, Session: sessions[p.State]}
+			if p.Moved || s.Session == tunnel.SessionUp {
+				s.Endpoint = whereIs(p.Endpoint)
+			}
+			out = append(out, s)
 		}
 	}
 	return out, err
+}
+
+// whereIs reads an address with or without a port; invalid: neither.
+func whereIs(text string) netip.AddrPort {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.AddrPortFrom(a, 0)
+	}
+	a, _ := netip.ParseAddrPort(text)
+	return a
 }
 
 // adoptTunnels has the first compilation take peers where they are.

@@ -1,5 +1,10 @@
 package engine
 
+import (
+	"fmt"
+	"strings"
+)
+
 // NoticeKind is what happened to a revision.
 type NoticeKind string
 
@@ -11,7 +16,8 @@ const (
 	NoticeReverted  NoticeKind = "reverted"
 	NoticeFailed    NoticeKind = "failed" // an apply that did not come through; the machine is back where it was
 	NoticeDegraded  NoticeKind = "degraded"
-	NoticeHealthy   NoticeKind = "healthy" // after degraded: the machine holds what it should again
+	NoticeHealthy   NoticeKind = "healthy"  // after degraded: the machine holds what it should again
+	NoticeRepaired  NoticeKind = "repaired" // the machine lacked, or had, what it should not, and that was put right
 	NoticeDown      NoticeKind = "down"
 )
 
@@ -20,6 +26,19 @@ type Notice struct {
 	Kind     NoticeKind `json:"kind"`
 	Revision int        `json:"revision,omitempty"`
 	Text     string     `json:"text,omitempty"` // why, or what now
+}
+
+// repairText names the first steps of a repair.
+func repairText(steps []Step) string {
+	const most = 5
+	var list []string
+	for _, s := range steps[:min(most, len(steps))] {
+		list = append(list, s.Subsystem+": "+s.Op)
+	}
+	if more := len(steps) - most; more > 0 {
+		list = append(list, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(list, "; ")
 }
 
 func (e *Engine) notify(kind NoticeKind, revision int, text string) {

@@ -36,6 +36,13 @@ func TestNoticesTellTheTurnsOfARevisionAsTheyHappen(t *testing.T) {
 	want("with one", Notice{NoticePending, 3, "goes back to revision 1 in 1m0s"}, Notice{Kind: NoticeConfirmed, Revision: 3})
 	s.apply(e, confA, ApplyOptions{Message: "as before"})
 	want("a plain apply", Notice{NoticeApplied, 4, "as before"})
+	delete(s.m.state["host"], "mtu")
+	for range 2 {
+		if err := e.Reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want("what somebody else took away", Notice{NoticeRepaired, 4, "host: set mtu=1500"})
 	if err := e.Down(t.Context()); err != nil {
 		t.Fatal(err)
 	}

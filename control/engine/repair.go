@@ -19,8 +19,11 @@ func (e *Engine) Reconcile(ctx context.Context) error {
 	if e.current.number == 0 && e.retryAt == 0 {
 		return nil // no revision: what may be there of ours is not for us to judge
 	}
-	return e.repair(ctx, "drift")
+	return e.repair(ctx, whyDrift)
 }
+
+// whyDrift is why steps are taken that nobody asked for: somebody else has changed the machine.
+const whyDrift = "drift"
 
 func (e *Engine) repair(ctx context.Context, why string) error {
 	if e.down {
@@ -129,7 +132,13 @@ func (e *Engine) restore(ctx context.Context, why string) error {
 		e.set(func() { e.ids = e.ids.next(d.RuleIDs, e.changeOfIDs(d)) })
 		e.owesIDs = true
 	}
-	return e.run(ctx, p.Steps)
+	if err := e.run(ctx, p.Steps); err != nil {
+		return err
+	}
+	if why == whyDrift && len(p.Steps) > 0 {
+		e.notify(NoticeRepaired, e.current.number, repairText(p.Steps))
+	}
+	return nil
 }
 
 // Down takes away everything but what the live revision keeps for management (compile.Desired.Remains). A pending revision is reverted in the books;

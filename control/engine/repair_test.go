@@ -93,6 +93,9 @@ func TestReconcileRepairsDrift(t *testing.T) {
 	if n := len(e.History()); n != 1 {
 		t.Errorf("%d revisions", n)
 	}
+	if got := repairText(make([]Step, 7)); !strings.HasSuffix(got, "; and 2 more") {
+		t.Errorf("seven steps are told as %q", got)
+	}
 }
 
 func TestReconcileAndRecompileLeaveAMachineWithoutARevisionAlone(t *testing.T) {

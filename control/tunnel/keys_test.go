@@ -141,3 +141,22 @@ func TestTunnelsThatAreNewAreMeasuredBeforeTheyAreCompiled(t *testing.T) {
 	w.run(time.Minute)
 	w.changed(0)
 }
+
+func TestAPeerOfIPsecThatIsFollowedIsMeasuredWhereItIs(t *testing.T) {
+	tunnel := one(e1)
+	tunnel.Type = config.TypeIPsec
+	w := newWorld(t, tunnel)
+	for address, mtu := range map[string]int{"198.51.100.7": 1200, "192.0.2.9": 1400} {
+		w.mtu[netip.MustParseAddr(address)] = mtu
+	}
+	for _, c := range []struct {
+		at   netip.AddrPort
+		want int
+	}{{netip.MustParseAddrPort(e1), 1200}, {netip.MustParseAddrPort(roamed), 1400}, {netip.MustParseAddrPort(e1), 1200}} {
+		w.m.seen(config.TypeIPsec, []Seen{{Tunnel: "fra1", Peer: "a", PublicKey: tunnel.Peers[0].PublicKeys[0], Endpoint: c.at}}, w.now)
+		w.run(underlayEvery + time.Second)
+		if got := w.told["fra1"].Underlay; got != c.want {
+			t.Errorf("at %s: %d bytes, want %d", c.at, got, c.want)
+		}
+	}
+}

@@ -84,9 +84,13 @@ func (m *machine) lookForRoute(p *peer, at time.Time) {
 	}
 }
 
-// places are where packets to the peer go: where its device sends them, and where they should go.
+// places are where packets to the peer go: where its device sends them, and where they should go. A peer of IPsec that is followed
+// behind a NAT goes on being known by its entry in the file, where nothing is sent any more.
 func (p *peer) places() []netip.Addr {
 	var out []netip.Addr
+	if p.device.IsValid() && p.of != nil && p.of.conf.Type == config.TypeIPsec {
+		return []netip.Addr{p.device.Addr()}
+	}
 	if used := p.inUse(); used.IsValid() {
 		out = append(out, used.Addr())
 	}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -16,8 +17,18 @@ import (
 type Bird struct {
 	cmd    *exec.Cmd
 	config string
-	head   string // of every configuration
 	socket string
+	head   string // of every configuration
+}
+
+// Kill is kill -9.
+func (b *Bird) Kill() { Kill(b.cmd) }
+
+// Configure has BIRD go over to another configuration. Sessions that it does not change stay up.
+func (b *Bird) Configure(t testing.TB, config string) {
+	t.Helper()
+	b.write(t, b.head+config)
+	b.Do(t, "configure")
 }
 
 // StartBird starts BIRD with the configuration, to which log and device protocol are added.
@@ -36,7 +47,7 @@ func StartBird(t testing.TB, ns *NS, config string) *Bird {
 		}
 	})
 	b.head = fmt.Sprintf("log %q all;\nprotocol device {}\n", log)
-	b.write(t, config)
+	b.write(t, b.head+config)
 	b.cmd = exec.Command("/usr/sbin/bird", "-f", "-c", b.config, "-s", b.socket, "-P", filepath.Join(dir, "bird.pid"))
 	b.cmd.Stderr = os.Stderr
 	ns.Start(t, b.cmd)
@@ -51,7 +62,15 @@ func StartBird(t testing.TB, ns *NS, config string) *Bird {
 
 func (b *Bird) write(t testing.TB, config string) {
 	t.Helper()
-	if err := os.WriteFile(b.config, []byte(b.head+config), 0o600); err != nil {
+	if err := os.WriteFile(b.config, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Freeze stops BIRD in its tracks: its kernel goes on acknowledging what comes, and nobody answers.
+func (b *Bird) Freeze(t testing.TB) {
+	t.Helper()
+	if err := b.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -102,14 +121,4 @@ func AskBird(socket, command string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("BIRD hung up: %w", lines.Err())
-}
-
-// Kill is kill -9.
-func (b *Bird) Kill() { Kill(b.cmd) }
-
-// Reconfigure gives BIRD another configuration.
-func (b *Bird) Reconfigure(t testing.TB, config string) {
-	t.Helper()
-	b.write(t, config)
-	b.Do(t, "configure")
 }

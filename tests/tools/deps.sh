@@ -15,7 +15,7 @@ packages=(
 	libstrongswan-standard-plugins libcharon-extra-plugins       # openssl and gcm; kernel-libipsec
 	ipset xdp-tools linux-perf openssl # rivals of the benchmarks, where their time goes, and how fast ciphers are
 	iproute2 iputils-ping ethtool bpftool procps util-linux
-	iperf3 curl traceroute # real programs through the gateway
+	iperf3 curl traceroute tcpdump # real programs through the gateway
 	# unpacking a kernel and its modules for the virtual machine
 	xz-utils kmod
 	git ca-certificates

@@ -56,7 +56,7 @@ func (f formerFlow) expired(protocol uint8, now uint64) bool {
 	case protocol == protocolUDP && f.Flags&formerReplied != 0:
 		timeout = 180 * second
 	}
-	return now > f.LastNs && now-f.LastNs > timeout
+	return int64(now-f.LastNs) > int64(timeout) // as flow_expired() has it
 }
 
 // flowFrom1 keeps the direction, the state and the time of the last packet. When a flow began, what it counted and which rule

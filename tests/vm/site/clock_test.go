@@ -125,7 +125,7 @@ func (s *site) aClockThatIsSetBackStopsNothing() {
 		s.t.Errorf("epochs %+v, before %+v", now, after)
 	}
 
-	// The cure of docs/tunnels.md: a device that is made anew takes the other end's greeting.
+	// A device that is made anew has forgotten, and takes the other end's greeting.
 	s.must(s.Gateway.Namespace, "ip link del fra1")
 	s.t.Logf("WireGuard is up after %s", s.gateway.tunnelsAre(api.PeerUp, "fra1"))
 	f.more(100)

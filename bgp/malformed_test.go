@@ -1,0 +1,258 @@
+package bgp_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"sluice/bgp"
+	"sluice/tests/nstest"
+)
+
+// Messages of RFC 4271 section 4, by hand: a library would not make the wrong ones.
+
+func message(kind byte, body ...[]byte) []byte {
+	all := bytes.Join(body, nil)
+	out := bytes.Repeat([]byte{0xff}, 16)
+	out = binary.BigEndian.AppendUint16(out, uint16(19+len(all)))
+	return append(append(out, kind), all...)
+}
+
+// open is a right one: AS 65000, hold 90 s, IPv4 unicast, 4-octet AS numbers, extended messages (RFC 8654), route refresh.
+func openMessage() []byte {
+	capabilities := []byte{1, 4, 0, 1, 0, 1, 65, 4, 0, 0, 0xfd, 0xe8, 6, 0, 2, 0}
+	parameters := append([]byte{2, byte(len(capabilities))}, capabilities...)
+	return message(1, []byte{4, 0xfd, 0xe8, 0, 90, 198, 18, 0, 100, byte(len(parameters))}, parameters)
+}
+
+var keepalive = message(4)
+
+// attribute has a long length where it needs one.
+func attribute(flags, kind byte, value ...byte) []byte {
+	if len(value) > 255 {
+		return append(binary.BigEndian.AppendUint16([]byte{flags | 0x10, kind}, uint16(len(value))), value...)
+	}
+	return append([]byte{flags, kind, byte(len(value))}, value...)
+}
+
+var (
+	origin  = attribute(0x40, 1, 0)
+	asPath  = attribute(0x40, 2, 2, 1, 0, 0, 0xfd, 0xe8)
+	nextHop = attribute(0x40, 3, 198, 18, 0, 1)
+	prefix  = []byte{24, 192, 0, 2}
+)
+
+func update(attributes ...[]byte) []byte {
+	all := bytes.Join(attributes, nil)
+	return message(2, []byte{0, 0}, binary.BigEndian.AppendUint16(nil, uint16(len(all))), all, prefix)
+}
+
+// good is an update that nothing is wrong with.
+func good(more ...[]byte) []byte {
+	return update(append([][]byte{origin, asPath, nextHop}, more...)...)
+}
+
+type malformed struct {
+	name  string
+	open  []byte // nil: a right one
+	after []byte // in the session
+}
+
+// written are what somebody thought of; those of gobgp#3325 and #3308 ended a GoBGP v3 process.
+func written() []malformed {
+	many := bytes.Repeat([]byte{0xfd, 0xe8, 0, 1}, 16000)
+	hundredThousand := bytes.Repeat(good(attribute(0xc0, 8, many...)), 7)
+	as4Path := attribute(0xc0, 17, 2, 1, 0, 0, 0xfd, 0xe8)
+	length := func(m []byte, n uint16) []byte {
+		binary.BigEndian.PutUint16(m[16:], n)
+		return m
+	}
+	return []malformed{
+		{"a message of unknown type (gobgp#3325)", nil, message(77)},
+		{"AS4_PATH before AS_PATH (gobgp#3308)", nil, update(origin, as4Path, asPath, nextHop)},
+		{"AS4_PATH alone", nil, update(origin, as4Path, nextHop)},
+		{"a wrong marker", nil, append([]byte{1, 2, 3}, keepalive[3:]...)},
+		{"a length below the header's", nil, length(message(2), 5)},
+		{"a length beyond what follows", nil, length(message(2, []byte{0}), 60000)},
+		{"a keepalive with a body", nil, message(4, []byte{1, 2, 3})},
+		{"an update of nothing", nil, message(2)},
+		{"withdrawn routes beyond the message", nil, message(2, []byte{0xff, 0xff, 0, 0})},
+		{"attributes beyond the message", nil, message(2, []byte{0, 0, 0xff, 0xff})},
+		{"an attribute beyond the attributes", nil, update([]byte{0x40, 1, 200})},
+		{"no attributes at all", nil, update()},
+		{"an origin that is none", nil, update(attribute(0x40, 1, 9), asPath, nextHop)},
+		{"an origin of two bytes", nil, update(attribute(0x40, 1, 0, 0), asPath, nextHop)},
+		{"an AS path of half a number", nil, update(origin, attribute(0x40, 2, 2, 1, 0, 0, 0xfd), nextHop)},
+		{"an AS path of unknown segments", nil, update(origin, attribute(0x40, 2, 9, 1, 0, 0, 0xfd, 0xe8), nextHop)},
+		{"a next hop of three bytes", nil, update(origin, asPath, attribute(0x40, 3, 1, 2, 3))},
+		{"a next hop of all bits", nil, update(origin, asPath, attribute(0x40, 3, 255, 255, 255, 255))},
+		{"every attribute twice", nil, good(origin, asPath, nextHop)},
+		{"an unknown well-known attribute", nil, good(attribute(0x40, 200, 1))},
+		{"unknown optional attributes", nil, good(attribute(0x80, 201, 1), attribute(0xc0, 202, 1))},
+		{"attributes of every number, empty", nil, good(everyAttribute(nil))},
+		{"attributes of every number, of 7 bytes", nil, good(everyAttribute([]byte{1, 2, 3, 4, 5, 6, 7}))},
+		{"a giant unknown attribute", nil, good(attribute(0xc0, 203, make([]byte, 60000)...))},
+		{"a hundred thousand communities", nil, hundredThousand},
+		{"MP_REACH of an unknown family", nil, good(attribute(0x80, 14, 0, 99, 99, 4, 1, 2, 3, 4, 0, 24, 1, 2, 3))},
+		{"MP_REACH with a next hop beyond it", nil, good(attribute(0x80, 14, 0, 2, 1, 255, 1, 2))},
+		{"MP_UNREACH of one byte", nil, good(attribute(0x80, 15, 0))},
+		{"a prefix of 99 bits", nil, message(2, []byte{0, 0, 0, 0, 99, 1, 2, 3})},
+		{"a notification of one byte", nil, message(3, []byte{6})},
+		{"a notification of nothing", nil, message(3)},
+		{"a shutdown whose text is longer than it is", nil, message(3, []byte{6, 2, 255, 'h', 'i'})},
+		{"a shutdown whose text is no text", nil, message(3, []byte{6, 2, 4, 0xff, 0x1b, '[', 0})},
+		{"a route refresh of one byte", nil, message(5, []byte{0})},
+		{"a route refresh of an unknown family", nil, message(5, []byte{0, 99, 0, 99})},
+		{"a second open", nil, openMessage()},
+		{"an open of another version", message(1, []byte{3, 0xfd, 0xe8, 0, 90, 198, 18, 0, 100, 0}), nil},
+		{"an open of another AS", message(1, []byte{4, 0, 1, 0, 90, 198, 18, 0, 100, 0}), nil},
+		{"an open with a hold time of one second", message(1, []byte{4, 0xfd, 0xe8, 0, 1, 198, 18, 0, 100, 0}), nil},
+		{"an open of router 0.0.0.0", message(1, []byte{4, 0xfd, 0xe8, 0, 90, 0, 0, 0, 0, 0}), nil},
+		{"an open with parameters beyond it", message(1, []byte{4, 0xfd, 0xe8, 0, 90, 198, 18, 0, 100, 200, 2, 6}), nil},
+		{"an open with a capability beyond it", message(1, []byte{4, 0xfd, 0xe8, 0, 90, 198, 18, 0, 100, 4, 2, 2, 1, 200}), nil},
+		{"an update for an open", good(), nil},
+		{"no open", keepalive, nil},
+	}
+}
+
+func everyAttribute(value []byte) (all []byte) {
+	for kind := 4; kind < 256; kind++ {
+		all = append(all, attribute(0xc0, byte(kind), value...)...)
+	}
+	return all
+}
+
+// drawn are right messages with flipped bytes, or cut short with a length that says so.
+func drawn(r *rand.Rand, n int) (out []malformed) {
+	rich := good(attribute(0x80, 4, 0, 0, 0, 7), attribute(0xc0, 8, 0xfd, 0xe8, 0, 1), attribute(0xc0, 32, 0, 0, 0xfd, 0xe8, 0, 0, 0, 1, 0, 0, 0, 2),
+		attribute(0xc0, 7, 0, 0, 0xfd, 0xe8, 198, 18, 0, 1), attribute(0x80, 14, 0, 1, 1, 4, 198, 18, 0, 1, 0, 24, 198, 51, 100))
+	spoil := func(m []byte) []byte {
+		m = bytes.Clone(m)
+		if r.IntN(3) == 0 {
+			m = m[:19+r.IntN(len(m)-19)]
+			binary.BigEndian.PutUint16(m[16:], uint16(len(m)))
+			return m
+		}
+		for range 1 + r.IntN(3) {
+			m[19+r.IntN(len(m)-19)] ^= byte(1 << r.IntN(8))
+		}
+		return m
+	}
+	for i := range n {
+		c := malformed{name: fmt.Sprintf("drawn %d", i)}
+		switch r.IntN(4) {
+		case 0:
+			c.open = spoil(openMessage())
+		case 1:
+			c.after = spoil(message(3, []byte{6, 2, 5}, []byte("hello")))
+		default:
+			for range 20 {
+				c.after = append(c.after, spoil(rich)...)
+			}
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// converse dials from an address, opens a session, says what is wrong, and reads on until the gateway hangs up.
+func (m malformed) converse(s *site, from net.IP) error {
+	conn, err := s.dial(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		return err
+	}
+	if err := readMessage(conn); err != nil {
+		return fmt.Errorf("its open: %w", err)
+	}
+	if m.open != nil {
+		_, err = conn.Write(m.open)
+	} else if _, err = conn.Write(append(openMessage(), keepalive...)); err == nil {
+		if err := readMessage(conn); err != nil {
+			return fmt.Errorf("its keepalive: %w", err)
+		}
+		_, err = conn.Write(m.after)
+	}
+	// It may have hung up before it had it all.
+	if err == nil && conn.(*net.TCPConn).CloseWrite() == nil {
+		_, _ = io.Copy(io.Discard, conn)
+	}
+	return nil
+}
+
+func (s *site) dial(from net.IP) (conn net.Conn, err error) {
+	err = s.tors[0].Try(func() error {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}, Timeout: 10 * time.Second}
+		conn, err = d.Dial("tcp4", "198.18.0.2:179")
+		return err
+	})
+	return conn, err
+}
+
+func readMessage(r io.Reader) error {
+	head := make([]byte, 19)
+	if _, err := io.ReadFull(r, head); err != nil {
+		return err
+	}
+	_, err := io.CopyN(io.Discard, r, int64(binary.BigEndian.Uint16(head[16:]))-19)
+	return err
+}
+
+func TestMalformedMessagesEndNothingButTheirOwnSession(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 2)
+	honest := s.tor(t, 1, "", "198.51.100.0/24")
+	gw := s.gw.Child(t, fresh)
+	cases := append(written(), drawn(rand.New(rand.NewPCG(7, 7)), 80)...)
+	want := gateway(2, path("203.0.113.0/24"))
+	want.Neighbors, want.Learn = want.Neighbors[1:], everything()
+	for i := range cases {
+		a := fmt.Sprintf("198.18.0.%d", 100+i)
+		s.tors[0].Address(t, "gw", a+"/32")
+		want.Neighbors = append(want.Neighbors, bgp.Neighbor{Name: fmt.Sprintf("x-%03d", i), Address: addr(a), ASN: 65000, IPv4: true, Passive: true})
+	}
+	apply(t, gw, want)
+	hears(t, honest, "203.0.113.0/24")
+	since := uptime(t, honest)
+
+	var conversations sync.WaitGroup
+	for i, c := range cases {
+		conversations.Go(func() {
+			if err := c.converse(s, net.IPv4(198, 18, 0, byte(100+i))); err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			}
+		})
+	}
+	conversations.Wait()
+
+	// The process answers, and its other session is the same and carries news both ways.
+	want.Paths = append(want.Paths, path("203.0.113.9/32"))
+	apply(t, gw, want)
+	hears(t, honest, "203.0.113.0/24", "203.0.113.9/32")
+	if now := uptime(t, honest); another(now, since) {
+		t.Errorf("the honest neighbor's session is of %s, and was of %s", now, since)
+	}
+	s.installs(t, "198.51.100.0/24 198.18.1.1\n")
+	ended, answered := 0, 0
+	for _, n := range nstest.Must[[]bgp.NeighborStatus](t, gw, "status", nil) {
+		if n.LastError != "" {
+			ended++
+		}
+		if n.Notification != nil && n.Notification.Sent {
+			answered++
+		}
+	}
+	t.Logf("%d conversations: %d ended with an error, %d of them by a notification of ours", len(cases), ended, answered)
+	if ended < len(cases) || answered < len(cases)/3 {
+		t.Errorf("not every wrong message was noticed")
+	}
+}

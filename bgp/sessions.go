@@ -1,0 +1,149 @@
+package bgp
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+// session is what GoBGP forgets, or does not know, of a neighbor.
+type session struct {
+	n     Neighbor
+	up    bool
+	since time.Time     // of up
+	flaps uint64        // sessions lost
+	error string        // why it was last lost, or refused; "" while nothing went wrong
+	last  *Notification // the last one in either direction
+
+	warned map[bgp.Family]EventKind // the worst that was told of this session
+	over   bool                     // shut down for too many prefixes
+	retry  *time.Timer              // of over; nil: nobody will
+}
+
+// add makes a neighbor known, or tells what changed of it.
+func (s *sessions) add(n Neighbor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.known[n.Address]; known != nil {
+		if known.n.Limit != n.Limit {
+			known.warned = nil
+		}
+		known.n = n
+		return
+	}
+	s.known[n.Address] = &session{n: n}
+}
+
+func (s *sessions) remove(addr netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.known[addr]; known != nil {
+		s.end(known, "removed")
+	}
+	delete(s.known, addr)
+}
+
+func (s *sessions) reset(why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, known := range s.known {
+		s.end(known, why)
+	}
+	clear(s.known)
+}
+
+func (s *sessions) end(known *session, why string) {
+	known.lift()
+	if known.up {
+		known.up = false
+		s.tell(known, EventDown, why)
+	}
+}
+
+// notified takes a NOTIFICATION, which GoBGP tells of before the change of state that follows, if one follows.
+func (s *sessions) notified(addr netip.Addr, n Notification) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.known[addr]; known != nil {
+		known.last = &n
+		if !known.up && !known.over {
+			known.error = n.String()
+		}
+	}
+}
+
+// state takes a state change of GoBGP's machine, which passes idle, active, opensent and openconfirm on its way.
+func (s *sessions) state(addr netip.Addr, state bgp.FSMState, at time.Time, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := s.known[addr]
+	if known == nil {
+		return
+	}
+	up := state == bgp.BGP_FSM_ESTABLISHED
+	switch {
+	case up && !known.up:
+		known.up, known.since, known.error, known.warned = true, at, "", nil
+		s.tell(known, EventUp, "")
+	case !up && known.up:
+		known.up = false
+		known.flaps++
+		known.error = cmp.Or(known.limitError(), known.said(known.since), words(reason))
+		s.tell(known, EventDown, known.error)
+	case state == bgp.BGP_FSM_IDLE && reason != "" && !known.over:
+		known.error = cmp.Or(known.said(at.Add(-time.Second)), words(reason))
+	}
+}
+
+// said is the notification since then.
+func (k *session) said(since time.Time) string {
+	if k.last == nil || k.last.Time.Before(since) {
+		return ""
+	}
+	return k.last.String()
+}
+
+// words are for ends without a notification, which GoBGP has names for.
+func words(reason string) string {
+	switch reason {
+	case "read-failed", "write-failed":
+		return "the connection broke"
+	case "graceful-restart":
+		return "the connection broke; its routes are kept while it restarts"
+	case "restart-timer-expired":
+		return "the neighbor did not come back in its restart time"
+	case "admin-down":
+		return "shut down"
+	case "hold-timer-expired":
+		return "Hold Timer Expired"
+	}
+	return reason
+}
+
+func (k *session) limitError() string {
+	if !k.over {
+		return ""
+	}
+	return fmt.Sprintf("more than %d prefixes of one family: the session is shut down", k.n.Limit.Max)
+}
+
+// shownSession is a copy of what is shown of one.
+type shownSession struct {
+	error string
+	over  bool
+	flaps uint64
+	last  *Notification
+}
+
+func (s *sessions) shown(addr netip.Addr) shownSession {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := s.known[addr]
+	if known == nil {
+		return shownSession{}
+	}
+	return shownSession{cmp.Or(known.limitError(), known.error), known.over, known.flaps, known.last}
+}

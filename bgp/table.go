@@ -1,0 +1,111 @@
+package bgp
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+// RIBEntry is one path that a neighbor announced, or that is announced to it.
+type RIBEntry struct {
+	Prefix      netip.Prefix `json:"prefix"`
+	NextHop     netip.Addr   `json:"next_hop"`
+	Neighbor    netip.Addr   `json:"neighbor"`
+	ASPath      []uint32     `json:"as_path"`
+	Communities []uint32     `json:"communities"`
+	LocalPref   *uint32      `json:"local_pref,omitempty"`
+	MED         *uint32      `json:"med,omitempty"`
+	Best        bool         `json:"best"`
+	Stale       bool         `json:"stale"` // kept while the neighbor restarts
+}
+
+// Table is one of the views on what goes to and fro with a neighbor.
+type Table string
+
+// The tables of a neighbor.
+const (
+	Received   Table = "received"   // as it came
+	Accepted   Table = "accepted"   // after the import policy and the check for loops
+	Advertised Table = "advertised" // ours, with what the neighbor is told
+)
+
+// Tables are all of them.
+var Tables = []Table{Advertised, Received, Accepted} // never changed
+
+// RIB returns every path learned from neighbors, sorted by prefix and neighbor.
+func (s *Subsystem) RIB() ([]RIBEntry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL}, func(p *apiutil.Path) bool { return p.PeerAddress.IsValid() })
+}
+
+// NeighborTable returns one table of the neighbor of this name, sorted by prefix.
+func (s *Subsystem) NeighborTable(name string, table Table) ([]RIBEntry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, ok := s.named(name)
+	if !ok {
+		return nil, fmt.Errorf("%w: %s", ErrNoNeighbor, name)
+	}
+	all := func(*apiutil.Path) bool { return true }
+	switch table {
+	case Received:
+		return s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String()}, all)
+	case Advertised:
+		out, err := s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_OUT, Name: n.Address.String()}, all)
+		for i := range out {
+			out[i].Neighbor = n.Address
+		}
+		return out, err
+	case Accepted:
+		// Not by EnableFiltered of the received one, which stores what the import policy made of it.
+		return s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL},
+			func(p *apiutil.Path) bool { return p.PeerAddress.Unmap() == n.Address })
+	}
+	return nil, fmt.Errorf("a neighbor has no table %q", table)
+}
+
+// list is a table of GoBGP's, of the families that we speak.
+func (s *Subsystem) list(req apiutil.ListPathRequest, want func(*apiutil.Path) bool) ([]RIBEntry, error) {
+	if s.speaker == nil {
+		return nil, nil
+	}
+	var out []RIBEntry
+	for _, req.Family = range []bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC} {
+		err := s.speaker.bgp.ListPath(req, func(_ bgp.NLRI, paths []*apiutil.Path) {
+			for _, p := range paths {
+				if prefix, ok := unicast(p); ok && want(p) {
+					out = append(out, ribEntry(prefix, p))
+				}
+			}
+		})
+		if err != nil {
+			return nil, fmt.Errorf("bgp: list the paths: %w", err)
+		}
+	}
+	slices.SortFunc(out, func(a, b RIBEntry) int {
+		return cmp.Or(a.Prefix.Compare(b.Prefix), a.Neighbor.Compare(b.Neighbor))
+	})
+	return out, nil
+}
+
+func ribEntry(prefix netip.Prefix, p *apiutil.Path) RIBEntry {
+	e := RIBEntry{
+		Prefix: prefix, NextHop: nextHop(p), Neighbor: p.PeerAddress.Unmap(), ASPath: asPath(p),
+		Communities: communities(p), Best: p.Best, Stale: p.Stale,
+	}
+	for _, a := range p.Attrs {
+		switch a := a.(type) {
+		case *bgp.PathAttributeLocalPref:
+			e.LocalPref = &a.Value
+		case *bgp.PathAttributeMultiExitDisc:
+			e.MED = &a.Value
+		}
+	}
+	return e
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestANeighborIsShownWithWhatWentWrong(t *testing.T) {
+	b := daemonOf(t, &box{})
+	sluice(t, "show", "bgp", "neighbor", "tor-a").is(t, done(`neighbor      tor-a, 198.18.0.1, AS 65000, eBGP, passive
+state         established
+up            1h2m5s
+session       router id 198.18.0.1, hold 9s, keepalive 3s
+flaps         2
+last error    received Cease: Administrative Shutdown ("works")
+notification  received Cease: Administrative Shutdown ("works") (6/2) at 2026-03-01 10:57:55
+max prefixes  100 of each family
+ipv4-unicast  10 received, 9 accepted, 3 advertised
+MESSAGES  OPEN  UPDATE  KEEPALIVE  NOTIFICATION  ROUTE-REFRESH
+sent      3     4       1241       1             0
+received  3     12      1240       1             1
+`))
+	sluice(t, "show", "bgp", "neighbor", "tor-a", "received", "--limit", "2").is(t, done(`PREFIX           NEXT HOP    AS PATH      LOCAL PREF  MED  COMMUNITIES    STATE
+192.0.2.0/24     198.18.0.1  65000 65001  100         7    65000:100 1:0  -
+198.51.100.0/24  198.18.0.1  -            -           -    -              stale
+and 1 more: --limit shows them
+`))
+	want := []string{"neighbor {Name:tor-a Table: Limit:1000}", "neighbor {Name:tor-a Table:received Limit:2}"}
+	if d := cmp.Diff(want, b.asked); d != "" {
+		t.Errorf("the daemon was asked\n%s", d)
+	}
+	if got := sluice(t, "show", "bgp", "neighbor", "tor-a", "sent"); got.code != exitUsage || !strings.Contains(got.err, "[advertised received accepted]") {
+		t.Errorf("a table that is none: %+v", got)
+	}
+}
+
+func TestASessionIsClearedHardOrSoft(t *testing.T) {
+	b := daemonOf(t, &box{})
+	sluice(t, "clear", "bgp", "tor-a").is(t, done("the session with tor-a was reset\n"))
+	sluice(t, "clear", "bgp", "tor-a", "soft").is(t, done("routes with tor-a are judged and sent again\n"))
+	if d := cmp.Diff([]string{"clear bgp {Neighbor:tor-a Soft:false}", "clear bgp {Neighbor:tor-a Soft:true}"}, b.asked); d != "" {
+		t.Errorf("the daemon was asked\n%s", d)
+	}
+	if got := sluice(t, "clear", "bgp", "tor-a", "gently"); got.code != exitUsage {
+		t.Errorf("a word that is not soft: %+v", got)
+	}
+}
