@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"sluice/bgp/bfd"
 )
 
 // kind is what an Op does.
@@ -18,6 +20,7 @@ const (
 	originate
 	setNeighbor    // a new session at this address, whatever was there
 	relaxNeighbor  // what needs no new session
+	detect         // the BFD sessions, all of them
 	withdraw       // from here on: Teardown
 	removeNeighbor // Cease
 	stop           // Cease to all, and no speaker
@@ -32,6 +35,7 @@ type Op struct {
 	prefix   netip.Prefix // originate, withdraw
 	paths    []Path       // originate: all of the prefix
 	neighbor Neighbor     // removeNeighbor: name and address
+	bfd      []bfd.Config
 	why      string
 }
 
@@ -53,12 +57,26 @@ func (o Op) String() string {
 		return fmt.Sprintf("%s neighbor %s (%s as %d)", o.why, o.neighbor.Name, o.neighbor.Address, o.neighbor.ASN)
 	case relaxNeighbor:
 		return fmt.Sprintf("change neighbor %s (%s): %s", o.neighbor.Name, o.neighbor.Address, o.why)
+	case detect:
+		return "set bfd sessions:" + sessionList(o.bfd)
 	case withdraw:
 		return fmt.Sprintf("withdraw %s", o.prefix)
 	case removeNeighbor:
 		return fmt.Sprintf("remove neighbor %s (%s)", o.neighbor.Name, o.neighbor.Address)
 	}
 	return "stop bgp speaker"
+}
+
+// sessionList prints BFD sessions with their intervals.
+func sessionList(sessions []bfd.Config) string {
+	if len(sessions) == 0 {
+		return " none"
+	}
+	out := ""
+	for _, c := range sessions {
+		out += fmt.Sprintf(" %s (%v x %d)", c.Peer, c.MinTx, c.Multiplier)
+	}
+	return out
 }
 
 // Diff returns the steps from have to want, in order: paths before the neighbors that hear them, teardown last. It is
@@ -84,7 +102,12 @@ func Diff(have, want State) []Op {
 		ops = append(ops, Op{kind: filter, flowSpec: want.FlowSpec})
 	}
 	ops = append(ops, diffPaths(have.Paths, want.Paths)...)
-	return append(ops, diffNeighbors(have.Neighbors, want.Neighbors)...)
+	ops = append(ops, diffNeighbors(have.Neighbors, want.Neighbors)...)
+	// All at once: a start finds sessions that an earlier process left, and those that stay must not flap.
+	if !slices.Equal(have.BFD, want.BFD) {
+		ops = append(ops, Op{kind: detect, bfd: want.BFD})
+	}
+	return ops
 }
 
 func diffPaths(have, want []Path) (ops []Op) {
@@ -147,6 +170,8 @@ func (o Op) on(s State) State {
 		if o.kind != removeNeighbor {
 			s.Neighbors = append(s.Neighbors, o.neighbor)
 		}
+	case detect:
+		s.BFD = o.bfd
 	case stop:
 		return State{}
 	}
@@ -192,6 +217,7 @@ func (s State) normal() State {
 	})
 	s.FlowSpec.AcceptFrom = sorted(s.FlowSpec.AcceptFrom, netip.Addr.Compare)
 	s.Paths = normalPaths(s.Paths)
+	s.BFD = sorted(s.BFD, bfd.Config.Compare)
 	return s
 }
 

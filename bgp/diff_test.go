@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"sluice/bgp/bfd"
 )
 
 // randomState draws from small pools, so that two draws share neighbors, addresses and prefixes.
@@ -27,6 +29,11 @@ func randomState(r *rand.Rand) State {
 			FlowSpec4: r.IntN(2) == 0, FlowSpec6: r.IntN(2) == 0,
 			HoldTime: time.Duration(9+r.IntN(2)) * time.Second,
 		})
+	}
+	for _, n := range s.Neighbors {
+		if r.IntN(2) == 0 {
+			s.BFD = append(s.BFD, bfd.Config{Peer: n.Address, MinTx: time.Duration(1+r.IntN(2)) * time.Second, MinRx: time.Second, Multiplier: 3})
+		}
 	}
 	for i := range 8 {
 		if r.IntN(2) == 0 {

@@ -19,6 +19,8 @@ const (
 	EventDown   EventKind = "down"
 	EventNearly EventKind = "prefixes-warning" // the percentage of max_prefixes that a warning was wanted at
 	EventLimit  EventKind = "prefixes-limit"   // more than max_prefixes
+	EventLive   EventKind = "bfd-up"           // of the BFD session with the neighbor, as the next
+	EventDead   EventKind = "bfd-down"
 )
 
 // Event is a session that came up or went down, or whose neighbor announces much.
@@ -65,6 +67,11 @@ func (s *sessions) tell(known *session, kind EventKind, reason string) {
 			EventLimit: "BGP neighbor over its prefix limit"}[kind]
 		s.log.Warn(text, "neighbor", e.Neighbor, "address", e.Address, "reason", reason)
 	}
+	s.send(e)
+}
+
+// send is called with s.mu held and never blocks.
+func (s *sessions) send(e Event) {
 	for {
 		select {
 		case s.events <- e:

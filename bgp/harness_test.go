@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/bgp"
+	"sluice/bgp/bfd"
 	"sluice/bgp/flowspec"
 	"sluice/tests/nstest"
 )
@@ -23,25 +26,64 @@ import (
 // TestMain is also the main of the children: GoBGP makes its sockets on any thread, so a speaker needs a process of
 // its own inside the namespace.
 func TestMain(m *testing.M) {
-	if role := nstest.Role(); role != "" {
-		if err := serve(role == restarted); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+	var err error
+	switch role, dir, _ := strings.Cut(nstest.Role(), "@"); {
+	case len(os.Args) == 4 && os.Args[1] == bfd.Verb:
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		err = bfd.Run(ctx, "test")
+		stop()
+	case role == independent:
+		err = serveBFD()
+	case role != "":
+		err = serve(role == restarted, dir)
+	default:
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
 
+// Roles. Behind @ stands the directory where a speaker finds its BFD process; none: it has no BFD.
 const (
-	fresh     = "speaker"
-	restarted = "restarted speaker"
+	fresh       = "speaker"
+	restarted   = "restarted speaker"
+	independent = "BFD" // of a neighbor, whatever becomes of its BGP
 )
 
-func serve(restarting bool) error {
+func childLog() *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// serveBFD holds BFD sessions of a neighbor.
+func serveBFD() error {
+	s, err := bfd.Listen(childLog(), true)
+	if err != nil {
+		return err
+	}
+	return nstest.Serve(map[string]nstest.Handler{"set": func(arg json.RawMessage) (any, error) {
+		var wanted []bfd.Config
+		if err := json.Unmarshal(arg, &wanted); err != nil {
+			return nil, err
+		}
+		return nil, s.Set(wanted)
+	}})
+}
+
+func serve(restarting bool, dir string) error {
 	ctx := context.Background()
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s := bgp.New(log, bgp.Options{Restarting: restarting})
+	options := bgp.Options{Restarting: restarting}
+	if dir != "" {
+		k, err := bfd.NewKeeper(childLog(), dir, []string{"/proc/self/exe", bfd.Verb})
+		if err != nil {
+			return err
+		}
+		options.BFD = k
+	}
+	s := bgp.New(childLog(), options)
+	go func() { _ = s.Run(ctx) }()
 	held := []string{}
 	return nstest.Serve(map[string]nstest.Handler{
 		"all events": func(json.RawMessage) (any, error) {

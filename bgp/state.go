@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"sluice/bgp/bfd"
 )
 
 // State is what the speaker should hold, or holds. The zero State is no speaker at all.
@@ -15,6 +17,7 @@ type State struct {
 	Paths     []Path     // sorted by prefix; what we originate
 	Learn     Learn
 	FlowSpec  FlowSpec
+	BFD       []bfd.Config // sessions with neighbors, sorted by peer; they change without touching the BGP sessions
 }
 
 // Neighbor is one session, known by its address. A change of one never touches another. What a change of a field does:

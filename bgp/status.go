@@ -12,6 +12,7 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
+	"sluice/bgp/bfd"
 	"sluice/bgp/fib"
 )
 
@@ -25,6 +26,7 @@ type NeighborStatus struct {
 	UptimeSeconds int64          `json:"uptime_seconds"`
 	Families      []FamilyStatus `json:"families"`
 	LastError     string         `json:"last_error,omitempty"` // why it is not up, or was last lost
+	BFD           *bfd.Status    `json:"bfd,omitempty"`        // none is wanted, or not known yet: absent
 
 	Internal         bool          `json:"internal"` // iBGP
 	Passive          bool          `json:"passive"`
@@ -76,13 +78,14 @@ func (s *Subsystem) Status(ctx context.Context) ([]NeighborStatus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bgp: list the neighbors: %w", err)
 	}
-	announced := s.have.announced()
+	live, announced := s.liveness(), s.have.announced()
 	out := make([]NeighborStatus, 0, len(s.have.Neighbors))
 	for _, n := range s.have.Neighbors {
 		st := s.neighborStatus(n)
 		if p := peers[n.Address.String()]; p != nil {
 			st.fill(n, p, announced(n.Address))
 		}
+		st.BFD = live[n.Address]
 		out = append(out, st)
 	}
 	return out, nil

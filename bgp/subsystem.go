@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"sluice/bgp/bfd"
 )
 
 // Options are what a process knows and a State does not.
@@ -14,6 +16,17 @@ type Options struct {
 	// Restarting says that an earlier process announced for us, and that the data path went on forwarding
 	// meanwhile: the first sessions tell the peers to keep our routes (RFC 4724 section 4.1).
 	Restarting bool
+	// BFD holds the BFD sessions; nil where none are ever wanted.
+	BFD BFD
+}
+
+// BFD is who holds sessions of BFD: bfd.Keeper in the daemon.
+type BFD interface {
+	Set(wanted []bfd.Config) error
+	Report() (bfd.Report, error)
+	Changed() <-chan struct{} // holds a value once there is something new to report
+	Close()                   // lets go of the sessions, which live on
+	Down() error
 }
 
 // Subsystem drives one speaker and its writer to the kernel. Its methods may be called from any goroutine.
@@ -23,6 +36,7 @@ type Subsystem struct {
 	options  Options
 	sessions *sessions
 	flows    *flows
+	detected detected
 
 	mu      sync.Mutex
 	have    State
@@ -83,8 +97,10 @@ func (s *Subsystem) do(ctx context.Context, op Op) error {
 		return s.relaxNeighbor(ctx, op.neighbor)
 	case removeNeighbor:
 		return s.removeNeighbor(ctx, op.neighbor.Address, Neighbor{})
+	case detect:
+		return s.detect(op.bfd)
 	case stop:
-		return s.down()
+		return errors.Join(s.down(), s.detect(nil))
 	}
 	return errors.New("unknown step")
 }
@@ -94,6 +110,9 @@ func (s *Subsystem) do(ctx context.Context, op Op) error {
 func (s *Subsystem) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.options.BFD != nil {
+		s.options.BFD.Close()
+	}
 	if s.speaker == nil {
 		return nil
 	}
@@ -107,7 +126,11 @@ func (s *Subsystem) Stop(ctx context.Context) error {
 func (s *Subsystem) Down(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.down()
+	err := s.down()
+	if s.options.BFD != nil {
+		err = errors.Join(err, s.options.BFD.Down())
+	}
+	return err
 }
 
 // gone forgets the speaker.

@@ -64,7 +64,7 @@ func eventText(e api.Event) string {
 		return strings.TrimSuffix(fmt.Sprintf("revision %d %s: %s", e.Engine.Revision, e.Engine.Kind, e.Engine.Text), ": ")
 	case e.BGP != nil:
 		what := map[api.SessionKind]string{api.SessionUp: "is up", api.SessionDown: "is down", api.SessionNearly: "announces much",
-			api.SessionLimit: "announces too much"}
+			api.SessionLimit: "announces too much", api.SessionLive: "has its BFD session up", api.SessionDead: "has its BFD session down"}
 		return strings.TrimSuffix(fmt.Sprintf("neighbor %s (%s) %s: %s", e.BGP.Neighbor, e.BGP.Address, what[e.BGP.Kind], e.BGP.Reason), ": ")
 	case e.Link != nil:
 		return linkText(*e.Link)

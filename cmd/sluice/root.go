@@ -65,7 +65,7 @@ first three also under node: of the file that -c names.`,
 	}
 	root.AddCommand(
 		c.runCmd(), c.checkCmd(), c.planCmd(), c.diffCmd(), c.applyCmd(), c.confirmCmd(), c.rollbackCmd(), c.historyCmd(),
-		c.showCmd(), c.explainCmd(), c.banCmd(), c.unbanCmd(), c.drainCmd(), c.undrainCmd(), c.workloadCmd(), c.clearCmd(), c.monitorCmd(), c.captureCmd(), c.keyCmd(), c.doctorCmd(), c.supportCmd(), c.labCmd(), c.tunnelCmd(), c.tunneldCmd(), c.downCmd(), c.holdCmd(), c.versionCmd(),
+		c.showCmd(), c.explainCmd(), c.banCmd(), c.unbanCmd(), c.drainCmd(), c.undrainCmd(), c.workloadCmd(), c.clearCmd(), c.monitorCmd(), c.captureCmd(), c.keyCmd(), c.doctorCmd(), c.supportCmd(), c.labCmd(), c.tunnelCmd(), c.tunneldCmd(), c.bfddCmd(), c.downCmd(), c.holdCmd(), c.versionCmd(),
 	)
 	root.SetHelpCommand(helpCmd())
 	root.InitDefaultHelpCmd()

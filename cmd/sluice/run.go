@@ -20,7 +20,7 @@ is none yet. On SIGTERM the data path, the tunnels and, with graceful restart, t
 			}
 			return daemon.Run(cmd.Context(), daemon.Options{
 				File: c.file, StateDir: c.settings.GetString("node.state_dir"), BPFDir: c.settings.GetString("node.bpf_dir"),
-				Socket: c.socket(), Version: version, Log: log, TunnelCommand: tunnelCommand(),
+				Socket: c.socket(), Version: version, Log: log, TunnelCommand: tunnelCommand(), BFDCommand: bfdCommand(),
 			})
 		},
 	}

@@ -83,14 +83,14 @@ what was received is judged again, and what is advertised is sent again.`,
 }
 
 func printBGP(c *cli, list []api.Neighbor) error {
-	t := c.table("NEIGHBOR", "ADDRESS", "ASN", "STATE", "UPTIME", "FAMILY", "RECEIVED", "ACCEPTED", "ADVERTISED")
+	t := c.table("NEIGHBOR", "ADDRESS", "ASN", "STATE", "UPTIME", "BFD", "FAMILY", "RECEIVED", "ACCEPTED", "ADVERTISED")
 	for _, n := range list {
 		state, up := neighborState(n)
 		if len(n.Families) == 0 {
-			t.row(n.Name, n.Address, n.ASN, state, up, "", "", "", "")
+			t.row(n.Name, n.Address, n.ASN, state, up, bfdText(n), "", "", "", "")
 		}
 		for _, f := range n.Families {
-			t.row(n.Name, n.Address, n.ASN, state, up, f.Family, f.Received, f.Accepted, f.Advertised)
+			t.row(n.Name, n.Address, n.ASN, state, up, bfdText(n), f.Family, f.Received, f.Accepted, f.Advertised)
 		}
 	}
 	if err := t.print(); err != nil {
@@ -99,6 +99,9 @@ func printBGP(c *cli, list []api.Neighbor) error {
 	for _, n := range list {
 		if n.State != "established" && n.LastError != "" {
 			fmt.Fprintf(c.out, "%s: %s\n", n.Name, n.LastError)
+		}
+		if why := bfdWhy(n); why != "" {
+			fmt.Fprintf(c.out, "%s: BFD: %s\n", n.Name, why)
 		}
 	}
 	return nil
@@ -133,6 +136,9 @@ func printNeighbor(c *cli, n api.Neighbor) error {
 		line("session", "router id %s, hold %ds, keepalive %ds", n.RouterID, n.HoldSeconds, n.KeepaliveSeconds)
 	}
 	line("flaps", "%d", n.Flaps)
+	if n.BFD != nil {
+		line("bfd", "%s", strings.TrimSuffix(bfdText(n)+": "+bfdWhy(n), ": "))
+	}
 	line("last error", "%s", n.LastError)
 	if last := n.Notification; last != nil {
 		line("notification", "%s (%d/%d) at %s", last, last.Code, last.Subcode, last.Time.Format(time.DateTime))

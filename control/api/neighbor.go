@@ -28,6 +28,8 @@ const (
 	SessionDown   = bgp.EventDown
 	SessionNearly = bgp.EventNearly
 	SessionLimit  = bgp.EventLimit
+	SessionLive   = bgp.EventLive
+	SessionDead   = bgp.EventDead
 )
 
 // SessionKind is one of them.

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"sluice/bgp"
+	"sluice/bgp/bfd"
 	"sluice/control/config"
 )
 
@@ -17,7 +18,13 @@ func (c *compiler) bgp() bgp.State {
 	s := bgp.State{ASN: b.ASN, RouterID: b.RouterID, Port: b.Listen, Paths: c.paths()}
 	for i, n := range b.Neighbors {
 		s.Neighbors = append(s.Neighbors, c.neighbor(i, n))
+		if n.BFD.Interval != 0 {
+			s.BFD = append(s.BFD, bfd.Config{
+				Local: n.LocalAddress, Peer: n.Address, MinTx: n.BFD.Interval, MinRx: n.BFD.Interval, Multiplier: n.BFD.Multiplier,
+			})
+		}
 	}
+	slices.SortFunc(s.BFD, bfd.Config.Compare)
 	slices.SortFunc(s.Neighbors, func(a, b bgp.Neighbor) int { return compareNames(a.Name, b.Name) })
 	s.Learn = bgp.Learn{ECMP: b.Learn.ECMP, Metric: b.Learn.Metric, Table: b.Learn.Table, Accept: c.filters(b.Learn.Accept), Reject: c.filters(b.Learn.Reject)}
 	for i := range c.cfg.Tunnels {

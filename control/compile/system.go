@@ -18,7 +18,13 @@ const (
 	protoICMPv6 = 58
 )
 
-// system is the policy that the file itself implies: BGP with its neighbors, tunnel underlay with its peers, and the
+// RFC 5881 sections 4 and 5.
+const (
+	bfdPort = 3784
+	bfdTTL  = 255
+)
+
+// system is the policy that the file itself implies: BGP and BFD with its neighbors, tunnel underlay with its peers, and the
 // echo requests of the apply checks and of tunnels' health, each in the direction it needs. The same list is judged at ingress and at
 // egress: source and destination keep the directions apart.
 func (c *compiler) system() classify.Policy {
@@ -26,6 +32,7 @@ func (c *compiler) system() classify.Policy {
 	if c.cfg.BGP != nil {
 		for _, n := range c.cfg.BGP.Neighbors {
 			s.bgp(n)
+			s.bfd(n)
 		}
 	}
 	for _, t := range c.cfg.Tunnels {
@@ -72,6 +79,19 @@ func (s *systemRules) bgp(n config.Neighbor) {
 	s.add(name+"-out", classify.Rule{From: s.self, To: peer, Protocol: protoTCP, Ports: remote})
 	// A source port proves nothing: without the ports that clients use the neighbor would reach every service of the box.
 	s.add(name+"-out-reply", classify.Rule{From: peer, To: s.self, Protocol: protoTCP, SourcePorts: remote, Ports: clientPorts()})
+}
+
+// bfd lets control packets pass both ways, and none that a router has touched.
+func (s *systemRules) bfd(n config.Neighbor) {
+	if n.BFD.Interval == 0 {
+		return
+	}
+	peer := hostPrefixes([]netip.Addr{n.Address})
+	control := classify.Rule{Protocol: protoUDP, Ports: onePort(bfdPort), TTL: bfdTTL}
+	in, out := control, control
+	in.From, in.To, out.From, out.To = peer, s.self, s.self, peer
+	s.add("bfd-"+n.Name+"-in", in)
+	s.add("bfd-"+n.Name+"-out", out)
 }
 
 // maxNamed is how many endpoints of a tunnel are named in the rules of its underlay. A hub of a thousand peers would have new

@@ -52,6 +52,16 @@ bgp: {asn: 65010, router_id: 198.18.0.2, listen: 1790, neighbors: [{name: a, add
 				"bgp-a-out: from self to 198.18.0.1/32 tcp ports 1791",
 				"bgp-a-out-reply: from 198.18.0.1/32 to self tcp source_ports 1791 ports 1024-65535",
 			}},
+		{"BFD passes both ways where it is wanted, and nothing that a router has touched", `
+bgp: {asn: 65010, router_id: 198.18.0.2, neighbors: [{name: a, address: 198.18.0.1, asn: 65000, bfd: {}}]}`,
+			[]string{
+				"bgp-a-in: from 198.18.0.1/32 to self tcp ports 179",
+				"bgp-a-in-reply: from self to 198.18.0.1/32 tcp source_ports 179",
+				"bgp-a-out: from self to 198.18.0.1/32 tcp ports 179",
+				"bgp-a-out-reply: from 198.18.0.1/32 to self tcp source_ports 179 ports 1024-65535",
+				"bfd-a-in: from 198.18.0.1/32 to self udp ports 3784 ttl 255",
+				"bfd-a-out: from self to 198.18.0.1/32 udp ports 3784 ttl 255",
+			}},
 		{"a passive neighbor is not dialled", `
 bgp: {asn: 65010, router_id: 198.18.0.2, groups: [{name: g, asn: 65000, passive: true}], neighbors: [{name: a, address: 198.18.0.1, group: g}]}`,
 			[]string{"bgp-a-in: from 198.18.0.1/32 to self tcp ports 179", "bgp-a-in-reply: from self to 198.18.0.1/32 tcp source_ports 179"}},

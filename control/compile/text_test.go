@@ -253,6 +253,9 @@ func (p *printer) bgp(s bgp.State) {
 			flagged(n.LocalAddress.IsValid(), "from "+n.LocalAddress.String()),
 			flagged(n.NextHop4.IsValid(), "nexthop4 "+n.NextHop4.String()), flagged(n.NextHop6.IsValid(), "nexthop6 "+n.NextHop6.String()))
 	}
+	for _, b := range s.BFD {
+		p.line("bfd", b.Peer, "every", b.MinTx, "x", b.Multiplier)
+	}
 	for _, path := range s.Paths {
 		med := ""
 		if path.MED != nil {

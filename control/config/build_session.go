@@ -18,6 +18,11 @@ const (
 	maxRestartTime              = 4095 * time.Second // 12 bits, RFC 4724 section 3
 	minRestartAfter             = 10 * time.Second
 	maxRestartAfter             = 24 * time.Hour
+
+	defaultBFDInterval              = 300 * time.Millisecond
+	defaultBFDMultiplier detectMult = 3
+	minBFDInterval                  = 50 * time.Millisecond // below, the scheduler of a busy machine decides
+	maxBFDInterval                  = time.Minute
 )
 
 // sessions builds neighbors from what they and their groups say.
@@ -143,6 +148,26 @@ func (s *sessions) session(r *rawSession, out *Neighbor) {
 	out.MaxPrefixes = s.limit(r)
 	out.Shutdown = bool(r.Shutdown.short.v) || r.Shutdown.long.written()
 	out.Reason = string(r.Shutdown.long.Reason.v)
+	out.BFD = s.bfd(r)
+}
+
+// bfd is single-hop (RFC 5881): packets of a neighbor that is further away would not be believed.
+func (s *sessions) bfd(r *rawSession) BFD {
+	b := &r.BFD
+	if !b.written() {
+		return BFD{}
+	}
+	if r.Multihop.written() || r.TTLSecurity.ok && r.TTLSecurity.v > 1 {
+		s.add(b.at, bad("bfd watches a link, and the neighbor is not on it").or("remove bfd, or multihop and ttl_security above 1"))
+	}
+	out := BFD{Interval: defaultBFDInterval, Multiplier: uint8(b.Multiplier.or(defaultBFDMultiplier))}
+	if b.Interval.ok {
+		out.Interval = time.Duration(b.Interval.v)
+		if out.Interval < minBFDInterval || out.Interval > maxBFDInterval || out.Interval%time.Microsecond != 0 {
+			s.add(b.Interval.at, bad("interval %s is not allowed", out.Interval).or("write %s to %s", minBFDInterval, maxBFDInterval))
+		}
+	}
+	return out
 }
 
 // distance is how far away the neighbor may be: at most one of the two, RFC 5082 section 3.

@@ -377,7 +377,14 @@ type Neighbor struct {
 	MaxPrefixes  PrefixLimit
 	Shutdown     bool
 	Reason       string // of the shutdown, for the neighbor's operators (RFC 9003)
+	BFD          BFD
 	Pos          Pos
+}
+
+// BFD is how a neighbor's silence is noticed. The zero BFD is none.
+type BFD struct {
+	Interval   time.Duration // between packets, both ways; default 300ms
+	Multiplier uint8         // how many may be missing; default 3
 }
 
 // PrefixLimit bounds what a neighbor announces in one family.

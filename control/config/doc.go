@@ -37,7 +37,7 @@
 //   - interfaces: are where a packet comes in, in policy.egress where it leaves. A workload's policy is not limited to any.
 //   - Neighbour discovery and MLD of the link itself are passed before any rule, so icmp_types do not meet them.
 //   - A rule that can never match, because its addresses, or its addresses and ICMP, are of different families, is an error.
-//   - bgp.graceful_restart: {} means 120s; hold_time: 0s means no keepalives (RFC 4271 section 4.2), and is not the default.
+//   - bgp.graceful_restart: {} means 120s; bfd: {} means 300ms and 3; hold_time: 0s means no keepalives (RFC 4271 section 4.2), and is not the default.
 //   - A peer's endpoint must not lie in a prefix that another tunnel takes over (its addresses, and the prefixes of peers
 //     that are routed or strict). Prefixes of a peer with routes: false in a tunnel that is not strict catch nothing. Inside a
 //     prefix of its own tunnel it may lie: such prefixes, and default routes, have a routing table of their own, for all

@@ -72,7 +72,7 @@ bgp:
   asn: 65010
   router_id: 198.18.0.2
   neighbors:
-    - {name: a, address: 198.18.0.1, asn: 65000, graceful_restart: {}}
+    - {name: a, address: 198.18.0.1, asn: 65000, graceful_restart: {}, bfd: {}}
     - {name: b, address: "2001:db8::1", asn: 65000, max_prefixes: {limit: 10, action: restart}, shutdown: true}
   learn: {accept: [{prefix: 10.0.0.0/8}, {prefix: 10.0.0.0/8, ge: 16}, {prefix: 10.0.0.0/8, le: 24}, {prefix: "::/0", ge: 1, le: 48}]}
 tunnels:

@@ -6,10 +6,8 @@ import "reflect"
 // versions stand with their enumerations (words.later).
 func laterKeys() map[reflect.Type][]string {
 	return map[reflect.Type][]string{
-		reflect.TypeFor[rawNode]():     {"ntp"},
-		reflect.TypeFor[rawBGP]():      {"flowspec", "blackhole"},
-		reflect.TypeFor[rawNeighbor](): {"bfd"},
-		reflect.TypeFor[rawGroup]():    {"bfd"},
+		reflect.TypeFor[rawNode](): {"ntp"},
+		reflect.TypeFor[rawBGP]():  {"flowspec", "blackhole"},
 	}
 }
 

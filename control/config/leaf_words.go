@@ -151,6 +151,7 @@ type (
 	percent      int
 	hops         uint16
 	multihop     uint16
+	detectMult   uint16
 	prefixLength int
 	ttl          uint16
 	vlanID       uint16
@@ -183,6 +184,7 @@ func (pathCount) bounds() (int64, int64)    { return 1, 128 }
 func (percent) bounds() (int64, int64)      { return 1, 100 }
 func (hops) bounds() (int64, int64)         { return 1, 254 } // GTSM: packets arrive with 256 - hops, RFC 5082
 func (multihop) bounds() (int64, int64)     { return 2, 255 }
+func (detectMult) bounds() (int64, int64)   { return 1, 255 } // RFC 5880 section 4.1
 func (ttl) bounds() (int64, int64)          { return 1, 255 }
 func (prefixLength) bounds() (int64, int64) { return 0, 128 }
 func (vlanID) bounds() (int64, int64)       { return 1, 4094 } // 0: a priority alone, 4095: reserved (802.1Q section 9.6)

@@ -31,6 +31,13 @@ type rawSession struct {
 	GracefulRestart rawGracefulRestart                       `key:"graceful_restart"`
 	MaxPrefixes     either[num[prefixCount], rawMaxPrefixes] `key:"max_prefixes"`
 	Shutdown        either[val[truth], rawShutdown]          `key:"shutdown"`
+	BFD             rawBFD                                   `key:"bfd"`
+}
+
+type rawBFD struct {
+	at
+	Interval   val[duration]   `key:"interval"`
+	Multiplier num[detectMult] `key:"multiplier"`
 }
 
 type rawTimers struct {

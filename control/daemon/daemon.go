@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/bgp"
+	"sluice/bgp/bfd"
 	"sluice/control/api"
 	"sluice/control/ban"
 	"sluice/control/compile"
@@ -45,6 +46,7 @@ type Daemon struct {
 	tc        *tc.Subsystem
 	xdp       *xdp.Subsystem
 	bgp       *bgp.Subsystem
+	bfd       *bfd.Keeper
 	metrics   *metrics
 	prober    *probe.Prober
 	engine    *engine.Engine
@@ -128,7 +130,10 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	}
 	d.xdp = xdp.New(o.Log, xdp.Options{BPFDir: o.BPFDir})
 	d.tc = tc.New(o.Log, tc.Options{BPFDir: o.BPFDir})
-	d.bgp = bgp.New(o.Log, bgp.Options{Restarting: d.adopts(ctx)})
+	if d.bfd, err = bfd.NewKeeper(o.Log, o.StateDir, o.BFDCommand); err != nil {
+		return nil, err
+	}
+	d.bgp = bgp.New(o.Log, bgp.Options{Restarting: d.adopts(ctx), BFD: d.bfd})
 	d.metrics = newMetrics(d, o.Log)
 
 	store, err := engine.OpenStore(o.StateDir)
@@ -229,6 +234,7 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"tunnels", d.tunnels.Run},
 		funcTask{"health of announcements", d.health.Run},
 		funcTask{"drain", d.drain.Run},
+		funcTask{"BFD", d.bgp.Run},
 		funcTask{"BGP events", func(ctx context.Context) error { return d.followBGP(ctx, d.bgp.Events()) }},
 		funcTask{"dropped packets", d.followDrops},
 		funcTask{"logged packets", d.followLogs},
@@ -261,13 +267,16 @@ func (d *Daemon) diagnose(ctx context.Context) {
 }
 
 // adopted settles what an earlier process left and no step of the start touched: tunnels that fit already do not know
-// their peers' names, and routes of a speaker that the revision does not have any more are nobody's. After a degraded start
+// their peers' names, and routes and BFD sessions of a speaker that the revision does not have any more are nobody's. After a degraded start
 // it waits until that has healed: what the machine should hold is not known before, and its routes may be all that carries
 // traffic.
 func (d *Daemon) adopted(ctx context.Context) error {
 	d.rememberTunnels()
-	if d.liveDesired().BGP.ASN == 0 {
+	switch live := d.liveDesired().BGP; {
+	case live.ASN == 0:
 		return d.bgp.Down(ctx)
+	case len(live.BFD) == 0:
+		return d.bfd.Down()
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sluice/bgp"
+	"sluice/bgp/bfd"
 	"sluice/control/api"
 )
 
@@ -20,6 +21,9 @@ var (
 	descFlaps        = desc("bgp_session_flaps_total", "BGP sessions that were lost.", "neighbor")
 	descMessages     = desc("bgp_messages_total", "BGP messages; type is open, update, notification, keepalive or route-refresh.", "neighbor", "direction", "type")
 	descPrefixes     = desc("bgp_prefixes", "Prefixes of a session by family; direction is received, accepted or advertised.", "neighbor", "family", "direction")
+	descBFD          = desc("bfd_session_up", "1 where the BFD session with the neighbor is up.", "neighbor")
+	descFailures     = desc("bfd_failures_total", "How often the BFD session with the neighbor went down, but for being switched off; since the BFD process started.", "neighbor")
+	descDiscards     = desc("bfd_discarded_packets_total", "BFD packets that were not believed; since the BFD process started.", "reason")
 	descNotified     = desc("bgp_last_notification_timestamp_seconds", "When the last NOTIFICATION was sent or received.", "neighbor", "direction", "code", "subcode")
 )
 
@@ -67,8 +71,26 @@ func (c collector) bgp(ctx context.Context, out chan<- prometheus.Metric) error 
 	neighbors, err := c.d.bgp.Status(ctx)
 	for _, n := range neighbors {
 		neighborMetrics(out, n)
+		bfdMetrics(out, n)
 	}
-	return err
+	discards, failed := c.d.bgp.Discards()
+	for reason, n := range discards {
+		counter(out, descDiscards, n, reason)
+	}
+	return errors.Join(err, failed)
+}
+
+// bfdMetrics are none for a neighbor without BFD.
+func bfdMetrics(out chan<- prometheus.Metric, n bgp.NeighborStatus) {
+	if n.BFD == nil {
+		return
+	}
+	up := 0.0
+	if n.BFD.State == bfd.Up {
+		up = 1
+	}
+	gauge(out, descBFD, up, n.Name)
+	counter(out, descFailures, n.BFD.Failures, n.Name)
 }
 
 func neighborMetrics(out chan<- prometheus.Metric, n bgp.NeighborStatus) {

@@ -27,6 +27,8 @@ type Options struct {
 
 	// TunnelCommand runs one userspace WireGuard device: a program and its first words, see wireguard.Options.
 	TunnelCommand []string
+	// BFDCommand runs the process that holds BFD sessions, see bfd.NewKeeper.
+	BFDCommand []string
 	// ResolvConf names the DNS servers where the configuration does not, in the form of resolv.conf(5).
 	ResolvConf string
 }

@@ -8,7 +8,7 @@ package arch
 // crypto stand on the ground beside xdp).
 var Rooms = map[string][]string{
 	// Key files and the doctor need no daemon, and so no way through it.
-	"cmd/sluice": {"cmd/lab", "control/daemon", "control/api", "control/host", "control/support", "crypto/keys", "crypto/ipsec", "crypto/wireguard/child"},
+	"cmd/sluice": {"bgp/bfd", "cmd/lab", "control/daemon", "control/api", "control/host", "control/support", "crypto/keys", "crypto/ipsec", "crypto/wireguard/child"},
 	// The lab treats the daemon as a box of its own: a binary that it starts and an API that it calls.
 	"cmd/lab": {"control/api", "bgp", "bgp/torsim", "crypto/keys", "configs", "netdump"},
 	"configs": {}, // the files themselves, embedded
@@ -24,7 +24,7 @@ var Rooms = map[string][]string{
 	"control/engine": {"control/compile", "control/config"},
 	"control/compile": {
 		"control/config", "control/host", "xdp", "xdp/abi", "xdp/classify", "xdp/xsk", "tc",
-		"bgp", "bgp/flowspec", "crypto/path", "crypto/wireguard", "crypto/ipsec",
+		"bgp", "bgp/bfd", "bgp/flowspec", "crypto/path", "crypto/wireguard", "crypto/ipsec",
 	},
 	"control/config":  {},
 	"control/probe":   {},

@@ -21,6 +21,9 @@ type Bird struct {
 	head   string // of every configuration
 }
 
+// Kill is kill -9.
+func (b *Bird) Kill() { Kill(b.cmd) }
+
 // Configure has BIRD go over to another configuration. Sessions that it does not change stay up.
 func (b *Bird) Configure(t testing.TB, config string) {
 	t.Helper()
@@ -63,9 +66,6 @@ func (b *Bird) write(t testing.TB, config string) {
 		t.Fatal(err)
 	}
 }
-
-// Kill is kill -9.
-func (b *Bird) Kill() { Kill(b.cmd) }
 
 // Freeze stops BIRD in its tracks: its kernel goes on acknowledging what comes, and nobody answers.
 func (b *Bird) Freeze(t testing.TB) {

@@ -1,0 +1,175 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+
+	"sluice/bgp/bfd"
+)
+
+// detected is what was last seen of the BFD sessions.
+type detected struct {
+	known    bool
+	failures map[netip.Addr]uint64
+	up       map[netip.Addr]bool
+}
+
+// detect makes the BFD sessions those of wanted.
+func (s *Subsystem) detect(wanted []bfd.Config) error {
+	if s.options.BFD == nil {
+		if len(wanted) == 0 {
+			return nil
+		}
+		return errors.New("this process holds no BFD sessions")
+	}
+	if err := s.options.BFD.Set(wanted); err != nil {
+		return err
+	}
+	if s.detected.known {
+		return nil
+	}
+	// What failed before this process lived, no session of its own can suffer from.
+	r, err := s.options.BFD.Report()
+	if err != nil {
+		return fmt.Errorf("BFD: %w", err)
+	}
+	s.detected = seen(r)
+	return nil
+}
+
+func seen(r bfd.Report) detected {
+	d := detected{known: true, failures: map[netip.Addr]uint64{}, up: map[netip.Addr]bool{}}
+	for _, st := range r.Sessions {
+		d.failures[st.Peer], d.up[st.Peer] = st.Failures, st.State == bfd.Up
+	}
+	return d
+}
+
+// Run acts on BFD until ctx ends.
+func (s *Subsystem) Run(ctx context.Context) error {
+	if s.options.BFD == nil {
+		<-ctx.Done()
+		return nil
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.options.BFD.Changed():
+		}
+		if err := s.look(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("BFD", "error", err)
+		}
+	}
+}
+
+// look compares the sessions with what was last seen of them. Failures are counted by who holds them, so none is missed.
+func (s *Subsystem) look(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, err := s.options.BFD.Report()
+	if err != nil {
+		return err
+	}
+	before := s.detected
+	s.detected = seen(r)
+	for _, st := range r.Sessions {
+		n, known := s.neighbor(st.Peer)
+		if !known || s.speaker == nil {
+			continue
+		}
+		// A process that was started anew counts from 0.
+		failed := st.Failures > 0 && st.Failures != before.failures[st.Peer]
+		if up := st.State == bfd.Up; failed || up != before.up[st.Peer] {
+			s.sessions.liveness(n, st)
+		}
+		if failed {
+			err = s.failed(ctx, n, st)
+		}
+	}
+	return err
+}
+
+// failed acts on a session that BFD saw fail (RFC 5882 section 4.3). BGP announces no restart beforehand, so a session that is
+// established ends, with graceful restart or without: nothing is kept of a neighbor that cannot forward. Where the neighbor is
+// restarting already, the failure may be its BFD that shares the fate of its control plane, and what is kept for it stays;
+// unless its packets said that it does not (C).
+func (s *Subsystem) failed(ctx context.Context, n Neighbor, st bfd.Status) error {
+	var up, restarting bool
+	err := s.speaker.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: n.Address.String()}, func(p *api.Peer) {
+		up = p.GetState().GetSessionState() == api.PeerState_SESSION_STATE_ESTABLISHED
+		restarting = p.GetGracefulRestart().GetPeerRestarting()
+	})
+	switch {
+	case err != nil:
+		return err
+	case up:
+		return s.speaker.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Address: n.Address.String(), Communication: "BFD session down"})
+	case restarting && st.Independent:
+		// GoBGP forgets what it keeps for a neighbor with the neighbor alone.
+		if err := s.removeNeighbor(ctx, n.Address, n); err != nil {
+			return err
+		}
+		err := s.setNeighbor(ctx, n)
+		if err == nil {
+			s.have = Op{kind: setNeighbor, neighbor: n}.on(s.have)
+		}
+		return err
+	}
+	return nil
+}
+
+// liveness is the BFD session of each neighbor that has one, as far as its holder answers.
+func (s *Subsystem) liveness() map[netip.Addr]*bfd.Status {
+	out := map[netip.Addr]*bfd.Status{}
+	if len(s.have.BFD) == 0 {
+		return out
+	}
+	r, err := s.options.BFD.Report()
+	if err != nil {
+		s.log.Warn("BFD", "error", err)
+	}
+	for _, st := range r.Sessions {
+		if slices.ContainsFunc(s.have.BFD, func(c bfd.Config) bool { return c.Peer == st.Peer }) {
+			out[st.Peer] = &st
+		}
+	}
+	return out
+}
+
+// Discards counts the BFD packets that were not believed, by reason; none where no sessions are held.
+func (s *Subsystem) Discards() (map[string]uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.have.BFD) == 0 {
+		return nil, nil
+	}
+	r, err := s.options.BFD.Report()
+	return r.Discards, err
+}
+
+// liveness tells that a BFD session came up or went down. A neighbor that was switched off on purpose has not failed.
+func (s *sessions) liveness(n Neighbor, st bfd.Status) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := Event{Time: time.Now(), Neighbor: n.Name, Address: n.Address, Kind: EventLive}
+	if known := s.known[n.Address]; known != nil {
+		e.Up = known.up
+	}
+	if st.State == bfd.Up {
+		s.log.Info("BFD session up", "neighbor", n.Name, "address", n.Address)
+	} else {
+		e.Kind, e.Reason = EventDead, st.Diag.String()
+		if st.RemoteState == bfd.AdminDown {
+			e.Reason = "the neighbor has switched it off"
+		}
+		s.log.Warn("BFD session down", "neighbor", n.Name, "address", n.Address, "reason", e.Reason)
+	}
+	s.send(e)
+}
