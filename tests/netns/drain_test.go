@@ -48,7 +48,12 @@ func TestADrainIsTheLastChoiceThenNothingAndOutlivesWhatComesBetween(t *testing.
 	}
 	s.kill()
 	s.start()
-	s.established()
+	eventually(t, func() error {
+		if st := s.status(); st.Established != 2 {
+			return fmt.Errorf("%d sessions are up", st.Established)
+		}
+		return nil
+	})
 	if err := s.bird.has(); err != nil {
 		t.Errorf("after kill -9: %v", err)
 	}
