@@ -114,8 +114,7 @@ func TestWrongUsage(t *testing.T) {
 		{"apply -c FILE --confirm 0s", "--confirm 0s: write a time with its unit, such as 90s, 10m, 12h or 7d; see `sluice apply --help`"},
 		{"apply -c FILE --confirm -1m", "--confirm -1m: write a time with its unit, such as 90s, 10m, 12h or 7d; see `sluice apply --help`"},
 		{"apply -c FILE --confirm 2", "--confirm 2: write a time with its unit, such as 90s, 10m, 12h or 7d; see `sluice apply --help`"},
-		{"rollback", "write it as: sluice rollback N; see `sluice rollback --help`"},
-		{"rollback 1 2", "write it as: sluice rollback N; see `sluice rollback --help`"},
+		{"rollback 1 2", "write it as: sluice rollback [N]; see `sluice rollback --help`"},
 		{"rollback first", "\"first\" is no revision; `sluice history` lists them"},
 		{"rollback 0", "\"0\" is no revision; `sluice history` lists them"},
 		{"rollback 2 --confirm 0s", "--confirm 0s: write a time with its unit, such as 90s, 10m, 12h or 7d; see `sluice rollback --help`"},
@@ -202,6 +201,8 @@ func TestVerbs(t *testing.T) {
 			result: api.Result{Revision: 4, Unchanged: true, Pending: &api.Pending{Remaining: 60, Confirm: true}},
 			want:   "revision 4 is live already; its clock starts again\nit goes back to nothing in 1m0s unless you run: sluice confirm\n"},
 		{args: "confirm", asked: "confirm", want: "revision 4 is confirmed\n"},
+		{args: "rollback", asked: `rollback 0 confirm 0s message "" author "ann"`,
+			result: api.Result{Revision: 3, WentBack: 4}, want: "revision 4 was not confirmed and is taken back: revision 3 is live\n"},
 		{args: "rollback 2 --confirm 90s -m why", asked: `rollback 2 confirm 90s message "why" author "ann"`,
 			result: api.Result{Revision: 5, Plan: api.Plan{Steps: somePlan.Steps}}, want: "revision 5 is live, 2 steps\n"},
 		{args: "history", asked: "history", want: "" +

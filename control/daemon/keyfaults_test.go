@@ -55,7 +55,7 @@ func TestKeyFilesThatApplyWouldRefuseAreToldOf(t *testing.T) {
 			}
 			var told []string
 			for _, w := range r.Warnings {
-				if strings.HasPrefix(w, "on this machine apply would refuse tunnels[") {
+				if strings.HasPrefix(w, "on this machine apply would refuse ") {
 					told = append(told, w)
 				}
 			}
