@@ -56,7 +56,7 @@ func TestOnePrefixIsAnnouncedToEachNeighborInItsOwnWay(t *testing.T) {
 	}
 
 	// The neighbors change places, and one hears nothing more: by updates, in the same sessions.
-	events(t, gw)
+	cameUp(t, gw, "tor-a", "tor-b", "tor-c")
 	want.Paths = []bgp.Path{to(first, torB), to(second, torA), path("203.0.113.9/32", 65010<<16|7)}
 	second.NextHop = netip.Addr{}
 	want.Paths[1].NextHop = netip.Addr{}
@@ -109,8 +109,7 @@ func TestFiltersFilterByEachCriterion(t *testing.T) {
 	want := gateway(2, path("203.0.113.0/24"))
 	want.Learn = bgp.Learn{ECMP: 8, Metric: 20}
 	apply(t, gw, want)
-	established(t, gw, "tor-a", "tor-b")
-	events(t, gw)
+	cameUp(t, gw, "tor-a", "tor-b")
 	for _, c := range []struct {
 		name           string
 		accept, reject []bgp.Filter
@@ -181,7 +180,7 @@ func TestADrainShowsTheCommunityThenWithdrawsWhileTheSessionStays(t *testing.T) 
 	apply(t, gw, want)
 	established(t, gw, "tor-a", "tor-b")
 	hears(t, bird, "203.0.113.0/24", "2001:db8:100::/48")
-	events(t, gw)
+	cameUp(t, gw, "tor-a", "tor-b")
 	leaving := want
 	leaving.Paths = []bgp.Path{path("203.0.113.0/24", 65010<<16|100, bgp.GracefulShutdown), path("2001:db8:100::/48", bgp.GracefulShutdown)}
 	for i := range leaving.Paths {

@@ -90,9 +90,12 @@ func TestASilentNeighborLosesItsRoutesAtOnce(t *testing.T) {
 	begin := time.Now()
 	s.installs(t, "")
 	t.Logf("the kernel's route is gone %v after the neighbor fell silent, BFD 100ms x 3", time.Since(begin).Round(time.Millisecond))
-	if got := events(t, gw); !strings.Contains(got, "bfd-down tor-a, down tor-a") {
-		t.Errorf("events: %s", got)
-	}
+	await(t, gw, func(got string) string {
+		if !strings.Contains(got, "bfd-down tor-a, down tor-a") {
+			return "events: " + got
+		}
+		return ""
+	})
 	st := nstest.Must[[]bgp.NeighborStatus](t, gw, "status", nil)[0]
 	if st.BFD.Diag != bfd.TimeExpired || st.BFD.Failures == 0 {
 		t.Errorf("%+v", st.BFD)
@@ -205,7 +208,5 @@ func TestBFDThatIsNotOnTakesNothingAway(t *testing.T) {
 	if strings.Join(steps, "\n") != "set bfd sessions: none" {
 		t.Errorf("steps %q", steps)
 	}
-	if got := events(t, gw); got != "up tor-a" {
-		t.Errorf("events: %s", got)
-	}
+	said(t, gw, "up tor-a")
 }

@@ -141,9 +141,7 @@ func TestDownTakesTheRoutesAway(t *testing.T) {
 	begin := time.Now()
 	hears(t, bird)
 	t.Logf("gone %v after Down returned", time.Since(begin).Round(time.Millisecond))
-	if got := events(t, gw); got != "up tor-a, down tor-a" {
-		t.Errorf("events: %s", got)
-	}
+	said(t, gw, "up tor-a, down tor-a")
 
 	// A later process without BGP clears what a crash left.
 	apply(t, gw, want)

@@ -108,9 +108,7 @@ func TestTheNeighborsReasonIsShownHarmless(t *testing.T) {
 	if n := st.Notification; n == nil || n.Sent || n.Code != 6 || n.Subcode != 2 || n.Text != "new line card ?[31m at noon" || st.Received.Notification != 1 {
 		t.Errorf("notification %+v of %+v", n, st.Received)
 	}
-	if got := events(t, gw); got != "up tor-a, down tor-a" {
-		t.Errorf("events: %s", got)
-	}
+	said(t, gw, "up tor-a, down tor-a")
 	bird.Do(t, "enable sluice")
 	established(t, gw, "tor-a")
 	if st := status(t, gw); st.LastError != "" || st.Flaps != 1 || st.Sent.Open < 1 || st.Sent.Keepalive < 1 || st.HoldSeconds != 9 || st.KeepaliveSeconds != 3 ||
@@ -130,7 +128,7 @@ func TestWhatNeedsNoNewSessionGetsNone(t *testing.T) {
 	hears(t, a, "203.0.113.0/24", "2001:db8:100::/48")
 	hears(t, b, "203.0.113.0/24", "2001:db8:100::/48")
 	sinceA, sinceB := uptime(t, a), uptime(t, b)
-	events(t, gw)
+	cameUp(t, gw, "tor-a", "tor-b")
 
 	s.gw.Address(t, "up0", "198.18.0.22/24", "2001:db8:1::22/64")
 	n := &want.Neighbors[0]

@@ -41,12 +41,15 @@ const closing, closingLook = 3 * time.Second, 50 * time.Millisecond
 func (c *Client) Closed(ctx context.Context, tunnel, peer string) error {
 	ctx, cancel := context.WithTimeout(ctx, closing)
 	defer cancel()
-	for {
+	for had := false; ; had = true {
 		var sas []IKESA
 		err := c.with(ctx, func(ctx context.Context, s *session) (err error) {
 			sas, err = s.associations(ctx, connName(tunnel, peer))
 			return err
 		})
+		if had && ctx.Err() != nil { // also where the time was over in the midst of a question
+			return fmt.Errorf("charon at %s still has SAs of tunnel %s, peer %s: %w", c.socket, tunnel, peer, ctx.Err())
+		}
 		if errors.Is(err, ErrNoCharon) || err == nil && len(sas) == 0 {
 			return nil
 		}
@@ -55,7 +58,6 @@ func (c *Client) Closed(ctx context.Context, tunnel, peer string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("charon at %s still has SAs of tunnel %s, peer %s: %w", c.socket, tunnel, peer, ctx.Err())
 		case <-time.After(closingLook):
 		}
 	}
