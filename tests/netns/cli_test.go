@@ -97,13 +97,13 @@ func TestWrongUsageEndsWithTwoAndNoDaemonWithThree(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	for _, words := range []string{
-		"frobnicate", "show nothing", "show status more", "apply --confirm 0s", "apply --no-such-flag", "rollback", "rollback x",
+		"frobnicate", "show nothing", "show status more", "apply --confirm 0s", "apply --no-such-flag", "rollback 1 2", "rollback x",
 		"explain", "show config x", "-o xml show status", "show status --log-level",
 	} {
 		s.wants(s.in(s.Gateway.Namespace, binary(), strings.Fields(words)...), 2, "sluice: ")
 	}
 	for _, words := range []string{
-		"show status", "show drops -o json", "confirm", "rollback 1", "history", "down", "explain --in eth0 --packet x", "show config",
+		"show status", "show drops -o json", "confirm", "rollback", "rollback 1", "history", "down", "explain --in eth0 --packet x", "show config",
 		"plan -c " + s.Gateway.File, "apply -c " + s.Gateway.File,
 	} {
 		s.wants(s.sluice(strings.Fields(words)...), 3, "could not reach the daemon", s.Gateway.Socket)
