@@ -149,11 +149,11 @@ static __always_inline enum reason prepare(struct __sk_buff *skb, struct view *v
 		reason = admit(skb, v, on, local);
 	if (reason != REASON_NONE)
 		return reason;
-	flow = v->revoked ? find_flow(v) : NULL;
-	if (flow)
-		touch(flow, bpf_ktime_get_ns()); /* or who goes on sending would have a new flow of it */
 	if (v->doubt)
 		rejudge(v, skb->ifindex, at_ingress);
+	flow = v->revoked ? find_flow(v) : NULL;
+	if (flow && flow->judged == REASON_FLOW_REVOKED)
+		touch(flow, bpf_ktime_get_ns()); /* or who goes on sending would have a new flow of it */
 	v->related =
 		(v->p.flags & PACKET_ICMP_ERROR) && quotes_tracked_flow(skb, &v->p, workload && at_ingress);
 	return v->revoked ? REASON_FLOW_REVOKED : REASON_NONE;

@@ -313,7 +313,7 @@ __noinline int rejudge(struct view *v, __u32 hook_ifindex, bool at_ingress)
 	v->p.tcp_flags = TCP_ACK;
 	v->p.flags &= ~PACKET_FRAGMENT;
 	v->p.ifindex = by ? by : at;
-	ok = sender_permits(v, by, !by && (v->flow.flags & FLOW_INSIDE));
+	ok = sender_permits(v, by, !by);
 	if (ok && at_ingress) {
 		v->p.ifindex = at;
 		ok = receiver_permits(v, by, at, &v->on);

@@ -42,6 +42,14 @@ type datagram struct {
 	id       uint16
 }
 
+func datagramOf(p *Packet) datagram {
+	d := datagram{p.Src, p.Dst, p.Protocol, p.Datagram}
+	if p.Src.Is6() { // the identification alone tells (RFC 8200 section 4.5)
+		d.protocol = 0
+	}
+	return d
+}
+
 // fate is what the first fragment met: another address, or none.
 type fate struct {
 	to netip.Addr // invalid: it was left as it is

@@ -167,7 +167,7 @@ func (m *Model) Leaks(h Hop, o Outcome) bool {
 	}
 	p := o.Left
 	if p.Part == LaterFragment {
-		f, ok := m.part(datagram{p.Src, p.Dst, p.Protocol, p.Datagram})
+		f, ok := m.part(datagramOf(&p))
 		return !ok || f.to.IsValid()
 	}
 	if p.IsError() {

@@ -23,7 +23,7 @@ func (v *visit) translateBack() {
 		}
 		return
 	}
-	part := datagram{v.p.Src, v.p.Dst, v.p.Protocol, v.p.Datagram}
+	part := datagramOf(&v.p)
 	if v.p.Part == LaterFragment {
 		if f, ok := v.part(part); ok && f.to.IsValid() {
 			v.p.Dst, v.follows = f.to, true
@@ -45,7 +45,7 @@ func (v *visit) translateBack() {
 // received lets the later fragments of what was translated back and has passed follow it.
 func (v *visit) received() {
 	if v.p.Part == FirstFragment && v.p.Dst != v.came.Dst {
-		v.parts[datagram{v.came.Src, v.came.Dst, v.came.Protocol, v.came.Datagram}] = fate{v.p.Dst, v.Now}
+		v.parts[datagramOf(&v.came)] = fate{v.p.Dst, v.Now}
 	}
 }
 
@@ -59,7 +59,7 @@ func (v *visit) outward(o *Outcome, iface, uplink string, observed *Observed) {
 		}
 	}
 	needs := v.g.translates(iface, v.p.Src)
-	part := datagram{v.p.Src, v.p.Dst, v.p.Protocol, v.p.Datagram}
+	part := datagramOf(&v.p)
 	switch {
 	case v.flow != nil && !v.reply && v.holds(v.flow): // as long as the flow lives
 		track()

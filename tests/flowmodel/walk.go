@@ -153,10 +153,7 @@ func (v *visit) permitted(from, to abi.Role) bool {
 	if v.g.mayForward(from, to) {
 		return true
 	}
-	d := datagram{v.p.Src, v.p.Dst, v.p.Protocol, v.p.Datagram}
-	if v.p.Src.Is6() { // the identification alone tells (RFC 8200 section 4.5)
-		d.protocol = 0
-	}
+	d := datagramOf(&v.p)
 	excused := v.reply || v.related
 	switch v.p.Part {
 	case LaterFragment:

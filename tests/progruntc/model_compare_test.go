@@ -238,10 +238,11 @@ func (m *modelSite) age(had births, d time.Duration) error {
 		age[abi.SnatFragmentKey](m.maps[table.SNATFragments], d))
 }
 
-// earlier leaves a time alone that would come before the machine started: it is long ago as it is.
+// earlier is a time before; where that would be before the machine started, half way there: long ago too, and still
+// another one for each.
 func earlier(ns uint64, d time.Duration) uint64 {
 	if ns <= uint64(d) {
-		return ns
+		return ns / 2
 	}
 	return ns - uint64(d)
 }
