@@ -118,32 +118,38 @@ static __always_inline enum reason flowspec_verdict(const struct packet *p, cons
 	return REASON_FLOWSPEC_LIMIT;
 }
 
-/* Whether an entry holds for a packet; then it acts. */
-static __always_inline bool flowspec_acts(const struct packet *p, const struct flowspec_entry *e,
-					  struct flowspec_fate *fate)
+/*
+ * Tries an entry: FLOWSPEC_ENDS where it holds for the packet and no other is asked. Global, so that the loop around it stays small for
+ * the verifier; hence the tests of its pointers.
+ */
+#define FLOWSPEC_ENDS 1
+__noinline int flowspec_try(const struct packet *p, const struct flowspec_entry *e,
+			    struct flowspec_fate *fate)
 {
-	static const struct classes none = {};
-	__u64 now = bpf_ktime_get_boot_ns();
-	__u32 slot = e->rule.id;
+	struct classes none = {};
 	struct flowspec_hit *hit;
+	__u64 now;
+	__u32 slot;
 
+	if (!p || !e || !fate)
+		return 0;
+	now = bpf_ktime_get_boot_ns();
 	if (match_rule(&e->rule, p, &none) != MATCH || (e->until_ns && now >= e->until_ns))
-		return false;
+		return 0;
+	slot = e->rule.id;
 	fate->reason = flowspec_verdict(p, e);
 	if (fate->reason != REASON_NONE)
 		fate->slot = slot;
 	else if (e->does & FLOWSPEC_MARKS)
 		fate->mark = 1 + (e->dscp & 0x3f);
-	if (explain)
-		return true;
-	hit = bpf_map_lookup_elem(&flowspec_hits, &slot);
+	hit = explain ? NULL : bpf_map_lookup_elem(&flowspec_hits, &slot);
 	if (hit) {
 		hit->packets++;
 		hit->bytes += p->len;
 		hit->dropped += fate->reason != REASON_NONE;
 		hit->last_ns = now;
 	}
-	return true;
+	return fate->reason != REASON_NONE || !(e->does & FLOWSPEC_GOES_ON) ? FLOWSPEC_ENDS : 0;
 }
 
 /* Global, so that it is verified once and that the way of a packet without filters stays short. */
@@ -175,21 +181,22 @@ __noinline int flowspec(const struct packet *p, __u64 live, struct flowspec_fate
 		const struct flowspec_entry *e;
 
 		if (!bits) {
-			if (word >= words || word >= FLOWSPEC_WORDS)
+			__u32 at = word & (FLOWSPEC_WORDS - 1);
+
+			if (word >= words)
 				break;
-			bits = by_protocol->word[word];
+			bits = by_protocol->word[at];
 			if (by_dst)
-				bits &= by_dst->word[word];
+				bits &= by_dst->word[at];
 			if (by_src)
-				bits &= by_src->word[word];
+				bits &= by_src->word[at];
 			word++;
 			continue;
 		}
 		index = half * MAX_FLOWSPEC + (word - 1) * 64 + __builtin_ctzll(bits);
 		bits &= bits - 1;
 		e = bpf_map_lookup_elem(&flowspec_entries, &index);
-		if (e && flowspec_acts(p, e, fate) &&
-		    (fate->reason != REASON_NONE || !(e->does & FLOWSPEC_GOES_ON)))
+		if (e && flowspec_try(p, e, fate) == FLOWSPEC_ENDS)
 			break;
 	}
 	bpf_iter_num_destroy(&it);
