@@ -80,7 +80,7 @@ func TestEveryComponentArrivesFromBIRD(t *testing.T) {
 
 	bird.Configure(t, flowTor(0, []string{"flow4 { dst 203.0.113.53/32; src 198.51.100.0/24; proto = 17; dport = 53; }"}, nil))
 	rules(t, gw, strings.Replace(to, "discard", "accept", 1)) // changed, and all others withdrawn
-	said(t, gw, "up tor-a") // once, and it stays
+	said(t, gw, "up tor-a")                                   // once, and it stays
 }
 
 func TestRulesAreNeverPassedOn(t *testing.T) {
