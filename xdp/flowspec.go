@@ -34,6 +34,14 @@ type FlowSpecFilter struct {
 	Until          time.Duration
 }
 
+// Entries are how many it takes of abi.MaxFlowspec.
+func (f *FlowSpecFilter) Entries() (n int) {
+	for i := range f.Rules {
+		n += len(classify.Entries(&f.Rules[i]))
+	}
+	return n
+}
+
 // FlowSpecHits is what a filter matched.
 type FlowSpecHits struct {
 	Packets, Bytes uint64
