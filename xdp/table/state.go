@@ -266,7 +266,8 @@ func Reopen(dir *pin.Dir, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, erro
 
 // notEverywhere are those that not every program uses: of one size for ever, so that their pins are never replaced, or,
 // translations and their queue, replaced together with flows.
-var notEverywhere = []string{SYNListeners, Translations, Young, SNATFragments, SNATExhausted, FlowPressure, FlowShares, FlowEvents}
+var notEverywhere = []string{SYNListeners, Translations, Young, SNATFragments, SNATExhausted, FlowPressure, FlowShares, FlowEvents,
+	FlowSpecLive, FlowSpecEntries, FlowSpecProtocols, FlowSpecDst4, FlowSpecSrc4, FlowSpecDst6, FlowSpecSrc6, FlowSpecBuckets, FlowSpecHits}
 
 // SharedMaps are the ids of the shared maps that every program uses, as they are pinned now; nil where one is missing.
 type SharedMaps []ebpf.MapID
