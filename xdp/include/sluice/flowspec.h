@@ -162,11 +162,12 @@ __noinline int flowspec_word(const struct packet *p, __u64 bits, __u32 first, st
 		return 0;
 	bpf_iter_num_new(&it, 0, 64);
 	while (bpf_iter_num_next(&it)) {
-		__u32 index = first + __builtin_ctzll(bits);
 		const struct flowspec_entry *e;
+		__u32 index;
 
 		if (!bits)
 			break;
+		index = first + __builtin_ctzll(bits);
 		bits &= bits - 1;
 		e = bpf_map_lookup_elem(&flowspec_entries, &index);
 		if (e && flowspec_try(p, e, fate) == FLOWSPEC_ENDS) {
