@@ -55,6 +55,7 @@ type flows struct {
 	changed chan struct{} // what FlowSpec returns did
 
 	mu      sync.Mutex
+	policed bool // somebody said what counts: before that nothing is judged, or what an earlier process left would go
 	tables  tables
 	judged  []flowspec.Received // the blackholes of these first
 	drops   int                 // so many
@@ -194,6 +195,9 @@ func (f *flows) run(ctx context.Context, rib flowspec.RIB) {
 func (f *flows) judge(rib flowspec.RIB, now time.Time) (next time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !f.policed {
+		return next
+	}
 	next = f.tables.rules.Expire(now)
 	if sooner := f.tables.blackholes.Expire(now); next.IsZero() || !sooner.IsZero() && sooner.Before(next) {
 		next = sooner

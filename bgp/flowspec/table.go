@@ -207,6 +207,13 @@ func (t *Table) feasible(e *entry, rib RIB) error {
 	return e.unfeasible
 }
 
+func (t *Table) full() error {
+	if t.policy.Blackholes {
+		return fmt.Errorf("%d blackholes are accepted already (blackhole.max_prefixes)", t.policy.Max)
+	}
+	return fmt.Errorf("%d rules are accepted already (max_rules)", t.policy.Max)
+}
+
 var errSame = errors.New("another neighbor announced the same rule before")
 
 // Judge returns all rules in the order of their evaluation, and those of them whose refusal is news. It asks in the order
@@ -225,7 +232,7 @@ func (t *Table) Judge(rib RIB) (all, news []Received) {
 		case taken[same]:
 			err = errSame
 		case len(taken) >= t.policy.Max:
-			err = fmt.Errorf("%d rules are accepted already (max_rules)", t.policy.Max)
+			err = t.full()
 		default:
 			taken[same] = true
 		}

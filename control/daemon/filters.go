@@ -51,7 +51,7 @@ const saveFilters = time.Second
 // followFilters keeps the overlay, and the file that the next process begins with, as the speaker says.
 func (d *Daemon) followFilters(ctx context.Context) error {
 	defer d.closeFilters()
-	if d.liveDesired().BGP.ASN == 0 { // else the speaker will say, and not before it has judged what was kept
+	if f := d.liveDesired().BGP.FlowSpec; f.MaxRules == 0 && f.Blackholes.Max == 0 { // else the speaker will say, once it has judged what was kept
 		d.updateFilters()
 	}
 	save := time.NewTimer(0)

@@ -108,8 +108,11 @@ func TestAFilterOfBIRDDropsUntilItIsWithdrawnAndOutlivesTheDaemonAndItsSession(t
 	before := s.matched(attack4)
 	s.kill()
 	s.silent(s.Client, lab.Web4[0], 80)
+	s.bird.do("disable edge") // so that what holds after the start was kept, and not sent again
 	s.start()
-	s.silent(s.Client, lab.Web4[0], 80)
+	s.filters("tor "+attack4+" discard stale", "tor "+attack6+" discard stale")
+	s.silent(s.Client, lab.Web6[0], 80)
+	s.bird.do("enable edge")
 	s.established()
 	s.filters("tor "+attack4+" discard", "tor "+attack6+" discard")
 	if now := s.matched(attack4); now <= before {
