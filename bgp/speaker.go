@@ -40,7 +40,7 @@ func (s *Subsystem) start(ctx context.Context, identity State) error {
 	var err error
 	sp := &speaker{passwords: map[netip.Addr]string{}, receiving: map[netip.Addr]context.CancelFunc{}, ways: newWays(), cancel: func() {},
 		changed: make(chan struct{}, 1)}
-	if sp.fib, err = fib.Open(s.log, netns.None()); err != nil {
+	if sp.fib, err = fib.Open(s.log, netns.None(), s.links.lost); err != nil {
 		return err
 	}
 	sp.sweep = newSweeper(sp.fib.Sweep)

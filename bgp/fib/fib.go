@@ -87,6 +87,7 @@ type Counters struct {
 type Table struct {
 	log    *slog.Logger
 	kernel kernel
+	lost   func(link int)
 	ways   map[netip.Addr]way // to next hops; the writer's alone
 	cancel context.CancelFunc
 	done   chan struct{}

@@ -40,7 +40,7 @@ func box(t *testing.T) *nstest.NS {
 
 func open(t *testing.T, ns *nstest.NS, p fib.Policy) *fib.Table {
 	t.Helper()
-	table, err := fib.Open(slog.New(slog.DiscardHandler), ns.FD())
+	table, err := fib.Open(slog.New(slog.DiscardHandler), ns.FD(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

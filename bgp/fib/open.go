@@ -14,8 +14,9 @@ import (
 )
 
 // Open takes over the routes of protocol 186 that the main table of a namespace holds (netns.None: of the process's own) and
-// starts the writer; those of another table when a policy names it. It installs nothing before SetPolicy.
-func Open(log *slog.Logger, ns netns.NsHandle) (*Table, error) {
+// starts the writer; those of another table when a policy names it. It installs nothing before SetPolicy. lost hears of links that
+// went down or lost their carrier, by index; it must not block, and may be nil.
+func Open(log *slog.Logger, ns netns.NsHandle, lost func(link int)) (*Table, error) {
 	k, err := dial(ns)
 	if err != nil {
 		return nil, err
@@ -27,7 +28,7 @@ func Open(log *slog.Logger, ns netns.NsHandle) (*Table, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &Table{
-		log: log, kernel: k, cancel: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
+		log: log, kernel: k, lost: lost, cancel: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
 		ways: map[netip.Addr]way{}, uses: map[netip.Addr]int{}, news: news{down: map[int]struct{}{}},
 		learned: map[netip.Prefix]map[Source]netip.Addr{}, dirty: map[netip.Prefix]struct{}{},
 		waiting: map[netip.Prefix]error{}, installed: map[netip.Prefix]map[place]held{},

@@ -172,6 +172,16 @@ func onLink(nets []network, addr netip.Addr) (h hop, ok bool) {
 	return h, ok
 }
 
+// Link is the link whose network holds an address, or that its zone names; 0: none does.
+func (t *Table) Link(addr netip.Addr) int {
+	if addr.Zone() != "" {
+		h, _ := t.kernel.zoned(addr)
+		return h.link
+	}
+	h, _ := onLink(t.kernel.networks(), addr)
+	return h.link
+}
+
 // match is what the kernel's table says of an address.
 type match struct {
 	prefix        netip.Prefix

@@ -42,6 +42,11 @@ func (t *Table) follow(s *nl.NetlinkSocket) {
 		if err == nil && from.Pid != nl.PidKernel {
 			continue // anybody may send to the socket
 		}
+		for _, m := range messages {
+			if link, is := lostLink(m); is && t.lost != nil {
+				t.lost(link)
+			}
+		}
 		t.hear(messages, errors.Is(err, unix.ENOBUFS))
 	}
 }
@@ -64,13 +69,8 @@ func (t *Table) hear(messages []syscall.NetlinkMessage, lost bool) {
 func (t *Table) concerns(m syscall.NetlinkMessage) bool {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		if len(m.Data) < unix.SizeofIfInfomsg {
-			return false
-		}
-		const up = unix.IFF_UP | unix.IFF_LOWER_UP
-		i := nl.DeserializeIfInfomsg(m.Data)
-		if m.Header.Type == unix.RTM_DELLINK || i.Flags&up != up {
-			t.news.down[int(i.Index)] = struct{}{}
+		if link, is := lostLink(m); is {
+			t.news.down[link] = struct{}{}
 		}
 		return true
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
@@ -82,6 +82,16 @@ func (t *Table) concerns(m syscall.NetlinkMessage) bool {
 		return ok && t.holdsTracked(prefix)
 	}
 	return false
+}
+
+// lostLink is the link that a message says has gone, is down, or has no carrier.
+func lostLink(m syscall.NetlinkMessage) (index int, is bool) {
+	const up = unix.IFF_UP | unix.IFF_LOWER_UP
+	if m.Header.Type != unix.RTM_NEWLINK && m.Header.Type != unix.RTM_DELLINK || len(m.Data) < unix.SizeofIfInfomsg {
+		return 0, false
+	}
+	i := nl.DeserializeIfInfomsg(m.Data)
+	return int(i.Index), m.Header.Type == unix.RTM_DELLINK || i.Flags&up != up
 }
 
 // told is the prefix of a route that is not ours.
