@@ -1,7 +1,10 @@
 package bgp_test
 
 import (
+	"fmt"
 	"net"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,4 +58,27 @@ func shows(t *testing.T, c *nstest.Child, want []bgp.RouteStatus) {
 	nstest.Eventually(t, 15*time.Second, func() string {
 		return nstest.Want("routes", nstest.Must[[]bgp.RouteStatus](t, c, "routes", nil), want)
 	})
+}
+
+// RFC 8950: one session over IPv6 carries both families, and IPv4 goes by IPv6 gateways, two of them.
+func TestIPv4OverIPv6NextHops(t *testing.T) {
+	s := newSite(t, 2)
+	gw := s.gw.Child(t, fresh)
+	state := gateway(2)
+	state.Learn = everything()
+	for i := range 2 {
+		nstest.StartBird(t, s.tors[i], strings.Replace(torConfig(i, fmt.Sprintf("2001:db8:%d::1", i+1), fmt.Sprintf("2001:db8:%d::2", i+1), "",
+			"192.0.2.0/24", "2001:db8:100::/48"), "ipv4 { import all;", "ipv4 { extended next hop on; import all;", 1))
+		state.Neighbors[i].Address, state.Neighbors[i].NextHop6 = addr(fmt.Sprintf("2001:db8:%d::1", i+1)), netip.Addr{}
+	}
+	apply(t, gw, state)
+	established(t, gw, "tor-a", "tor-b")
+	shows(t, gw, []bgp.RouteStatus{
+		{Prefix: path("192.0.2.0/24").Prefix, NextHops: addrs("2001:db8:1::1", "2001:db8:2::1"), Metric: 20},
+		{Prefix: path("2001:db8:100::/48").Prefix, NextHops: addrs("2001:db8:1::1", "2001:db8:2::1"), Metric: 20},
+	})
+	routes, err := s.gw.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Protocol: 186}, netlink.RT_FILTER_PROTOCOL)
+	if err != nil || len(routes) != 1 || len(routes[0].MultiPath) != 2 || routes[0].MultiPath[0].Via == nil {
+		t.Errorf("routes %v, %v", routes, err)
+	}
 }

@@ -131,6 +131,7 @@ func (t *Table) retrack() {
 			t.log.Warn("a next hop has no way", "next_hop", addr, "error", now.err)
 		}
 	}
+	t.regroup()
 	if len(moved) == 0 {
 		return
 	}
@@ -143,6 +144,24 @@ func (t *Table) retrack() {
 			}
 		}
 	})
+}
+
+// regroup gives the groups that follow next hops the hops that these now have.
+func (t *Table) regroup() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, g := range t.groups.of {
+		if g.via == nil {
+			continue
+		}
+		var hops []hop
+		for _, addr := range g.via {
+			hops = append(hops, t.ways[addr].hops...)
+		}
+		if err := t.groups.set(g, distinct(hops, max(t.policy.ECMP, 1))); err != nil {
+			t.log.Warn("next hops not changed", "next_hops", g.via, "error", err)
+		}
+	}
 }
 
 // led says whether a route of ours to prefix may lead a next hop that is tracked.
