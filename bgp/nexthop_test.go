@@ -40,7 +40,7 @@ protocol bgp sluice {
 		{Prefix: path("198.51.100.0/24").Prefix, NextHops: addrs("198.18.0.1"), Metric: 20},
 	})
 	_, dst, _ := net.ParseCIDR("10.99.0.0/24")
-	static := &netlink.Route{Dst: dst, Gw: net.IPv4(198, 18, 1, 1)}
+	static := route(dst, "198.18.1.1")
 	if err := s.gw.RouteAdd(static); err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +50,11 @@ protocol bgp sluice {
 	}
 	s.installs(t, "198.51.100.0/24 198.18.0.1\n")
 	established(t, gw, "tor-a")
+}
+
+// route is one of the operator's.
+func route(to *net.IPNet, via string) *netlink.Route {
+	return &netlink.Route{Dst: to, Gw: net.ParseIP(via)}
 }
 
 // shows waits until these are the routes that are shown.
