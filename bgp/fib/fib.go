@@ -89,6 +89,8 @@ type Table struct {
 	kernel kernel
 	lost   func(link int)
 	ways   map[netip.Addr]way // to next hops; the writer's alone
+	afar   []netip.Addr       // those of them that are on no link, sorted
+	now    *view              // of this pass; nil: nothing was looked up
 	cancel context.CancelFunc
 	done   chan struct{}
 	wake   chan struct{} // holds one: something to do

@@ -46,6 +46,7 @@ func (t *Table) again() {
 
 // look acts on what the kernel told.
 func (t *Table) look() {
+	t.now = nil // who missed a change meanwhile will hear of it
 	t.mu.Lock()
 	heard := t.news
 	t.news = news{down: map[int]struct{}{}}
@@ -103,7 +104,11 @@ func (t *Table) write(ctx context.Context) {
 		if delete(t.waiting, prefix); err != nil {
 			t.waiting[prefix] = err
 		}
+		urgent := t.news.moved
 		t.mu.Unlock()
+		if urgent { // a next hop that is lost does not wait for a full table
+			t.look()
+		}
 	}
 	if sweep {
 		for _, r := range t.stale() {
@@ -238,7 +243,7 @@ func (t *Table) refused(prefix netip.Prefix, err error) error {
 	}
 	_, again := t.waiting[prefix]
 	t.mu.Unlock()
-	if !again {
+	if !again && !errors.Is(err, errUnresolved) { // that is told once, of the next hop
 		t.log.Warn("learned route not installed", "prefix", prefix, "error", err)
 	}
 	return err
