@@ -1,50 +1,85 @@
 package fib
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"sluice/netdump"
 )
 
 var (
-	errUnresolved = errors.New("next hop is on no link")
+	errUnresolved = errors.New("no way to a next hop")
 	errConflict   = errors.New("a route of another protocol has this prefix and metric")
 )
 
 // kernel speaks rtnetlink over one reused handle (79-102k routes/s, against 28k/s with a handle per call).
-type kernel struct{ h *netlink.Handle }
-
-// hop is a next hop with the link that it is on.
-type hop struct {
-	addr netip.Addr
-	link int
+type kernel struct {
+	h      *netlink.Handle
+	socket *nl.SocketHandle // of what the library cannot say
+	port   uint32           // of socket: who wrote what the kernel tells of
 }
 
+// dial speaks to a namespace; netns.None is the process's own.
+func dial(ns netns.NsHandle) (kernel, error) {
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return kernel{}, fmt.Errorf("open netlink: %w", err)
+	}
+	s, err := nl.GetNetlinkSocketAt(ns, netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		h.Close()
+		return kernel{}, fmt.Errorf("open netlink: %w", err)
+	}
+	k := kernel{h: h, socket: &nl.SocketHandle{Socket: s}}
+	if k.port, err = s.GetPid(); err != nil {
+		k.close()
+		return kernel{}, fmt.Errorf("open netlink: %w", err)
+	}
+	return k, nil
+}
+
+func (k kernel) close() {
+	k.h.Close()
+	k.socket.Close()
+}
+
+// hop is a gateway with the link that it is on.
+type hop struct {
+	addr   netip.Addr
+	link   int
+	onLink bool // though no address of the link's says so (RTNH_F_ONLINK)
+}
+
+func (h hop) compare(g hop) int { return cmp.Or(h.addr.Compare(g.addr), h.link-g.link) }
+
 // list returns our routes of a table, both families.
-func (k kernel) list(table int) ([]Route, error) {
+func (k kernel) list(table int) ([]held, error) {
+	by, err := k.groupsOf(table)
+	if err != nil {
+		return nil, err
+	}
 	filter := &netlink.Route{Protocol: Protocol, Table: table}
 	routes, err := netdump.Routes(k.h, netlink.FAMILY_ALL, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return nil, err
 	}
-	var out []Route
+	var out []held
 	for _, r := range routes {
 		prefix, ok := prefixOf(r)
 		if !ok {
 			continue
 		}
-		route := Route{Prefix: prefix, Metric: r.Priority, Table: table}
-		if len(r.MultiPath) == 0 {
-			r.MultiPath = []*netlink.NexthopInfo{{Gw: r.Gw, Via: r.Via, LinkIndex: r.LinkIndex}}
-		}
-		for _, nh := range r.MultiPath {
+		route := held{Route: Route{Prefix: prefix, Metric: r.Priority, Table: table}}
+		route.group = by[prefix][route.place()]
+		for _, nh := range nextHopsOf(r) {
 			if addr, ok := k.gateway(nh); ok {
 				route.NextHops = append(route.NextHops, addr)
 			}
@@ -71,80 +106,75 @@ func prefixOf(r netlink.Route) (netip.Prefix, bool) {
 	return netip.PrefixFrom(addr, ones), ok
 }
 
-// gateway is the inverse of a hop: a link-local address gets its link as zone.
-func (k kernel) gateway(nh *netlink.NexthopInfo) (netip.Addr, bool) {
+// nextHopsOf are those of a route in one form.
+func nextHopsOf(r netlink.Route) []*netlink.NexthopInfo {
+	if len(r.MultiPath) > 0 {
+		return r.MultiPath
+	}
+	return []*netlink.NexthopInfo{{Gw: r.Gw, Via: r.Via, LinkIndex: r.LinkIndex, Flags: r.Flags}}
+}
+
+func gatewayOf(nh *netlink.NexthopInfo) (netip.Addr, bool) {
 	ip := nh.Gw
 	if via, ok := nh.Via.(*netlink.Via); ok && ip == nil {
 		ip = via.Addr
 	}
 	addr, ok := netip.AddrFromSlice(ip)
-	addr = addr.Unmap()
-	if ok && addr.IsLinkLocalUnicast() && addr.Is6() {
-		if link, err := k.h.LinkByIndex(nh.LinkIndex); err == nil {
-			addr = addr.WithZone(link.Attrs().Name)
-		}
-	}
-	return addr, ok
+	return addr.Unmap(), ok
 }
 
-// resolve finds the link that a next hop is on. A next hop behind another gateway, or one of our own addresses, is
-// errUnresolved.
-func (k kernel) resolve(addr netip.Addr) (hop, error) {
-	if zone := addr.Zone(); zone != "" {
-		link, err := k.h.LinkByName(zone)
-		if err != nil {
-			return hop{}, fmt.Errorf("%w: %s: %w", errUnresolved, addr, err)
+// gateway is the inverse of a hop: a link-local address gets its link as zone.
+func (k kernel) gateway(nh *netlink.NexthopInfo) (netip.Addr, bool) {
+	addr, ok := gatewayOf(nh)
+	return k.withZone(addr, nh.LinkIndex), ok
+}
+
+func (k kernel) withZone(addr netip.Addr, index int) netip.Addr {
+	if addr.Is6() && addr.IsLinkLocalUnicast() {
+		if link, err := k.h.LinkByIndex(index); err == nil {
+			return addr.WithZone(link.Attrs().Name)
 		}
-		return hop{addr, link.Attrs().Index}, nil
 	}
-	routes, err := k.h.RouteGet(addr.AsSlice())
+	return addr
+}
+
+// zoned is the hop of a link-local address.
+func (k kernel) zoned(addr netip.Addr) (hop, error) {
+	link, err := k.h.LinkByName(addr.Zone())
 	if err != nil {
 		return hop{}, fmt.Errorf("%w: %s: %w", errUnresolved, addr, err)
 	}
-	if len(routes) == 0 || routes[0].Gw != nil || routes[0].Via != nil || routes[0].Type != unix.RTN_UNICAST {
-		return hop{}, fmt.Errorf("%w: %s", errUnresolved, addr)
-	}
-	return hop{addr, routes[0].LinkIndex}, nil
+	return hop{addr: addr, link: link.Attrs().Index}, nil
 }
 
-// add refuses to stand in for a route that is not ours: the kernel's identity of a route is (table, prefix, metric),
-// whatever its protocol, and a replace would take over a static route silently.
-func (k kernel) add(r Route, hops []hop) error {
-	err := k.h.RouteAdd(message(r, hops)) // NLM_F_EXCL
-	if errors.Is(err, unix.EEXIST) {
-		return errConflict
+// routeTo is the route that the box itself would send to an address by, as the table has it.
+func (k kernel) routeTo(addr netip.Addr) (netlink.Route, error) {
+	routes, err := k.h.RouteGetWithOptions(addr.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true})
+	if err == nil && len(routes) == 0 {
+		err = unix.ENETUNREACH
 	}
-	return err
+	if err != nil {
+		return netlink.Route{}, err
+	}
+	return routes[0], nil
 }
 
-func (k kernel) replace(r Route, hops []hop) error { return k.h.RouteReplace(message(r, hops)) }
-
-// remove matches on the protocol too. ESRCH, the route went with its link, is success.
-func (k kernel) remove(r Route) error {
-	err := k.h.RouteDel(message(r, nil))
-	if errors.Is(err, unix.ESRCH) {
+// networks are what the addresses of all interfaces say is on their links.
+func (k kernel) networks() []network {
+	addresses, err := netdump.List(func() ([]netlink.Addr, error) { return k.h.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
 		return nil
 	}
-	return err
-}
-
-func message(r Route, hops []hop) *netlink.Route {
-	m := &netlink.Route{
-		Dst:      &net.IPNet{IP: r.Prefix.Addr().AsSlice(), Mask: net.CIDRMask(r.Prefix.Bits(), r.Prefix.Addr().BitLen())},
-		Protocol: Protocol, Priority: r.Metric, Table: r.Table,
-	}
-	for _, h := range hops {
-		nh := &netlink.NexthopInfo{LinkIndex: h.link}
-		if ip := net.IP(h.addr.AsSlice()); r.Prefix.Addr().Is4() && h.addr.Is6() { // RFC 8950
-			nh.Via = &netlink.Via{AddrFamily: netlink.FAMILY_V6, Addr: ip}
-		} else {
-			nh.Gw = ip
+	var out []network
+	for _, a := range addresses {
+		net := a.IPNet
+		if a.Peer != nil { // of a point-to-point link
+			net = a.Peer
 		}
-		m.MultiPath = append(m.MultiPath, nh)
+		if addr, ok := netip.AddrFromSlice(net.IP); ok {
+			ones, _ := net.Mask.Size()
+			out = append(out, network{netip.PrefixFrom(addr.Unmap(), ones).Masked(), a.LinkIndex})
+		}
 	}
-	if len(m.MultiPath) == 1 {
-		m.LinkIndex, m.Gw, m.Via = m.MultiPath[0].LinkIndex, m.MultiPath[0].Gw, m.MultiPath[0].Via
-		m.MultiPath = nil
-	}
-	return m
+	return out
 }

@@ -1,70 +1,13 @@
 package fib
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
-
-// Open takes over the routes of protocol 186 that the main table of the handle's namespace holds and starts the writer; those
-// of another table when a policy names it. It installs nothing before SetPolicy. The handle must stay open until Close returned.
-func Open(log *slog.Logger, h *netlink.Handle) (*Table, error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	t := &Table{
-		log: log, kernel: kernel{h}, cancel: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
-		learned: map[netip.Prefix]map[Source]netip.Addr{}, dirty: map[netip.Prefix]struct{}{},
-		waiting: map[netip.Prefix]struct{}{}, installed: map[netip.Prefix]map[place]Route{},
-	}
-	if err := t.adopt(unix.RT_TABLE_MAIN); err != nil {
-		cancel()
-		return nil, err
-	}
-	go t.run(ctx)
-	return t, nil
-}
-
-// adopt notes what a table holds of ours, once. After the sweep nothing of an earlier life is worth keeping.
-func (t *Table) adopt(table int) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if slices.Contains(t.tables, table) {
-		return nil
-	}
-	kept, err := t.kernel.list(table)
-	if err != nil {
-		return fmt.Errorf("list the kernel's routes of protocol %d in table %d: %w", Protocol, table, err)
-	}
-	for _, r := range kept {
-		r.Stale = !t.swept
-		t.note(r)
-	}
-	t.tables = append(t.tables, table)
-	return nil
-}
-
-// Flush removes every route of protocol 186 from the main table of the handle's namespace, and from another one (0: none).
-func Flush(h *netlink.Handle, table int) error {
-	k := kernel{h}
-	var failed error
-	for _, table := range slices.Compact([]int{unix.RT_TABLE_MAIN, cmp.Or(table, unix.RT_TABLE_MAIN)}) {
-		routes, err := k.list(table)
-		if err != nil {
-			return fmt.Errorf("list the kernel's routes of protocol %d in table %d: %w", Protocol, table, err)
-		}
-		for _, r := range routes {
-			failed = errors.Join(failed, k.remove(r))
-		}
-	}
-	return failed
-}
 
 func (t *Table) run(ctx context.Context) {
 	defer close(t.done)
@@ -77,18 +20,71 @@ func (t *Table) run(ctx context.Context) {
 		case <-t.wake:
 		case <-retry.C:
 			t.mu.Lock()
-			for prefix := range t.waiting {
+			t.again()
+			t.mu.Unlock()
+			t.regroup() // what the kernel refused
+		}
+		t.look()
+		t.write(ctx)
+	}
+}
+
+// again has what could not be written judged anew, with t.mu held. What has no way waits for news of one.
+func (t *Table) again() {
+	for prefix, why := range t.waiting {
+		if !errors.Is(why, errUnresolved) {
+			t.dirty[prefix] = struct{}{}
+		}
+	}
+	// What leads an endpoint past a tunnel's device may be anybody's route, and go.
+	for prefix := range t.tunnels.around {
+		if t.installed[prefix] != nil {
+			t.dirty[prefix] = struct{}{}
+		}
+	}
+}
+
+// look acts on what the kernel told.
+func (t *Table) look() {
+	t.now = nil // who missed a change meanwhile will hear of it
+	t.mu.Lock()
+	heard := t.news
+	t.news = news{down: map[int]struct{}{}}
+	if heard.moved {
+		t.again()
+	}
+	t.mu.Unlock()
+	if heard.touched {
+		t.recount()
+	}
+	if len(heard.down) > 0 {
+		t.lose(heard.down)
+	}
+	if heard.moved {
+		t.retrack()
+	}
+}
+
+// lose follows the kernel, which takes what leads over a link that goes down away without a word.
+func (t *Table) lose(down map[int]struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	gone := map[uint32]bool{}
+	for link := range down {
+		touched, err := t.groups.lose(link)
+		if err != nil {
+			t.log.Warn("next hops of a lost link", "error", err)
+		}
+		for _, g := range touched {
+			gone[g.id] = gone[g.id] || len(g.hops) == 0 || g.via == nil // the others follow by regroup
+		}
+	}
+	for prefix, there := range t.installed {
+		for _, r := range there {
+			if gone[r.group] {
 				t.dirty[prefix] = struct{}{}
 			}
-			// What leads an endpoint past a tunnel's device may be anybody's route, and go.
-			for prefix := range t.tunnels.around {
-				if t.installed[prefix] != nil {
-					t.dirty[prefix] = struct{}{}
-				}
-			}
-			t.mu.Unlock()
 		}
-		t.write(ctx)
 	}
 }
 
@@ -106,18 +102,48 @@ func (t *Table) write(ctx context.Context) {
 		err := t.sync(prefix)
 		t.mu.Lock()
 		if delete(t.waiting, prefix); err != nil {
-			t.waiting[prefix] = struct{}{}
+			t.waiting[prefix] = err
 		}
+		urgent := t.news.moved
 		t.mu.Unlock()
+		if urgent { // a next hop that is lost does not wait for a full table
+			t.look()
+		}
 	}
-	if !sweep {
+	if sweep {
+		for _, r := range t.stale() {
+			if ctx.Err() == nil {
+				t.log.Info("stale route swept", "prefix", r.Prefix)
+				t.drop(r)
+			}
+		}
+	}
+	t.collect()
+}
+
+func (t *Table) stale() (out []held) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, there := range t.installed {
+		for _, r := range there {
+			if r.Stale {
+				out = append(out, r)
+			}
+		}
+	}
+	return out
+}
+
+// collect removes the objects that nothing goes by any more. Before there is a policy, routes of an earlier life may be in a table
+// that is not known yet.
+func (t *Table) collect() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.policy.Table == 0 {
 		return
 	}
-	for _, r := range t.Routes() {
-		if r.Stale && ctx.Err() == nil {
-			t.log.Info("stale route swept", "prefix", r.Prefix)
-			t.drop(r)
-		}
+	if err := t.groups.collect(); err != nil {
+		t.log.Warn("nexthop objects are left", "error", err)
 	}
 }
 
@@ -131,97 +157,75 @@ func (t *Table) sync(prefix netip.Prefix) error {
 		want.NextHops = nextHops(t.learned[prefix])
 	}
 	ecmp, known, tunnels := max(t.policy.ECMP, 1), len(want.NextHops) > 0, t.tunnels
-	var have []Route
+	var have []held
 	for _, r := range t.installed[prefix] {
 		have = append(have, r)
 	}
 	t.mu.Unlock()
 
-	var hops []hop
-	var failed error
-	for _, addr := range want.NextHops {
-		h, err := t.usable(tunnels, prefix, addr)
-		if errors.Is(err, errStrict) {
-			continue // for as long as the policy says so
-		}
-		if err != nil {
-			failed = t.refused(prefix, err)
-			continue
-		}
-		if hops = append(hops, h); len(hops) == ecmp {
-			break
-		}
-	}
-	want.NextHops = addresses(hops)
-	if len(hops) > 0 {
-		if err := t.install(want, hops, have); err != nil {
+	c := t.choose(tunnels, want, ecmp)
+	if len(c.hops) > 0 {
+		if err := t.install(want, c, have); err != nil {
 			return t.refused(prefix, err)
 		}
 	}
 	for _, r := range have {
 		// What is stale waits for the sweep, unless it is no longer allowed or has just been learned at our metric.
-		if keep := len(hops) > 0 && r.place() == want.place(); !keep && (!r.Stale || !allowed || known || t.astray(tunnels, r)) {
+		if keep := len(c.hops) > 0 && r.place() == want.place(); !keep && (!r.Stale || !allowed || known || t.astray(tunnels, r.Route)) {
 			t.drop(r)
 		}
 	}
-	return failed
+	return c.failed
 }
 
-// usable is a next hop on its link, if the prefix may go there.
-func (t *Table) usable(guard tunnels, prefix netip.Prefix, addr netip.Addr) (hop, error) {
-	h, err := t.kernel.resolve(addr)
-	if err == nil {
-		err = guard.judge(t.kernel, prefix, h)
+// choice is how a route goes.
+type choice struct {
+	via    []netip.Addr // next hops, those included whose way may come
+	hops   []hop
+	alone  bool  // what it may use is its own matter: it shares no group that follows next hops
+	failed error // of a next hop that is left out
+}
+
+func (t *Table) choose(guard tunnels, r Route, ecmp int) choice {
+	c := choice{alone: guard.concern(r.Prefix)}
+	for _, addr := range r.NextHops {
+		w := t.reach(addr)
+		if w.err != nil {
+			c.failed = t.refused(r.Prefix, w.err)
+			c.via = append(c.via, addr)
+			continue
+		}
+		if w.captures(r.Prefix, r.Metric) {
+			c.failed = t.refused(r.Prefix, fmt.Errorf("%w: %s would be reached by the route itself", errUnresolved, addr))
+			continue
+		}
+		hops, err := guard.allow(t.kernel, r.Prefix, w.hops)
+		if errors.Is(err, errStrict) {
+			continue // for as long as the policy says so
+		}
+		if err != nil {
+			c.failed = t.refused(r.Prefix, err)
+			continue
+		}
+		c.via, c.hops = append(c.via, addr), append(c.hops, hops...)
 	}
-	return h, err
+	c.hops = distinct(c.hops, ecmp)
+	return c
 }
 
 // astray says whether a route that is there leads where its prefix may not go.
 func (t *Table) astray(guard tunnels, r Route) bool {
-	return slices.ContainsFunc(r.NextHops, func(addr netip.Addr) bool {
-		_, err := t.usable(guard, r.Prefix, addr)
-		return errors.Is(err, errStrict) || errors.Is(err, errEndpoint)
+	return guard.concern(r.Prefix) && slices.ContainsFunc(r.NextHops, func(addr netip.Addr) bool {
+		_, err := guard.allow(t.kernel, r.Prefix, t.reach(addr).hops)
+		return err != nil
 	})
 }
 
-// install writes the route unless the kernel has it. Only a route known as ours is replaced.
-func (t *Table) install(want Route, hops []hop, have []Route) error {
-	i := slices.IndexFunc(have, func(r Route) bool { return r.place() == want.place() })
-	switch {
-	case i < 0:
-		if err := t.kernel.add(want, hops); err != nil {
-			return err
-		}
-	case !slices.Equal(have[i].NextHops, want.NextHops):
-		if err := t.kernel.replace(want, hops); err != nil {
-			return err
-		}
+// changed looks ways up again before the next prefix is written, where one may lead through this one.
+func (t *Table) changed(prefix netip.Prefix) {
+	if t.led(prefix) {
+		t.retrack()
 	}
-	t.mu.Lock()
-	t.note(want)
-	t.mu.Unlock()
-	return nil
-}
-
-// drop removes a route; that it is gone already is as good.
-func (t *Table) drop(r Route) {
-	if err := t.kernel.remove(r); err != nil {
-		_ = t.refused(r.Prefix, err)
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if delete(t.installed[r.Prefix], r.place()); len(t.installed[r.Prefix]) == 0 {
-		delete(t.installed, r.Prefix)
-	}
-}
-
-// note records what the kernel holds. t.mu is held, or t is not shared yet.
-func (t *Table) note(r Route) {
-	if t.installed[r.Prefix] == nil {
-		t.installed[r.Prefix] = make(map[place]Route, 1)
-	}
-	t.installed[r.Prefix][r.place()] = r
 }
 
 // refused counts a failure, and logs it unless the prefix is being tried again.
@@ -239,7 +243,7 @@ func (t *Table) refused(prefix netip.Prefix, err error) error {
 	}
 	_, again := t.waiting[prefix]
 	t.mu.Unlock()
-	if !again {
+	if !again && !errors.Is(err, errUnresolved) { // that is told once, of the next hop
 		t.log.Warn("learned route not installed", "prefix", prefix, "error", err)
 	}
 	return err
@@ -253,6 +257,13 @@ func nextHops(paths map[Source]netip.Addr) []netip.Addr {
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return slices.Compact(out)
+}
+
+// distinct are at most limit hops, in order.
+func distinct(hops []hop, limit int) []hop {
+	slices.SortFunc(hops, hop.compare)
+	hops = slices.Compact(hops)
+	return hops[:min(len(hops), limit)]
 }
 
 func addresses(hops []hop) []netip.Addr {
