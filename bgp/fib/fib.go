@@ -85,15 +85,26 @@ type Table struct {
 
 	mu        sync.Mutex
 	policy    Policy
-	tunnels   tunnels // of the policy
-	learned   map[netip.Prefix]map[Source]netip.Addr
+	tunnels   tunnels                 // of the policy
+	learned   map[netip.Prefix][]path // lists, not maps: of a full table nearly all have one entry, and a map of one takes ten times as much
 	dirty     map[netip.Prefix]struct{}
 	waiting   map[netip.Prefix]struct{}
 	sweep     bool
 	swept     bool
-	tables    []int                            // that were looked into for what is there
-	installed map[netip.Prefix]map[place]Route // written by the one goroutine, under mu
+	tables    []int                    // that were looked into for what is there
+	installed map[netip.Prefix][]Route // one at each place; written by the one goroutine, under mu
 	counters  Counters
+}
+
+// path is what a source said of a prefix.
+type path struct {
+	from    Source
+	nextHop netip.Addr
+}
+
+// said finds what a source said; -1: nothing.
+func said(paths []path, from Source) int {
+	return slices.IndexFunc(paths, func(p path) bool { return p.from == from })
 }
 
 // place is where a prefix may have one route of ours.
@@ -123,11 +134,11 @@ func (t *Table) SetPolicy(p Policy) {
 func (t *Table) Update(prefix netip.Prefix, from Source, nextHop netip.Addr) {
 	t.change(func() {
 		paths := t.learned[prefix]
-		if paths == nil {
-			paths = make(map[Source]netip.Addr, 1)
-			t.learned[prefix] = paths
+		if i := said(paths, from); i >= 0 {
+			paths[i].nextHop = nextHop
+		} else {
+			t.learned[prefix] = append(paths, path{from, nextHop})
 		}
-		paths[from] = nextHop
 		t.dirty[prefix] = struct{}{}
 	})
 }
@@ -136,11 +147,14 @@ func (t *Table) Update(prefix netip.Prefix, from Source, nextHop netip.Addr) {
 func (t *Table) Withdraw(prefix netip.Prefix, from Source) {
 	t.change(func() {
 		paths := t.learned[prefix]
-		if _, known := paths[from]; !known {
+		i := said(paths, from)
+		if i < 0 {
 			return
 		}
-		if delete(paths, from); len(paths) == 0 {
+		if paths = slices.Delete(paths, i, i+1); len(paths) == 0 {
 			delete(t.learned, prefix)
+		} else {
+			t.learned[prefix] = paths
 		}
 		t.dirty[prefix] = struct{}{}
 	})
@@ -155,9 +169,7 @@ func (t *Table) Routes() []Route {
 	defer t.mu.Unlock()
 	var out []Route
 	for _, there := range t.installed {
-		for _, r := range there {
-			out = append(out, r)
-		}
+		out = append(out, there...)
 	}
 	slices.SortFunc(out, func(a, b Route) int {
 		return cmp.Or(a.Prefix.Compare(b.Prefix), a.Metric-b.Metric, a.Table-b.Table)

@@ -20,8 +20,8 @@ func Open(log *slog.Logger, h *netlink.Handle) (*Table, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &Table{
 		log: log, kernel: kernel{h}, cancel: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
-		learned: map[netip.Prefix]map[Source]netip.Addr{}, dirty: map[netip.Prefix]struct{}{},
-		waiting: map[netip.Prefix]struct{}{}, installed: map[netip.Prefix]map[place]Route{},
+		learned: map[netip.Prefix][]path{}, dirty: map[netip.Prefix]struct{}{},
+		waiting: map[netip.Prefix]struct{}{}, installed: map[netip.Prefix][]Route{},
 	}
 	if err := t.adopt(unix.RT_TABLE_MAIN); err != nil {
 		cancel()
@@ -99,11 +99,12 @@ func (t *Table) write(ctx context.Context) {
 	t.swept = t.swept || sweep
 	t.dirty, t.sweep = map[netip.Prefix]struct{}{}, false
 	t.mu.Unlock()
+	links := newLinks(t.kernel)
 	for prefix := range dirty {
 		if ctx.Err() != nil {
 			return
 		}
-		err := t.sync(prefix)
+		err := t.sync(prefix, links)
 		t.mu.Lock()
 		if delete(t.waiting, prefix); err != nil {
 			t.waiting[prefix] = struct{}{}
@@ -123,7 +124,7 @@ func (t *Table) write(ctx context.Context) {
 
 // sync makes the kernel agree for one prefix: the wanted route first, then away with what is at other metrics. A
 // returned error means: try again later.
-func (t *Table) sync(prefix netip.Prefix) error {
+func (t *Table) sync(prefix netip.Prefix, links *links) error {
 	t.mu.Lock()
 	allowed := t.policy.Allows(prefix)
 	want := Route{Prefix: prefix, Metric: t.policy.Metric, Table: t.policy.Table}
@@ -131,16 +132,13 @@ func (t *Table) sync(prefix netip.Prefix) error {
 		want.NextHops = nextHops(t.learned[prefix])
 	}
 	ecmp, known, tunnels := max(t.policy.ECMP, 1), len(want.NextHops) > 0, t.tunnels
-	var have []Route
-	for _, r := range t.installed[prefix] {
-		have = append(have, r)
-	}
+	have := slices.Clone(t.installed[prefix])
 	t.mu.Unlock()
 
 	var hops []hop
 	var failed error
 	for _, addr := range want.NextHops {
-		h, err := t.usable(tunnels, prefix, addr)
+		h, err := t.usable(tunnels, links, prefix, addr)
 		if errors.Is(err, errStrict) {
 			continue // for as long as the policy says so
 		}
@@ -152,7 +150,7 @@ func (t *Table) sync(prefix netip.Prefix) error {
 			break
 		}
 	}
-	want.NextHops = addresses(hops)
+	want.NextHops = links.list(hops)
 	if len(hops) > 0 {
 		if err := t.install(want, hops, have); err != nil {
 			return t.refused(prefix, err)
@@ -160,7 +158,7 @@ func (t *Table) sync(prefix netip.Prefix) error {
 	}
 	for _, r := range have {
 		// What is stale waits for the sweep, unless it is no longer allowed or has just been learned at our metric.
-		if keep := len(hops) > 0 && r.place() == want.place(); !keep && (!r.Stale || !allowed || known || t.astray(tunnels, r)) {
+		if keep := len(hops) > 0 && r.place() == want.place(); !keep && (!r.Stale || !allowed || known || t.astray(tunnels, links, r)) {
 			t.drop(r)
 		}
 	}
@@ -168,8 +166,8 @@ func (t *Table) sync(prefix netip.Prefix) error {
 }
 
 // usable is a next hop on its link, if the prefix may go there.
-func (t *Table) usable(guard tunnels, prefix netip.Prefix, addr netip.Addr) (hop, error) {
-	h, err := t.kernel.resolve(addr)
+func (t *Table) usable(guard tunnels, links *links, prefix netip.Prefix, addr netip.Addr) (hop, error) {
+	h, err := links.resolve(addr)
 	if err == nil {
 		err = guard.judge(t.kernel, prefix, h)
 	}
@@ -177,9 +175,9 @@ func (t *Table) usable(guard tunnels, prefix netip.Prefix, addr netip.Addr) (hop
 }
 
 // astray says whether a route that is there leads where its prefix may not go.
-func (t *Table) astray(guard tunnels, r Route) bool {
+func (t *Table) astray(guard tunnels, links *links, r Route) bool {
 	return slices.ContainsFunc(r.NextHops, func(addr netip.Addr) bool {
-		_, err := t.usable(guard, r.Prefix, addr)
+		_, err := t.usable(guard, links, r.Prefix, addr)
 		return errors.Is(err, errStrict) || errors.Is(err, errEndpoint)
 	})
 }
@@ -211,17 +209,22 @@ func (t *Table) drop(r Route) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if delete(t.installed[r.Prefix], r.place()); len(t.installed[r.Prefix]) == 0 {
+	left := slices.DeleteFunc(t.installed[r.Prefix], func(one Route) bool { return one.place() == r.place() })
+	if len(left) == 0 {
 		delete(t.installed, r.Prefix)
+		return
 	}
+	t.installed[r.Prefix] = left
 }
 
 // note records what the kernel holds. t.mu is held, or t is not shared yet.
 func (t *Table) note(r Route) {
-	if t.installed[r.Prefix] == nil {
-		t.installed[r.Prefix] = make(map[place]Route, 1)
+	there := t.installed[r.Prefix]
+	if i := slices.IndexFunc(there, func(one Route) bool { return one.place() == r.place() }); i >= 0 {
+		there[i] = r
+		return
 	}
-	t.installed[r.Prefix][r.place()] = r
+	t.installed[r.Prefix] = append(there, r)
 }
 
 // refused counts a failure, and logs it unless the prefix is being tried again.
@@ -246,19 +249,11 @@ func (t *Table) refused(prefix netip.Prefix, err error) error {
 }
 
 // nextHops returns the distinct next hops in order, so that the same paths give the same route.
-func nextHops(paths map[Source]netip.Addr) []netip.Addr {
+func nextHops(paths []path) []netip.Addr {
 	out := make([]netip.Addr, 0, len(paths))
-	for _, addr := range paths {
-		out = append(out, addr)
+	for _, p := range paths {
+		out = append(out, p.nextHop)
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return slices.Compact(out)
-}
-
-func addresses(hops []hop) []netip.Addr {
-	out := make([]netip.Addr, len(hops))
-	for i, h := range hops {
-		out[i] = h.addr
-	}
-	return out
 }

@@ -16,7 +16,8 @@ pairs: Sluice is the daemon as it is released, without filters on packets, BIRD 
 neighbors both install both next hops. They take turns, and who begins a round changes; all of it shares the machine's processors, the
 neighbors included.
 
-- Times begin when %d KB of the table have come in. *RIB*: the rival counts every path; it is asked once a second, and when the kernel has all.
+- Times begin when %d KB of the table have come in. *RIB*: the rival counts every path; it is asked once a second, or more seldom where the answer takes
+  it long, and when the kernel has all.
   *Kernel*: %s prefixes, drawn at random, are in the main table with all next hops, looked at every %s; afterwards the kernel's count of
   prefixes must be the table's.
 - *Rests*: the last time that its process took more than %.0f %% of a processor. *Processor time* is that process's until then, with what the

@@ -21,8 +21,9 @@ type watcher struct {
 	begin  time.Time
 	paths  int // that there will be
 	probes []netip.Prefix
-	there  int // of the probes
-	known  int // paths, when it was last asked
+	there  int       // of the probes
+	known  int       // paths, when it was last asked
+	ask    time.Time // not before
 
 	rib, fib, rest time.Duration // from begin
 	cpu            time.Duration // until it rested
@@ -31,7 +32,8 @@ type watcher struct {
 const (
 	probeCount = 1000
 	lookEvery  = 50 * time.Millisecond
-	askEvery   = 20 // looks
+	askEvery   = time.Second
+	askShare   = 20 // times as long as an answer took, it is left alone
 	// busy is a share of one processor. Keepalives and timers take less.
 	busy = 0.1
 )
@@ -42,7 +44,7 @@ func (w *watcher) watch(ctx context.Context, rest time.Duration) error {
 	if err != nil {
 		return err
 	}
-	last, at, looks := first, time.Now(), 0
+	last, at := first, time.Now()
 	err = node.Poll(ctx, lookEvery, func() error {
 		now, err := node.CPU(w.PID())
 		if err != nil {
@@ -53,8 +55,7 @@ func (w *watcher) watch(ctx context.Context, rest time.Duration) error {
 			w.rest, w.cpu = time.Since(w.begin), now-first
 		}
 		last, at = now, time.Now()
-		looks++
-		if err := w.look(ctx, looks); err != nil {
+		if err := w.look(ctx); err != nil {
 			return err
 		}
 		if time.Since(w.begin)-max(w.rest, w.rib, w.fib) < rest {
@@ -71,7 +72,7 @@ func (w *watcher) watch(ctx context.Context, rest time.Duration) error {
 var errWorks = errors.New("it is not done")
 
 // look returns an error until everything is there.
-func (w *watcher) look(ctx context.Context, looks int) error {
+func (w *watcher) look(ctx context.Context) error {
 	if w.fib == 0 {
 		n, err := w.box.installed(w.probes[w.there:])
 		if err != nil {
@@ -81,7 +82,8 @@ func (w *watcher) look(ctx context.Context, looks int) error {
 			w.fib = time.Since(w.begin)
 		}
 	}
-	if w.rib == 0 && (looks%askEvery == 0 || w.fib != 0) {
+	if w.rib == 0 && (!time.Now().Before(w.ask) || w.fib != 0) {
+		asked := time.Now()
 		n, err := w.Learned(ctx)
 		if err != nil {
 			return err
@@ -89,6 +91,7 @@ func (w *watcher) look(ctx context.Context, looks int) error {
 		if w.known = n; n == w.paths {
 			w.rib = time.Since(w.begin)
 		}
+		w.ask = time.Now().Add(max(askEvery, askShare*time.Since(asked)))
 	}
 	if w.fib == 0 || w.rib == 0 {
 		return errWorks
