@@ -133,7 +133,7 @@ func TestLearnedRoutesReachTheKernelAndNeverAnotherNeighbor(t *testing.T) {
 	want.Learn.Accept = []bgp.Filter{{PrefixMatch: bgp.PrefixMatch{Prefix: path("192.0.2.0/24").Prefix, GE: 24, LE: 24}}}
 	apply(t, gw, want)
 	s.installs(t, "192.0.2.0/24 198.18.0.1\n")
-	if got := fmt.Sprint(nstest.Must[[]bgp.RouteStatus](t, gw, "routes", nil)); got != "[{192.0.2.0/24 [198.18.0.1] 20 false}]" {
+	if got := fmt.Sprint(nstest.Must[[]bgp.RouteStatus](t, gw, "routes", nil)); got != "[{192.0.2.0/24 [198.18.0.1] 20 false false }]" {
 		t.Errorf("routes: %s", got)
 	}
 	hears(t, a, "203.0.113.0/24") // nothing of its own either

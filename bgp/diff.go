@@ -186,7 +186,7 @@ func (s State) identity() [3]any { return [3]any{s.ASN, s.RouterID, s.Port} }
 // session is n without what may change while it is up.
 func (n Neighbor) session() Neighbor {
 	n.Name, n.Limit, n.Keepalive, n.ConnectRetry = "", PrefixLimit{}, 0, 0
-	n.Shutdown, n.Reason, n.NextHop4, n.NextHop6 = false, "", netip.Addr{}, netip.Addr{}
+	n.Shutdown, n.Reason, n.NextHop4, n.NextHop6, n.FallOver = false, "", netip.Addr{}, netip.Addr{}, false
 	return n
 }
 
@@ -200,6 +200,7 @@ func (n Neighbor) changes(to Neighbor) string {
 	}
 	add(n.Name != to.Name, "name")
 	add(n.Limit != to.Limit, "max prefixes %d", to.Limit.Max)
+	add(n.FallOver != to.FallOver, "%s", map[bool]string{true: "ends with its link", false: "outlives its link"}[to.FallOver])
 	add(n.Keepalive != to.Keepalive || n.ConnectRetry != to.ConnectRetry, "timers of the next session")
 	add(n.NextHop4 != to.NextHop4 || n.NextHop6 != to.NextHop6, "next hops")
 	add(n.Shutdown != to.Shutdown, "%s", map[bool]string{true: "shut down", false: "no longer shut down"}[to.Shutdown])

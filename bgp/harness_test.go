@@ -336,3 +336,10 @@ func hears(t *testing.T, b *nstest.Bird, prefixes ...string) {
 		return nstest.Want("BIRD's table", got, set(prefixes...))
 	})
 }
+
+func addrs(list ...string) (out []netip.Addr) {
+	for _, s := range list {
+		out = append(out, addr(s))
+	}
+	return out
+}

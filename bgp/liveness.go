@@ -51,20 +51,24 @@ func seen(r bfd.Report) detected {
 	return d
 }
 
-// Run acts on BFD until ctx ends.
+// Run acts on BFD, and on links that were lost, until ctx ends.
 func (s *Subsystem) Run(ctx context.Context) error {
-	if s.options.BFD == nil {
-		<-ctx.Done()
-		return nil
+	var changed <-chan struct{}
+	if s.options.BFD != nil {
+		changed = s.options.BFD.Changed()
 	}
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-s.options.BFD.Changed():
+		case <-changed:
+			err = s.look(ctx)
+		case <-s.links.some:
+			err = s.fallOver(ctx)
 		}
-		if err := s.look(ctx); err != nil && ctx.Err() == nil {
-			s.log.Error("BFD", "error", err)
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("end BGP sessions that lost their way", "error", err)
 		}
 	}
 }

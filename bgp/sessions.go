@@ -17,6 +17,7 @@ type session struct {
 	flaps uint64        // sessions lost
 	error string        // why it was last lost, or refused; "" while nothing went wrong
 	last  *Notification // the last one in either direction
+	link  int           // that the session of an up neighbor is over; 0: it is behind a router
 
 	warned map[bgp.Family]EventKind // the worst that was told of this session
 	over   bool                     // shut down for too many prefixes
@@ -96,6 +97,25 @@ func (s *sessions) state(addr netip.Addr, state bgp.FSMState, at time.Time, reas
 	case state == bgp.BGP_FSM_IDLE && reason != "" && !known.over:
 		known.error = cmp.Or(known.said(at.Add(-time.Second)), words(reason))
 	}
+}
+
+// runsOver notes the link of a session that is up.
+func (s *sessions) runsOver(addr netip.Addr, link int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.known[addr]; known != nil {
+		known.link = link
+	}
+}
+
+// linkOf is the link that an established session is over; -1: none is.
+func (s *sessions) linkOf(addr netip.Addr) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.known[addr]; known != nil && known.up {
+		return known.link
+	}
+	return -1
 }
 
 // said is the notification since then.

@@ -11,8 +11,7 @@ import (
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/server"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+	"github.com/vishvananda/netns"
 
 	"sluice/bgp/fib"
 )
@@ -20,7 +19,6 @@ import (
 // speaker is what lives from a start to a stop.
 type speaker struct {
 	bgp    *server.BgpServer
-	handle *netlink.Handle
 	fib    *fib.Table
 	sweep  *sweeper
 	cancel func() // ends the watcher, and whoever asks GoBGP on the side
@@ -39,14 +37,10 @@ func (s *Subsystem) start(ctx context.Context, identity State) error {
 		s.speaker.cease()
 		s.gone("restarted with another identity")
 	}
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
-	}
-	sp := &speaker{handle: handle, passwords: map[netip.Addr]string{}, receiving: map[netip.Addr]context.CancelFunc{}, ways: newWays(), cancel: func() {},
+	var err error
+	sp := &speaker{passwords: map[netip.Addr]string{}, receiving: map[netip.Addr]context.CancelFunc{}, ways: newWays(), cancel: func() {},
 		changed: make(chan struct{}, 1)}
-	if sp.fib, err = fib.Open(s.log, handle); err != nil {
-		handle.Close()
+	if sp.fib, err = fib.Open(s.log, netns.None(), s.links.lost); err != nil {
 		return err
 	}
 	sp.sweep = newSweeper(sp.fib.Sweep)
@@ -118,7 +112,6 @@ func (sp *speaker) cease() {
 	sp.cancel()
 	sp.hangUp()
 	sp.bgp.Stop()
-	sp.handle.Close()
 }
 
 // hangUpTimeout bounds the wait for notifications to be written.
@@ -156,7 +149,6 @@ func (sp *speaker) leave(ctx context.Context) error {
 	sp.cancel()
 	done := make(chan error, 1)
 	go func() { done <- sp.bgp.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: true}) }()
-	defer sp.handle.Close()
 	select {
 	case err := <-done:
 		return err
@@ -172,12 +164,7 @@ func (s *Subsystem) down() error {
 		s.speaker.cease()
 		s.gone("stopped")
 	}
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
-	}
-	defer handle.Close()
-	return fib.Flush(handle, table)
+	return fib.Flush(netns.None(), table)
 }
 
 // fibPolicy is l in the terms of fib, which asks for the prefix alone: what it hears passed the filters, and what it kept over a

@@ -25,6 +25,7 @@ type State struct {
 //	Name                        nothing: it is a label
 //	Limit                       an update; a session that was over it is tried again
 //	NextHop4, NextHop6          our prefixes are sent again (no refresh to ask for: what changes is ours)
+//	FallOver                    from now on
 //	Keepalive, ConnectRetry     an update; the next session keeps alive by it, the next dial waits by it
 //	Shutdown, Reason            the session ends with Cease and the reason, or begins; of a session that is down the next Cease says it
 //	all others                  a new session: they are in the OPEN (RFC 4271 section 4.2) or of the TCP connection
@@ -46,6 +47,7 @@ type Neighbor struct {
 	Passive      bool       // never dials
 	Multihop     uint8      // TTL of what we send to an eBGP neighbor; 0: 1, so it must be on the link
 	TTLSecurity  uint8      // packets must have come at most so many hops (RFC 5082); 0: off
+	FallOver     bool       // the session ends with the link that the neighbor is on
 	Shutdown     bool
 	Reason       string     // of a shutdown, in the Cease (RFC 9003)
 	NextHop4     netip.Addr // next hop for IPv4 NLRI; invalid: the session's local address

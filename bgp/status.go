@@ -58,12 +58,14 @@ type FamilyStatus struct {
 	Advertised uint64 `json:"advertised"` // ours: nothing else is ever announced
 }
 
-// RouteStatus is one learned route in the kernel.
+// RouteStatus is one learned route, in the kernel or kept from it.
 type RouteStatus struct {
 	Prefix   netip.Prefix `json:"prefix"`
-	NextHops []netip.Addr `json:"next_hops"`
+	NextHops []netip.Addr `json:"next_hops"` // in the kernel: gateways; not installed: as learned
 	Metric   int          `json:"metric"`
-	Stale    bool         `json:"stale"` // kept over a restart, not learned again yet
+	Stale    bool         `json:"stale"`             // kept over a restart, not learned again yet
+	Absent   bool         `json:"absent,omitempty"`  // not in the kernel
+	Problem  string       `json:"problem,omitempty"` // why it is absent, or lacks a next hop
 }
 
 // Status returns the sessions, sorted by name.
@@ -134,17 +136,29 @@ func messageCounts(m *api.Message) MessageCounts {
 	return MessageCounts{m.GetOpen(), m.GetUpdate(), m.GetNotification(), m.GetKeepalive(), m.GetRefresh()}
 }
 
-// Routes returns the learned routes in the kernel, sorted by prefix.
+// Routes returns the learned routes, sorted by prefix, those that could not be installed included.
 func (s *Subsystem) Routes() []RouteStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.speaker == nil {
 		return nil
 	}
+	problems := map[netip.Prefix]string{}
+	refusals := s.speaker.fib.Refusals()
+	for _, r := range refusals {
+		problems[r.Prefix] = r.Why
+	}
 	var out []RouteStatus
 	for _, r := range s.speaker.fib.Routes() {
-		out = append(out, RouteStatus{Prefix: r.Prefix, NextHops: r.NextHops, Metric: r.Metric, Stale: r.Stale})
+		out = append(out, RouteStatus{Prefix: r.Prefix, NextHops: r.NextHops, Metric: r.Metric, Stale: r.Stale, Problem: problems[r.Prefix]})
+		delete(problems, r.Prefix)
 	}
+	for _, r := range refusals {
+		if problems[r.Prefix] != "" {
+			out = append(out, RouteStatus{Prefix: r.Prefix, NextHops: r.NextHops, Metric: s.have.Learn.Metric, Absent: true, Problem: r.Why})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b RouteStatus) int { return a.Prefix.Compare(b.Prefix) })
 	return out
 }
 

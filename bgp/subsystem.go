@@ -37,6 +37,7 @@ type Subsystem struct {
 	sessions *sessions
 	flows    *flows
 	detected detected
+	links    lostLinks
 
 	mu      sync.Mutex
 	have    State
@@ -45,7 +46,7 @@ type Subsystem struct {
 
 // New returns a Subsystem without a speaker. Nothing happens before Apply.
 func New(log *slog.Logger, options Options) *Subsystem {
-	s := &Subsystem{log: log, born: time.Now(), options: options, sessions: newSessions(log)}
+	s := &Subsystem{log: log, born: time.Now(), options: options, sessions: newSessions(log), links: newLostLinks()}
 	s.flows = newFlows(log, s.sessions.name)
 	return s
 }

@@ -32,15 +32,18 @@ func (s *Subsystem) watch(ctx context.Context, sp *speaker) error {
 		},
 		OnPeerUpdate: func(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 			if e.Type == apiutil.PEER_EVENT_STATE {
-				s.state(e.Peer.State, at)
+				s.state(sp, e.Peer.State, at)
 			}
 		},
 	}, server.WatchBestPath(true), server.WatchEor(true), server.WatchPeer())
 }
 
 // state takes a change of a session. What GoBGP has to be told in turn waits for the callback's end.
-func (s *Subsystem) state(p apiutil.PeerState, at time.Time) {
+func (s *Subsystem) state(sp *speaker, p apiutil.PeerState, at time.Time) {
 	addr := p.NeighborAddress
+	if p.SessionState == bgp.BGP_FSM_ESTABLISHED {
+		s.sessions.runsOver(addr, sp.fib.Link(addr))
+	}
 	if p.AdminState == api.PeerState_ADMIN_STATE_PFX_CT && s.sessions.exceeded(addr, func() { s.retry(addr) }) {
 		go s.quarantine(addr)
 	}

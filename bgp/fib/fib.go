@@ -5,7 +5,8 @@
 // Sweep removes what was not. Close leaves the kernel as it is. A route of another protocol is never touched, not
 // even where it stands in the way: that is a conflict, counted and tried again.
 //
-// There is no next hop tracking: a next hop must be on a link. One that is not is left out, counted, and tried again.
+// A next hop is looked up in the kernel's table, through other learned routes as well, and never through the route that it is of. One that has no
+// way is left out, and counted; it comes when the kernel tells that a way came, and goes when it went.
 package fib
 
 import (
@@ -62,13 +63,20 @@ type Route struct {
 	Prefix   netip.Prefix
 	Metric   int
 	Table    int
-	NextHops []netip.Addr // sorted; a link-local one has its interface as zone
+	NextHops []netip.Addr // gateways, sorted; a link-local one has its interface as zone
 	Stale    bool         // kept from an earlier life, not learned again yet
+}
+
+// Refusal is a learned prefix that is not in the kernel by all of its next hops.
+type Refusal struct {
+	Prefix   netip.Prefix
+	NextHops []netip.Addr // as learned
+	Why      string
 }
 
 // Counters only grow, but for Waiting.
 type Counters struct {
-	Unresolved uint64 // next hops left out because they are on no link
+	Unresolved uint64 // next hops left out because they have no way
 	Conflicts  uint64 // routes of another protocol in the way
 	Circular   uint64 // next hops left out because a tunnel's own packets would take the way into one
 	Failures   uint64 // other refusals of the kernel
@@ -79,38 +87,39 @@ type Counters struct {
 type Table struct {
 	log    *slog.Logger
 	kernel kernel
+	lost   func(link int)
+	ways   map[netip.Addr]way // to next hops; the writer's alone
+	last   held               // that was written; the writer's alone
 	cancel context.CancelFunc
 	done   chan struct{}
 	wake   chan struct{} // holds one: something to do
 
 	mu        sync.Mutex
 	policy    Policy
-	tunnels   tunnels                 // of the policy
-	learned   map[netip.Prefix][]path // lists, not maps: of a full table nearly all have one entry, and a map of one takes ten times as much
+	tunnels   tunnels // of the policy
+	learned   map[netip.Prefix]paths
+	uses      map[netip.Addr]int // paths by next hop
+	news      news
 	dirty     map[netip.Prefix]struct{}
-	waiting   map[netip.Prefix]struct{}
+	waiting   map[netip.Prefix]error // and why
 	sweep     bool
 	swept     bool
-	tables    []int                    // that were looked into for what is there
-	installed map[netip.Prefix][]Route // one at each place; written by the one goroutine, under mu
+	tables    []int                   // that were looked into for what is there
+	installed map[netip.Prefix]routes // written by the one goroutine, under mu
 	counters  Counters
-}
-
-// path is what a source said of a prefix.
-type path struct {
-	from    Source
-	nextHop netip.Addr
-}
-
-// said finds what a source said; -1: nothing.
-func said(paths []path, from Source) int {
-	return slices.IndexFunc(paths, func(p path) bool { return p.from == from })
 }
 
 // place is where a prefix may have one route of ours.
 type place struct{ table, metric int }
 
 func (r Route) place() place { return place{r.Table, r.Metric} }
+
+// held is a route with how it got there; a stale one has neither.
+type held struct {
+	Route
+	hops []hop        // nil as well where the kernel may have taken some away
+	via  []netip.Addr // the next hops that led there, as learned
+}
 
 // SetPolicy makes every prefix be judged anew, kept stale ones included.
 func (t *Table) SetPolicy(p Policy) {
@@ -134,11 +143,13 @@ func (t *Table) SetPolicy(p Policy) {
 func (t *Table) Update(prefix netip.Prefix, from Source, nextHop netip.Addr) {
 	t.change(func() {
 		paths := t.learned[prefix]
-		if i := said(paths, from); i >= 0 {
+		if i := paths.of(from); i >= 0 {
+			t.unused(paths[i].nextHop)
 			paths[i].nextHop = nextHop
 		} else {
 			t.learned[prefix] = append(paths, path{from, nextHop})
 		}
+		t.uses[nextHop]++
 		t.dirty[prefix] = struct{}{}
 	})
 }
@@ -147,10 +158,11 @@ func (t *Table) Update(prefix netip.Prefix, from Source, nextHop netip.Addr) {
 func (t *Table) Withdraw(prefix netip.Prefix, from Source) {
 	t.change(func() {
 		paths := t.learned[prefix]
-		i := said(paths, from)
+		i := paths.of(from)
 		if i < 0 {
 			return
 		}
+		t.unused(paths[i].nextHop)
 		if paths = slices.Delete(paths, i, i+1); len(paths) == 0 {
 			delete(t.learned, prefix)
 		} else {
@@ -158,6 +170,13 @@ func (t *Table) Withdraw(prefix netip.Prefix, from Source) {
 		}
 		t.dirty[prefix] = struct{}{}
 	})
+}
+
+// unused counts one path less to a next hop.
+func (t *Table) unused(nextHop netip.Addr) {
+	if t.uses[nextHop]--; t.uses[nextHop] == 0 {
+		delete(t.uses, nextHop)
+	}
 }
 
 // Sweep removes the routes that were kept and not learned again, after everything noted before it is written.
@@ -169,11 +188,27 @@ func (t *Table) Routes() []Route {
 	defer t.mu.Unlock()
 	var out []Route
 	for _, there := range t.installed {
-		out = append(out, there...)
+		for _, r := range there {
+			out = append(out, r.Route)
+		}
 	}
 	slices.SortFunc(out, func(a, b Route) int {
 		return cmp.Or(a.Prefix.Compare(b.Prefix), a.Metric-b.Metric, a.Table-b.Table)
 	})
+	return out
+}
+
+// Refusals returns what is learned and not in the kernel as it was learned, sorted by prefix.
+func (t *Table) Refusals() []Refusal {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]Refusal, 0, len(t.waiting))
+	for prefix, why := range t.waiting {
+		if paths := t.learned[prefix]; len(paths) > 0 {
+			out = append(out, Refusal{prefix, paths.nextHops(), why.Error()})
+		}
+	}
+	slices.SortFunc(out, func(a, b Refusal) int { return a.Prefix.Compare(b.Prefix) })
 	return out
 }
 
@@ -190,6 +225,7 @@ func (t *Table) Counters() Counters {
 func (t *Table) Close() {
 	t.cancel()
 	<-t.done
+	t.kernel.close()
 }
 
 func (t *Table) change(f func()) {

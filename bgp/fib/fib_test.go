@@ -40,7 +40,7 @@ func box(t *testing.T) *nstest.NS {
 
 func open(t *testing.T, ns *nstest.NS, p fib.Policy) *fib.Table {
 	t.Helper()
-	table, err := fib.Open(slog.New(slog.DiscardHandler), ns.Handle)
+	table, err := fib.Open(slog.New(slog.DiscardHandler), ns.FD(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestKeptRoutesStayUntilTheSweep(t *testing.T) {
 	})
 	after.Sweep()
 	expect(t, ns, "192.0.2.0/24 metric 20 via 198.18.0.1\n")
-	if err := fib.Flush(ns.Handle, 0); err != nil {
+	if err := fib.Flush(ns.FD(), 0); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, ns, "")
@@ -184,7 +184,7 @@ func TestRoutesOfOtherProtocolsAreNotTouched(t *testing.T) {
 	table.Withdraw(pfx("192.0.2.0/24"), torA)
 	table.Update(pfx("198.51.100.0/24"), torA, hopA)
 	expect(t, ns, "198.51.100.0/24 metric 20 via 198.18.0.1\n")
-	if err := fib.Flush(ns.Handle, 0); err != nil {
+	if err := fib.Flush(ns.FD(), 0); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, ns, "")

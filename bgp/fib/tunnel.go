@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -93,11 +92,11 @@ func (t tunnels) judge(k kernel, prefix netip.Prefix, h hop) error {
 
 // hasBetter says whether the kernel reaches an address by a longer prefix.
 func (k kernel) hasBetter(addr netip.Addr, than netip.Prefix) bool {
-	routes, err := k.h.RouteGetWithOptions(addr.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true})
-	if err != nil || len(routes) == 0 || routes[0].Type != unix.RTN_UNICAST {
+	r, err := k.routeTo(addr)
+	if err != nil || r.Type != unix.RTN_UNICAST {
 		return false
 	}
-	match, ok := prefixOf(routes[0])
+	match, ok := prefixOf(r)
 	return ok && match.Bits() > than.Bits()
 }
 

@@ -5,66 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
-
-// Open takes over the routes of protocol 186 that the main table of the handle's namespace holds and starts the writer; those
-// of another table when a policy names it. It installs nothing before SetPolicy. The handle must stay open until Close returned.
-func Open(log *slog.Logger, h *netlink.Handle) (*Table, error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	t := &Table{
-		log: log, kernel: kernel{h}, cancel: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
-		learned: map[netip.Prefix][]path{}, dirty: map[netip.Prefix]struct{}{},
-		waiting: map[netip.Prefix]struct{}{}, installed: map[netip.Prefix][]Route{},
-	}
-	if err := t.adopt(unix.RT_TABLE_MAIN); err != nil {
-		cancel()
-		return nil, err
-	}
-	go t.run(ctx)
-	return t, nil
-}
-
-// adopt notes what a table holds of ours, once. After the sweep nothing of an earlier life is worth keeping.
-func (t *Table) adopt(table int) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if slices.Contains(t.tables, table) {
-		return nil
-	}
-	kept, err := t.kernel.list(table)
-	if err != nil {
-		return fmt.Errorf("list the kernel's routes of protocol %d in table %d: %w", Protocol, table, err)
-	}
-	for _, r := range kept {
-		r.Stale = !t.swept
-		t.note(r)
-	}
-	t.tables = append(t.tables, table)
-	return nil
-}
-
-// Flush removes every route of protocol 186 from the main table of the handle's namespace, and from another one (0: none).
-func Flush(h *netlink.Handle, table int) error {
-	k := kernel{h}
-	var failed error
-	for _, table := range slices.Compact([]int{unix.RT_TABLE_MAIN, cmp.Or(table, unix.RT_TABLE_MAIN)}) {
-		routes, err := k.list(table)
-		if err != nil {
-			return fmt.Errorf("list the kernel's routes of protocol %d in table %d: %w", Protocol, table, err)
-		}
-		for _, r := range routes {
-			failed = errors.Join(failed, k.remove(r))
-		}
-	}
-	return failed
-}
 
 func (t *Table) run(ctx context.Context) {
 	defer close(t.done)
@@ -77,18 +21,61 @@ func (t *Table) run(ctx context.Context) {
 		case <-t.wake:
 		case <-retry.C:
 			t.mu.Lock()
-			for prefix := range t.waiting {
-				t.dirty[prefix] = struct{}{}
-			}
-			// What leads an endpoint past a tunnel's device may be anybody's route, and go.
-			for prefix := range t.tunnels.around {
-				if t.installed[prefix] != nil {
-					t.dirty[prefix] = struct{}{}
-				}
-			}
+			t.again()
 			t.mu.Unlock()
 		}
+		t.look()
 		t.write(ctx)
+	}
+}
+
+// again has what could not be written judged anew, with t.mu held. What has no way waits for news of one.
+func (t *Table) again() {
+	for prefix, why := range t.waiting {
+		if !errors.Is(why, errUnresolved) {
+			t.dirty[prefix] = struct{}{}
+		}
+	}
+	// What leads an endpoint past a tunnel's device may be anybody's route, and go.
+	for prefix := range t.tunnels.around {
+		if t.installed[prefix] != nil {
+			t.dirty[prefix] = struct{}{}
+		}
+	}
+}
+
+// look acts on what the kernel told.
+func (t *Table) look() {
+	t.mu.Lock()
+	heard := t.news
+	t.news = news{down: map[int]struct{}{}}
+	if heard.moved {
+		t.again()
+	}
+	t.mu.Unlock()
+	if heard.lost {
+		t.recount()
+	}
+	if len(heard.down) > 0 {
+		t.doubt(func(_ Route, h hop) bool { _, was := heard.down[h.link]; return was })
+	}
+	if heard.moved {
+		t.retrack()
+	}
+}
+
+// doubt forgets how routes got there that have such a hop: the kernel takes the next hops of a link that goes down away, and
+// IPv4 routes that lost all without a word. So they are written anew, or go.
+func (t *Table) doubt(match func(Route, hop) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for prefix, there := range t.installed {
+		for at, r := range there {
+			if slices.ContainsFunc(r.hops, func(h hop) bool { return match(r.Route, h) }) {
+				r.hops = nil
+				there[at], t.dirty[prefix] = r, struct{}{}
+			}
+		}
 	}
 }
 
@@ -99,15 +86,14 @@ func (t *Table) write(ctx context.Context) {
 	t.swept = t.swept || sweep
 	t.dirty, t.sweep = map[netip.Prefix]struct{}{}, false
 	t.mu.Unlock()
-	links := newLinks(t.kernel)
 	for prefix := range dirty {
 		if ctx.Err() != nil {
 			return
 		}
-		err := t.sync(prefix, links)
+		err := t.sync(prefix)
 		t.mu.Lock()
 		if delete(t.waiting, prefix); err != nil {
-			t.waiting[prefix] = struct{}{}
+			t.waiting[prefix] = err
 		}
 		t.mu.Unlock()
 	}
@@ -124,21 +110,21 @@ func (t *Table) write(ctx context.Context) {
 
 // sync makes the kernel agree for one prefix: the wanted route first, then away with what is at other metrics. A
 // returned error means: try again later.
-func (t *Table) sync(prefix netip.Prefix, links *links) error {
+func (t *Table) sync(prefix netip.Prefix) error {
 	t.mu.Lock()
 	allowed := t.policy.Allows(prefix)
 	want := Route{Prefix: prefix, Metric: t.policy.Metric, Table: t.policy.Table}
 	if allowed {
-		want.NextHops = nextHops(t.learned[prefix])
+		want.NextHops = t.learned[prefix].nextHops()
 	}
 	ecmp, known, tunnels := max(t.policy.ECMP, 1), len(want.NextHops) > 0, t.tunnels
 	have := slices.Clone(t.installed[prefix])
 	t.mu.Unlock()
 
-	var hops []hop
 	var failed error
+	new := held{Route: want}
 	for _, addr := range want.NextHops {
-		h, err := t.usable(tunnels, links, prefix, addr)
+		hops, err := t.usable(tunnels, want, addr)
 		if errors.Is(err, errStrict) {
 			continue // for as long as the policy says so
 		}
@@ -146,59 +132,89 @@ func (t *Table) sync(prefix netip.Prefix, links *links) error {
 			failed = t.refused(prefix, err)
 			continue
 		}
-		if hops = append(hops, h); len(hops) == ecmp {
+		new.hops, new.via = append(new.hops, hops...), append(new.via, addr)
+		if len(new.hops) >= ecmp {
 			break
 		}
 	}
-	want.NextHops = links.list(hops)
+	new.hops = distinct(new.hops, ecmp)
+	hops := new.hops
+	new.NextHops = addresses(hops)
 	if len(hops) > 0 {
-		if err := t.install(want, hops, have); err != nil {
+		new = new.sharing(t.last)
+		t.last = new
+		if err := t.install(new, have); err != nil {
 			return t.refused(prefix, err)
 		}
 	}
 	for _, r := range have {
 		// What is stale waits for the sweep, unless it is no longer allowed or has just been learned at our metric.
-		if keep := len(hops) > 0 && r.place() == want.place(); !keep && (!r.Stale || !allowed || known || t.astray(tunnels, links, r)) {
-			t.drop(r)
+		if keep := len(hops) > 0 && r.place() == want.place(); !keep && (!r.Stale || !allowed || known || t.astray(tunnels, r.Route)) {
+			t.drop(r.Route)
 		}
 	}
 	return failed
 }
 
-// usable is a next hop on its link, if the prefix may go there.
-func (t *Table) usable(guard tunnels, links *links, prefix netip.Prefix, addr netip.Addr) (hop, error) {
-	h, err := links.resolve(addr)
-	if err == nil {
-		err = guard.judge(t.kernel, prefix, h)
+// usable are the hops of a next hop, if the prefix may go there.
+func (t *Table) usable(guard tunnels, r Route, addr netip.Addr) ([]hop, error) {
+	w := t.reach(addr)
+	if w.err != nil {
+		return nil, w.err
 	}
-	return h, err
+	if w.captures(r.Prefix, r.Metric) {
+		return nil, fmt.Errorf("%w: %s would be reached by the route itself", errUnresolved, addr)
+	}
+	var hops []hop
+	var failed error
+	for _, h := range w.hops {
+		if err := guard.judge(t.kernel, r.Prefix, h); err != nil {
+			failed = err
+			continue
+		}
+		hops = append(hops, h)
+	}
+	if len(hops) > 0 {
+		failed = nil
+	}
+	return hops, failed
 }
 
 // astray says whether a route that is there leads where its prefix may not go.
-func (t *Table) astray(guard tunnels, links *links, r Route) bool {
+func (t *Table) astray(guard tunnels, r Route) bool {
 	return slices.ContainsFunc(r.NextHops, func(addr netip.Addr) bool {
-		_, err := t.usable(guard, links, r.Prefix, addr)
+		_, err := t.usable(guard, r, addr)
 		return errors.Is(err, errStrict) || errors.Is(err, errEndpoint)
 	})
 }
 
 // install writes the route unless the kernel has it. Only a route known as ours is replaced.
-func (t *Table) install(want Route, hops []hop, have []Route) error {
-	i := slices.IndexFunc(have, func(r Route) bool { return r.place() == want.place() })
+func (t *Table) install(want held, have routes) error {
+	i := have.at(want.place())
 	switch {
 	case i < 0:
-		if err := t.kernel.add(want, hops); err != nil {
+		if err := t.kernel.add(want); err != nil {
 			return err
 		}
-	case !slices.Equal(have[i].NextHops, want.NextHops):
-		if err := t.kernel.replace(want, hops); err != nil {
+	case !slices.Equal(have[i].hops, want.hops):
+		if err := t.kernel.replace(want); err != nil {
 			return err
 		}
 	}
 	t.mu.Lock()
 	t.note(want)
 	t.mu.Unlock()
+	if i < 0 || !slices.Equal(have[i].via, want.via) {
+		t.changed(want.Prefix)
+	}
 	return nil
+}
+
+// changed looks ways up again before the next prefix is written, where one may lead through this one.
+func (t *Table) changed(prefix netip.Prefix) {
+	if t.led(prefix) {
+		t.retrack()
+	}
 }
 
 // drop removes a route; that it is gone already is as good.
@@ -208,19 +224,21 @@ func (t *Table) drop(r Route) {
 		return
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	left := slices.DeleteFunc(t.installed[r.Prefix], func(one Route) bool { return one.place() == r.place() })
-	if len(left) == 0 {
-		delete(t.installed, r.Prefix)
-		return
+	there := t.installed[r.Prefix]
+	if i := there.at(r.place()); i >= 0 {
+		there = slices.Delete(there, i, i+1)
 	}
-	t.installed[r.Prefix] = left
+	if t.installed[r.Prefix] = there; len(there) == 0 {
+		delete(t.installed, r.Prefix)
+	}
+	t.mu.Unlock()
+	t.changed(r.Prefix)
 }
 
 // note records what the kernel holds. t.mu is held, or t is not shared yet.
-func (t *Table) note(r Route) {
+func (t *Table) note(r held) {
 	there := t.installed[r.Prefix]
-	if i := slices.IndexFunc(there, func(one Route) bool { return one.place() == r.place() }); i >= 0 {
+	if i := there.at(r.place()); i >= 0 {
 		there[i] = r
 		return
 	}
@@ -248,12 +266,17 @@ func (t *Table) refused(prefix netip.Prefix, err error) error {
 	return err
 }
 
-// nextHops returns the distinct next hops in order, so that the same paths give the same route.
-func nextHops(paths []path) []netip.Addr {
-	out := make([]netip.Addr, 0, len(paths))
-	for _, p := range paths {
-		out = append(out, p.nextHop)
+// distinct are at most limit hops, in order.
+func distinct(hops []hop, limit int) []hop {
+	slices.SortFunc(hops, func(a, b hop) int { return cmp.Or(a.addr.Compare(b.addr), a.link-b.link) })
+	hops = slices.Compact(hops)
+	return hops[:min(len(hops), limit)]
+}
+
+func addresses(hops []hop) []netip.Addr {
+	out := make([]netip.Addr, len(hops))
+	for i, h := range hops {
+		out[i] = h.addr
 	}
-	slices.SortFunc(out, netip.Addr.Compare)
-	return slices.Compact(out)
+	return out
 }

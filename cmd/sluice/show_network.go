@@ -9,13 +9,16 @@ import (
 )
 
 func printRoutes(c *cli, list []api.Route) error {
-	t := c.table("PREFIX", "NEXT HOPS", "METRIC", "STATE")
+	t := c.table("PREFIX", "NEXT HOPS", "METRIC", "STATE", "PROBLEM")
 	for _, r := range list {
 		state := "learned"
-		if r.Stale {
+		switch {
+		case r.Absent:
+			state = "absent"
+		case r.Stale:
 			state = "stale"
 		}
-		t.row(r.Prefix, joined(r.NextHops), r.Metric, state)
+		t.row(r.Prefix, joined(r.NextHops), r.Metric, state, r.Problem)
 	}
 	return t.print()
 }

@@ -61,6 +61,7 @@ func (c *compiler) neighbor(index int, n config.Neighbor) bgp.Neighbor {
 		IPv4: slices.Contains(n.Families, config.IPv4Unicast), IPv6: slices.Contains(n.Families, config.IPv6Unicast),
 		HoldTime: n.HoldTime, Keepalive: n.Keepalive, ConnectRetry: n.ConnectRetry, RestartTime: n.RestartTime,
 		LocalAddress: n.LocalAddress, Passive: n.Passive, Multihop: n.Multihop, TTLSecurity: n.TTLSecurity,
+		FallOver: c.cfg.BGP.FallOver && n.ASN != c.cfg.BGP.ASN && n.Multihop == 0 && n.TTLSecurity < 2,
 		Shutdown: n.Shutdown, Reason: n.Reason, Limit: prefixLimit(n.MaxPrefixes),
 	}
 	if n.LocalAddress.IsValid() && !slices.Contains(c.self, n.LocalAddress) {

@@ -9,7 +9,10 @@ func (b *builder) bgp(r *rawBGP) {
 		return
 	}
 	reservedASN(r.ASN, b.add)
-	out := &BGP{ASN: uint32(r.ASN.v), RouterID: r.RouterID.v.Addr, Listen: uint16(r.Listen.or(defaultBGPPort)), Pos: r.pos}
+	out := &BGP{
+		ASN: uint32(r.ASN.v), RouterID: r.RouterID.v.Addr, Listen: uint16(r.Listen.or(defaultBGPPort)),
+		FallOver: !r.FallOver.written() || bool(r.FallOver.v), Pos: r.pos,
+	}
 	groups := b.groups(r)
 	names, addresses := map[string]at{}, map[string]at{}
 	for i := range r.Neighbors.items {

@@ -352,6 +352,7 @@ type BGP struct {
 	ASN       uint32
 	RouterID  netip.Addr // IPv4
 	Listen    uint16     // TCP port, default 179
+	FallOver  bool       // eBGP sessions end with the link that their neighbor is on; default true
 	Neighbors []Neighbor
 	Advertise []Advertise
 	Learn     Learn

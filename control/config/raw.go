@@ -189,6 +189,7 @@ type rawBGP struct {
 	ASN       num[asn]           `key:"asn,required"`
 	RouterID  val[routerID]      `key:"router_id,required"`
 	Listen    num[port]          `key:"listen"`
+	FallOver  val[truth]         `key:"fast_external_failover"`
 	Groups    list[rawGroup]     `key:"groups"`
 	Neighbors list[rawNeighbor]  `key:"neighbors"`
 	Advertise list[rawAdvertise] `key:"advertise"`

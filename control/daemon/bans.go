@@ -164,6 +164,9 @@ func (d *Daemon) learnedNextHops() []guard {
 	seen := map[netip.Addr]bool{}
 	var out []guard
 	for _, r := range d.bgp.Routes() {
+		if r.Absent {
+			continue
+		}
 		for _, via := range r.NextHops {
 			if !seen[via] {
 				seen[via] = true
