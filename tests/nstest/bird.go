@@ -1,13 +1,17 @@
 package nstest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sluice/tests/birdc"
 )
@@ -71,6 +75,24 @@ func (b *Bird) Freeze(t testing.TB) {
 	t.Helper()
 	if err := b.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Urgent gives it real-time priority, as if it had a machine of its own.
+func (b *Bird) Urgent(t testing.TB) {
+	t.Helper()
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", b.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		tid, err := strconv.Atoi(task.Name())
+		if err == nil {
+			err = unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1}, 0)
+		}
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			t.Fatalf("real-time priority for BIRD: %v", err)
+		}
 	}
 }
 
