@@ -135,7 +135,7 @@ func TestWhatNeedsNoNewSessionGetsNone(t *testing.T) {
 	for what, change := range map[string]func(){
 		"name": func() { n.Name = "tor-0" }, "limit": func() { n.Limit = bgp.PrefixLimit{Max: 50, WarnAt: 10} },
 		"warning alone": func() { n.Limit.Warn = true }, "keepalive": func() { n.Keepalive = 2 * time.Second },
-		"retry": func() { n.ConnectRetry = 7 * time.Second }, "reason": func() { n.Reason = "later" },
+		"retry": func() { n.ConnectRetry = 7 * time.Second }, "reason": func() { n.Reason = "later" }, "failover": func() { n.FallOver = true },
 		"next hops": func() { n.NextHop4, n.NextHop6 = addr("198.18.0.22"), addr("2001:db8:1::22") },
 	} {
 		change()

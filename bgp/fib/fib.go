@@ -1,7 +1,7 @@
 // Package fib writes learned routes to a table of the kernel, the main one by default: protocol 186, our own metric, multipath.
 //
 // The caller reports paths as they come (Update, Withdraw are short: they only note the change); one goroutine writes.
-// Routes of protocol 186 that are already there are kept when a Table opens, each until it is learned again, and
+// Routes go by nexthop objects that they share (group.go). Routes of protocol 186 that are already there are kept when a Table opens, each until it is learned again, and
 // Sweep removes what was not. Close leaves the kernel as it is. A route of another protocol is never touched, not
 // even where it stands in the way: that is a conflict, counted and tried again.
 //
@@ -89,6 +89,8 @@ type Table struct {
 	kernel kernel
 	lost   func(link int)
 	ways   map[netip.Addr]way // to next hops; the writer's alone
+	afar   []netip.Addr       // those of them that are on no link, sorted
+	now    *view              // of this pass; nil: nothing was looked up
 	last   held               // that was written; the writer's alone
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -105,6 +107,7 @@ type Table struct {
 	sweep     bool
 	swept     bool
 	tables    []int                   // that were looked into for what is there
+	groups    groups                  // changed by the one goroutine, under mu
 	installed map[netip.Prefix]routes // written by the one goroutine, under mu
 	counters  Counters
 }
@@ -114,11 +117,11 @@ type place struct{ table, metric int }
 
 func (r Route) place() place { return place{r.Table, r.Metric} }
 
-// held is a route with how it got there; a stale one has neither.
+// held is a route with how it got there.
 type held struct {
 	Route
-	hops []hop        // nil as well where the kernel may have taken some away
-	via  []netip.Addr // the next hops that led there, as learned
+	group uint32       // the object that it goes by; 0: written by a version that had none
+	via   []netip.Addr // the next hops that led there, as learned
 }
 
 // SetPolicy makes every prefix be judged anew, kept stale ones included.
@@ -189,6 +192,9 @@ func (t *Table) Routes() []Route {
 	var out []Route
 	for _, there := range t.installed {
 		for _, r := range there {
+			if by := t.groups.of[r.group]; by != nil {
+				r.NextHops = addresses(by.hops)
+			}
 			out = append(out, r.Route)
 		}
 	}

@@ -28,7 +28,7 @@ var (
 func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
 // box is a namespace with two uplinks.
-func box(t *testing.T) *nstest.NS {
+func box(t testing.TB) *nstest.NS {
 	gw, peer := nstest.New(t), nstest.New(t)
 	for i, addr := range []string{"198.18.0.2/30", "198.18.0.6/30"} {
 		nstest.Veth(t, gw, fmt.Sprintf("up%d", i), peer, fmt.Sprintf("gw%d", i))
@@ -38,7 +38,7 @@ func box(t *testing.T) *nstest.NS {
 	return gw
 }
 
-func open(t *testing.T, ns *nstest.NS, p fib.Policy) *fib.Table {
+func open(t testing.TB, ns *nstest.NS, p fib.Policy) *fib.Table {
 	t.Helper()
 	table, err := fib.Open(slog.New(slog.DiscardHandler), ns.FD(), nil)
 	if err != nil {
@@ -154,6 +154,7 @@ func TestKeptRoutesStayUntilTheSweep(t *testing.T) {
 	})
 	after.Sweep()
 	expect(t, ns, "192.0.2.0/24 metric 20 via 198.18.0.1\n")
+	after.Close()
 	if err := fib.Flush(ns.FD(), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -184,6 +185,7 @@ func TestRoutesOfOtherProtocolsAreNotTouched(t *testing.T) {
 	table.Withdraw(pfx("192.0.2.0/24"), torA)
 	table.Update(pfx("198.51.100.0/24"), torA, hopA)
 	expect(t, ns, "198.51.100.0/24 metric 20 via 198.18.0.1\n")
+	table.Close()
 	if err := fib.Flush(ns.FD(), 0); err != nil {
 		t.Fatal(err)
 	}

@@ -35,16 +35,24 @@ func (p paths) nextHops() []netip.Addr {
 // routes are those of a prefix, one at each place.
 type routes []held
 
-// at finds the one at a place; -1: there is none.
-func (r routes) at(p place) int {
+// index finds the one at a place; -1: there is none.
+func (r routes) index(p place) int {
 	return slices.IndexFunc(r, func(one held) bool { return one.place() == p })
+}
+
+// at is the one at a place; there is none: zero.
+func (r routes) at(p place) held {
+	if i := r.index(p); i >= 0 {
+		return r[i]
+	}
+	return held{}
 }
 
 // sharing has a route take the lists of the one that was written before, where they are the same, as they mostly are. Nobody changes
 // what is in them.
 func (r held) sharing(last held) held {
-	if slices.Equal(r.hops, last.hops) && slices.Equal(r.via, last.via) {
-		r.hops, r.via, r.NextHops = last.hops, last.via, last.NextHops
+	if slices.Equal(r.NextHops, last.NextHops) && slices.Equal(r.via, last.via) {
+		r.NextHops, r.via = last.NextHops, last.via
 	}
 	return r
 }

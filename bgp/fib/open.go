@@ -21,7 +21,7 @@ func Open(log *slog.Logger, ns netns.NsHandle, lost func(link int)) (*Table, err
 	if err != nil {
 		return nil, err
 	}
-	heard, err := subscribe(ns) // before anything is looked up: nothing falls in between
+	heard, err := subscribe(ns, k.port) // before anything is looked up: nothing falls in between
 	if err != nil {
 		k.close()
 		return nil, err
@@ -31,10 +31,14 @@ func Open(log *slog.Logger, ns netns.NsHandle, lost func(link int)) (*Table, err
 		log: log, kernel: k, lost: lost, cancel: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
 		ways: map[netip.Addr]way{}, uses: map[netip.Addr]int{}, news: news{down: map[int]struct{}{}},
 		learned: map[netip.Prefix]paths{}, dirty: map[netip.Prefix]struct{}{},
+		groups:  groups{kernel: k, of: map[uint32]*group{}, keyed: map[string]*group{}},
 		waiting: map[netip.Prefix]error{}, installed: map[netip.Prefix]routes{},
 	}
 	context.AfterFunc(ctx, heard.Close) // wakes the reader
-	if err := t.adopt(unix.RT_TABLE_MAIN); err != nil {
+	if err = t.groups.adopt(); err == nil {
+		err = t.adopt(unix.RT_TABLE_MAIN)
+	}
+	if err != nil {
 		cancel()
 		k.close()
 		return nil, err
@@ -57,13 +61,13 @@ func (t *Table) adopt(table int) error {
 	}
 	for _, r := range kept {
 		r.Stale = !t.swept
-		t.note(held{Route: r})
+		t.note(r)
 	}
 	t.tables = append(t.tables, table)
 	return nil
 }
 
-// Flush removes every route of protocol 186 from the main table of a namespace, and from another one (0: none).
+// Flush removes our nexthop objects, and every route of protocol 186 from the main table of a namespace, and from another one (0: none).
 func Flush(ns netns.NsHandle, table int) error {
 	k, err := dial(ns)
 	if err != nil {
@@ -77,30 +81,47 @@ func Flush(ns netns.NsHandle, table int) error {
 			return fmt.Errorf("list the kernel's routes of protocol %d in table %d: %w", Protocol, table, err)
 		}
 		for _, r := range routes {
-			failed = errors.Join(failed, k.remove(r))
+			failed = errors.Join(failed, k.remove(r.Route))
 		}
 	}
-	return failed
+	objects, err := k.objects()
+	for _, o := range objects {
+		failed = errors.Join(failed, k.delete(o.id))
+	}
+	return errors.Join(failed, err)
 }
 
-// recount looks for what is still there of ours.
+// recount looks for what is still there of ours, since somebody else changed some of it.
 func (t *Table) recount() {
 	t.mu.Lock()
-	tables := t.tables
-	t.mu.Unlock()
-	there := map[netip.Prefix]map[place][]netip.Addr{}
-	for _, table := range tables {
-		routes, err := t.kernel.list(table)
-		if err != nil {
-			t.log.Warn("routes may be missing", "table", table, "error", err)
-			return
-		}
+	defer t.mu.Unlock()
+	err := t.groups.adopt()
+	there := map[netip.Prefix]map[place]uint32{}
+	for _, table := range t.tables {
+		routes, failed := t.kernel.list(table)
+		err = errors.Join(err, failed)
 		for _, r := range routes {
 			if there[r.Prefix] == nil {
-				there[r.Prefix] = map[place][]netip.Addr{}
+				there[r.Prefix] = map[place]uint32{}
 			}
-			there[r.Prefix][r.place()] = r.NextHops
+			there[r.Prefix][r.place()] = r.group
 		}
 	}
-	t.doubt(func(r Route, _ hop) bool { return !slices.Equal(there[r.Prefix][r.place()], r.NextHops) })
+	if err != nil {
+		t.log.Warn("learned routes may be missing", "error", err)
+		return
+	}
+	for prefix, known := range t.installed {
+		for _, r := range slices.Clone(known) {
+			by, is := there[prefix][r.place()]
+			if is && by == r.group && (by == 0 || t.groups.of[by] != nil) {
+				continue
+			}
+			t.dirty[prefix] = struct{}{}
+			if t.forget(r); is {
+				r.group = by
+				t.note(r)
+			}
+		}
+	}
 }

@@ -40,18 +40,29 @@ func (w way) captures(prefix netip.Prefix, metric int) bool {
 func (t *Table) reach(addr netip.Addr) way {
 	w, known := t.ways[addr]
 	if !known {
-		w = t.find(addr, t.kernel.networks(), nil)
+		if t.now == nil {
+			t.now = t.kernel.view()
+		}
+		w = t.find(addr, t.now, nil)
 		t.ways[addr] = w
+		t.sift()
+		t.tell(addr, w)
 	}
 	return w
 }
 
+func (t *Table) tell(addr netip.Addr, w way) {
+	if w.err != nil {
+		t.log.Warn("a next hop has no way: what is learned by it is not installed", "next_hop", addr, "error", w.err)
+	}
+}
+
 // find looks an address up. Where the kernel answers with a route of ours, the way is that of the route's own next hops, found
 // in the same manner; seen are the addresses that led here.
-func (t *Table) find(addr netip.Addr, nets []network, seen []netip.Addr) way {
+func (t *Table) find(addr netip.Addr, v *view, seen []netip.Addr) way {
 	if addr.Zone() != "" {
 		h, err := t.kernel.zoned(addr)
-		return t.alive(way{hops: []hop{h}, steps: []step{{addr: addr, onLink: true}}, err: err})
+		return v.alive(way{hops: []hop{h}, steps: []step{{addr: addr, onLink: true}}, err: err})
 	}
 	if slices.Contains(seen, addr) {
 		return way{err: fmt.Errorf("%w: %s is reached by itself alone", errUnresolved, addr)}
@@ -60,27 +71,24 @@ func (t *Table) find(addr netip.Addr, nets []network, seen []netip.Addr) way {
 	if err != nil {
 		return way{err: err}
 	}
-	here, near := onLink(nets, addr)
+	here, near := onLink(v.networks, addr)
 	at := step{addr: addr, match: m.prefix, metric: m.metric, onLink: near && (m.ours || m.direct)}
 	if !m.ours {
-		return t.alive(way{hops: m.hops, steps: []step{at}})
+		return v.alive(way{hops: m.hops, steps: []step{at}})
 	}
 	if near {
-		return t.alive(way{hops: []hop{here}, steps: []step{at}})
+		return v.alive(way{hops: []hop{here}, steps: []step{at}})
 	}
 	t.mu.Lock()
-	var via []netip.Addr
-	if there := t.installed[m.prefix]; there.at(place{m.table, m.metric}) >= 0 {
-		via = there[there.at(place{m.table, m.metric})].via
-	}
+	via := t.installed[m.prefix].at(place{m.table, m.metric}).via
 	t.mu.Unlock()
 	if len(via) == 0 { // of an earlier life, or another daemon's
-		return t.alive(way{hops: m.hops, steps: []step{at}})
+		return v.alive(way{hops: m.hops, steps: []step{at}})
 	}
 	out := way{steps: []step{at}}
 	seen = append(slices.Clone(seen), addr)
 	for _, next := range via {
-		w := t.find(next, nets, seen)
+		w := t.find(next, v, seen)
 		if w.err != nil {
 			err = w.err
 			continue
@@ -94,15 +102,33 @@ func (t *Table) find(addr netip.Addr, nets []network, seen []netip.Addr) way {
 	return out
 }
 
+// view is what is asked of the kernel once for all next hops that are looked up together.
+type view struct {
+	kernel   kernel
+	networks []network
+	links    map[int]error // why nothing leaves by it
+}
+
+func (k kernel) view() *view { return &view{k, k.networks(), map[int]error{}} }
+
+func (v *view) up(link int) error {
+	err, known := v.links[link]
+	if !known {
+		err = v.kernel.up(link)
+		v.links[link] = err
+	}
+	return err
+}
+
 // alive leaves out the hops whose link is down, or has no carrier.
-func (t *Table) alive(w way) way {
+func (v *view) alive(w way) way {
 	if w.err != nil {
 		w.hops = nil
 		return w
 	}
 	var alive []hop
 	for _, h := range w.hops {
-		if err := t.kernel.up(h.link); err != nil {
+		if err := v.up(h.link); err != nil {
 			w.err = fmt.Errorf("%w: %w", errUnresolved, err)
 			continue
 		}
@@ -123,17 +149,19 @@ func (t *Table) retrack() {
 		}
 	}
 	t.mu.Unlock()
-	nets, moved := t.kernel.networks(), map[netip.Addr]struct{}{}
+	v, moved := t.kernel.view(), map[netip.Addr]struct{}{}
 	for addr, was := range t.ways {
-		now := t.find(addr, nets, nil)
+		now := t.find(addr, v, nil)
 		if now.equal(was) {
 			continue
 		}
 		t.ways[addr], moved[addr] = now, struct{}{}
-		if now.err != nil && was.err == nil {
-			t.log.Warn("a next hop has no way", "next_hop", addr, "error", now.err)
+		if was.err == nil || now.err == nil {
+			t.tell(addr, now)
 		}
 	}
+	t.sift()
+	t.regroup()
 	if len(moved) == 0 {
 		return
 	}
@@ -148,14 +176,39 @@ func (t *Table) retrack() {
 	})
 }
 
-// led says whether a route of ours to prefix may lead a next hop that is tracked.
-func (t *Table) led(prefix netip.Prefix) bool {
-	for addr, w := range t.ways {
-		if prefix.Contains(addr) && !slices.ContainsFunc(w.steps, func(s step) bool { return s.addr == addr && s.onLink }) {
-			return true
+// regroup gives the groups that follow next hops the hops that these now have.
+func (t *Table) regroup() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, g := range t.groups.of {
+		if g.via == nil {
+			continue
+		}
+		var hops []hop
+		for _, addr := range g.via {
+			hops = append(hops, t.ways[addr].hops...)
+		}
+		if err := t.groups.set(g, distinct(hops, max(t.policy.ECMP, 1))); err != nil {
+			t.log.Warn("next hops not changed", "next_hops", g.via, "error", err)
 		}
 	}
-	return false
+}
+
+// sift keeps the tracked next hops that a route of ours may lead: those on a link stay there.
+func (t *Table) sift() {
+	t.afar = t.afar[:0]
+	for addr, w := range t.ways {
+		if !slices.ContainsFunc(w.steps, func(s step) bool { return s.addr == addr && s.onLink }) {
+			t.afar = append(t.afar, addr)
+		}
+	}
+	slices.SortFunc(t.afar, netip.Addr.Compare)
+}
+
+// led says whether a route of ours to prefix may lead a next hop that is tracked. It is asked for each route that is written.
+func (t *Table) led(prefix netip.Prefix) bool {
+	i, _ := slices.BinarySearchFunc(t.afar, prefix.Masked().Addr(), netip.Addr.Compare)
+	return i < len(t.afar) && prefix.Contains(t.afar[i])
 }
 
 // network is what an address of an interface says is on its link.

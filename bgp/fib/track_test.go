@@ -22,7 +22,7 @@ func static(prefix, via string) *netlink.Route {
 	return &netlink.Route{Dst: dst, Gw: net.ParseIP(via), Protocol: unix.RTPROT_STATIC}
 }
 
-func do(t *testing.T, err error) {
+func do(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

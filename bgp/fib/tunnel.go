@@ -64,13 +64,15 @@ func (t tunnels) guards(prefix netip.Prefix) (devices []string) {
 	return devices
 }
 
+// concern says whether a prefix may not go everywhere; nearly all may.
+func (t tunnels) concern(prefix netip.Prefix) bool {
+	return len(t.inside(prefix)) > 0 || len(t.guards(prefix)) > 0
+}
+
 // judge is asked of each next hop of a prefix. errStrict: it would lead past the tunnel that has the prefix. errEndpoint: encrypted packets
 // would take the way into a tunnel, since nothing better leads to their endpoint.
 func (t tunnels) judge(k kernel, prefix netip.Prefix, h hop) error {
 	guards, endpoints := t.guards(prefix), t.inside(prefix)
-	if len(guards) == 0 && len(endpoints) == 0 {
-		return nil // nearly all: nothing is asked of the kernel
-	}
 	link, err := k.h.LinkByIndex(h.link)
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", errUnresolved, h.addr, err)
@@ -88,6 +90,26 @@ func (t tunnels) judge(k kernel, prefix netip.Prefix, h hop) error {
 		}
 	}
 	return nil
+}
+
+// allow are the hops that a prefix may go by; an error says why there are none.
+func (t tunnels) allow(k kernel, prefix netip.Prefix, hops []hop) ([]hop, error) {
+	if !t.concern(prefix) {
+		return hops, nil
+	}
+	var out []hop
+	var failed error
+	for _, h := range hops {
+		if err := t.judge(k, prefix, h); err != nil {
+			failed = err
+			continue
+		}
+		out = append(out, h)
+	}
+	if len(out) > 0 {
+		failed = nil
+	}
+	return out, failed
 }
 
 // hasBetter says whether the kernel reaches an address by a longer prefix.

@@ -17,18 +17,31 @@ const heardBuffer = 8 << 20
 
 // news is what the kernel told since the writer last looked.
 type news struct {
-	moved bool             // a next hop may go another way
-	down  map[int]struct{} // links that were down, or without carrier: the kernel took routes away, also where they are up again
-	lost  bool             // messages did not find room
+	moved   bool             // a next hop may go another way
+	down    map[int]struct{} // links that were down, or without carrier: the kernel took routes away, also where they are up again
+	touched bool             // somebody changed what is ours, or messages did not find room
 }
 
-func subscribe(ns netns.NsHandle) (*nl.NetlinkSocket, error) {
+// subscribe hears what others than the socket with this port do.
+func subscribe(ns netns.NsHandle, port uint32) (*nl.NetlinkSocket, error) {
 	s, err := nl.SubscribeAt(ns, netns.None(), unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_NEXTHOP)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to route events: %w", err)
 	}
 	_ = s.SetReceiveBufferSize(heardBuffer, true) // with less, more is lost, and looked up
+	// A million routes of ours are a million messages, each time. Each has a buffer of its own; BPF loads as the network's order does.
+	swapped := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, port))
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 12}, // nlmsg_pid
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: swapped, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
+	}
+	if err := unix.SetsockoptSockFprog(s.GetFd(), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("filter route events: %w", err)
+	}
 	return s, nil
 }
 
@@ -54,7 +67,7 @@ func (t *Table) follow(s *nl.NetlinkSocket) {
 func (t *Table) hear(messages []syscall.NetlinkMessage, lost bool) {
 	t.mu.Lock()
 	n := &t.news
-	n.lost, n.moved = n.lost || lost, n.moved || lost
+	n.touched, n.moved = n.touched || lost, n.moved || lost
 	for _, m := range messages {
 		n.moved = t.concerns(m) || n.moved
 	}
@@ -76,13 +89,21 @@ func (t *Table) concerns(m syscall.NetlinkMessage) bool {
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		return true
 	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP: // nh_protocol is the third octet of struct nhmsg
-		return len(m.Data) > 2 && m.Data[2] != Protocol
-	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		t.news.touched = t.news.touched || len(m.Data) > 2 && m.Data[2] == Protocol && stranger(m)
+		return t.news.touched || len(m.Data) > 2 && m.Data[2] != Protocol
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE: // rtm_protocol is the sixth octet of struct rtmsg
+		if len(m.Data) > 5 && m.Data[5] == Protocol && stranger(m) {
+			t.news.touched = true
+			return true
+		}
 		prefix, ok := told(m.Data)
 		return ok && t.holdsTracked(prefix)
 	}
 	return false
 }
+
+// stranger says that a message tells of what another process did. What the kernel does by itself follows from a link, which it tells of.
+func stranger(m syscall.NetlinkMessage) bool { return m.Header.Pid != 0 }
 
 // lostLink is the link that a message says has gone, is down, or has no carrier.
 func lostLink(m syscall.NetlinkMessage) (index int, is bool) {
@@ -107,16 +128,11 @@ func told(data []byte) (netip.Prefix, bool) {
 	if r.Family == unix.AF_INET6 {
 		addr = netip.IPv6Unspecified()
 	}
-	for rest := data[unix.SizeofRtMsg:]; len(rest) >= unix.SizeofRtAttr; {
-		length := int(binary.NativeEndian.Uint16(rest))
-		if length < unix.SizeofRtAttr || length > len(rest) {
-			break
+	attributes(data[unix.SizeofRtMsg:], func(kind uint16, value []byte) {
+		if kind == unix.RTA_DST {
+			addr, _ = netip.AddrFromSlice(value)
 		}
-		if binary.NativeEndian.Uint16(rest[2:]) == unix.RTA_DST {
-			addr, _ = netip.AddrFromSlice(rest[unix.SizeofRtAttr:length])
-		}
-		rest = rest[min(len(rest), (length+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1)):]
-	}
+	})
 	prefix, err := addr.Prefix(int(r.Dst_len))
 	return prefix, err == nil
 }

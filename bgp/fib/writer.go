@@ -1,7 +1,6 @@
 package fib
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +22,7 @@ func (t *Table) run(ctx context.Context) {
 			t.mu.Lock()
 			t.again()
 			t.mu.Unlock()
+			t.regroup() // what the kernel refused
 		}
 		t.look()
 		t.write(ctx)
@@ -46,6 +46,7 @@ func (t *Table) again() {
 
 // look acts on what the kernel told.
 func (t *Table) look() {
+	t.now = nil // who missed a change meanwhile will hear of it
 	t.mu.Lock()
 	heard := t.news
 	t.news = news{down: map[int]struct{}{}}
@@ -53,27 +54,35 @@ func (t *Table) look() {
 		t.again()
 	}
 	t.mu.Unlock()
-	if heard.lost {
+	if heard.touched {
 		t.recount()
 	}
 	if len(heard.down) > 0 {
-		t.doubt(func(_ Route, h hop) bool { _, was := heard.down[h.link]; return was })
+		t.lose(heard.down)
 	}
 	if heard.moved {
 		t.retrack()
 	}
 }
 
-// doubt forgets how routes got there that have such a hop: the kernel takes the next hops of a link that goes down away, and
-// IPv4 routes that lost all without a word. So they are written anew, or go.
-func (t *Table) doubt(match func(Route, hop) bool) {
+// lose follows the kernel, which takes what leads over a link that goes down away without a word.
+func (t *Table) lose(down map[int]struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	gone := map[uint32]bool{}
+	for link := range down {
+		touched, err := t.groups.lose(link)
+		if err != nil {
+			t.log.Warn("next hops of a lost link", "error", err)
+		}
+		for _, g := range touched {
+			gone[g.id] = gone[g.id] || len(g.hops) == 0 || g.via == nil // the others follow by regroup
+		}
+	}
 	for prefix, there := range t.installed {
-		for at, r := range there {
-			if slices.ContainsFunc(r.hops, func(h hop) bool { return match(r.Route, h) }) {
-				r.hops = nil
-				there[at], t.dirty[prefix] = r, struct{}{}
+		for _, r := range there {
+			if gone[r.group] {
+				t.dirty[prefix] = struct{}{}
 			}
 		}
 	}
@@ -95,16 +104,46 @@ func (t *Table) write(ctx context.Context) {
 		if delete(t.waiting, prefix); err != nil {
 			t.waiting[prefix] = err
 		}
+		urgent := t.news.moved
 		t.mu.Unlock()
+		if urgent { // a next hop that is lost does not wait for a full table
+			t.look()
+		}
 	}
-	if !sweep {
+	if sweep {
+		for _, r := range t.stale() {
+			if ctx.Err() == nil {
+				t.log.Info("stale route swept", "prefix", r.Prefix)
+				t.drop(r)
+			}
+		}
+	}
+	t.collect()
+}
+
+func (t *Table) stale() (out []held) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, there := range t.installed {
+		for _, r := range there {
+			if r.Stale {
+				out = append(out, r)
+			}
+		}
+	}
+	return out
+}
+
+// collect removes the objects that nothing goes by any more. Before there is a policy, routes of an earlier life may be in a table
+// that is not known yet.
+func (t *Table) collect() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.policy.Table == 0 {
 		return
 	}
-	for _, r := range t.Routes() {
-		if r.Stale && ctx.Err() == nil {
-			t.log.Info("stale route swept", "prefix", r.Prefix)
-			t.drop(r)
-		}
+	if err := t.groups.collect(); err != nil {
+		t.log.Warn("nexthop objects are left", "error", err)
 	}
 }
 
@@ -121,93 +160,62 @@ func (t *Table) sync(prefix netip.Prefix) error {
 	have := slices.Clone(t.installed[prefix])
 	t.mu.Unlock()
 
-	var failed error
-	new := held{Route: want}
-	for _, addr := range want.NextHops {
-		hops, err := t.usable(tunnels, want, addr)
-		if errors.Is(err, errStrict) {
-			continue // for as long as the policy says so
-		}
-		if err != nil {
-			failed = t.refused(prefix, err)
-			continue
-		}
-		new.hops, new.via = append(new.hops, hops...), append(new.via, addr)
-		if len(new.hops) >= ecmp {
-			break
-		}
-	}
-	new.hops = distinct(new.hops, ecmp)
-	hops := new.hops
-	new.NextHops = addresses(hops)
-	if len(hops) > 0 {
-		new = new.sharing(t.last)
-		t.last = new
-		if err := t.install(new, have); err != nil {
+	c := t.choose(tunnels, want, ecmp)
+	if len(c.hops) > 0 {
+		if err := t.install(want, c, have); err != nil {
 			return t.refused(prefix, err)
 		}
 	}
 	for _, r := range have {
 		// What is stale waits for the sweep, unless it is no longer allowed or has just been learned at our metric.
-		if keep := len(hops) > 0 && r.place() == want.place(); !keep && (!r.Stale || !allowed || known || t.astray(tunnels, r.Route)) {
-			t.drop(r.Route)
+		if keep := len(c.hops) > 0 && r.place() == want.place(); !keep && (!r.Stale || !allowed || known || t.astray(tunnels, r.Route)) {
+			t.drop(r)
 		}
 	}
-	return failed
+	return c.failed
 }
 
-// usable are the hops of a next hop, if the prefix may go there.
-func (t *Table) usable(guard tunnels, r Route, addr netip.Addr) ([]hop, error) {
-	w := t.reach(addr)
-	if w.err != nil {
-		return nil, w.err
-	}
-	if w.captures(r.Prefix, r.Metric) {
-		return nil, fmt.Errorf("%w: %s would be reached by the route itself", errUnresolved, addr)
-	}
-	var hops []hop
-	var failed error
-	for _, h := range w.hops {
-		if err := guard.judge(t.kernel, r.Prefix, h); err != nil {
-			failed = err
+// choice is how a route goes.
+type choice struct {
+	via    []netip.Addr // next hops, those included whose way may come
+	hops   []hop
+	alone  bool  // what it may use is its own matter: it shares no group that follows next hops
+	failed error // of a next hop that is left out
+}
+
+func (t *Table) choose(guard tunnels, r Route, ecmp int) choice {
+	c := choice{alone: guard.concern(r.Prefix)}
+	for _, addr := range r.NextHops {
+		w := t.reach(addr)
+		if w.err != nil {
+			c.failed = t.refused(r.Prefix, w.err)
+			c.via = append(c.via, addr)
 			continue
 		}
-		hops = append(hops, h)
+		if w.captures(r.Prefix, r.Metric) {
+			c.failed = t.refused(r.Prefix, fmt.Errorf("%w: %s would be reached by the route itself", errUnresolved, addr))
+			continue
+		}
+		hops, err := guard.allow(t.kernel, r.Prefix, w.hops)
+		if errors.Is(err, errStrict) {
+			continue // for as long as the policy says so
+		}
+		if err != nil {
+			c.failed = t.refused(r.Prefix, err)
+			continue
+		}
+		c.via, c.hops = append(c.via, addr), append(c.hops, hops...)
 	}
-	if len(hops) > 0 {
-		failed = nil
-	}
-	return hops, failed
+	c.hops = distinct(c.hops, ecmp)
+	return c
 }
 
 // astray says whether a route that is there leads where its prefix may not go.
 func (t *Table) astray(guard tunnels, r Route) bool {
-	return slices.ContainsFunc(r.NextHops, func(addr netip.Addr) bool {
-		_, err := t.usable(guard, r, addr)
-		return errors.Is(err, errStrict) || errors.Is(err, errEndpoint)
+	return guard.concern(r.Prefix) && slices.ContainsFunc(r.NextHops, func(addr netip.Addr) bool {
+		_, err := guard.allow(t.kernel, r.Prefix, t.reach(addr).hops)
+		return err != nil
 	})
-}
-
-// install writes the route unless the kernel has it. Only a route known as ours is replaced.
-func (t *Table) install(want held, have routes) error {
-	i := have.at(want.place())
-	switch {
-	case i < 0:
-		if err := t.kernel.add(want); err != nil {
-			return err
-		}
-	case !slices.Equal(have[i].hops, want.hops):
-		if err := t.kernel.replace(want); err != nil {
-			return err
-		}
-	}
-	t.mu.Lock()
-	t.note(want)
-	t.mu.Unlock()
-	if i < 0 || !slices.Equal(have[i].via, want.via) {
-		t.changed(want.Prefix)
-	}
-	return nil
 }
 
 // changed looks ways up again before the next prefix is written, where one may lead through this one.
@@ -215,34 +223,6 @@ func (t *Table) changed(prefix netip.Prefix) {
 	if t.led(prefix) {
 		t.retrack()
 	}
-}
-
-// drop removes a route; that it is gone already is as good.
-func (t *Table) drop(r Route) {
-	if err := t.kernel.remove(r); err != nil {
-		_ = t.refused(r.Prefix, err)
-		return
-	}
-	t.mu.Lock()
-	there := t.installed[r.Prefix]
-	if i := there.at(r.place()); i >= 0 {
-		there = slices.Delete(there, i, i+1)
-	}
-	if t.installed[r.Prefix] = there; len(there) == 0 {
-		delete(t.installed, r.Prefix)
-	}
-	t.mu.Unlock()
-	t.changed(r.Prefix)
-}
-
-// note records what the kernel holds. t.mu is held, or t is not shared yet.
-func (t *Table) note(r held) {
-	there := t.installed[r.Prefix]
-	if i := there.at(r.place()); i >= 0 {
-		there[i] = r
-		return
-	}
-	t.installed[r.Prefix] = append(there, r)
 }
 
 // refused counts a failure, and logs it unless the prefix is being tried again.
@@ -260,7 +240,7 @@ func (t *Table) refused(prefix netip.Prefix, err error) error {
 	}
 	_, again := t.waiting[prefix]
 	t.mu.Unlock()
-	if !again {
+	if !again && !errors.Is(err, errUnresolved) { // that is told once, of the next hop
 		t.log.Warn("learned route not installed", "prefix", prefix, "error", err)
 	}
 	return err
@@ -268,7 +248,7 @@ func (t *Table) refused(prefix netip.Prefix, err error) error {
 
 // distinct are at most limit hops, in order.
 func distinct(hops []hop, limit int) []hop {
-	slices.SortFunc(hops, func(a, b hop) int { return cmp.Or(a.addr.Compare(b.addr), a.link-b.link) })
+	slices.SortFunc(hops, hop.compare)
 	hops = slices.Compact(hops)
 	return hops[:min(len(hops), limit)]
 }

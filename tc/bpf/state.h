@@ -223,9 +223,18 @@ static __always_inline bool advance(struct __sk_buff *skb, const struct view *v,
 	return true;
 }
 
+/* Whether this packet leaves a proven flow. Where the answer was short its FIN comes before the acknowledgement that proves. */
+static __always_inline bool is_proven(struct __sk_buff *skb, const struct view *v, const struct flow *flow)
+{
+	if (flow->state <= FLOW_ESTABLISHED)
+		return flow->state == FLOW_ESTABLISHED;
+	return (flow->flags & (FLOW_FIN_OTHER | FLOW_RST)) == FLOW_FIN_OTHER && !v->reply &&
+	       proves(skb, v, flow);
+}
+
 /* The same, and what follows from proof. */
 static __always_inline void move_on(struct __sk_buff *skb, struct view *v, struct flow *flow, __u64 now)
 {
-	if (advance(skb, v, flow, now) && v->found != IN_FLOWS && flow->state == FLOW_ESTABLISHED)
+	if (advance(skb, v, flow, now) && v->found != IN_FLOWS && is_proven(skb, v, flow))
 		promote(v, flow);
 }

@@ -109,8 +109,10 @@ func (f *Flow) Timeout() time.Duration {
 		return 60 * time.Second
 	case f.Key.Protocol == packet.TCP && f.reset:
 		return 10 * time.Second
-	case f.Key.Protocol == packet.TCP && state == Closed:
+	case f.Key.Protocol == packet.TCP && state == Closed && f.Inside:
 		return 30 * time.Second
+	case f.Key.Protocol == packet.TCP && state == Closed:
+		return 70 * time.Second
 	case f.Key.Protocol == packet.TCP && state == Closing:
 		return 120 * time.Second
 	case f.Key.Protocol == packet.TCP && state == Established:
@@ -157,9 +159,8 @@ func (f *Flow) see(p Packet, fromOpener, late bool) {
 		f.answered, f.answer = !fromOpener, false
 	}
 	f.reset = false
-	f.fin[side] = f.fin[side] || p.Has(packet.FIN)
 	switch {
-	case f.proven || f.fin[0] || f.fin[1]: // what ends needs no proof any more
+	case f.proven || f.fin[0] || f.fin[1]: // see provenAtItsEnd
 	case !fromOpener && p.Has(packet.SYN):
 		f.seq, f.asked, f.answer = p.Seq+1, true, true
 	case !fromOpener:
@@ -170,6 +171,12 @@ func (f *Flow) see(p Packet, fromOpener, late bool) {
 	default:
 		f.proven = f.answer // its beginning was not seen
 	}
+	f.fin[side] = f.fin[side] || p.Has(packet.FIN)
+}
+
+// provenAtItsEnd says whether a packet of the opener acknowledges what the other end has said, its FIN included.
+func (f *Flow) provenAtItsEnd(p Packet) bool {
+	return f.Key.Protocol == packet.TCP && f.fin[1] && !f.reset && p.Has(packet.ACK) && (!f.asked || p.Ack-f.seq <= f.sent())
 }
 
 // sent is what the other end has sent beyond the least of headers: what of it was acknowledged may be all of that.

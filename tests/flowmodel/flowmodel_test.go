@@ -133,6 +133,22 @@ func TestASessionIsProvenByTheAcknowledgementOfItsAnswer(t *testing.T) {
 	}
 }
 
+func TestAnAnswerThatEndsAtOnceIsProvenByTheAcknowledgementOfItsFIN(t *testing.T) {
+	wl1, up := Hook{Interface: "wl1"}, Hook{Interface: "uplink"}
+	m := NewModel(testWorld())
+	m.Switch(3)
+	m.expect(t, wl1, "", segment(one, client, 4000, 80, ack, 1001, 5001), abi.ReasonForwarded) // its SYN was not seen
+	m.expect(t, up, "", segment(client, one, 80, 4000, fin|ack, 5001, 1001), abi.ReasonDelivered)
+	m.Pass(2 * time.Second)
+	if f := onlyFlow(t, m); f.proven || f.Table == Proven {
+		t.Errorf("before: %s", f)
+	}
+	m.expect(t, wl1, "", segment(one, client, 4000, 80, ack, 1001, 5002), abi.ReasonForwarded)
+	if f := onlyFlow(t, m); !f.proven || f.Table != Proven || f.State() != Closing {
+		t.Errorf("after: %s", f)
+	}
+}
+
 func onlyFlow(t *testing.T, m *Model) *Flow {
 	t.Helper()
 	if len(m.Flows) != 1 {

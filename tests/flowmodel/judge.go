@@ -319,7 +319,11 @@ func (v *visit) track(inside bool, owner string) {
 		return
 	}
 	f.Last = v.Now
-	v.promote(f)
+	atItsEnd := !v.reply && f.provenAtItsEnd(v.p)
+	f.proven = f.proven || atItsEnd
+	if atItsEnd || f.State() == Established {
+		v.promote(f)
+	}
 }
 
 // moves says whether a packet of the first direction speaks for its flow, wherever it came in: elsewhere another policy may have judged
@@ -354,7 +358,7 @@ func (v *visit) enter(from netip.AddrPort, inside bool, owner string) *Flow {
 
 // promote keeps a proven flow from being evicted, where there is room and its owner has not had its half.
 func (m *Model) promote(f *Flow) {
-	if f.State() != Established || f.Table == Proven || m.count(Proven) >= m.World.MaxFlows || m.Shares[f.Owner] >= m.World.MaxFlows/2 {
+	if f.Table == Proven || m.count(Proven) >= m.World.MaxFlows || m.Shares[f.Owner] >= m.World.MaxFlows/2 {
 		return
 	}
 	f.Table = Proven

@@ -2,10 +2,14 @@ package netns
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sluice/cmd/lab"
 )
@@ -17,39 +21,82 @@ func TestAPortThatIsUsedAgainConnectsWhereXDPAnswers(t *testing.T) {
 	s := newProtected(t)
 	at := netip.AddrPortFrom(lab.Web4[0], 8080)
 	server := s.serveEcho(s.Workload(1), at)
-	from := func(port int) (net.Conn, error) {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		defer cancel()
-		var conn net.Conn
-		err := s.Client.Do(func() (err error) {
-			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: lab.Client4.AsSlice(), Port: port}}
-			conn, err = d.DialContext(ctx, "tcp", at.String())
-			return err
+	s.comesAgain(at, func(conn net.Conn) {
+		s.carries(conn, 100)
+		_ = server.other(t, conn).Close() // first: TIME_WAIT is the server's
+	})
+}
+
+// The same where the answer and its FIN are one segment: then the client has acknowledged nothing before the connection begins to end.
+func TestAPortThatIsUsedAgainConnectsThoughTheAnswerWasShort(t *testing.T) {
+	t.Parallel()
+	s := newProtected(t)
+	at := netip.AddrPortFrom(lab.Web4[0], 8080)
+	cork := func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_CORK, 1) }
+	server := s.serveEcho(s.Workload(1), at, cork) // what it accepts has it too
+	s.comesAgain(at, func(conn net.Conn) {
+		if _, err := conn.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		c := server.other(t, conn)
+		eventually(t, func() error { // the echo waits in the cork
+			if info(t, c).Notsent_bytes != 1 {
+				return errors.New("not echoed yet")
+			}
+			return nil
 		})
-		return conn, err
+		_ = c.Close()
+		if b, err := io.ReadAll(conn); string(b) != "x" || err != nil {
+			t.Errorf("answered %q, %v", b, err)
+		}
+	})
+}
+
+// other is the server's end of a connection.
+func (e *echoServer) other(t *testing.T, conn net.Conn) *net.TCPConn {
+	t.Helper()
+	for {
+		select {
+		case c := <-e.accepted:
+			if c.RemoteAddr().String() == conn.LocalAddr().String() {
+				return c
+			}
+		case <-time.After(patience):
+			t.Fatalf("the server knows nothing of the connection from %s", conn.LocalAddr())
+		}
 	}
+}
+
+// comesAgain connects twice from each of some ports, and uses the connection until the server has closed it.
+func (s *site) comesAgain(at netip.AddrPort, use func(net.Conn)) {
+	s.t.Helper()
 	s.byCookie(s.Client, at)
 	answered := uint64(0)
 	for port := 33330; port < 33336; port++ {
 		before := s.packets("xdp", "eth0", "syn-cookie")
 		for range 2 {
-			conn, err := from(port)
+			conn, err := s.dialFrom(port, at)
 			if err != nil {
-				t.Fatal(err)
+				s.t.Fatal(err)
 			}
-			s.carries(conn, 100)
-			for c := range server.accepted {
-				if c.RemoteAddr().(*net.TCPAddr).Port == port {
-					_ = c.Close() // first: TIME_WAIT is the server's
-					break
-				}
-			}
+			use(conn)
 			_, _ = conn.Read(make([]byte, 1))
 			_ = conn.Close()
 		}
 		answered += s.packets("xdp", "eth0", "syn-cookie") - before
 	}
 	if answered == 0 || answered > 6 {
-		t.Errorf("XDP answered %d SYNs, want some of the first six and none of the others", answered)
+		s.t.Errorf("XDP answered %d SYNs, want some of the first six and none of the others", answered)
 	}
+}
+
+func (s *site) dialFrom(port int, at netip.AddrPort) (conn net.Conn, err error) {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Second)
+	defer cancel()
+	err = s.Client.Do(func() (err error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: lab.Client4.AsSlice(), Port: port}}
+		conn, err = d.DialContext(ctx, "tcp", at.String())
+		return err
+	})
+	return conn, err
 }

@@ -392,7 +392,7 @@ func TestUnderAFloodOfSYNsNewConnectionsAreMade(t *testing.T) {
 	answered, passed = s.packets("xdp", "eth0", "syn-cookie")-answered, s.packets("xdp", "eth0", "syn-cookie-pass")-passed
 	t.Logf("%d packets of the flood, %d SYNs answered, %d packets passed, %d requests, the slowest three %s", sent.Packets, answered, passed, made, worst)
 	// A queue that the flood keeps full may drop a SYN and its repetitions: the request is made when the flood has ended, at the
-	// latest. (One hung for its 5 s once: a port that was used again is such a one, until XDP left it to the listener.)
+	// latest. (One in 3,000 hung: a port that was used again, which XDP did not leave to the listener. See reuse_test.go.)
 	if len(failed) > 0 {
 		t.Errorf("%d of %d requests failed: %v", len(failed), made, errors.Join(failed...))
 	}

@@ -273,17 +273,22 @@ static __always_inline enum reason write_frame(struct xdp_md *ctx, const struct 
 
 /*
  * Whether the listener's host may know these two ends from before. A SYN opens a connection in TIME_WAIT anew (RFC 6191), and
- * an ACK with a cookie does not: the client would hold for open what the host takes for an old duplicate. Any flow counts, one
- * that is closed too: who spoofs gets past here with no tuple but one that had a real connection, whose ACKs pass as well.
+ * an ACK with a cookie does not: the client would hold for open what the host takes for an old duplicate. A proven flow counts, one
+ * that is closed too, and one that found no room among them: who spoofs gets past here with no tuple but one that had a real
+ * connection, whose ACKs pass as well.
  */
 static __noinline int is_known_pair(const struct packet *p)
 {
 	struct flow_key key;
+	struct flow *flow;
 
 	if (!p)
 		return 0;
 	flow_key(p, &key);
-	return bpf_map_lookup_elem(&flows, &key) != NULL;
+	if (bpf_map_lookup_elem(&flows, &key))
+		return 1;
+	flow = bpf_map_lookup_elem(&fresh_in, &key);
+	return flow && flow->state >= FLOW_ESTABLISHED;
 }
 
 /*

@@ -12,10 +12,12 @@
 #define SECOND 1000000000ull
 
 /* Idle times. RFC 5382 asks for two hours of an established TCP session, RFC 4787 for two minutes of UDP. */
-#define TIMEOUT_TCP_NEW	      (60 * SECOND) /* until it is proven */
-#define TIMEOUT_TCP	      (7440 * SECOND)
-#define TIMEOUT_TCP_CLOSING   (120 * SECOND)
-#define TIMEOUT_TCP_CLOSED    (30 * SECOND)
+#define TIMEOUT_TCP_NEW	    (60 * SECOND) /* until it is proven */
+#define TIMEOUT_TCP	    (7440 * SECOND)
+#define TIMEOUT_TCP_CLOSING (120 * SECOND)
+#define TIMEOUT_TCP_CLOSED  (30 * SECOND)
+#define TIMEOUT_TCP_SERVED \
+	(70 * SECOND) /* closed, from outside: longer than Linux keeps TIME_WAIT, which is 60 s */
 #define TIMEOUT_TCP_RESET     (10 * SECOND)
 #define TIMEOUT_UDP	      (60 * SECOND)
 #define TIMEOUT_UDP_REPLIED   (180 * SECOND)
@@ -76,7 +78,9 @@ static __always_inline __u64 flow_timeout_tcp(const struct flow *flow)
 	case FLOW_CLOSING:
 		return TIMEOUT_TCP_CLOSING;
 	case FLOW_CLOSED:
-		return flow->flags & FLOW_RST ? TIMEOUT_TCP_RESET : TIMEOUT_TCP_CLOSED;
+		if (flow->flags & FLOW_RST)
+			return TIMEOUT_TCP_RESET;
+		return flow->flags & FLOW_INSIDE ? TIMEOUT_TCP_CLOSED : TIMEOUT_TCP_SERVED;
 	default:
 		return TIMEOUT_TCP_NEW;
 	}

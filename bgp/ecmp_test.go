@@ -1,0 +1,193 @@
+package bgp_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/bgp"
+	"sluice/tests/nstest"
+)
+
+// sink counts numbered packets that arrive anywhere.
+type sink struct {
+	mu      sync.Mutex
+	arrived map[uint32]string // where
+}
+
+func (k *sink) listen(t *testing.T, ns *nstest.NS, name string) {
+	t.Helper()
+	var conn net.PacketConn
+	ns.Do(t, func() (err error) {
+		conn, err = net.ListenPacket("udp", "192.0.2.1:9000")
+		return err
+	})
+	t.Cleanup(func() { _ = conn.Close() })
+	go func() {
+		b := make([]byte, 64)
+		for {
+			n, _, err := conn.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			if n == 4 {
+				k.mu.Lock()
+				k.arrived[binary.BigEndian.Uint32(b)] = name
+				k.mu.Unlock()
+			}
+		}
+	}()
+}
+
+// count says how many of the packets from number first on, below end, arrived where.
+func (k *sink) count(first, end uint32) map[string]int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	out := map[string]int{}
+	for n := first; n < end; n++ {
+		if at := k.arrived[n]; at != "" {
+			out[at]++
+		}
+	}
+	return out
+}
+
+// flows are sockets that send numbered packets in turn, so that both next hops have some.
+type flows struct {
+	conns []net.Conn
+	next  atomic.Uint32 // number
+}
+
+func openFlows(t *testing.T, ns *nstest.NS, n int) *flows {
+	t.Helper()
+	f := &flows{}
+	for i := range n {
+		ns.Do(t, func() error {
+			c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(203, 0, 113, 1), Port: 10000 + i}, &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 9000})
+			if err == nil {
+				f.conns = append(f.conns, c)
+				t.Cleanup(func() { _ = c.Close() })
+			}
+			return err
+		})
+	}
+	return f
+}
+
+// send is one packet. What cannot be sent is lost like what does not arrive.
+func (f *flows) send() {
+	n := f.next.Add(1) - 1
+	_, _ = f.conns[int(n)%len(f.conns)].Write(binary.BigEndian.AppendUint32(nil, n))
+}
+
+// run sends a packet every millisecond until the caller is done.
+func (f *flows) run() (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for tick := time.NewTicker(time.Millisecond); ; {
+			select {
+			case <-quit:
+				tick.Stop()
+				return
+			case <-tick.C:
+				f.send()
+			}
+		}
+	}()
+	return func() { close(quit); <-done }
+}
+
+// Two ToRs have the same address behind them. One dies: what was on its way is lost, and nothing after that.
+func TestOneOfTwoToRsDies(t *testing.T) {
+	s := newSite(t, 2)
+	k := &sink{arrived: map[uint32]string{}}
+	for i, name := range []string{"a", "b"} {
+		tor := s.tors[i]
+		tor.Up(t, "lo")
+		tor.Address(t, "lo", "192.0.2.1/32")
+		tor.Do(t, func() error {
+			_, back, _ := net.ParseCIDR("203.0.113.0/24")
+			return tor.RouteAdd(route(back, fmt.Sprintf("198.18.%d.2", i))) // for the reverse path check
+		})
+		k.listen(t, tor, name)
+	}
+	s.gw.Up(t, "lo")
+	s.gw.Address(t, "lo", "203.0.113.1/32")
+	s.gw.Do(t, func() error { // by ports as well
+		return os.WriteFile("/proc/sys/net/ipv4/fib_multipath_hash_policy", []byte("1"), 0o600)
+	})
+	s.tor(t, 0, "", "192.0.2.1/32")
+	b := s.tor(t, 1, "", "192.0.2.1/32", "198.51.100.0/24")
+	gw := s.gw.Child(t, fresh)
+	state := gateway(2)
+	state.Learn = everything()
+	for i := range state.Neighbors {
+		state.Neighbors[i].FallOver = true
+	}
+	apply(t, gw, state)
+	s.installs(t, "192.0.2.1/32 198.18.0.1 198.18.1.1\n198.51.100.0/24 198.18.1.1\n")
+
+	f := openFlows(t, s.gw, 64)
+	stop := f.run()
+	nstest.Eventually(t, 10*time.Second, func() string {
+		got := k.count(0, f.next.Load())
+		return nstest.Want("both have some", []bool{got["a"] > 100, got["b"] > 100}, []bool{true, true})
+	})
+	died, begin := f.next.Load(), time.Now()
+	s.carrier(t, 0, false)
+	s.until(t, "192.0.2.1/32 198.18.1.1\n198.51.100.0/24 198.18.1.1\n")
+	took, moved := time.Since(begin), f.next.Load()
+	for f.next.Load() < moved+500 {
+		f.send()
+	}
+	stop()
+	end := f.next.Load()
+	nstest.Eventually(t, 10*time.Second, func() string {
+		return nstest.Want("arrived since the routes moved", k.count(moved+1, end), map[string]int{"b": int(end - moved - 1)})
+	})
+	lost := int(end)
+	for _, n := range k.count(0, end) {
+		lost -= n
+	}
+	t.Logf("a ToR died: the routes moved after %v; of %d packets sent meanwhile, one a millisecond, %d were lost", took, moved-died, lost)
+
+	withdrawn := time.Now()
+	b.Configure(t, torConfig(1, "198.18.1.1", "198.18.1.2", "", "192.0.2.1/32"))
+	s.until(t, "192.0.2.1/32 198.18.1.1\n")
+	t.Logf("from a route's removal at the neighbor to the kernel without it: %v", time.Since(withdrawn))
+}
+
+// A filter that changes asks no neighbor, and a neighbor that asks (RFC 2918) is told everything again; the session stays.
+func TestRoutesAreSentAgainWhenTheNeighborAsks(t *testing.T) {
+	s := newSite(t, 1)
+	bird := s.tor(t, 0, "", "192.0.2.0/24")
+	gw := s.gw.Child(t, fresh)
+	state := gateway(1, path("203.0.113.0/24"))
+	state.Learn = everything()
+	apply(t, gw, state)
+	hears(t, bird, "203.0.113.0/24")
+	s.installs(t, "192.0.2.0/24 198.18.0.1\n")
+	since, sent := uptime(t, bird), status(t, gw).Sent.Update
+
+	state.Learn.Reject = []bgp.Filter{{}}
+	apply(t, gw, state)
+	s.installs(t, "")
+	state.Learn.Reject = nil
+	apply(t, gw, state)
+	s.installs(t, "192.0.2.0/24 198.18.0.1\n")
+	bird.Do(t, "reload in sluice")
+	nstest.Eventually(t, 10*time.Second, func() string {
+		st := status(t, gw)
+		return nstest.Want("asked, and told", []bool{st.Received.RouteRefresh > 0, st.Sent.RouteRefresh > 0, st.Sent.Update > sent}, []bool{true, false, true})
+	})
+	hears(t, bird, "203.0.113.0/24")
+	if now := uptime(t, bird); another(now, since) {
+		t.Errorf("the session is of %s, and was of %s", now, since)
+	}
+}
