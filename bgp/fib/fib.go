@@ -91,7 +91,6 @@ type Table struct {
 	ways   map[netip.Addr]way // to next hops; the writer's alone
 	afar   []netip.Addr       // those of them that are on no link, sorted
 	now    *view              // of this pass; nil: nothing was looked up
-	last   held               // that was written; the writer's alone
 	cancel context.CancelFunc
 	done   chan struct{}
 	wake   chan struct{} // holds one: something to do
@@ -99,16 +98,16 @@ type Table struct {
 	mu        sync.Mutex
 	policy    Policy
 	tunnels   tunnels // of the policy
-	learned   map[netip.Prefix]paths
+	learned   map[netip.Prefix]map[Source]netip.Addr
 	uses      map[netip.Addr]int // paths by next hop
 	news      news
 	dirty     map[netip.Prefix]struct{}
 	waiting   map[netip.Prefix]error // and why
 	sweep     bool
 	swept     bool
-	tables    []int                   // that were looked into for what is there
-	groups    groups                  // changed by the one goroutine, under mu
-	installed map[netip.Prefix]routes // written by the one goroutine, under mu
+	tables    []int                           // that were looked into for what is there
+	groups    groups                          // changed by the one goroutine, under mu
+	installed map[netip.Prefix]map[place]held // written by the one goroutine, under mu
 	counters  Counters
 }
 
@@ -146,12 +145,12 @@ func (t *Table) SetPolicy(p Policy) {
 func (t *Table) Update(prefix netip.Prefix, from Source, nextHop netip.Addr) {
 	t.change(func() {
 		paths := t.learned[prefix]
-		if i := paths.of(from); i >= 0 {
-			t.unused(paths[i].nextHop)
-			paths[i].nextHop = nextHop
-		} else {
-			t.learned[prefix] = append(paths, path{from, nextHop})
+		if paths == nil {
+			paths = make(map[Source]netip.Addr, 1)
+			t.learned[prefix] = paths
 		}
+		t.unused(paths, from)
+		paths[from] = nextHop
 		t.uses[nextHop]++
 		t.dirty[prefix] = struct{}{}
 	})
@@ -161,24 +160,25 @@ func (t *Table) Update(prefix netip.Prefix, from Source, nextHop netip.Addr) {
 func (t *Table) Withdraw(prefix netip.Prefix, from Source) {
 	t.change(func() {
 		paths := t.learned[prefix]
-		i := paths.of(from)
-		if i < 0 {
+		if _, known := paths[from]; !known {
 			return
 		}
-		t.unused(paths[i].nextHop)
-		if paths = slices.Delete(paths, i, i+1); len(paths) == 0 {
+		t.unused(paths, from)
+		if delete(paths, from); len(paths) == 0 {
 			delete(t.learned, prefix)
-		} else {
-			t.learned[prefix] = paths
 		}
 		t.dirty[prefix] = struct{}{}
 	})
 }
 
-// unused counts one path less to a next hop.
-func (t *Table) unused(nextHop netip.Addr) {
-	if t.uses[nextHop]--; t.uses[nextHop] == 0 {
-		delete(t.uses, nextHop)
+// unused counts the path of a source, if there is one, off its next hop.
+func (t *Table) unused(paths map[Source]netip.Addr, from Source) {
+	old, known := paths[from]
+	if !known {
+		return
+	}
+	if t.uses[old]--; t.uses[old] == 0 {
+		delete(t.uses, old)
 	}
 }
 
@@ -211,7 +211,7 @@ func (t *Table) Refusals() []Refusal {
 	out := make([]Refusal, 0, len(t.waiting))
 	for prefix, why := range t.waiting {
 		if paths := t.learned[prefix]; len(paths) > 0 {
-			out = append(out, Refusal{prefix, paths.nextHops(), why.Error()})
+			out = append(out, Refusal{prefix, nextHops(paths), why.Error()})
 		}
 	}
 	slices.SortFunc(out, func(a, b Refusal) int { return a.Prefix.Compare(b.Prefix) })

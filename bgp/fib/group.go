@@ -92,12 +92,12 @@ func (g *groups) take(key string, via []netip.Addr, hops []hop) (*group, error) 
 
 // set gives a group these hops; none: the group goes, and the kernel drops the routes by it.
 func (g *groups) set(one *group, hops []hop) error {
-	if one.id != 0 && slices.Equal(one.hops, hops) {
-		return nil
-	}
 	if len(hops) == 0 {
 		g.forget(one)
 		return g.kernel.delete(one.id)
+	}
+	if one.id != 0 && slices.Equal(one.hops, hops) {
+		return nil
 	}
 	var ids []uint32
 	var failed error
@@ -164,10 +164,10 @@ func (g *groups) lose(link int) (touched []*group, failed error) {
 			continue
 		}
 		touched = append(touched, one)
-		if one.hops = left; len(left) == 0 {
-			g.forget(one)
-			failed = errors.Join(failed, g.kernel.delete(one.id))
-		}
+		// What sockets remember of their way may still be the lost link when the kernel has taken the hop out (seen on 6.18: 29 of 64 UDP
+		// flows right afterwards); an exchange has all of them look again.
+		one.hops = nil
+		failed = errors.Join(failed, g.set(one, left))
 	}
 	return touched, failed
 }

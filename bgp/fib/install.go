@@ -3,14 +3,14 @@ package fib
 import "slices"
 
 // install writes the route unless the kernel has it. Only a route known as ours is replaced.
-func (t *Table) install(want Route, c choice, have routes) error {
+func (t *Table) install(want Route, c choice, have []held) error {
 	follows := c.via
 	if c.alone {
 		follows = nil
 	}
 	t.mu.Lock()
 	by, failed := t.groups.take(keyOf(follows, c.hops), follows, c.hops)
-	i := have.index(want.place())
+	i := slices.IndexFunc(have, func(r held) bool { return r.place() == want.place() })
 	lost := i >= 0 && have[i].group != 0 && t.groups.of[have[i].group] == nil // it went with its group
 	t.mu.Unlock()
 	if by == nil {
@@ -26,9 +26,8 @@ func (t *Table) install(want Route, c choice, have routes) error {
 	if err != nil {
 		return err
 	}
-	t.last = held{Route: want, group: by.id, via: c.via}.sharing(t.last)
 	t.mu.Lock()
-	t.note(t.last)
+	t.note(held{Route: want, group: by.id, via: c.via})
 	t.mu.Unlock()
 	if i < 0 || !slices.Equal(have[i].via, c.via) {
 		t.changed(want.Prefix)
@@ -56,7 +55,10 @@ func (t *Table) drop(r held) {
 // note records what the kernel holds. t.mu is held, or t is not shared yet.
 func (t *Table) note(r held) {
 	t.forget(r)
-	t.installed[r.Prefix] = append(t.installed[r.Prefix], r)
+	if t.installed[r.Prefix] == nil {
+		t.installed[r.Prefix] = make(map[place]held, 1)
+	}
+	t.installed[r.Prefix][r.place()] = r
 	if g := t.groups.of[r.group]; g != nil {
 		g.routes++
 	}
@@ -65,16 +67,14 @@ func (t *Table) note(r held) {
 // forget is the inverse of note.
 func (t *Table) forget(r held) {
 	there := t.installed[r.Prefix]
-	i := there.index(r.place())
-	if i < 0 {
+	old, known := there[r.place()]
+	if !known {
 		return
 	}
-	if g := t.groups.of[there[i].group]; g != nil {
+	if g := t.groups.of[old.group]; g != nil {
 		g.routes--
 	}
-	if there = slices.Delete(there, i, i+1); len(there) == 0 {
+	if delete(there, r.place()); len(there) == 0 {
 		delete(t.installed, r.Prefix)
-	} else {
-		t.installed[r.Prefix] = there
 	}
 }

@@ -30,9 +30,9 @@ func Open(log *slog.Logger, ns netns.NsHandle, lost func(link int)) (*Table, err
 	t := &Table{
 		log: log, kernel: k, lost: lost, cancel: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
 		ways: map[netip.Addr]way{}, uses: map[netip.Addr]int{}, news: news{down: map[int]struct{}{}},
-		learned: map[netip.Prefix]paths{}, dirty: map[netip.Prefix]struct{}{},
+		learned: map[netip.Prefix]map[Source]netip.Addr{}, dirty: map[netip.Prefix]struct{}{},
 		groups:  groups{kernel: k, of: map[uint32]*group{}, keyed: map[string]*group{}},
-		waiting: map[netip.Prefix]error{}, installed: map[netip.Prefix]routes{},
+		waiting: map[netip.Prefix]error{}, installed: map[netip.Prefix]map[place]held{},
 	}
 	context.AfterFunc(ctx, heard.Close) // wakes the reader
 	if err = t.groups.adopt(); err == nil {
@@ -112,8 +112,8 @@ func (t *Table) recount() {
 		return
 	}
 	for prefix, known := range t.installed {
-		for _, r := range slices.Clone(known) {
-			by, is := there[prefix][r.place()]
+		for at, r := range known {
+			by, is := there[prefix][at]
 			if is && by == r.group && (by == 0 || t.groups.of[by] != nil) {
 				continue
 			}

@@ -80,7 +80,7 @@ func (t *Table) find(addr netip.Addr, v *view, seen []netip.Addr) way {
 		return v.alive(way{hops: []hop{here}, steps: []step{at}})
 	}
 	t.mu.Lock()
-	via := t.installed[m.prefix].at(place{m.table, m.metric}).via
+	via := t.installed[m.prefix][place{m.table, m.metric}].via
 	t.mu.Unlock()
 	if len(via) == 0 { // of an earlier life, or another daemon's
 		return v.alive(way{hops: m.hops, steps: []step{at}})
@@ -167,8 +167,8 @@ func (t *Table) retrack() {
 	}
 	t.change(func() {
 		for prefix, paths := range t.learned {
-			for _, one := range paths {
-				if _, ok := moved[one.nextHop]; ok {
+			for _, addr := range paths {
+				if _, ok := moved[addr]; ok {
 					t.dirty[prefix] = struct{}{}
 				}
 			}

@@ -154,10 +154,13 @@ func (t *Table) sync(prefix netip.Prefix) error {
 	allowed := t.policy.Allows(prefix)
 	want := Route{Prefix: prefix, Metric: t.policy.Metric, Table: t.policy.Table}
 	if allowed {
-		want.NextHops = t.learned[prefix].nextHops()
+		want.NextHops = nextHops(t.learned[prefix])
 	}
 	ecmp, known, tunnels := max(t.policy.ECMP, 1), len(want.NextHops) > 0, t.tunnels
-	have := slices.Clone(t.installed[prefix])
+	var have []held
+	for _, r := range t.installed[prefix] {
+		have = append(have, r)
+	}
 	t.mu.Unlock()
 
 	c := t.choose(tunnels, want, ecmp)
@@ -244,6 +247,16 @@ func (t *Table) refused(prefix netip.Prefix, err error) error {
 		t.log.Warn("learned route not installed", "prefix", prefix, "error", err)
 	}
 	return err
+}
+
+// nextHops returns the distinct next hops in order, so that the same paths give the same route.
+func nextHops(paths map[Source]netip.Addr) []netip.Addr {
+	out := make([]netip.Addr, 0, len(paths))
+	for _, addr := range paths {
+		out = append(out, addr)
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
 }
 
 // distinct are at most limit hops, in order.
