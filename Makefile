@@ -104,7 +104,12 @@ bench-tunnel: deps ## measure WireGuard and ESP, on the host and in a virtual ma
 	@CGO_ENABLED=0 go build -o bin/bench-tunnel ./tests/bench/tunnel
 	bin/bench-tunnel -size $(BENCH) -out $(BENCH_OUT) -revision $(VERSION)
 
-bench-all: bench bench-path bench-footprint bench-tunnel ## all benchmarks, and a page that shows what they found (root)
+bench-bgp: deps ## measure what a full table costs, beside BIRD 2 (root): 20 minutes; BENCH=quick 3
+	$(ROOT_ONLY)
+	@CGO_ENABLED=0 go build -o bin/bench-bgp ./tests/bench/bgp
+	bin/bench-bgp -size $(BENCH) -out $(BENCH_OUT) -revision $(VERSION)
+
+bench-all: bench bench-path bench-footprint bench-tunnel bench-bgp ## all benchmarks, and a page that shows what they found (root)
 	@CGO_ENABLED=0 go build -o bin/bench-index ./tests/bench/index
 	bin/bench-index -out $(BENCH_OUT)
 
@@ -113,4 +118,4 @@ clean: ## remove what was built
 	find . -path ./.git -prune -o -type f \( -name '*.test' -o -name '*.prof' \) -exec rm -f {} +
 
 FORCE:
-.PHONY: help build demo generate deps test test-site race fuzz check lint lint-c arch fresh mod bench bench-path bench-footprint bench-tunnel bench-all clean FORCE
+.PHONY: help build demo generate deps test test-site race fuzz check lint lint-c arch fresh mod bench bench-path bench-footprint bench-tunnel bench-bgp bench-all clean FORCE

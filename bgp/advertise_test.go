@@ -83,7 +83,7 @@ func lacks(t *testing.T, b *nstest.Bird, prefix string, words ...string) {
 	}
 }
 
-func TestFiltersFilterByEachCriterion(t *testing.T) {
+func TestFiltersFilterByEachCriterionFromBIRD(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 2)
 	const tags = `filter tags {
@@ -94,11 +94,19 @@ func TestFiltersFilterByEachCriterion(t *testing.T) {
   accept;
 }
 `
-	routes := []string{"192.0.2.0/26", "192.0.2.64/26", "192.0.2.128/26", "192.0.2.192/26", "198.51.100.0/24", "2001:db8:200::/48"}
 	for i := range 2 {
 		nstest.StartBird(t, s.tors[i], tags+strings.ReplaceAll(
-			torConfig(i, fmt.Sprintf("198.18.%d.1", i), fmt.Sprintf("198.18.%d.2", i), "", routes...), "export where source = RTS_STATIC", "export filter tags"))
+			torConfig(i, fmt.Sprintf("198.18.%d.1", i), fmt.Sprintf("198.18.%d.2", i), "", tagged...), "export where source = RTS_STATIC", "export filter tags"))
 	}
+	s.filters(t)
+}
+
+// tagged is what both ToRs of filters announce: the first four with an AS, one community, two, and a large one.
+var tagged = []string{"192.0.2.0/26", "192.0.2.64/26", "192.0.2.128/26", "192.0.2.192/26", "198.51.100.0/24", "2001:db8:200::/48"}
+
+// filters has the gateway judge what its two ToRs announce, by each criterion.
+func (s *site) filters(t *testing.T) {
+	t.Helper()
 	gw := s.gw.Child(t, fresh)
 	a, b := []netip.Addr{addr("198.18.0.1")}, []netip.Addr{addr("198.18.1.1")}
 	within := func(prefix string, ge, le int) bgp.PrefixMatch {
@@ -142,7 +150,7 @@ func TestFiltersFilterByEachCriterion(t *testing.T) {
 		if err != nil {
 			return err.Error()
 		}
-		return nstest.Want("routes in table 100", strings.Count(got, "\n"), len(routes))
+		return nstest.Want("routes in table 100", strings.Count(got, "\n"), len(tagged))
 	})
 	s.installs(t, "")
 	if got := events(t, gw); got != "" {

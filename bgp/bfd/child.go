@@ -30,11 +30,13 @@ const (
 type Report struct {
 	Sessions []Status          `json:"sessions"`
 	Discards map[string]uint64 `json:"discards"` // packets that were not believed, by reason
+	Priority Priority          `json:"priority"` // of the process; "" of one that an older program started
 }
 
 // Run is the whole life of the process. It ends with ctx; peers hear that the sessions are switched off. program is the version of
 // the binary.
 func Run(ctx context.Context, program string) error {
+	priority := prioritize()
 	s, err := Listen(slog.New(slog.DiscardHandler), true) // the daemon logs what it hears
 	if err != nil {
 		return err
@@ -47,7 +49,7 @@ func Run(ctx context.Context, program string) error {
 	defer l.Close()
 	journal := process.NewJournal()
 	daemons := process.Server{Version: kind.Version, Program: program, Journal: journal, Answer: func(r process.Request, w io.Writer) error {
-		return s.answer(r, w)
+		return s.answer(r, priority, w)
 	}}
 	go daemons.Serve(l)
 	for {
@@ -60,7 +62,7 @@ func Run(ctx context.Context, program string) error {
 	}
 }
 
-func (s *Server) answer(r process.Request, w io.Writer) error {
+func (s *Server) answer(r process.Request, priority Priority, w io.Writer) error {
 	switch r.Do {
 	case doSet:
 		var wanted []Config
@@ -69,7 +71,7 @@ func (s *Server) answer(r process.Request, w io.Writer) error {
 		}
 		return nil
 	case doReport:
-		text, err := json.Marshal(Report{s.Status(), s.Discards()})
+		text, err := json.Marshal(Report{s.Status(), s.Discards(), priority})
 		if err == nil {
 			_, err = fmt.Fprintf(w, "report=%s\n", text)
 		}

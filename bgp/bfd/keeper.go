@@ -81,7 +81,11 @@ func (k *Keeper) Report() (r Report, err error) {
 	if k.client == nil || !k.client.Alive() {
 		return Report{}, nil
 	}
-	said, err := k.client.Ask(process.Request{Do: doReport, Value: "1"})
+	return reportOf(k.client)
+}
+
+func reportOf(c *process.Client) (r Report, err error) {
+	said, err := c.Ask(process.Request{Do: doReport, Value: "1"})
 	if err == nil {
 		err = json.Unmarshal([]byte(process.Fields(said)["report"]), &r)
 	}
@@ -150,7 +154,9 @@ func (k *Keeper) ensure() error {
 	case err == nil:
 		k.log.Info("BFD process adopted", "pid", c.PID())
 	case errors.Is(err, process.ErrNone):
-		c, err = k.place.Start(theOne, k.says)
+		if c, err = k.place.Start(theOne, k.says); err == nil {
+			k.complain(c)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("BFD: %w", err)
@@ -161,6 +167,13 @@ func (k *Keeper) ensure() error {
 	k.client = c
 	go k.mourn(c)
 	return nil
+}
+
+// complain tells what a new process was refused. That it does not answer shows soon enough.
+func (k *Keeper) complain(c *process.Client) {
+	if r, err := reportOf(c); err == nil && r.Priority != RealTime {
+		k.log.Warn("the BFD process has no real-time priority (CAP_SYS_NICE): while this machine is busy, peers may take it for dead", "priority", r.Priority)
+	}
 }
 
 // says hears the process. All that it has to say is that there is something new to ask for.

@@ -1,6 +1,7 @@
 package bfd_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sluice/bgp/bfd"
 	"sluice/tests/nstest"
@@ -46,6 +49,26 @@ func (s *site) one(t *testing.T, stateDir string) int {
 	return pids[0]
 }
 
+// realTime fails unless every thread of a process is scheduled before all that is not real-time.
+func realTime(t *testing.T, pid int) {
+	t.Helper()
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil || len(tasks) < 2 {
+		t.Fatalf("threads %v: %v", tasks, err)
+	}
+	for _, task := range tasks {
+		tid := 0
+		fmt.Sscan(task.Name(), &tid)
+		a, err := unix.SchedGetAttr(tid, 0)
+		if errors.Is(err, unix.ESRCH) {
+			continue // it has ended
+		}
+		if err != nil || a.Policy != unix.SCHED_RR || a.Priority == 0 {
+			t.Errorf("thread %d of %d: %+v, %v", tid, len(tasks), a, err)
+		}
+	}
+}
+
 func TestSessionsOutliveTheDaemonAndNotTheirProcess(t *testing.T) {
 	t.Parallel()
 	s := newBareSite(t)
@@ -61,6 +84,7 @@ func TestSessionsOutliveTheDaemonAndNotTheirProcess(t *testing.T) {
 	s.set(t, wanted...)
 	s.becomes(t, bfd.Up)
 	first := s.one(t, dir)
+	realTime(t, first)
 	before := s.status(t)
 
 	s.server.Kill() // kill -9

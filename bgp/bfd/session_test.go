@@ -183,6 +183,52 @@ func TestNoLossMakesAnEndBelieveInAPeerThatIsGone(t *testing.T) {
 	}
 }
 
+// RFC 5880 section 6.8.3: until a session is up, its packets say an interval of a second at least, and come no faster, but for those that
+// tell of a new state. Once up it takes its own, by a poll.
+func TestAFreshSessionIsSlowUntilItIsUp(t *testing.T) {
+	for _, c := range []struct{ wanted, slow time.Duration }{{10 * time.Millisecond, time.Second}, {100 * time.Millisecond, time.Second}, {2 * time.Second, 2 * time.Second}} {
+		w := newWorld(5, config(c.wanted, 3), config(c.wanted, 3))
+		sent, turns, quick := 0, 0, 0
+		last, state := time.Time{}, Down
+		w.sent = func(from int, p packet) {
+			if from != 0 {
+				return
+			}
+			sent++
+			if p.state != Up && (p.minTx != c.slow || p.flags&flagPoll != 0) {
+				t.Errorf("%v: %s with an interval of %v, flags %x", c.wanted, p.state, p.minTx, p.flags)
+			}
+			if p.state == Up && (p.minTx != c.wanted || c.wanted != c.slow && p.flags&(flagPoll|flagFinal) == 0 && w.ends[0].polling) {
+				t.Errorf("%v: up with an interval of %v, flags %x", c.wanted, p.minTx, p.flags)
+			}
+			if p.state != state {
+				turns++
+			} else if p.state != Up && !last.IsZero() && w.now.Sub(last) < c.slow*3/4 {
+				quick++
+			}
+			last, state = w.now, p.state
+		}
+		// Nobody hears it for 20 s; then only it hears the other, and stays in Init.
+		w.lost = func(int) bool { return true }
+		w.run(20 * time.Second)
+		if least, most := int(20*time.Second/c.slow), int(20*time.Second/(c.slow*3/4))+1; sent < least || sent > most {
+			t.Errorf("%v: %d packets in 20 s to nobody, want %d to %d", c.wanted, sent, least, most)
+		}
+		w.lost = func(from int) bool { return from == 0 }
+		w.run(20 * time.Second)
+		if w.ends[0].state != Init || turns != 1 || quick > 0 {
+			t.Errorf("%v: %s after %d turns, %d packets too soon", c.wanted, w.ends[0].state, turns, quick)
+		}
+		w.lost = nil
+		w.until(t, "up", w.settled)
+		sent = 0
+		w.run(20 * time.Second)
+		if least := int(20 * time.Second / c.wanted); sent < least {
+			t.Errorf("%v: %d packets in 20 s once up, want %d and more", c.wanted, sent, least)
+		}
+	}
+}
+
 func TestPacketsAreJitteredAndSlowWhileDown(t *testing.T) {
 	for multiplier, bounds := range map[uint8][2]float64{1: {0.75, 0.90}, 3: {0.75, 1.00}} {
 		w := newWorld(3, config(100*time.Millisecond, multiplier), config(100*time.Millisecond, 3))

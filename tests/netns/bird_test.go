@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/tests/nstest"
+	"sluice/tests/birdc"
 )
 
 // torFile is BIRD as the ToR: a session for each family, default routes to learn, and what it hears goes to the kernel.
@@ -77,7 +77,7 @@ func startBirdWith(t *testing.T, s *site, file string) *bird {
 	return b
 }
 
-func (b *bird) ask(command string) (string, error) { return nstest.AskBird(b.socket, command) }
+func (b *bird) ask(command string) (string, error) { return birdc.Ask(b.socket, command) }
 
 func (b *bird) do(command string) string {
 	b.t.Helper()

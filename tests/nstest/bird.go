@@ -1,16 +1,19 @@
 package nstest
 
 import (
-	"bufio"
+	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/tests/birdc"
 )
 
 // Bird is a BIRD 2 of its own in a namespace.
@@ -75,6 +78,24 @@ func (b *Bird) Freeze(t testing.TB) {
 	}
 }
 
+// Urgent gives it real-time priority, as if it had a machine of its own.
+func (b *Bird) Urgent(t testing.TB) {
+	t.Helper()
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", b.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		tid, err := strconv.Atoi(task.Name())
+		if err == nil {
+			err = unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1}, 0)
+		}
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			t.Fatalf("real-time priority for BIRD: %v", err)
+		}
+	}
+}
+
 // Do is Ask with a format, for commands that have to succeed.
 func (b *Bird) Do(t testing.TB, format string, args ...any) string {
 	t.Helper()
@@ -85,40 +106,5 @@ func (b *Bird) Do(t testing.TB, format string, args ...any) string {
 	return out
 }
 
-// Ask is AskBird of this one.
-func (b *Bird) Ask(command string) (string, error) { return AskBird(b.socket, command) }
-
-// AskBird sends a command of birdc to a BIRD's socket and returns the text of the answer without its codes. BIRD's control protocol:
-// lines with a four-digit code, followed by "-" or, in the last one, by a space; continued lines begin with a space. Codes 8xxx and
-// 9xxx are errors, but for 8001, an empty answer.
-func AskBird(socket, command string) (string, error) {
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		return "", err
-	}
-	if _, err := fmt.Fprintln(conn, command); err != nil {
-		return "", err
-	}
-	var out strings.Builder
-	lines := bufio.NewScanner(conn)
-	for lines.Scan() {
-		line := lines.Text()
-		switch {
-		case strings.HasPrefix(line, "0001 "): // the greeting
-		case strings.HasPrefix(line, " "):
-			out.WriteString(line[1:] + "\n")
-		case len(line) > 4 && line[4] == ' ' && line[0] >= '8' && !strings.HasPrefix(line, "8001"):
-			return "", fmt.Errorf("BIRD answers %s", line)
-		case len(line) > 4:
-			out.WriteString(line[5:] + "\n")
-			if line[4] == ' ' {
-				return out.String(), nil
-			}
-		}
-	}
-	return "", fmt.Errorf("BIRD hung up: %w", lines.Err())
-}
+// Ask sends it a command of birdc.
+func (b *Bird) Ask(command string) (string, error) { return birdc.Ask(b.socket, command) }

@@ -14,7 +14,7 @@ import (
 )
 
 // reports are those that there may be, in the order of the page.
-var reports = []string{"ingress.md", "path.md", "footprint.md", "tunnel.md"}
+var reports = []string{"ingress.md", "path.md", "footprint.md", "tunnel.md", "bgp.md"}
 
 func main() {
 	out := flag.String("out", "tests/bench/results", "folder of the reports")

@@ -51,8 +51,8 @@ type Node struct {
 	ended chan error
 }
 
-// Start starts one with a file and waits until that is applied.
-func Start(ctx context.Context, binary string, box *lane.Namespace, files map[string][]byte) (*Node, error) {
+// Start starts one with a file and waits until that is applied. Its log is of level debug, which Phases needs, unless flags say otherwise.
+func Start(ctx context.Context, binary string, box *lane.Namespace, files map[string][]byte, flags ...string) (*Node, error) {
 	pins, err := gateway.Open(box) // it holds nothing: the daemon fills its folder of pins
 	if err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func Start(ctx context.Context, binary string, box *lane.Namespace, files map[st
 	if err := os.Mkdir(n.dir, 0o700); err != nil {
 		return nil, errors.Join(err, pins.Close())
 	}
-	if err := errors.Join(n.Write(files), n.run()); err != nil {
+	if err := errors.Join(n.Write(files), n.run(flags)); err != nil {
 		close(n.end)
 		return nil, errors.Join(err, pins.Close(), os.RemoveAll(n.dir))
 	}
@@ -89,14 +89,14 @@ func (n *Node) Write(files map[string][]byte) error {
 }
 
 // run starts the process. The thread that started it lives as long, for its end would be the process's (Pdeathsig).
-func (n *Node) run() error {
+func (n *Node) run(flags []string) error {
 	log, err := os.Create(n.Path("log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(n.Binary, "run", "-c", n.Path("sluice.yaml"), "--log-level", "debug",
-		"--state-dir", n.Path("state"), "--bpf-dir", n.pins.Dir(), "--socket", n.Path("sock"))
+	cmd := exec.Command(n.Binary, append([]string{"run", "-c", n.Path("sluice.yaml"), "--log-level", "debug",
+		"--state-dir", n.Path("state"), "--bpf-dir", n.pins.Dir(), "--socket", n.Path("sock")}, flags...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
