@@ -62,7 +62,7 @@ var Rooms = map[string][]string{
 	"bgp/flowspec/flowspectest": {"bgp/flowspec"}, // rules and packets for the tests of others
 
 	"crypto/wireguard":       {"crypto/keys", "crypto/path", "crypto/wireguard/child", "netdump", "netprobe", "process"},
-	"crypto/wireguard/child": {"process"}, // the userspace device's process, and the daemon's hold on it
+	"crypto/wireguard/child": {"netdump", "process"}, // the userspace device's process, and the daemon's hold on it
 	"crypto/ipsec":           {"crypto/keys", "crypto/path", "crypto/ike", "netdump", "netprobe", "process"},
 	"crypto/ike":             {"crypto/keys"}, // charon's client, which knows no kernel
 	"crypto/path":            {"netdump"},     // what both types of tunnel need of the kernel's routing
