@@ -195,6 +195,7 @@ func TestABlackholeOfBIRDDropsOneDestinationOfOursAndNoOther(t *testing.T) {
 	s.counts("xdp", "eth0", "blackhole", func() { s.silent(s.Client, hole, 80) })
 	s.answers(s.Client, lab.Web4[0], 80, "web-1")
 	s.tells(s.sluice("explain", "--in", "eth0", "--packet", "udp 198.51.100.7:40000 > 203.0.113.99:9"), "drop, blackhole", "by blackhole 203.0.113.99/32 of neighbor tor: discard")
+	s.must(s.ToR, "ip route add 203.0.113.99/32 via 198.18.0.2") // the ToR's own route goes with the session
 	s.bird.do("disable edge")
 	eventually(t, func() error {
 		for _, f := range show[[]api.Filter](s, "flowspec") {
@@ -238,8 +239,9 @@ func TestAFilterOfExaBGPLimitsARate(t *testing.T) {
 	s.start()
 	const rule = "flow4 { dst 203.0.113.10/32; proto = 6; dport = 80; }"
 	s.filters("tor " + rule + " rate 9600 bytes/s")
-	// ExaBGP installs no routes, so what the client sends is brought to the gateway by hand.
+	// ExaBGP neither installs nor announces routes: both ways are made by hand.
 	s.must(s.ToR, "ip route add 203.0.113.0/24 via 198.18.0.2")
+	s.must(s.Gateway.Namespace, "ip route add default via 198.18.0.1")
 	s.answers(s.Client, lab.Web4[0], 80, "web-1") // within the rate
 	eventually(t, func() error {
 		s.knock(netip.AddrPortFrom(lab.Web4[0], 80))
