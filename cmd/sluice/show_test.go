@@ -56,7 +56,7 @@ func TestTheFixturesAreWhatTheDaemonSays(t *testing.T) {
 		"status": &api.Status{}, "interfaces": &[]api.Interface{}, "policy": &[]api.Policy{}, "drops": &[]api.Reason{},
 		"reasons": &[]api.Reason{}, "sets": &[]api.Set{}, "workloads": &[]api.Workload{}, "flows": &api.Flows{},
 		"bgp": &[]api.Neighbor{}, "routes": &[]api.Route{}, "tunnels": &api.Tunnels{},
-		"bans": &[]api.Ban{}, "sockets": &[]api.Socket{},
+		"bans": &[]api.Ban{}, "flowspec": &[]api.Filter{}, "sockets": &[]api.Socket{},
 	}
 	files, err := filepath.Glob("testdata/show/*.json")
 	if err != nil || len(files) != len(api.Nouns) || len(types) != len(api.Nouns) {

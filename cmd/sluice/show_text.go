@@ -23,6 +23,7 @@ var printers = map[string]func(*cli, json.RawMessage) error{
 	"routes":     printer(printRoutes),
 	"tunnels":    printer(printTunnels),
 	"sockets":    printer(printSockets),
+	"flowspec":   printer(printFilters),
 	"bans":       printer(printBans),
 }
 
