@@ -3,17 +3,21 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 )
 
-// defaultRoutes complains unless the gateway's kernel has exactly these of what BGP learned.
+// nhid is the nexthop object of a route, as ip names it.
+var nhid = regexp.MustCompile(`nhid \d+ `)
+
+// learned complains unless the gateway's kernel has exactly these of what BGP learned.
 func (s *site) learned(want string) error {
 	s.t.Helper()
 	got := s.must(s.Gateway.Namespace, "ip -4 route show proto 186") + s.must(s.Gateway.Namespace, "ip -6 route show proto 186")
 	lines := ""
 	for line := range strings.Lines(got) {
-		f := strings.Fields(line)
+		f := strings.Fields(nhid.ReplaceAllString(line, ""))
 		lines += strings.Join(f[:min(len(f), 5)], " ") + "\n"
 	}
 	if lines != want {

@@ -5,6 +5,7 @@ package site
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -45,13 +46,16 @@ func (s *site) whatBGPLearnsOverATunnelGoesThroughIt() {
 	f.lostAtMost(time.Minute, "while the tunnel was cut")
 }
 
+// nhid is the nexthop object of a route, as ip names it.
+var nhid = regexp.MustCompile(`nhid \d+ `)
+
 // learned complains unless the gateway's kernel has exactly these routes of BGP.
 func (s *site) learned(want string) error {
 	s.t.Helper()
 	out := s.must(s.Gateway.Namespace, "ip -4 route show proto 186")
 	var got []string
 	for line := range strings.Lines(out) {
-		f := strings.Fields(line)
+		f := strings.Fields(nhid.ReplaceAllString(line, ""))
 		got = append(got, strings.Join(f[:min(len(f), 5)], " "))
 	}
 	if strings.Join(got, "\n") != want {
