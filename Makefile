@@ -50,7 +50,7 @@ test: deps bin/gate ## run every test (root); a skip is a failure. PKGS=./xdp/..
 	@mkdir -p .cache && rm -f .cache/test-summary
 	CGO_ENABLED=0 bin/gate -summary .cache/test-summary -- -p 2 -timeout $(TEST_TIMEOUT) $(PKGS)
 
-test-site: deps bin/gate ## two whole daemons and tunnels of the kernel's in a virtual machine (root): 15 minutes, not part of `make test`; STEPS='MTU|clock' for some
+test-site: deps bin/gate ## two whole daemons and tunnels of the kernel's in a virtual machine (root): 25 minutes, not part of `make test`; STEPS='MTU|clock' for some
 	$(ROOT_ONLY)
 	CGO_ENABLED=0 bin/gate -- -tags site -timeout 130m -run '^TestSite$$/($(STEPS))' ./tests/vm
 

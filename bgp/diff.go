@@ -216,6 +216,8 @@ func (s State) normal() State {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), a.Address.Compare(b.Address))
 	})
 	s.FlowSpec.AcceptFrom = sorted(s.FlowSpec.AcceptFrom, netip.Addr.Compare)
+	s.FlowSpec.Blackholes.AcceptFrom = sorted(s.FlowSpec.Blackholes.AcceptFrom, netip.Addr.Compare)
+	s.FlowSpec.Blackholes.Within = sorted(s.FlowSpec.Blackholes.Within, netip.Prefix.Compare)
 	s.Paths = normalPaths(s.Paths)
 	s.BFD = sorted(s.BFD, bfd.Config.Compare)
 	return s
@@ -231,5 +233,9 @@ func sorted[T any](in []T, by func(a, b T) int) []T {
 }
 
 func (f FlowSpec) equal(g FlowSpec) bool {
-	return f.MaxRules == g.MaxRules && f.Keep == g.Keep && slices.Equal(f.AcceptFrom, g.AcceptFrom)
+	return f.MaxRules == g.MaxRules && f.Keep == g.Keep && slices.Equal(f.AcceptFrom, g.AcceptFrom) && f.Blackholes.equal(g.Blackholes)
+}
+
+func (b Blackholes) equal(c Blackholes) bool {
+	return b.Max == c.Max && b.Keep == c.Keep && slices.Equal(b.AcceptFrom, c.AcceptFrom) && slices.Equal(b.Within, c.Within)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
@@ -40,6 +41,29 @@ func announcement(p *apiutil.Path) (flowspec.Announcement, bool) {
 		}
 	}
 	return a, true
+}
+
+// toDiscard is the extended community of a rate of 0 bytes (RFC 8955 section 7.1).
+var toDiscard = []byte{0x80, 0x06, 0, 0, 0, 0, 0, 0}
+
+// blackhole is a unicast path as a filter of its destination, and whether it asks for one.
+func blackhole(p *apiutil.Path, communities [4]uint32) (a flowspec.Announcement, asks, ok bool) {
+	prefix, ok := unicast(p)
+	if !ok {
+		return a, false, false
+	}
+	a = flowspec.Announcement{Family: flowspec.IPv4, Origin: origin(p), Communities: toDiscard}
+	if prefix.Addr().Is6() {
+		a.Family = flowspec.IPv6
+	}
+	rule := flowspec.Rule{Family: a.Family, Components: []flowspec.Component{{Type: flowspec.Destination, Prefix: prefix.Masked()}}}
+	a.Components, a.Problem = rule.MarshalComponents()
+	for _, attr := range p.Attrs {
+		if list, is := attr.(*bgp.PathAttributeCommunities); is {
+			asks = asks || slices.ContainsFunc(list.Value, func(c uint32) bool { return c != 0 && slices.Contains(communities[:], c) })
+		}
+	}
+	return a, asks, true
 }
 
 // components puts the octets of an NLRI together again; FlowSpecNLRI.Serialize writes the length over those of a long one.
@@ -142,6 +166,17 @@ func (n Neighbor) carries(f flowspec.Family) bool {
 	return f == flowspec.IPv4 && n.FlowSpec4 || f == flowspec.IPv6 && n.FlowSpec6
 }
 
+// blackholeFamily is that of the routes of GoBGP's family.
+func blackholeFamily(f bgp.Family) (flowspec.Family, bool) {
+	switch f {
+	case bgp.RF_IPv4_UC:
+		return flowspec.IPv4, true
+	case bgp.RF_IPv6_UC:
+		return flowspec.IPv6, true
+	}
+	return 0, false
+}
+
 // flowSpecFamily is GoBGP's family as ours.
 func flowSpecFamily(f bgp.Family) (flowspec.Family, bool) {
 	switch f {
@@ -154,5 +189,9 @@ func flowSpecFamily(f bgp.Family) (flowspec.Family, bool) {
 }
 
 func (f FlowSpec) String() string {
-	return fmt.Sprintf("trust %d neighbors with FlowSpec, at most %d rules, kept for %v", len(f.AcceptFrom), f.MaxRules, f.Keep)
+	out := fmt.Sprintf("trust %d neighbors with FlowSpec, at most %d rules, kept for %v", len(f.AcceptFrom), f.MaxRules, f.Keep)
+	if b := f.Blackholes; len(b.AcceptFrom) > 0 {
+		out += fmt.Sprintf("; %d with at most %d blackholes inside %d prefixes, kept for %v", len(b.AcceptFrom), b.Max, len(b.Within), b.Keep)
+	}
+	return out
 }

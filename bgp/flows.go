@@ -17,16 +17,33 @@ import (
 // revalidateAfter gathers changes of unicast routes: a table of a million is judged once, not once a route.
 const revalidateAfter = time.Second
 
-// FlowSpecRule is one rule that a neighbor announced. None is in the data path yet.
+// FlowSpecRule is one rule that a neighbor announced, or a blackhole.
 type FlowSpecRule struct {
-	Name     string // the rule as text, or its octets where they could not be read
-	Rule     flowspec.Rule
-	Actions  []flowspec.Action // none: accept
-	Neighbor string            // its name
-	Address  netip.Addr        // of the neighbor
-	Since    time.Time         // when it was announced as it is
-	Stale    time.Time         // when its session went down; zero: it is up
-	Refused  string            // why the rule does not count; "" where it does
+	Name      string // the rule as text, or its octets where they could not be read
+	Rule      flowspec.Rule
+	Actions   []flowspec.Action // none: accept
+	Blackhole bool              // a unicast route asked for it
+	Neighbor  string            // its name
+	Address   netip.Addr        // of the neighbor
+	Since     time.Time         // when it was announced as it is
+	Stale     time.Time         // when its session went down; zero: it is up
+	Refused   string            // why the rule does not count; "" where it does
+}
+
+// KeptFlowSpec is what one process leaves to the next.
+type KeptFlowSpec struct {
+	Rules      []flowspec.Kept `json:"rules"`
+	Blackholes []flowspec.Kept `json:"blackholes"`
+}
+
+// tables have the same form: a blackhole is a rule that names a destination alone and discards.
+type tables struct{ rules, blackholes *flowspec.Table }
+
+func newTables(kept KeptFlowSpec) tables {
+	t := tables{flowspec.NewTable(), flowspec.NewTable()}
+	t.rules.Restore(kept.Rules, time.Now())
+	t.blackholes.Restore(kept.Blackholes, time.Now())
+	return t
 }
 
 // flows receives FlowSpec rules. Callbacks change the table, one goroutine of the running speaker judges it.
@@ -38,14 +55,16 @@ type flows struct {
 	changed chan struct{} // what FlowSpec returns did
 
 	mu      sync.Mutex
-	table   *flowspec.Table
-	judged  []flowspec.Received
+	policed bool // somebody said what counts: before that nothing is judged, or what an earlier process left would go
+	tables  tables
+	judged  []flowspec.Received // the blackholes of these first
+	drops   int                 // so many
 	refused uint64
 }
 
-func newFlows(log *slog.Logger, name func(netip.Addr) string) *flows {
+func newFlows(log *slog.Logger, name func(netip.Addr) string, kept KeptFlowSpec) *flows {
 	signal := func() chan struct{} { return make(chan struct{}, 1) }
-	return &flows{log: log, name: name, wake: signal(), routes: signal(), changed: signal(), table: flowspec.NewTable()}
+	return &flows{log: log, name: name, wake: signal(), routes: signal(), changed: signal(), tables: newTables(kept)}
 }
 
 func signal(c chan struct{}) {
@@ -55,55 +74,86 @@ func signal(c chan struct{}) {
 	}
 }
 
-// FlowSpec returns the rules of all neighbors in the order of their evaluation, the refused ones with the reason, and how
-// many refusals there were so far.
+// FlowSpec returns the rules of all neighbors in the order of their evaluation, blackholes first, the refused ones with the reason,
+// and how many refusals there were so far.
 func (s *Subsystem) FlowSpec() (rules []FlowSpecRule, refusals uint64) {
 	s.flows.mu.Lock()
 	defer s.flows.mu.Unlock()
-	for _, r := range s.flows.judged {
+	for i, r := range s.flows.judged {
+		if i < s.flows.drops {
+			c, _ := r.Rule.Component(flowspec.Destination)
+			r.Name = "blackhole " + c.Prefix.String()
+		}
 		rules = append(rules, FlowSpecRule{
-			Name: r.Name, Rule: r.Rule, Actions: r.Actions, Neighbor: s.flows.name(r.Origin.Neighbor), Address: r.Origin.Neighbor,
+			Name: r.Name, Blackhole: i < s.flows.drops, Rule: r.Rule, Actions: r.Actions, Neighbor: s.flows.name(r.Origin.Neighbor), Address: r.Origin.Neighbor,
 			Since: r.Since, Stale: r.Stale, Refused: r.Refused,
 		})
 	}
 	return rules, s.flows.refused
 }
 
+// KeepFlowSpec returns what Options.FlowSpec takes.
+func (s *Subsystem) KeepFlowSpec() KeptFlowSpec {
+	s.flows.mu.Lock()
+	defer s.flows.mu.Unlock()
+	return KeptFlowSpec{Rules: s.flows.tables.rules.Keep(), Blackholes: s.flows.tables.blackholes.Keep()}
+}
+
 // FlowSpecChanges tells that FlowSpec returns something else. It holds one signal and is never closed.
 func (s *Subsystem) FlowSpecChanges() <-chan struct{} { return s.flows.changed }
 
 // change does something to the table, unless the session that it is about has been given up.
-func (f *flows) change(ctx context.Context, do func(*flowspec.Table)) {
+func (f *flows) change(ctx context.Context, do func(tables)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if ctx.Err() == nil {
-		do(f.table)
+		do(f.tables)
 		signal(f.wake)
 	}
 }
 
 // watch takes the rules of one neighbor as they come, before any policy, so that a rule outlives its session here and not in
 // GoBGP. It costs a copy of each unicast path of that neighbor. Paths, End-of-RIB and the session's state share a queue.
-func (f *flows) watch(ctx context.Context, from *server.BgpServer, neighbor netip.Addr) error {
+func (f *flows) watch(ctx context.Context, from *server.BgpServer, n Neighbor) error {
+	neighbor := n.Address
 	return from.WatchEvent(ctx, server.WatchEventMessageCallbacks{
 		OnPathUpdate: func(paths []*apiutil.Path, _ time.Time) {
 			for _, p := range paths {
 				if a, ok := announcement(p); ok && a.Origin.Neighbor == neighbor {
-					f.change(ctx, func(t *flowspec.Table) { f.take(t, a, p.Withdrawal) })
+					f.change(ctx, func(t tables) { f.take(t.rules, a, p.Withdrawal) })
+				} else if a, asks, ok := blackhole(p, n.Blackhole); ok && a.Origin.Neighbor == neighbor && (asks || f.blackholed(a)) {
+					f.change(ctx, func(t tables) { f.take(t.blackholes, a, p.Withdrawal || !asks) })
 				}
 			}
 		},
 		OnPathEor: func(eor *apiutil.Path, _ time.Time) {
-			if family, ok := flowSpecFamily(eor.Family); ok && eor.PeerAddress.Unmap() == neighbor {
-				f.change(ctx, func(t *flowspec.Table) { t.EndOfRIB(neighbor, family) })
+			if eor.PeerAddress.Unmap() != neighbor {
+				return
+			}
+			if family, ok := flowSpecFamily(eor.Family); ok {
+				f.change(ctx, func(t tables) { t.rules.EndOfRIB(neighbor, family) })
+			} else if family, ok := blackholeFamily(eor.Family); ok {
+				f.change(ctx, func(t tables) { t.blackholes.EndOfRIB(neighbor, family) })
 			}
 		},
 		OnPeerUpdate: func(e *apiutil.WatchEventMessage_PeerEvent, _ time.Time) {
 			if e.Type == apiutil.PEER_EVENT_STATE && e.Peer.State.NeighborAddress == neighbor && e.Peer.State.SessionState != bgp.BGP_FSM_ESTABLISHED {
-				f.change(ctx, func(t *flowspec.Table) { t.Down(neighbor, time.Now()) })
+				f.change(ctx, func(t tables) { t.down(neighbor, time.Now()) })
 			}
 		},
 	}, server.WatchUpdate(false, neighbor.String(), ""), server.WatchEor(false), server.WatchPeer())
+}
+
+// blackholed says whether a route asked for a blackhole before: most routes never do, and cost no judgement.
+func (f *flows) blackholed(a flowspec.Announcement) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.tables.blackholes.Has(a.Origin.Neighbor, a.Family, a.Components)
+}
+
+func (t tables) down(neighbor netip.Addr, now time.Time) {
+	t.rules.Down(neighbor, now)
+	t.blackholes.Down(neighbor, now)
 }
 
 func (f *flows) take(t *flowspec.Table, a flowspec.Announcement, withdrawn bool) {
@@ -145,11 +195,18 @@ func (f *flows) run(ctx context.Context, rib flowspec.RIB) {
 func (f *flows) judge(rib flowspec.RIB, now time.Time) (next time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	next = f.table.Expire(now)
-	var news []flowspec.Received
-	f.judged, news = f.table.Judge(rib)
-	f.refused = f.table.Refusals()
-	for _, r := range news {
+	if !f.policed {
+		return next
+	}
+	next = f.tables.rules.Expire(now)
+	if sooner := f.tables.blackholes.Expire(now); next.IsZero() || !sooner.IsZero() && sooner.Before(next) {
+		next = sooner
+	}
+	rules, news := f.tables.rules.Judge(rib)
+	drops, more := f.tables.blackholes.Judge(rib)
+	f.judged, f.drops = append(drops, rules...), len(drops)
+	f.refused = f.tables.rules.Refusals() + f.tables.blackholes.Refusals()
+	for _, r := range append(news, more...) {
 		f.log.Warn("FlowSpec rule refused", "neighbor", f.name(r.Origin.Neighbor), "rule", r.Name, "reason", r.Refused)
 	}
 	signal(f.changed)
@@ -159,16 +216,19 @@ func (f *flows) judge(rib flowspec.RIB, now time.Time) (next time.Time) {
 func (f *flows) doubtful() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.table.Doubtful()
+	return f.tables.rules.Doubtful()
 }
 
 // end leaves the rules of a session that is given up to their age, but for families that the next session does not carry.
 func (f *flows) end(neighbor netip.Addr, next Neighbor) {
-	f.change(context.Background(), func(t *flowspec.Table) {
-		t.Down(neighbor, time.Now())
+	f.change(context.Background(), func(t tables) {
+		t.down(neighbor, time.Now())
 		for _, family := range []flowspec.Family{flowspec.IPv4, flowspec.IPv6} {
 			if !next.carries(family) {
-				t.EndOfRIB(neighbor, family)
+				t.rules.EndOfRIB(neighbor, family)
+			}
+			if next.Blackhole == ([4]uint32{}) {
+				t.blackholes.EndOfRIB(neighbor, family)
 			}
 		}
 	})
@@ -178,6 +238,6 @@ func (f *flows) end(neighbor netip.Addr, next Neighbor) {
 func (f *flows) clear() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.table, f.judged = flowspec.NewTable(), nil
+	f.tables, f.judged, f.drops = newTables(KeptFlowSpec{}), nil, 0
 	signal(f.changed)
 }

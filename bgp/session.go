@@ -113,8 +113,11 @@ func (s *Subsystem) setNeighbor(ctx context.Context, n Neighbor) error {
 
 // filter takes effect on the rules that are there as well.
 func (s *Subsystem) filter(f FlowSpec) {
-	s.flows.change(context.Background(), func(t *flowspec.Table) {
-		t.SetPolicy(flowspec.Policy{Trust: f.AcceptFrom, Max: f.MaxRules, Keep: f.Keep})
+	s.flows.change(context.Background(), func(t tables) {
+		s.flows.policed = true
+		t.rules.SetPolicy(flowspec.Policy{Trust: f.AcceptFrom, Max: f.MaxRules, Keep: f.Keep})
+		b := f.Blackholes
+		t.blackholes.SetPolicy(flowspec.Policy{Trust: b.AcceptFrom, Max: b.Max, Keep: b.Keep, Blackholes: true, Within: b.Within})
 	})
 }
 

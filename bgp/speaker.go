@@ -93,14 +93,14 @@ func (s *Subsystem) configure(ctx context.Context, sp *speaker, identity State) 
 	return s.watch(watching, sp)
 }
 
-// receive watches for the FlowSpec rules of a neighbor, before its session begins.
+// receive watches for the FlowSpec rules and blackholes of a neighbor, before its session begins.
 func (sp *speaker) receive(n Neighbor, to *flows) error {
-	if !n.FlowSpec4 && !n.FlowSpec6 {
+	if !n.FlowSpec4 && !n.FlowSpec6 && n.Blackhole == ([4]uint32{}) {
 		return nil
 	}
 	ctx, end := context.WithCancel(context.Background())
 	sp.receiving[n.Address] = end
-	return to.watch(ctx, sp.bgp, n.Address)
+	return to.watch(ctx, sp.bgp, n)
 }
 
 // endReceiving is before the speaker ends: its last events are not the neighbors' doing.

@@ -29,13 +29,15 @@ type State struct {
 //	Shutdown, Reason            the session ends with Cease and the reason, or begins; of a session that is down the next Cease says it
 //	all others                  a new session: they are in the OPEN (RFC 4271 section 4.2) or of the TCP connection
 type Neighbor struct {
-	Name         string
-	Address      netip.Addr
-	Port         uint16 // to dial; 0: 179
-	ASN          uint32 // ours: iBGP
-	IPv4, IPv6   bool   // unicast families
-	FlowSpec4    bool   // ipv4-flowspec: rules are received, never sent
-	FlowSpec6    bool   // ipv6-flowspec
+	Name       string
+	Address    netip.Addr
+	Port       uint16 // to dial; 0: 179
+	ASN        uint32 // ours: iBGP
+	IPv4, IPv6 bool   // unicast families
+	FlowSpec4  bool   // ipv4-flowspec: rules are received, never sent
+	FlowSpec6  bool   // ipv6-flowspec
+	// Blackhole are communities (RFC 1997) that make a route of the neighbor a blackhole; 0: none.
+	Blackhole    [4]uint32
 	PasswordFile string // MD5 (RFC 2385); read when the session is made, never shown
 	HoldTime     time.Duration
 	Keepalive    time.Duration // 0: a third of HoldTime
@@ -98,11 +100,20 @@ type Learn struct {
 	Tunnels []Tunnel
 }
 
-// FlowSpec says which rules count.
+// FlowSpec says which rules count, and which blackholes.
 type FlowSpec struct {
 	AcceptFrom []netip.Addr  // neighbors whose rules need not be valid by the unicast routes, sorted
 	MaxRules   int           // 0: none counts
 	Keep       time.Duration // how long rules outlive their session
+	Blackholes Blackholes
+}
+
+// Blackholes says which destinations neighbors may have dropped (RFC 7999), by unicast routes with a community that Neighbor names.
+type Blackholes struct {
+	AcceptFrom []netip.Addr // sorted
+	Max        int
+	Keep       time.Duration
+	Within     []netip.Prefix // sorted; what is ours
 }
 
 // Filter matches what fits all that it says.

@@ -18,6 +18,8 @@ type Options struct {
 	Restarting bool
 	// BFD holds the BFD sessions; nil where none are ever wanted.
 	BFD BFD
+	// FlowSpec are rules that an earlier process left in the data path. They hold until their neighbors are back, or for their age.
+	FlowSpec KeptFlowSpec
 }
 
 // BFD is who holds sessions of BFD: bfd.Keeper in the daemon.
@@ -46,7 +48,7 @@ type Subsystem struct {
 // New returns a Subsystem without a speaker. Nothing happens before Apply.
 func New(log *slog.Logger, options Options) *Subsystem {
 	s := &Subsystem{log: log, born: time.Now(), options: options, sessions: newSessions(log)}
-	s.flows = newFlows(log, s.sessions.name)
+	s.flows = newFlows(log, s.sessions.name, options.FlowSpec)
 	return s
 }
 

@@ -36,6 +36,15 @@ const (
 	tcMapFlowPressure       = "flow_pressure"
 	tcMapFlowShares         = "flow_shares"
 	tcMapFlows              = "flows"
+	tcMapFlowspecBuckets    = "flowspec_buckets"
+	tcMapFlowspecDst4       = "flowspec_dst4"
+	tcMapFlowspecDst6       = "flowspec_dst6"
+	tcMapFlowspecEntries    = "flowspec_entries"
+	tcMapFlowspecHits       = "flowspec_hits"
+	tcMapFlowspecLive       = "flowspec_live"
+	tcMapFlowspecProtocols  = "flowspec_protocols"
+	tcMapFlowspecSrc4       = "flowspec_src4"
+	tcMapFlowspecSrc6       = "flowspec_src6"
 	tcMapFragments          = "fragments"
 	tcMapFreshIn            = "fresh_in"
 	tcMapFreshOut           = "fresh_out"
@@ -168,6 +177,15 @@ type tcMapSpecs struct {
 	FlowPressure      *ebpf.MapSpec `ebpf:"flow_pressure"`
 	FlowShares        *ebpf.MapSpec `ebpf:"flow_shares"`
 	Flows             *ebpf.MapSpec `ebpf:"flows"`
+	FlowspecBuckets   *ebpf.MapSpec `ebpf:"flowspec_buckets"`
+	FlowspecDst4      *ebpf.MapSpec `ebpf:"flowspec_dst4"`
+	FlowspecDst6      *ebpf.MapSpec `ebpf:"flowspec_dst6"`
+	FlowspecEntries   *ebpf.MapSpec `ebpf:"flowspec_entries"`
+	FlowspecHits      *ebpf.MapSpec `ebpf:"flowspec_hits"`
+	FlowspecLive      *ebpf.MapSpec `ebpf:"flowspec_live"`
+	FlowspecProtocols *ebpf.MapSpec `ebpf:"flowspec_protocols"`
+	FlowspecSrc4      *ebpf.MapSpec `ebpf:"flowspec_src4"`
+	FlowspecSrc6      *ebpf.MapSpec `ebpf:"flowspec_src6"`
 	Fragments         *ebpf.MapSpec `ebpf:"fragments"`
 	FreshIn           *ebpf.MapSpec `ebpf:"fresh_in"`
 	FreshOut          *ebpf.MapSpec `ebpf:"fresh_out"`
@@ -258,6 +276,15 @@ type tcMaps struct {
 	FlowPressure      *ebpf.Map `ebpf:"flow_pressure"`
 	FlowShares        *ebpf.Map `ebpf:"flow_shares"`
 	Flows             *ebpf.Map `ebpf:"flows"`
+	FlowspecBuckets   *ebpf.Map `ebpf:"flowspec_buckets"`
+	FlowspecDst4      *ebpf.Map `ebpf:"flowspec_dst4"`
+	FlowspecDst6      *ebpf.Map `ebpf:"flowspec_dst6"`
+	FlowspecEntries   *ebpf.Map `ebpf:"flowspec_entries"`
+	FlowspecHits      *ebpf.Map `ebpf:"flowspec_hits"`
+	FlowspecLive      *ebpf.Map `ebpf:"flowspec_live"`
+	FlowspecProtocols *ebpf.Map `ebpf:"flowspec_protocols"`
+	FlowspecSrc4      *ebpf.Map `ebpf:"flowspec_src4"`
+	FlowspecSrc6      *ebpf.Map `ebpf:"flowspec_src6"`
 	Fragments         *ebpf.Map `ebpf:"fragments"`
 	FreshIn           *ebpf.Map `ebpf:"fresh_in"`
 	FreshOut          *ebpf.Map `ebpf:"fresh_out"`
@@ -318,6 +345,15 @@ func (m *tcMaps) Close() error {
 		m.FlowPressure,
 		m.FlowShares,
 		m.Flows,
+		m.FlowspecBuckets,
+		m.FlowspecDst4,
+		m.FlowspecDst6,
+		m.FlowspecEntries,
+		m.FlowspecHits,
+		m.FlowspecLive,
+		m.FlowspecProtocols,
+		m.FlowspecSrc4,
+		m.FlowspecSrc6,
 		m.Fragments,
 		m.FreshIn,
 		m.FreshOut,

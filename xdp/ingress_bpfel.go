@@ -34,6 +34,15 @@ const (
 	ingressMapFlowPressure      = "flow_pressure"
 	ingressMapFlowShares        = "flow_shares"
 	ingressMapFlows             = "flows"
+	ingressMapFlowspecBuckets   = "flowspec_buckets"
+	ingressMapFlowspecDst4      = "flowspec_dst4"
+	ingressMapFlowspecDst6      = "flowspec_dst6"
+	ingressMapFlowspecEntries   = "flowspec_entries"
+	ingressMapFlowspecHits      = "flowspec_hits"
+	ingressMapFlowspecLive      = "flowspec_live"
+	ingressMapFlowspecProtocols = "flowspec_protocols"
+	ingressMapFlowspecSrc4      = "flowspec_src4"
+	ingressMapFlowspecSrc6      = "flowspec_src6"
 	ingressMapFragments         = "fragments"
 	ingressMapFreshIn           = "fresh_in"
 	ingressMapFreshOut          = "fresh_out"
@@ -145,6 +154,15 @@ type ingressMapSpecs struct {
 	FlowPressure      *ebpf.MapSpec `ebpf:"flow_pressure"`
 	FlowShares        *ebpf.MapSpec `ebpf:"flow_shares"`
 	Flows             *ebpf.MapSpec `ebpf:"flows"`
+	FlowspecBuckets   *ebpf.MapSpec `ebpf:"flowspec_buckets"`
+	FlowspecDst4      *ebpf.MapSpec `ebpf:"flowspec_dst4"`
+	FlowspecDst6      *ebpf.MapSpec `ebpf:"flowspec_dst6"`
+	FlowspecEntries   *ebpf.MapSpec `ebpf:"flowspec_entries"`
+	FlowspecHits      *ebpf.MapSpec `ebpf:"flowspec_hits"`
+	FlowspecLive      *ebpf.MapSpec `ebpf:"flowspec_live"`
+	FlowspecProtocols *ebpf.MapSpec `ebpf:"flowspec_protocols"`
+	FlowspecSrc4      *ebpf.MapSpec `ebpf:"flowspec_src4"`
+	FlowspecSrc6      *ebpf.MapSpec `ebpf:"flowspec_src6"`
 	Fragments         *ebpf.MapSpec `ebpf:"fragments"`
 	FreshIn           *ebpf.MapSpec `ebpf:"fresh_in"`
 	FreshOut          *ebpf.MapSpec `ebpf:"fresh_out"`
@@ -232,6 +250,15 @@ type ingressMaps struct {
 	FlowPressure      *ebpf.Map `ebpf:"flow_pressure"`
 	FlowShares        *ebpf.Map `ebpf:"flow_shares"`
 	Flows             *ebpf.Map `ebpf:"flows"`
+	FlowspecBuckets   *ebpf.Map `ebpf:"flowspec_buckets"`
+	FlowspecDst4      *ebpf.Map `ebpf:"flowspec_dst4"`
+	FlowspecDst6      *ebpf.Map `ebpf:"flowspec_dst6"`
+	FlowspecEntries   *ebpf.Map `ebpf:"flowspec_entries"`
+	FlowspecHits      *ebpf.Map `ebpf:"flowspec_hits"`
+	FlowspecLive      *ebpf.Map `ebpf:"flowspec_live"`
+	FlowspecProtocols *ebpf.Map `ebpf:"flowspec_protocols"`
+	FlowspecSrc4      *ebpf.Map `ebpf:"flowspec_src4"`
+	FlowspecSrc6      *ebpf.Map `ebpf:"flowspec_src6"`
 	Fragments         *ebpf.Map `ebpf:"fragments"`
 	FreshIn           *ebpf.Map `ebpf:"fresh_in"`
 	FreshOut          *ebpf.Map `ebpf:"fresh_out"`
@@ -287,6 +314,15 @@ func (m *ingressMaps) Close() error {
 		m.FlowPressure,
 		m.FlowShares,
 		m.Flows,
+		m.FlowspecBuckets,
+		m.FlowspecDst4,
+		m.FlowspecDst6,
+		m.FlowspecEntries,
+		m.FlowspecHits,
+		m.FlowspecLive,
+		m.FlowspecProtocols,
+		m.FlowspecSrc4,
+		m.FlowspecSrc6,
 		m.Fragments,
 		m.FreshIn,
 		m.FreshOut,

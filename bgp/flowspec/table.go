@@ -15,6 +15,10 @@ type Policy struct {
 	Trust Trust
 	Max   int           // rules that are accepted; as many again are remembered with their refusal
 	Keep  time.Duration // how long rules outlive the session that they came by
+	// Blackholes makes it a table of destinations that neighbors want dropped (RFC 7999): theirs alone whom Trust names, and
+	// inside of these prefixes alone.
+	Blackholes bool
+	Within     []netip.Prefix
 }
 
 // Announcement is a rule as a neighbor sent it.
@@ -58,13 +62,43 @@ type entry struct {
 	arrival uint64 // first come, first served
 	problem error  // of the rule itself
 	told    string // the refusal that was last told
+
+	judged     bool  // by the unicast routes, which said
+	unfeasible error // this. A stale rule keeps it: its neighbor's routes went with the session
+}
+
+func (e *entry) key() key {
+	return key{e.Origin.Neighbor, e.said.Family, string(e.said.Components)}
+}
+
+func newEntry(a Announcement, since time.Time) *entry {
+	e := &entry{said: a, Received: Received{Origin: a.Origin, Since: since}, problem: a.Problem}
+	var err error
+	if e.Rule, err = Parse(a.Family, a.Components); err != nil {
+		e.Rule.Family = a.Family
+		e.problem = cmp.Or(e.problem, err)
+	}
+	if e.Name = e.Rule.String(); e.problem != nil {
+		e.Name = fmt.Sprintf("flow%d { %x }", uint8(a.Family), a.Components)
+	}
+	if e.Actions, err = ParseActions(a.Communities, a.Communities6); err != nil {
+		e.problem = cmp.Or(e.problem, err)
+	}
+	return e
 }
 
 // NewTable returns an empty table that accepts nothing.
 func NewTable() *Table { return &Table{entries: map[key]*entry{}} }
 
-// SetPolicy takes effect with the next Judge.
-func (t *Table) SetPolicy(p Policy) { t.policy = p }
+// SetPolicy takes effect with the next Judge, also on rules that are stale.
+func (t *Table) SetPolicy(p Policy) {
+	for k, e := range t.entries {
+		if slices.Contains(t.policy.Trust, k.neighbor) != slices.Contains(p.Trust, k.neighbor) {
+			e.judged = false
+		}
+	}
+	t.policy = p
+}
 
 // Announce takes a rule, or another version of it. The error is that of a rule for which there is no room at all; it is
 // counted as a refusal.
@@ -75,18 +109,7 @@ func (t *Table) Announce(a Announcement, now time.Time) error {
 		e.Stale = time.Time{}
 		return nil
 	}
-	next := &entry{said: a, Received: Received{Origin: a.Origin, Since: now}, problem: a.Problem}
-	var err error
-	if next.Rule, err = Parse(a.Family, a.Components); err != nil {
-		next.Rule.Family = a.Family
-		next.problem = cmp.Or(next.problem, err)
-	}
-	if next.Name = next.Rule.String(); next.problem != nil {
-		next.Name = fmt.Sprintf("flow%d { %x }", uint8(a.Family), a.Components)
-	}
-	if next.Actions, err = ParseActions(a.Communities, a.Communities6); err != nil {
-		next.problem = cmp.Or(next.problem, err)
-	}
+	next := newEntry(a, now)
 	switch {
 	case e != nil:
 		next.arrival = e.arrival
@@ -110,6 +133,11 @@ func (a *Announcement) same(b Announcement) bool {
 	}
 	return a.Origin == b.Origin && bytes.Equal(a.Communities, b.Communities) && bytes.Equal(a.Communities6, b.Communities6) &&
 		text(a.Problem) == text(b.Problem)
+}
+
+// Has says whether a neighbor announced a rule.
+func (t *Table) Has(neighbor netip.Addr, f Family, components []byte) bool {
+	return t.entries[key{neighbor, f, string(components)}] != nil
 }
 
 // Withdraw forgets a rule.
@@ -162,10 +190,28 @@ func (t *Table) Refusals() uint64 { return t.refusals }
 func (t *Table) Doubtful() bool {
 	for k := range t.entries {
 		if !slices.Contains(t.policy.Trust, k.neighbor) {
-			return true
+			return !t.policy.Blackholes
 		}
 	}
 	return false
+}
+
+// feasible asks the routes, of a rule whose session is down once at most.
+func (t *Table) feasible(e *entry, rib RIB) error {
+	switch {
+	case t.policy.Blackholes:
+		return validateBlackhole(e.Rule, e.Origin, t.policy.Trust, t.policy.Within)
+	case e.Stale.IsZero() || !e.judged:
+		e.judged, e.unfeasible = true, Validate(e.Rule, e.Origin, rib, t.policy.Trust)
+	}
+	return e.unfeasible
+}
+
+func (t *Table) full() error {
+	if t.policy.Blackholes {
+		return fmt.Errorf("%d blackholes are accepted already (blackhole.max_prefixes)", t.policy.Max)
+	}
+	return fmt.Errorf("%d rules are accepted already (max_rules)", t.policy.Max)
 }
 
 var errSame = errors.New("another neighbor announced the same rule before")
@@ -173,24 +219,20 @@ var errSame = errors.New("another neighbor announced the same rule before")
 // Judge returns all rules in the order of their evaluation, and those of them whose refusal is news. It asks in the order
 // of arrival, so that a rule which is accepted stays so while others come.
 func (t *Table) Judge(rib RIB) (all, news []Received) {
-	list := make([]*entry, 0, len(t.entries))
-	for _, e := range t.entries {
-		list = append(list, e)
-	}
-	slices.SortFunc(list, func(a, b *entry) int { return cmp.Compare(a.arrival, b.arrival) })
+	list := t.byArrival()
 	taken := map[key]bool{}
 	for _, e := range list {
 		same := key{family: e.said.Family, components: string(e.said.Components)}
 		err := e.problem
 		if err == nil {
-			err = Validate(e.Rule, e.Origin, rib, t.policy.Trust)
+			err = t.feasible(e, rib)
 		}
 		switch {
 		case err != nil:
 		case taken[same]:
 			err = errSame
 		case len(taken) >= t.policy.Max:
-			err = fmt.Errorf("%d rules are accepted already (max_rules)", t.policy.Max)
+			err = t.full()
 		default:
 			taken[same] = true
 		}

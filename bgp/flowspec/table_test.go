@@ -1,6 +1,7 @@
 package flowspec_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -183,5 +184,71 @@ func TestARuleIsAsValidAsTheRoutesOfTheMoment(t *testing.T) {
 	b.SetPolicy(flowspec.Policy{Trust: flowspec.Trust{torA}, Max: 10, Keep: time.Minute})
 	if b.Doubtful() {
 		t.Error("a trusted neighbor's rule is doubtful")
+	}
+}
+
+// A process takes the rules of the one before: they are stale, keep their ages and verdicts, and are withdrawn as any.
+func TestRulesAreKeptForTheNextProcess(t *testing.T) {
+	a := newBook(t, 10)
+	a.SetPolicy(flowspec.Policy{Trust: flowspec.Trust{torB}, Max: 10, Keep: time.Minute})
+	a.rib = routes{{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Originator: torA, FirstAS: 65000}}
+	to := octets(t, "01 20 cb 00 71 35")
+	a.must(a.announce(torA, to, discard...))
+	a.must(a.announce(torA, port(53), discard...))
+	a.must(a.announce(torB, port(22), discard...))
+	a.must(a.announce(torB, []byte{5, 0x91, 1}, discard...))
+	a.Judge(a.rib)
+	file, err := json.Marshal(a.Keep())
+	a.must(err)
+
+	b := newBook(t, 10)
+	b.Table = flowspec.NewTable()
+	var kept []flowspec.Kept
+	b.must(json.Unmarshal(file, &kept))
+	b.now = b.now.Add(10 * time.Second)
+	b.Restore(kept, b.now)
+	b.SetPolicy(flowspec.Policy{Trust: flowspec.Trust{torB}, Max: 10, Keep: time.Minute})
+	const unfeasible = ": unfeasible: it has no destination prefix"
+	const unread = ": flowspec: component 5 (dport) at octet 0: it ends within its values: 1 octets are left of 2"
+	b.rib = routes{} // the routes come later
+	b.holds("a flow4 { dst 203.0.113.53/32; } discard 10s stale 0s", "b flow4 { dport = 22; } discard 10s stale 0s",
+		"a flow4 { dport = 53; } discard 10s stale 0s"+unfeasible, "b flow4 { 059101 } discard 10s stale 0s"+unread)
+	b.must(b.announce(torA, to, discard...))
+	b.holds("a flow4 { dst 203.0.113.53/32; } discard 10s: unfeasible: no unicast route covers 203.0.113.53/32", "b flow4 { dport = 22; } discard 10s stale 0s",
+		"a flow4 { dport = 53; } discard 10s stale 0s"+unfeasible, "b flow4 { 059101 } discard 10s stale 0s"+unread)
+	b.EndOfRIB(torB, flowspec.IPv4)
+	b.now = b.now.Add(time.Minute)
+	b.Expire(b.now)
+	b.holds("a flow4 { dst 203.0.113.53/32; } discard 70s: unfeasible: no unicast route covers 203.0.113.53/32")
+}
+
+func TestBlackholesAreTheOwnersAndInsideOfWhatIsOurs(t *testing.T) {
+	b := newBook(t, 10)
+	policy := flowspec.Policy{Trust: flowspec.Trust{torA}, Max: 5, Keep: time.Minute, Blackholes: true, Within: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}}
+	b.SetPolicy(policy)
+	ours, around, beside := octets(t, "01 20 cb 00 71 35"), octets(t, "01 17 cb 00 70"), octets(t, "01 20 c0 00 02 01")
+	for _, to := range [][]byte{ours, around, beside} {
+		b.must(b.announce(torA, to, discard...))
+	}
+	b.must(b.announce(torB, octets(t, "01 20 cb 00 71 36"), discard...))
+	b.must(b.announce(torA, octets(t, "01 18 cb 00 71"), discard...))
+	policy.Max = 1
+	b.SetPolicy(policy)
+	b.holds("a flow4 { dst 192.0.2.1/32; } discard 0s: unfeasible: 192.0.2.1/32 is inside of nothing that we announce",
+		"a flow4 { dst 203.0.113.53/32; } discard 0s",
+		"b flow4 { dst 203.0.113.54/32; } discard 0s: unfeasible: its neighbor may not ask for blackholes (blackhole.accept_from)",
+		"a flow4 { dst 203.0.113.0/24; } discard 0s: 1 blackholes are accepted already (blackhole.max_prefixes)",
+		"a flow4 { dst 203.0.112.0/23; } discard 0s: unfeasible: 203.0.112.0/23 is inside of nothing that we announce")
+	if b.Doubtful() {
+		t.Error("a blackhole waits for routes")
+	}
+	policy.Trust = nil
+	b.SetPolicy(policy)
+	b.Down(torA, b.now)
+	all, _ := b.Judge(b.rib)
+	for _, r := range all {
+		if r.Refused == "" {
+			t.Errorf("%s holds, and nobody may ask", r.Name)
+		}
 	}
 }

@@ -83,6 +83,20 @@ func sameOrigin(dst netip.Prefix, from Origin, best Route) error {
 	return nil
 }
 
+// validateBlackhole: a neighbor has nothing dropped but what is ours, and what it may ask for.
+func validateBlackhole(r Rule, from Origin, allowed Trust, within []netip.Prefix) error {
+	if !slices.Contains(allowed, from.Neighbor) {
+		return unfeasible("its neighbor may not ask for blackholes (blackhole.accept_from)")
+	}
+	c, _ := r.Component(Destination)
+	for _, ours := range within {
+		if ours.Bits() <= c.Prefix.Bits() && ours.Contains(c.Prefix.Addr()) {
+			return nil
+		}
+	}
+	return unfeasible("%s is inside of nothing that we announce", c.Prefix)
+}
+
 func unfeasible(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrUnfeasible, fmt.Sprintf(format, args...))
 }

@@ -76,6 +76,9 @@ func (c *cli) printExplanation(e api.Explanation) error {
 		if b := h.Ban; b != nil {
 			fmt.Fprintf(c.out, "  by the ban of %s %s%s%s\n", b.Target, untilText(b.Until), prefixed(", by ", b.By), prefixed(": ", b.Why))
 		}
+		if f := h.Filter; f != nil {
+			fmt.Fprintf(c.out, "  by %s of neighbor %s: %s\n", f.Rule, f.Neighbor, f.Actions)
+		}
 		if h.Source != "" {
 			fmt.Fprintf(c.out, "  source becomes %s\n", h.Source)
 		}

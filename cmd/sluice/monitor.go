@@ -70,12 +70,14 @@ func eventText(e api.Event) string {
 		return linkText(*e.Link)
 	case e.Ban != nil:
 		return banText(e)
+	case e.Filter != nil:
+		return filterText(e)
 	case e.SetFile != nil:
 		return setText(*e.SetFile)
 	case e.Tunnel != nil:
 		return strings.TrimPrefix(e.Tunnel.Tunnel+": "+e.Tunnel.Text, ": ") // charon is no tunnel's
 	case e.Drop != nil:
-		why := strings.TrimSpace(e.Drop.Reason + " " + e.Drop.Rule + e.Drop.Ban)
+		why := strings.TrimSpace(e.Drop.Reason + " " + e.Drop.Rule + e.Drop.Ban + e.Drop.Filter)
 		return packetText(e.Drop.Packet) + " " + why
 	case e.Flow != nil:
 		return flowText(*e.Flow)

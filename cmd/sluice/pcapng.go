@@ -67,6 +67,9 @@ func frameComment(f api.Frame) string {
 	if f.Rule != "" {
 		words = append(words, f.Rule+lineText(f.File, f.Line))
 	}
+	if f.Filter != "" {
+		words = append(words, f.Filter)
+	}
 	if f.Ban != "" {
 		words = append(words, f.Ban)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -120,15 +121,19 @@ func usage(args cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// readSettings takes node: from the file where one is given and readable. A bad file is not this place's to judge.
+// readSettings takes node: from the file where one is given and readable. A bad file is not this place's to judge. Long lists are none
+// of its settings, and would be most of what a verb has to do.
 func (c *cli) readSettings() error {
 	// A pipe would be empty for who reads it after us, and a device may never end.
 	if info, err := os.Stat(c.file); err != nil || !info.Mode().IsRegular() {
 		return nil
 	}
-	c.settings.SetConfigFile(c.file)
+	contents, err := os.ReadFile(c.file)
+	if err != nil {
+		return nil
+	}
 	c.settings.SetConfigType("yaml")
-	_ = c.settings.ReadInConfig()
+	_ = c.settings.ReadConfig(bytes.NewReader(daemon.Outline(contents)))
 	return nil
 }
 

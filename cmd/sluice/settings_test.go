@@ -1,8 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"io"
+	"strings"
 	"testing"
+
+	"sluice/control/daemon"
 )
 
 // setting runs a command that asks nobody and returns what became of a setting.
@@ -66,4 +70,27 @@ func TestTheSocketOfTheFileIsAsked(t *testing.T) {
 	file := write(t, "e.yaml", minimal+"node: {socket: /nowhere/s}\n")
 	sluice(t, "plan", "-c", file).is(t, outcome{exitUnreachable, "",
 		"sluice: could not reach the daemon on /nowhere/s: it is not running, or has another --socket\n"})
+}
+
+// TestTheSocketOfALongFileIsAsked: it may stand before and behind lists that are not read for it.
+func TestTheSocketOfALongFileIsAsked(t *testing.T) {
+	const node = "node: {socket: /nowhere/s}\n"
+	for _, file := range []string{node + longFile(t), longFile(t) + node} {
+		sluice(t, "plan", "-c", write(t, "e.yaml", file)).is(t, outcome{exitUnreachable, "",
+			"sluice: could not reach the daemon on /nowhere/s: it is not running, or has another --socket\n"})
+	}
+}
+
+// longFile has a list of rules that is cut out of what settings are looked for in.
+func longFile(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString(minimal + "policy:\n  ingress:\n    default: accept\n    rules:\n")
+	for i := range 1000 {
+		fmt.Fprintf(&b, "      - {name: rule-%d, from: [192.0.2.%d], protocol: tcp, ports: [%d], action: drop}\n", i, i%256, 1+i)
+	}
+	if short := daemon.Outline([]byte(b.String())); len(short) > b.Len()/2 {
+		t.Fatalf("of %d bytes %d are left", b.Len(), len(short))
+	}
+	return b.String()
 }

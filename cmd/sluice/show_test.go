@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -54,7 +56,7 @@ func TestTheFixturesAreWhatTheDaemonSays(t *testing.T) {
 		"status": &api.Status{}, "interfaces": &[]api.Interface{}, "policy": &[]api.Policy{}, "drops": &[]api.Reason{},
 		"reasons": &[]api.Reason{}, "sets": &[]api.Set{}, "workloads": &[]api.Workload{}, "flows": &api.Flows{},
 		"bgp": &[]api.Neighbor{}, "routes": &[]api.Route{}, "tunnels": &api.Tunnels{},
-		"bans": &[]api.Ban{}, "sockets": &[]api.Socket{},
+		"bans": &[]api.Ban{}, "flowspec": &[]api.Filter{}, "sockets": &[]api.Socket{},
 	}
 	files, err := filepath.Glob("testdata/show/*.json")
 	if err != nil || len(files) != len(api.Nouns) || len(types) != len(api.Nouns) {
@@ -148,6 +150,16 @@ func TestBytesText(t *testing.T) {
 	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1 << 20: "1.0 MiB", 5 << 30: "5.0 GiB", 3 << 50: "3072.0 TiB"} {
 		if got := bytesText(n); got != want {
 			t.Errorf("%d bytes: %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestATimeToComeIsNoNegativeAge(t *testing.T) {
+	c := newCLI(io.Discard, io.Discard)
+	c.now = sluiceNow
+	for at, want := range map[time.Time]string{{}: "never", noon: "0s ago", noon.Add(-90 * time.Second): "1m30s ago", noon.Add(time.Hour): "an unknown time ago"} {
+		if got := c.ago(at, "never"); got != want {
+			t.Errorf("%s: %q, want %q", at, got, want)
 		}
 	}
 }

@@ -23,6 +23,7 @@ var printers = map[string]func(*cli, json.RawMessage) error{
 	"routes":     printer(printRoutes),
 	"tunnels":    printer(printTunnels),
 	"sockets":    printer(printSockets),
+	"flowspec":   printer(printFilters),
 	"bans":       printer(printBans),
 }
 
@@ -148,7 +149,14 @@ func printSets(c *cli, list []api.Set) error {
 	return nil
 }
 
-func (c *cli) since(t time.Time) string { return c.now().Sub(t).Round(time.Second).String() }
+// since is for a person. A clock that was set back has not come to t yet, and nobody knows how long ago that was.
+func (c *cli) since(t time.Time) string {
+	age := c.now().Sub(t).Round(time.Second)
+	if age < 0 {
+		return "an unknown time"
+	}
+	return age.String()
+}
 
 func orDash(s string) string {
 	if s == "" {

@@ -55,6 +55,7 @@ var Nouns = []struct{ Name, Help string }{
 	{"routes", "routes learned from neighbors"},
 	{"tunnels", "tunnels and their peers: whether they answer, by which endpoint, keys and traffic"},
 	{"sockets", "bypass sockets: where programs register, and what did not reach them"},
+	{"flowspec", "filters and blackholes of BGP neighbors: actions, age, why not, and what they matched"},
 	{"bans", "banned sources: until when, who, why, and what was dropped"},
 }
 

@@ -60,10 +60,11 @@ type Frame struct {
 	Rule      string    `json:"rule,omitempty"` // policy/name, where one decided
 	File      string    `json:"file,omitempty"` // where the rule stands
 	Line      int       `json:"line,omitempty"`
-	Ban       string    `json:"ban,omitempty"` // the target, where one dropped it
-	IP        bool      `json:"ip,omitempty"`  // begins with its IP header, not with an Ethernet header
-	Length    int       `json:"length"`        // bytes that it had
-	Data      []byte    `json:"data"`          // of them, from the beginning
+	Ban       string    `json:"ban,omitempty"`    // the target, where one dropped it
+	Filter    string    `json:"filter,omitempty"` // neighbor and rule, where one of a BGP neighbor dropped it
+	IP        bool      `json:"ip,omitempty"`     // begins with its IP header, not with an Ethernet header
+	Length    int       `json:"length"`           // bytes that it had
+	Data      []byte    `json:"data"`             // of them, from the beginning
 }
 
 // CaptureCount says, of the packets that were asked for, how many there were and why some are not in the stream.

@@ -20,19 +20,20 @@ type EventType string
 
 // The types of events.
 const (
-	EventBegin   EventType = "begin"  // the first one: from here on nothing is missed without being told
-	EventEngine  EventType = "engine" // Engine
-	EventBGP     EventType = "bgp"    // BGP
-	EventLink    EventType = "link"   // Link
-	EventBan     EventType = "ban"    // Ban, with what happened to it in Text
-	EventSetFile EventType = "set"    // SetFile
-	EventTunnel  EventType = "tunnel" // Tunnel
-	EventDrop    EventType = "drop"   // Drop
-	EventLog     EventType = "log"    // Log
-	EventFlow    EventType = "flow"   // Flow
-	EventUnseen  EventType = "unseen" // Count drops were not sampled, or of flows, with Text flows: there were too many
-	EventLost    EventType = "lost"   // Count events were not delivered: the reader was too slow
-	EventNote    EventType = "note"   // Text alone
+	EventBegin    EventType = "begin"    // the first one: from here on nothing is missed without being told
+	EventEngine   EventType = "engine"   // Engine
+	EventBGP      EventType = "bgp"      // BGP
+	EventLink     EventType = "link"     // Link
+	EventBan      EventType = "ban"      // Ban, with what happened to it in Text
+	EventFlowSpec EventType = "flowspec" // Filter, with what happened to it in Text: added, changed, refused, stale, confirmed, removed
+	EventSetFile  EventType = "set"      // SetFile
+	EventTunnel   EventType = "tunnel"   // Tunnel
+	EventDrop     EventType = "drop"     // Drop
+	EventLog      EventType = "log"      // Log
+	EventFlow     EventType = "flow"     // Flow
+	EventUnseen   EventType = "unseen"   // Count drops were not sampled, or of flows, with Text flows: there were too many
+	EventLost     EventType = "lost"     // Count events were not delivered: the reader was too slow
+	EventNote     EventType = "note"     // Text alone
 )
 
 // Event is one line of `sluice monitor -o json`.
@@ -45,6 +46,7 @@ type Event struct {
 	BGP     *Session     `json:"bgp,omitempty"`
 	Link    *Link        `json:"link,omitempty"`
 	Ban     *Ban         `json:"ban,omitempty"`
+	Filter  *Filter      `json:"filter,omitempty"`
 	SetFile *SetFile     `json:"set_file,omitempty"`
 	Tunnel  *TunnelEvent `json:"tunnel,omitempty"`
 	Drop    *Drop        `json:"drop,omitempty"`
@@ -80,7 +82,8 @@ type Drop struct {
 	Packet
 	Reason string `json:"reason"`
 	Text   string `json:"text"`
-	Ban    string `json:"ban,omitempty"` // the target, where one dropped it
+	Ban    string `json:"ban,omitempty"`    // the target, where one dropped it
+	Filter string `json:"filter,omitempty"` // neighbor and rule, where one of a BGP neighbor dropped it
 }
 
 // Logged is one packet of a rule with log:, among those that it samples.

@@ -82,9 +82,10 @@ type HookAnswer struct {
 	Source      string       `json:"source,omitempty"`
 	SourceKept  string       `json:"source_kept,omitempty"` // why snat: auto leaves it as it is
 	Destination string       `json:"destination,omitempty"`
-	MSS         uint16       `json:"mss,omitempty"`  // what that of a SYN becomes at a tunnel
-	Lost        string       `json:"lost,omitempty"` // why the kernel, which it was left to, does not forward it
-	Ban         *Ban         `json:"ban,omitempty"`  // that dropped it
+	MSS         uint16       `json:"mss,omitempty"`    // what that of a SYN becomes at a tunnel
+	Lost        string       `json:"lost,omitempty"`   // why the kernel, which it was left to, does not forward it
+	Ban         *Ban         `json:"ban,omitempty"`    // that dropped it
+	Filter      *Filter      `json:"filter,omitempty"` // of a BGP neighbor, that dropped it
 	PassedOver  []PassedOver `json:"passed_over,omitempty"`
 }
 

@@ -15,6 +15,7 @@ import (
 // ways of probes.
 func (c *compiler) tunnelRules() []host.Rule {
 	var rules []host.Rule
+	probed := c.probedAside()
 	for i := range c.cfg.Tunnels {
 		t := &c.cfg.Tunnels[i]
 		families := map[bool]bool{}
@@ -24,7 +25,7 @@ func (c *compiler) tunnelRules() []host.Rule {
 				rules = append(rules, host.Rule{Priority: ruleProbe, IPv6: six, OutLink: t.Name, Table: path.ProbeTable})
 			}
 		}
-		rules = append(rules, answersToProbes(t)...)
+		rules = append(rules, answersToProbes(t, probed)...)
 	}
 	for _, ipv6 := range []bool{false, true} {
 		shortest, any := c.shortestAside(ipv6)
@@ -45,22 +46,68 @@ func (c *compiler) tunnelRules() []host.Rule {
 }
 
 // answersToProbes let the answers of probes that are not on link pass the reverse path check while the tunnel's other routes are
-// withdrawn: it asks for the way back from the address that was probed without a device. IPv6 has no such check.
-func answersToProbes(t *config.Tunnel) []host.Rule {
+// withdrawn: it asks for the way back from the address that was probed without a device. IPv6 has no such check. Every packet that the
+// machine routes is compared with every rule (a thousand of them took 20 µs), and path.ProbeTable has nothing but what is probed: so a rule is for
+// as many addresses as it can be that no other tunnel probes.
+func answersToProbes(t *config.Tunnel, probed []netip.Addr) []host.Rule {
+	own := routedProbes(t)
+	if len(own) == 0 {
+		return nil
+	}
 	var rules []host.Rule
-	for i := range t.Peers {
-		probe := t.Peers[i].Probe
-		if !probe.Is4() || t.OnLink(probe) {
+	for _, a := range t.Addresses {
+		if !a.Addr().Is4() {
 			continue
 		}
-		for _, own := range t.Addresses {
-			r := host.Rule{Priority: ruleProbe, From: netip.PrefixFrom(own.Addr(), own.Addr().BitLen()), To: netip.PrefixFrom(probe, probe.BitLen()), Table: path.ProbeTable}
-			if own.Addr().Is4() && !slices.Contains(rules, r) {
+		for _, to := range aroundAll(own, probed) {
+			r := host.Rule{Priority: ruleProbe, From: netip.PrefixFrom(a.Addr(), a.Addr().BitLen()), To: to, Table: path.ProbeTable}
+			if !slices.Contains(rules, r) {
 				rules = append(rules, r)
 			}
 		}
 	}
 	return rules
+}
+
+// routedProbes are the IPv4 addresses that a tunnel's probes reach by path.ProbeTable. Sorted, distinct.
+func routedProbes(t *config.Tunnel) []netip.Addr {
+	var out []netip.Addr
+	for i := range t.Peers {
+		if a := t.Peers[i].Probe; a.Is4() && !t.OnLink(a) {
+			out = append(out, a)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}
+
+// probedAside are the routedProbes of all tunnels. Sorted, distinct.
+func (c *compiler) probedAside() []netip.Addr {
+	var out []netip.Addr
+	for i := range c.cfg.Tunnels {
+		out = append(out, routedProbes(&c.cfg.Tunnels[i])...)
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}
+
+// aroundAll are the fewest prefixes that hold some of all addresses, but none of the others. Both are sorted; the zero Prefix holds any.
+func aroundAll(some, all []netip.Addr) []netip.Prefix {
+	first, last := some[0], some[len(some)-1]
+	bits := first.BitLen()
+	around := func() netip.Prefix { p, _ := first.Prefix(bits); return p }
+	for !around().Contains(last) {
+		bits--
+	}
+	within, _ := slices.BinarySearchFunc(all, around().Addr(), netip.Addr.Compare)
+	switch end := within + len(some); {
+	case end < len(all) && around().Contains(all[end]): // an address more than ours
+		half := slices.IndexFunc(some, func(a netip.Addr) bool { p, _ := a.Prefix(bits + 1); return !p.Contains(first) })
+		return append(aroundAll(some[:half], all), aroundAll(some[half:], all)...)
+	case bits == 0:
+		return []netip.Prefix{{}}
+	}
+	return []netip.Prefix{around()}
 }
 
 // shortestAside is the length of the shortest prefix of a family that is set aside.

@@ -1,7 +1,12 @@
 package compile
 
 import (
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -233,4 +238,64 @@ func TestTunnelsThatCarryTheSameDoNotCheckSourcesStrictly(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A rule that held another tunnel's probe would lead it into that tunnel.
+func TestRulesForProbesAreFewAndHoldNoOtherTunnels(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		var all, some []netip.Addr
+		for range 1 + r.IntN(30) {
+			// Near each other, or anywhere.
+			a := netip.AddrFrom4([4]byte{10, 20, byte(r.IntN(2)), byte(r.IntN(32))})
+			if r.IntN(8) == 0 {
+				a = netip.AddrFrom4([4]byte{byte(r.IntN(256)), byte(r.IntN(256)), 0, 1})
+			}
+			all = append(all, a)
+		}
+		slices.SortFunc(all, netip.Addr.Compare)
+		all = slices.Compact(all)
+		for _, a := range all {
+			if r.IntN(3) > 0 {
+				some = append(some, a)
+			}
+		}
+		if len(some) == 0 {
+			continue
+		}
+		rules := aroundAll(some, all)
+		for _, a := range all {
+			held := 0
+			for _, p := range rules {
+				if p == (netip.Prefix{}) || p.Contains(a) {
+					held++
+				}
+			}
+			want := 0
+			if slices.Contains(some, a) {
+				want = 1
+			}
+			if held != want {
+				t.Fatalf("%s of %v is in %d of %v, ours are %v", a, all, held, rules, some)
+			}
+		}
+		if len(some) == len(all) && len(rules) != 1 {
+			t.Fatalf("%v where nobody else probes", rules)
+		}
+	}
+}
+
+func TestAThousandProbesOfOneTunnelTakeOneRule(t *testing.T) {
+	var peers []string
+	for i := range 1000 {
+		peers = append(peers, fmt.Sprintf("{name: p%d, public_keys: [%s], prefixes: [10.%d.%d.0/24], probe: 10.%d.%d.1}", i, base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint64(make([]byte, 24), uint64(i+1))), 64+i>>8, i&255, 64+i>>8, i&255))
+	}
+	one := wg("t", 1, ", addresses: [10.200.0.1/24], health: {}", strings.Join(peers, ", "))
+	same(t, ruleLines(compile(t, parse(t, site+one), Runtime{}, eth0)), "18809 from 10.200.0.1/32 to 10.64.0.0/14 table 188", "18809 oif t table 188")
+	other := wg("u", 2, ", addresses: [10.201.0.1/24], health: {}", `{name: q, public_keys: [`+keyA+`], prefixes: [10.67.255.0/24], probe: 10.67.255.1}`)
+	same(t, ruleLines(compile(t, parse(t, site+one+other), Runtime{}, eth0)),
+		"18809 from 10.200.0.1/32 to 10.64.0.0/15 table 188", "18809 from 10.200.0.1/32 to 10.66.0.0/16 table 188",
+		"18809 from 10.200.0.1/32 to 10.67.0.0/17 table 188", "18809 from 10.200.0.1/32 to 10.67.128.0/18 table 188", "18809 from 10.200.0.1/32 to 10.67.192.0/19 table 188",
+		"18809 from 10.200.0.1/32 to 10.67.224.0/21 table 188",
+		"18809 from 10.201.0.1/32 to 10.67.255.1/32 table 188", "18809 oif t table 188", "18809 oif u table 188")
 }

@@ -30,8 +30,23 @@ func (c *compiler) bgp() bgp.State {
 	for i := range c.cfg.Tunnels {
 		s.Learn.Tunnels = append(s.Learn.Tunnels, c.learnBeside(&c.cfg.Tunnels[i]))
 	}
+	s.FlowSpec = c.flowSpec()
 	slices.SortFunc(s.Learn.Tunnels, func(a, b bgp.Tunnel) int { return compareNames(a.Device, b.Device) })
 	return s
+}
+
+// flowSpec says whose filters and blackholes count.
+func (c *compiler) flowSpec() bgp.FlowSpec {
+	f, b := c.cfg.BGP.FlowSpec, c.cfg.BGP.Blackhole
+	out := bgp.FlowSpec{AcceptFrom: c.neighborsNamed(f.AcceptFrom), MaxRules: f.MaxRules, Keep: f.MaxAge}
+	if len(b.AcceptFrom) > 0 {
+		out.Blackholes = bgp.Blackholes{AcceptFrom: c.neighborsNamed(b.AcceptFrom), Max: b.MaxPrefixes, Keep: b.MaxAge, Within: sortedPrefixes(c.advertised())}
+	}
+	xdp := func(i config.Interface) bool { return i.Role == config.RoleUplink && i.XDP != config.XDPNone }
+	if (f.MaxRules > 0 || len(b.AcceptFrom) > 0) && !slices.ContainsFunc(c.cfg.Interfaces, xdp) {
+		c.warn = append(c.warn, "bgp: filters and blackholes of neighbors are judged by XDP, and no uplink has it: they do nothing")
+	}
+	return out
 }
 
 // learnBeside is what a tunnel asks of learned routes. All endpoints of the file are kept, for any may be the next one in use.
@@ -62,6 +77,10 @@ func (c *compiler) neighbor(index int, n config.Neighbor) bgp.Neighbor {
 		HoldTime: n.HoldTime, Keepalive: n.Keepalive, ConnectRetry: n.ConnectRetry, RestartTime: n.RestartTime,
 		LocalAddress: n.LocalAddress, Passive: n.Passive, Multihop: n.Multihop, TTLSecurity: n.TTLSecurity,
 		Shutdown: n.Shutdown, Reason: n.Reason, Limit: prefixLimit(n.MaxPrefixes),
+		FlowSpec4: slices.Contains(n.Families, config.IPv4FlowSpec), FlowSpec6: slices.Contains(n.Families, config.IPv6FlowSpec),
+	}
+	if b := c.cfg.BGP.Blackhole; slices.Contains(b.AcceptFrom, n.Name) {
+		copy(out.Blackhole[:], b.Communities)
 	}
 	if n.LocalAddress.IsValid() && !slices.Contains(c.self, n.LocalAddress) {
 		c.warn = append(c.warn, fmt.Sprintf("neighbor %s: %s is no address of this box yet; the session waits for it", n.Name, n.LocalAddress))

@@ -19,7 +19,7 @@ const (
 // flowSpecSet is what a rule allows, each as alternatives of which the classifier's rule takes one, or for lengths, DSCP
 // and ICMP the whole list. An empty list is no alternative at all.
 type flowSpecSet struct {
-	protocols []int
+	protocols []uint8
 	ports     []portPair
 	flags     []flagCube
 	fragments []classify.FragmentMatch
@@ -87,21 +87,18 @@ func flowSpecSets(rule flowspec.Rule) (s flowSpecSet, err error) {
 }
 
 // flowSpecProtocols: ports are of TCP and UDP alone, flags of TCP, and ICMP is that of the family.
-func flowSpecProtocols(rule flowspec.Rule, ports, flags, icmp bool) []int {
+func flowSpecProtocols(rule flowspec.Rule, ports, flags, icmp bool) []uint8 {
 	own := flowSpecICMP
 	if rule.Family == flowspec.IPv6 {
 		own = flowSpecICMPv6
 	}
 	c, named := rule.Component(flowspec.Protocol)
-	out := []int{}
+	out := []uint8{}
 	for p := range 256 {
 		if (!named || c.Holds(uint64(p))) && (!ports || p == flowSpecTCP || p == flowSpecUDP) &&
 			(!flags || p == flowSpecTCP) && (!icmp || p == own) {
-			out = append(out, p)
+			out = append(out, uint8(p))
 		}
-	}
-	if len(out) == 256 {
-		return []int{classify.AnyProtocol}
 	}
 	return out
 }

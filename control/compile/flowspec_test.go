@@ -2,11 +2,13 @@ package compile
 
 import (
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 
 	"sluice/bgp/flowspec"
 	"sluice/bgp/flowspec/flowspectest"
+	"sluice/xdp"
 	"sluice/xdp/classify"
 )
 
@@ -21,6 +23,21 @@ func classified(p flowspec.Packet) classify.Packet {
 	}
 }
 
+// dropping are the rules of a filter for each of its protocols.
+func dropping(f xdp.FlowSpecFilter) (out []classify.Rule) {
+	for _, r := range f.Rules {
+		r.ID, r.Action = 1, classify.Drop
+		if f.Protocols == nil {
+			out = append(out, r)
+		}
+		for _, protocol := range f.Protocols {
+			r.Protocol = int(protocol)
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
 func policyOf(rules []classify.Rule) classify.Policy {
 	return classify.Policy{Name: "flowspec", Rules: rules, Default: classify.Continue}
 }
@@ -33,7 +50,7 @@ func TestFlowSpecTranslationMatchesWhatTheRuleDoes(t *testing.T) {
 	for round := range rounds {
 		f := [...]flowspec.Family{flowspec.IPv4, flowspec.IPv6}[rng.IntN(2)]
 		rule := flowspectest.Rule(rng, f)
-		got, err := TranslateFlowSpec(rule, []flowspec.Action{{Kind: flowspec.RateBytes}}, 1, 2)
+		got, err := TranslateFlowSpec(rule, []flowspec.Action{{Kind: flowspec.RateBytes}})
 		if err != nil {
 			if refused++; !strings.HasPrefix(err.Error(), "FlowSpec rule "+rule.String()+": ") {
 				t.Fatalf("%v does not name the rule %s", err, rule)
@@ -43,7 +60,7 @@ func TestFlowSpecTranslationMatchesWhatTheRuleDoes(t *testing.T) {
 		if len(got.Rules) == 0 {
 			never++
 		}
-		policy := policyOf(got.Rules)
+		policy := policyOf(dropping(got))
 		var tables *classify.Tables
 		if round%20 == 0 { // as dear as a thousand packets
 			if tables, err = classify.Compile([]classify.Policy{policy}); err != nil {
@@ -58,7 +75,7 @@ func TestFlowSpecTranslationMatchesWhatTheRuleDoes(t *testing.T) {
 			}
 			d := classify.Judge(policy, classified(p))
 			if (d.Action == classify.Drop) != want {
-				t.Fatalf("%s matches %+v: %v; its translation %+v says %+v", rule, p, want, got.Rules, d)
+				t.Fatalf("%s matches %+v: %v; its translation %+v says %+v", rule, p, want, got, d)
 			}
 			if tables != nil {
 				if e := tables.Eval(0, classified(p)); e.Action != d.Action {
@@ -114,16 +131,12 @@ func TestWhatXDPCannotSayIsNamed(t *testing.T) {
 		{6, []flowspec.Component{numeric(flowspec.Length, flowspec.Greater, 1000)}, nil, ""},
 		{4, []flowspec.Component{numeric(flowspec.Protocol, flowspec.Less|flowspec.Greater, 6)}, nil, ""},
 		{4, []flowspec.Component{manyPorts(flowspec.DestinationPort), manyPorts(flowspec.SourcePort)}, nil,
-			"it takes 800 table entries, at most 256 are allowed: use fewer alternatives"},
+			"it takes 400 table entries, at most 256 are allowed: use fewer alternatives"},
 		{4, nil, []flowspec.Action{{Kind: flowspec.Redirect, Target: "65000:100"}}, "XDP has no such action: redirect 65000:100"},
 		{4, nil, []flowspec.Action{{Kind: flowspec.RedirectIP, Target: "192.0.2.1"}}, "XDP has no such action: redirect to 192.0.2.1"},
-		{4, nil, []flowspec.Action{{Kind: flowspec.Mark, DSCP: 46}}, "XDP has no such action: mark dscp 46"},
-		{4, nil, []flowspec.Action{{Kind: flowspec.Mark, DSCP: 46}, {Kind: flowspec.RateBytes}}, ""}, // discarded, whatever its mark
-		{4, nil, []flowspec.Action{{Kind: flowspec.RateBytes, Rate: 1000}, {Kind: flowspec.RatePackets, Rate: 10}},
-			"it has two rates, and XDP keeps one for a rule"},
+		{4, nil, []flowspec.Action{{Kind: flowspec.Redirect, Target: "65000:100"}, {Kind: flowspec.RateBytes}}, ""}, // discarded, wherever to
 		{4, nil, []flowspec.Action{{Kind: flowspec.RateBytes, Rate: 100}}, "100 bytes per second are fewer than XDP can count: at least 125"},
 		{4, nil, []flowspec.Action{{Kind: flowspec.RatePackets, Rate: 0.25}}, "0.25 packets per second are fewer than XDP can count: at least 1"},
-		{4, nil, []flowspec.Action{{Kind: flowspec.GoOn}, {Kind: flowspec.RateBytes, Rate: 1000}}, "a rate cannot go on to later rules in XDP"},
 	} {
 		rule := flowspec.Rule{Family: c.family, Components: c.components}
 		want := c.want
@@ -131,7 +144,7 @@ func TestWhatXDPCannotSayIsNamed(t *testing.T) {
 			want = "FlowSpec rule " + rule.String() + ": " + want
 		}
 		got := ""
-		if _, err := TranslateFlowSpec(rule, c.actions, 1, 2); err != nil {
+		if _, err := TranslateFlowSpec(rule, c.actions); err != nil {
 			got = err.Error()
 		}
 		if got != want {
@@ -140,43 +153,34 @@ func TestWhatXDPCannotSayIsNamed(t *testing.T) {
 	}
 }
 
-func TestFlowSpecActionsInTheClassifier(t *testing.T) {
+func TestFlowSpecActionsInTheOverlay(t *testing.T) {
 	rule := flowspec.Rule{Family: flowspec.IPv4, Components: []flowspec.Component{
 		{Type: flowspec.Port, Terms: []flowspec.Term{flowspec.NewTerm(flowspec.Equal, 53)}}}}
+	dscp := uint8(46)
+	type actions = []flowspec.Action
 	for _, c := range []struct {
-		actions []flowspec.Action
-		does    classify.Rule
-		limiter classify.Limiter
+		actions actions
+		want    xdp.FlowSpecFilter
 	}{
-		{nil, classify.Rule{Action: classify.Accept}, classify.Limiter{}},
-		{[]flowspec.Action{{Kind: flowspec.RatePackets}}, classify.Rule{Action: classify.Drop}, classify.Limiter{}},
-		{[]flowspec.Action{{Kind: flowspec.Sample}, {Kind: flowspec.RateBytes}}, classify.Rule{Action: classify.Drop, Sample: 1000}, classify.Limiter{}},
-		{[]flowspec.Action{{Kind: flowspec.Sample}, {Kind: flowspec.GoOn}}, classify.Rule{Action: classify.Accept, Sample: 1000, Shadow: true}, classify.Limiter{}},
-		{[]flowspec.Action{{Kind: flowspec.RateBytes, Rate: 125000}}, classify.Rule{Action: classify.Limit},
-			classify.Limiter{Rule: 7, Beyond: 8, Rate: 1000000, Burst: 125000, Bits: true}},
-		{[]flowspec.Action{{Kind: flowspec.RateBytes, Rate: 1000}}, classify.Rule{Action: classify.Limit},
-			classify.Limiter{Rule: 7, Beyond: 8, Rate: 8000, Burst: 65536, Bits: true}},
-		{[]flowspec.Action{{Kind: flowspec.RatePackets, Rate: 100}}, classify.Rule{Action: classify.Limit},
-			classify.Limiter{Rule: 7, Beyond: 8, Rate: 100, Burst: 100}},
-		{[]flowspec.Action{{Kind: flowspec.RateBytes, Rate: 1e20}}, classify.Rule{Action: classify.Limit},
-			classify.Limiter{Rule: 7, Beyond: 8, Rate: classify.MaxBitRate, Burst: classify.MaxBitRate / 8, Bits: true}},
+		{nil, xdp.FlowSpecFilter{}},
+		{actions{{Kind: flowspec.RatePackets}}, xdp.FlowSpecFilter{Drop: true}},
+		{actions{{Kind: flowspec.Sample}, {Kind: flowspec.GoOn}, {Kind: flowspec.RateBytes}}, xdp.FlowSpecFilter{Drop: true}},
+		{actions{{Kind: flowspec.Sample}, {Kind: flowspec.GoOn}}, xdp.FlowSpecFilter{GoesOn: true}},
+		{actions{{Kind: flowspec.Mark, DSCP: dscp}}, xdp.FlowSpecFilter{DSCP: &dscp}},
+		{actions{{Kind: flowspec.RateBytes, Rate: 125000}, {Kind: flowspec.GoOn}},
+			xdp.FlowSpecFilter{GoesOn: true, Bytes: &classify.Limiter{Rate: 1000000, Burst: 125000, Bits: true}}},
+		{actions{{Kind: flowspec.RateBytes, Rate: 1000}, {Kind: flowspec.RatePackets, Rate: 100}},
+			xdp.FlowSpecFilter{Bytes: &classify.Limiter{Rate: 8000, Burst: 65536, Bits: true}, Packets: &classify.Limiter{Rate: 100, Burst: 100}}},
+		{actions{{Kind: flowspec.RateBytes, Rate: 1e20}},
+			xdp.FlowSpecFilter{Bytes: &classify.Limiter{Rate: classify.MaxBitRate, Burst: classify.MaxBitRate / 8, Bits: true}}},
 	} {
-		got, err := TranslateFlowSpec(rule, c.actions, 7, 8)
-		if err != nil || len(got.Rules) != 4 { // of TCP and UDP, to and from the port
+		got, err := TranslateFlowSpec(rule, c.actions)
+		if err != nil || len(got.Rules) != 2 || len(got.Protocols) != 2 { // of TCP and UDP, to and from the port
 			t.Errorf("%s: %+v, %v", flowspec.ActionsText(c.actions), got, err)
 			continue
 		}
-		for _, r := range got.Rules {
-			if r.ID != 7 || r.Action != c.does.Action || r.Sample != c.does.Sample || r.Shadow != c.does.Shadow {
-				t.Errorf("%s: %+v", flowspec.ActionsText(c.actions), r)
-			}
-		}
-		var limiter classify.Limiter
-		if got.Limiter != nil {
-			limiter = *got.Limiter
-		}
-		if limiter != c.limiter {
-			t.Errorf("%s: %+v, want %+v", flowspec.ActionsText(c.actions), limiter, c.limiter)
+		if got.Rules, got.Protocols = nil, nil; !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: %+v, want %+v", flowspec.ActionsText(c.actions), got, c.want)
 		}
 	}
 }

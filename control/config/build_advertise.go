@@ -31,10 +31,13 @@ func (b *builder) peers(r *rawBGP, out *BGP) *peers {
 	return p
 }
 
+// entryOrKey is what to do about a list of neighbors that names none, where all are meant without it.
+const entryOrKey = "remove the entry, or the key for all of them"
+
 // find turns names into those of neighbors; nil for a list that is not written.
-func (p *peers) find(l list[val[name]], none string) []string {
+func (p *peers) find(l list[val[name]], none problem) []string {
 	if l.empty() {
-		p.add(l.at, bad("%s", none).or("remove the entry, or the key for all of them"))
+		p.add(l.at, none)
 	}
 	var out []string
 	seen := map[string]at{}
@@ -63,7 +66,7 @@ func (p *peers) advertise(r *rawAdvertise) Advertise {
 	p.one(r)
 	out := Advertise{
 		Prefixes: prefixes(r.Prefixes), Workloads: bool(r.Workloads.v), Tunnels: bool(r.Tunnels.v),
-		Aggregate: r.Aggregate.v.Prefix, SummaryOnly: bool(r.SummaryOnly.v), To: p.find(r.To, "the entry is for no neighbor"),
+		Aggregate: r.Aggregate.v.Prefix, SummaryOnly: bool(r.SummaryOnly.v), To: p.find(r.To, bad("the entry is for no neighbor").or(entryOrKey)),
 		When: p.when(&r.When), LargeCommunities: largeCommunities(r.LargeCommunities),
 		LocalPreference: uint32(r.LocalPreference.v), Prepend: int(r.Prepend.v), NextHop: r.NextHop.v.Addr, Pos: r.pos,
 	}

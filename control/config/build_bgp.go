@@ -24,6 +24,8 @@ func (b *builder) bgp(r *rawBGP) {
 	}
 	peers.once(r.Advertise.items, out.Advertise)
 	out.Learn = peers.learn(&r.Learn)
+	out.FlowSpec = peers.flowSpec(&r.FlowSpec, out)
+	out.Blackhole = peers.blackhole(&r.Blackhole, out)
 	b.cfg.BGP = out
 }
 

@@ -40,7 +40,7 @@ func (p *peers) filter(r *rawFilter) Filter {
 		}
 	}
 	return Filter{
-		PrefixMatch: p.prefixMatch(r), From: p.find(r.From, "the entry is about no neighbor"), ASPath: string(r.ASPath.v),
+		PrefixMatch: p.prefixMatch(r), From: p.find(r.From, bad("the entry is about no neighbor").or(entryOrKey)), ASPath: string(r.ASPath.v),
 		Communities: communities(r.Communities), LargeCommunities: largeCommunities(r.LargeCommunities), Pos: r.pos,
 	}
 }

@@ -343,8 +343,10 @@ type Family string
 
 // The families of this version.
 const (
-	IPv4Unicast Family = "ipv4-unicast"
-	IPv6Unicast Family = "ipv6-unicast"
+	IPv4Unicast  Family = "ipv4-unicast"
+	IPv4FlowSpec Family = "ipv4-flowspec"
+	IPv6FlowSpec Family = "ipv6-flowspec"
+	IPv6Unicast  Family = "ipv6-unicast"
 )
 
 // BGP configures the speaker.
@@ -355,6 +357,8 @@ type BGP struct {
 	Neighbors []Neighbor
 	Advertise []Advertise
 	Learn     Learn
+	FlowSpec  FlowSpec
+	Blackhole Blackhole
 	Pos       Pos
 }
 

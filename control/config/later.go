@@ -2,12 +2,10 @@ package config
 
 import "reflect"
 
-// laterKeys are the keys that DESIGN.md section 5 names and whose feature comes in a later version. Values of later
-// versions stand with their enumerations (words.later).
+// laterKeys are the keys that DESIGN.md section 5 names and whose feature comes in a later version.
 func laterKeys() map[reflect.Type][]string {
 	return map[reflect.Type][]string{
 		reflect.TypeFor[rawNode](): {"ntp"},
-		reflect.TypeFor[rawBGP]():  {"flowspec", "blackhole"},
 	}
 }
 

@@ -83,9 +83,9 @@ func (ruleMode) words() words { return words{now: []string{"shadow"}} }
 
 func (Family) words() words {
 	return words{
-		now:   []string{"ipv4-unicast", "ipv6-unicast"},
-		later: []string{"ipv4-flowspec", "ipv6-flowspec"},
-		mean:  map[string]string{"ipv4": "ipv4-unicast", "inet": "ipv4-unicast", "ipv6": "ipv6-unicast", "inet6": "ipv6-unicast"},
+		now: []string{string(IPv4Unicast), string(IPv6Unicast), string(IPv4FlowSpec), string(IPv6FlowSpec)},
+		mean: map[string]string{"ipv4": "ipv4-unicast", "inet": "ipv4-unicast", "ipv6": "ipv6-unicast", "inet6": "ipv6-unicast",
+			"flowspec": "ipv4-flowspec", "flow": "ipv4-flowspec", "flow4": "ipv4-flowspec", "inet-flow": "ipv4-flowspec", "flow6": "ipv6-flowspec", "inet6-flow": "ipv6-flowspec"},
 	}
 }
 
@@ -141,20 +141,21 @@ func (limitPer) words() words {
 }
 
 type (
-	mtu          int
-	metric       int
-	port         uint16
-	asn          uint32
-	flowCount    uint32
-	prefixCount  uint32
-	pathCount    int
-	percent      int
-	hops         uint16
-	multihop     uint16
-	detectMult   uint16
-	prefixLength int
-	ttl          uint16
-	vlanID       uint16
+	mtu           int
+	metric        int
+	port          uint16
+	asn           uint32
+	flowCount     uint32
+	prefixCount   uint32
+	flowSpecCount uint16
+	pathCount     int
+	percent       int
+	hops          uint16
+	multihop      uint16
+	detectMult    uint16
+	prefixLength  int
+	ttl           uint16
+	vlanID        uint16
 
 	ipv4PrefixLen int
 	ipv6PrefixLen int
@@ -174,20 +175,21 @@ const (
 	maxMTU  = 65535
 )
 
-func (mtu) bounds() (int64, int64)          { return minMTU, maxMTU }
-func (metric) bounds() (int64, int64)       { return 0, 1<<31 - 1 }
-func (port) bounds() (int64, int64)         { return 1, 65535 }
-func (asn) bounds() (int64, int64)          { return 1, 1<<32 - 1 } // 0: RFC 7607
-func (flowCount) bounds() (int64, int64)    { return 1024, 1 << 24 }
-func (prefixCount) bounds() (int64, int64)  { return 1, 1<<32 - 1 }
-func (pathCount) bounds() (int64, int64)    { return 1, 128 }
-func (percent) bounds() (int64, int64)      { return 1, 100 }
-func (hops) bounds() (int64, int64)         { return 1, 254 } // GTSM: packets arrive with 256 - hops, RFC 5082
-func (multihop) bounds() (int64, int64)     { return 2, 255 }
-func (detectMult) bounds() (int64, int64)   { return 1, 255 } // RFC 5880 section 4.1
-func (ttl) bounds() (int64, int64)          { return 1, 255 }
-func (prefixLength) bounds() (int64, int64) { return 0, 128 }
-func (vlanID) bounds() (int64, int64)       { return 1, 4094 } // 0: a priority alone, 4095: reserved (802.1Q section 9.6)
+func (mtu) bounds() (int64, int64)           { return minMTU, maxMTU }
+func (metric) bounds() (int64, int64)        { return 0, 1<<31 - 1 }
+func (port) bounds() (int64, int64)          { return 1, 65535 }
+func (asn) bounds() (int64, int64)           { return 1, 1<<32 - 1 } // 0: RFC 7607
+func (flowCount) bounds() (int64, int64)     { return 1024, 1 << 24 }
+func (prefixCount) bounds() (int64, int64)   { return 1, 1<<32 - 1 }
+func (flowSpecCount) bounds() (int64, int64) { return 1, 2000 } // XDP's overlay has 2048 entries
+func (pathCount) bounds() (int64, int64)     { return 1, 128 }
+func (percent) bounds() (int64, int64)       { return 1, 100 }
+func (hops) bounds() (int64, int64)          { return 1, 254 } // GTSM: packets arrive with 256 - hops, RFC 5082
+func (multihop) bounds() (int64, int64)      { return 2, 255 }
+func (detectMult) bounds() (int64, int64)    { return 1, 255 } // RFC 5880 section 4.1
+func (ttl) bounds() (int64, int64)           { return 1, 255 }
+func (prefixLength) bounds() (int64, int64)  { return 0, 128 }
+func (vlanID) bounds() (int64, int64)        { return 1, 4094 } // 0: a priority alone, 4095: reserved (802.1Q section 9.6)
 
 func (ipv4PrefixLen) bounds() (int64, int64)   { return 1, 32 }
 func (ipv6PrefixLen) bounds() (int64, int64)   { return 1, 128 }

@@ -131,7 +131,7 @@ func TestUnavailableKeysAreMarked(t *testing.T) {
 	if !errors.As(err, &list) || len(list) != 3 {
 		t.Fatalf("got %v, want three errors", err)
 	}
-	for i, want := range []bool{true, false, true} {
+	for i, want := range []bool{true, false, false} {
 		if list[i].Unavailable != want {
 			t.Errorf("%v: Unavailable is %v", list[i], list[i].Unavailable)
 		}

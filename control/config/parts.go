@@ -139,9 +139,8 @@ func (e *either[S, M]) schema(s *schemas) schema {
 
 // words are the values of an enumeration.
 type words struct {
-	now   []string          // in this version
-	later []string          // known, not yet available
-	mean  map[string]string // what other systems say, and what we say: for hints only
+	now  []string
+	mean map[string]string // what other systems say, and what we say: for hints only
 }
 
 // enum is a string type with a fixed set of values.
@@ -192,9 +191,6 @@ func (r *reader) wordsOf(t reflect.Type, e interface{ words() words }) words {
 func (w words) judge(s string) problem {
 	if slices.Contains(w.now, s) {
 		return problem{}
-	}
-	if slices.Contains(w.later, s) {
-		return unavailable(s)
 	}
 	p := bad("%q is not one of %s", s, strings.Join(w.now, ", "))
 	if len(w.now) == 1 {

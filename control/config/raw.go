@@ -193,6 +193,8 @@ type rawBGP struct {
 	Neighbors list[rawNeighbor]  `key:"neighbors"`
 	Advertise list[rawAdvertise] `key:"advertise"`
 	Learn     rawLearn           `key:"learn"`
+	FlowSpec  rawFlowSpec        `key:"flowspec"`
+	Blackhole rawBlackhole       `key:"blackhole"`
 }
 
 type rawApply struct {

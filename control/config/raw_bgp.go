@@ -34,6 +34,21 @@ type rawSession struct {
 	BFD             rawBFD                                   `key:"bfd"`
 }
 
+type rawFlowSpec struct {
+	at
+	AcceptFrom list[val[name]]    `key:"accept_from"`
+	MaxRules   num[flowSpecCount] `key:"max_rules"`
+	MaxAge     val[duration]      `key:"max_age"`
+}
+
+type rawBlackhole struct {
+	at
+	AcceptFrom  list[val[name]]      `key:"accept_from,required"`
+	Communities list[val[community]] `key:"communities"`
+	MaxPrefixes num[flowSpecCount]   `key:"max_prefixes"`
+	MaxAge      val[duration]        `key:"max_age"`
+}
+
 type rawBFD struct {
 	at
 	Interval   val[duration]   `key:"interval"`

@@ -1,6 +1,9 @@
 package config
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // Advertise is one entry of advertise: one of Prefixes, Workloads, Tunnels and Aggregate, to whom, when, and how.
 type Advertise struct {
@@ -38,6 +41,21 @@ type Learn struct {
 	Table  int // 0: main
 	Reject []Filter
 	Accept []Filter
+}
+
+// FlowSpec says which filters of neighbors count. The zero FlowSpec: no neighbor carries any.
+type FlowSpec struct {
+	AcceptFrom []string      // neighbors whose filters need no unicast route of theirs; nil: none
+	MaxRules   int           // default 1000
+	MaxAge     time.Duration // how long filters outlive their session; default 1h
+}
+
+// Blackhole says who may have destinations of ours dropped (RFC 7999). The zero Blackhole: nobody.
+type Blackhole struct {
+	AcceptFrom  []string
+	Communities []uint32 // any of them asks for it; default 65535:666
+	MaxPrefixes int      // default 100
+	MaxAge      time.Duration
 }
 
 // Filter matches routes that fit all that it says.

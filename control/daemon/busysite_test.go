@@ -17,21 +17,30 @@ import (
 	"sluice/control/compile"
 	"sluice/control/engine"
 	"sluice/control/tunnel"
+	"sluice/crypto/ipsec"
 	"sluice/crypto/keys"
 	"sluice/crypto/wireguard/child"
 	"sluice/tests/nstest"
 )
 
-// A userspace tunnel is a process: this test binary again.
+// What is a process of its own, a userspace tunnel or the holder of a port, is this test binary again.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == child.Verb {
-		if err := child.Run(context.Background(), os.Args[2], "test"); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
+	if len(os.Args) != 4 {
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	var err error
+	switch os.Args[1] {
+	case child.Verb:
+		err = child.Run(context.Background(), os.Args[2], "test")
+	case ipsec.HolderVerb:
+		err = ipsec.Hold(context.Background(), os.Args[2:], "test")
+	default:
+		os.Exit(m.Run())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
 
 // slow is a subsystem that holds one word. Its step takes as long as meanwhile does.

@@ -102,12 +102,16 @@ func (d *Daemon) EndCapture(_ context.Context, r api.CaptureEnd) error {
 }
 
 func (d *Daemon) frame(names *names, f xdp.Frame) *api.Frame {
-	rule := names.rule(f.Rule)
+	var rule ruleName
+	if !byFilter(f.Reason) {
+		rule = names.rule(f.Rule)
+	}
 	out := &api.Frame{
 		Time: d.wallClock(f.Time), Hook: hookName(f.Hook), Interface: names.iface(f.Ifindex),
 		Fate: f.Reason.Fate().String(), Reason: f.Reason.String(), Rule: rule.name, File: rule.pos.File, Line: rule.pos.Line,
 		IP: f.L3, Length: f.Len, Data: f.Data,
 	}
+	out.Filter = d.filterName(f.Reason, f.Rule)
 	if f.Reason == abi.ReasonBanned {
 		out.Ban = d.banTarget(f.Reason, sourceOf(f))
 	}

@@ -51,7 +51,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	defer cancel()
 	up := 1.0
 	for _, part := range []func(context.Context, chan<- prometheus.Metric) error{
-		c.reasons, c.rules, c.engine, c.bgp, c.tunnels, c.overlay, c.sockets, c.flows, c.pacing,
+		c.reasons, c.rules, c.engine, c.bgp, c.tunnels, c.overlay, c.filterMetrics, c.sockets, c.flows, c.pacing,
 	} {
 		if err := part(ctx, out); err != nil {
 			c.d.opts.Log.Warn("metrics", "error", err)

@@ -55,6 +55,7 @@ type Daemon struct {
 	clock     engine.Clock
 	bans      *ban.List
 	nextHops  hopCache
+	filters   filters
 	feeds     *feed.List
 	workloads *workload.List
 	tunnels   *tunnel.Watcher
@@ -133,14 +134,14 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	if d.bfd, err = bfd.NewKeeper(o.Log, o.StateDir, o.BFDCommand); err != nil {
 		return nil, err
 	}
-	d.bgp = bgp.New(o.Log, bgp.Options{Restarting: d.adopts(ctx), BFD: d.bfd})
+	if d.clock, err = engine.SystemClock(); err != nil {
+		return nil, err
+	}
+	d.bgp = bgp.New(o.Log, bgp.Options{Restarting: d.adopts(ctx), BFD: d.bfd, FlowSpec: d.loadFilters()})
 	d.metrics = newMetrics(d, o.Log)
 
 	store, err := engine.OpenStore(o.StateDir)
 	if err != nil {
-		return nil, err
-	}
-	if d.clock, err = engine.SystemClock(); err != nil {
 		return nil, err
 	}
 	d.bans = ban.New(ban.Options{
@@ -236,6 +237,7 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"drain", d.drain.Run},
 		funcTask{"BFD", d.bgp.Run},
 		funcTask{"BGP events", func(ctx context.Context) error { return d.followBGP(ctx, d.bgp.Events()) }},
+		funcTask{"FlowSpec rules", d.followFilters},
 		funcTask{"dropped packets", d.followDrops},
 		funcTask{"logged packets", d.followLogs},
 		funcTask{"flow events", d.followFlows},

@@ -3,16 +3,23 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"sluice/control/api"
 	"sluice/control/host"
 	"sluice/crypto/ike"
+	"sluice/crypto/ipsec"
 	"sluice/crypto/wireguard"
+	"sluice/tests/nstest"
 )
 
 // told is findings as NAME=STATUS, after a look at what holds for every finding.
@@ -115,5 +122,52 @@ func TestTheDoctorLooksAtTheTunnelsOfWhatRunsElseOfTheFile(t *testing.T) {
 				t.Errorf("a word about the file: %s", got)
 			}
 		})
+	}
+}
+
+// TestTheDoctorKnowsTheHolderOfAPort: the process that holds the port of ESP in UDP is ours; whoever else has the port is not.
+func TestTheDoctorKnowsTheHolderOfAPort(t *testing.T) {
+	ns := nstest.Enter(t)
+	ns.Address(t, "lo", "198.18.0.2/32")
+	file := filepath.Join(t.TempDir(), "tunnels.yaml")
+	if err := os.WriteFile(file, []byte(tunnelFile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	muc1 := func() host.Finding {
+		list := Doctor(t.Context(), DoctorOptions{File: file, BPFDir: t.TempDir()})
+		i := slices.IndexFunc(list, func(f host.Finding) bool { return f.Name == "tunnel-port/muc1/udp-4501" })
+		if i < 0 {
+			t.Fatalf("nothing is told of the port: %+v", list)
+		}
+		return list[i]
+	}
+	if f := muc1(); f.Status != host.StatusOK {
+		t.Errorf("a free port: %+v", f)
+	}
+
+	answer, tells, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Close()
+	cmd := exec.Command("/proc/self/exe", ipsec.HolderVerb, filepath.Join(t.TempDir(), "lock"), "198.18.0.2:4501")
+	cmd.ExtraFiles, cmd.Stderr = []*os.File{tells}, t.Output()
+	ns.Start(t, cmd)
+	tells.Close()
+	if said, err := io.ReadAll(answer); err != nil || string(said) != "ready" {
+		t.Fatalf("the holder says %q, %v", said, err)
+	}
+	if f := muc1(); f.Status != host.StatusOK {
+		t.Errorf("held by our own process: %+v", f)
+	}
+
+	nstest.Kill(cmd)
+	other, err := net.ListenPacket("udp4", "198.18.0.2:4501")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if f := muc1(); f.Status != host.StatusMissing || !strings.Contains(f.Detail, "holds UDP 198.18.0.2:4501") || !strings.Contains(f.Detail, fmt.Sprintf("pid %d", os.Getpid())) {
+		t.Errorf("held by another: %+v", f)
 	}
 }

@@ -70,6 +70,7 @@ func (e *explainer) xdp(ctx context.Context, name string, frame []byte) (passed 
 	}
 	e.seen.Ifindex = x.Ifindex
 	e.banned(&answer, x.Reason)
+	answer.Filter = e.d.filterOf(x.Reason, x.Rule)
 	e.decided(&answer, x.Reason, x.Rule, x.Policy, e.d.liveDesired().XDP.Generation.Policies())
 	e.out.Hooks = append(e.out.Hooks, answer)
 	return x.Verdict == abi.FatePass, nil // else nothing comes to tc

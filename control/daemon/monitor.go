@@ -186,7 +186,8 @@ type dropWriter struct {
 }
 
 func (w *dropWriter) drop(s xdp.Sample) {
-	e := api.Drop{Packet: w.names.packet(s), Reason: s.Reason.String(), Text: s.Reason.Text(), Ban: w.d.banTarget(s.Reason, s.Src.Addr())}
+	e := api.Drop{Packet: w.names.packet(s), Reason: s.Reason.String(), Text: s.Reason.Text(), Ban: w.d.banTarget(s.Reason, s.Src.Addr()),
+		Filter: w.d.filterName(s.Reason, s.Rule)}
 	w.d.hub.publish(api.Event{Time: w.d.wallClock(s.Time), Type: api.EventDrop, Drop: &e})
 }
 

@@ -105,6 +105,9 @@ func (n *names) packet(s xdp.Sample) api.Packet {
 		Hook: hookName(s.Hook), Interface: n.iface(s.Ifindex), Rule: n.rule(s.Rule).name,
 		Source: s.Src.Addr(), Destination: s.Dst.Addr(), Fragment: s.Fragment, VLAN: s.VLAN, Length: s.Len,
 	}
+	if byFilter(s.Reason) {
+		p.Rule = ""
+	}
 	if s.Src.IsValid() {
 		p.Protocol = packet.ProtocolName(s.Protocol)
 	}

@@ -50,6 +50,9 @@ func Load(file string) (api.Candidate, error) {
 	return c, nil
 }
 
+// Outline is a file without its long lists of rules and peers, for who looks for settings in it.
+func Outline(contents []byte) []byte { return config.Skeleton(contents) }
+
 // Collect makes the candidate of a file as Load does, but of a long file it reads only what names set files: the daemon
 // reads all of it anyway. Where the daemon says no, judge tells what is wrong with the file, in the words of Load.
 func Collect(file string) (c api.Candidate, judge func() error, err error) {

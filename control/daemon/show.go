@@ -43,6 +43,8 @@ func (d *Daemon) Show(ctx context.Context, noun string) (any, error) {
 		return listed(d.bgp.Routes()), nil
 	case "sockets":
 		return d.showSockets(ctx)
+	case "flowspec":
+		return d.showFilters()
 	case "bans":
 		return d.showBans()
 	case "tunnels":

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -30,8 +31,8 @@ type Pinger struct {
 	id       [2]byte // of all its requests: one flow for each address, as trackers see it
 	nonce    [pingNonceLen]byte
 
-	mu      sync.Mutex
-	sockets [2]*net.IPConn // IPv4, IPv6; nil: not needed yet
+	mu      sync.Mutex // held while a socket is used for sending: Close closes none of them before
+	sockets [2]int     // IPv4, IPv6; 0: not needed yet
 	closed  bool
 	readers sync.WaitGroup
 }
@@ -53,15 +54,21 @@ func NewPinger(answered func(Answer)) *Pinger {
 // Close ends all answers.
 func (p *Pinger) Close() error {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.closed = true
-	var errs []error
-	for _, c := range p.sockets {
-		if c != nil {
-			errs = append(errs, c.Close())
+	for _, fd := range p.sockets {
+		if fd != 0 {
+			_ = unix.Shutdown(fd, unix.SHUT_RD) // wakes its reader, though it says that nothing is connected
 		}
 	}
-	p.mu.Unlock()
 	p.readers.Wait()
+	var errs []error
+	for i, fd := range p.sockets {
+		if fd != 0 {
+			errs = append(errs, os.NewSyscallError("close", unix.Close(fd)))
+		}
+		p.sockets[i] = 0
+	}
 	return errors.Join(errs...)
 }
 
@@ -69,38 +76,40 @@ func (p *Pinger) Close() error {
 // needed (and a blackhole does not stop it), over IPv6 one by that interface is. It does not wait for the answer. It
 // needs CAP_NET_RAW.
 func (p *Pinger) Ping(link string, to netip.Addr, tag uint64) error {
-	to = to.Unmap()
-	conn, err := p.socket(to.Is6())
-	if err != nil {
-		return fmt.Errorf("ping %s: %w", to, err)
-	}
-	index, err := indexOf(conn, link)
-	if err != nil {
-		return fmt.Errorf("ping %s by %s: %w", to, link, err)
-	}
-	control := unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(index)})
-	if to.Is6() {
-		control = unix.PktInfo6(&unix.Inet6Pktinfo{Ifindex: index})
-	}
-	if _, _, err := conn.WriteMsgIP(p.request(to.Is6(), tag), control, &net.IPAddr{IP: to.AsSlice()}); err != nil {
-		return fmt.Errorf("ping %s by %s: %w", to, link, err)
+	if err := p.ping(link, to.Unmap(), tag); err != nil {
+		return fmt.Errorf("ping %s by %s: %w", to.Unmap(), link, err)
 	}
 	return nil
 }
 
+func (p *Pinger) ping(link string, to netip.Addr, tag uint64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fd, err := p.socket(to.Is6())
+	if err != nil {
+		return err
+	}
+	index, err := indexOf(fd, link)
+	if err != nil {
+		return err
+	}
+	var control []byte
+	var at unix.Sockaddr
+	if to.Is6() {
+		control, at = unix.PktInfo6(&unix.Inet6Pktinfo{Ifindex: index}), &unix.SockaddrInet6{Addr: to.As16()}
+	} else {
+		control, at = unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(index)}), &unix.SockaddrInet4{Addr: to.As4()}
+	}
+	return os.NewSyscallError("sendmsg", unix.Sendmsg(fd, p.request(to.Is6(), tag), control, at, unix.MSG_DONTWAIT))
+}
+
 // indexOf asks the kernel in the socket's own namespace: a tunnel's device may be another one than a second ago.
-func indexOf(conn *net.IPConn, link string) (index uint32, err error) {
+func indexOf(fd int, link string) (index uint32, err error) {
 	request, err := unix.NewIfreq(link)
 	if err != nil {
 		return 0, err
 	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	if failed := raw.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.SIOCGIFINDEX, request) }); failed != nil {
-		return 0, failed
-	}
+	err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, request)
 	return request.Uint32(), err
 }
 
@@ -119,47 +128,85 @@ func (p *Pinger) request(v6 bool, tag uint64) []byte {
 	return m
 }
 
-func (p *Pinger) socket(v6 bool) (*net.IPConn, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// socket is that of a family. It is not net's, whose poller would be woken by every answer.
+func (p *Pinger) socket(v6 bool) (int, error) {
 	if p.closed {
-		return nil, net.ErrClosed
+		return 0, net.ErrClosed
 	}
-	n, network := 0, "ip4:1"
+	n, family, protocol := 0, unix.AF_INET, unix.IPPROTO_ICMP
 	if v6 {
-		n, network = 1, "ip6:58"
+		n, family, protocol = 1, unix.AF_INET6, unix.IPPROTO_ICMPV6
 	}
-	if c := p.sockets[n]; c != nil {
-		return c, nil
+	if fd := p.sockets[n]; fd != 0 {
+		return fd, nil
 	}
-	c, err := net.ListenIP(network, nil)
+	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
-		return nil, err
+		return 0, os.NewSyscallError("socket", err)
 	}
-	if err := p.filter(c, v6); err != nil {
-		return nil, errors.Join(err, c.Close())
+	err = errors.Join(os.NewSyscallError("setsockopt SO_TIMESTAMPNS", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)), p.filter(fd, v6))
+	if err != nil {
+		return 0, errors.Join(err, unix.Close(fd))
 	}
-	p.sockets[n] = c
-	p.readers.Go(func() { p.read(c) })
-	return c, nil
+	p.sockets[n] = fd
+	p.readers.Go(func() { p.read(fd) })
+	return fd, nil
 }
 
-// read ends when the socket is closed. Other errors are those of earlier requests (EHOSTUNREACH, say), which the kernel
-// tells the socket later.
-func (p *Pinger) read(c *net.IPConn) {
-	buf := make([]byte, 128)
-	for {
-		n, from, err := c.ReadFromIP(buf) // without the IPv4 header
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil || n < pingLen:
-			continue
+// gather is how long answers wait for others once one was read: those of a thousand peers would each wake the process. When they came
+// the kernel says.
+const gather = 10 * time.Millisecond
+
+// read ends when the socket is shut down. It has a thread of its own, which sleeps in the kernel.
+func (p *Pinger) read(fd int) {
+	buf, oob := make([]byte, 128), make([]byte, 128)
+	rest := unix.NsecToTimespec(int64(gather))
+	for p.receive(fd, buf, oob, 0) {
+		for p.receive(fd, buf, oob, unix.MSG_DONTWAIT) {
 		}
-		if addr, ok := netip.AddrFromSlice(from.IP); ok {
-			p.answered(Answer{From: addr.Unmap(), Tag: binary.BigEndian.Uint64(buf[pingLen-8:]), At: time.Now()})
+		_ = unix.Nanosleep(&rest, nil)
+	}
+}
+
+// receive reads one message, and says whether there was any. Errors but EAGAIN are those of earlier requests (EHOSTUNREACH, say), which
+// the kernel tells the socket later.
+func (p *Pinger) receive(fd int, buf, oob []byte, flags int) bool {
+	n, controls, _, from, err := unix.Recvmsg(fd, buf, oob, flags)
+	if err != nil {
+		return !errors.Is(err, unix.EAGAIN)
+	}
+	message := buf[:n]
+	var addr netip.Addr
+	switch from := from.(type) {
+	case *unix.SockaddrInet4:
+		addr = netip.AddrFrom4(from.Addr)
+		message = message[min(n, int(buf[0]&15)*4):] // behind the IP header, which an IPv6 socket does not see
+	case *unix.SockaddrInet6:
+		addr = netip.AddrFrom16(from.Addr)
+	default:
+		return false // nobody sent it: the socket is shut down
+	}
+	if len(message) >= pingLen {
+		p.answered(Answer{From: addr, Tag: binary.BigEndian.Uint64(message[pingLen-8:]), At: arrival(oob[:controls], time.Now())})
+	}
+	return true
+}
+
+// arrival is when the kernel had a message (SCM_TIMESTAMPNS, by the wall clock), on the clocks of now.
+func arrival(controls []byte, now time.Time) time.Time {
+	list, err := unix.ParseSocketControlMessage(controls)
+	if err != nil {
+		return now
+	}
+	for _, m := range list {
+		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= 16 {
+			at := time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
+			if waited := now.Sub(at); waited > 0 && waited < time.Second { // else the clock was set meanwhile
+				return now.Add(-waited)
+			}
 		}
 	}
+	return now
 }
 
 // Where fields are, from the beginning of an ICMP message.
@@ -167,7 +214,7 @@ const offsetType, offsetNonce = 0, headerLen
 
 // filter lets replies with the nonce in. A raw IPv4 socket sees the IP header, whose length is in it; an IPv6 one does
 // not. What came before the filter stood is thrown away by its length or tells of a tag that nobody waits for.
-func (p *Pinger) filter(c *net.IPConn, v6 bool) error {
+func (p *Pinger) filter(fd int, v6 bool) error {
 	const drop, take = 0, 1 << 16
 	load := func(size uint16, at uint32) unix.SockFilter {
 		mode := uint16(unix.BPF_IND) // from X on
@@ -196,13 +243,6 @@ func (p *Pinger) filter(c *net.IPConn, v6 bool) error {
 			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: over, K: test.value})
 	}
 	program = append(program, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: take}, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: drop})
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	failed := raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-			&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
-	})
-	return errors.Join(failed, err)
+	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}))
 }

@@ -1,10 +1,14 @@
 package probe
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"runtime"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"sluice/tests/nstest"
 )
@@ -135,5 +139,42 @@ func TestAClosedPingerSaysSo(t *testing.T) {
 	}
 	if err := p.Ping("lo", netip.MustParseAddr("127.0.0.1"), 1); err == nil {
 		t.Error("it pings")
+	}
+}
+
+func TestAnAnswerCameWhenTheKernelHadItNotWhenItWasRead(t *testing.T) {
+	now := time.Now()
+	stamp := func(at time.Time) []byte {
+		b := make([]byte, unix.CmsgSpace(16))
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+		h.Level, h.Type = unix.SOL_SOCKET, unix.SCM_TIMESTAMPNS
+		h.SetLen(unix.CmsgLen(16))
+		data := b[unix.CmsgLen(0):]
+		binary.NativeEndian.PutUint64(data, uint64(at.Unix()))
+		binary.NativeEndian.PutUint64(data[8:], uint64(at.Nanosecond()))
+		return b
+	}
+	for _, c := range []struct {
+		what     string
+		controls []byte
+		earlier  time.Duration
+	}{
+		{"7 ms ago", stamp(now.Add(-7 * time.Millisecond)), 7 * time.Millisecond},
+		{"the clock was set back", stamp(now.Add(time.Hour)), 0},
+		{"the clock was set forward", stamp(now.Add(-time.Hour)), 0},
+		{"nothing said", nil, 0},
+	} {
+		if got := now.Sub(arrival(c.controls, now)); got != c.earlier {
+			t.Errorf("%s: %s before it was read", c.what, got)
+		}
+	}
+	twoNamespaces(t)
+	p, answers := listening(t)
+	p.mustPing(t, "eth0", "198.18.0.2", 1) // the second one waits for the reader
+	next(t, answers)
+	sent := time.Now()
+	p.mustPing(t, "eth0", "198.18.0.2", 2)
+	if a, read := next(t, answers), time.Now(); a.At.Before(sent) || a.At.After(read) {
+		t.Errorf("sent at %s, came at %s, read at %s", sent, a.At, read)
 	}
 }

@@ -294,6 +294,8 @@ func TestAHandshakeOfTheFutureIsOne(t *testing.T) {
 	w.run(2 * time.Second)
 	if p := w.m.tunnels["fra1"].peers[0]; !p.inTouch(w.now) {
 		t.Error("the peer is out of touch")
+	} else if s := w.m.status(p, w.now); !s.Heard.IsZero() {
+		t.Errorf("it is said to be heard at %s, which nobody knows", s.Heard)
 	}
 	w.a().handshake = time.Time{}
 	w.run(2 * time.Second)

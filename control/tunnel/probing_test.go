@@ -197,6 +197,12 @@ func TestAPeerThatIsHeardAndAnswersNoProbeIsSaidToBe(t *testing.T) {
 			if s := w.m.status(w.m.tunnels["fra1"].peers[0], w.now); s.Why != c.want {
 				t.Errorf("%q, want %q", s.Why, c.want)
 			}
+			w.a().handshake = w.now.Add(time.Hour) // the clock was set back
+			w.restart()
+			w.run(2 * time.Second)
+			if s := w.m.status(w.m.tunnels["fra1"].peers[0], w.now); s.Why != c.want || s.Heard.IsZero() == c.heard {
+				t.Errorf("after a restart %q, heard %s, want %q", s.Why, s.Heard, c.want)
+			}
 		})
 	}
 }

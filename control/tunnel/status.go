@@ -60,7 +60,10 @@ func (w *Watcher) Status() []Status {
 }
 
 func (m *machine) status(p *peer, at time.Time) PeerStatus {
-	s := PeerStatus{Name: p.conf.Name, Endpoint: p.inUse(), Since: p.since, PublicKey: p.key, Heard: p.heard, Unresolved: m.nameProblem(p)}
+	s := PeerStatus{Name: p.conf.Name, Endpoint: p.inUse(), Since: p.since, PublicKey: p.key, Unresolved: m.nameProblem(p)}
+	if !p.guessed {
+		s.Heard = p.heard
+	}
 	if i := p.choice.entry; i >= 0 && p.choice.endpoint.IsValid() {
 		s.From = p.conf.Endpoints[i].String()
 	}
@@ -75,7 +78,7 @@ func (m *machine) status(p *peer, at time.Time) PeerStatus {
 			s.Why = "probes of " + b.to.String() + " are not answered"
 			if b.refused != nil {
 				s.Why += fmt.Sprintf(" (%v)", b.refused)
-			} else if p.heard.After(b.since) {
+			} else if s.Heard.After(b.since) {
 				s.Why += ", though the peer is heard: it drops them or has another way back (a firewall, rp_filter 1, no route to this tunnel's address)"
 			}
 		}

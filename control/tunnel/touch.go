@@ -28,6 +28,7 @@ type touch struct {
 	device  netip.AddrPort // that its device sends to
 	keys    map[string]*sighting
 	heard   time.Time // when something came last; zero: never
+	guessed bool      // heard is from before this process, by a handshake's time on a wall clock that may have been set since
 	watched time.Time // since when sent is counted
 	sent    uint64    // bytes since then
 	// unanswered is when more had been sent than one sends to be polite; zero: nothing waits for an answer.
@@ -101,7 +102,9 @@ func (p *peer) see(s Seen, inUse string, at time.Time) {
 		}
 		p.watched, p.sent, p.unanswered = at, 0, time.Time{}
 		if age := at.Sub(s.Handshake); !s.Handshake.IsZero() && age < session {
-			p.heard = later(p.heard, at.Add(-max(age, 0)))
+			if guess := at.Add(-max(age, 0)); guess.After(p.heard) {
+				p.heard, p.guessed = guess, true
+			}
 		}
 		return
 	}
@@ -122,7 +125,7 @@ func (p *peer) see(s Seen, inUse string, at time.Time) {
 
 // hear notes that something came. A session that is up does not say that packets go through it, where a probe could.
 func (p *peer) hear(at time.Time) {
-	p.heard, p.watched, p.sent, p.unanswered = at, at, 0, time.Time{}
+	p.heard, p.guessed, p.watched, p.sent, p.unanswered = at, false, at, 0, time.Time{}
 	if p.of.conf.Type == config.TypeWireGuard || p.probe == nil {
 		p.tries = 0
 	}

@@ -1,149 +1,28 @@
 package ike
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
-	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"sluice/crypto/keys"
+	"sluice/tests/authority"
 )
 
-// authority is a CA of the test.
-type authority struct {
-	cert *x509.Certificate
-	key  crypto.Signer
-}
-
-func newSigner(t *testing.T, kind string) crypto.Signer {
+// issue is what an end proves itself with; the certificates of between stand behind its own.
+func issue(t *testing.T, a authority.CA, dir, id, kind string, between ...authority.CA) *Certificates {
 	t.Helper()
-	var key crypto.Signer
-	var err error
-	switch kind {
-	case "rsa":
-		key, err = rsa.GenerateKey(rand.Reader, 2048)
-	case "ed25519":
-		_, key, err = ed25519.GenerateKey(rand.Reader)
-	default:
-		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func serial(t *testing.T) *big.Int {
-	t.Helper()
-	n, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-func (a authority) signs(t *testing.T, c *x509.Certificate, key crypto.Signer) *x509.Certificate {
-	t.Helper()
-	c.SerialNumber = serial(t)
-	if c.NotAfter.IsZero() {
-		c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(100*24*time.Hour)
-	}
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = c, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
-// newCA is a CA of its own, or one below another.
-func (a authority) newCA(t *testing.T, name, kind string) authority {
-	t.Helper()
-	key := newSigner(t, kind)
-	return authority{a.signs(t, &x509.Certificate{
-		Subject: pkix.Name{Organization: []string{"Example"}, CommonName: name}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}, key), key}
-}
-
-// issue writes a certificate for id and its key. between is written behind it; what is there is replaced.
-func (a authority) issue(t *testing.T, dir, id, kind string, between ...authority) *Certificates {
-	t.Helper()
-	key := newSigner(t, kind)
-	c := &x509.Certificate{Subject: pkix.Name{Organization: []string{"Example"}, CommonName: id}, KeyUsage: x509.KeyUsageDigitalSignature}
-	if ip := net.ParseIP(id); ip != nil {
-		c.IPAddresses = []net.IP{ip}
-	} else {
-		c.DNSNames = []string{id}
-	}
-	chain := []*x509.Certificate{a.signs(t, c, key)}
-	for _, b := range between {
-		chain = append(chain, b.cert)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &Certificates{Certificate: filepath.Join(dir, id+".pem"), PrivateKey: filepath.Join(dir, id+".key")}
-	write(t, f.Certificate, 0o644, "CERTIFICATE", raws(chain)...)
-	write(t, f.PrivateKey, 0o600, "PRIVATE KEY", der)
-	return f
-}
-
-func raws(list []*x509.Certificate) (out [][]byte) {
-	for _, c := range list {
-		out = append(out, c.Raw)
-	}
-	return out
-}
-
-func write(t *testing.T, file string, mode os.FileMode, kind string, ders ...[]byte) {
-	t.Helper()
-	var text []byte
-	for _, der := range ders {
-		text = append(text, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})...)
-	}
-	if err := os.WriteFile(file+".new", text, mode); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(file+".new", file); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (a authority) file(t *testing.T, dir string) string {
-	t.Helper()
-	file := filepath.Join(dir, a.cert.Subject.CommonName+".ca")
-	write(t, file, 0o644, "CERTIFICATE", a.cert.Raw)
-	return file
+	f := a.Issue(t, dir, id, kind, between...)
+	return &Certificates{Certificate: f.Certificate, PrivateKey: f.PrivateKey}
 }
 
 // certify has both ends prove themselves by certificates of CAs of their own.
-func (p *pair) certify(t *testing.T, dir string, ofA, ofB authority, kind string) {
+func (p *pair) certify(t *testing.T, dir string, ofA, ofB authority.CA, kind string) {
 	t.Helper()
 	p.a.conn.SecretFile, p.b.conn.SecretFile = "", ""
-	p.a.conn.Certificates, p.b.conn.Certificates = ofA.issue(t, dir, "edge-a", kind), ofB.issue(t, dir, "edge-b", kind)
-	p.a.conn.Certificates.CAs, p.b.conn.Certificates.CAs = []string{ofB.file(t, dir)}, []string{ofA.file(t, dir)}
+	p.a.conn.Certificates, p.b.conn.Certificates = issue(t, ofA, dir, "edge-a", kind), issue(t, ofB, dir, "edge-b", kind)
+	p.a.conn.Certificates.CAs, p.b.conn.Certificates.CAs = []string{ofB.File(t, dir)}, []string{ofA.File(t, dir)}
 }
 
 // keyIDs are the private keys that charon holds.
@@ -175,7 +54,7 @@ func TestCertificatesOfSeveralKindsProveBothEnds(t *testing.T) {
 	for _, kind := range []string{"ec", "rsa", "ed25519"} {
 		t.Run(kind, func(t *testing.T) {
 			p, dir := newPair(t), t.TempDir()
-			root := authority{}.newCA(t, "root", kind)
+			root := authority.New(t, "root", kind)
 			p.certify(t, dir, root, root, kind)
 			p.up(t)
 			if got, want := p.a.keyIDs(t), keyIDOf(t, p.a.conn.Certificates); !slices.Equal(got, []string{want}) {
@@ -198,10 +77,10 @@ func TestCertificatesOfSeveralKindsProveBothEnds(t *testing.T) {
 func TestAChainIsShownAndASubjectIsAnID(t *testing.T) {
 	t.Parallel()
 	p, dir := newPair(t), t.TempDir()
-	root := authority{}.newCA(t, "root", "ec")
-	between := root.newCA(t, "between", "ec")
+	root := authority.New(t, "root", "ec")
+	between := root.Below(t, "between", "ec")
 	p.certify(t, dir, root, root, "ec")
-	p.a.conn.Certificates = between.issue(t, dir, "edge-a", "ec", between)
+	p.a.conn.Certificates = issue(t, between, dir, "edge-a", "ec", between)
 	p.a.conn.Certificates.CAs = p.b.conn.Certificates.CAs
 	p.a.conn.LocalID, p.b.conn.RemoteID = "O=Example, CN=edge-a", "O=Example, CN=edge-a"
 	p.up(t)
@@ -213,9 +92,9 @@ func TestAChainIsShownAndASubjectIsAnID(t *testing.T) {
 func TestAnEndOfAnotherCAIsRefusedAndBothEndsSayWhy(t *testing.T) {
 	t.Parallel()
 	p, dir := newPair(t), t.TempDir()
-	root, stranger := authority{}.newCA(t, "root", "ec"), authority{}.newCA(t, "stranger", "ec")
+	root, stranger := authority.New(t, "root", "ec"), authority.New(t, "stranger", "ec")
 	p.certify(t, dir, root, root, "ec")
-	p.a.conn.Certificates = stranger.issue(t, dir, "edge-a", "ec")
+	p.a.conn.Certificates = issue(t, stranger, dir, "edge-a", "ec")
 	p.a.conn.Certificates.CAs = p.b.conn.Certificates.CAs
 	p.b.load(t)
 	p.a.load(t)
@@ -228,7 +107,7 @@ func TestAnEndOfAnotherCAIsRefusedAndBothEndsSayWhy(t *testing.T) {
 		t.Fatal("it is up")
 	}
 	// With a certificate of the right CA it comes up, and nobody has to say so.
-	root.issue(t, dir, "edge-a", "ec")
+	issue(t, root, dir, "edge-a", "ec")
 	p.a.hears(t, PeerUp)
 	if why := p.a.status(t).Why; why != "" {
 		t.Errorf("it is up, and says %q", why)
@@ -238,7 +117,7 @@ func TestAnEndOfAnotherCAIsRefusedAndBothEndsSayWhy(t *testing.T) {
 func TestAnExchangedCertificateIsTakenWithoutALossOfTheSA(t *testing.T) {
 	t.Parallel()
 	p, dir := newPair(t), t.TempDir()
-	root := authority{}.newCA(t, "root", "ec")
+	root := authority.New(t, "root", "ec")
 	p.certify(t, dir, root, root, "ec")
 	p.up(t)
 	before, oldKey := p.a.status(t).SAs[0], keyIDOf(t, p.a.conn.Certificates)
@@ -249,7 +128,7 @@ func TestAnExchangedCertificateIsTakenWithoutALossOfTheSA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root.issue(t, dir, "edge-a", "rsa")
+	issue(t, root, dir, "edge-a", "rsa")
 	fresh, err := os.ReadFile(p.a.conn.Certificates.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
@@ -294,7 +173,7 @@ func TestAnExchangedCertificateIsTakenWithoutALossOfTheSA(t *testing.T) {
 func TestALostPrivateKeyComesBackWithTheCertificates(t *testing.T) {
 	t.Parallel()
 	p, dir := newPair(t), t.TempDir()
-	root := authority{}.newCA(t, "root", "ec")
+	root := authority.New(t, "root", "ec")
 	p.certify(t, dir, root, root, "ec")
 	p.up(t)
 	s, err := open(t.Context(), p.a.charon.socket)
@@ -316,10 +195,10 @@ func TestALostPrivateKeyComesBackWithTheCertificates(t *testing.T) {
 
 func TestFilesThatProveNothingAreRefusedByWhatIsWrong(t *testing.T) {
 	dir := t.TempDir()
-	root := authority{}.newCA(t, "root", "ec")
-	good := *root.issue(t, dir, "edge-a", "ec")
-	good.CAs = []string{root.file(t, dir)}
-	other := root.issue(t, dir, "edge-z", "ec")
+	root := authority.New(t, "root", "ec")
+	good := *issue(t, root, dir, "edge-a", "ec")
+	good.CAs = []string{root.File(t, dir)}
+	other := issue(t, root, dir, "edge-z", "ec")
 	conn := example()
 	for name, c := range map[string]struct {
 		files Certificates

@@ -63,18 +63,18 @@ type Driver struct {
 
 	withheld path.Withheld
 
-	mu      sync.Mutex
-	nl      *netlink.Handle
-	links   path.Links
-	xfrm    *xfrm
-	charons *charons
-	tunnels map[string]*tunnel // by name; loaded from the disk at the first look
-	loaded  bool
-	highest uint64 // no tunnel of this node, of now or earlier, has used an epoch above it
-	seen    kernel
-	placed  map[selector]policy // what should be there, whoever has taken it
-	wake    chan struct{}       // holds one: there is something to keep
-	deaf    pause               // of listening for peers
+	mu       sync.Mutex
+	nl       *netlink.Handle
+	links    path.Links
+	xfrm     *xfrm
+	charons  *charons
+	tunnels  map[string]*tunnel // by name; loaded from the disk at the first look
+	loaded   bool
+	highest  uint64 // no tunnel of this node, of now or earlier, has used an epoch above it
+	seen     kernel
+	placed   map[selector]policy // what should be there, whoever has taken it
+	wake     chan struct{}       // holds one: there is something to keep
+	expected time.Time           // since when a packet may come that nobody stands ready for
 }
 
 // tunnel is what the driver knows beyond the kernel.

@@ -20,8 +20,6 @@ const (
 	policyRounds = 5
 	// silence is how long a peer must not have been heard before somebody listens for it.
 	silence = time.Second
-	// Listening that found nothing is repeated after a pause, which doubles.
-	firstPause, lastPause = time.Second, 8 * time.Second
 )
 
 // Run keeps the states of standing peers until ctx ends: it follows the epochs of those who send, begins its own next
@@ -40,6 +38,9 @@ func (d *Driver) Run(ctx context.Context) error {
 		follow.Do(func() { close(following) })
 		<-following
 	}()
+	ears := &listener{found: d.heard, past: d.past, now: d.opts.Now, fault: func(err error) { d.log.Error("listen for IPsec peers", "error", err) }}
+	defer ears.readers.Wait()
+	defer ears.close()
 	tick := time.NewTicker(glance)
 	defer tick.Stop()
 	watch, rounds := &attention{}, 0
@@ -53,6 +54,7 @@ func (d *Driver) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		if !d.anyStanding() { // a machine without tunnels is not woken
+			ears.close()
 			select {
 			case <-ctx.Done():
 				return nil
@@ -75,14 +77,12 @@ func (d *Driver) Run(ctx context.Context) error {
 		}
 		silent := d.inspect(rounds%policyRounds == 0)
 		rounds++
-		if !strange || len(silent) == 0 || !d.listens(now) {
-			continue
+		if !d.expects(now, strange) {
+			silent = nil
 		}
-		found, err := d.listen(ctx, silent)
-		if err != nil && ctx.Err() == nil {
-			d.log.Error("listen for IPsec peers", "error", err)
+		if err := ears.tend(ctx, silent); err != nil {
+			ears.fault(err)
 		}
-		d.listened(found > 0)
 	}
 }
 
@@ -115,22 +115,20 @@ func (a *attention) due(now time.Time, unheard func() (uint64, error)) (look, st
 	return look, strange || look && a.blind
 }
 
+// expects says whether silent peers are to be listened for, since strange packets have come or a peer was set a while ago.
+func (d *Driver) expects(now time.Time, strange bool) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if strange {
+		d.expected = now
+	}
+	return !d.expected.IsZero() && now.Sub(d.expected) < listenFor
+}
+
 // pause doubles from one failure to the next.
 type pause struct {
 	length time.Duration
 	until  time.Time
-}
-
-func (d *Driver) listens(now time.Time) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.deaf.over(now)
-}
-
-func (d *Driver) listened(found bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.deaf.after(found, time.Now())
 }
 
 func (p *pause) over(now time.Time) bool { return !now.Before(p.until) }

@@ -31,8 +31,12 @@ func (d *Driver) Observe(ctx context.Context) (State, error) {
 		return State{}, err
 	}
 	var routes map[int][]path.Route
+	var addresses map[int][]netip.Prefix
 	if len(links) > 0 { // else whatever is there is no tunnel's of ours
 		if routes, err = d.links.Routes(); err != nil {
+			return State{}, err
+		}
+		if addresses, err = d.links.Addresses(); err != nil {
 			return State{}, err
 		}
 	}
@@ -64,12 +68,9 @@ func (d *Driver) Observe(ctx context.Context) (State, error) {
 	}
 	var s State
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		t, err := d.observe(name, names[name], byOwner, held)
-		if err != nil {
-			return State{}, err
-		}
+		t := d.observe(name, names[name], byOwner, held)
 		if link := names[name]; link != nil {
-			t.Routes = routes[link.Attrs().Index]
+			t.Addresses, t.Routes = addresses[link.Attrs().Index], routes[link.Attrs().Index]
 		}
 		s.Tunnels = append(s.Tunnels, t)
 	}
@@ -91,7 +92,7 @@ func (d *Driver) byOwner() map[owner][]policy {
 	return all
 }
 
-func (d *Driver) observe(name string, link netlink.Link, byOwner map[owner][]policy, held looks) (Tunnel, error) {
+func (d *Driver) observe(name string, link netlink.Link, byOwner map[owner][]policy, held looks) Tunnel {
 	known := d.tunnels[name]
 	var t Tunnel
 	ifID := unnamed(name)
@@ -105,11 +106,7 @@ func (d *Driver) observe(name string, link netlink.Link, byOwner map[owner][]pol
 	t.Name, t.Peers, t.Addresses, t.Routes, t.MTU = name, nil, nil, nil, 0
 	t.Down = link == nil || link.Attrs().RawFlags&unix.IFF_UP == 0 || t.udp() && !d.holds(t.Local)
 	if link != nil {
-		var err error
 		t.MTU = link.Attrs().MTU
-		if t.Addresses, err = d.links.Addresses(link); err != nil {
-			return Tunnel{}, err
-		}
 	}
 	if t.Keying == IKE || known == nil {
 		t.Peers = observeIKE(t, meant, held)
@@ -121,7 +118,7 @@ func (d *Driver) observe(name string, link netlink.Link, byOwner map[owner][]pol
 		}
 	}
 	slices.SortFunc(t.Peers, func(a, b Peer) int { return strings.Compare(a.Name, b.Name) })
-	return t, nil
+	return t
 }
 
 // observePeer tells a peer as the kernel has it. A prefix counts as the peer's when it has a policy on any way.

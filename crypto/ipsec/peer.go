@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // setPeer brings states and policies of a peer to what is wanted; what fits stays as it is, sequence numbers included.
@@ -45,7 +46,7 @@ func (d *Driver) setPeer(ctx context.Context, t *tunnel, w Peer) error {
 			return err
 		}
 	}
-	d.deaf = pause{} // whoever was not found before may be now
+	d.expected = time.Now() // whoever was not found before may be now
 	d.stand(p)
 	return nil
 }

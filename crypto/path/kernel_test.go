@@ -161,11 +161,11 @@ func TestWhatTheKernelTakesWithAnAddressIsPutBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	addresses, err := l.Addresses(s.link)
+	addresses, err := l.Addresses()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]netip.Prefix{second}, addresses, comparePrefix); diff != "" {
+	if diff := cmp.Diff([]netip.Prefix{second}, addresses[s.link.Attrs().Index], comparePrefix); diff != "" {
 		t.Errorf("addresses (-want +have):\n%s", diff)
 	}
 	routes, err := l.Routes()

@@ -61,27 +61,29 @@ func (l Links) RemoveAddress(link netlink.Link, p netip.Prefix) error {
 }
 
 func (l Links) attached(link netlink.Link) ([]netip.Prefix, []Route, error) {
-	addresses, err := l.Addresses(link)
+	addresses, err := l.Addresses()
 	if err != nil {
 		return nil, nil, err
 	}
 	routes, err := l.Routes()
-	return addresses, routes[link.Attrs().Index], err
+	return addresses[link.Attrs().Index], routes[link.Attrs().Index], err
 }
 
-// Addresses returns the addresses of link, sorted.
-func (l Links) Addresses(link netlink.Link) ([]netip.Prefix, error) {
-	list, err := netdump.List(func() ([]netlink.Addr, error) { return l.nl.AddrList(link, netlink.FAMILY_ALL) })
+// Addresses returns those of all links, by the index of the link, each list sorted. The kernel knows no shorter question.
+func (l Links) Addresses() (map[int][]netip.Prefix, error) {
+	list, err := netdump.List(func() ([]netlink.Addr, error) { return l.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
-		return nil, fmt.Errorf("addresses of %s: %w", link.Attrs().Name, err)
+		return nil, fmt.Errorf("list addresses: %w", err)
 	}
-	var out []netip.Prefix
+	out := map[int][]netip.Prefix{}
 	for _, a := range list {
 		if p, ok := PrefixOf(a.IPNet); ok {
-			out = append(out, p)
+			out[a.LinkIndex] = append(out[a.LinkIndex], p)
 		}
 	}
-	slices.SortFunc(out, netip.Prefix.Compare)
+	for _, addresses := range out {
+		slices.SortFunc(addresses, netip.Prefix.Compare)
+	}
 	return out, nil
 }
 

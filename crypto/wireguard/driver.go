@@ -48,6 +48,8 @@ type Driver struct {
 	stop      context.CancelFunc
 	rotations sync.WaitGroup // added to under mu, and not once stopping has ended
 
+	identities sync.Map // of userspace tunnels, by interface
+
 	mu       sync.Mutex
 	nl       *netlink.Handle
 	links    path.Links

@@ -192,6 +192,7 @@ func (d *Driver) remove(name string) error {
 		return err
 	}
 	delete(d.notes, name)
+	d.identities.Delete(name)
 	if link == nil {
 		return nil
 	}

@@ -34,13 +34,17 @@ func (d *Driver) Observe(ctx context.Context) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
+	addresses, err := d.links.Addresses()
+	if err != nil {
+		return State{}, err
+	}
 	var s State
 	for _, link := range links {
 		t, err := d.observe(link)
 		if err != nil {
 			return State{}, err
 		}
-		t.Routes = routes[link.Attrs().Index]
+		t.Addresses, t.Routes = addresses[link.Attrs().Index], routes[link.Attrs().Index]
 		s.Tunnels = append(s.Tunnels, t)
 	}
 	return s, nil
@@ -60,10 +64,6 @@ func (d *Driver) ownLinks() ([]netlink.Link, error) {
 func (d *Driver) observe(link netlink.Link) (Tunnel, error) {
 	a := link.Attrs()
 	t := Tunnel{Name: a.Name, Backend: backendOf(link), MTU: a.MTU}
-	var err error
-	if t.Addresses, err = d.links.Addresses(link); err != nil {
-		return Tunnel{}, err
-	}
 	if n := d.notes[a.Name]; n != nil {
 		t.PrivateKeyFile = n.keyFile
 	}

@@ -57,7 +57,7 @@ func formatUAPI(cfg wgtypes.Config) string {
 // errUAPI does not quote the line it stands for: it may hold a key.
 var errUAPI = errors.New("the device's answer cannot be read")
 
-// parseUAPI reads what a device says of itself. Unknown keys are skipped, as the protocol demands.
+// parseUAPI reads what a device says of itself, which is not its own public key. Unknown keys are skipped, as the protocol demands.
 func parseUAPI(name, text string) (*wgtypes.Device, error) {
 	dev := &wgtypes.Device{Name: name, Type: wgtypes.Userspace}
 	for line := range strings.Lines(text) {
@@ -84,9 +84,7 @@ func parseUAPI(name, text string) (*wgtypes.Device, error) {
 func parseDeviceLine(dev *wgtypes.Device, key, value string) (err error) {
 	switch key {
 	case "private_key":
-		if err = parseKey(value, &dev.PrivateKey); err == nil {
-			dev.PublicKey = dev.PrivateKey.PublicKey()
-		}
+		err = parseKey(value, &dev.PrivateKey)
 	case "listen_port":
 		dev.ListenPort, err = strconv.Atoi(value)
 	case "fwmark":

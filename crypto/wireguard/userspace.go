@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -153,7 +154,31 @@ func (u *userDevice) state() (*wgtypes.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseUAPI(u.name, text)
+	dev, err := parseUAPI(u.name, text)
+	if err == nil {
+		dev.PublicKey = u.d.publicOf(u.name, dev.PrivateKey)
+	}
+	return dev, err
+}
+
+// identity is a public key, and the digest of the private one that it belongs to.
+type identity struct {
+	private [sha256.Size]byte
+	public  wgtypes.Key
+}
+
+// publicOf is the public key of a private one, which takes longer than reading a small device: that of a tunnel's last one is remembered.
+func (d *Driver) publicOf(tunnel string, private wgtypes.Key) wgtypes.Key {
+	if private == (wgtypes.Key{}) {
+		return private
+	}
+	digest := sha256.Sum256(private[:])
+	if known, ok := d.identities.Load(tunnel); ok && known.(identity).private == digest {
+		return known.(identity).public
+	}
+	public := private.PublicKey()
+	d.identities.Store(tunnel, identity{digest, public})
+	return public
 }
 
 func (u *userDevice) configure(cfg wgtypes.Config) error {

@@ -9,8 +9,9 @@
 #include <linux/tcp.h>
 #include <bpf/bpf_helpers.h>
 
-#define PARSE_CTX  struct __sk_buff
-#define load_bytes bpf_skb_load_bytes
+#define PARSE_CTX			    struct __sk_buff
+#define load_bytes			    bpf_skb_load_bytes
+#define store_bytes(skb, offset, from, len) bpf_skb_store_bytes(skb, offset, from, len, BPF_F_RECOMPUTE_CSUM)
 
 #include <sluice/abi.h>
 
@@ -26,6 +27,7 @@ static __always_inline void tag_beside(const struct __sk_buff *skb, struct captu
 #define is_counted(p) (!((p)->flags & PACKET_TURNED))
 
 #include <sluice/bans.h>
+#include <sluice/flowspec.h>
 #include <sluice/capture.h>
 #include <sluice/classify.h>
 #include <sluice/flow.h>

@@ -15,7 +15,7 @@ var Rooms = map[string][]string{
 
 	// The composition root, which alone knows every subsystem by name.
 	"control/daemon": {
-		"control/api", "control/engine", "control/compile", "control/config", "control/probe", "control/host", "control/ban", "control/feed", "control/workload", "control/tunnel", "control/support", "control/drain", "control/health",
+		"control/api", "control/engine", "control/compile", "control/config", "control/probe", "control/host", "control/ban", "control/feed", "control/workload", "control/tunnel", "control/support", "control/drain", "control/health", "control/disk",
 		"xdp/...", "tc/...", "bgp/...", "crypto/...",
 	},
 	// The status types of the subsystems are the API's own answers.
@@ -62,7 +62,7 @@ var Rooms = map[string][]string{
 	"bgp/flowspec/flowspectest": {"bgp/flowspec"}, // rules and packets for the tests of others
 
 	"crypto/wireguard":       {"crypto/keys", "crypto/path", "crypto/wireguard/child", "netdump", "netprobe", "process"},
-	"crypto/wireguard/child": {"process"}, // the userspace device's process, and the daemon's hold on it
+	"crypto/wireguard/child": {"netdump", "process"}, // the userspace device's process, and the daemon's hold on it
 	"crypto/ipsec":           {"crypto/keys", "crypto/path", "crypto/ike", "netdump", "netprobe", "process"},
 	"crypto/ike":             {"crypto/keys"}, // charon's client, which knows no kernel
 	"crypto/path":            {"netdump"},     // what both types of tunnel need of the kernel's routing

@@ -44,11 +44,14 @@ type bird struct {
 	log    string
 }
 
-func startBird(t *testing.T, s *site) *bird {
+func startBird(t *testing.T, s *site) *bird { return startBirdWith(t, s, torFile) }
+
+// startBirdWith takes another file, whose one verb is the log.
+func startBirdWith(t *testing.T, s *site, file string) *bird {
 	t.Helper()
 	b := &bird{t: t, socket: filepath.Join(s.Dir, "bird.ctl"), log: filepath.Join(s.Dir, "bird.log")}
 	config := filepath.Join(s.Dir, "bird.conf")
-	if err := os.WriteFile(config, fmt.Appendf(nil, torFile, b.log), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, file, b.log), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

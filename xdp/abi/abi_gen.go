@@ -106,6 +106,17 @@ const (
 	ListenerTimestamps  = 1
 	ListenerSACK        = 2
 	ListenerWindowScale = 4
+	MaxFlowspec         = 2048
+	FlowspecWords       = 32
+	FlowspecHalf        = 1
+	FlowspecBySrc       = 2
+	FlowspecByDst       = 4
+	FlowspecProtocols   = 1024
+	FlowspecDrops       = 1
+	FlowspecBlackholes  = 2
+	FlowspecLimits      = 4
+	FlowspecMarks       = 8
+	FlowspecGoesOn      = 16
 	FlowWayBusy         = 18446744073709551615
 	FlowToPeer          = 2147483648
 	FlowAtEgress        = 2147483648
@@ -508,6 +519,44 @@ type SYNListener struct {
 	Fresh       uint8  // those of this period
 	Refused     uint8  // those that its namespace is set not to take: Go's
 	_           [6]uint8
+}
+
+// FlowspecSet is struct flowspec_set, 256 bytes.
+type FlowspecSet struct {
+	Word [32]uint64
+}
+
+// FlowspecKey4 is struct flowspec_key4, 12 bytes.
+type FlowspecKey4 struct {
+	Prefixlen uint32 // 32 and the length
+	Half      uint32
+	Addr      [4]byte // network byte order
+}
+
+// FlowspecKey6 is struct flowspec_key6, 24 bytes.
+type FlowspecKey6 struct {
+	Prefixlen uint32
+	Half      uint32
+	Addr      [16]uint8
+}
+
+// FlowspecEntry is struct flowspec_entry, 256 bytes.
+type FlowspecEntry struct {
+	Rule    Rule // what it matches beside addresses and protocol; id is the slot
+	Limiter [2]Limiter
+	UntilNs uint64 // CLOCK_BOOTTIME; 0: until it is withdrawn. The program compares
+	Key     uint64 // of the filter, to find it again: never 0
+	Does    uint8  // FLOWSPEC_*; 0: it counts, and lets pass
+	DSCP    uint8  // with FLOWSPEC_MARKS
+	_       [46]uint8
+}
+
+// FlowspecHit is struct flowspec_hit, 32 bytes.
+type FlowspecHit struct {
+	Packets uint64
+	Bytes   uint64
+	Dropped uint64 // of the packets: dropped, or beyond the rate
+	LastNs  uint64 // CLOCK_BOOTTIME of the last one
 }
 
 // FlowKey is struct flow_key, 40 bytes.

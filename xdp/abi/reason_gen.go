@@ -78,7 +78,10 @@ const (
 	ReasonPacedDrop             Reason = 71 // beyond the bandwidth of its workload
 	ReasonStackOptions          Reason = 72 // IPv4 options: the kernel heeds or refuses them
 	ReasonSnatFull              Reason = 73 // the table of translations is full (conntrack.max_entries)
-	ReasonMax                   Reason = 74
+	ReasonFlowspecDrop          Reason = 74 // a FlowSpec filter of a BGP neighbor drops it (`sluice show flowspec`)
+	ReasonFlowspecLimit         Reason = 75 // beyond the rate of a FlowSpec filter of a BGP neighbor
+	ReasonBlackhole             Reason = 76 // a BGP neighbor asked for a blackhole for its destination
+	ReasonMax                   Reason = 77
 )
 
 var reasonTable = [ReasonMax]reasonInfo{
@@ -156,4 +159,7 @@ var reasonTable = [ReasonMax]reasonInfo{
 	ReasonPacedDrop:             {"paced-drop", "beyond the bandwidth of its workload", FateDrop},
 	ReasonStackOptions:          {"stack-options", "IPv4 options: the kernel heeds or refuses them", FateStack},
 	ReasonSnatFull:              {"snat-full", "the table of translations is full (conntrack.max_entries)", FateDrop},
+	ReasonFlowspecDrop:          {"flowspec-drop", "a FlowSpec filter of a BGP neighbor drops it (`sluice show flowspec`)", FateDrop},
+	ReasonFlowspecLimit:         {"flowspec-limit", "beyond the rate of a FlowSpec filter of a BGP neighbor", FateDrop},
+	ReasonBlackhole:             {"blackhole", "a BGP neighbor asked for a blackhole for its destination", FateDrop},
 }

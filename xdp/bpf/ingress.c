@@ -13,6 +13,7 @@
 #include "sluice/capture.h"
 #include "sluice/classify.h"
 #include "sluice/flow.h"
+#include "sluice/flowspec.h"
 #include "sluice/fragments.h"
 #include "sluice/log.h"
 #include "sluice/silent.h"
@@ -131,12 +132,21 @@ static __always_inline enum reason rules_stage(struct xdp_md *ctx, const struct 
 	return d->reason;
 }
 
+/* The overlays: below what keeps the box reachable, above the operator's rules. */
+static __always_inline enum reason overlay_stages(struct xdp_md *ctx, const struct packet *p, __u32 *filter)
+{
+	enum reason reason = bans_stage(p);
+
+	return reason == REASON_NONE ? flowspec_stage(ctx, p, filter) : reason;
+}
+
 /* All stages that ask policies, up to what policy.ingress decides. REASON_NONE: it is in d. */
 static __always_inline enum reason policy_stages(struct xdp_md *ctx, struct cursor *cursor,
 						 const struct packet *p, struct decision *d)
 {
 	struct classes c = {};
 	enum reason reason;
+	__u32 filter = 0;
 
 	classify(p, &c);
 	reason = failsafe_stage(p, &c, d);
@@ -145,20 +155,33 @@ static __always_inline enum reason policy_stages(struct xdp_md *ctx, struct curs
 	reason = system_stage(ctx, cursor, p, &c, d);
 	if (reason != REASON_NONE)
 		return reason;
-	/* FlowSpec and RTBH stand behind bans: below what keeps the box reachable, above the operator's rules. */
-	reason = bans_stage(p);
+	reason = overlay_stages(ctx, p, &filter);
 	if (reason == REASON_NONE)
 		judge(p, &c, POLICY_INGRESS, d);
+	else
+		d->rule = filter;
 	return reason;
 }
 
-/* The same of a flow that was judged before, counted as judge() does. */
-static __always_inline enum reason recent_stages(const struct packet *p, const struct decision *d)
+/* Whether an overlay gave the reason: no generation did, and none may remember it. */
+static __always_inline bool of_overlay(enum reason reason)
 {
-	enum reason reason = d->policy == POLICY_INGRESS ? bans_stage(p) : REASON_NONE;
+	return reason == REASON_BANNED || of_flowspec(reason);
+}
 
-	if (reason != REASON_NONE)
+/* The same of a flow that was judged before, counted as judge() does. */
+static __always_inline enum reason recent_stages(struct xdp_md *ctx, const struct packet *p,
+						 struct decision *d)
+{
+	enum reason reason = REASON_NONE;
+	__u32 filter = 0;
+
+	if (d->policy == POLICY_INGRESS)
+		reason = overlay_stages(ctx, p, &filter);
+	if (reason != REASON_NONE) {
+		d->rule = filter;
 		return reason;
+	}
 	if (d->rule)
 		count_rule(d->rule, p->len);
 	if (d->policy == POLICY_INGRESS)
@@ -184,10 +207,10 @@ static __always_inline enum reason stages(struct xdp_md *ctx, struct packet *p, 
 		return reason;
 	flow = recent_place(p);
 	if (flow && recent_decided(flow, p, d)) {
-		reason = recent_stages(p, d);
+		reason = recent_stages(ctx, p, d);
 	} else {
 		reason = policy_stages(ctx, &cursor, p, d);
-		if (flow && reason != REASON_BANNED)
+		if (flow && !of_overlay(reason))
 			recent_keep(flow, p, d);
 	}
 	if (reason != REASON_NONE)
@@ -235,6 +258,8 @@ static __always_inline void explain_verdict(const struct decision *d, enum reaso
 	__builtin_memset(e, 0, sizeof(*e));
 	e->reason = reason;
 	e->fate = verdict;
+	if (of_flowspec(reason))
+		e->rule = d->rule;
 	if (policy_decided(reason)) {
 		e->rule = d->rule;
 		e->policy = d->policy;
@@ -257,7 +282,7 @@ __noinline int report(struct xdp_md *ctx, const struct packet *p, const struct d
 
 	if (!p || !d)
 		return 0;
-	rule = policy_decided(reason) ? d->rule : 0;
+	rule = policy_decided(reason) || of_flowspec(reason) ? d->rule : 0;
 	if (d->sample | d->shadow)
 		log_rules(p, d, HOOK_XDP, p->ifindex, verdict == XDP_DROP);
 	if (verdict == XDP_DROP && watched(WATCH_DROPS))

@@ -16,6 +16,11 @@ static __always_inline long load_bytes(struct xdp_md *ctx, __u32 offset, void *t
 	return bpf_xdp_load_bytes(ctx, offset, to, len);
 }
 
+static __always_inline long store_bytes(struct xdp_md *ctx, __u32 offset, const void *from, __u32 len)
+{
+	return bpf_xdp_store_bytes(ctx, offset, (void *)from, len);
+}
+
 /* XDP sees every tag in the frame, or none: one that the NIC stripped is not to be had here. */
 static __always_inline void tag_beside(struct xdp_md *ctx, struct capture_event *e)
 {

@@ -168,34 +168,12 @@ func (p *placed) settle(b budgets, few bool) {
 // expand appends the entries of a rule. No two of them match one packet, so that a shadow rule counts it once.
 func (p *placed) expand(to []abi.Rule, hidden bool) []abi.Rule {
 	r := p.rule
-	entry := abi.Rule{ID: r.ID, Action: uint8(r.Action)}
-	if r.Shadow {
-		entry.Flags |= abi.RuleShadow
-		if r.Sample != 0 || r.Action == Limit {
-			entry.Flags |= abi.RuleLogged
-		}
-	}
-	if r.Protocol == AnyProtocol {
-		entry.Flags |= abi.RuleAnyProtocol
-	} else {
-		entry.Protocol = uint8(r.Protocol)
-	}
-	if hidden && !r.Shadow && r.asksTransport() {
-		entry.Flags |= abi.RuleHidden
-	}
 	from := len(to)
-	to = append(to, rest(r, entry)...)
-	if r.Ports != nil {
-		to = times(to, from, mergePorts(r.Ports), func(e *abi.Rule, pr PortRange) {
-			e.Flags |= abi.RulePorts
-			e.Ports = abi.PortRange(pr)
-		})
-	}
-	if r.SourcePorts != nil {
-		to = times(to, from, mergePorts(r.SourcePorts), func(e *abi.Rule, pr PortRange) {
-			e.Flags |= abi.RuleSourcePorts
-			e.SourcePorts = abi.PortRange(pr)
-		})
+	to = append(to, Entries(r)...)
+	if hidden && !r.Shadow && r.asksTransport() {
+		for i := range to[from:] {
+			to[from+i].Flags |= abi.RuleHidden
+		}
 	}
 	if p.comparesSource(p.manner) {
 		to = times(to, from, p.src.ranges, func(e *abi.Rule, cr abi.ClassRange) {
@@ -210,6 +188,37 @@ func (p *placed) expand(to []abi.Rule, hidden bool) []abi.Rule {
 		})
 	}
 	return to
+}
+
+// Entries are those of a rule without its addresses: one for each combination of what it says in ranges. No two of them
+// match one packet.
+func Entries(r *Rule) []abi.Rule {
+	entry := abi.Rule{ID: r.ID, Action: uint8(r.Action)}
+	if r.Shadow {
+		entry.Flags |= abi.RuleShadow
+		if r.Sample != 0 || r.Action == Limit {
+			entry.Flags |= abi.RuleLogged
+		}
+	}
+	if r.Protocol == AnyProtocol {
+		entry.Flags |= abi.RuleAnyProtocol
+	} else {
+		entry.Protocol = uint8(r.Protocol)
+	}
+	out := rest(r, entry)
+	if r.Ports != nil {
+		out = times(out, 0, mergePorts(r.Ports), func(e *abi.Rule, pr PortRange) {
+			e.Flags |= abi.RulePorts
+			e.Ports = abi.PortRange(pr)
+		})
+	}
+	if r.SourcePorts != nil {
+		out = times(out, 0, mergePorts(r.SourcePorts), func(e *abi.Rule, pr PortRange) {
+			e.Flags |= abi.RuleSourcePorts
+			e.SourcePorts = abi.PortRange(pr)
+		})
+	}
+	return out
 }
 
 // times puts in place of each entry behind from as many as there are alternatives, with one each.

@@ -90,7 +90,7 @@ func (l lineage) settle(dir *pin.Dir, h Handover) error {
 	if busy, err := anyWritten(dir, formers); err != nil || busy {
 		return err
 	}
-	if err := quiesce(); err != nil { // the last packet may still be in a program of before
+	if err := Quiesce(); err != nil { // the last packet may still be in a program of before
 		return err
 	}
 	since := uint64(0)

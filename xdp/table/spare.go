@@ -42,7 +42,7 @@ func (l Loader) Recast(at Site, digest string, live map[ebpf.ProgramID]bool, fil
 		l.Log.Debug("recast", "owner", at.Owner, "generation", former, "not", why)
 		if err == nil && why == "" {
 			err = at.Dir.RenameGeneration(at.Owner, former, digest, func() error {
-				if err := quiesce(); err != nil { // the last packet may still be in it
+				if err := Quiesce(); err != nil { // the last packet may still be in it
 					return err
 				}
 				return fill(g.Maps)
@@ -87,9 +87,9 @@ func (at Site) Sweep(digest string, before map[ebpf.ProgramID]bool) error {
 	return at.Dir.SweepGenerations(at.Owner, keep...)
 }
 
-// quiesce waits until every program that runs now has ended. The kernel does so after each update of a map of maps, since
+// Quiesce waits until every program that runs now has ended. The kernel does so after each update of a map of maps, since
 // 4.20 and for this very purpose (an RCU grace period).
-func quiesce() error {
+func Quiesce() error {
 	inner := &ebpf.MapSpec{Name: "quiesce", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}
 	outer, err := ebpf.NewMap(&ebpf.MapSpec{Name: "quiesce", Type: ebpf.ArrayOfMaps, KeySize: 4, ValueSize: 4, MaxEntries: 1, InnerMap: inner})
 	if err != nil {

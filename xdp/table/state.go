@@ -14,7 +14,7 @@ import (
 	"sluice/xdp/pin"
 )
 
-// Names of the state maps that XDP and tc share, as in maps.h, bans.h, limit.h, fragments.h, events.h, capture.h and syncookie.h.
+// Names of the state maps that XDP and tc share, as in maps.h, bans.h, flowspec.h, limit.h, fragments.h, events.h, capture.h and syncookie.h.
 const (
 	RuleHits = "rule_hits"
 
@@ -34,6 +34,16 @@ const (
 	Bans4    = "bans4"
 	Bans6    = "bans6"
 	BanHits  = "ban_hits"
+
+	FlowSpecLive      = "flowspec_live"
+	FlowSpecEntries   = "flowspec_entries"
+	FlowSpecProtocols = "flowspec_protocols"
+	FlowSpecDst4      = "flowspec_dst4"
+	FlowSpecSrc4      = "flowspec_src4"
+	FlowSpecDst6      = "flowspec_dst6"
+	FlowSpecSrc6      = "flowspec_src6"
+	FlowSpecBuckets   = "flowspec_buckets"
+	FlowSpecHits      = "flowspec_hits"
 
 	LimitBuckets  = "limit_buckets"
 	LimitSources  = "limit_sources"
@@ -77,6 +87,16 @@ var sharedPins = map[string]struct {
 	Bans4:    {"bans4", 1},
 	Bans6:    {"bans6", 1},
 	BanHits:  {"ban-hits", 1},
+
+	FlowSpecLive:      {"flowspec-live", 1},
+	FlowSpecEntries:   {"flowspec-entries", 1},
+	FlowSpecProtocols: {"flowspec-protocols", 1},
+	FlowSpecDst4:      {"flowspec-dst4", 1},
+	FlowSpecSrc4:      {"flowspec-src4", 1},
+	FlowSpecDst6:      {"flowspec-dst6", 1},
+	FlowSpecSrc6:      {"flowspec-src6", 1},
+	FlowSpecBuckets:   {"flowspec-buckets", 1},
+	FlowSpecHits:      {"flowspec-hits", 1},
 
 	LimitBuckets:  {"limit-buckets", 2}, // 1 had one size for ever, and who knows only that refuses another
 	LimitSources:  {"limit-sources", 2},
@@ -246,7 +266,8 @@ func Reopen(dir *pin.Dir, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, erro
 
 // notEverywhere are those that not every program uses: of one size for ever, so that their pins are never replaced, or,
 // translations and their queue, replaced together with flows.
-var notEverywhere = []string{SYNListeners, Translations, Young, SNATFragments, SNATExhausted, FlowPressure, FlowShares, FlowEvents}
+var notEverywhere = []string{SYNListeners, Translations, Young, SNATFragments, SNATExhausted, FlowPressure, FlowShares, FlowEvents,
+	FlowSpecLive, FlowSpecEntries, FlowSpecProtocols, FlowSpecDst4, FlowSpecSrc4, FlowSpecDst6, FlowSpecSrc6, FlowSpecBuckets, FlowSpecHits}
 
 // SharedMaps are the ids of the shared maps that every program uses, as they are pinned now; nil where one is missing.
 type SharedMaps []ebpf.MapID

@@ -1,8 +1,12 @@
 package child
 
 import (
-	"net"
 	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"sluice/netdump"
 )
 
 // setLocal configures the address that packets come from which answer nothing; one that is not valid leaves it to routes.
@@ -29,21 +33,16 @@ func (b *bind) look() (turned bool) {
 	return b.resting.Swap(resting) != resting
 }
 
+// reachable asks for the one interface: a dump of all, each time that a route changes, would cost every tunnel what all tunnels are.
 func reachable(a netip.Addr) bool {
-	list, err := net.Interfaces()
+	list, err := netdump.List(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return true
 	}
-	for _, iface := range list {
-		addrs, err := iface.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, has := range addrs {
-			prefix, err := netip.ParsePrefix(has.String())
-			if err == nil && prefix.Addr().WithZone("").Unmap() == a.WithZone("") {
-				return iface.Flags&(net.FlagUp|net.FlagRunning) == net.FlagUp|net.FlagRunning
-			}
+	for _, has := range list {
+		if ip, ok := netip.AddrFromSlice(has.IP); ok && ip.Unmap() == a.WithZone("") {
+			link, err := netlink.LinkByIndex(has.LinkIndex)
+			return err != nil || link.Attrs().RawFlags&(unix.IFF_UP|unix.IFF_RUNNING) == unix.IFF_UP|unix.IFF_RUNNING
 		}
 	}
 	return true

@@ -3,7 +3,9 @@
 package guest
 
 import (
+	"bytes"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"sluice/crypto/ipsec"
 )
@@ -167,6 +170,75 @@ func goesOnByItsClock(t *testing.T, later time.Duration, disk bool) {
 	if clear, _ := s.passed(t); clear != 0 {
 		t.Errorf("%d frames in clear", clear)
 	}
+}
+
+// Neither end knows the other's epoch, no probe helps, and one TCP connection is all that is sent: each end finds the other by its first
+// packet while it listens anyhow, since it has been set up, and by the second one later. So the fourth SYN, after 7 s, is never needed.
+func TestESPOneConnectionIsEnoughForTwoNodesThatNeverHeardEachOther(t *testing.T) {
+	for name, rest := range map[string]bool{"at once": false, "when nobody listens any more": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newESPSite(t, outer{false, ipsec.None})
+			for _, n := range []*espNode{s.b, s.a} {
+				n.converge(t)
+				n.keep(t)
+			}
+			var listener net.Listener
+			s.b.do(t, func() (err error) {
+				listener, err = net.Listen("tcp", "10.20.0.1:8")
+				return err
+			})
+			defer listener.Close()
+			s.a.do(t, func() error { // a SYN is sent again after 1, 3, 7 s, as kernels before 6.5 did
+				return os.WriteFile("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", []byte("0"), 0)
+			})
+			if rest {
+				s.a.hasPacketSockets(t, 1) // the capture's
+				s.b.hasPacketSockets(t, 0)
+			}
+			began := time.Now()
+			var conn net.Conn
+			s.a.do(t, func() (err error) {
+				conn, err = net.DialTimeout("tcp", "10.20.0.1:8", time.Minute)
+				return err
+			})
+			defer conn.Close()
+			if again := segmentsSentAgain(t, conn.(*net.TCPConn)); again > 2 {
+				t.Errorf("%d SYNs were sent again", again)
+			}
+			t.Logf("connected after %s", time.Since(began))
+			s.follows(t)
+		})
+	}
+}
+
+// hasPacketSockets waits until a node has so many.
+func (n *espNode) hasPacketSockets(t *testing.T, want int) {
+	t.Helper()
+	for range 3 * patience / time.Second {
+		var list []byte
+		n.do(t, func() (err error) {
+			list, err = os.ReadFile("/proc/thread-self/net/packet")
+			return err
+		})
+		if have := bytes.Count(list, []byte("\n")) - 1; have == want { // a line is the header
+			return
+		}
+		time.Sleep(time.Second)
+	}
+	t.Fatalf("not %d packet sockets after %s", want, 3*patience)
+}
+
+func segmentsSentAgain(t *testing.T, c *net.TCPConn) uint32 {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info *unix.TCPInfo
+	if cerr := raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) }); cerr != nil || err != nil {
+		t.Fatal(cerr, err)
+	}
+	return info.Total_retrans
 }
 
 func TestESPAClockThatWasSetBackMattersOnlyWithoutAFile(t *testing.T) {

@@ -22,8 +22,8 @@ import (
 
 const (
 	program = "/bin/sluice"
-	// patience is long: the kernel's verifier is emulated, and two daemons start side by side.
-	patience = 2 * time.Minute
+	// patience is long: the kernel's verifier is emulated, and a change that finds no spare generation has taken 108 s of it.
+	patience = 5 * time.Minute
 	// inner is behind both tunnels.
 	inner = "10.20.0.1"
 )
@@ -61,13 +61,13 @@ func TestSite(t *testing.T) {
 		run  func()
 	}{
 		{"traffic takes ESP while WireGuard is cut", s.trafficTakesESPWhileWireGuardIsCut},
-		{"what BGP learns over a tunnel goes through it", s.whatBGPLearnsOverATunnelGoesThroughIt},
+		{"a clock that is set back stops nothing", s.aClockThatIsSetBackStopsNothing},
+		{"a clock that is years ahead stops nothing", s.aClockThatIsYearsAheadStopsNothing},
 		{"nothing leaves while tunnels are down", s.nothingLeavesWhileTunnelsAreDown},
 		{"a peer with another MTU is understood", s.aPeerWithAnotherMTUIsUnderstood},
 		{"charon takes over the keys and gives them back", s.charonTakesOverTheKeysAndGivesThemBack},
+		{"what BGP learns over a tunnel goes through it", s.whatBGPLearnsOverATunnelGoesThroughIt},
 		{"a reboot begins a new epoch", s.aRebootBeginsANewEpoch},
-		{"a clock that is years ahead stops nothing", s.aClockThatIsYearsAheadStopsNothing},
-		{"a clock that is set back stops nothing", s.aClockThatIsSetBackStopsNothing},
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			s.concerns(t)
@@ -200,9 +200,12 @@ func (e *end) sluice(words string) string {
 	return out
 }
 
+// apply tells how long it took: where no generation is spare, that is the emulated verifier's time.
 func (e *end) apply() {
 	e.t.Helper()
+	begin := time.Now()
 	e.sluice("apply -c " + e.File)
+	e.t.Logf("%s applied its file in %s", e.Name, time.Since(begin))
 }
 
 // nothingToDo fails unless the machine is what the file says.

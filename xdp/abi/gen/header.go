@@ -26,7 +26,7 @@ var (
 // scan reads sluice/abi.h with its parts, and the constants of sluice/reason.h. enum reason has a file of its own.
 func scan(include string) (*header, error) {
 	h := &header{comments: map[string]string{}}
-	for _, name := range []string{"abi.h", "abi_classify.h", "abi_actions.h", "abi_flow.h", "abi_snat.h", "abi_pace.h", "abi_watch.h", "reason.h"} {
+	for _, name := range []string{"abi.h", "abi_classify.h", "abi_actions.h", "abi_flowspec.h", "abi_flow.h", "abi_snat.h", "abi_pace.h", "abi_watch.h", "reason.h"} {
 		text, err := os.ReadFile(filepath.Join(include, "sluice", name))
 		if err != nil {
 			return nil, err

@@ -47,6 +47,8 @@ func mirrored() map[string]any {
 		"explanation": abi.Explanation{},
 		"failsafe":    abi.Failsafe{},
 		"ban":         abi.Ban{}, "ban_state": abi.BanState{}, "ban_hit": abi.BanHit{},
+		"flowspec_set": abi.FlowspecSet{}, "flowspec_key4": abi.FlowspecKey4{}, "flowspec_key6": abi.FlowspecKey6{},
+		"flowspec_entry": abi.FlowspecEntry{}, "flowspec_hit": abi.FlowspecHit{},
 		"limiter": abi.Limiter{}, "limit_bucket": abi.LimitBucket{}, "limit_way": abi.LimitWay{}, "limit_set": abi.LimitSet{},
 		"limit_pressure": abi.LimitPressure{}, "pacer_flow": abi.PacerFlow{}, "pacer": abi.Pacer{},
 		"packet_event": abi.PacketEvent{}, "watch": abi.Watch{}, "watch_budget": abi.WatchBudget{},

@@ -199,6 +199,7 @@ struct ban_hit {
 
 #include "abi_classify.h"
 #include "abi_actions.h"
+#include "abi_flowspec.h"
 #include "abi_flow.h"
 #include "abi_snat.h"
 #include "abi_pace.h"

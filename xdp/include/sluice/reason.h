@@ -88,7 +88,10 @@
 	X(SNAT_CLASH, drop, "the box's own packet, with the addresses and ports of a translated flow")       \
 	X(PACED_DROP, drop, "beyond the bandwidth of its workload")                                          \
 	X(STACK_OPTIONS, stack, "IPv4 options: the kernel heeds or refuses them")                            \
-	X(SNAT_FULL, drop, "the table of translations is full (conntrack.max_entries)")
+	X(SNAT_FULL, drop, "the table of translations is full (conntrack.max_entries)")                      \
+	X(FLOWSPEC_DROP, drop, "a FlowSpec filter of a BGP neighbor drops it (`sluice show flowspec`)")      \
+	X(FLOWSPEC_LIMIT, drop, "beyond the rate of a FlowSpec filter of a BGP neighbor")                    \
+	X(BLACKHOLE, drop, "a BGP neighbor asked for a blackhole for its destination")
 
 #define SLUICE_REASON_ENUM(name, fate, text) REASON_##name,
 enum reason { SLUICE_REASONS(SLUICE_REASON_ENUM) REASON_MAX };

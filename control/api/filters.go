@@ -1,0 +1,33 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+)
+
+// FilterKind is what a neighbor sent.
+type FilterKind string
+
+// The kinds of filters.
+const (
+	FilterFlowSpec  FilterKind = "flowspec"  // RFC 8955, RFC 8956
+	FilterBlackhole FilterKind = "blackhole" // a unicast route with a community that asks for it (RFC 7999)
+)
+
+// Filter is what a BGP neighbor wants filtered, a line of `show flowspec`. They stand in the order of their evaluation.
+type Filter struct {
+	Rule     string     `json:"rule"`
+	Kind     FilterKind `json:"kind"`
+	Neighbor string     `json:"neighbor"`
+	Address  netip.Addr `json:"address"` // of the neighbor
+	Actions  string     `json:"actions"`
+	Since    time.Time  `json:"since"`           // when it was announced as it is
+	Stale    *time.Time `json:"stale,omitempty"` // when its session went down, if it did
+	Until    *time.Time `json:"until,omitempty"` // when it ends, unless the session comes back before
+	Valid    bool       `json:"valid"`           // it is in the data path
+	Refused  string     `json:"refused,omitempty"`
+	Packets  uint64     `json:"packets"` // that it matched
+	Bytes    uint64     `json:"bytes"`
+	Dropped  uint64     `json:"dropped"` // of the packets
+	LastHit  *time.Time `json:"last_hit,omitempty"`
+}

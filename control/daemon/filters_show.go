@@ -1,0 +1,117 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sluice/bgp/flowspec"
+	"sluice/control/api"
+	"sluice/xdp/abi"
+)
+
+var (
+	descFilters        = desc("flowspec_rules", "FlowSpec rules and blackholes of a neighbor; kind is flowspec or blackhole, state is valid, stale (valid, of a session that is down) or refused.", "neighbor", "kind", "state")
+	descFilterPackets  = desc("flowspec_packets_total", "Packets that matched a FlowSpec rule or a blackhole.", "neighbor", "rule")
+	descFilterBytes    = desc("flowspec_bytes_total", "Bytes that matched a FlowSpec rule or a blackhole.", "neighbor", "rule")
+	descFilterDrops    = desc("flowspec_dropped_packets_total", "Packets that a FlowSpec rule or a blackhole dropped.", "neighbor", "rule")
+	descFilterRefusals = desc("flowspec_refusals_total", "FlowSpec rules and blackholes that were refused by who sent them or by the unicast routes, each once for each reason.")
+)
+
+func (d *Daemon) showFilters() ([]api.Filter, error) {
+	d.filters.mu.Lock()
+	defer d.filters.mu.Unlock()
+	out := make([]api.Filter, 0, len(d.filters.known))
+	var errs []error
+	for _, f := range d.filters.known {
+		shown, err := d.countedFilter(f)
+		out, errs = append(out, shown), append(errs, err)
+	}
+	return out, errors.Join(errs...)
+}
+
+// countedFilter is called with mu held.
+func (d *Daemon) countedFilter(f filter) (api.Filter, error) {
+	out := shownFilter(f)
+	if f.refused != "" || d.filters.table == nil {
+		return out, nil
+	}
+	hits, err := d.filters.table.Hits(f.key)
+	out.Packets, out.Bytes, out.Dropped = hits.Packets, hits.Bytes, hits.Dropped
+	if hits.Last > 0 {
+		out.LastHit = new(d.wallClock(hits.Last))
+	}
+	return out, err
+}
+
+func shownFilter(f filter) api.Filter {
+	out := api.Filter{Rule: f.Name, Kind: api.FilterFlowSpec, Neighbor: f.Neighbor, Address: f.Address,
+		Actions: flowspec.ActionsText(f.Actions), Since: f.Since, Valid: f.refused == "", Refused: f.refused}
+	if f.Blackhole {
+		out.Kind = api.FilterBlackhole
+	}
+	if !f.Stale.IsZero() {
+		out.Stale, out.Until = &f.Stale, &f.ends
+	}
+	return out
+}
+
+// byFilter says whether a reason is that of the overlay: then the number with it is a filter's slot, and no rule's id.
+func byFilter(r abi.Reason) bool {
+	return r == abi.ReasonFlowspecDrop || r == abi.ReasonFlowspecLimit || r == abi.ReasonBlackhole
+}
+
+// filterOf is the one that gave a reason; nil: none did, or it has gone.
+func (d *Daemon) filterOf(reason abi.Reason, slot uint32) *api.Filter {
+	if !byFilter(reason) {
+		return nil
+	}
+	d.filters.mu.Lock()
+	defer d.filters.mu.Unlock()
+	if d.filters.table == nil {
+		return nil
+	}
+	key := d.filters.table.Key(slot)
+	for _, f := range d.filters.known {
+		if f.key == key {
+			return new(shownFilter(f))
+		}
+	}
+	return nil
+}
+
+// filterName is neighbor and rule of the filter that gave a reason, if one did.
+func (d *Daemon) filterName(reason abi.Reason, slot uint32) string {
+	if f := d.filterOf(reason, slot); f != nil {
+		return f.Neighbor + ": " + f.Rule
+	}
+	return ""
+}
+
+// filterMetrics are per filter, of which the file allows so many.
+func (c collector) filterMetrics(_ context.Context, out chan<- prometheus.Metric) error {
+	list, err := c.d.showFilters()
+	count := map[[3]string]int{}
+	for _, f := range list {
+		state := "valid"
+		switch {
+		case !f.Valid:
+			state = "refused"
+		case f.Stale != nil:
+			state = "stale"
+		}
+		count[[3]string{f.Neighbor, string(f.Kind), state}]++
+		if f.Valid {
+			counter(out, descFilterPackets, f.Packets, f.Neighbor, f.Rule)
+			counter(out, descFilterBytes, f.Bytes, f.Neighbor, f.Rule)
+			counter(out, descFilterDrops, f.Dropped, f.Neighbor, f.Rule)
+		}
+	}
+	for labels, n := range count {
+		gauge(out, descFilters, float64(n), labels[:]...)
+	}
+	_, refusals := c.d.bgp.FlowSpec()
+	counter(out, descFilterRefusals, refusals)
+	return err
+}

@@ -1,0 +1,255 @@
+package netns
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/cmd/lab"
+	"sluice/control/api"
+)
+
+// flowFile is torFile with filters and a blackhole that BIRD originates when they are enabled.
+var flowFile = strings.NewReplacer("protocol device", `flow4 table ft4;
+flow6 table ft6;
+protocol static attack4 { disabled; flow4 { table ft4; };
+  route flow4 { dst 203.0.113.10/32; proto = 6; dport = 80; } { bgp_ext_community.add((generic, 0x80060000, 0x0)); }; }
+protocol static attack6 { disabled; flow6 { table ft6; };
+  route flow6 { dst 2001:db8:100::10/128; next header = 6; dport = 80; } { bgp_ext_community.add((generic, 0x80060000, 0x0)); }; }
+protocol static label6 { disabled; flow6 { table ft6; };
+  route flow6 { dst 2001:db8:100::10/128; label 7; } { bgp_ext_community.add((generic, 0x80060000, 0x0)); }; }
+protocol static hole { disabled; ipv4; route 203.0.113.99/32 blackhole { bgp_community.add((65535, 666)); }; route 192.0.2.99/32 blackhole { bgp_community.add((65535, 666)); }; }
+protocol device`, "  ipv4 { import all; export where source = RTS_STATIC; };", `  ipv4 { import all; export where source = RTS_STATIC; };
+  flow4 { table ft4; import none; export all; }; flow6 { table ft6; import none; export all; };`).Replace(torFile)
+
+// The rules as they are shown.
+const (
+	attack4 = "flow4 { dst 203.0.113.10/32; proto = 6; dport = 80; }"
+	attack6 = "flow6 { dst 2001:db8:100::10/128; proto = 6; dport = 80; }"
+)
+
+// flowGateway makes the ToR's IPv4 session carry FlowSpec and blackholes.
+func flowGateway(t *testing.T, s *site) string {
+	return edited(t, gatewayFile, "{name: tor, address: 198.18.0.1,", "{name: tor, address: 198.18.0.1, families: [ipv4-unicast, ipv4-flowspec, ipv6-flowspec],",
+		"  learn:\n", "  flowspec: {accept_from: [tor], max_age: 10m}\n  blackhole: {accept_from: [tor]}\n  learn:\n")
+}
+
+func newFlowGateway(t *testing.T) *site {
+	t.Helper()
+	s := newBareSite(t)
+	s.write(flowGateway(t, s))
+	s.bird = startBirdWith(t, s, flowFile)
+	s.start()
+	s.established()
+	return s
+}
+
+// filters waits until there are these, each as its rule, its actions and what is said of it.
+func (s *site) filters(want ...string) {
+	s.t.Helper()
+	eventually(s.t, func() error {
+		var got []string
+		for _, f := range show[[]api.Filter](s, "flowspec") {
+			line := f.Neighbor + " " + f.Rule + " " + f.Actions
+			switch {
+			case !f.Valid:
+				line += " refused: " + f.Refused
+			case f.Stale != nil:
+				line += " stale"
+			}
+			got = append(got, line)
+		}
+		if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w {
+			return fmt.Errorf("filters are\n%s\nwant\n%s", g, w)
+		}
+		return nil
+	})
+}
+
+// tells fails unless the command succeeded and printed all of these.
+func (s *site) tells(r said, words ...string) {
+	s.t.Helper()
+	for _, text := range words {
+		if r.code != 0 || !strings.Contains(r.out, text) {
+			s.t.Errorf("exit code %d, and it does not tell %q: %s%s", r.code, text, r.out, r.err)
+		}
+	}
+}
+
+// matched is how many packets a filter has met.
+func (s *site) matched(rule string) uint64 {
+	s.t.Helper()
+	for _, f := range show[[]api.Filter](s, "flowspec") {
+		if f.Rule == rule {
+			return f.Packets
+		}
+	}
+	return 0
+}
+
+func TestAFilterOfBIRDDropsUntilItIsWithdrawnAndOutlivesTheDaemonAndItsSession(t *testing.T) {
+	t.Parallel()
+	s := newFlowGateway(t)
+	s.answers(s.Client, lab.Web4[0], 80, "web-1")
+	s.latency("attack4", netip.AddrPortFrom(lab.Web4[0], 80))
+	s.bird.do("enable attack4")
+	s.bird.do("enable attack6")
+	s.bird.do("enable label6")
+	const refused6 = "tor flow6 { dst 2001:db8:100::10/128; label = 7; } discard refused: XDP does not look at flow labels: label = 7"
+	s.filters("tor "+attack4+" discard", "tor "+attack6+" discard", refused6)
+	s.bird.do("disable label6")
+	s.counts("xdp", "eth0", "flowspec-drop", func() { s.silent(s.Client, lab.Web4[0], 80) })
+	s.counts("xdp", "eth0", "flowspec-drop", func() { s.silent(s.Client, lab.Web6[0], 80) })
+	s.answers(s.Client, lab.Web4[1], 80, "web-2")
+	s.tells(s.sluice("explain", "--in", "eth0", "--packet", "tcp 198.51.100.7:40000 > 203.0.113.10:80"), "drop, flowspec-drop", "by "+attack4+" of neighbor tor: discard")
+	s.tells(s.sluice("show", "flowspec"), "NEIGHBOR", attack4, "valid")
+	metrics := s.must(s.Gateway.Namespace, "curl -s http://127.0.0.1:9750/metrics")
+	for _, want := range []string{`sluice_flowspec_rules{kind="flowspec",neighbor="tor",state="valid"} 2`, `sluice_flowspec_packets_total{neighbor="tor",rule="` + attack4 + `"}`} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+
+	before := s.matched(attack4)
+	s.kill()
+	s.silent(s.Client, lab.Web4[0], 80)
+	s.bird.do("disable edge") // so that what holds after the start was kept, and not sent again
+	s.start()
+	s.filters("tor "+attack4+" discard stale", "tor "+attack6+" discard stale")
+	s.silent(s.Client, lab.Web6[0], 80)
+	s.bird.do("enable edge")
+	s.established()
+	s.filters("tor "+attack4+" discard", "tor "+attack6+" discard")
+	if now := s.matched(attack4); now <= before {
+		t.Errorf("the counter was %d, and after a restart and two tries it is %d", before, now)
+	}
+
+	s.bird.do("disable edge")
+	s.filters("tor "+attack4+" discard stale", "tor "+attack6+" discard stale")
+	s.counts("xdp", "eth0", "flowspec-drop", func() { s.silent(s.Client, lab.Web6[0], 80) })
+	s.tells(s.sluice("show", "flowspec"), "stale since")
+	s.bird.do("disable attack4")
+	s.bird.do("enable edge")
+	s.established()
+	s.filters("tor " + attack6 + " discard")
+	s.answers(s.Client, lab.Web4[0], 80, "web-1")
+	s.silent(s.Client, lab.Web6[0], 80)
+
+	// Who is not trusted needs a route of its own, and the best route to what we serve is ours.
+	s.edit("accept_from: [tor], max_age: 10m", "max_age: 10m")
+	s.apply()
+	s.filters("tor " + attack6 + " discard refused: unfeasible: the best route to 2001:db8:100::10/128, 2001:db8:100::10/128, is our own")
+	s.answers(s.Client, lab.Web6[0], 80, "web-1")
+}
+
+// latency logs how long a filter of BIRD takes from the command to the first packet that it drops, and back.
+func (s *site) latency(protocol string, server netip.AddrPort) {
+	s.t.Helper()
+	ctx, cancel := context.WithCancel(s.t.Context())
+	defer cancel()
+	conn, err := s.Client.Dial(ctx, "udp", server.String())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	conn.Close()
+	for range 3 {
+		begin := time.Now()
+		s.bird.do("enable " + protocol)
+		eventually(s.t, func() error {
+			s.knock(server)
+			if f := show[[]api.Filter](s, "flowspec"); len(f) != 1 || f[0].Dropped == 0 {
+				return fmt.Errorf("nothing is dropped: %+v", f)
+			}
+			return nil
+		})
+		there := time.Since(begin)
+		begin = time.Now()
+		s.bird.do("disable " + protocol)
+		s.filters()
+		s.t.Logf("from BIRD's command to the first dropped packet %s, from its withdrawal until it is gone %s", there, time.Since(begin))
+	}
+}
+
+// knock sends a SYN and does not wait for an answer.
+func (s *site) knock(server netip.AddrPort) {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Millisecond)
+	defer cancel()
+	if conn, err := s.Client.Dial(ctx, "tcp", server.String()); err == nil {
+		_ = conn.Close()
+	}
+}
+
+func TestABlackholeOfBIRDDropsOneDestinationOfOursAndNoOther(t *testing.T) {
+	t.Parallel()
+	s := newFlowGateway(t)
+	hole := netip.MustParseAddr("203.0.113.99")
+	s.counts("xdp", "eth0", "default-drop", func() { s.silent(s.Client, hole, 80) })
+	s.bird.do("enable hole")
+	const valid = "tor blackhole 203.0.113.99/32 discard"
+	s.filters("tor blackhole 192.0.2.99/32 discard refused: unfeasible: 192.0.2.99/32 is inside of nothing that we announce", valid)
+	s.counts("xdp", "eth0", "blackhole", func() { s.silent(s.Client, hole, 80) })
+	s.answers(s.Client, lab.Web4[0], 80, "web-1")
+	s.tells(s.sluice("explain", "--in", "eth0", "--packet", "udp 198.51.100.7:40000 > 203.0.113.99:9"), "drop, blackhole", "by blackhole 203.0.113.99/32 of neighbor tor: discard")
+	s.bird.do("disable edge")
+	eventually(t, func() error {
+		for _, f := range show[[]api.Filter](s, "flowspec") {
+			if f.Valid && f.Stale != nil && f.Kind == api.FilterBlackhole {
+				return nil
+			}
+		}
+		return fmt.Errorf("no blackhole is stale: %+v", show[[]api.Filter](s, "flowspec"))
+	})
+	s.counts("xdp", "eth0", "blackhole", func() { s.silent(s.Client, hole, 80) })
+	s.bird.do("disable hole")
+	s.bird.do("enable edge")
+	s.established()
+	s.filters()
+	s.counts("xdp", "eth0", "default-drop", func() { s.silent(s.Client, hole, 80) })
+}
+
+func TestAFilterOfExaBGPLimitsARate(t *testing.T) {
+	t.Parallel()
+	s := newBareSite(t)
+	s.write(edited(t, flowGateway(t, s), "    - {name: tor-v6, address: \"2001:db8::1\", asn: 65000, max_prefixes: 1000, graceful_restart: {restart_time: 60s}}\n", ""))
+	config := filepath.Join(s.Dir, "exabgp.conf")
+	text := `neighbor 198.18.0.2 {
+  router-id 198.18.0.1; local-address 198.18.0.1; local-as 65000; peer-as 65010; hold-time 9;
+  family { ipv4 unicast; ipv4 flow; ipv6 flow; }
+  flow { route limit { match { destination 203.0.113.10/32; protocol [ =tcp ]; destination-port [ =80 ]; } then { rate-limit 9600; } } }
+}`
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	exa, err := s.ToR.Command("exabgp", "/usr/bin/env", "exabgp.daemon.user=root", "exabgp.daemon.drop=false", "exabgp.api.cli=false", "exabgp.api.ack=false",
+		"exabgp.log.destination=stderr", "PYTHONDONTWRITEBYTECODE=1", "/usr/sbin/exabgp", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if said, _ := os.ReadFile(exa.Log); t.Failed() {
+			t.Logf("ExaBGP said:\n%s", said[max(0, len(said)-3000):])
+		}
+	})
+	s.start()
+	const rule = "flow4 { dst 203.0.113.10/32; proto = 6; dport = 80; }"
+	s.filters("tor " + rule + " rate 9600 bytes/s")
+	// ExaBGP installs no routes, so what the client sends is brought to the gateway by hand.
+	s.must(s.ToR, "ip route add 203.0.113.0/24 via 198.18.0.2")
+	s.answers(s.Client, lab.Web4[0], 80, "web-1") // within the rate
+	eventually(t, func() error {
+		s.knock(netip.AddrPortFrom(lab.Web4[0], 80))
+		if met := s.matched(rule); met == 0 {
+			return fmt.Errorf("nothing met the rule")
+		}
+		return nil
+	})
+	if err := exa.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	s.filters("tor " + rule + " rate 9600 bytes/s stale")
+}
