@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -103,6 +104,28 @@ func (p Place) Evict(name string) error {
 	}
 	defer unix.Close(pidfd)
 	return end(pidfd)
+}
+
+// EvictDeaf ends the process called name of this very place whose socket's file is gone, so that nobody can speak to it again,
+// and says whether there was one. The caller has the place's state directory to itself: no other daemon speaks to it either.
+func (p Place) EvictDeaf(pid int, name string) (bool, error) {
+	pidfd, err := unix.PidfdOpen(pid, 0) // before the look at who it is: its number may be another one's afterwards
+	if err != nil {
+		return false, os.NewSyscallError("pidfd_open", err)
+	}
+	defer unix.Close(pidfd)
+	if !p.runs(pid, name, p.Socket(name)) || !p.sees(pid) {
+		return false, nil
+	}
+	return true, end(pidfd)
+}
+
+// sees says whether a process means the same directory by the place's path: in another container it is another one.
+func (p Place) sees(pid int) bool {
+	state := filepath.Dir(p.Dir) // the place itself may have been removed with the sockets in it
+	ours, err := os.Stat(state)
+	theirs, theirErr := os.Stat(filepath.Join("/proc", strconv.Itoa(pid), "root", state))
+	return err == nil && theirErr == nil && os.SameFile(ours, theirs)
 }
 
 // Start makes a process, which takes files over, in the network namespace of the calling thread. It lives on when the

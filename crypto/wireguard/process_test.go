@@ -423,3 +423,19 @@ func TestAProcessThatHangsIsReplacedByTheNextDaemon(t *testing.T) {
 	}
 	p.a.answers(t, "10.20.0.1", []byte("hello"))
 }
+
+func TestAProcessWhoseSocketWasRemovedIsReplacedByTheNextDaemon(t *testing.T) {
+	p := newPair(t)
+	p.up(t)
+	p.endA.kill()
+	pid := p.a.process(t, "fra1")
+	if err := os.RemoveAll(filepath.Join(p.a.stateDir, "run")); err != nil {
+		t.Fatal(err)
+	}
+	p.endA = startEnd(t, p.a)
+	p.endA.converge(p.wantA)
+	if now := p.a.process(t, "fra1"); now == pid {
+		t.Error("the process that nobody can speak to is still there")
+	}
+	p.a.answers(t, "10.20.0.1", []byte("hello"))
+}

@@ -101,7 +101,10 @@ func (d *Driver) startUserspace(link netlink.Link, t Tunnel, key keys.Key) error
 func (d *Driver) startChild(name string) (*child.Client, error) {
 	file, err := d.openTUN(name)
 	if errors.Is(err, unix.EBUSY) {
-		return d.adoptHolder(name)
+		if c, err := d.adoptHolder(name); !errors.Is(err, errEvicted) {
+			return c, err
+		}
+		file, err = d.openTUN(name)
 	}
 	if err != nil {
 		return nil, err
@@ -120,12 +123,24 @@ func (d *Driver) startChild(name string) (*child.Client, error) {
 	return c, nil
 }
 
+// errEvicted says that who held the TUN is gone.
+var errEvicted = errors.New("evicted")
+
 func (d *Driver) adoptHolder(name string) (*child.Client, error) {
 	h, found := d.place.FindHolder(name)
 	if !found {
 		return nil, fmt.Errorf("interface %s is run by another process, which cannot be found: is it in another container?", name)
 	}
 	c, err := d.place.AdoptFrom(h, name, d.childSays(name))
+	if errors.Is(err, process.ErrNone) {
+		switch deaf, evictErr := d.place.EvictDeaf(h.PID, name); {
+		case evictErr != nil:
+			err = errors.Join(err, evictErr)
+		case deaf:
+			d.log.Warn("process of tunnel is replaced: the file of its socket was removed", "tunnel", name, "pid", h.PID)
+			return nil, errEvicted
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("interface %s is run by another process, %s: %w; end it, or rename the tunnel", name, h, err)
 	}
