@@ -26,7 +26,7 @@ const (
 )
 
 // load are the other plugins: listed, for those of other packages would come with whatever is installed.
-const load = "random nonce aes sha1 sha2 hmac kdf gcm openssl %s socket-default vici"
+const load = "random nonce aes sha1 sha2 hmac kdf gcm openssl x509 pem pkcs1 pkcs8 revocation constraints %s socket-default vici"
 
 const settings = `
 charon-systemd {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sluice/control/api"
+	"sluice/tests/authority"
 	"sluice/tests/charon"
 )
 
@@ -20,6 +21,39 @@ func (e *end) ike(c *charon.Daemon, master string, on bool) {
 	}
 	e.edit(changes...)
 	e.apply()
+}
+
+// certified has an end that negotiates its keys prove itself by a certificate, or by the preshared key again.
+func (e *end) certified(by authority.Certified, ca, master string, on bool) {
+	e.t.Helper()
+	auth := fmt.Sprintf("keying: ike, auth: {method: certificate, certificate_file: %s, private_key_file: %s, ca_files: [%s]}", by.Certificate, by.PrivateKey, ca)
+	changes := []string{"keying: ike", auth, "        preshared_key_file: " + master + "\n", "        # by its certificate\n"}
+	for i := 0; i < len(changes) && !on; i += 2 {
+		changes[i], changes[i+1] = changes[i+1], changes[i]
+	}
+	e.edit(changes...)
+	e.apply()
+}
+
+// byCertificates has the ends go over to certificates and back to the preshared key, while f is carried.
+func (s *site) byCertificates(f *stream, master string) {
+	ca := authority.New(s.t, "root", "ec")
+	file := ca.File(s.t, s.Dir)
+	own, other := ca.Issue(s.t, s.Dir, "edge", "ec"), ca.Issue(s.t, s.Dir, "fra", "ec")
+	for _, on := range []bool{true, false} {
+		_, before := s.gateway.tunnel("fra2")
+		s.peer.certified(other, file, master, on)
+		s.gateway.certified(own, file, master, on)
+		eventually(s.t, func() error { // those of before carry on until there are others
+			if tun, now := s.gateway.tunnel("fra2"); now.SA == nil || now.SA.SPIOut == before.SA.SPIOut || now.State != api.PeerUp || tun.Why != "" || (tun.Certificate != nil) != on {
+				return fmt.Errorf("the tunnel is %+v, its SA %+v", tun, now.SA)
+			}
+			return nil
+		})
+		f.more(100)
+		f.logLost(fmt.Sprintf("when both ends changed what proves them, to certificates: %v", on))
+		s.gateway.nothingToDo()
+	}
 }
 
 func (s *site) charonTakesOverTheKeysAndGivesThemBack() {
@@ -65,6 +99,8 @@ func (s *site) charonTakesOverTheKeysAndGivesThemBack() {
 	})
 	f.more(100)
 	f.lostNothing("while charon negotiated new keys")
+
+	s.byCertificates(f, master)
 
 	// charon dies. Its states stay in the kernel, so nothing is lost, and it is told of.
 	a.Kill()
