@@ -23,7 +23,7 @@ func TestAPortThatIsUsedAgainConnectsWhereXDPAnswers(t *testing.T) {
 	server := s.serveEcho(s.Workload(1), at)
 	s.comesAgain(at, func(conn net.Conn) {
 		s.carries(conn, 100)
-		_ = server.other(t, conn).Close() // first: TIME_WAIT is the server's
+		_ = server.of(t, conn).Close() // first: TIME_WAIT is the server's
 	})
 }
 
@@ -38,7 +38,7 @@ func TestAPortThatIsUsedAgainConnectsThoughTheAnswerWasShort(t *testing.T) {
 		if _, err := conn.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		c := server.other(t, conn)
+		c := server.of(t, conn)
 		eventually(t, func() error { // the echo waits in the cork
 			if info(t, c).Notsent_bytes != 1 {
 				return errors.New("not echoed yet")
@@ -50,21 +50,6 @@ func TestAPortThatIsUsedAgainConnectsThoughTheAnswerWasShort(t *testing.T) {
 			t.Errorf("answered %q, %v", b, err)
 		}
 	})
-}
-
-// other is the server's end of a connection.
-func (e *echoServer) other(t *testing.T, conn net.Conn) *net.TCPConn {
-	t.Helper()
-	for {
-		select {
-		case c := <-e.accepted:
-			if c.RemoteAddr().String() == conn.LocalAddr().String() {
-				return c
-			}
-		case <-time.After(patience):
-			t.Fatalf("the server knows nothing of the connection from %s", conn.LocalAddr())
-		}
-	}
 }
 
 // comesAgain connects twice from each of some ports, and uses the connection until the server has closed it.

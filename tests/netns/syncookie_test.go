@@ -194,7 +194,7 @@ func echoed(conn net.Conn, length int) error {
 	return <-wrote
 }
 
-// accepted is the server's side of a connection.
+// of is the server's side of a connection.
 func (e *echoServer) of(t *testing.T, conn net.Conn) *net.TCPConn {
 	t.Helper()
 	for {
