@@ -8,16 +8,19 @@ import (
 	"testing"
 )
 
-// nhid is the nexthop object of a route, as ip names it.
-var nhid = regexp.MustCompile(`nhid \d+ `)
+// nhid is the nexthop object of a route, as ip names it. The next hops of an IPv6 one stand in lines of their own.
+var (
+	nhid    = regexp.MustCompile(`nhid \d+ `)
+	nexthop = regexp.MustCompile(`(?m)^(\S+) metric .*\n\tnexthop (.*)$`)
+)
 
-// learned complains unless the gateway's kernel has exactly these of what BGP learned.
+// learned complains unless the gateway's kernel has exactly these of what BGP learned, each by one next hop.
 func (s *site) learned(want string) error {
 	s.t.Helper()
 	got := s.must(s.Gateway.Namespace, "ip -4 route show proto 186") + s.must(s.Gateway.Namespace, "ip -6 route show proto 186")
 	lines := ""
-	for line := range strings.Lines(got) {
-		f := strings.Fields(nhid.ReplaceAllString(line, ""))
+	for line := range strings.Lines(nexthop.ReplaceAllString(nhid.ReplaceAllString(got, ""), "$1 $2")) {
+		f := strings.Fields(line)
 		lines += strings.Join(f[:min(len(f), 5)], " ") + "\n"
 	}
 	if lines != want {
