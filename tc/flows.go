@@ -103,6 +103,9 @@ func tcpTimeout(value abi.Flow) time.Duration {
 		if value.Flags&abi.FlowRst != 0 {
 			return 10 * time.Second
 		}
+		if value.Flags&abi.FlowInside == 0 {
+			return 70 * time.Second
+		}
 		return 30 * time.Second
 	}
 	return 60 * time.Second

@@ -119,7 +119,8 @@ func state(s abi.FlowState) abi.Flow { return abi.Flow{State: uint8(s)} }
 
 // TestTheSweepDeletesWhatHasExpired holds each timeout from both sides.
 func TestTheSweepDeletesWhatHasExpired(t *testing.T) {
-	reset, tomb := state(abi.FlowClosed), state(abi.FlowEstablished)
+	reset, tomb, inside := state(abi.FlowClosed), state(abi.FlowEstablished), state(abi.FlowClosed)
+	inside.Flags = abi.FlowInside
 	reset.Flags = abi.FlowRst
 	tomb.Judged = uint8(abi.ReasonFlowRevoked)
 	for _, c := range []struct {
@@ -132,7 +133,8 @@ func TestTheSweepDeletesWhatHasExpired(t *testing.T) {
 		{"tcp replied", protoTCP, state(abi.FlowReplied), 60 * time.Second},
 		{"tcp established", protoTCP, state(abi.FlowEstablished), 7440 * time.Second},
 		{"tcp closing", protoTCP, state(abi.FlowClosing), 120 * time.Second},
-		{"tcp closed", protoTCP, state(abi.FlowClosed), 30 * time.Second},
+		{"tcp closed", protoTCP, inside, 30 * time.Second},
+		{"tcp closed, from outside", protoTCP, state(abi.FlowClosed), 70 * time.Second},
 		{"tcp reset", protoTCP, reset, 10 * time.Second},
 		{"tcp revoked", protoTCP, tomb, 60 * time.Second},
 		{"udp", protoUDP, state(abi.FlowNew), 60 * time.Second},

@@ -23,6 +23,7 @@ type bind struct {
 
 	local   atomic.Pointer[netip.Addr] // configured; nil: none
 	resting atomic.Bool                // its interface is down: routes know better
+	turned  atomic.Int64               // when resting last changed, ns since 1970; 0: long ago
 }
 
 // socket is that of one family.
@@ -59,7 +60,7 @@ func (b *bind) Open(port uint16) (receive []conn.ReceiveFunc, actual uint16, err
 	b.v6.Store(sockets[1])
 	for _, s := range sockets {
 		if s != nil {
-			receive = append(receive, newReceiver(s.raw).receive)
+			receive = append(receive, newReceiver(s.raw, b).receive)
 		}
 	}
 	return receive, actual, nil

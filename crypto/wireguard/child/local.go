@@ -2,6 +2,7 @@ package child
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -30,7 +31,25 @@ func (b *bind) configured(to *endpoint) place {
 func (b *bind) look() (turned bool) {
 	a := b.local.Load()
 	resting := a != nil && a.IsValid() && !reachable(*a)
+	if b.resting.Load() == resting {
+		return false
+	}
+	b.turned.Store(time.Now().UnixNano())
 	return b.resting.Swap(resting) != resting
+}
+
+// turning says whether another address than before has been the source for less than greetPause. What comes in meanwhile was sent to the one
+// before: an answer from there would keep the peer there.
+func (b *bind) turning() bool {
+	at := b.turned.Load()
+	if at == 0 {
+		return false
+	}
+	if time.Since(time.Unix(0, at)) < greetPause {
+		return true
+	}
+	b.turned.CompareAndSwap(at, 0)
+	return false
 }
 
 // reachable asks for the one interface: a dump of all, each time that a route changes, would cost every tunnel what all tunnels are.

@@ -55,6 +55,9 @@ func TestTheConfiguredAddressRestsWhileItsInterfaceIsDown(t *testing.T) {
 			if turned != (got != was) {
 				t.Fatalf("turned is %v: the source was %s and is %s", turned, was, got)
 			}
+			if turned && (&receiver{bind: b}).endpoint(&sockaddr{}, placeOf(netip.MustParseAddr("198.18.9.9"), 0)).source().IsValid() {
+				t.Error("what was on its way to the source of before is answered from there")
+			}
 			was = got
 			if got == step.want {
 				break

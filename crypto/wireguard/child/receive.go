@@ -18,6 +18,7 @@ const maxMessage = 1<<16 - 1
 // sender may put together more of them than fit.
 type receiver struct {
 	raw  syscall.RawConn
+	bind *bind
 	last *endpoint // of the datagram before
 
 	count, at int // messages that were read, and which of them is next
@@ -34,8 +35,8 @@ type receiver struct {
 	data [gathered][maxMessage]byte // last: the garbage collector looks no further than pointers are
 }
 
-func newReceiver(raw syscall.RawConn) *receiver {
-	r := &receiver{raw: raw}
+func newReceiver(raw syscall.RawConn, b *bind) *receiver {
+	r := &receiver{raw: raw, bind: b}
 	r.try = r.read
 	for i := range r.msgs {
 		r.parts[i].Base = &r.data[i][0]
@@ -86,6 +87,9 @@ func (r *receiver) take(bufs [][]byte, sizes []int, eps []conn.Endpoint) (n int)
 // endpoint is that of the datagram before where it is the same: mostly it is.
 func (r *receiver) endpoint(from *sockaddr, to place) *endpoint {
 	remote, port := getAddress(from)
+	if r.bind.turning() {
+		to = place{}
+	}
 	if e := r.last; e == nil || e.remote != remote || e.port != port || e.local != to || e.forgot.Load() {
 		r.last = &endpoint{remote: remote, port: port, local: to}
 	}
