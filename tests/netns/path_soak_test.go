@@ -232,7 +232,7 @@ func (h holdings) within(before holdings) error {
 }
 
 // forgets waits until the flows have ended: no TCP flow is left but those that were closed, these and echoes time out within
-// half a minute, and the sweep takes them. UDP takes three minutes: it is waited for only where the soak is a long one.
+// 70 s (TIMEOUT_TCP_SERVED), and the sweep takes them. UDP takes three minutes: it is waited for only where the soak is a long one.
 func (p *pathSite) forgets() {
 	p.t.Helper()
 	count := func(protocol, state string) (int, error) {
@@ -249,7 +249,7 @@ func (p *pathSite) forgets() {
 		if _, err := p.api.ClearFlows(p.t.Context(), api.ClearFlowsRequest{FlowFilter: api.FlowFilter{Protocol: "udp"}}); err != nil {
 			p.t.Fatal(err)
 		}
-		within = time.Minute
+		within = 2 * time.Minute
 	}
 	deadline := time.Now().Add(within)
 	for {
