@@ -28,7 +28,7 @@ func printFilters(c *cli, list []api.Filter) error {
 func filterText(e api.Event) string {
 	f := e.Filter
 	text := strings.Join([]string{"neighbor", f.Neighbor, f.Rule, f.Actions, e.Text}, " ")
-	if f.Stale != nil {
+	if f.Stale != nil && e.Text != api.FilterAgedOut && e.Text != api.FilterRemoved {
 		text += " " + untilText(f.Until)
 	}
 	return text + prefixed(": ", f.Refused)

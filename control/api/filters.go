@@ -14,6 +14,17 @@ const (
 	FilterBlackhole FilterKind = "blackhole" // a unicast route with a community that asks for it (RFC 7999)
 )
 
+// What may have happened to a filter: the Text of an EventFlowSpec.
+const (
+	FilterAdded     = "added"
+	FilterChanged   = "changed"   // its actions did
+	FilterRefused   = "refused"   // Refused says why
+	FilterStale     = "stale"     // its session is down, and it stays until Until
+	FilterConfirmed = "confirmed" // its neighbor is back and announced it again
+	FilterAgedOut   = "aged out"  // its session stayed down
+	FilterRemoved   = "removed"   // withdrawn, or not announced again
+)
+
 // Filter is what a BGP neighbor wants filtered, a line of `show flowspec`. They stand in the order of their evaluation.
 type Filter struct {
 	Rule     string     `json:"rule"`

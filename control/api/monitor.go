@@ -25,7 +25,7 @@ const (
 	EventBGP      EventType = "bgp"      // BGP
 	EventLink     EventType = "link"     // Link
 	EventBan      EventType = "ban"      // Ban, with what happened to it in Text
-	EventFlowSpec EventType = "flowspec" // Filter, with what happened to it in Text: added, changed, refused, stale, confirmed, removed
+	EventFlowSpec EventType = "flowspec" // Filter, with what happened to it in Text: Filter*
 	EventSetFile  EventType = "set"      // SetFile
 	EventTunnel   EventType = "tunnel"   // Tunnel
 	EventDrop     EventType = "drop"     // Drop

@@ -15,7 +15,6 @@ import (
 
 	"sluice/bgp"
 	"sluice/bgp/flowspec"
-	"sluice/control/api"
 	"sluice/control/compile"
 	"sluice/control/disk"
 	"sluice/xdp"
@@ -108,16 +107,9 @@ func (d *Daemon) setFilters(set []xdp.FlowSpecFilter) (err error) {
 
 // judgeFilters says which rules XDP takes. Where not all fit, those fall out that would be asked last.
 func (d *Daemon) judgeFilters(rules []bgp.FlowSpecRule) (known []filter, set []xdp.FlowSpecFilter) {
-	policy := d.liveDesired().BGP.FlowSpec
 	made, room := map[string]translation{}, abi.MaxFlowspec
 	for _, r := range rules {
-		f := filter{FlowSpecRule: r, key: r.Address.String() + " " + r.Name, refused: r.Refused}
-		if !r.Stale.IsZero() {
-			f.ends = r.Stale.Add(policy.Keep)
-			if r.Blackhole {
-				f.ends = r.Stale.Add(policy.Blackholes.Keep)
-			}
-		}
+		f := filter{FlowSpecRule: r, key: r.Address.String() + " " + r.Name, refused: r.Refused, ends: d.filterEnd(r)}
 		if f.refused == "" {
 			says := r.Name + " " + flowspec.ActionsText(r.Actions)
 			t, ok := d.filters.made[says]
@@ -157,40 +149,6 @@ func (d *Daemon) bootTime(t time.Time) time.Duration {
 		return 0
 	}
 	return max((d.clock.Boot() + time.Until(t)).Round(time.Second), 1)
-}
-
-// tellFilters tells what changed.
-func (d *Daemon) tellFilters(before, now []filter) {
-	former := map[string]filter{}
-	for _, f := range before {
-		former[f.key] = f
-	}
-	tell := func(f filter, what string) {
-		d.hub.publish(api.Event{Type: api.EventFlowSpec, Text: what, Filter: new(shownFilter(f))})
-	}
-	for _, f := range now {
-		was, knew := former[f.key]
-		delete(former, f.key)
-		if f.refused != "" && f.Refused == "" && was.refused != f.refused {
-			d.opts.Log.Warn("FlowSpec rule refused", "neighbor", f.Neighbor, "rule", f.Name, "reason", f.refused)
-		}
-		switch {
-		case f.refused != "" && (!knew || was.refused != f.refused):
-			tell(f, "refused")
-		case f.refused != "":
-		case !knew || was.refused != "":
-			tell(f, "added")
-		case flowspec.ActionsText(f.Actions) != flowspec.ActionsText(was.Actions):
-			tell(f, "changed")
-		case f.Stale.IsZero() != was.Stale.IsZero():
-			tell(f, map[bool]string{true: "confirmed", false: "stale"}[f.Stale.IsZero()])
-		}
-	}
-	for _, f := range before {
-		if _, gone := former[f.key]; gone && f.refused == "" {
-			tell(f, "removed")
-		}
-	}
 }
 
 func (d *Daemon) closeFilters() {
