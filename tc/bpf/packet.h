@@ -230,7 +230,7 @@ static __always_inline int finish(struct __sk_buff *skb, const struct view *v, i
 		e->reason = v->reason;
 		e->rule = v->d.rule;
 		e->policy = v->d.policy;
-		e->decided = v->d.reason != REASON_NONE;
+		e->decided = v->d.reason != REASON_NONE && !of_flowspec(v->reason);
 		e->ifindex = v->ifindex;
 		e->fate = fate;
 		e->nat = v->nat ? EXPLAINED_SOURCE : v->translated ? EXPLAINED_DESTINATION : EXPLAINED_NO_NAT;

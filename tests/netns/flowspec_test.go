@@ -184,6 +184,43 @@ func (s *site) knock(server netip.AddrPort) {
 	}
 }
 
+// TestAFilterHoldsOnAnUplinkWithoutXDP: what judges there is tcx.
+func TestAFilterHoldsOnAnUplinkWithoutXDP(t *testing.T) {
+	t.Parallel()
+	s := newBareSite(t)
+	s.write(edited(t, flowGateway(t, s), "    role: uplink\n", "    role: uplink\n    xdp: {mode: none}\n"))
+	s.bird = startBirdWith(t, s, flowFile)
+	s.start()
+	s.established()
+	s.answers(s.Client, lab.Web4[0], 80, "web-1")
+	f := s.follow(true)
+	for _, protocol := range []string{"attack4", "attack6", "hole"} {
+		s.bird.do("enable " + protocol)
+	}
+	const inside = "tor blackhole 203.0.113.99/32 discard"
+	s.filters("tor blackhole 192.0.2.99/32 discard refused: unfeasible: 192.0.2.99/32 is inside of nothing that we announce", inside,
+		"tor "+attack4+" discard", "tor "+attack6+" discard")
+	s.counts("tc", "eth0", "flowspec-drop", func() { s.silent(s.Client, lab.Web4[0], 80) })
+	s.counts("tc", "eth0", "flowspec-drop", func() { s.silent(s.Client, lab.Web6[0], 80) })
+	s.counts("tc", "eth0", "blackhole", func() { s.silent(s.Client, netip.MustParseAddr("203.0.113.99"), 80) })
+	s.answers(s.Client, lab.Web4[1], 80, "web-2")
+	if s.matched(attack4) == 0 || s.matched(attack6) == 0 {
+		t.Errorf("the filters count nothing: %+v", show[[]api.Filter](s, "flowspec"))
+	}
+	s.tells(s.sluice("explain", "--in", "eth0", "--packet", "tcp 198.51.100.7:40000 > 203.0.113.10:80"), "tcx-ingress", "drop, flowspec-drop",
+		"by "+attack4+" of neighbor tor: discard")
+	f.hears(t, "a packet that a filter dropped", func(e api.Event) bool {
+		return e.Drop != nil && e.Drop.Hook == "tcx-ingress" && e.Drop.Reason == "flowspec-drop" && e.Drop.Filter == "tor: "+attack4
+	})
+	s.kill()
+	s.silent(s.Client, lab.Web4[0], 80)
+	s.start()
+	s.established()
+	s.bird.do("disable attack4")
+	s.filters("tor blackhole 192.0.2.99/32 discard refused: unfeasible: 192.0.2.99/32 is inside of nothing that we announce", inside, "tor "+attack6+" discard")
+	s.answers(s.Client, lab.Web4[0], 80, "web-1")
+}
+
 func TestABlackholeOfBIRDDropsOneDestinationOfOursAndNoOther(t *testing.T) {
 	t.Parallel()
 	s := newFlowGateway(t)
