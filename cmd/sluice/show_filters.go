@@ -19,7 +19,7 @@ func printFilters(c *cli, list []api.Filter) error {
 		if f.LastHit != nil {
 			hit = c.since(*f.LastHit) + " ago"
 		}
-		t.row(f.Neighbor, f.Rule, f.Actions, state, c.since(f.Since), f.Packets, bytesText(int64(f.Bytes)), f.Dropped, hit)
+		t.row(f.Neighbor, f.Rule, f.Actions+prefixed(", to socket ", f.Socket), state, c.since(f.Since), f.Packets, bytesText(int64(f.Bytes)), f.Dropped, hit)
 	}
 	return t.print()
 }

@@ -32,10 +32,11 @@ type Filter struct {
 	Neighbor string     `json:"neighbor"`
 	Address  netip.Addr `json:"address"` // of the neighbor
 	Actions  string     `json:"actions"`
-	Since    time.Time  `json:"since"`           // when it was announced as it is
-	Stale    *time.Time `json:"stale,omitempty"` // when its session went down, if it did
-	Until    *time.Time `json:"until,omitempty"` // when it ends, unless the session comes back before
-	Valid    bool       `json:"valid"`           // it is in the data path
+	Socket   string     `json:"socket,omitempty"` // that it redirects to
+	Since    time.Time  `json:"since"`            // when it was announced as it is
+	Stale    *time.Time `json:"stale,omitempty"`  // when its session went down, if it did
+	Until    *time.Time `json:"until,omitempty"`  // when it ends, unless the session comes back before
+	Valid    bool       `json:"valid"`            // it is in the data path
 	Refused  string     `json:"refused,omitempty"`
 	Packets  uint64     `json:"packets"` // that it matched
 	Bytes    uint64     `json:"bytes"`

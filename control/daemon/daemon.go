@@ -115,7 +115,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // build makes the subsystems and the engine. Nothing is touched yet.
 func build(ctx context.Context, o Options) (*Daemon, error) {
-	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1)}
+	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1), filters: filters{revised: make(chan struct{}, 1)}, busy: make(chan struct{}, 1)}
 	var err error
 	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir}); err != nil {
 		return nil, err

@@ -3,6 +3,7 @@
 
 /* One packet at a tcx hook: what every stage needs, and the one way out, where reasons are counted. */
 
+#include <stdbool.h>
 #include <linux/bpf.h>
 #include <linux/if_packet.h>
 #include <linux/pkt_cls.h>
@@ -21,6 +22,14 @@ static __always_inline void tag_beside(const struct __sk_buff *skb, struct captu
 		return;
 	e->vlan_proto = skb->vlan_proto; /* network byte order, as the kernel has it */
 	e->vlan_tci = skb->vlan_tci;
+}
+
+/* Sockets of AF_XDP are filled from XDP alone. */
+static __always_inline bool hand_over(struct __sk_buff *skb, __u32 socket)
+{
+	(void)skb;
+	(void)socket;
+	return false;
 }
 
 /* A packet turned round is only asked about. */

@@ -175,7 +175,7 @@ __noinline int overlay_stages(struct __sk_buff *skb, struct view *v)
 	reason = bans_stage(&v->p);
 	if (reason != REASON_NONE)
 		return reason;
-	reason = flowspec_stage(skb, &v->p, &filter);
+	reason = flowspec_stage(skb, &v->p, v->hook, &filter);
 	if (reason != REASON_NONE) {
 		v->d.reason = reason;
 		v->d.rule = filter;
