@@ -76,7 +76,7 @@ func TestARuleThatFindsNoRoomIsRefusedByNameAndComesInByItself(t *testing.T) {
 		ports = append(ports, fmt.Sprintf("= %d", 2*i+1))
 	}
 	s := newCrowdedGateway(t, crowd("many", 1997, "src 10.255.0.1/32; proto = 6; dport "+strings.Join(ports, " || ")+";")+
-		crowd("one", 0, "src 10.255.0.2/32;")+crowd("client", 0, clientSource))
+		crowd("one", 0, "src 10.255.0.2/32;")+crowd("surplus", 0, clientSource))
 	f := s.follow(false)
 	valid := func(n int) {
 		t.Helper()
@@ -97,7 +97,7 @@ func TestARuleThatFindsNoRoomIsRefusedByNameAndComesInByItself(t *testing.T) {
 	s.bird.do("enable one")
 	valid(1999)
 	s.answers(s.Client, lab.Web4[0], 80, "web-1")
-	s.bird.do("enable client")
+	s.bird.do("enable surplus")
 	const why = "XDP has room for 0 table entries, and it takes 1"
 	f.tellsOf(t, clientRule, "refused: "+why)
 	s.tells(s.sluice("show", "flowspec"), clientRule, "refused: "+why)
