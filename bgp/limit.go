@@ -9,6 +9,8 @@ import (
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"sluice/plural"
 )
 
 // Limits. GoBGP ends a session that is over its limit within the UPDATE that is one too many. Warnings are ours: counting
@@ -84,7 +86,7 @@ func (s *sessions) counted(addr netip.Addr, family bgp.Family, received uint64) 
 		known.warned = map[bgp.Family]EventKind{}
 	}
 	known.warned[family] = kind
-	s.tell(known, kind, fmt.Sprintf("%d of at most %d prefixes of %s", received, l.Max, family))
+	s.tell(known, kind, fmt.Sprintf("%d of at most %s of %s", received, plural.Of(l.Max, "prefix", "prefixes"), family))
 }
 
 // exceeded notes that GoBGP shut a session down for its limit. False: that was known.

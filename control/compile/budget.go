@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sluice/control/config"
+	"sluice/plural"
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
 )
@@ -116,7 +117,7 @@ func (c *compiler) failsafeBudget(p classify.Policy) {
 		own := prefixes * max(len(r.Ports), 1)
 		if entries += own; entries > abi.MaxFailsafe {
 			c.fail(c.cfg.Management[n].Pos, fmt.Sprintf("management.accept[%d]", n),
-				fmt.Sprintf("the rule needs %d entries of prefix and port range, %d of %d are left", own, abi.MaxFailsafe-entries+own, abi.MaxFailsafe),
+				fmt.Sprintf("the rule needs %s of prefix and port range, %d of %d are left", plural.Of(own, "entry", "entries"), abi.MaxFailsafe-entries+own, abi.MaxFailsafe),
 				"merge prefixes or ports: management: is for the few who run the box")
 			return
 		}

@@ -22,8 +22,11 @@ func (e *Engine) Reconcile(ctx context.Context) error {
 	return e.repair(ctx, whyDrift)
 }
 
-// whyDrift is why steps are taken that nobody asked for: somebody else has changed the machine.
-const whyDrift = "drift"
+// Why steps are taken that nobody asked for: somebody else has changed the machine, or earlier ones failed.
+const (
+	whyDrift = "drift"
+	whyAgain = "repair"
+)
 
 func (e *Engine) repair(ctx context.Context, why string) error {
 	if e.down {
@@ -65,6 +68,7 @@ func (e *Engine) recompile(ctx context.Context, why string) error {
 	d, steps, cause := e.pursue(ctx, d, why)
 	if cause == nil {
 		e.set(func() { e.current.desired, e.stale = d, false })
+		e.mended(why, steps)
 		e.healthy(ctx, e.touched(steps))
 		return nil
 	}
@@ -134,6 +138,9 @@ func (e *Engine) restore(ctx context.Context, why string) error {
 	}
 	if err := e.run(ctx, p.Steps); err != nil {
 		return err
+	}
+	if why == whyDrift || why == whyAgain {
+		e.mended(why, p.Steps)
 	}
 	if why == whyDrift && len(p.Steps) > 0 {
 		e.notify(NoticeRepaired, e.current.number, repairText(p.Steps))
