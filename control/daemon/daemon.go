@@ -177,7 +177,7 @@ func (d *Daemon) subsystems() []engine.Subsystem {
 		engine.Bind("wireguard", d.wireguard, func(w *compile.Desired) wireguard.State { return d.wireguard.Wanted(w.WireGuard) }),
 		engine.Bind("ipsec", d.ipsec, func(w *compile.Desired) ipsec.State { return d.ipsec.Wanted(w.IPsec) }),
 		engine.Bind("host", d.host, func(w *compile.Desired) host.State { return w.Host }),
-		engine.Bind("tc", d.tc, func(w *compile.Desired) tc.State { return w.TC }),
+		engine.Bind("tc", repinned{d.tc, d.repin}, func(w *compile.Desired) tc.State { return w.TC }),
 		engine.Bind("xdp", d.xdp, func(w *compile.Desired) xdp.State { return w.XDP }),
 		engine.Bind("metrics", d.metrics, func(w *compile.Desired) compile.Telemetry { return w.Telemetry }),
 		engine.Bind("bgp", d.bgp, func(w *compile.Desired) bgp.State { return w.BGP }),
