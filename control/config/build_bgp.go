@@ -2,10 +2,9 @@ package config
 
 import "slices"
 
-const (
-	defaultBGPPort port = 179
-	bfdPort             = 3784 // RFC 5881 section 4
-)
+const defaultBGPPort port = 179
+
+const bfdPort = 3784 // RFC 5881 section 4
 
 func (b *builder) bgp(r *rawBGP) {
 	if !r.written() {
