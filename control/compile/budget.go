@@ -30,6 +30,9 @@ func (c *compiler) budget(d *Desired) {
 		c.fail(c.cfg.Policy.Ingress.Pos, "interfaces", fmt.Sprintf("the box has %d own addresses, %d fit", n, abi.MaxSelf),
 			"announce a prefix and give its addresses to workloads, rather than adding them to interfaces")
 	}
+	if n := len(d.XDP.Interfaces); n >= abi.InterfaceSlots { // slot 0 is nobody's
+		c.fail(c.cfg.Interfaces[0].Pos, "interfaces", fmt.Sprintf("%d uplinks have XDP, one box holds %d", n, abi.InterfaceSlots-1), "write xdp: {mode: none} at some: tcx judges there")
+	}
 	if c.ids.next > abi.RuleIDs {
 		return // said already; the tables would say it again in other words
 	}
