@@ -225,6 +225,7 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 		e.replaced(before, next.number)
 	}
 	e.prune()
+	e.unspoil()
 	e.healthy(ctx, e.touched(steps))
 	e.log.Info("applied", "revision", next.number, "steps", len(steps), "pending", w != nil)
 	if w == nil {
@@ -238,9 +239,8 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 // replaced ends a pending revision in whose place another one is pending now.
 func (e *Engine) replaced(w *watch, by int) {
 	reason := fmt.Sprintf("replaced by revision %d", by)
-	if err := e.mark(w.Revision, Reverted, reason); err != nil {
+	if err := e.markOrOwe(w.Revision, reason); err != nil {
 		e.log.Error("bookkeeping", "revision", w.Revision, "error", err)
-		e.owed[w.Revision] = reason
 	}
 	w.end(fmt.Errorf("%w: revision %d: %s", ErrReverted, w.Revision, reason))
 	e.notify(NoticeReverted, w.Revision, reason)

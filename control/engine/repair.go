@@ -22,6 +22,35 @@ func (e *Engine) Reconcile(ctx context.Context) error {
 	return e.repair(ctx, whyDrift)
 }
 
+// Lack is what the machine has lost of what the current revision wants.
+type Lack int
+
+// The kinds of lacks. Links and addresses are facts, which another compilation may follow from.
+const (
+	LacksNothing Lack = iota
+	LacksSteps
+	LacksFacts
+)
+
+// Mend is Reconcile for who heard that something was deleted: it looks at the machine only where lacks says that the current revision wants
+// it. No other operation runs while lacks is asked, so that what an apply took away is not taken for drift.
+func (e *Engine) Mend(ctx context.Context, lacks func(*compile.Desired) Lack) error {
+	if err := e.lock(ctx); err != nil {
+		return err
+	}
+	defer e.unlock()
+	if e.down || e.current.number == 0 || e.current.desired == nil {
+		return nil
+	}
+	switch lacks(e.current.desired) {
+	case LacksSteps:
+		return e.repair(ctx, whyDrift)
+	case LacksFacts:
+		return e.recompile(ctx, whyDrift)
+	}
+	return nil
+}
+
 // whyDrift is why steps are taken that nobody asked for: somebody else has changed the machine.
 const whyDrift = "drift"
 
@@ -65,6 +94,7 @@ func (e *Engine) recompile(ctx context.Context, why string) error {
 	d, steps, cause := e.pursue(ctx, d, why)
 	if cause == nil {
 		e.set(func() { e.current.desired, e.stale = d, false })
+		e.repaired(why, steps)
 		e.healthy(ctx, e.touched(steps))
 		return nil
 	}
@@ -126,19 +156,23 @@ func (e *Engine) restore(ctx context.Context, why string) error {
 	if err != nil {
 		return err
 	}
-	// A full disk must not keep the machine from its last good state. The disk still knows these ids, if only as retired.
-	if err := e.keepRuleIDs(d); err != nil {
-		e.log.Error("bookkeeping", "error", err)
-		e.set(func() { e.ids = e.ids.next(d.RuleIDs, e.changeOfIDs(d)) })
-		e.owesIDs = true
-	}
+	e.keepOrOweRuleIDs(d)
 	if err := e.run(ctx, p.Steps); err != nil {
 		return err
 	}
-	if why == whyDrift && len(p.Steps) > 0 {
-		e.notify(NoticeRepaired, e.current.number, repairText(p.Steps))
-	}
+	e.repaired(why, p.Steps)
 	return nil
+}
+
+// repaired tells of steps that made good what somebody else did.
+func (e *Engine) repaired(why string, steps []Step) {
+	if why != whyDrift || len(steps) == 0 {
+		return
+	}
+	text := repairText(steps)
+	e.log.Warn("somebody else changed the machine, which is repaired", "steps", text)
+	e.set(func() { e.report.repaired, e.report.repairedAt = text, e.clock.Now() })
+	e.notify(NoticeRepaired, e.current.number, text)
 }
 
 // Down takes away everything but what the live revision keeps for management (compile.Desired.Remains). A pending revision is reverted in the books;
