@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -36,7 +37,7 @@ func (l *List) changed(changes []change) error {
 	}
 	err := l.journal.append(changes)
 	if err != nil {
-		err = errors.Join(errNotWritten, err)
+		err = fmt.Errorf("%w: %w", errNotWritten, err)
 		l.writer.dirty = true
 	}
 	l.stir()
@@ -121,7 +122,7 @@ func (l *List) flush() error {
 		l.mu.Lock()
 		l.writer.dirty = true // the next change or sweep tries again
 		l.mu.Unlock()
-		err = errors.Join(errNotWritten, err)
+		err = fmt.Errorf("%w: %w", errNotWritten, err)
 	}
 	return err
 }

@@ -72,7 +72,8 @@ type Daemon struct {
 
 	faults        *disk.Faults
 	unwritten     chan struct{} // tells that a file waits for room on the disk
-	gone          *gone
+	gone          *gone         // routes and rules
+	goneFacts     *gone         // links and addresses
 	policyChanged chan struct{} // tells that rules may have changed
 	busy          chan struct{} // tells that something is compiled or applied
 
@@ -124,7 +125,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // build makes the subsystems and the engine. Nothing is touched yet.
 func build(ctx context.Context, o Options) (*Daemon, error) {
-	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1), unwritten: make(chan struct{}, 1), gone: newGone()}
+	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1), unwritten: make(chan struct{}, 1), gone: newGone(), goneFacts: newGone()}
 	d.faults = disk.NewFaults(o.Log, d.faultsChanged)
 	var err error
 	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir, Spare: spareLedger(o.Socket), Wrote: d.faults.Writing("host.json")}); err != nil {
@@ -205,11 +206,8 @@ func (d *Daemon) adopts(ctx context.Context) bool {
 }
 
 func (d *Daemon) run(ctx context.Context) error {
-	events, err := d.host.Watch(ctx)
+	events, err := d.host.Watch(ctx, d.deleted, host.RouteProtocol, path.Protocol)
 	if err != nil {
-		return err
-	}
-	if err := d.host.WatchGone(ctx, []byte{host.RouteProtocol, path.Protocol}, d.gone.note); err != nil {
 		return err
 	}
 	// Before the first step: a socket that cannot be had leaves the machine as it was.
@@ -337,7 +335,7 @@ func (d *Daemon) follow(ctx context.Context, events <-chan host.Event) error {
 				break gather
 			}
 		}
-		if err := d.engine.Recompile(ctx, "links or addresses changed"); err != nil && ctx.Err() == nil {
+		if err := d.compileAgain(ctx); err != nil && ctx.Err() == nil {
 			d.opts.Log.Error("compile again", "error", err)
 		}
 		d.forgetGone(ctx)

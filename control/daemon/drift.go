@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/control/compile"
-	"sluice/control/engine"
 	"sluice/control/host"
 	"sluice/crypto/path"
 )
@@ -35,8 +34,7 @@ func (d *Daemon) inspect(ctx context.Context) error {
 }
 
 const (
-	// goneSettle is how long deletions are gathered: half of what link events are, so that what somebody took away is told as such before
-	// it comes back with them.
+	// goneSettle is how long deletions are gathered.
 	goneSettle = settle / 2
 	// goneRest is the longest pause behind a repair: somebody who deletes again and again costs that many inspections.
 	goneRest = 30 * time.Second
@@ -50,17 +48,14 @@ type gone struct {
 
 	mu   sync.Mutex
 	list map[host.Gone]bool
+	more bool // than list has
 }
 
 func newGone() *gone { return &gone{wake: make(chan struct{}, 1), list: map[host.Gone]bool{}} }
 
 func (g *gone) note(one host.Gone) {
 	g.mu.Lock()
-	if len(g.list) >= maxGone {
-		clear(g.list)
-		one = host.Gone{Lost: true}
-	}
-	if !g.list[host.Gone{Lost: true}] {
+	if g.more = g.more || len(g.list) >= maxGone; !g.more {
 		g.list[one] = true
 	}
 	g.mu.Unlock()
@@ -70,16 +65,35 @@ func (g *gone) note(one host.Gone) {
 	}
 }
 
-func (g *gone) take() map[host.Gone]bool {
+// among says whether anything of wanted was deleted since it was last asked.
+func (g *gone) among(wanted func() map[host.Gone]bool) bool {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	out := g.list
-	g.list = map[host.Gone]bool{}
-	return out
+	list, more := g.list, g.more
+	g.list, g.more = map[host.Gone]bool{}, false
+	g.mu.Unlock()
+	if len(list) == 0 || more {
+		return more
+	}
+	is := wanted()
+	for one := range list {
+		if is[one] {
+			return true
+		}
+	}
+	return false
 }
 
-// followGone repairs at once what somebody else deleted of ours. What we delete ourselves is not wanted any more, or stands again, by the
-// time that the engine is free.
+// deleted sorts deletions: those of links and addresses are looked at with their events.
+func (d *Daemon) deleted(one host.Gone) {
+	if one.Link != "" {
+		d.goneFacts.note(one)
+	} else {
+		d.gone.note(one)
+	}
+}
+
+// followGone repairs at once the routes and rules that somebody else deleted of ours. What we delete ourselves is not wanted any more, or
+// stands again, by the time that the engine is free.
 func (d *Daemon) followGone(ctx context.Context) error {
 	pause, last := goneSettle, time.Time{}
 	for {
@@ -96,39 +110,27 @@ func (d *Daemon) followGone(ctx context.Context) error {
 			return nil
 		case <-time.After(pause):
 		}
-		lack := engine.LacksNothing
-		err := d.engine.Mend(ctx, func(want *compile.Desired) engine.Lack {
-			lack = d.lacks(want, d.gone.take())
-			return lack
+		lacked, err := d.engine.Mend(ctx, false, func(want *compile.Desired) bool {
+			return d.gone.among(func() map[host.Gone]bool { return d.deletable(want) })
 		})
 		if err != nil && ctx.Err() == nil {
 			d.opts.Log.Error("repair", "error", err)
 		}
-		if lack != engine.LacksNothing {
+		if lacked {
 			pause, last = min(2*pause, goneRest), time.Now()
 		}
 	}
 }
 
-// lacks says what of list is wanted.
-func (d *Daemon) lacks(want *compile.Desired, list map[host.Gone]bool) engine.Lack {
-	if len(list) == 0 {
-		return engine.LacksNothing
+// compileAgain follows links and addresses that changed. What somebody deleted of ours is told as a repair.
+func (d *Daemon) compileAgain(ctx context.Context) error {
+	lacked, err := d.engine.Mend(ctx, true, func(want *compile.Desired) bool {
+		return d.goneFacts.among(func() map[host.Gone]bool { return d.deletable(want) })
+	})
+	if lacked || err != nil {
+		return err
 	}
-	if list[host.Gone{Lost: true}] {
-		return engine.LacksFacts
-	}
-	lack, w := engine.LacksNothing, d.deletable(want)
-	for one := range list {
-		switch {
-		case !w[one]:
-		case one.Link != "":
-			return engine.LacksFacts
-		default:
-			lack = engine.LacksSteps
-		}
-	}
-	return lack
+	return d.engine.Recompile(ctx, "links or addresses changed")
 }
 
 // deletable is everything that is wanted, as its deletion would tell of it.

@@ -128,32 +128,29 @@ func TestADamagedRevisionIsToldUntilThereIsAnother(t *testing.T) {
 
 func TestWhatWasDeletedIsMendedWhereItIsWanted(t *testing.T) {
 	s, e := running(t, confA)
-	for _, c := range []struct {
-		lack   Lack
-		mended bool
-	}{{LacksNothing, false}, {LacksSteps, true}, {LacksFacts, true}} {
+	for _, c := range []struct{ anew, lacks bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
 		delete(s.m.state["host"], "mtu")
 		s.m.take()
-		err := e.Mend(t.Context(), func(d *compile.Desired) Lack {
+		lacked, err := e.Mend(t.Context(), c.anew, func(d *compile.Desired) bool {
 			if d == nil {
 				t.Error("nothing is wanted")
 			}
-			return c.lack
+			return c.lacks
 		})
-		if err != nil {
-			t.Fatal(err)
+		if err != nil || lacked != c.lacks {
+			t.Errorf("%+v: %v, %v", c, lacked, err)
 		}
-		if ops := s.m.take(); (len(ops) > 0) != c.mended {
-			t.Errorf("lack %d: did %q", c.lack, ops)
+		if ops := s.m.take(); (len(ops) > 0) != c.lacks {
+			t.Errorf("%+v: did %q", c, ops)
 		}
-		if st := e.Status(); c.mended && (st.Repaired != "host: set mtu=1500" || st.RepairedAt.IsZero()) {
-			t.Errorf("lack %d: told as %q at %s", c.lack, st.Repaired, st.RepairedAt)
+		if st := e.Status(); c.lacks && (st.Repaired != "host: set mtu=1500" || st.RepairedAt.IsZero()) {
+			t.Errorf("%+v: told as %q at %s", c, st.Repaired, st.RepairedAt)
 		}
 	}
 	if err := e.Down(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Mend(t.Context(), func(*compile.Desired) Lack { t.Error("asked after down"); return LacksSteps }); err != nil {
-		t.Error(err)
+	if lacked, err := e.Mend(t.Context(), true, func(*compile.Desired) bool { t.Error("asked after down"); return true }); lacked || err != nil {
+		t.Error(lacked, err)
 	}
 }

@@ -22,33 +22,21 @@ func (e *Engine) Reconcile(ctx context.Context) error {
 	return e.repair(ctx, whyDrift)
 }
 
-// Lack is what the machine has lost of what the current revision wants.
-type Lack int
-
-// The kinds of lacks. Links and addresses are facts, which another compilation may follow from.
-const (
-	LacksNothing Lack = iota
-	LacksSteps
-	LacksFacts
-)
-
 // Mend is Reconcile for who heard that something was deleted: it looks at the machine only where lacks says that the current revision wants
-// it. No other operation runs while lacks is asked, so that what an apply took away is not taken for drift.
-func (e *Engine) Mend(ctx context.Context, lacks func(*compile.Desired) Lack) error {
+// it. No other operation runs while lacks is asked, so that what an apply took away is not taken for drift. Where a fact is gone, a link or
+// an address, anew has it compiled again. It says whether anything was lacking.
+func (e *Engine) Mend(ctx context.Context, anew bool, lacks func(*compile.Desired) bool) (bool, error) {
 	if err := e.lock(ctx); err != nil {
-		return err
+		return false, err
 	}
 	defer e.unlock()
-	if e.down || e.current.number == 0 || e.current.desired == nil {
-		return nil
+	switch {
+	case e.down || e.current.number == 0 || e.current.desired == nil || !lacks(e.current.desired):
+		return false, nil
+	case anew:
+		return true, e.recompile(ctx, whyDrift)
 	}
-	switch lacks(e.current.desired) {
-	case LacksSteps:
-		return e.repair(ctx, whyDrift)
-	case LacksFacts:
-		return e.recompile(ctx, whyDrift)
-	}
-	return nil
+	return true, e.repair(ctx, whyDrift)
 }
 
 // whyDrift is why steps are taken that nobody asked for: somebody else has changed the machine.

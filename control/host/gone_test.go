@@ -31,7 +31,8 @@ func TestDeletionsOfOursAreHeardAndNoOthers(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	heard := make(chan Gone, 100)
-	if err := h.WatchGone(ctx, []byte{188, 187}, func(g Gone) { heard <- g }); err != nil {
+	events, err := h.Watch(ctx, func(g Gone) { heard <- g }, 188, 187)
+	if err != nil {
 		t.Fatal(err)
 	}
 	await := func(want ...Gone) {
@@ -62,5 +63,9 @@ func TestDeletionsOfOursAreHeardAndNoOthers(t *testing.T) {
 		Gone{Route: pfx("10.9.0.0/16"), Table: unix.RT_TABLE_MAIN, Metric: 1<<32 - 1}, Gone{Route: pfx("2001:db8:1::/48"), Table: unix.RT_TABLE_MAIN, Metric: 1024},
 		Gone{Rule: 18800}, Gone{Rule: 18801, IPv6: true}, Gone{Address: pfx("2001:db8::2/64"), Link: "eth0"}, Gone{Address: pfx("198.18.0.2/24"), Link: "eth0"})
 	ip(t, "link del eth1")
+	until(t, events, func(e Event) bool { return e.Link == "eth1" && !e.Exists })
+	if len(heard) == 0 {
+		t.Error("the event of a link comes before its deletion is told")
+	}
 	await(Gone{Link: "eth1"})
 }

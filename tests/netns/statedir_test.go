@@ -90,13 +90,15 @@ func (s *site) saidOnce(file string) {
 	}
 }
 
-// down is sluice down, and waits for the daemon's end.
+// down is sluice down with what it leaves to the operator, and waits for the daemon's end.
 func (s *site) down() {
 	s.t.Helper()
 	if r := s.sluice("down"); r.code != 0 {
 		s.t.Fatalf("sluice down: %s%s", r.out, r.err)
 	}
 	s.ends(0)
+	s.must(s.Gateway.Namespace, "ip addr del 198.18.0.2/30 dev eth0")
+	s.must(s.Gateway.Namespace, "ip addr del 2001:db8::2/64 dev eth0")
 }
 
 func TestDamagedFilesAreToldByStatusWhileTheyMatter(t *testing.T) {
