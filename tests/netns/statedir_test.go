@@ -208,4 +208,3 @@ func TestAProgramOfAnotherRunIsToldAsOurOwn(t *testing.T) {
 		t.Error(err)
 	}
 }
-
