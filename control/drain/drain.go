@@ -183,8 +183,9 @@ func (s *Switch) withdraw() error {
 		return err
 	}
 	state.Done = true
+	// A full disk keeps nobody waiting: the file that is there says when the wait was over, so the next start withdraws as well.
 	if err := s.save(state); err != nil {
-		return err
+		s.opts.Log.Warn("everything is withdrawn, which is not on the disk", "error", err)
 	}
 	s.set(state, until)
 	return nil

@@ -46,8 +46,8 @@ func (e *Engine) repair(ctx context.Context, why string) error {
 	if e.down {
 		return nil
 	}
-	if e.stale {
-		return e.recompile(ctx, why)
+	if e.stale { // what is left to do is nobody else's doing
+		return e.recompile(ctx, "repair")
 	}
 	if err := e.restore(ctx, why); err != nil {
 		err = fmt.Errorf("bringing the machine to %s: %w", e.current, err)
