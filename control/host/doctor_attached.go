@@ -82,6 +82,7 @@ func otherRun(name, what, cost string, links []uint32) Finding {
 	}
 	if left := leftBehind(); left != "" {
 		detail += "; of that run these processes are left, with another view of the file systems: " + left
+		fix += "; or end these processes, and with them the tunnels that they carry"
 	}
 	return Finding{name, StatusWarn, detail, cost, fix}
 }
