@@ -77,6 +77,9 @@ func printStatus(c *cli, s api.Status) error {
 	for _, w := range e.Warnings {
 		fmt.Fprintf(c.out, "warning     %s\n", w)
 	}
+	if e.Repaired != "" {
+		fmt.Fprintf(c.out, "repaired    %s (%s ago)\n", e.Repaired, c.since(e.RepairedAt))
+	}
 	if e.LastError != "" {
 		fmt.Fprintf(c.out, "last error  %s (%s ago)\n", e.LastError, c.since(e.LastErrorAt))
 	}

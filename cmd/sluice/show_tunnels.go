@@ -76,6 +76,9 @@ func printTunnels(c *cli, all api.Tunnels) error {
 	for _, note := range notes {
 		fmt.Fprintln(c.out, note)
 	}
+	for _, w := range all.Warnings {
+		fmt.Fprintln(c.out, "warning: "+w)
+	}
 	c.printXFRM(all.XFRM)
 	return nil
 }

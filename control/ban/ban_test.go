@@ -17,6 +17,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"sluice/control/disk"
 )
 
 // clock stands still until a test moves it.
@@ -344,6 +346,7 @@ func TestABadFileIsNotOverwritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		l := m.new()
+		l.opts.Faults = disk.NewFaults(l.opts.Log, func() {})
 		if err := l.Load(); err == nil || !strings.Contains(err.Error(), problem) {
 			t.Errorf("%s: %v, want %q", text, err, problem)
 		}
@@ -355,6 +358,9 @@ func TestABadFileIsNotOverwritten(t *testing.T) {
 		}
 		if got, _ := os.ReadFile(m.path); string(got) != text {
 			t.Errorf("%s became %s", text, got)
+		}
+		if _, damaged := l.opts.Faults.List(); len(damaged) != 1 || !strings.Contains(damaged[0], problem) {
+			t.Errorf("%s: told %q", text, damaged)
 		}
 	}
 }

@@ -174,7 +174,7 @@ func (e *Engine) apply(ctx context.Context, c Candidate, o ApplyOptions) (Result
 		return Result{}, err
 	}
 	if e.tell(); again { // what was mended before the steps of now is over
-		e.mended("apply", p.Steps)
+		e.repaired("apply", p.Steps)
 	}
 	return Result{Revision: next.number, Plan: p, Pending: e.pendingStatus(), Mended: e.tell()}, nil
 }
@@ -232,6 +232,7 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 		e.replaced(before, next.number)
 	}
 	e.prune()
+	e.unspoil()
 	e.healthy(ctx, e.touched(steps))
 	e.log.Info("applied", "revision", next.number, "steps", len(steps), "pending", w != nil)
 	if w == nil {
@@ -245,9 +246,8 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 // replaced ends a pending revision in whose place another one is pending now.
 func (e *Engine) replaced(w *watch, by int) {
 	reason := fmt.Sprintf("replaced by revision %d", by)
-	if err := e.mark(w.Revision, Reverted, reason); err != nil {
+	if err := e.markOrOwe(w.Revision, reason); err != nil {
 		e.log.Error("bookkeeping", "revision", w.Revision, "error", err)
-		e.owed[w.Revision] = reason
 	}
 	w.end(fmt.Errorf("%w: revision %d: %s", ErrReverted, w.Revision, reason))
 	e.notify(NoticeReverted, w.Revision, reason)

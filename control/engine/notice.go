@@ -36,8 +36,9 @@ type Mended struct {
 	Steps []string  `json:"steps"`
 }
 
-// mended remembers steps that no new file asked for, until the next apply tells of them.
-func (e *Engine) mended(why string, steps []Step) {
+// repaired remembers steps that no new file asked for, until the next apply tells of them. Those that make good what somebody else did
+// are told at once.
+func (e *Engine) repaired(why string, steps []Step) {
 	if len(steps) == 0 {
 		return
 	}
@@ -46,6 +47,13 @@ func (e *Engine) mended(why string, steps []Step) {
 		m.Steps = append(m.Steps, s.Subsystem+": "+s.Op)
 	}
 	e.set(func() { e.report.mended = m })
+	if why != whyDrift {
+		return
+	}
+	text := repairText(steps)
+	e.log.Warn("somebody else changed the machine, which is repaired", "steps", text)
+	e.set(func() { e.report.repaired, e.report.repairedAt = text, m.At })
+	e.notify(NoticeRepaired, e.current.number, text)
 }
 
 // tell returns what was mended since it was last asked.

@@ -189,10 +189,11 @@ func (e *Engine) converge(ctx context.Context, d *compile.Desired, why string) (
 	if err != nil {
 		return nil, err
 	}
-	return p.Steps, e.perform(ctx, d, p.Steps)
+	e.keepOrOweRuleIDs(d)
+	return p.Steps, e.run(ctx, p.Steps)
 }
 
-// perform does steps that lead to d. The ids of d's rules are on the disk before the first of them, so that no id in
+// perform does the steps of a new revision, which lead to d. The ids of d's rules are on the disk before the first of them, so that no id in
 // the data path is ever forgotten.
 func (e *Engine) perform(ctx context.Context, d *compile.Desired, steps []Step) error {
 	if err := e.keepRuleIDs(d); err != nil {

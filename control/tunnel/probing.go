@@ -33,6 +33,8 @@ type probing struct {
 
 	down     bool
 	since    time.Time // of down
+	version  uint64    // of the machine that down came with
+	kept     bool      // down, and nobody has withdrawn its routes yet
 	run      int       // probes in a row that speak against down
 	answered bool      // ever
 	held     bool      // down, as it was never answered and would take prefixes from another tunnel; ends by settling
@@ -203,6 +205,7 @@ func (m *machine) turn(p *peer, down bool, at time.Time, why string) {
 	}
 	m.problemsStale = true
 	m.change(Event{kind, p.of.conf.Name, p.conf.Name, fmt.Sprintf("peer %s is %s: %s", p.conf.Name, word, why)})
+	p.probe.version, p.probe.kept = m.version, down
 }
 
 // giveUp tells of a peer that was held for as long as another one may take until it is down. Its routes stay away, so there is
@@ -226,6 +229,15 @@ func (m *machine) down() []Down {
 		}
 	}
 	return out
+}
+
+// withdrawn says that the routes are gone of the peers that were down as of a version.
+func (m *machine) withdrawn(version uint64) {
+	for _, p := range m.probes {
+		if p.probe.kept && p.probe.version <= version {
+			p.probe.kept, m.problemsStale = false, true
+		}
+	}
 }
 
 // withheld says that the peers which were down as of a version are withheld, and whether one of before is no more. What was

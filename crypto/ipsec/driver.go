@@ -53,6 +53,8 @@ type Options struct {
 	Holder []string
 	Now    func() time.Time // nil: the wall clock
 	Boot   string           // another one after each boot of the machine; "": the kernel's boot_id
+	// Wrote is told how each try to write a file, called as in StateDir, ended; nil: nobody is.
+	Wrote func(file string, err error)
 }
 
 // Driver owns the ESP tunnels of one network namespace: that of the thread which called New. Run and Apply of tunnels with

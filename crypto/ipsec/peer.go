@@ -38,7 +38,8 @@ func (d *Driver) setPeer(ctx context.Context, t *tunnel, w Peer) error {
 	p.want = w
 	t.key(p, derived, from)
 	// States before policies: what is encrypted at once finds its key.
-	if err := d.settle(t, p, false); err != nil {
+	// A full disk is no reason to stop there: with policies and no state nothing leaves in clear, and the keeper tries again.
+	if err := d.settle(t, p, false); err != nil && !errors.Is(err, errUnwritten) {
 		return err
 	}
 	for _, want := range t.policies(p) {

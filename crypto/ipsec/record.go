@@ -24,6 +24,9 @@ type peerRecord struct {
 	place
 }
 
+// errUnwritten: what is not on the disk might be used again after a crash, so nothing is sent in it.
+var errUnwritten = errors.New("epochs cannot be written")
+
 func (d *Driver) dir() string { return filepath.Join(d.opts.StateDir, "ipsec") }
 
 // load reads every tunnel's file, once. A file that is damaged is an error: to go on without it could repeat an epoch.
@@ -102,7 +105,10 @@ func (d *Driver) save() error {
 func (d *Driver) write(name string, t *tunnel) (err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("epochs of tunnel %s: %w", name, err)
+			err = fmt.Errorf("%w of tunnel %s, and no peer of it can be sent to in a new one before: %w", errUnwritten, name, err)
+		}
+		if d.opts.Wrote != nil {
+			d.opts.Wrote(filepath.Join(filepath.Base(d.dir()), name+".json"), err)
 		}
 	}()
 	r := record{Tunnel: t.want, Highest: t.highest, Peers: map[string]peerRecord{}}
