@@ -31,6 +31,8 @@ type FlowSpecFilter struct {
 	Packets, Bytes *classify.Limiter
 	DSCP           *uint8 // to be written
 	GoesOn         bool   // what stands behind it is asked, too, unless it drops
+	Sample         bool   // WatchLogs is shown what it matches
+	Socket         string // what passes goes there, where XDP judges and a program has registered; "": nowhere
 	Until          time.Duration
 }
 

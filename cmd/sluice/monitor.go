@@ -83,7 +83,7 @@ func eventText(e api.Event) string {
 	case e.Flow != nil:
 		return flowText(*e.Flow)
 	case e.Log != nil:
-		return packetText(e.Log.Packet) + " " + e.Log.Verdict + " " + e.Log.Rule
+		return packetText(e.Log.Packet) + " " + e.Log.Verdict + " " + e.Log.Rule + e.Log.Filter
 	}
 	return e.Text
 }

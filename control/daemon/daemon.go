@@ -125,7 +125,11 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // build makes the subsystems and the engine. Nothing is touched yet.
 func build(ctx context.Context, o Options) (*Daemon, error) {
-	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1), unwritten: make(chan struct{}, 1), gone: newGone(), goneFacts: newGone()}
+	d := &Daemon{
+		opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), filters: filters{revised: make(chan struct{}, 1)},
+		policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1), unwritten: make(chan struct{}, 1),
+		gone: newGone(), goneFacts: newGone(),
+	}
 	d.faults = disk.NewFaults(o.Log, d.faultsChanged)
 	var err error
 	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir, Spare: spareLedger(o.Socket), Wrote: d.faults.Writing("host.json")}); err != nil {
