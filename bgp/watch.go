@@ -17,25 +17,54 @@ import (
 // sweepAfter bounds the wait for End-of-RIB: a neighbor may be gone for good, or not send it.
 const sweepAfter = 120 * time.Second
 
-// watch leads GoBGP's events to the writer, the sweeper and the sessions. The callbacks share one unbounded queue, in
-// order: an End-of-RIB comes after the paths before it.
+// watch leads GoBGP's events to the writer, the sweeper and the sessions. Each watcher has an unbounded queue, in order: an End-of-RIB comes
+// after the paths before it, and what happens to a session does not wait behind a full table.
 func (s *Subsystem) watch(ctx context.Context, sp *speaker) error {
-	return sp.bgp.WatchEvent(ctx, server.WatchEventMessageCallbacks{
+	burst := &burst{tell: s.options.Busy}
+	err := sp.bgp.WatchEvent(ctx, server.WatchEventMessageCallbacks{
 		OnBestPath: func(paths []*apiutil.Path, _ time.Time) {
 			for _, p := range paths {
 				sp.learned(p, s.flows)
+				burst.add()
 			}
-			sp.note()
 		},
 		OnPathEor: func(eor *apiutil.Path, _ time.Time) {
 			sp.sweep.received(eor.PeerAddress.Unmap(), eor.Family)
 		},
+	}, server.WatchBestPath(true), server.WatchEor(true))
+	if err != nil {
+		return err
+	}
+	return sp.bgp.WatchEvent(ctx, server.WatchEventMessageCallbacks{
 		OnPeerUpdate: func(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 			if e.Type == apiutil.PEER_EVENT_STATE {
 				s.state(sp, e.Peer.State, at)
 			}
 		},
-	}, server.WatchBestPath(true), server.WatchEor(true), server.WatchPeer())
+	}, server.WatchPeer())
+}
+
+// burst tells of many changes in a short time.
+type burst struct {
+	tell  func()
+	n     int
+	began time.Time
+}
+
+// A burst is so many changes within this time: a table that arrives, not the day's changes of one.
+const (
+	burstChanges = 1000
+	burstWithin  = time.Second
+)
+
+func (b *burst) add() {
+	if b.n++; b.n < burstChanges {
+		return
+	}
+	if b.tell != nil && time.Since(b.began) < burstWithin {
+		b.tell()
+	}
+	b.n, b.began = 0, time.Now()
 }
 
 // state takes a change of a session. What GoBGP has to be told in turn waits for the callback's end.

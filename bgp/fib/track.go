@@ -27,6 +27,11 @@ func (w way) equal(v way) bool {
 	return slices.Equal(w.hops, v.hops) && slices.Equal(w.steps, v.steps) && fmt.Sprint(w.err) == fmt.Sprint(v.err)
 }
 
+// near says that no route of ours changes how it is reached.
+func (w way) near() bool {
+	return !slices.ContainsFunc(w.steps, func(s step) bool { return !s.onLink })
+}
+
 // captures says whether a route to prefix would change the way that it takes itself. It is asked of what would be, not of what
 // is: a route that leads through itself once it stands must not come, be seen to, and go again.
 func (w way) captures(prefix netip.Prefix, metric int) bool {
@@ -80,7 +85,10 @@ func (t *Table) find(addr netip.Addr, v *view, seen []netip.Addr) way {
 		return v.alive(way{hops: []hop{here}, steps: []step{at}})
 	}
 	t.mu.Lock()
-	via := t.installed[m.prefix][place{m.table, m.metric}].via
+	var via []netip.Addr
+	if there := t.installed[m.prefix]; there.index(place{m.table, m.metric}) >= 0 {
+		via = there[there.index(place{m.table, m.metric})].via
+	}
 	t.mu.Unlock()
 	if len(via) == 0 { // of an earlier life, or another daemon's
 		return v.alive(way{hops: m.hops, steps: []step{at}})
@@ -142,9 +150,10 @@ func (v *view) alive(w way) way {
 
 // retrack looks all ways up again, and has the prefixes judged anew whose next hops go another one.
 func (t *Table) retrack() {
+	t.turn++
 	t.mu.Lock()
 	for addr := range t.ways {
-		if t.uses[addr] == 0 {
+		if t.sets.uses[addr] == 0 {
 			delete(t.ways, addr)
 		}
 	}
@@ -166,8 +175,8 @@ func (t *Table) retrack() {
 		return
 	}
 	t.change(func() {
-		for prefix, paths := range t.learned {
-			for _, addr := range paths {
+		for prefix, set := range t.learned {
+			for _, addr := range set.nextHops {
 				if _, ok := moved[addr]; ok {
 					t.dirty[prefix] = struct{}{}
 				}

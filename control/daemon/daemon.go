@@ -137,7 +137,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	if d.clock, err = engine.SystemClock(); err != nil {
 		return nil, err
 	}
-	d.bgp = bgp.New(o.Log, bgp.Options{Restarting: d.adopts(ctx), BFD: d.bfd, FlowSpec: d.loadFilters()})
+	d.bgp = bgp.New(o.Log, bgp.Options{Restarting: d.adopts(ctx), BFD: d.bfd, FlowSpec: d.loadFilters(), Busy: d.works})
 	d.metrics = newMetrics(d, o.Log)
 
 	store, err := engine.OpenStore(o.StateDir)
