@@ -128,10 +128,6 @@ type held struct {
 	stale    bool         // kept from an earlier life, not learned again yet
 }
 
-func (h *held) equal(g *held) bool {
-	return h.place == g.place && h.group == g.group && h.stale == g.stale && slices.Equal(h.via, g.via) && slices.Equal(h.gateways, g.gateways)
-}
-
 // routes are those of a prefix, one at each place.
 type routes []*held
 

@@ -23,8 +23,8 @@ type group struct {
 
 // record is how a route by the group is held.
 func (g *group) record(at place, via []netip.Addr) *held {
-	if one := (&held{place: at, group: g.id, via: via}); g.last == nil || !g.last.equal(one) {
-		g.last = one
+	if g.last == nil || g.last.place != at || !slices.Equal(g.last.via, via) {
+		g.last = &held{place: at, group: g.id, via: via}
 	}
 	return g.last
 }

@@ -66,9 +66,10 @@ func (c carriers) changed(m syscall.NetlinkMessage) bool {
 		return false
 	}
 	i := nl.DeserializeIfInfomsg(m.Data)
-	was, now := c[int(i.Index)], i.Flags&(unix.IFF_LOWER_UP|unix.IFF_RUNNING)
+	now := i.Flags & (unix.IFF_LOWER_UP | unix.IFF_RUNNING)
+	was, known := c[int(i.Index)]
 	if c[int(i.Index)] = now; m.Header.Type == unix.RTM_DELLINK {
 		delete(c, int(i.Index))
 	}
-	return was != now
+	return !known || was != now
 }

@@ -200,14 +200,14 @@ type choice struct {
 
 // choose says how a prefix goes that has this set of paths; none: nowhere.
 func (t *Table) choose(guard tunnels, r Route, set *pathSet, ecmp int) *choice {
-	c := &choice{alone: guard.concern(r.Prefix), turn: t.turn, ecmp: ecmp}
 	if set == nil {
-		return c
+		return &choice{}
 	}
-	if known := set.chosen; !c.alone && known != nil && known.turn == t.turn && known.ecmp == ecmp {
+	shared := !guard.concern(r.Prefix)
+	if known := set.chosen; shared && known != nil && known.turn == t.turn && known.ecmp == ecmp {
 		return known
 	}
-	shared := !c.alone
+	c := &choice{alone: !shared, turn: t.turn, ecmp: ecmp}
 	for _, addr := range set.nextHops {
 		w := t.reach(addr)
 		if w.err != nil {

@@ -71,6 +71,7 @@ type Daemon struct {
 
 	policyChanged chan struct{} // tells that rules may have changed
 	busy          chan struct{} // tells that something is compiled or applied
+	arriving      chan struct{} // tells that a table of routes arrives
 
 	stop context.CancelFunc // ends Run, after a down
 }
@@ -115,7 +116,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // build makes the subsystems and the engine. Nothing is touched yet.
 func build(ctx context.Context, o Options) (*Daemon, error) {
-	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1)}
+	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1), arriving: make(chan struct{}, 1)}
 	var err error
 	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir}); err != nil {
 		return nil, err
@@ -137,7 +138,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	if d.clock, err = engine.SystemClock(); err != nil {
 		return nil, err
 	}
-	d.bgp = bgp.New(o.Log, bgp.Options{Restarting: d.adopts(ctx), BFD: d.bfd, FlowSpec: d.loadFilters(), Busy: d.works})
+	d.bgp = bgp.New(o.Log, bgp.Options{Restarting: d.adopts(ctx), BFD: d.bfd, FlowSpec: d.loadFilters(), Busy: d.arrives})
 	d.metrics = newMetrics(d, o.Log)
 
 	store, err := engine.OpenStore(o.StateDir)
