@@ -23,7 +23,7 @@ type census struct {
 	until  time.Time
 }
 
-const censusRest = 20
+const censusRest = 5
 
 // peerState is what changes of a session.
 type peerState struct {

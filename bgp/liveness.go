@@ -116,7 +116,13 @@ func (s *Subsystem) failed(ctx context.Context, n Neighbor, st bfd.Status) error
 	case err != nil:
 		return err
 	case up:
-		return s.speaker.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Address: n.Address.String(), Communication: "BFD session down"})
+		// GoBGP takes one path after the other away, which is seconds for a large table.
+		s.speaker.fib.Dead(n.Address, true)
+		err := s.speaker.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Address: n.Address.String(), Communication: "BFD session down"})
+		if err != nil {
+			s.speaker.fib.Dead(n.Address, false)
+		}
+		return err
 	case restarting && st.Independent:
 		// GoBGP forgets what it keeps for a neighbor with the neighbor alone.
 		if err := s.removeNeighbor(ctx, n.Address, n); err != nil {

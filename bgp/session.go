@@ -205,6 +205,7 @@ func (s *Subsystem) forget(addr netip.Addr, next Neighbor) {
 		delete(s.speaker.receiving, addr)
 		s.flows.end(addr, next)
 	}
+	s.speaker.fib.Dead(addr, false)
 	delete(s.speaker.passwords, addr)
 	s.speaker.sweep.forget(addr)
 	s.sessions.remove(addr)

@@ -71,6 +71,7 @@ func (b *burst) add() {
 func (s *Subsystem) state(sp *speaker, p apiutil.PeerState, at time.Time) {
 	addr := p.NeighborAddress
 	if p.SessionState == bgp.BGP_FSM_ESTABLISHED {
+		sp.fib.Dead(addr, false)
 		s.sessions.runsOver(addr, sp.fib.Link(addr))
 	}
 	if p.AdminState == api.PeerState_ADMIN_STATE_PFX_CT && s.sessions.exceeded(addr, func() { s.retry(addr) }) {

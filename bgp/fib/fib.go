@@ -99,7 +99,8 @@ type Table struct {
 
 	mu        sync.Mutex
 	policy    Policy
-	tunnels   tunnels // of the policy
+	tunnels   tunnels                 // of the policy
+	dead      map[netip.Addr]struct{} // neighbors
 	learned   map[netip.Prefix]*pathSet
 	sets      pathSets
 	news      news
@@ -177,6 +178,20 @@ func (t *Table) Withdraw(prefix netip.Prefix, from Source) {
 			delete(t.learned, prefix)
 		}
 		t.dirty[prefix] = struct{}{}
+	})
+}
+
+// Dead notes that a neighbor does not forward any more, or does again: with it go the next hops that nobody else told of. Its routes move at once, by their
+// groups, and need not wait until each path is withdrawn.
+func (t *Table) Dead(neighbor netip.Addr, is bool) {
+	t.change(func() {
+		if _, was := t.dead[neighbor]; was == is {
+			return
+		}
+		if t.dead[neighbor] = struct{}{}; !is {
+			delete(t.dead, neighbor)
+		}
+		t.news.moved = true
 	})
 }
 

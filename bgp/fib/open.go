@@ -31,6 +31,7 @@ func Open(log *slog.Logger, ns netns.NsHandle, lost func(link int)) (*Table, err
 		vigil: newVigil(), carriers: carriers{},
 		log: log, kernel: k, lost: lost, cancel: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
 		ways: map[netip.Addr]way{}, news: news{down: map[int]struct{}{}},
+		dead:    map[netip.Addr]struct{}{},
 		learned: map[netip.Prefix]*pathSet{}, sets: newPathSets(), dirty: map[netip.Prefix]struct{}{},
 		groups:  groups{kernel: k, of: map[uint32]*group{}, keyed: map[string]*group{}},
 		waiting: map[netip.Prefix]error{}, installed: map[netip.Prefix]routes{},

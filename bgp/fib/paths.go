@@ -110,6 +110,23 @@ func (s *pathSets) of(paths []path) *pathSet {
 	return one
 }
 
+// ends says whether whoever told of a next hop is dead.
+func (s *pathSets) ends(nextHop netip.Addr, dead map[netip.Addr]struct{}) bool {
+	told := false
+	for _, one := range s.keyed {
+		for _, p := range one.paths {
+			if p.nextHop != nextHop {
+				continue
+			}
+			if _, is := dead[p.from.Neighbor]; !is {
+				return false
+			}
+			told = true
+		}
+	}
+	return told
+}
+
 func (s *pathSets) drop(one *pathSet) {
 	delete(s.keyed, one.key)
 	clear(s.changes)

@@ -48,7 +48,7 @@ func (t *Table) reach(addr netip.Addr) way {
 		if t.now == nil {
 			t.now = t.kernel.view()
 		}
-		w = t.find(addr, t.now, nil)
+		w = t.wayTo(addr, t.now)
 		t.ways[addr] = w
 		t.sift()
 		t.tell(addr, w)
@@ -60,6 +60,19 @@ func (t *Table) tell(addr netip.Addr, w way) {
 	if w.err != nil {
 		t.log.Warn("a next hop has no way: what is learned by it is not installed", "next_hop", addr, "error", w.err)
 	}
+}
+
+var errDead = fmt.Errorf("%w: the neighbor does not answer", errUnresolved)
+
+// wayTo is the way to a next hop; there is none to that of a dead neighbor, whatever the kernel knows.
+func (t *Table) wayTo(addr netip.Addr, v *view) way {
+	t.mu.Lock()
+	ends := len(t.dead) > 0 && t.sets.ends(addr, t.dead)
+	t.mu.Unlock()
+	if ends {
+		return way{err: errDead}
+	}
+	return t.find(addr, v, nil)
 }
 
 // find looks an address up. Where the kernel answers with a route of ours, the way is that of the route's own next hops, found
@@ -160,7 +173,7 @@ func (t *Table) retrack() {
 	t.mu.Unlock()
 	v, moved := t.kernel.view(), map[netip.Addr]struct{}{}
 	for addr, was := range t.ways {
-		now := t.find(addr, v, nil)
+		now := t.wayTo(addr, v)
 		if now.equal(was) {
 			continue
 		}
