@@ -45,6 +45,7 @@ func Open(log *slog.Logger, ns netns.NsHandle, lost func(link int)) (*Table, err
 		k.close()
 		return nil, err
 	}
+	t.vigil.begin() // what was told before that was not heard
 	go t.follow(heard)
 	go t.run(ctx)
 	return t, nil
