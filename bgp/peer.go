@@ -96,18 +96,25 @@ func (n Neighbor) peer(password string, restarting bool) *api.Peer {
 			Config:            &api.AfiSafiConfig{Family: apiFamily(f), Enabled: true},
 			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: graceful}},
 		}
-		// Too many FlowSpec rules are refused one by one, and cost no session.
-		if _, rules := flowSpecFamily(f); !rules {
-			a.PrefixLimits = &api.PrefixLimit{Family: apiFamily(f), MaxPrefixes: n.Limit.enforced()}
-		}
 		p.AfiSafis = append(p.AfiSafis, a)
+	}
+	return p
+}
+
+// overLimit is n with its limit, which ends a session that is beyond it. Too many FlowSpec rules are refused one by one, and cost no session.
+func (n Neighbor) overLimit(password string) *api.Peer {
+	p := n.peer(password, false)
+	for _, a := range p.AfiSafis {
+		if family := a.Config.Family; family.Safi == api.Family_SAFI_UNICAST {
+			a.PrefixLimits = &api.PrefixLimit{Family: family, MaxPrefixes: n.Limit.enforced()}
+		}
 	}
 	return p
 }
 
 func seconds(d time.Duration) uint64 { return uint64(d / time.Second) }
 
-// enforced is the limit that GoBGP shuts a session down for.
+// enforced is the limit that a session is shut down for.
 func (l PrefixLimit) enforced() uint32 {
 	if l.Warn {
 		return 0

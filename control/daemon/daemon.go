@@ -76,6 +76,7 @@ type Daemon struct {
 	goneFacts     *gone         // links and addresses
 	policyChanged chan struct{} // tells that rules may have changed
 	busy          chan struct{} // tells that something is compiled or applied
+	arriving      chan struct{} // tells that a table of routes arrives
 
 	stop context.CancelFunc // ends Run, after a down
 }
@@ -127,7 +128,7 @@ func Run(ctx context.Context, o Options) (err error) {
 func build(ctx context.Context, o Options) (*Daemon, error) {
 	d := &Daemon{
 		opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), filters: filters{revised: make(chan struct{}, 1)},
-		policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1), unwritten: make(chan struct{}, 1),
+		policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1), unwritten: make(chan struct{}, 1), arriving: make(chan struct{}, 1),
 		gone: newGone(), goneFacts: newGone(),
 	}
 	d.faults = disk.NewFaults(o.Log, d.faultsChanged)
@@ -152,7 +153,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	if d.clock, err = engine.SystemClock(); err != nil {
 		return nil, err
 	}
-	d.bgp = bgp.New(o.Log, bgp.Options{Restarting: d.adopts(ctx), BFD: d.bfd, FlowSpec: d.loadFilters()})
+	d.bgp = bgp.New(o.Log, bgp.Options{Restarting: d.adopts(ctx), BFD: d.bfd, FlowSpec: d.loadFilters(), Busy: d.arrives})
 	d.metrics = newMetrics(d, o.Log)
 
 	store, err := engine.OpenStore(o.StateDir)
