@@ -216,7 +216,9 @@ type keptFilters struct {
 	FlowSpec bgp.KeptFlowSpec `json:"flowspec"`
 }
 
-func (d *Daemon) filtersFile() string { return filepath.Join(d.opts.StateDir, "flowspec.json") }
+const filtersName = "flowspec.json"
+
+func (d *Daemon) filtersFile() string { return filepath.Join(d.opts.StateDir, filtersName) }
 
 func (d *Daemon) keepFilters() {
 	data, err := json.Marshal(keptFilters{BootID: d.clock.BootID(), FlowSpec: d.bgp.KeepFlowSpec()})
@@ -224,8 +226,9 @@ func (d *Daemon) keepFilters() {
 		err = disk.Replace(d.filtersFile(), append(data, '\n'))
 	}
 	if err != nil {
-		d.opts.Log.Warn("FlowSpec rules would not outlive a restart", "error", err)
+		err = fmt.Errorf("FlowSpec rules would not outlive a restart: %w", err)
 	}
+	d.faults.Wrote(filtersName, err)
 }
 
 // loadFilters is what the speaker begins with.
@@ -239,7 +242,9 @@ func (d *Daemon) loadFilters() bgp.KeptFlowSpec {
 		err = json.Unmarshal(data, &kept)
 	}
 	if err != nil {
-		d.opts.Log.Warn("FlowSpec rules of before the restart come anew from their neighbors alone", "error", err)
+		err = fmt.Errorf("FlowSpec rules of before the restart come anew from their neighbors alone: %w", err)
+		d.opts.Log.Warn(filtersName, "error", err)
+		d.faults.Damaged(filtersName, err.Error())
 	}
 	if kept.BootID != d.clock.BootID() {
 		return bgp.KeptFlowSpec{}
