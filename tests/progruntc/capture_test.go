@@ -152,24 +152,19 @@ func TestACaptureKnowsLinksWithoutEthernet(t *testing.T) {
 	}
 }
 
-// TestRulesOfWorkloadsLog: at the place where they decide, whatever comes after.
-func TestRulesOfWorkloadsLog(t *testing.T) {
-	s := newSite(t, judged, func(want *tc.State) {
-		for i := range want.Generation.Ingress.Rules {
-			want.Generation.Ingress.Rules[i].Sample = 1
-		}
-		want.Generation.Workloads[0].Egress.Rules[0].Sample = 1
-	})
+// watchLogs returns when what rules log, and filters sample, is listened to. Of samples it has neither time nor length.
+func (s *site) watchLogs(t *testing.T) (logged func() []xdp.Sample, stop func()) {
+	t.Helper()
 	var mu sync.Mutex
-	var logged []xdp.Sample
+	var have []xdp.Sample
 	begun, ended := make(chan struct{}, 100), make(chan error, 1)
-	ctx, stop := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		ended <- xdp.WatchLogs(ctx, s.dir, 100_000, func(l xdp.Sample) {
 			mu.Lock()
 			defer mu.Unlock()
 			l.Time, l.Len = 0, 0
-			logged = append(logged, l)
+			have = append(have, l)
 		}, func(xdp.Unseen) {
 			select {
 			case begun <- struct{}{}:
@@ -179,6 +174,29 @@ func TestRulesOfWorkloadsLog(t *testing.T) {
 	}()
 	<-begun
 	<-begun
+	logged = func() []xdp.Sample {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(have)
+	}
+	return logged, func() {
+		t.Helper()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestRulesOfWorkloadsLog: at the place where they decide, whatever comes after.
+func TestRulesOfWorkloadsLog(t *testing.T) {
+	s := newSite(t, judged, func(want *tc.State) {
+		for i := range want.Generation.Ingress.Rules {
+			want.Generation.Ingress.Rules[i].Sample = 1
+		}
+		want.Generation.Workloads[0].Egress.Rules[0].Sample = 1
+	})
+	logged, stop := s.watchLogs(t)
 	out, in := s.outside.open(t, "eth0"), s.workload1.open(t, "eth0")
 	g := s.live(t)
 	s.try(t, g, step{at: "uplink ingress", line: "tcp 198.51.100.9:1 > 10.0.1.10:80", reason: abi.ReasonDelivered, to: "wl1"})
@@ -194,17 +212,10 @@ func TestRulesOfWorkloadsLog(t *testing.T) {
 		{Hook: abi.HookTcIngress, Ifindex: index(t, "wl1").Index, Fate: abi.EventDropped, Rule: w1Bad, Protocol: 17, Ports: true,
 			Src: port("10.0.1.10:3"), Dst: port("198.51.100.66:53")},
 	} {
-		awaitTrue(t, "a logged packet", func() bool {
-			mu.Lock()
-			defer mu.Unlock()
-			return slices.Contains(logged, want)
-		})
+		awaitTrue(t, "a logged packet", func() bool { return slices.Contains(logged(), want) })
 	}
 	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	if len(logged) != 3 { // the twin of try told nobody
-		t.Errorf("logged %+v", logged)
+	if all := logged(); len(all) != 3 { // the twin of try told nobody
+		t.Errorf("logged %+v", all)
 	}
 }

@@ -154,6 +154,30 @@ func TestFlowSpecAtTcLimitsAndMarks(t *testing.T) {
 	}
 }
 
+func TestFlowSpecAtTcShowsWhatItSamples(t *testing.T) {
+	s := newSite(t, judged)
+	f, set := s.flowspec(t)
+	passes, drops := everything("10.0.1.10/32"), dropping(everything("fd00:1::10/128"))
+	drops.Key, passes.Sample, drops.Sample = "drops", true, true
+	passes.Socket = "nobody's" // tcx hands nothing over
+	set(passes, drops)
+	logged, stop := s.watchLogs(t)
+	g := s.live(t)
+	s.try(t, g, webIn)
+	s.try(t, g, filtered(web6In, abi.ReasonFlowspecDrop))
+	awaitTrue(t, "two samples", func() bool { return len(logged()) >= 2 })
+	stop()
+	var got []string
+	for _, l := range logged() {
+		got = append(got, fmt.Sprint(f.Key(l.Rule), " ", l.Fate, " ", l.Hook, " ", l.Ifindex, " ", l.Dst))
+	}
+	at := fmt.Sprint(abi.HookTcIngress, " ", index(t, "uplink").Index)
+	want := []string{fmt.Sprint("everything ", abi.EventFilterPassed, " ", at, " 10.0.1.10:80"), fmt.Sprint("drops ", abi.EventFilterDropped, " ", at, " [fd00:1::10]:80")}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // TestFlowSpecMarksWhereThereIsNoEthernet sees the packet as it leaves the hook of a TUN.
 func TestFlowSpecMarksWhereThereIsNoEthernet(t *testing.T) {
 	s := newSite(t)
