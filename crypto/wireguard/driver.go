@@ -15,6 +15,7 @@ import (
 
 	"sluice/crypto/path"
 	"sluice/crypto/wireguard/child"
+	"sluice/netdump"
 )
 
 // Errors that a caller may branch on.
@@ -52,6 +53,7 @@ type Driver struct {
 
 	mu       sync.Mutex
 	nl       *netlink.Handle
+	strict   *netlink.Handle // netdump.Strict
 	links    path.Links
 	children map[string]*tunneld // of userspace tunnels, by interface
 	notes    notes
@@ -76,10 +78,15 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
+	strict, err := netdump.Strict()
+	if err != nil {
+		nl.Close()
+		return nil, err
+	}
 	stopping, stop := context.WithCancel(context.Background())
 	return &Driver{
 		stopping: stopping, stop: stop,
-		log: log, ns: ns, nl: nl, links: path.NewLinks(nl), events: make(chan Event, eventsWaiting), closed: make(chan struct{}),
+		log: log, ns: ns, nl: nl, strict: strict, links: path.NewLinks(nl, strict), events: make(chan Event, eventsWaiting), closed: make(chan struct{}),
 		place:    child.At(filepath.Join(o.StateDir, "run"), o.Command, number),
 		children: map[string]*tunneld{}, notes: notes{}, rotating: map[string]string{},
 	}, nil
@@ -180,6 +187,7 @@ func (d *Driver) Stop() {
 	}
 	clear(d.children)
 	d.nl.Close()
+	d.strict.Close()
 	d.ns.Close()
 }
 
