@@ -32,6 +32,9 @@ type Options struct {
 	// Command runs one userspace tunnel: a program, and its words before the tunnel's name and socket. It is to call
 	// child.Run. None: there is no userspace backend.
 	Command []string
+	// Answered and Refused are told what became of Probe's requests. They must not block; nil: nobody probes.
+	Answered func(tag uint64, at time.Time)
+	Refused  func(tag uint64, err error)
 }
 
 // Driver owns the WireGuard devices of one network namespace: that of the thread which called New.
@@ -50,6 +53,7 @@ type Driver struct {
 	rotations sync.WaitGroup // added to under mu, and not once stopping has ended
 
 	identities sync.Map // of userspace tunnels, by interface
+	probes     *probes
 
 	mu       sync.Mutex
 	nl       *netlink.Handle
@@ -88,6 +92,7 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 		stopping: stopping, stop: stop,
 		log: log, ns: ns, nl: nl, strict: strict, links: path.NewLinks(nl, strict), events: make(chan Event, eventsWaiting), closed: make(chan struct{}),
 		place:    child.At(filepath.Join(o.StateDir, "run"), o.Command, number),
+		probes:   newProbes(o),
 		children: map[string]*tunneld{}, notes: notes{}, rotating: map[string]string{},
 	}, nil
 }
