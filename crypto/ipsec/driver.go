@@ -142,7 +142,7 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 		return nil, err
 	}
 	return &Driver{
-		log: log, opts: o, nl: nl, strict: strict, links: path.NewLinks(nl, strict), xfrm: x, charons: newCharons(log), tunnels: map[string]*tunnel{},
+		log: log, opts: o, nl: nl, strict: strict, links: path.NewLinks(nl, strict, isOurLink), xfrm: x, charons: newCharons(log), tunnels: map[string]*tunnel{},
 		seen:   kernel{map[owner][]sa{}, map[selector]policy{}},
 		placed: map[selector]policy{}, wake: make(chan struct{}, 1),
 	}, nil
@@ -194,7 +194,7 @@ func (d *Driver) apply(ctx context.Context, op Op) error {
 	case removePeer:
 		return d.removePeer(ctx, op.tunnel.Name, op.peer.Name)
 	}
-	link, err := d.ours(op.tunnel.Name)
+	link, err := d.links.Find(op.tunnel.Name)
 	if err != nil {
 		return err
 	}

@@ -90,7 +90,7 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 	stopping, stop := context.WithCancel(context.Background())
 	return &Driver{
 		stopping: stopping, stop: stop,
-		log: log, ns: ns, nl: nl, strict: strict, links: path.NewLinks(nl, strict), events: make(chan Event, eventsWaiting), closed: make(chan struct{}),
+		log: log, ns: ns, nl: nl, strict: strict, links: path.NewLinks(nl, strict, isOurs), events: make(chan Event, eventsWaiting), closed: make(chan struct{}),
 		place:    child.At(filepath.Join(o.StateDir, "run"), o.Command, number),
 		probes:   newProbes(o),
 		children: map[string]*tunneld{}, notes: notes{}, rotating: map[string]string{},
@@ -137,7 +137,7 @@ func (d *Driver) apply(op Op) error {
 	case removeTunnel:
 		return d.remove(op.tunnel.Name)
 	}
-	link, err := d.ours(op.tunnel.Name)
+	link, err := d.links.Find(op.tunnel.Name)
 	if err != nil {
 		return err
 	}
