@@ -162,7 +162,7 @@ func (s *space) answers(t *testing.T, from, to string) {
 
 // capture counts frames on a link, in both directions.
 type capture struct {
-	fd       int
+	*nstest.Sniffer
 	mu       sync.Mutex
 	clear    int // frames that hold the marker
 	wrapped  int // ESP in UDP 4500
@@ -171,40 +171,8 @@ type capture struct {
 
 func (s *space) capture(t *testing.T, name string) *capture {
 	t.Helper()
-	link, err := s.LinkByName(name)
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := &capture{}
-	s.Do(t, func() (err error) {
-		all := int(unix.ETH_P_ALL) << 8 // network byte order on a little-endian machine
-		if c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all); err != nil {
-			return err
-		}
-		if err := unix.Bind(c.fd, &unix.SockaddrLinklayer{Protocol: uint16(all), Ifindex: link.Attrs().Index}); err != nil {
-			return err
-		}
-		if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20); err != nil {
-			return err
-		}
-		return unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50000})
-	})
-	quit, done := make(chan struct{}), make(chan struct{})
-	t.Cleanup(func() { close(quit); <-done; unix.Close(c.fd) })
-	go func() {
-		defer close(done)
-		buf := make([]byte, 1<<16)
-		for {
-			select {
-			case <-quit:
-				return
-			default:
-			}
-			if n, _, err := unix.Recvfrom(c.fd, buf, 0); err == nil {
-				c.count(buf[:n])
-			}
-		}
-	}()
+	c.Sniffer = nstest.Sniff(t, s.Do, name, c.count)
 	return c
 }
 
@@ -232,13 +200,7 @@ func (c *capture) count(frame []byte) {
 
 func (c *capture) seen(t *testing.T) (clear, wrapped, straight int) {
 	t.Helper()
-	stats, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if stats.Drops != 0 {
-		t.Fatalf("the capture has lost %d of %d frames", stats.Drops, stats.Packets)
-	}
+	c.Complete(t)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.clear, c.wrapped, c.straight

@@ -136,7 +136,7 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 		return nil, err
 	}
 	return &Driver{
-		log: log, opts: o, nl: nl, links: path.NewLinks(nl), xfrm: x, charons: newCharons(log), tunnels: map[string]*tunnel{},
+		log: log, opts: o, nl: nl, links: path.NewLinks(nl, isOurLink), xfrm: x, charons: newCharons(log), tunnels: map[string]*tunnel{},
 		seen:   kernel{map[owner][]sa{}, map[selector]policy{}},
 		placed: map[selector]policy{}, wake: make(chan struct{}, 1),
 	}, nil
@@ -188,7 +188,7 @@ func (d *Driver) apply(ctx context.Context, op Op) error {
 	case removePeer:
 		return d.removePeer(ctx, op.tunnel.Name, op.peer.Name)
 	}
-	link, err := d.ours(op.tunnel.Name)
+	link, err := d.links.Find(op.tunnel.Name)
 	if err != nil {
 		return err
 	}

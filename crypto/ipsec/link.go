@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"sluice/crypto/path"
-	"sluice/netdump"
 )
 
 // defaultMTU holds ESP's overhead in UDP over IPv6 on an underlay of 1500 bytes.
@@ -25,31 +22,6 @@ func isOurLink(link netlink.Link) bool {
 	a := link.Attrs()
 	x, ok := link.(*netlink.Xfrmi)
 	return ok && a.Alias == path.Alias(a.Name) && x.Ifid == ifIDOf(a.Name)
-}
-
-// ownLinks returns the links of ours, by name.
-func (d *Driver) ownLinks() ([]netlink.Link, error) {
-	all, err := netdump.List(d.nl.LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
-	}
-	links := slices.DeleteFunc(all, func(l netlink.Link) bool { return !isOurLink(l) })
-	slices.SortFunc(links, func(a, b netlink.Link) int { return strings.Compare(a.Attrs().Name, b.Attrs().Name) })
-	return links, nil
-}
-
-// ours returns the link called name, and an error when it is missing or foreign.
-func (d *Driver) ours(name string) (netlink.Link, error) {
-	link, err := path.Lookup(d.nl, name)
-	switch {
-	case err != nil:
-		return nil, err
-	case link == nil:
-		return nil, fmt.Errorf("interface %s is gone: %w", name, unix.ENODEV)
-	case !isOurLink(link):
-		return nil, path.Foreign(name)
-	}
-	return link, nil
 }
 
 // ensure makes the tunnel's link, adopting the one that is there, and holds its port. States and policies are the peers'.
@@ -125,7 +97,7 @@ func (d *Driver) create(t Tunnel) (netlink.Link, error) {
 		return nil, errors.Join(fmt.Errorf("set up interface %s: %w", t.Name, err), d.nl.LinkDel(link))
 	}
 	d.log.Info("tunnel interface made", "tunnel", t.Name, "type", "ipsec", "if_id", fmt.Sprintf("%#x", link.Ifid))
-	return d.ours(t.Name)
+	return d.links.Find(t.Name)
 }
 
 // remove deletes a tunnel's link, and with it its addresses and routes, then its policies and states. What remains on the

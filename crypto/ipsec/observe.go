@@ -26,7 +26,7 @@ func (d *Driver) Observe(ctx context.Context) (State, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	links, err := d.ownLinks()
+	links, err := d.links.Own()
 	if err != nil {
 		return State{}, err
 	}

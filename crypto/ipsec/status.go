@@ -65,7 +65,7 @@ func (d *Driver) Status(ctx context.Context) ([]TunnelStatus, error) {
 		return nil, err
 	}
 	out := []TunnelStatus{}
-	links, err := d.ownLinks()
+	links, err := d.links.Own()
 	if err != nil || len(links) == 0 {
 		return out, err
 	}

@@ -35,7 +35,7 @@ func (d *Driver) carrying(name string) (netlink.Link, iter.Seq[path.Carried], er
 	if t == nil {
 		return nil, nil, unix.ENODEV // no step has made it yet
 	}
-	link, err := d.ours(name)
+	link, err := d.links.Find(name)
 	return link, t.want.carried(), err
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -12,12 +13,40 @@ import (
 	"sluice/netdump"
 )
 
-// Links writes the addresses and routes of links of ours, in the network namespace of its handle. Its methods are
-// idempotent; it has no state.
-type Links struct{ nl *netlink.Handle }
+// Links finds the links of one owner and writes their addresses and routes, in the network namespace of its handle. Its
+// methods are idempotent; it has no state.
+type Links struct {
+	nl   *netlink.Handle
+	ours func(netlink.Link) bool
+}
 
-// NewLinks returns Links that speaks through nl, which stays the caller's.
-func NewLinks(nl *netlink.Handle) Links { return Links{nl} }
+// NewLinks returns Links that speaks through nl, which stays the caller's, of the links that ours accepts.
+func NewLinks(nl *netlink.Handle, ours func(netlink.Link) bool) Links { return Links{nl, ours} }
+
+// Own returns the owner's links, by name.
+func (l Links) Own() ([]netlink.Link, error) {
+	all, err := netdump.List(l.nl.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	links := slices.DeleteFunc(all, func(link netlink.Link) bool { return !l.ours(link) })
+	slices.SortFunc(links, func(a, b netlink.Link) int { return strings.Compare(a.Attrs().Name, b.Attrs().Name) })
+	return links, nil
+}
+
+// Find returns the owner's link called name; unix.ENODEV when there is none, ErrForeign when it is somebody else's.
+func (l Links) Find(name string) (netlink.Link, error) {
+	link, err := Lookup(l.nl, name)
+	switch {
+	case err != nil:
+		return nil, err
+	case link == nil:
+		return nil, fmt.Errorf("interface %s is gone: %w", name, unix.ENODEV)
+	case !l.ours(link):
+		return nil, Foreign(name)
+	}
+	return link, nil
+}
 
 // AddAddress skips duplicate address detection, which a point-to-point device cannot do and would only wait for.
 func (l Links) AddAddress(link netlink.Link, p netip.Prefix) error {

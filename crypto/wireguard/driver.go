@@ -80,7 +80,7 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 	stopping, stop := context.WithCancel(context.Background())
 	return &Driver{
 		stopping: stopping, stop: stop,
-		log: log, ns: ns, nl: nl, links: path.NewLinks(nl), events: make(chan Event, eventsWaiting), closed: make(chan struct{}),
+		log: log, ns: ns, nl: nl, links: path.NewLinks(nl, isOurs), events: make(chan Event, eventsWaiting), closed: make(chan struct{}),
 		place:    child.At(filepath.Join(o.StateDir, "run"), o.Command, number),
 		children: map[string]*tunneld{}, notes: notes{}, carried: map[string]Tunnel{}, rotating: map[string]string{},
 	}, nil
@@ -126,7 +126,7 @@ func (d *Driver) apply(op Op) error {
 	case removeTunnel:
 		return d.remove(op.tunnel.Name)
 	}
-	link, err := d.ours(op.tunnel.Name)
+	link, err := d.links.Find(op.tunnel.Name)
 	if err != nil {
 		return err
 	}

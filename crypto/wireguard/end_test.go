@@ -205,7 +205,7 @@ func startEndOf(t *testing.T, s *space, binary, stateDir string) *end {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.do(t, cmd.Start)
+	s.Do(t, cmd.Start)
 	e := &end{t, s.holes, cmd, in, json.NewDecoder(out)}
 	t.Cleanup(e.kill)
 	return e

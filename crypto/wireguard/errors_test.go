@@ -21,7 +21,7 @@ func TestWhatCannotBeDoneIsRefusedAndLeavesNothing(t *testing.T) {
 	}{
 		"the port is in use": {
 			func(t *testing.T, p *pair, w *Tunnel) {
-				p.a.do(t, func() error {
+				p.a.Do(t, func() error {
 					c, err := net.ListenPacket("udp4", ":51820")
 					if err == nil {
 						t.Cleanup(func() { c.Close() })
@@ -33,7 +33,7 @@ func TestWhatCannotBeDoneIsRefusedAndLeavesNothing(t *testing.T) {
 		},
 		"the port is in use over IPv6 only": {
 			func(t *testing.T, p *pair, w *Tunnel) {
-				p.a.do(t, func() error {
+				p.a.Do(t, func() error {
 					c, err := net.ListenPacket("udp6", "[2001:db8::1]:51820")
 					if err == nil {
 						t.Cleanup(func() { c.Close() })
@@ -74,7 +74,7 @@ func TestWhatCannotBeDoneIsRefusedAndLeavesNothing(t *testing.T) {
 			c.arrange(t, p, w)
 			p.endA = startEnd(t, p.a)
 			wantError(t, p.endA.ask(request{Do: "converge", Want: p.wantA}), c.says...)
-			if _, err := p.a.nl.LinkByName(w.Name); err == nil {
+			if _, err := p.a.LinkByName(w.Name); err == nil {
 				t.Error("the link was left behind")
 			}
 		})
@@ -84,10 +84,10 @@ func TestWhatCannotBeDoneIsRefusedAndLeavesNothing(t *testing.T) {
 func TestAForeignLinkIsNeitherTakenNorObserved(t *testing.T) {
 	for _, alias := range []string{"", "sluice:other"} {
 		p := newPair(t)
-		p.a.do(t, func() error {
+		p.a.Do(t, func() error {
 			return netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "fra1"}, Mode: netlink.TUNTAP_MODE_TUN})
 		})
-		if err := p.a.nl.LinkSetAlias(p.a.link(t, "fra1"), alias); err != nil {
+		if err := p.a.LinkSetAlias(p.a.link(t, "fra1"), alias); err != nil {
 			t.Fatal(err)
 		}
 		p.endA = startEnd(t, p.a)
@@ -105,7 +105,7 @@ func TestAForeignRouteIsNotReplaced(t *testing.T) {
 	p := newPair(t)
 	dst := path.IPNet(list("10.20.0.0/16")[0])
 	route := &netlink.Route{Dst: &dst, Gw: net.ParseIP("198.18.0.2"), Priority: 100, Protocol: 4}
-	if err := p.a.nl.RouteAdd(route); err != nil {
+	if err := p.a.RouteAdd(route); err != nil {
 		t.Fatal(err)
 	}
 	p.endA = startEnd(t, p.a)
@@ -127,7 +127,7 @@ func TestTwoProcessesCannotRunOneTunnel(t *testing.T) {
 func TestAPortInUseDoesNotHurtARunningTunnel(t *testing.T) {
 	p := newPair(t)
 	p.up(t)
-	p.a.do(t, func() error {
+	p.a.Do(t, func() error {
 		c, err := net.ListenPacket("udp4", ":51999")
 		if err == nil {
 			t.Cleanup(func() { c.Close() })

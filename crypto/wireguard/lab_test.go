@@ -9,127 +9,64 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
-	"runtime"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"sluice/crypto/path"
+	"sluice/tests/nstest"
 )
 
-// space is a network namespace without a name. It ends with the test, and the processes in it end with their TUNs.
+// space is a network namespace whose tunnels go before the test ends, and with them the processes behind their TUNs.
 type space struct {
-	ns       netns.NsHandle
-	nl       *netlink.Handle
+	*nstest.NS
 	stateDir string     // of the end that runs in it
 	holes    path.State // what the subsystem of blackholes should hold
 }
 
 func newSpace(t testing.TB) *space {
 	t.Helper()
-	s := &space{stateDir: t.TempDir()}
-	err := onThread(func() (err error) {
-		s.ns, err = netns.New()
-		return err
-	})
-	if err != nil {
-		t.Fatalf("new network namespace (root is needed): %v", err)
-	}
-	t.Cleanup(func() { s.ns.Close() })
-	if s.nl, err = netlink.NewHandleAt(s.ns, unix.NETLINK_ROUTE); err != nil {
-		t.Fatal(err)
-	}
+	s := &space{NS: nstest.New(t), stateDir: t.TempDir()}
 	t.Cleanup(func() {
-		links, err := s.nl.LinkList()
+		links, err := s.LinkList()
 		for _, l := range links {
 			if l.Type() == "tuntap" {
-				err = errors.Join(err, s.nl.LinkDel(l))
+				err = errors.Join(err, s.LinkDel(l))
 			}
 		}
 		if err != nil {
 			t.Errorf("tunnels are left: %v", err)
 		}
-		s.nl.Close()
 	})
-	s.setUp(t, "lo")
 	return s
-}
-
-// onThread runs f on a thread that ends afterwards, so that it may change its namespace.
-func onThread(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		done <- f()
-	}()
-	return <-done
-}
-
-func (s *space) do(t testing.TB, f func() error) {
-	t.Helper()
-	err := onThread(func() error {
-		if err := netns.Set(s.ns); err != nil {
-			return err
-		}
-		return f()
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func (s *space) link(t testing.TB, name string) netlink.Link {
 	t.Helper()
-	l, err := s.nl.LinkByName(name)
+	l, err := s.LinkByName(name)
 	if err != nil {
 		t.Fatalf("interface %s: %v", name, err)
 	}
 	return l
 }
 
-func (s *space) setUp(t testing.TB, name string, addresses ...string) {
-	t.Helper()
-	l := s.link(t, name)
-	for _, a := range addresses {
-		addr, err := netlink.ParseAddr(a)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if addr.IP.To4() == nil {
-			addr.Flags = unix.IFA_F_NODAD
-		}
-		if err := s.nl.AddrAdd(l, addr); err != nil {
-			t.Fatalf("%s on %s: %v", a, name, err)
-		}
-	}
-	if err := s.nl.LinkSetUp(l); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // connect makes a veth between s and other, with an address on either side.
 func (s *space) connect(t testing.TB, other *space, name, address, peerName, peerAddress string) {
 	t.Helper()
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = name
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: peerName, PeerNamespace: netlink.NsFd(other.ns)}
-	if err := s.nl.LinkAdd(veth); err != nil {
-		t.Fatal(err)
-	}
-	s.setUp(t, name, address)
-	other.setUp(t, peerName, peerAddress)
+	nstest.Veth(t, s.NS, name, other.NS, peerName)
+	s.Address(t, name, address)
+	other.Address(t, peerName, peerAddress)
 }
 
 func (s *space) run(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
 	var out []byte
 	var err error
-	s.do(t, func() error {
+	s.Do(t, func() error {
 		out, err = exec.Command(name, args...).CombinedOutput()
 		return nil
 	})
@@ -143,7 +80,7 @@ func (s *space) serveEcho(t *testing.T, addresses ...string) {
 	for _, a := range addresses {
 		var udp net.PacketConn
 		var tcp net.Listener
-		s.do(t, func() (err error) {
+		s.Do(t, func() (err error) {
 			if udp, err = net.ListenPacket("udp", net.JoinHostPort(a, "7")); err != nil {
 				return err
 			}
@@ -197,7 +134,7 @@ func echoDatagrams(c net.PacketConn) {
 func (s *space) dial(t *testing.T, network, address string) net.Conn {
 	t.Helper()
 	var c net.Conn
-	s.do(t, func() (err error) {
+	s.Do(t, func() (err error) {
 		d := net.Dialer{Timeout: 10 * time.Second}
 		c, err = d.Dial(network, net.JoinHostPort(address, "7"))
 		return err
@@ -225,7 +162,7 @@ func (s *space) answers(t *testing.T, address string, payload []byte) {
 
 // capture counts what crosses an interface, in both directions, from Ethernet up.
 type capture struct {
-	fd     int
+	*nstest.Sniffer
 	mu     sync.Mutex
 	marked int            // frames that hold the marker in clear
 	fences int            // frames that hold the fence
@@ -241,41 +178,8 @@ var marker = []byte("sluice-plaintext-marker-0123456789")
 
 func (s *space) capture(t *testing.T, name string) *capture {
 	t.Helper()
-	index := s.link(t, name).Attrs().Index
-	var fd int
-	s.do(t, func() (err error) {
-		// ETH_P_ALL in network byte order; outgoing frames are seen as well.
-		all := int(binary.BigEndian.Uint16([]byte{unix.ETH_P_ALL & 0xff, unix.ETH_P_ALL >> 8}))
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all)
-		if err != nil {
-			return err
-		}
-		if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: uint16(all), Ifindex: index}); err != nil {
-			return err
-		}
-		// Room for every frame of a test: what the socket drops, nobody judges.
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20); err != nil {
-			return err
-		}
-		return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50000})
-	})
-	c := &capture{fd: fd, from: map[string]int{}, udp: map[uint16]int{}}
-	quit, done := make(chan struct{}), make(chan struct{})
-	t.Cleanup(func() { close(quit); <-done; unix.Close(fd) })
-	go func() {
-		defer close(done)
-		buf := make([]byte, 1<<16)
-		for {
-			select {
-			case <-quit:
-				return
-			default:
-			}
-			if n, _, err := unix.Recvfrom(fd, buf, 0); err == nil {
-				c.count(buf[:n])
-			}
-		}
-	}()
+	c := &capture{from: map[string]int{}, udp: map[uint16]int{}}
+	c.Sniffer = nstest.Sniff(t, s.Do, name, c.count)
 	return c
 }
 
@@ -294,18 +198,6 @@ func (c *capture) count(frame []byte) {
 	// Ethernet 14, IPv4 without options 20, then the UDP ports.
 	if len(frame) >= 38 && frame[12] == 8 && frame[13] == 0 && frame[14] == 0x45 && frame[23] == unix.IPPROTO_UDP {
 		c.udp[binary.BigEndian.Uint16(frame[36:38])] += len(frame)
-	}
-}
-
-// complete fails the test if the socket has dropped a frame since the last call.
-func (c *capture) complete(t *testing.T) {
-	t.Helper()
-	stats, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if stats.Drops != 0 {
-		t.Fatalf("the capture has lost %d of %d frames", stats.Drops, stats.Packets)
 	}
 }
 
@@ -334,7 +226,7 @@ func until(t *testing.T, what string, ok func() bool) {
 // routes returns the routes of protocol 187 as text.
 func (s *space) routes(t *testing.T) []string {
 	t.Helper()
-	list, err := s.nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: path.Protocol}, netlink.RT_FILTER_PROTOCOL)
+	list, err := s.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: path.Protocol}, netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +235,7 @@ func (s *space) routes(t *testing.T) []string {
 		p, _ := path.PrefixOf(r.Dst)
 		dev := "blackhole"
 		if r.Type != unix.RTN_BLACKHOLE {
-			l, err := s.nl.LinkByIndex(r.LinkIndex)
+			l, err := s.LinkByIndex(r.LinkIndex)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -32,20 +32,6 @@ func backendOf(link netlink.Link) Backend {
 	return ""
 }
 
-// ours returns the link called name, and an error when it is missing or foreign.
-func (d *Driver) ours(name string) (netlink.Link, error) {
-	link, err := path.Lookup(d.nl, name)
-	switch {
-	case err != nil:
-		return nil, err
-	case link == nil:
-		return nil, fmt.Errorf("interface %s is gone: %w", name, unix.ENODEV)
-	case !isOurs(link):
-		return nil, path.Foreign(name)
-	}
-	return link, nil
-}
-
 // ensure makes the tunnel's device run on a link of ours, adopting the link that is there. When it fails on a link that
 // it made itself, that link goes again; an adopted one stays, because its routes keep traffic from leaking.
 func (d *Driver) ensure(t Tunnel) error {
@@ -156,7 +142,7 @@ func (d *Driver) mark(t Tunnel, b Backend, why string) (netlink.Link, error) {
 		return nil, errors.Join(fmt.Errorf("set up interface %s: %w", t.Name, err), d.nl.LinkDel(link))
 	}
 	d.log.Info("tunnel interface made", "tunnel", t.Name, "backend", string(b), "why", why)
-	return d.ours(t.Name)
+	return d.links.Find(t.Name)
 }
 
 // start brings the link up and writes the device's attributes, each only where it differs.

@@ -52,7 +52,7 @@ func manyDriver(t testing.TB) (*Driver, *space) {
 	s, other := newSpace(t), newSpace(t)
 	s.connect(t, other, "up0", "198.18.0.1/24", "up1", "198.18.0.2/24")
 	var d *Driver
-	s.do(t, func() (err error) {
+	s.Do(t, func() (err error) {
 		d, err = New(slog.New(slog.DiscardHandler), Options{StateDir: s.stateDir, Command: []string{os.Args[0], child.Verb}})
 		return err
 	})

@@ -2,7 +2,6 @@ package wireguard
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,7 +12,6 @@ import (
 
 	"sluice/crypto/keys"
 	"sluice/crypto/path"
-	"sluice/netdump"
 )
 
 // Observe reads the machine: links of ours, what runs behind them, their addresses and routes. Two things come from
@@ -25,7 +23,7 @@ func (d *Driver) Observe(ctx context.Context) (State, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	links, err := d.ownLinks()
+	links, err := d.links.Own()
 	if err != nil {
 		return State{}, err
 	}
@@ -48,17 +46,6 @@ func (d *Driver) Observe(ctx context.Context) (State, error) {
 		s.Tunnels = append(s.Tunnels, t)
 	}
 	return s, nil
-}
-
-// ownLinks returns the links of ours, by name.
-func (d *Driver) ownLinks() ([]netlink.Link, error) {
-	all, err := netdump.List(d.nl.LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
-	}
-	links := slices.DeleteFunc(all, func(l netlink.Link) bool { return !isOurs(l) })
-	slices.SortFunc(links, func(a, b netlink.Link) int { return strings.Compare(a.Attrs().Name, b.Attrs().Name) })
-	return links, nil
 }
 
 func (d *Driver) observe(link netlink.Link) (Tunnel, error) {

@@ -97,7 +97,7 @@ func (d *Driver) releaseLeft(links []netlink.Link) {
 }
 
 func (d *Driver) plugged(name string) (bool, error) {
-	link, err := d.ours(name)
+	link, err := d.links.Find(name)
 	if err != nil {
 		return false, err
 	}
@@ -115,7 +115,7 @@ func (d *Driver) plugged(name string) (bool, error) {
 
 // plugRequest makes the root qdisc, or tells it something.
 func (d *Driver) plugRequest(name string, flags int, action, limit uint32) error {
-	link, err := d.ours(name)
+	link, err := d.links.Find(name)
 	if err != nil {
 		return err
 	}

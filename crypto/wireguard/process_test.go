@@ -36,7 +36,7 @@ func (s *space) process(t testing.TB, name string) int {
 // running is process, and 0 where there is none.
 func (s *space) running(t testing.TB, name string) int {
 	t.Helper()
-	number, err := inode(s.ns)
+	number, err := inode(s.FD())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,7 @@ func TestTheProcessEndsWithItsInterface(t *testing.T) {
 	p := newPair(t)
 	p.up(t)
 	pid := p.a.process(t, "fra1")
-	if err := p.a.nl.LinkDel(p.a.link(t, "fra1")); err != nil {
+	if err := p.a.LinkDel(p.a.link(t, "fra1")); err != nil {
 		t.Fatal(err)
 	}
 	p.endA.must(request{Do: "event"})
@@ -220,7 +220,7 @@ func TestTheProcessEndsWithItsInterface(t *testing.T) {
 	// Without a daemon that would tell it to.
 	p.endA.kill()
 	pid = p.a.process(t, "fra1")
-	if err := p.a.nl.LinkDel(p.a.link(t, "fra1")); err != nil {
+	if err := p.a.LinkDel(p.a.link(t, "fra1")); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the process ends", func() bool { return gone(pid) })
@@ -229,7 +229,7 @@ func TestTheProcessEndsWithItsInterface(t *testing.T) {
 func TestTheProcessLivesInTheNamespaceAndASessionOfItsOwn(t *testing.T) {
 	p := newPair(t)
 	p.up(t)
-	want, err := inode(p.a.ns)
+	want, err := inode(p.a.FD())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -353,7 +353,7 @@ func TestASocketThatIsNotOursIsNotSpokenTo(t *testing.T) {
 	if got := <-heard; got != "hello=1\n\n" {
 		t.Errorf("it was told %q", got)
 	}
-	if _, err := p.a.nl.LinkByName("fra1"); err == nil {
+	if _, err := p.a.LinkByName("fra1"); err == nil {
 		t.Error("the link was left behind")
 	}
 	l.Close() // and the file is a stale socket
@@ -369,7 +369,7 @@ func TestATUNThatAnotherProcessHoldsIsAnErrorThatNamesIt(t *testing.T) {
 	p.endA.converge(p.wantA)
 	p.endA.kill()
 	p.a.killProcess(t, "fra1")
-	d := &Driver{ns: p.a.ns}
+	d := &Driver{ns: p.a.FD()}
 	var file *os.File
 	until(t, "the killed process's hold is gone", func() (ok bool) { // its files are closed after they are seen no more
 		var err error
@@ -378,7 +378,7 @@ func TestATUNThatAnotherProcessHoldsIsAnErrorThatNamesIt(t *testing.T) {
 	})
 	holder := exec.Command("sleep", "60")
 	holder.ExtraFiles = []*os.File{file}
-	p.a.do(t, holder.Start)
+	p.a.Do(t, holder.Start)
 	t.Cleanup(func() { holder.Process.Kill(); holder.Wait() })
 	file.Close()
 	p.endA = startEnd(t, p.a)

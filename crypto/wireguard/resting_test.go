@@ -20,15 +20,15 @@ func TestTheLocalAddressIsUsedWhileItsInterfaceIsUpWhateverTheWay(t *testing.T) 
 			p := newPair(t)
 			p.a.connect(t, p.a, "alt0", "198.18.7.1/24", "alt1", "198.18.7.2/24")
 			back := &netlink.Route{Dst: &net.IPNet{IP: net.IPv4(198, 18, 7, 0).To4(), Mask: net.CIDRMask(24, 32)}, Gw: net.IPv4(198, 18, 0, 1)}
-			if err := p.b.nl.RouteAdd(back); err != nil {
+			if err := p.b.RouteAdd(back); err != nil {
 				t.Fatal(err)
 			}
 			a := &p.wantA.Tunnels[0]
 			a.Local, a.Peers[0].Keepalive = netip.MustParseAddr("198.18.7.1"), 0
 			for i, up := range c.steps {
-				set, want := p.a.nl.LinkSetDown, []string{"198.18.0.1", "198.18.0.2"}
+				set, want := p.a.LinkSetDown, []string{"198.18.0.1", "198.18.0.2"}
 				if up {
-					set, want = p.a.nl.LinkSetUp, []string{"198.18.0.2", "198.18.7.1"}
+					set, want = p.a.LinkSetUp, []string{"198.18.0.2", "198.18.7.1"}
 				}
 				if err := set(p.a.link(t, "alt0")); err != nil {
 					t.Fatal(err)

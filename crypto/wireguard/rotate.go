@@ -85,7 +85,7 @@ func (d *Driver) beginRotation(tunnel, next string) (*rotation, error) {
 	if err := d.stopping.Err(); err != nil {
 		return nil, err
 	}
-	link, err := d.ours(tunnel)
+	link, err := d.links.Find(tunnel)
 	if err != nil {
 		return nil, err
 	}

@@ -43,7 +43,7 @@ func sender(frame []byte) (from netip.Addr) {
 // behind a firewall hears no other.
 func TestEveryAnswerComesFromTheAddressThatWasSpokenTo(t *testing.T) {
 	p := newPair(t)
-	p.b.setUp(t, "up1", "198.18.0.22/24", "2001:db8::22/64")
+	p.b.Address(t, "up1", "198.18.0.22/24", "2001:db8::22/64")
 	p.up(t)
 	p.senders(t)
 	for _, c := range []struct{ own, to string }{{"198.18.0.1", "198.18.0.22"}, {"2001:db8::1", "2001:db8::22"}, {"198.18.0.1", "198.18.0.2"}} {
@@ -56,13 +56,13 @@ func TestEveryAnswerComesFromTheAddressThatWasSpokenTo(t *testing.T) {
 		if got := p.senders(t); !slices.Equal(got, want) {
 			t.Errorf("spoken to is %s: packets come from %v, want %v", c.to, got, want)
 		}
-		p.wire.complete(t)
+		p.wire.Complete(t)
 	}
 }
 
 func TestWhatIsSentFirstComesFromTheLocalAddress(t *testing.T) {
 	p := newPair(t)
-	p.b.setUp(t, "up1", "198.18.0.22/24")
+	p.b.Address(t, "up1", "198.18.0.22/24")
 	p.wantA.Tunnels[0].Peers[0].Endpoint, p.wantA.Tunnels[0].Peers[0].Keepalive = netip.AddrPort{}, 0
 	b := &p.wantB.Tunnels[0]
 	b.Local, b.Peers[0].Endpoint = netip.MustParseAddr("198.18.0.22"), netip.AddrPortFrom(netip.MustParseAddr("198.18.0.1"), port)
@@ -85,7 +85,7 @@ func TestWhatIsSentFirstComesFromTheLocalAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.b.nl.AddrDel(p.b.link(t, "up1"), addr); err != nil {
+	if err := p.b.AddrDel(p.b.link(t, "up1"), addr); err != nil {
 		t.Fatal(err)
 	}
 	p.b.answers(t, "10.200.0.0", marker)

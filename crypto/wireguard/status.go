@@ -46,7 +46,7 @@ func (d *Driver) Status(ctx context.Context) ([]TunnelStatus, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	links, err := d.ownLinks()
+	links, err := d.links.Own()
 	if err != nil {
 		return nil, err
 	}

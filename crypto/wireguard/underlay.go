@@ -108,7 +108,7 @@ type reach struct {
 func (d *Driver) greetMoved(known map[reach]string) (map[reach]string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	links, err := d.ownLinks()
+	links, err := d.links.Own()
 	if err != nil {
 		return known, err
 	}

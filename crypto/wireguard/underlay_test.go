@@ -14,7 +14,7 @@ const tryAgain = 5 * time.Second
 func TestAHandshakeComesAtOnceWhenTheUnderlayDoes(t *testing.T) {
 	p := newPair(t)
 	wire := p.a.link(t, "up0")
-	if err := p.a.nl.LinkSetDown(wire); err != nil {
+	if err := p.a.LinkSetDown(wire); err != nil {
 		t.Fatal(err)
 	}
 	p.endA, p.endB = startEnd(t, p.a), startEnd(t, p.b)
@@ -24,10 +24,10 @@ func TestAHandshakeComesAtOnceWhenTheUnderlayDoes(t *testing.T) {
 	p.endA.converge(p.wantA) // its first try finds no route
 	s := startStream(t, p.a.dial(t, "udp", "10.20.0.1"))
 	defer s.lost(0)
-	if err := p.a.nl.LinkSetUp(wire); err != nil {
+	if err := p.a.LinkSetUp(wire); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.a.nl.RouteAdd(&netlink.Route{Gw: net.ParseIP("198.18.0.2")}); err != nil {
+	if err := p.a.RouteAdd(&netlink.Route{Gw: net.ParseIP("198.18.0.2")}); err != nil {
 		t.Fatal(err)
 	}
 	s.goesOn(1)
@@ -44,10 +44,10 @@ func TestALiveSessionSurvivesAnUnderlayThatComesWithAnotherAddress(t *testing.T)
 	defer s.lost(0)
 	s.goesOn(20)
 	wire := p.a.link(t, "up0")
-	if err := p.a.nl.AddrDel(wire, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP("198.18.0.1"), Mask: net.CIDRMask(24, 32)}}); err != nil {
+	if err := p.a.AddrDel(wire, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP("198.18.0.1"), Mask: net.CIDRMask(24, 32)}}); err != nil {
 		t.Fatal(err)
 	}
-	p.a.setUp(t, "up0", "198.18.0.7/24")
+	p.a.Address(t, "up0", "198.18.0.7/24")
 	changed := time.Now()
 	s.goesOn(20)
 	if took := time.Since(changed); took > tryAgain {

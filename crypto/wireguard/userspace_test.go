@@ -37,11 +37,11 @@ func newPair(t *testing.T) *pair {
 	t.Helper()
 	p := &pair{a: newSpace(t), b: newSpace(t)}
 	p.a.connect(t, p.b, "up0", "198.18.0.1/24", "up1", "198.18.0.2/24")
-	p.b.setUp(t, "lo", "10.20.0.1/32", "fd00:20::1/128")
-	p.a.setUp(t, "up0", "2001:db8::1/64")
-	p.b.setUp(t, "up1", "2001:db8::2/64")
+	p.b.Address(t, "lo", "10.20.0.1/32", "fd00:20::1/128")
+	p.a.Address(t, "up0", "2001:db8::1/64")
+	p.b.Address(t, "up1", "2001:db8::2/64")
 	for _, gw := range []string{"198.18.0.2", "2001:db8::2"} {
-		if err := p.a.nl.RouteAdd(&netlink.Route{Gw: net.ParseIP(gw)}); err != nil {
+		if err := p.a.RouteAdd(&netlink.Route{Gw: net.ParseIP(gw)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -249,7 +249,7 @@ func (p *pair) fence(t *testing.T) {
 	before := count()
 	p.a.answers(t, "198.18.0.2", fence)
 	until(t, "the fence is captured", func() bool { return count() > before })
-	p.wire.complete(t)
+	p.wire.Complete(t)
 }
 
 // sendsNoMarker sends into the strict prefixes.
@@ -266,7 +266,7 @@ func (p *pair) sendsNoMarker(t *testing.T, when string) {
 func (p *pair) send(t *testing.T) {
 	t.Helper()
 	for _, address := range []string{"10.20.0.1", "fd00:20::1"} {
-		p.a.do(t, func() error {
+		p.a.Do(t, func() error {
 			c, err := net.Dial("udp", net.JoinHostPort(address, "7"))
 			if err != nil {
 				return nil // a blackhole refuses at once
@@ -295,7 +295,7 @@ func TestStopLeavesTheTunnelAndDownLeavesNothing(t *testing.T) {
 		t.Errorf("the tunnel is observed as down: %+v", s)
 	}
 	p.endA.must(request{Do: "down"})
-	if _, err := p.a.nl.LinkByName("fra1"); err == nil {
+	if _, err := p.a.LinkByName("fra1"); err == nil {
 		t.Error("the link is there after down")
 	}
 	if !gone(pid) {
@@ -316,15 +316,16 @@ func TestStopLeavesTheTunnelAndDownLeavesNothing(t *testing.T) {
 // foreignThings makes, once, a link and a route that look much like ours, and tells all links and routes but ours.
 func foreignThings(t *testing.T, s *space) []string {
 	t.Helper()
-	if _, err := s.nl.LinkByName("other0"); err != nil {
+	if _, err := s.LinkByName("other0"); err != nil {
 		// A TUN is made in the namespace of the thread, not of the handle.
-		s.do(t, func() error {
+		s.Do(t, func() error {
 			return netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "other0"}, Mode: netlink.TUNTAP_MODE_TUN})
 		})
-		s.setUp(t, "other0", "10.30.0.1/24")
+		s.Address(t, "other0", "10.30.0.1/24")
+		s.Up(t, "other0")
 		dst := path.IPNet(list("10.31.0.0/16")[0])
 		route := &netlink.Route{LinkIndex: s.link(t, "other0").Attrs().Index, Dst: &dst, Protocol: path.Protocol, Scope: netlink.SCOPE_LINK}
-		if err := s.nl.RouteAdd(route); err != nil {
+		if err := s.RouteAdd(route); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -438,7 +439,7 @@ func TestAttributesChangeInPlace(t *testing.T) {
 func TestALinkSetDownByHandIsStartedAgain(t *testing.T) {
 	p := newPair(t)
 	p.up(t)
-	if err := p.a.nl.LinkSetDown(p.a.link(t, "fra1")); err != nil {
+	if err := p.a.LinkSetDown(p.a.link(t, "fra1")); err != nil {
 		t.Fatal(err)
 	}
 	p.endA.converge(p.wantA)
@@ -451,7 +452,7 @@ func TestALinkSetDownByHandIsStartedAgain(t *testing.T) {
 func TestALinkDeletedByHandIsMadeAgain(t *testing.T) {
 	p := newPair(t)
 	p.up(t)
-	if err := p.a.nl.LinkDel(p.a.link(t, "fra1")); err != nil {
+	if err := p.a.LinkDel(p.a.link(t, "fra1")); err != nil {
 		t.Fatal(err)
 	}
 	p.sendsNoMarker(t, "the link is gone")

@@ -29,7 +29,7 @@ func (d *Driver) Withhold(ctx context.Context, peers map[string][]string) error 
 // carrying is what the device sends where: that may be newer or older than what is wanted. Of one that does not answer, or has ended, it is
 // what was last seen: its peers are down for that very reason.
 func (d *Driver) carrying(name string) (netlink.Link, iter.Seq[path.Carried], error) {
-	link, err := d.ours(name)
+	link, err := d.links.Find(name)
 	if err != nil {
 		return nil, nil, err
 	}

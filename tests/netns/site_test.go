@@ -224,14 +224,14 @@ func show[T any](s *site, noun string) T {
 	return v
 }
 
-// established waits until both sessions are up and the ToR has all that the file advertises.
+// established waits until all sessions are up, the ToR has what we announce, and the kernel the ToR's default routes.
 func (s *site) established() {
 	s.t.Helper()
 	eventually(s.t, func() error {
 		if st := s.status(); st.Established != st.Neighbors || st.Neighbors == 0 {
 			return fmt.Errorf("%d of %d sessions are up", st.Established, st.Neighbors)
 		}
-		return s.bird.has(advertised...)
+		return errors.Join(s.bird.has(advertised...), s.learned(bothDefaults))
 	})
 }
 

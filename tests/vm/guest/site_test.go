@@ -25,6 +25,7 @@ import (
 	"sluice/crypto/path"
 	"sluice/crypto/wireguard"
 	tunneld "sluice/crypto/wireguard/child"
+	"sluice/tests/nstest"
 )
 
 // site is two nodes on one wire. Node b lives in the namespace of the process, where an embedded device makes its
@@ -125,7 +126,7 @@ func onThread(f func() error) error {
 	return <-done
 }
 
-func (n *node) do(t *testing.T, f func() error) {
+func (n *node) do(t testing.TB, f func() error) {
 	t.Helper()
 	if err := n.try(f); err != nil {
 		t.Fatal(err)
@@ -329,7 +330,7 @@ func (e *echoes) finish(t *testing.T, n int64) {
 
 // capture counts frames that hold the marker in clear, IPv4 UDP frames to the tunnel's port, and ESP frames, in UDP or not.
 type capture struct {
-	fd                            int
+	*nstest.Sniffer
 	mu                            sync.Mutex
 	clear, encrypted, fences, esp int
 	last                          []byte // of the ESP frames
@@ -337,42 +338,8 @@ type capture struct {
 
 func (n *node) capture(t *testing.T, name string) *capture {
 	t.Helper()
-	l, err := n.nl.LinkByName(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var fd int
-	n.do(t, func() (err error) {
-		all := binary.NativeEndian.Uint16([]byte{0, unix.ETH_P_ALL}) // in network byte order
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(all)); err != nil {
-			return err
-		}
-		if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: l.Attrs().Index}); err != nil {
-			return err
-		}
-		// Room for every frame of a test: what the socket drops, nobody judges.
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20); err != nil {
-			return err
-		}
-		return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50000})
-	})
-	c := &capture{fd: fd}
-	quit, done := make(chan struct{}), make(chan struct{})
-	t.Cleanup(func() { close(quit); <-done; unix.Close(fd) })
-	go func() {
-		defer close(done)
-		buf := make([]byte, 1<<16)
-		for {
-			select {
-			case <-quit:
-				return
-			default:
-			}
-			if m, _, err := unix.Recvfrom(fd, buf, 0); err == nil {
-				c.count(buf[:m])
-			}
-		}
-	}()
+	c := &capture{}
+	c.Sniffer = nstest.Sniff(t, n.do, name, c.count)
 	return c
 }
 
@@ -420,10 +387,7 @@ func (s *site) seen(t *testing.T) (clear, encrypted int) {
 			t.Fatal("the capture has not seen the fence")
 		}
 	}
-	stats, err := unix.GetsockoptTpacketStats(s.wire.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
-	if err != nil || stats.Drops != 0 {
-		t.Fatalf("the capture has lost frames: %+v, %v", stats, err)
-	}
+	s.wire.Complete(t)
 	s.wire.mu.Lock()
 	defer s.wire.mu.Unlock()
 	return s.wire.clear, s.wire.encrypted
