@@ -43,10 +43,13 @@ func (s *Subsystem) relaxNeighbor(ctx context.Context, n Neighbor) error {
 	return nil
 }
 
-// updatePeer tells GoBGP what it takes without a new session: timers and limits. It forgets with that what the peer
+// updatePeer tells GoBGP what it takes without a new session: timers. It forgets with that what the peer
 // offered for graceful restart until the session comes up next, so it is told only what it has to know.
 func (s *Subsystem) updatePeer(ctx context.Context, old, n Neighbor) error {
-	if old.Limit.enforced() == n.Limit.enforced() && old.Keepalive == n.Keepalive && old.ConnectRetry == n.ConnectRetry {
+	if old.Limit != n.Limit {
+		signal(s.sessions.doubt)
+	}
+	if old.Keepalive == n.Keepalive && old.ConnectRetry == n.ConnectRetry {
 		return nil
 	}
 	_, err := s.speaker.bgp.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: n.peer(s.speaker.passwords[n.Address], false)})

@@ -37,6 +37,7 @@ type Event struct {
 type sessions struct {
 	log    *slog.Logger
 	events chan Event
+	doubt  chan struct{} // signalled when a neighbor may have reached a threshold of its limit
 
 	mu      sync.Mutex
 	known   map[netip.Addr]*session
@@ -44,7 +45,7 @@ type sessions struct {
 }
 
 func newSessions(log *slog.Logger) *sessions {
-	return &sessions{log: log, events: make(chan Event, eventBuffer), known: map[netip.Addr]*session{}}
+	return &sessions{log: log, events: make(chan Event, eventBuffer), doubt: make(chan struct{}, 1), known: map[netip.Addr]*session{}}
 }
 
 // Events carries what happens. It is never closed. When nobody reads, the oldest are dropped (DroppedEvents).

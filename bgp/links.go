@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
 
 // lostLinks are those that went down or lost their carrier since somebody last acted on it.
@@ -46,9 +47,10 @@ func (s *Subsystem) fallOver(ctx context.Context) error {
 	if s.speaker == nil {
 		return nil
 	}
-	var failed error
+	// Asked of a session that is down, GoBGP would end the next one: a link may be lost twice, once seen and once told of.
+	states, failed := s.speaker.states(ctx)
 	for _, n := range s.have.Neighbors {
-		if _, is := lost[s.sessions.linkOf(n.Address)]; is && n.FallOver {
+		if _, is := lost[s.sessions.linkOf(n.Address)]; is && n.FallOver && states[n.Address].session == bgp.BGP_FSM_ESTABLISHED {
 			failed = errors.Join(failed, s.speaker.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Address: n.Address.String(), Communication: "link down"}))
 		}
 	}

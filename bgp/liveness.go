@@ -105,16 +105,24 @@ func (s *Subsystem) look(ctx context.Context) error {
 // restarting already, the failure may be its BFD that shares the fate of its control plane, and what is kept for it stays;
 // unless its packets said that it does not (C).
 func (s *Subsystem) failed(ctx context.Context, n Neighbor, st bfd.Status) error {
-	var up, restarting bool
-	err := s.speaker.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: n.Address.String()}, func(p *api.Peer) {
-		up = p.GetState().GetSessionState() == api.PeerState_SESSION_STATE_ESTABLISHED
-		restarting = p.GetGracefulRestart().GetPeerRestarting()
-	})
+	up, err := s.speaker.isUp(ctx, n.Address)
+	restarting := false
+	if err == nil && !up { // or its routes would be counted first
+		err = s.speaker.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: n.Address.String()}, func(p *api.Peer) {
+			restarting = p.GetGracefulRestart().GetPeerRestarting()
+		})
+	}
 	switch {
 	case err != nil:
 		return err
 	case up:
-		return s.speaker.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Address: n.Address.String(), Communication: "BFD session down"})
+		// GoBGP takes one path after the other away, which is seconds for a large table.
+		s.speaker.fib.Dead(n.Address, true)
+		err := s.speaker.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Address: n.Address.String(), Communication: "BFD session down"})
+		if err != nil {
+			s.speaker.fib.Dead(n.Address, false)
+		}
+		return err
 	case restarting && st.Independent:
 		// GoBGP forgets what it keeps for a neighbor with the neighbor alone.
 		if err := s.removeNeighbor(ctx, n.Address, n); err != nil {

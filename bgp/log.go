@@ -7,11 +7,13 @@ import (
 )
 
 // tap passes GoBGP's warnings and errors on, and its information as debug: it logs each step of each session, where ours
-// are one line up and one line down. What it says of notifications it says nowhere else, so they are taken from here.
+// are one line up and one line down. What it says of notifications and of the prefixes in an UPDATE it says nowhere else, so that is taken
+// from here.
 type tap struct {
 	slog.Handler
-	peer netip.Addr // of the logger that a peer has
-	note func(netip.Addr, Notification)
+	of    *sessions
+	peer  netip.Addr // of the logger that a peer has
+	tally *tally     // its; nil: nobody's
 }
 
 func (t tap) lowered(l slog.Level) slog.Level {
@@ -22,7 +24,7 @@ func (t tap) lowered(l slog.Level) slog.Level {
 }
 
 func (t tap) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= slog.LevelInfo || t.Handler.Enabled(ctx, t.lowered(l))
+	return l >= slog.LevelInfo || t.tally != nil && t.tally.limited.Load() || t.Handler.Enabled(ctx, t.lowered(l))
 }
 
 func (t tap) Handle(ctx context.Context, r slog.Record) error {
@@ -40,7 +42,13 @@ func (t tap) Handle(ctx context.Context, r slog.Record) error {
 			return true
 		})
 		n.Meaning = meaning(n.Code, n.Subcode)
-		t.note(t.peer, n)
+		t.of.notified(t.peer, n)
+	}
+	if t.tally != nil && r.Message == "received update" {
+		r.Attrs(func(a slog.Attr) bool {
+			t.tally.received(a.Value.Any(), a.Key)
+			return true
+		})
 	}
 	if r.Level = t.lowered(r.Level); !t.Handler.Enabled(ctx, r.Level) {
 		return nil
@@ -51,7 +59,7 @@ func (t tap) Handle(ctx context.Context, r slog.Record) error {
 func (t tap) WithAttrs(attrs []slog.Attr) slog.Handler {
 	for _, a := range attrs {
 		if addr, err := netip.ParseAddr(a.Value.String()); a.Key == "Key" && err == nil {
-			t.peer = addr
+			t.peer, t.tally = addr, t.of.tally(addr)
 		}
 	}
 	t.Handler = t.Handler.WithAttrs(attrs)

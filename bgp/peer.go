@@ -96,18 +96,25 @@ func (n Neighbor) peer(password string, restarting bool) *api.Peer {
 			Config:            &api.AfiSafiConfig{Family: apiFamily(f), Enabled: true},
 			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: graceful}},
 		}
-		// Too many FlowSpec rules are refused one by one, and cost no session.
-		if _, rules := flowSpecFamily(f); !rules {
-			a.PrefixLimits = &api.PrefixLimit{Family: apiFamily(f), MaxPrefixes: n.Limit.enforced()}
-		}
 		p.AfiSafis = append(p.AfiSafis, a)
+	}
+	return p
+}
+
+// overLimit is n with its limit, which ends a session that is beyond it. Too many FlowSpec rules are refused one by one, and cost no session.
+func (n Neighbor) overLimit(password string) *api.Peer {
+	p := n.peer(password, false)
+	for _, a := range p.AfiSafis {
+		if family := a.Config.Family; family.Safi == api.Family_SAFI_UNICAST {
+			a.PrefixLimits = &api.PrefixLimit{Family: family, MaxPrefixes: n.Limit.enforced()}
+		}
 	}
 	return p
 }
 
 func seconds(d time.Duration) uint64 { return uint64(d / time.Second) }
 
-// enforced is the limit that GoBGP shuts a session down for.
+// enforced is the limit that a session is shut down for.
 func (l PrefixLimit) enforced() uint32 {
 	if l.Warn {
 		return 0
@@ -117,6 +124,12 @@ func (l PrefixLimit) enforced() uint32 {
 
 func apiFamily(f bgp.Family) *api.Family {
 	return &api.Family{Afi: api.Family_Afi(f.Afi()), Safi: api.Family_Safi(f.Safi())}
+}
+
+// CheckPassword says why a session could not have the MD5 key of a file; "" is no file.
+func CheckPassword(path string) error {
+	_, err := readPassword(path)
+	return err
 }
 
 // readPassword reads an MD5 key. The error never holds the contents. A trailing line end is not part of the key.

@@ -164,11 +164,8 @@ func (s *Subsystem) admin(ctx context.Context, addr netip.Addr, want api.PeerSta
 			return fmt.Errorf("the session does not take its new state: %w", ctx.Err())
 		case <-tick.C:
 		}
-		there := false
-		err := s.speaker.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: addr.String()}, func(p *api.Peer) {
-			there = p.GetState().GetAdminState() == want
-		})
-		if err != nil || there {
+		states, err := s.speaker.states(ctx)
+		if err != nil || states[addr].admin == want {
 			return err
 		}
 	}
@@ -208,6 +205,7 @@ func (s *Subsystem) forget(addr netip.Addr, next Neighbor) {
 		delete(s.speaker.receiving, addr)
 		s.flows.end(addr, next)
 	}
+	s.speaker.fib.Dead(addr, false)
 	delete(s.speaker.passwords, addr)
 	s.speaker.sweep.forget(addr)
 	s.sessions.remove(addr)

@@ -2,11 +2,12 @@ package bgp
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"time"
 
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"sluice/plural"
 )
 
 // session is what GoBGP forgets, or does not know, of a neighbor.
@@ -22,6 +23,7 @@ type session struct {
 	warned map[bgp.Family]EventKind // the worst that was told of this session
 	over   bool                     // shut down for too many prefixes
 	retry  *time.Timer              // of over; nil: nobody will
+	tally  *tally
 }
 
 // add makes a neighbor known, or tells what changed of it.
@@ -33,9 +35,12 @@ func (s *sessions) add(n Neighbor) {
 			known.warned = nil
 		}
 		known.n = n
+		known.tally.limited.Store(n.Limit.Max > 0)
 		return
 	}
-	s.known[n.Address] = &session{n: n}
+	known := &session{n: n, tally: newTally(s.doubt)}
+	known.tally.limited.Store(n.Limit.Max > 0)
+	s.known[n.Address] = known
 }
 
 func (s *sessions) remove(addr netip.Addr) {
@@ -88,6 +93,7 @@ func (s *sessions) state(addr netip.Addr, state bgp.FSMState, at time.Time, reas
 	switch {
 	case up && !known.up:
 		known.up, known.since, known.error, known.warned = true, at, "", nil
+		signal(s.doubt) // what came before this was heard was not judged
 		s.tell(known, EventUp, "")
 	case !up && known.up:
 		known.up = false
@@ -147,7 +153,7 @@ func (k *session) limitError() string {
 	if !k.over {
 		return ""
 	}
-	return fmt.Sprintf("more than %d prefixes of one family: the session is shut down", k.n.Limit.Max)
+	return "more than " + plural.Of(k.n.Limit.Max, "prefix", "prefixes") + " of one family: the session is shut down"
 }
 
 // name is that of a neighbor, or its address.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v4/pkg/server"
 	"github.com/vishvananda/netns"
 
@@ -21,9 +22,8 @@ type speaker struct {
 	bgp    *server.BgpServer
 	fib    *fib.Table
 	sweep  *sweeper
-	cancel func() // ends the watcher, and whoever asks GoBGP on the side
-	// changed is signalled when neighbors announced something.
-	changed chan struct{}
+	census census
+	cancel func() // ends the watchers, and whoever asks GoBGP on the side
 	// passwords by neighbor address. GoBGP wants the same one again with every update, or it resets the session.
 	passwords map[netip.Addr]string
 	// receiving ends the watch over FlowSpec rules by neighbor address.
@@ -38,13 +38,12 @@ func (s *Subsystem) start(ctx context.Context, identity State) error {
 		s.gone("restarted with another identity")
 	}
 	var err error
-	sp := &speaker{passwords: map[netip.Addr]string{}, receiving: map[netip.Addr]context.CancelFunc{}, ways: newWays(), cancel: func() {},
-		changed: make(chan struct{}, 1)}
+	sp := &speaker{passwords: map[netip.Addr]string{}, receiving: map[netip.Addr]context.CancelFunc{}, ways: newWays(), cancel: func() {}}
 	if sp.fib, err = fib.Open(s.log, netns.None(), s.links.lost); err != nil {
 		return err
 	}
 	sp.sweep = newSweeper(sp.fib.Sweep)
-	sp.bgp = server.NewBgpServer(server.LoggerOption(slog.New(tap{Handler: s.log.With("from", "gobgp").Handler(), note: s.sessions.notified}), nil))
+	sp.bgp = server.NewBgpServer(server.LoggerOption(slog.New(tap{Handler: s.log.With("from", "gobgp").Handler(), of: s.sessions}), nil))
 	go sp.bgp.Serve()
 	if err := s.configure(ctx, sp, identity); err != nil {
 		sp.cease()
@@ -83,7 +82,7 @@ func (s *Subsystem) configure(ctx context.Context, sp *speaker, identity State) 
 		defer close(judging)
 		s.flows.run(watching, unicastRIB{sp.bgp})
 	}()
-	go sp.counts(watching, s.sessions)
+	go s.count(watching, sp)
 	return s.watch(watching, sp)
 }
 
@@ -124,11 +123,12 @@ func (sp *speaker) hangUp() {
 	ctx, cancel := context.WithTimeout(context.Background(), hangUpTimeout)
 	defer cancel()
 	established := func() (addresses []string) {
-		_ = sp.bgp.ListPeer(ctx, &api.ListPeerRequest{}, func(p *api.Peer) {
-			if p.State.SessionState == api.PeerState_SESSION_STATE_ESTABLISHED {
-				addresses = append(addresses, p.State.NeighborAddress)
+		states, _ := sp.states(ctx) // an error is the end of the wait
+		for addr, state := range states {
+			if state.session == bgp.BGP_FSM_ESTABLISHED {
+				addresses = append(addresses, addr.String())
 			}
-		})
+		}
 		return addresses
 	}
 	for _, address := range established() {

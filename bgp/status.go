@@ -2,7 +2,6 @@ package bgp
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -70,15 +69,18 @@ type RouteStatus struct {
 
 // Status returns the sessions, sorted by name.
 func (s *Subsystem) Status(ctx context.Context) ([]NeighborStatus, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.speaker == nil {
+	sp := s.running()
+	if sp == nil {
 		return nil, nil
 	}
-	peers := map[string]*api.Peer{}
-	err := s.speaker.bgp.ListPeer(ctx, &api.ListPeerRequest{}, func(p *api.Peer) { peers[p.Conf.NeighborAddress] = p })
+	peers, err := sp.peers(ctx) // may take a second, which no change has to wait for
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.speaker != sp { // it ended meanwhile
+		return nil, nil
+	}
 	if err != nil {
-		return nil, fmt.Errorf("bgp: list the neighbors: %w", err)
+		return nil, err
 	}
 	live, announced := s.liveness(), s.have.announced()
 	out := make([]NeighborStatus, 0, len(s.have.Neighbors))
@@ -139,37 +141,51 @@ func messageCounts(m *api.Message) MessageCounts {
 // Routes returns the learned routes, sorted by prefix, those that could not be installed included.
 func (s *Subsystem) Routes() []RouteStatus {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.speaker == nil {
+	sp, metric := s.speaker, s.have.Learn.Metric
+	s.mu.Unlock()
+	if sp == nil {
 		return nil
 	}
 	problems := map[netip.Prefix]string{}
-	refusals := s.speaker.fib.Refusals()
+	refusals := sp.fib.Refusals()
 	for _, r := range refusals {
 		problems[r.Prefix] = r.Why
 	}
 	var out []RouteStatus
-	for _, r := range s.speaker.fib.Routes() {
+	for _, r := range sp.fib.Routes() {
 		out = append(out, RouteStatus{Prefix: r.Prefix, NextHops: r.NextHops, Metric: r.Metric, Stale: r.Stale, Problem: problems[r.Prefix]})
 		delete(problems, r.Prefix)
 	}
 	for _, r := range refusals {
 		if problems[r.Prefix] != "" {
-			out = append(out, RouteStatus{Prefix: r.Prefix, NextHops: r.NextHops, Metric: s.have.Learn.Metric, Absent: true, Problem: r.Why})
+			out = append(out, RouteStatus{Prefix: r.Prefix, NextHops: r.NextHops, Metric: metric, Absent: true, Problem: r.Why})
 		}
 	}
 	slices.SortStableFunc(out, func(a, b RouteStatus) int { return a.Prefix.Compare(b.Prefix) })
 	return out
 }
 
-// FIB returns what could not be installed so far.
-func (s *Subsystem) FIB() fib.Counters {
+// NextHops returns the gateways of the learned routes in the kernel, each with a prefix that goes by it.
+func (s *Subsystem) NextHops() map[netip.Addr]netip.Prefix {
+	if sp := s.running(); sp != nil {
+		return sp.fib.NextHops()
+	}
+	return nil
+}
+
+// running is the speaker; nil: there is none.
+func (s *Subsystem) running() *speaker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.speaker == nil {
-		return fib.Counters{}
+	return s.speaker
+}
+
+// FIB returns what could not be installed so far.
+func (s *Subsystem) FIB() fib.Counters {
+	if sp := s.running(); sp != nil {
+		return sp.fib.Counters()
 	}
-	return s.speaker.fib.Counters()
+	return fib.Counters{}
 }
 
 // announced counts what a neighbor hears, by family.

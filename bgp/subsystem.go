@@ -20,6 +20,8 @@ type Options struct {
 	BFD BFD
 	// FlowSpec are rules that an earlier process left in the data path. They hold until their neighbors are back, or for their age.
 	FlowSpec KeptFlowSpec
+	// Busy hears again and again while a table arrives; it must not block, and may be nil.
+	Busy func()
 }
 
 // BFD is who holds sessions of BFD: bfd.Keeper in the daemon.

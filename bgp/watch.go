@@ -2,8 +2,6 @@ package bgp
 
 import (
 	"context"
-	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
@@ -14,34 +12,61 @@ import (
 	"sluice/bgp/fib"
 )
 
-// sweepAfter bounds the wait for End-of-RIB: a neighbor may be gone for good, or not send it.
-const sweepAfter = 120 * time.Second
-
-// watch leads GoBGP's events to the writer, the sweeper and the sessions. The callbacks share one unbounded queue, in
-// order: an End-of-RIB comes after the paths before it.
+// watch leads GoBGP's events to the writer, the sweeper and the sessions. Each watcher has an unbounded queue, in order: an End-of-RIB comes
+// after the paths before it, and what happens to a session does not wait behind a full table.
 func (s *Subsystem) watch(ctx context.Context, sp *speaker) error {
-	return sp.bgp.WatchEvent(ctx, server.WatchEventMessageCallbacks{
+	burst := &burst{tell: s.options.Busy}
+	err := sp.bgp.WatchEvent(ctx, server.WatchEventMessageCallbacks{
 		OnBestPath: func(paths []*apiutil.Path, _ time.Time) {
 			for _, p := range paths {
 				sp.learned(p, s.flows)
+				burst.add()
 			}
-			sp.note()
 		},
 		OnPathEor: func(eor *apiutil.Path, _ time.Time) {
 			sp.sweep.received(eor.PeerAddress.Unmap(), eor.Family)
 		},
+	}, server.WatchBestPath(true), server.WatchEor(true))
+	if err != nil {
+		return err
+	}
+	return sp.bgp.WatchEvent(ctx, server.WatchEventMessageCallbacks{
 		OnPeerUpdate: func(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 			if e.Type == apiutil.PEER_EVENT_STATE {
 				s.state(sp, e.Peer.State, at)
 			}
 		},
-	}, server.WatchBestPath(true), server.WatchEor(true), server.WatchPeer())
+	}, server.WatchPeer())
+}
+
+// burst tells of many changes in a short time.
+type burst struct {
+	tell  func()
+	n     int
+	began time.Time
+}
+
+// A burst is so many changes within this time: a table that arrives, not the day's changes of one.
+const (
+	burstChanges = 1000
+	burstWithin  = time.Second
+)
+
+func (b *burst) add() {
+	if b.n++; b.n < burstChanges {
+		return
+	}
+	if b.tell != nil && time.Since(b.began) < burstWithin {
+		b.tell()
+	}
+	b.n, b.began = 0, time.Now()
 }
 
 // state takes a change of a session. What GoBGP has to be told in turn waits for the callback's end.
 func (s *Subsystem) state(sp *speaker, p apiutil.PeerState, at time.Time) {
 	addr := p.NeighborAddress
 	if p.SessionState == bgp.BGP_FSM_ESTABLISHED {
+		sp.fib.Dead(addr, false)
 		s.sessions.runsOver(addr, sp.fib.Link(addr))
 	}
 	if p.AdminState == api.PeerState_ADMIN_STATE_PFX_CT && s.sessions.exceeded(addr, func() { s.retry(addr) }) {
@@ -61,6 +86,7 @@ func (sp *speaker) learned(p *apiutil.Path, rules *flows) {
 	if !p.PeerAddress.IsValid() { // our own
 		return
 	}
+	sp.sweep.heard(p.PeerAddress.Unmap())
 	from := fib.Source{Neighbor: p.PeerAddress.Unmap(), PathID: p.RemoteID}
 	if hop := nextHop(p); !p.Withdrawal && hop.IsValid() {
 		sp.fib.Update(prefix, from, hop)
@@ -68,58 +94,3 @@ func (sp *speaker) learned(p *apiutil.Path, rules *flows) {
 	}
 	sp.fib.Withdraw(prefix, from)
 }
-
-// sweeper calls sweep once: when every neighbor has sent End-of-RIB for every family, or after sweepAfter.
-type sweeper struct {
-	mu      sync.Mutex
-	sweep   func()
-	timer   *time.Timer
-	pending map[endOfRIB]struct{}
-}
-
-type endOfRIB struct {
-	neighbor netip.Addr
-	family   bgp.Family
-}
-
-func newSweeper(sweep func()) *sweeper {
-	s := &sweeper{pending: map[endOfRIB]struct{}{}}
-	s.sweep = sync.OnceFunc(sweep)
-	s.timer = time.AfterFunc(sweepAfter, s.sweep)
-	return s
-}
-
-func (s *sweeper) expect(neighbor netip.Addr, families []bgp.Family) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, f := range families {
-		s.pending[endOfRIB{neighbor, f}] = struct{}{}
-	}
-}
-
-func (s *sweeper) received(neighbor netip.Addr, family bgp.Family) {
-	s.settle(func(e endOfRIB) bool { return e == endOfRIB{neighbor, family} })
-}
-
-func (s *sweeper) forget(neighbor netip.Addr) {
-	s.settle(func(e endOfRIB) bool { return e.neighbor == neighbor })
-}
-
-// settle strikes off what matches, and sweeps when it was the last.
-func (s *sweeper) settle(match func(endOfRIB) bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	struck := false
-	for e := range s.pending {
-		if match(e) {
-			delete(s.pending, e)
-			struck = true
-		}
-	}
-	if struck && len(s.pending) == 0 {
-		s.timer.Stop()
-		s.sweep()
-	}
-}
-
-func (s *sweeper) stop() { s.timer.Stop() }

@@ -63,14 +63,14 @@ type Route struct {
 	Prefix   netip.Prefix
 	Metric   int
 	Table    int
-	NextHops []netip.Addr // gateways, sorted; a link-local one has its interface as zone
+	NextHops []netip.Addr // gateways, sorted; a link-local one has its interface as zone. Not to be changed
 	Stale    bool         // kept from an earlier life, not learned again yet
 }
 
 // Refusal is a learned prefix that is not in the kernel by all of its next hops.
 type Refusal struct {
 	Prefix   netip.Prefix
-	NextHops []netip.Addr // as learned
+	NextHops []netip.Addr // as learned; not to be changed
 	Why      string
 }
 
@@ -91,23 +91,27 @@ type Table struct {
 	ways   map[netip.Addr]way // to next hops; the writer's alone
 	afar   []netip.Addr       // those of them that are on no link, sorted
 	now    *view              // of this pass; nil: nothing was looked up
+	turn   int                // of ways: a choice of an earlier one is none
+	vigil  vigil
 	cancel context.CancelFunc
 	done   chan struct{}
 	wake   chan struct{} // holds one: something to do
 
 	mu        sync.Mutex
 	policy    Policy
-	tunnels   tunnels // of the policy
-	learned   map[netip.Prefix]map[Source]netip.Addr
-	uses      map[netip.Addr]int // paths by next hop
+	tunnels   tunnels                 // of the policy
+	dead      map[netip.Addr]struct{} // neighbors
+	learned   map[netip.Prefix]*pathSet
+	sets      pathSets
 	news      news
+	carriers  carriers
 	dirty     map[netip.Prefix]struct{}
 	waiting   map[netip.Prefix]error // and why
 	sweep     bool
 	swept     bool
-	tables    []int                           // that were looked into for what is there
-	groups    groups                          // changed by the one goroutine, under mu
-	installed map[netip.Prefix]map[place]held // written by the one goroutine, under mu
+	tables    []int                   // that were looked into for what is there
+	groups    groups                  // changed by the one goroutine, under mu
+	installed map[netip.Prefix]routes // written by the one goroutine, under mu
 	counters  Counters
 }
 
@@ -116,11 +120,21 @@ type place struct{ table, metric int }
 
 func (r Route) place() place { return place{r.Table, r.Metric} }
 
-// held is a route with how it got there.
+// held is how a route of ours got into the kernel. Routes that got there alike share one, so nothing in it changes.
 type held struct {
-	Route
-	group uint32       // the object that it goes by; 0: written by a version that had none
-	via   []netip.Addr // the next hops that led there, as learned
+	place
+	group    uint32       // the object that it goes by; 0: written by a version that had none
+	via      []netip.Addr // the next hops that led there, as learned
+	gateways []netip.Addr // of one without an object, sorted
+	stale    bool         // kept from an earlier life, not learned again yet
+}
+
+// routes are those of a prefix, one at each place.
+type routes []*held
+
+// index finds the one at a place; -1: there is none.
+func (r routes) index(at place) int {
+	return slices.IndexFunc(r, func(one *held) bool { return one.place == at })
 }
 
 // SetPolicy makes every prefix be judged anew, kept stale ones included.
@@ -144,42 +158,41 @@ func (t *Table) SetPolicy(p Policy) {
 // Update notes a path: prefix through next hop, in place of what the source said before.
 func (t *Table) Update(prefix netip.Prefix, from Source, nextHop netip.Addr) {
 	t.change(func() {
-		paths := t.learned[prefix]
-		if paths == nil {
-			paths = make(map[Source]netip.Addr, 1)
-			t.learned[prefix] = paths
+		was := t.learned[prefix]
+		if is := t.sets.follow(was, path{from, nextHop}); is != was {
+			t.learned[prefix] = is
+			t.dirty[prefix] = struct{}{}
 		}
-		t.unused(paths, from)
-		paths[from] = nextHop
-		t.uses[nextHop]++
-		t.dirty[prefix] = struct{}{}
 	})
 }
 
 // Withdraw notes that the source has no path to the prefix any more.
 func (t *Table) Withdraw(prefix netip.Prefix, from Source) {
 	t.change(func() {
-		paths := t.learned[prefix]
-		if _, known := paths[from]; !known {
+		was := t.learned[prefix]
+		is := t.sets.follow(was, path{from: from})
+		if is == was {
 			return
 		}
-		t.unused(paths, from)
-		if delete(paths, from); len(paths) == 0 {
+		if t.learned[prefix] = is; is == nil {
 			delete(t.learned, prefix)
 		}
 		t.dirty[prefix] = struct{}{}
 	})
 }
 
-// unused counts the path of a source, if there is one, off its next hop.
-func (t *Table) unused(paths map[Source]netip.Addr, from Source) {
-	old, known := paths[from]
-	if !known {
-		return
-	}
-	if t.uses[old]--; t.uses[old] == 0 {
-		delete(t.uses, old)
-	}
+// Dead notes that a neighbor does not forward any more, or does again: with it go the next hops that nobody else told of. Its routes move at once, by their
+// groups, and need not wait until each path is withdrawn.
+func (t *Table) Dead(neighbor netip.Addr, is bool) {
+	t.change(func() {
+		if _, was := t.dead[neighbor]; was == is {
+			return
+		}
+		if t.dead[neighbor] = struct{}{}; !is {
+			delete(t.dead, neighbor)
+		}
+		t.news.moved = true
+	})
 }
 
 // Sweep removes the routes that were kept and not learned again, after everything noted before it is written.
@@ -189,13 +202,11 @@ func (t *Table) Sweep() { t.change(func() { t.sweep = true }) }
 func (t *Table) Routes() []Route {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var out []Route
-	for _, there := range t.installed {
+	out := make([]Route, 0, len(t.installed))
+	by := t.groups.gateways()
+	for prefix, there := range t.installed {
 		for _, r := range there {
-			if by := t.groups.of[r.group]; by != nil {
-				r.NextHops = addresses(by.hops)
-			}
-			out = append(out, r.Route)
+			out = append(out, Route{prefix, r.metric, r.table, r.leads(by), r.stale})
 		}
 	}
 	slices.SortFunc(out, func(a, b Route) int {
@@ -204,14 +215,41 @@ func (t *Table) Routes() []Route {
 	return out
 }
 
+// NextHops returns the gateways of what is installed, each with a prefix that goes by it.
+func (t *Table) NextHops() map[netip.Addr]netip.Prefix {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out, seen, by := map[netip.Addr]netip.Prefix{}, map[*held]bool{}, t.groups.gateways()
+	for prefix, there := range t.installed {
+		for _, r := range there {
+			if seen[r] {
+				continue
+			}
+			seen[r] = true
+			for _, addr := range r.leads(by) {
+				out[addr] = prefix
+			}
+		}
+	}
+	return out
+}
+
+// leads are the gateways of a route; by are those of groups.
+func (h *held) leads(by map[uint32][]netip.Addr) []netip.Addr {
+	if hops, known := by[h.group]; known {
+		return hops
+	}
+	return h.gateways
+}
+
 // Refusals returns what is learned and not in the kernel as it was learned, sorted by prefix.
 func (t *Table) Refusals() []Refusal {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	out := make([]Refusal, 0, len(t.waiting))
 	for prefix, why := range t.waiting {
-		if paths := t.learned[prefix]; len(paths) > 0 {
-			out = append(out, Refusal{prefix, nextHops(paths), why.Error()})
+		if set := t.learned[prefix]; set != nil {
+			out = append(out, Refusal{prefix, set.nextHops, why.Error()})
 		}
 	}
 	slices.SortFunc(out, func(a, b Refusal) int { return a.Prefix.Compare(b.Prefix) })

@@ -18,6 +18,15 @@ type group struct {
 	via    []netip.Addr // next hops as learned, those without a way included
 	hops   []hop        // what the kernel has
 	routes int          // installed ones
+	last   *held        // that was written
+}
+
+// record is how a route by the group is held.
+func (g *group) record(at place, via []netip.Addr) *held {
+	if g.last == nil || g.last.place != at || !slices.Equal(g.last.via, via) {
+		g.last = &held{place: at, group: g.id, via: via}
+	}
+	return g.last
 }
 
 // groups are our nexthop objects. An id is never given twice: the kernel takes objects, and the routes by them, away with a link without a word, and a
@@ -66,6 +75,20 @@ func (g *groups) adopt() error {
 		}
 	}
 	return nil
+}
+
+// choose is the group of a choice.
+func (g *groups) choose(c *choice) (*group, error) {
+	if one := c.by; one != nil && g.of[one.id] == one && g.keyed[one.key] == one {
+		return one, g.set(one, c.hops)
+	}
+	follows := c.via
+	if c.alone {
+		follows = nil
+	}
+	var err error
+	c.by, err = g.take(keyOf(follows, c.hops), follows, c.hops)
+	return c.by, err
 }
 
 // take is the group of a key with these hops, made or changed as it has to be. An error may leave it with some of them.
@@ -170,6 +193,15 @@ func (g *groups) lose(link int) (touched []*group, failed error) {
 		failed = errors.Join(failed, g.set(one, left))
 	}
 	return touched, failed
+}
+
+// gateways are those of all groups.
+func (g *groups) gateways() map[uint32][]netip.Addr {
+	out := make(map[uint32][]netip.Addr, len(g.of))
+	for id, one := range g.of {
+		out[id] = addresses(one.hops)
+	}
+	return out
 }
 
 func (g *groups) forget(one *group) {

@@ -245,3 +245,40 @@ func TestWhatSomebodyElseRemovesComesBack(t *testing.T) {
 		expect(t, ns, all)
 	}
 }
+
+// What only a dead neighbor told of goes in one step; what another one says of the same next hop counts.
+func TestADeadNeighborsNextHopGoesFromAllRoutesAtOnce(t *testing.T) {
+	ns := box(t)
+	table := open(t, ns, plain)
+	both := ""
+	for i := range 200 {
+		prefix := pfx(fmt.Sprintf("10.0.%d.0/24", i))
+		table.Update(prefix, torA, hopA)
+		table.Update(prefix, torB, hopB)
+		both += fmt.Sprintf("10.0.%d.0/24 metric 20 via 198.18.0.1 198.18.0.5\n", i)
+	}
+	expect(t, ns, both)
+	nexthops := func(want int) {
+		nstest.Eventually(t, 10*time.Second, func() string {
+			return nstest.Want("next hops", len(table.Routes()[0].NextHops), want)
+		})
+	}
+	count := changes(t, ns)
+	compatible(t, ns, "0")
+	table.Dead(torA.Neighbor, true)
+	nexthops(1)
+	table.Dead(torA.Neighbor, false)
+	nexthops(2)
+	if n := count(); n != 0 {
+		t.Errorf("the kernel told of %d changes of routes", n)
+	}
+	compatible(t, ns, "1")
+	table.Update(pfx("192.0.2.0/24"), fib.Source{Neighbor: netip.MustParseAddr("198.51.100.1")}, hopA) // a route server's client
+	table.Dead(torA.Neighbor, true)
+	table.Dead(torB.Neighbor, true)
+	one := ""
+	for i := range 200 {
+		one += fmt.Sprintf("10.0.%d.0/24 metric 20 via 198.18.0.1\n", i)
+	}
+	expect(t, ns, one+"192.0.2.0/24 metric 20 via 198.18.0.1\n")
+}

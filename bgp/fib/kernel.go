@@ -25,6 +25,8 @@ type kernel struct {
 	h      *netlink.Handle
 	socket *nl.SocketHandle // of what the library cannot say
 	port   uint32           // of socket: who wrote what the kernel tells of
+
+	buffers *buffers
 }
 
 // dial speaks to a namespace; netns.None is the process's own.
@@ -38,7 +40,7 @@ func dial(ns netns.NsHandle) (kernel, error) {
 		h.Close()
 		return kernel{}, fmt.Errorf("open netlink: %w", err)
 	}
-	k := kernel{h: h, socket: &nl.SocketHandle{Socket: s}}
+	k := kernel{h: h, socket: &nl.SocketHandle{Socket: s}, buffers: &buffers{}}
 	if k.port, err = s.GetPid(); err != nil {
 		k.close()
 		return kernel{}, fmt.Errorf("open netlink: %w", err)
@@ -60,34 +62,73 @@ type hop struct {
 
 func (h hop) compare(g hop) int { return cmp.Or(h.addr.Compare(g.addr), h.link-g.link) }
 
-// list returns our routes of a table, both families.
-func (k kernel) list(table int) ([]held, error) {
-	by, err := k.groupsOf(table)
-	if err != nil {
-		return nil, err
+// listed is a route of ours that the kernel has.
+type listed struct {
+	prefix netip.Prefix
+	*held
+}
+
+// list returns our routes of a table, both families. There may be a million: what they have in common is one, and nothing but that is kept.
+func (k kernel) list(table int) ([]listed, error) {
+	var bare bool // one without an object
+	out, err := netdump.List(func() (out []listed, err error) {
+		r := k.request(unix.RTM_GETROUTE, unix.NLM_F_DUMP)
+		r.AddData(&nl.RtMsg{})
+		type likeness struct {
+			place
+			group uint32
+		}
+		alike := map[likeness]*held{}
+		err = r.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE, func(m []byte) (more bool) {
+			prefix, there, group := routeBy(m)
+			if there.table != table {
+				return true
+			}
+			key := likeness{there, group}
+			if alike[key] == nil {
+				alike[key] = &held{place: there, group: group}
+			}
+			bare = bare || group == 0
+			out = append(out, listed{prefix, alike[key]})
+			return true
+		})
+		return out, err
+	})
+	if err != nil || !bare {
+		return out, err
 	}
+	gateways, err := k.gatewaysOf(table)
+	for i, r := range out {
+		if r.group == 0 {
+			out[i].held = &held{place: r.place, gateways: gateways[r.prefix][r.place]}
+		}
+	}
+	return out, err
+}
+
+// gatewaysOf are those of the routes of ours in a table, as versions without nexthop objects wrote them.
+func (k kernel) gatewaysOf(table int) (map[netip.Prefix]map[place][]netip.Addr, error) {
 	filter := &netlink.Route{Protocol: Protocol, Table: table}
-	routes, err := netdump.Routes(k.h, netlink.FAMILY_ALL, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return nil, err
-	}
-	var out []held
-	for _, r := range routes {
+	list, err := netdump.Routes(k.h, netlink.FAMILY_ALL, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	out := map[netip.Prefix]map[place][]netip.Addr{}
+	for _, r := range list {
 		prefix, ok := prefixOf(r)
 		if !ok {
 			continue
 		}
-		route := held{Route: Route{Prefix: prefix, Metric: r.Priority, Table: table}}
-		route.group = by[prefix][route.place()]
+		var gateways []netip.Addr
 		for _, nh := range nextHopsOf(r) {
 			if addr, ok := k.gateway(nh); ok {
-				route.NextHops = append(route.NextHops, addr)
+				gateways = append(gateways, addr)
 			}
 		}
-		slices.SortFunc(route.NextHops, netip.Addr.Compare)
-		out = append(out, route)
+		slices.SortFunc(gateways, netip.Addr.Compare)
+		if out[prefix] == nil {
+			out[prefix] = map[place][]netip.Addr{}
+		}
+		out[prefix][place{table, r.Priority}] = gateways
 	}
-	return out, nil
+	return out, err
 }
 
 func prefixOf(r netlink.Route) (netip.Prefix, bool) {

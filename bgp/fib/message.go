@@ -136,23 +136,6 @@ func (k kernel) objects() ([]object, error) {
 	return out, nil
 }
 
-// route writes a route by a group, or removes one; see add, replace and remove.
-func (k kernel) route(kind, flags int, r Route, scope uint8, group uint32) error {
-	m := &nl.RtMsg{RtMsg: unix.RtMsg{
-		Family: unix.AF_INET, Dst_len: uint8(r.Prefix.Bits()), Protocol: Protocol, Scope: scope, Type: unix.RTN_UNICAST,
-	}}
-	if r.Prefix.Addr().Is6() {
-		m.Family = unix.AF_INET6
-	}
-	data := []nl.NetlinkRequestData{
-		m, nl.NewRtAttr(unix.RTA_DST, r.Prefix.Addr().AsSlice()), u32(unix.RTA_TABLE, uint32(r.Table)), u32(unix.RTA_PRIORITY, uint32(r.Metric)),
-	}
-	if group != 0 {
-		data = append(data, u32(rtaNexthop, group))
-	}
-	return k.do(kind, flags, data...)
-}
-
 // add refuses to stand in for a route that is not ours: the kernel's identity of a route is (table, prefix, metric),
 // whatever its protocol, and a replace would take over a static route silently.
 func (k kernel) add(r Route, group uint32) error {
@@ -176,37 +159,13 @@ func (k kernel) remove(r Route) error {
 	return err
 }
 
-// groupsOf are the groups that the routes of ours in a table go by.
-func (k kernel) groupsOf(table int) (map[netip.Prefix]map[place]uint32, error) {
-	messages, err := netdump.List(func() ([][]byte, error) {
-		r := k.request(unix.RTM_GETROUTE, unix.NLM_F_DUMP)
-		r.AddData(&nl.RtMsg{})
-		return r.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE)
-	})
-	if err != nil {
-		return nil, err
-	}
-	out := map[netip.Prefix]map[place]uint32{}
-	for _, m := range messages {
-		prefix, there, group := routeBy(m)
-		if there.table != table || group < firstObject {
-			continue
-		}
-		if out[prefix] == nil {
-			out[prefix] = map[place]uint32{}
-		}
-		out[prefix][there] = group
-	}
-	return out, nil
-}
-
-// routeBy reads a route of ours; 0: it is none by an object.
+// routeBy reads a route of ours, and the object of ours that it goes by, 0: none. A table of 0: the route is not ours.
 func routeBy(m []byte) (prefix netip.Prefix, there place, group uint32) {
 	if len(m) < unix.SizeofRtMsg {
 		return prefix, there, 0
 	}
 	r := nl.DeserializeRtMsg(m)
-	if r.Protocol != Protocol {
+	if r.Protocol != Protocol || r.Flags&unix.RTM_F_CLONED != 0 {
 		return prefix, there, 0
 	}
 	addr := netip.IPv4Unspecified()
@@ -226,6 +185,9 @@ func routeBy(m []byte) (prefix netip.Prefix, there place, group uint32) {
 			group = binary.NativeEndian.Uint32(value)
 		}
 	})
+	if group < firstObject {
+		group = 0
+	}
 	return netip.PrefixFrom(addr, int(r.Dst_len)), there, group
 }
 

@@ -28,11 +28,13 @@ func Open(log *slog.Logger, ns netns.NsHandle, lost func(link int)) (*Table, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &Table{
+		vigil: newVigil(), carriers: carriers{},
 		log: log, kernel: k, lost: lost, cancel: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
-		ways: map[netip.Addr]way{}, uses: map[netip.Addr]int{}, news: news{down: map[int]struct{}{}},
-		learned: map[netip.Prefix]map[Source]netip.Addr{}, dirty: map[netip.Prefix]struct{}{},
+		ways: map[netip.Addr]way{}, news: news{down: map[int]struct{}{}},
+		dead:    map[netip.Addr]struct{}{},
+		learned: map[netip.Prefix]*pathSet{}, sets: newPathSets(), dirty: map[netip.Prefix]struct{}{},
 		groups:  groups{kernel: k, of: map[uint32]*group{}, keyed: map[string]*group{}},
-		waiting: map[netip.Prefix]error{}, installed: map[netip.Prefix]map[place]held{},
+		waiting: map[netip.Prefix]error{}, installed: map[netip.Prefix]routes{},
 	}
 	context.AfterFunc(ctx, heard.Close) // wakes the reader
 	if err = t.groups.adopt(); err == nil {
@@ -43,6 +45,7 @@ func Open(log *slog.Logger, ns netns.NsHandle, lost func(link int)) (*Table, err
 		k.close()
 		return nil, err
 	}
+	t.vigil.begin() // what was told before that was not heard
 	go t.follow(heard)
 	go t.run(ctx)
 	return t, nil
@@ -59,9 +62,14 @@ func (t *Table) adopt(table int) error {
 	if err != nil {
 		return fmt.Errorf("list the kernel's routes of protocol %d in table %d: %w", Protocol, table, err)
 	}
+	stale := map[*held]*held{}
 	for _, r := range kept {
-		r.Stale = !t.swept
-		t.note(r)
+		if stale[r.held] == nil {
+			one := *r.held
+			one.stale = !t.swept
+			stale[r.held] = &one
+		}
+		t.note(r.prefix, stale[r.held])
 	}
 	t.tables = append(t.tables, table)
 	return nil
@@ -74,21 +82,22 @@ func Flush(ns netns.NsHandle, table int) error {
 		return err
 	}
 	defer k.close()
-	var failed error
+	// The kernel drops what goes by a group with the group: a million routes at once.
+	objects, failed := k.objects()
+	slices.SortStableFunc(objects, func(a, b object) int { return len(b.members) - len(a.members) })
+	for _, o := range objects {
+		failed = errors.Join(failed, k.delete(o.id))
+	}
 	for _, table := range slices.Compact([]int{unix.RT_TABLE_MAIN, cmp.Or(table, unix.RT_TABLE_MAIN)}) {
 		routes, err := k.list(table)
 		if err != nil {
 			return fmt.Errorf("list the kernel's routes of protocol %d in table %d: %w", Protocol, table, err)
 		}
 		for _, r := range routes {
-			failed = errors.Join(failed, k.remove(r.Route))
+			failed = errors.Join(failed, k.remove(Route{Prefix: r.prefix, Metric: r.metric, Table: r.table}))
 		}
 	}
-	objects, err := k.objects()
-	for _, o := range objects {
-		failed = errors.Join(failed, k.delete(o.id))
-	}
-	return errors.Join(failed, err)
+	return failed
 }
 
 // recount looks for what is still there of ours, since somebody else changed some of it.
@@ -96,15 +105,12 @@ func (t *Table) recount() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	err := t.groups.adopt()
-	there := map[netip.Prefix]map[place]uint32{}
+	there := map[netip.Prefix]routes{}
 	for _, table := range t.tables {
-		routes, failed := t.kernel.list(table)
+		list, failed := t.kernel.list(table)
 		err = errors.Join(err, failed)
-		for _, r := range routes {
-			if there[r.Prefix] == nil {
-				there[r.Prefix] = map[place]uint32{}
-			}
-			there[r.Prefix][r.place()] = r.group
+		for _, r := range list {
+			there[r.prefix] = append(there[r.prefix], r.held)
 		}
 	}
 	if err != nil {
@@ -112,15 +118,16 @@ func (t *Table) recount() {
 		return
 	}
 	for prefix, known := range t.installed {
-		for at, r := range known {
-			by, is := there[prefix][at]
-			if is && by == r.group && (by == 0 || t.groups.of[by] != nil) {
+		for _, r := range slices.Clone(known) {
+			i := there[prefix].index(r.place)
+			if i >= 0 && there[prefix][i].group == r.group && (r.group == 0 || t.groups.of[r.group] != nil) {
 				continue
 			}
 			t.dirty[prefix] = struct{}{}
-			if t.forget(r); is {
-				r.group = by
-				t.note(r)
+			if t.forget(prefix, r.place); i >= 0 {
+				now := *r
+				now.group = there[prefix][i].group
+				t.note(prefix, &now)
 			}
 		}
 	}

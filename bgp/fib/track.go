@@ -27,6 +27,11 @@ func (w way) equal(v way) bool {
 	return slices.Equal(w.hops, v.hops) && slices.Equal(w.steps, v.steps) && fmt.Sprint(w.err) == fmt.Sprint(v.err)
 }
 
+// near says that no route of ours changes how it is reached.
+func (w way) near() bool {
+	return !slices.ContainsFunc(w.steps, func(s step) bool { return !s.onLink })
+}
+
 // captures says whether a route to prefix would change the way that it takes itself. It is asked of what would be, not of what
 // is: a route that leads through itself once it stands must not come, be seen to, and go again.
 func (w way) captures(prefix netip.Prefix, metric int) bool {
@@ -43,7 +48,7 @@ func (t *Table) reach(addr netip.Addr) way {
 		if t.now == nil {
 			t.now = t.kernel.view()
 		}
-		w = t.find(addr, t.now, nil)
+		w = t.wayTo(addr, t.now)
 		t.ways[addr] = w
 		t.sift()
 		t.tell(addr, w)
@@ -55,6 +60,19 @@ func (t *Table) tell(addr netip.Addr, w way) {
 	if w.err != nil {
 		t.log.Warn("a next hop has no way: what is learned by it is not installed", "next_hop", addr, "error", w.err)
 	}
+}
+
+var errDead = fmt.Errorf("%w: the neighbor does not answer", errUnresolved)
+
+// wayTo is the way to a next hop; there is none to that of a dead neighbor, whatever the kernel knows.
+func (t *Table) wayTo(addr netip.Addr, v *view) way {
+	t.mu.Lock()
+	ends := len(t.dead) > 0 && t.sets.ends(addr, t.dead)
+	t.mu.Unlock()
+	if ends {
+		return way{err: errDead}
+	}
+	return t.find(addr, v, nil)
 }
 
 // find looks an address up. Where the kernel answers with a route of ours, the way is that of the route's own next hops, found
@@ -80,7 +98,10 @@ func (t *Table) find(addr netip.Addr, v *view, seen []netip.Addr) way {
 		return v.alive(way{hops: []hop{here}, steps: []step{at}})
 	}
 	t.mu.Lock()
-	via := t.installed[m.prefix][place{m.table, m.metric}].via
+	var via []netip.Addr
+	if there := t.installed[m.prefix]; there.index(place{m.table, m.metric}) >= 0 {
+		via = there[there.index(place{m.table, m.metric})].via
+	}
 	t.mu.Unlock()
 	if len(via) == 0 { // of an earlier life, or another daemon's
 		return v.alive(way{hops: m.hops, steps: []step{at}})
@@ -142,16 +163,17 @@ func (v *view) alive(w way) way {
 
 // retrack looks all ways up again, and has the prefixes judged anew whose next hops go another one.
 func (t *Table) retrack() {
+	t.turn++
 	t.mu.Lock()
 	for addr := range t.ways {
-		if t.uses[addr] == 0 {
+		if t.sets.uses[addr] == 0 {
 			delete(t.ways, addr)
 		}
 	}
 	t.mu.Unlock()
 	v, moved := t.kernel.view(), map[netip.Addr]struct{}{}
 	for addr, was := range t.ways {
-		now := t.find(addr, v, nil)
+		now := t.wayTo(addr, v)
 		if now.equal(was) {
 			continue
 		}
@@ -166,8 +188,8 @@ func (t *Table) retrack() {
 		return
 	}
 	t.change(func() {
-		for prefix, paths := range t.learned {
-			for _, addr := range paths {
+		for prefix, set := range t.learned {
+			for _, addr := range set.nextHops {
 				if _, ok := moved[addr]; ok {
 					t.dirty[prefix] = struct{}{}
 				}

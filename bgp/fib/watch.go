@@ -20,6 +20,7 @@ type news struct {
 	moved   bool             // a next hop may go another way
 	down    map[int]struct{} // links that were down, or without carrier: the kernel took routes away, also where they are up again
 	touched bool             // somebody changed what is ours, or messages did not find room
+	carrier bool             // a link's came or went
 }
 
 // subscribe hears what others than the socket with this port do.
@@ -85,6 +86,7 @@ func (t *Table) concerns(m syscall.NetlinkMessage) bool {
 		if link, is := lostLink(m); is {
 			t.news.down[link] = struct{}{}
 		}
+		t.news.carrier = t.carriers.changed(m) || t.news.carrier
 		return true
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		return true
@@ -139,7 +141,7 @@ func told(data []byte) (netip.Prefix, bool) {
 
 // holdsTracked says whether a next hop, or what a tunnel's packets go to, is inside a prefix.
 func (t *Table) holdsTracked(prefix netip.Prefix) bool {
-	for addr := range t.uses {
+	for addr := range t.sets.uses {
 		if prefix.Contains(addr) {
 			return true
 		}

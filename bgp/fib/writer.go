@@ -18,6 +18,8 @@ func (t *Table) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.wake:
+		case <-t.vigil.C:
+			t.glance()
 		case <-retry.C:
 			t.mu.Lock()
 			t.again()
@@ -54,6 +56,9 @@ func (t *Table) look() {
 		t.again()
 	}
 	t.mu.Unlock()
+	if heard.carrier {
+		t.vigil.begin()
+	}
 	if heard.touched {
 		t.recount()
 	}
@@ -111,27 +116,33 @@ func (t *Table) write(ctx context.Context) {
 		}
 	}
 	if sweep {
-		for _, r := range t.stale() {
-			if ctx.Err() == nil {
-				t.log.Info("stale route swept", "prefix", r.Prefix)
-				t.drop(r)
-			}
-		}
+		t.sweepStale(ctx)
 	}
 	t.collect()
 }
 
-func (t *Table) stale() (out []held) {
+// sweepStale is at the end of a pass: what was learned again is not stale any more.
+func (t *Table) sweepStale(ctx context.Context) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, there := range t.installed {
+	var stale []listed
+	for prefix, there := range t.installed {
 		for _, r := range there {
-			if r.Stale {
-				out = append(out, r)
+			if r.stale {
+				stale = append(stale, listed{prefix, r})
 			}
 		}
 	}
-	return out
+	t.mu.Unlock()
+	for _, r := range stale {
+		if ctx.Err() != nil {
+			return
+		}
+		t.log.Debug("stale route swept", "prefix", r.prefix)
+		t.drop(r.prefix, r.held)
+	}
+	if len(stale) > 0 {
+		t.log.Info("stale routes swept", "routes", len(stale), "first", stale[0].prefix)
+	}
 }
 
 // collect removes the objects that nothing goes by any more. Before there is a policy, routes of an earlier life may be in a table
@@ -153,17 +164,15 @@ func (t *Table) sync(prefix netip.Prefix) error {
 	t.mu.Lock()
 	allowed := t.policy.Allows(prefix)
 	want := Route{Prefix: prefix, Metric: t.policy.Metric, Table: t.policy.Table}
+	var set *pathSet
 	if allowed {
-		want.NextHops = nextHops(t.learned[prefix])
+		set = t.learned[prefix]
 	}
-	ecmp, known, tunnels := max(t.policy.ECMP, 1), len(want.NextHops) > 0, t.tunnels
-	var have []held
-	for _, r := range t.installed[prefix] {
-		have = append(have, r)
-	}
+	ecmp, known, tunnels := max(t.policy.ECMP, 1), set != nil, t.tunnels
+	have := slices.Clone(t.installed[prefix])
 	t.mu.Unlock()
 
-	c := t.choose(tunnels, want, ecmp)
+	c := t.choose(tunnels, want, set, ecmp)
 	if len(c.hops) > 0 {
 		if err := t.install(want, c, have); err != nil {
 			return t.refused(prefix, err)
@@ -171,30 +180,42 @@ func (t *Table) sync(prefix netip.Prefix) error {
 	}
 	for _, r := range have {
 		// What is stale waits for the sweep, unless it is no longer allowed or has just been learned at our metric.
-		if keep := len(c.hops) > 0 && r.place() == want.place(); !keep && (!r.Stale || !allowed || known || t.astray(tunnels, r.Route)) {
-			t.drop(r)
+		if keep := len(c.hops) > 0 && r.place == want.place(); !keep && (!r.stale || !allowed || known || t.astray(tunnels, prefix, r)) {
+			t.drop(prefix, r)
 		}
 	}
 	return c.failed
 }
 
-// choice is how a route goes.
+// choice is how a route goes. Prefixes with the same paths share one, where nothing depends on the prefix.
 type choice struct {
 	via    []netip.Addr // next hops, those included whose way may come
 	hops   []hop
 	alone  bool  // what it may use is its own matter: it shares no group that follows next hops
 	failed error // of a next hop that is left out
+
+	by         *group // nil: was not asked for yet
+	turn, ecmp int    // it holds for these
 }
 
-func (t *Table) choose(guard tunnels, r Route, ecmp int) choice {
-	c := choice{alone: guard.concern(r.Prefix)}
-	for _, addr := range r.NextHops {
+// choose says how a prefix goes that has this set of paths; none: nowhere.
+func (t *Table) choose(guard tunnels, r Route, set *pathSet, ecmp int) *choice {
+	if set == nil {
+		return &choice{}
+	}
+	shared := !guard.concern(r.Prefix)
+	if known := set.chosen; shared && known != nil && known.turn == t.turn && known.ecmp == ecmp {
+		return known
+	}
+	c := &choice{alone: !shared, turn: t.turn, ecmp: ecmp}
+	for _, addr := range set.nextHops {
 		w := t.reach(addr)
 		if w.err != nil {
 			c.failed = t.refused(r.Prefix, w.err)
 			c.via = append(c.via, addr)
 			continue
 		}
+		shared = shared && w.near()
 		if w.captures(r.Prefix, r.Metric) {
 			c.failed = t.refused(r.Prefix, fmt.Errorf("%w: %s would be reached by the route itself", errUnresolved, addr))
 			continue
@@ -209,14 +230,22 @@ func (t *Table) choose(guard tunnels, r Route, ecmp int) choice {
 		}
 		c.via, c.hops = append(c.via, addr), append(c.hops, hops...)
 	}
-	c.hops = distinct(c.hops, ecmp)
+	if c.hops = distinct(c.hops, ecmp); shared && c.failed == nil {
+		set.chosen = c
+	}
 	return c
 }
 
 // astray says whether a route that is there leads where its prefix may not go.
-func (t *Table) astray(guard tunnels, r Route) bool {
-	return guard.concern(r.Prefix) && slices.ContainsFunc(r.NextHops, func(addr netip.Addr) bool {
-		_, err := guard.allow(t.kernel, r.Prefix, t.reach(addr).hops)
+func (t *Table) astray(guard tunnels, prefix netip.Prefix, r *held) bool {
+	if !guard.concern(prefix) {
+		return false
+	}
+	t.mu.Lock()
+	gateways := r.leads(t.groups.gateways())
+	t.mu.Unlock()
+	return slices.ContainsFunc(gateways, func(addr netip.Addr) bool {
+		_, err := guard.allow(t.kernel, prefix, t.reach(addr).hops)
 		return err != nil
 	})
 }
@@ -247,16 +276,6 @@ func (t *Table) refused(prefix netip.Prefix, err error) error {
 		t.log.Warn("learned route not installed", "prefix", prefix, "error", err)
 	}
 	return err
-}
-
-// nextHops returns the distinct next hops in order, so that the same paths give the same route.
-func nextHops(paths map[Source]netip.Addr) []netip.Addr {
-	out := make([]netip.Addr, 0, len(paths))
-	for _, addr := range paths {
-		out = append(out, addr)
-	}
-	slices.SortFunc(out, netip.Addr.Compare)
-	return slices.Compact(out)
 }
 
 // distinct are at most limit hops, in order.

@@ -32,6 +32,8 @@ type Table interface {
 	Set(p netip.Prefix, until time.Duration) error
 	Remove(p netip.Prefix) error
 	Hits(p netip.Prefix) (packets uint64, last time.Duration, err error)
+	// Repin keeps the table the one that is looked into, whoever removed its pins.
+	Repin() error
 	Close() error
 }
 
@@ -123,6 +125,16 @@ func (l *List) Load() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.open()
+}
+
+// Repin is the table's.
+func (l *List) Repin() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.table == nil {
+		return nil
+	}
+	return l.table.Repin()
 }
 
 func (l *List) open() error {

@@ -43,6 +43,7 @@ func (k *kernel) Loaded() bool                        { return k.loaded }
 func (k *kernel) SetLoaded() error                    { k.loaded = true; return k.fail }
 func (k *kernel) All() map[netip.Prefix]time.Duration { return maps.Clone(k.held) }
 func (k *kernel) Close() error                        { return nil }
+func (k *kernel) Repin() error                        { return k.fail }
 
 func (k *kernel) Set(p netip.Prefix, until time.Duration) error {
 	if k.fail == nil {

@@ -161,19 +161,11 @@ var linkLocal4, linkLocal6 = netip.MustParsePrefix("169.254.0.0/16"), netip.Must
 
 // learnedNextHops are those of the routes in the kernel, each with one of its routes.
 func (d *Daemon) learnedNextHops() []guard {
-	seen := map[netip.Addr]bool{}
 	var out []guard
-	for _, r := range d.bgp.Routes() {
-		if r.Absent {
-			continue
-		}
-		for _, via := range r.NextHops {
-			if !seen[via] {
-				seen[via] = true
-				out = append(out, guard{addr: via, what: "the next hop of " + r.Prefix.String()})
-			}
-		}
+	for via, prefix := range d.bgp.NextHops() {
+		out = append(out, guard{addr: via, what: "the next hop of " + prefix.String()})
 	}
+	slices.SortFunc(out, func(a, b guard) int { return a.addr.Compare(b.addr) })
 	return out
 }
 

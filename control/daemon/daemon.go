@@ -76,6 +76,7 @@ type Daemon struct {
 	goneFacts     *gone         // links and addresses
 	policyChanged chan struct{} // tells that rules may have changed
 	busy          chan struct{} // tells that something is compiled or applied
+	arriving      chan struct{} // tells that a table of routes arrives
 
 	stop context.CancelFunc // ends Run, after a down
 }
@@ -125,7 +126,11 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // build makes the subsystems and the engine. Nothing is touched yet.
 func build(ctx context.Context, o Options) (*Daemon, error) {
-	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1), unwritten: make(chan struct{}, 1), gone: newGone(), goneFacts: newGone()}
+	d := &Daemon{
+		opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), filters: filters{revised: make(chan struct{}, 1)},
+		policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1), unwritten: make(chan struct{}, 1), arriving: make(chan struct{}, 1),
+		gone: newGone(), goneFacts: newGone(),
+	}
 	d.faults = disk.NewFaults(o.Log, d.faultsChanged)
 	var err error
 	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir, Spare: spareLedger(o.Socket), Wrote: d.faults.Writing("host.json")}); err != nil {
@@ -148,7 +153,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	if d.clock, err = engine.SystemClock(); err != nil {
 		return nil, err
 	}
-	d.bgp = bgp.New(o.Log, bgp.Options{Restarting: d.adopts(ctx), BFD: d.bfd, FlowSpec: d.loadFilters()})
+	d.bgp = bgp.New(o.Log, bgp.Options{Restarting: d.adopts(ctx), BFD: d.bfd, FlowSpec: d.loadFilters(), Busy: d.arrives})
 	d.metrics = newMetrics(d, o.Log)
 
 	store, err := engine.OpenStore(o.StateDir)
@@ -188,7 +193,7 @@ func (d *Daemon) subsystems() []engine.Subsystem {
 		engine.Bind("wireguard", d.wireguard, func(w *compile.Desired) wireguard.State { return d.wireguard.Wanted(w.WireGuard) }),
 		engine.Bind("ipsec", d.ipsec, func(w *compile.Desired) ipsec.State { return d.ipsec.Wanted(w.IPsec) }),
 		engine.Bind("host", d.host, func(w *compile.Desired) host.State { return w.Host }),
-		engine.Bind("tc", d.tc, func(w *compile.Desired) tc.State { return w.TC }),
+		engine.Bind("tc", repinned{d.tc, d.repin}, func(w *compile.Desired) tc.State { return w.TC }),
 		engine.Bind("xdp", d.xdp, func(w *compile.Desired) xdp.State { return w.XDP }),
 		engine.Bind("metrics", d.metrics, func(w *compile.Desired) compile.Telemetry { return w.Telemetry }),
 		engine.Bind("bgp", d.bgp, func(w *compile.Desired) bgp.State { return w.BGP }),

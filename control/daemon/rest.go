@@ -29,10 +29,12 @@ const (
 // what is kept of it, and the Go runtime would hold on to it for minutes. There is no limit on the runtime's memory: with one
 // near what a change needs, the collector ran without a pause and reading took twice as long.
 //
+// A table of routes that arrives is no change: what it leaves behind lives on, and a tight measure would have all of it looked at again and again.
+//
 // And it has spare generations made, but not while a revision waits to be confirmed: they would take the place of the one that
 // it goes back to.
 func (d *Daemon) rest(ctx context.Context) error {
-	memory, spares := time.NewTimer(quiet), time.NewTimer(quieter)
+	memory, spares, percent := time.NewTimer(quiet), time.NewTimer(quieter), garbage()
 	defer memory.Stop()
 	defer spares.Stop()
 	for {
@@ -42,6 +44,11 @@ func (d *Daemon) rest(ctx context.Context) error {
 		case <-d.busy:
 			memory.Reset(quiet)
 			spares.Reset(quieter)
+		case <-d.arriving:
+			memory.Reset(quiet)
+			spares.Reset(quieter)
+			percent(usualGC)
+			continue
 		case <-memory.C:
 			if d.engine.Busy() { // a load may take longer than quiet
 				memory.Reset(quiet)
@@ -58,8 +65,20 @@ func (d *Daemon) rest(ctx context.Context) error {
 				d.xdp.WantSpare()
 			}
 		}
-		if os.Getenv("GOGC") == "" { // who sets it knows better
-			debug.SetGCPercent(gcPercent(liveHeap()))
+		percent(gcPercent(liveHeap()))
+	}
+}
+
+// garbage returns a function that sets how much garbage may gather.
+func garbage() func(percent int) {
+	if os.Getenv("GOGC") != "" { // who sets it knows better
+		return func(int) {}
+	}
+	now := usualGC
+	return func(percent int) {
+		if percent != now { // to set it stops the world
+			debug.SetGCPercent(percent)
+			now = percent
 		}
 	}
 }
@@ -80,6 +99,14 @@ func liveHeap() uint64 {
 		return 0
 	}
 	return sample[0].Value.Uint64()
+}
+
+// arrives says that routes are learned by the thousand.
+func (d *Daemon) arrives() {
+	select {
+	case d.arriving <- struct{}{}:
+	default:
+	}
 }
 
 // works says that a configuration is compiled, was applied, or is confirmed.

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"sluice/control/compile"
+	"sluice/plural"
 )
 
 // Step is one op of one subsystem.
@@ -47,7 +48,7 @@ func (p Plan) String() string {
 	if len(p.Steps) == 0 {
 		fmt.Fprintf(&b, "from %s: nothing to do\n", from)
 	} else {
-		fmt.Fprintf(&b, "from %s: %d steps\n", from, len(p.Steps))
+		fmt.Fprintf(&b, "from %s: %s\n", from, plural.Of(len(p.Steps), "step", "steps"))
 	}
 	for _, path := range p.SetFiles {
 		fmt.Fprintf(&b, "set file %s differs from revision %d\n", path, p.Revision)

@@ -39,15 +39,18 @@ func (e *Engine) Mend(ctx context.Context, anew bool, lacks func(*compile.Desire
 	return true, e.repair(ctx, whyDrift)
 }
 
-// whyDrift is why steps are taken that nobody asked for: somebody else has changed the machine.
-const whyDrift = "drift"
+// Why steps are taken that nobody asked for: somebody else has changed the machine, or earlier ones failed.
+const (
+	whyDrift = "drift"
+	whyAgain = "repair"
+)
 
 func (e *Engine) repair(ctx context.Context, why string) error {
 	if e.down {
 		return nil
 	}
 	if e.stale { // what is left to do is nobody else's doing
-		return e.recompile(ctx, "repair")
+		return e.recompile(ctx, whyAgain)
 	}
 	if err := e.restore(ctx, why); err != nil {
 		err = fmt.Errorf("bringing the machine to %s: %w", e.current, err)
@@ -148,19 +151,10 @@ func (e *Engine) restore(ctx context.Context, why string) error {
 	if err := e.run(ctx, p.Steps); err != nil {
 		return err
 	}
-	e.repaired(why, p.Steps)
-	return nil
-}
-
-// repaired tells of steps that made good what somebody else did.
-func (e *Engine) repaired(why string, steps []Step) {
-	if why != whyDrift || len(steps) == 0 {
-		return
+	if why == whyDrift || why == whyAgain {
+		e.repaired(why, p.Steps)
 	}
-	text := repairText(steps)
-	e.log.Warn("somebody else changed the machine, which is repaired", "steps", text)
-	e.set(func() { e.report.repaired, e.report.repairedAt = text, e.clock.Now() })
-	e.notify(NoticeRepaired, e.current.number, text)
+	return nil
 }
 
 // Down takes away everything but what the live revision keeps for management (compile.Desired.Remains). A pending revision is reverted in the books;

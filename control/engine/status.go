@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/control/compile"
+	"sluice/plural"
 )
 
 // Status is what the engine knows about the machine.
@@ -85,6 +86,7 @@ type report struct {
 	appliedAt  time.Time
 	lastErr    error
 	lastErrAt  time.Time
+	mended     *Mended // since the last apply
 	repaired   string
 	repairedAt time.Time
 }
@@ -167,7 +169,7 @@ func (e *Engine) healthy(ctx context.Context, touched []Subsystem) {
 	var drift []string
 	for _, x := range diffs {
 		if len(x.ops) > 0 {
-			drift = append(drift, fmt.Sprintf("%s: %d steps left, the first: %s", x.sub.Name(), len(x.ops), x.ops[0]))
+			drift = append(drift, fmt.Sprintf("%s: %s left, the first: %s", x.sub.Name(), plural.Of(len(x.ops), "step", "steps"), x.ops[0]))
 		}
 	}
 	if len(drift) > 0 {

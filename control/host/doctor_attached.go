@@ -10,6 +10,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+
+	"sluice/plural"
 )
 
 // attached tells of programs that are there, whose they are, and what those of others may do.
@@ -50,7 +52,7 @@ func attached(a *netlink.LinkAttrs, o DoctorOptions) []Finding {
 		case len(links) == len(foreign):
 			out = append(out, otherRun(name, "tcx "+ids, "they decide on a packet by what that run was configured with, beside the programs of this one", links))
 		default:
-			out = append(out, Finding{name, StatusWarn, fmt.Sprintf("of %s here these are not from this bpf_dir, by id: %s", counted(len(found.Programs), "tcx program"), ids),
+			out = append(out, Finding{name, StatusWarn, fmt.Sprintf("of %s here these are not from this bpf_dir, by id: %s", plural.Of(len(found.Programs), "tcx program", "tcx programs"), ids),
 				"they decide on a packet before Sluice where they stand before it, and behind it on what it passes", "bpftool net show dev " + a.Name})
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"sluice/netdump"
+	"sluice/plural"
 )
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
@@ -119,9 +120,9 @@ func checkNetfilter() []Finding {
 		case rules.total() == 0:
 			out = append(out, ok(c.name, "no rules"))
 		case len(missed) == 0:
-			out = append(out, ok(c.name, fmt.Sprintf("%s, all about the box's own packets", counted(rules.total(), "rule"))))
+			out = append(out, ok(c.name, fmt.Sprintf("%s, all about the box's own packets", plural.Of(rules.total(), "rule", "rules"))))
 		default:
-			out = append(out, Finding{c.name, StatusWarn, fmt.Sprintf("%s; redirected packets of workloads pass by %s", counted(rules.total(), "rule"), counted(len(missed), "chain")),
+			out = append(out, Finding{c.name, StatusWarn, fmt.Sprintf("%s; redirected packets of workloads pass by %s", plural.Of(rules.total(), "rule", "rules"), plural.Of(len(missed), "chain", "chains")),
 				"the rules of these chains do not act on what Sluice redirects to and from workloads; they are listed below",
 				"nothing, where they are about other traffic; Sluice never touches them"})
 		}
@@ -130,11 +131,4 @@ func checkNetfilter() []Finding {
 		}
 	}
 	return out
-}
-
-func counted(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/control/config"
+	"sluice/plural"
 )
 
 const (
@@ -159,6 +160,11 @@ func (m *machine) refused(tag uint64, err error) {
 	}
 }
 
+// inRow says what the probes in a row were; the next word is their fate.
+func (b *probing) inRow() string {
+	return fmt.Sprintf("%s of %s in a row %s", plural.Of(b.run, "probe", "probes"), b.to, plural.Word(b.run, "was", "were"))
+}
+
 // probed judges: DownAfter losses in a row take a peer down, UpAfter answers in a row bring it back. One that is held waits for
 // one answer, and is down like any other when it did not come in time.
 func (m *machine) probed(p *peer, rtt time.Duration, at time.Time) {
@@ -181,9 +187,9 @@ func (m *machine) probed(p *peer, rtt time.Duration, at time.Time) {
 	case b.held:
 		m.turn(p, false, at, fmt.Sprintf("the first probe of %s was answered", b.to))
 	case b.down && b.run >= b.health.UpAfter:
-		m.turn(p, false, at, fmt.Sprintf("%d probes of %s in a row were answered", b.run, b.to))
+		m.turn(p, false, at, b.inRow()+" answered")
 	case !b.down && b.run >= b.health.DownAfter && (b.answered || at.Sub(b.begun) >= settling):
-		why := fmt.Sprintf("%d probes of %s in a row were lost", b.run, b.to)
+		why := b.inRow() + " lost"
 		if b.refused != nil {
 			why += fmt.Sprintf(" (%v)", b.refused)
 		}

@@ -38,8 +38,8 @@ const (
 
 func isOurs(id uint32) bool { return id&rangeMask == ourRange }
 
-// ifIDOf ties an interface's states and policies to it.
-func ifIDOf(tunnel string) uint32 {
+// IfID ties an interface's states and policies to it.
+func IfID(tunnel string) uint32 {
 	h := fnv.New32a()
 	h.Write([]byte(tunnel))
 	sum := h.Sum32()

@@ -154,7 +154,7 @@ func (d *Driver) deletePolicies(which func(s selector, reqid uint32) bool) error
 
 // removePeer takes all of a peer away: policies first, or the kernel would ask somebody for a key.
 func (d *Driver) removePeer(ctx context.Context, tunnel, name string) error {
-	o := owner{ifID: ifIDOf(tunnel)}
+	o := owner{ifID: IfID(tunnel)}
 	t := d.tunnels[tunnel]
 	if t == nil || t.want.Keying == IKE {
 		if err := d.unloadIKE(ctx, tunnel, name); err != nil {

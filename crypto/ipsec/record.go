@@ -48,7 +48,7 @@ func (d *Driver) load() error {
 			return fmt.Errorf("epochs of IPsec tunnels: %s is damaged (%w): if the clock is right, move it away and apply again", file, err)
 		}
 		name := strings.TrimSuffix(filepath.Base(file), ".json")
-		t := &tunnel{want: r.Tunnel, ifID: ifIDOf(name), highest: r.Highest, peers: map[string]*peer{}}
+		t := &tunnel{want: r.Tunnel, ifID: IfID(name), highest: r.Highest, peers: map[string]*peer{}}
 		for n, p := range r.Peers {
 			w, _ := findPeer(r.Tunnel, n)
 			if p.From != w.Endpoint {
@@ -153,7 +153,7 @@ func (d *Driver) write(name string, t *tunnel) (err error) {
 func (d *Driver) register(want Tunnel) *tunnel {
 	t := d.tunnels[want.Name]
 	if t == nil {
-		t = &tunnel{ifID: ifIDOf(want.Name), peers: map[string]*peer{}}
+		t = &tunnel{ifID: IfID(want.Name), peers: map[string]*peer{}}
 		d.tunnels[want.Name] = t
 	}
 	want.Down = false

@@ -1,0 +1,84 @@
+package bgp
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	"github.com/osrg/gobgp/v4/pkg/server"
+)
+
+// census is what GoBGP said of all neighbors when it was last asked. To count the routes of one it copies its table, while everything
+// else waits: so it is left alone for a multiple of the time that an answer took, unless a session changed.
+type census struct {
+	mu     sync.Mutex
+	peers  map[string]*api.Peer
+	states map[netip.Addr]peerState
+	until  time.Time
+}
+
+const censusRest = 5
+
+// peerState is what changes of a session.
+type peerState struct {
+	session bgp.FSMState
+	admin   api.PeerState_AdminState
+}
+
+// peers are all neighbors with their counts, by address.
+func (sp *speaker) peers(ctx context.Context) (map[string]*api.Peer, error) {
+	states, err := sp.states(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &sp.census
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Now().Before(c.until) && maps.Equal(c.states, states) {
+		return c.peers, nil
+	}
+	peers, began := map[string]*api.Peer{}, time.Now()
+	if err := sp.bgp.ListPeer(ctx, &api.ListPeerRequest{}, func(p *api.Peer) { peers[p.Conf.NeighborAddress] = p }); err != nil {
+		return nil, fmt.Errorf("bgp: list the neighbors: %w", err)
+	}
+	c.peers, c.states, c.until = peers, states, time.Now().Add(censusRest*time.Since(began))
+	return peers, nil
+}
+
+// states asks GoBGP for the state of each session as it is now. A new watcher is told them first, and nothing is counted for that.
+func (sp *speaker) states(ctx context.Context) (map[netip.Addr]peerState, error) {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	out, told := map[netip.Addr]peerState{}, make(chan struct{})
+	err := sp.bgp.WatchEvent(ctx, server.WatchEventMessageCallbacks{
+		OnPeerUpdate: func(e *apiutil.WatchEventMessage_PeerEvent, _ time.Time) {
+			switch e.Type {
+			case apiutil.PEER_EVENT_INIT:
+				out[e.Peer.State.NeighborAddress] = peerState{e.Peer.State.SessionState, e.Peer.State.AdminState}
+			case apiutil.PEER_EVENT_END_OF_INIT: // is sent once
+				close(told)
+			}
+		},
+	}, server.WatchPeer())
+	if err != nil {
+		return nil, fmt.Errorf("bgp: ask for the sessions: %w", err)
+	}
+	select {
+	case <-told:
+		return out, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// isUp says whether the session with a neighbor is established now.
+func (sp *speaker) isUp(ctx context.Context, addr netip.Addr) (bool, error) {
+	states, err := sp.states(ctx)
+	return states[addr].session == bgp.BGP_FSM_ESTABLISHED, err
+}

@@ -1,0 +1,105 @@
+package fib_test
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"sluice/tests/nstest"
+)
+
+// told are the links that the kernel has said to be without carrier, since the last reset.
+type told struct {
+	mu    sync.Mutex
+	links map[string]bool
+	alias string // that was told last
+}
+
+func (o *told) has(link string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.links[link]
+}
+
+// catchUp waits until everything was heard that was told up to now.
+func (o *told) catchUp(t *testing.T, ns *nstest.NS, mark string) {
+	t.Helper()
+	link, err := ns.LinkByName("up2")
+	do(t, err)
+	do(t, ns.LinkSetAlias(link, mark))
+	nstest.Eventually(t, 10*time.Second, func() string {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return nstest.Want("alias", o.alias, mark)
+	})
+}
+
+func (o *told) reset() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.links = map[string]bool{}
+}
+
+func listen(t *testing.T, ns *nstest.NS) *told {
+	o, updates, done := &told{links: map[string]bool{}}, make(chan netlink.LinkUpdate), make(chan struct{})
+	t.Cleanup(func() { close(done) })
+	do(t, netlink.LinkSubscribeAt(ns.FD(), updates, done))
+	go func() {
+		for u := range updates {
+			o.mu.Lock()
+			o.alias = u.Attrs().Alias
+			if u.IfInfomsg.Flags&unix.IFF_LOWER_UP == 0 {
+				o.links[u.Attrs().Name] = true
+			}
+			o.mu.Unlock()
+		}
+	}()
+	return o
+}
+
+// Three links lose their carriers one after the other. Of the second and the third the kernel tells when a second is over since it told of the first. The
+// routes by the third do not wait for that, while nobody looks at the second. The other end of a link has its index: else the kernel
+// takes it for a device on another one, and tells at once.
+func TestACarrierThatTheKernelHoldsBackIsSeen(t *testing.T) {
+	gw, peer := nstest.New(t), nstest.New(t)
+	gw.Do(t, func() error { // whose addresses come and go by themselves, and have everything looked at again
+		return os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0o600)
+	})
+	for i := range 3 {
+		nstest.Veth(t, gw, fmt.Sprintf("up%d", i), peer, fmt.Sprintf("gw%d", i))
+		gw.Address(t, fmt.Sprintf("up%d", i), fmt.Sprintf("198.18.0.%d/30", 4*i+2))
+	}
+	carrier := func(i int, change func(netlink.Link) error) {
+		link, err := peer.LinkByName(fmt.Sprintf("gw%d", i))
+		do(t, err)
+		do(t, change(link))
+	}
+	table, o := open(t, gw, plain), listen(t, gw)
+	table.Update(pfx("192.0.2.0/24"), torA, hopA)                                 // by up0
+	table.Update(pfx("198.51.100.0/24"), torB, netip.MustParseAddr("198.18.0.9")) // by up2
+	for try := range 10 {                                                         // a machine that stands still for a second sees nothing
+		expect(t, gw, "192.0.2.0/24 metric 20 via 198.18.0.1\n198.51.100.0/24 metric 20 via 198.18.0.9\n")
+		o.reset()
+		carrier(2, peer.LinkSetDown)
+		nstest.Eventually(t, 10*time.Second, func() string { // who heard of it has looked at the others as well
+			return nstest.Want("routes", len(table.Routes()), 1)
+		})
+		carrier(1, peer.LinkSetDown)
+		carrier(0, peer.LinkSetDown)
+		expect(t, gw, "")
+		if o.catchUp(t, gw, fmt.Sprint("try ", try)); !o.has("up1") {
+			return
+		}
+		t.Logf("try %d: the kernel had told of up1", try)
+		for i := range 3 {
+			carrier(i, peer.LinkSetUp)
+		}
+	}
+	t.Error("the routes stay until the kernel tells")
+}
