@@ -12,6 +12,7 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/server"
 
 	"sluice/bgp/flowspec"
+	"sluice/plural"
 )
 
 var errOffset = errors.New("GoBGP reads a prefix with an offset (RFC 8956) as longer than it is, and what follows cannot be told")
@@ -189,9 +190,9 @@ func flowSpecFamily(f bgp.Family) (flowspec.Family, bool) {
 }
 
 func (f FlowSpec) String() string {
-	out := fmt.Sprintf("trust %d neighbors with FlowSpec, at most %d rules, kept for %v", len(f.AcceptFrom), f.MaxRules, f.Keep)
+	out := fmt.Sprintf("trust %s with FlowSpec, at most %s, kept for %v", plural.Of(len(f.AcceptFrom), "neighbor", "neighbors"), plural.Of(f.MaxRules, "rule", "rules"), f.Keep)
 	if b := f.Blackholes; len(b.AcceptFrom) > 0 {
-		out += fmt.Sprintf("; %d with at most %d blackholes inside %d prefixes, kept for %v", len(b.AcceptFrom), b.Max, len(b.Within), b.Keep)
+		out += fmt.Sprintf("; %d with at most %s inside %s, kept for %v", len(b.AcceptFrom), plural.Of(b.Max, "blackhole", "blackholes"), plural.Of(len(b.Within), "prefix", "prefixes"), b.Keep)
 	}
 	return out
 }

@@ -123,7 +123,7 @@ func TestOnlyTrustedNeighborsNeedNoRoute(t *testing.T) {
 	bird.Do(t, "enable static4")
 	rules(t, gw, valid, everywhere+noDestination)
 	want.FlowSpec.AcceptFrom = trust
-	if got := strings.Join(apply(t, gw, want), ", "); got != "trust 1 neighbors with FlowSpec, at most 100 rules, kept for 1m0s" {
+	if got := strings.Join(apply(t, gw, want), ", "); got != "trust 1 neighbor with FlowSpec, at most 100 rules, kept for 1m0s" {
 		t.Errorf("steps: %s", got)
 	}
 	rules(t, gw, valid, everywhere)
@@ -140,7 +140,7 @@ func TestTooManyRulesAreRefusedByName(t *testing.T) {
 	apply(t, gw, want)
 	rules(t, gw, "tor-a: "+a+" accept")
 	bird.Configure(t, flowTor(0, []string{a, b}, nil))
-	rules(t, gw, "tor-a: "+a+" accept", "tor-a: "+b+" accept (refused: 1 rules are accepted already (max_rules))")
+	rules(t, gw, "tor-a: "+a+" accept", "tor-a: "+b+" accept (refused: 1 rule is accepted already (max_rules))")
 	if got := nstest.Must[struct{ Refused int }](t, gw, "flowspec", nil).Refused; got != 1 {
 		t.Errorf("%d refusals were counted, want 1", got)
 	}

@@ -3,15 +3,17 @@ package bgp
 import (
 	"fmt"
 	"slices"
+
+	"sluice/plural"
 )
 
 // String is the line that a plan prints.
 func (l Learn) String() string {
-	out := fmt.Sprintf("learn by %d filters", len(l.Accept))
+	out := "learn by " + plural.Of(len(l.Accept), "filter", "filters")
 	if len(l.Reject) > 0 {
 		out += fmt.Sprintf(", reject by %d", len(l.Reject))
 	}
-	out += fmt.Sprintf(", beside %d tunnels, ecmp %d, metric %d", len(l.Tunnels), l.ECMP, l.Metric)
+	out += fmt.Sprintf(", beside %s, ecmp %d, metric %d", plural.Of(len(l.Tunnels), "tunnel", "tunnels"), l.ECMP, l.Metric)
 	if l.Table != 0 {
 		out += fmt.Sprintf(", table %d", l.Table)
 	}

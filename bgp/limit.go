@@ -12,6 +12,8 @@ import (
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"sluice/plural"
 )
 
 // countPause is between two counts.
@@ -184,7 +186,7 @@ func (s *sessions) counted(addr netip.Addr, i int, received uint64) (over bool) 
 		known.warned = map[bgp.Family]EventKind{}
 	}
 	known.warned[family] = kind
-	s.tell(known, kind, fmt.Sprintf("%d of at most %d prefixes of %s", received, l.Max, family))
+	s.tell(known, kind, fmt.Sprintf("%d of at most %s of %s", received, plural.Of(l.Max, "prefix", "prefixes"), family))
 	return false
 }
 

@@ -79,7 +79,7 @@ func TestASessionThatIsStoppedByItsLimitStaysDownUntilItIsCleared(t *testing.T) 
 	nstest.Eventually(t, 15*time.Second, func() string {
 		st := status(t, gw)
 		return nstest.Want("neighbor", fmt.Sprint(st.State, " ", st.Down, " ", st.LastError),
-			"idle prefix-limit more than 1 prefixes of one family: the session is shut down")
+			"idle prefix-limit more than 1 prefix of one family: the session is shut down")
 	})
 	bird.Configure(t, torConfig(0, "198.18.0.1", "198.18.0.2", "", "192.0.2.0/26"))
 	stays(t, gw, "tor-a", "idle")

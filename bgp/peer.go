@@ -126,6 +126,12 @@ func apiFamily(f bgp.Family) *api.Family {
 	return &api.Family{Afi: api.Family_Afi(f.Afi()), Safi: api.Family_Safi(f.Safi())}
 }
 
+// CheckPassword says why a session could not have the MD5 key of a file; "" is no file.
+func CheckPassword(path string) error {
+	_, err := readPassword(path)
+	return err
+}
+
 // readPassword reads an MD5 key. The error never holds the contents. A trailing line end is not part of the key.
 func readPassword(path string) (string, error) {
 	if path == "" {

@@ -2,11 +2,12 @@ package bgp
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"time"
 
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"sluice/plural"
 )
 
 // session is what GoBGP forgets, or does not know, of a neighbor.
@@ -152,7 +153,7 @@ func (k *session) limitError() string {
 	if !k.over {
 		return ""
 	}
-	return fmt.Sprintf("more than %d prefixes of one family: the session is shut down", k.n.Limit.Max)
+	return "more than " + plural.Of(k.n.Limit.Max, "prefix", "prefixes") + " of one family: the session is shut down"
 }
 
 // name is that of a neighbor, or its address.

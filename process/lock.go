@@ -23,7 +23,8 @@ func Lock(path, program string) error {
 	if err := unix.Ftruncate(fd, 0); err != nil { // a former holder's
 		return fmt.Errorf("lock %s: %w", path, os.NewSyscallError("ftruncate", err))
 	}
-	if _, err := unix.Pwrite(fd, []byte(program), 0); err != nil {
+	// A full disk costs no more than that nobody knows the version.
+	if _, err := unix.Pwrite(fd, []byte(program), 0); err != nil && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return fmt.Errorf("lock %s: %w", path, os.NewSyscallError("write", err))
 	}
 	return nil

@@ -3,6 +3,8 @@ package tc
 import (
 	"fmt"
 	"slices"
+
+	"sluice/plural"
 )
 
 // OpKind says what an Op does.
@@ -26,7 +28,7 @@ type Op struct {
 func (o Op) String() string {
 	switch o.Kind {
 	case Load:
-		return fmt.Sprintf("load tc generation %.12s and switch %d interfaces to it", o.State.Digest, len(o.State.Interfaces))
+		return fmt.Sprintf("load tc generation %.12s and switch %s to it", o.State.Digest, plural.Of(len(o.State.Interfaces), "interface", "interfaces"))
 	case Attach:
 		return fmt.Sprintf("attach tcx on %s as %s", o.Interface.Name, o.Interface.Role)
 	case Detach:

@@ -6,6 +6,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"sluice/xdp/pin"
@@ -149,7 +150,7 @@ func occupied(err error) bool { return errors.Is(err, unix.EBUSY) || errors.Is(e
 func advice(err error, name string) string {
 	switch {
 	case occupied(err):
-		return "another XDP program is on it; look with `ip link show " + name + "`, and take it off with its own tool"
+		return occupant(name)
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return "its driver has no native XDP, or not in this setup; xdp.mode: generic works everywhere"
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE):
@@ -160,6 +161,19 @@ func advice(err error, name string) string {
 		return "it has gone in this moment; it is attached when it is back"
 	}
 	return "the kernel log may say more; xdp.mode: generic is the way around"
+}
+
+// occupant says whose program is on an interface.
+func occupant(name string) string {
+	if device, err := netlink.LinkByName(name); err == nil && device.Attrs().Xdp != nil {
+		id := device.Attrs().Xdp.ProgId
+		if l := pin.RootLink(ebpf.ProgramID(id)); l != 0 {
+			return fmt.Sprintf("Sluice's own XDP program of another run (%d) is on it, and its pins are not in this bpf_dir: that daemon had another --bpf-dir, "+
+				"or saw another bpf file system, as `ip netns exec` makes one and nsenter does not; start this one as that one was, "+
+				"or take the program off with `bpftool link detach id %d` (sluice doctor names the processes that are left of that run)", id, l)
+		}
+	}
+	return "another XDP program is on it; look with `ip link show " + name + "`, and take it off with its own tool"
 }
 
 func (s *Subsystem) setFail(dir *pin.Dir, want Interface) error {

@@ -21,6 +21,7 @@ var ErrBansFull = fmt.Errorf("%d bans are in place and no more fit: lift some, b
 // brings nor takes it, and it outlives the daemon. Times are on CLOCK_BOOTTIME, since the machine booted. It is not safe
 // for concurrent use.
 type Bans struct {
+	path  string // of the pins
 	maps  map[string]*ebpf.Map
 	state abi.BanState
 	held  map[netip.Prefix]abi.Ban
@@ -44,7 +45,7 @@ func OpenBans(path string) (*Bans, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Bans{held: map[netip.Prefix]abi.Ban{}, zero: make([]abi.BanHit, ebpf.MustPossibleCPU())}
+	b := &Bans{path: path, held: map[netip.Prefix]abi.Ban{}, zero: make([]abi.BanHit, ebpf.MustPossibleCPU())}
 	if b.maps, err = table.OpenState(dir, spec, table.BanState, table.Bans, table.Bans4, table.Bans6, table.BanHits); err != nil {
 		return nil, err
 	}
@@ -52,6 +53,15 @@ func OpenBans(path string) (*Bans, error) {
 		return nil, errors.Join(err, b.Close())
 	}
 	return b, nil
+}
+
+// Repin puts back pins that somebody has removed.
+func (b *Bans) Repin() error {
+	dir, err := pin.Open(b.path)
+	if err != nil {
+		return err
+	}
+	return table.Repin(dir, b.maps)
 }
 
 // adopt reads what is there. Counts are taken anew: a process that died in between may have left them too high, which

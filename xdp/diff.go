@@ -3,6 +3,8 @@ package xdp
 import (
 	"fmt"
 	"slices"
+
+	"sluice/plural"
 )
 
 // OpKind says what an Op does.
@@ -28,7 +30,7 @@ type Op struct {
 func (o Op) String() string {
 	switch o.Kind {
 	case Load:
-		return fmt.Sprintf("load XDP generation %.12s and switch %d interfaces to it", o.State.Digest, len(o.State.Interfaces))
+		return fmt.Sprintf("load XDP generation %.12s and switch %s to it", o.State.Digest, plural.Of(len(o.State.Interfaces), "interface", "interfaces"))
 	case SetFail:
 		return fmt.Sprintf("set xdp.fail of %s to %s", o.Interface.Name, failText(o.Interface.FailOpen))
 	case Attach:

@@ -31,6 +31,8 @@ type FlowSpecFilter struct {
 	Packets, Bytes *classify.Limiter
 	DSCP           *uint8 // to be written
 	GoesOn         bool   // what stands behind it is asked, too, unless it drops
+	Sample         bool   // WatchLogs is shown what it matches
+	Socket         string // what passes goes there, where XDP judges and a program has registered; "": nowhere
 	Until          time.Duration
 }
 
@@ -52,6 +54,7 @@ type FlowSpecHits struct {
 // FlowSpec is the overlay of filters that the programs of both hooks look into. It is state: a generation neither brings nor
 // takes it, and it outlives the daemon. It is not safe for concurrent use.
 type FlowSpec struct {
+	path  string // of the pins
 	maps  map[string]*ebpf.Map
 	live  uint64
 	slots map[uint64]uint32 // of the filters that are live, by the hash of their keys
@@ -70,7 +73,7 @@ func OpenFlowSpec(path string) (*FlowSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &FlowSpec{slots: map[uint64]uint32{}, keys: map[string]uint32{}, zero: make([]abi.FlowspecHit, ebpf.MustPossibleCPU())}
+	f := &FlowSpec{path: path, slots: map[uint64]uint32{}, keys: map[string]uint32{}, zero: make([]abi.FlowspecHit, ebpf.MustPossibleCPU())}
 	if f.maps, err = table.OpenState(dir, spec, table.FlowSpecLive, table.FlowSpecEntries, table.FlowSpecProtocols, table.FlowSpecDst4,
 		table.FlowSpecSrc4, table.FlowSpecDst6, table.FlowSpecSrc6, table.FlowSpecBuckets, table.FlowSpecHits); err != nil {
 		return nil, err
@@ -79,6 +82,15 @@ func OpenFlowSpec(path string) (*FlowSpec, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// Repin puts back pins that somebody has removed.
+func (f *FlowSpec) Repin() error {
+	dir, err := pin.Open(f.path)
+	if err != nil {
+		return err
+	}
+	return table.Repin(dir, f.maps)
 }
 
 // adopt reads which filters are live. What a process that died was writing is in the other half.

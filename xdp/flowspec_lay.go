@@ -10,6 +10,7 @@ import (
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
 	"sluice/xdp/table"
+	"sluice/xdp/xsk"
 )
 
 // layout is what one half of the overlay is to hold.
@@ -93,6 +94,11 @@ func (l *layout) add(f *FlowSpecFilter, slot uint32, hash uint64) error {
 	flag(f.GoesOn, abi.FlowspecGoesOn)
 	flag(f.DSCP != nil, abi.FlowspecMarks)
 	flag(f.Packets != nil || f.Bytes != nil, abi.FlowspecLimits)
+	flag(f.Sample, abi.FlowspecSamples)
+	flag(f.Socket != "", abi.FlowspecRedirects)
+	if f.Socket != "" {
+		e.Socket = xsk.ID(f.Socket)
+	}
 	if f.DSCP != nil {
 		e.DSCP = *f.DSCP
 	}

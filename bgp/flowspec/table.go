@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"sluice/plural"
 )
 
 // Policy is what a Table takes.
@@ -209,9 +211,9 @@ func (t *Table) feasible(e *entry, rib RIB) error {
 
 func (t *Table) full() error {
 	if t.policy.Blackholes {
-		return fmt.Errorf("%d blackholes are accepted already (blackhole.max_prefixes)", t.policy.Max)
+		return fmt.Errorf("%s accepted already (blackhole.max_prefixes)", plural.Of(t.policy.Max, "blackhole is", "blackholes are"))
 	}
-	return fmt.Errorf("%d rules are accepted already (max_rules)", t.policy.Max)
+	return fmt.Errorf("%s accepted already (max_rules)", plural.Of(t.policy.Max, "rule is", "rules are"))
 }
 
 var errSame = errors.New("another neighbor announced the same rule before")

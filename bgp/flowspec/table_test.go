@@ -237,7 +237,7 @@ func TestBlackholesAreTheOwnersAndInsideOfWhatIsOurs(t *testing.T) {
 	b.holds("a flow4 { dst 192.0.2.1/32; } discard 0s: unfeasible: 192.0.2.1/32 is inside of nothing that we announce",
 		"a flow4 { dst 203.0.113.53/32; } discard 0s",
 		"b flow4 { dst 203.0.113.54/32; } discard 0s: unfeasible: its neighbor may not ask for blackholes (blackhole.accept_from)",
-		"a flow4 { dst 203.0.113.0/24; } discard 0s: 1 blackholes are accepted already (blackhole.max_prefixes)",
+		"a flow4 { dst 203.0.113.0/24; } discard 0s: 1 blackhole is accepted already (blackhole.max_prefixes)",
 		"a flow4 { dst 203.0.112.0/23; } discard 0s: unfeasible: 203.0.112.0/23 is inside of nothing that we announce")
 	if b.Doubtful() {
 		t.Error("a blackhole waits for routes")

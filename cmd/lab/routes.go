@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sluice/bgp/torsim"
+	"sluice/plural"
 )
 
 // advertised is what configs/lab-gateway.yaml announces.
@@ -26,7 +27,7 @@ func complete(t Table) error {
 		errs = append(errs, fmt.Errorf("the ToR lacks %s", strings.Join(missing, ", ")))
 	}
 	if n := t.Stale(); n > 0 {
-		errs = append(errs, fmt.Errorf("%d prefixes are stale", n))
+		errs = append(errs, fmt.Errorf("%s stale", plural.Of(n, "prefix is", "prefixes are")))
 	}
 	return errors.Join(errs...)
 }

@@ -29,7 +29,7 @@ func TestATableIsCompleteOrSaysWhatItLacks(t *testing.T) {
 		"more than that": {func(t *Table) { t.Entries = append(t.Entries, torsim.Entry{}) }, ""},
 		"no session":     {func(t *Table) { t.Sessions[0].State = "active" }, "1 of 2 sessions are up"},
 		"one is missing": {func(t *Table) { t.Entries = t.Entries[1:] }, "the ToR lacks " + advertised[0]},
-		"stale":          {func(t *Table) { t.Entries[2].Stale = true }, "1 prefixes are stale"},
+		"stale":          {func(t *Table) { t.Entries[2].Stale = true }, "1 prefix is stale"},
 	}
 	for name, c := range cases {
 		table := fullTable()

@@ -13,6 +13,7 @@ import (
 
 	"sluice/control/api"
 	"sluice/control/daemon"
+	"sluice/plural"
 )
 
 func (c *cli) applyCmd() *cobra.Command {
@@ -127,8 +128,9 @@ func (c *cli) printResult(r api.Result) error {
 	case r.Unchanged:
 		fmt.Fprintf(c.out, "nothing to do: revision %d stands\n", r.Revision)
 	default:
-		fmt.Fprintf(c.out, "revision %d is live, %d steps\n", r.Revision, len(r.Plan.Steps))
+		fmt.Fprintf(c.out, "revision %d is live, %s\n", r.Revision, plural.Of(len(r.Plan.Steps), "step", "steps"))
 	}
+	c.printMended(r)
 	for _, w := range r.Plan.Warnings {
 		fmt.Fprintf(c.out, "warning: %s\n", w)
 	}
@@ -136,6 +138,28 @@ func (c *cli) printResult(r api.Result) error {
 		fmt.Fprintf(c.out, "it goes back to %s in %s unless you run: sluice confirm\n", revisionText(p.Base), secondsText(p.Remaining))
 	}
 	return nil
+}
+
+// maxMended bounds how many steps the text names.
+const maxMended = 10
+
+// printMended names what was done that the file did not ask for.
+func (c *cli) printMended(r api.Result) {
+	m := r.Mended
+	switch {
+	case m == nil:
+		return
+	case r.Unchanged:
+		fmt.Fprintf(c.out, "at %s (%s) the daemon did by itself:\n", m.At.Local().Format(time.DateTime), m.Why)
+	default:
+		fmt.Fprintln(c.out, "the file is as before; what differed on the machine is mended:")
+	}
+	for _, step := range m.Steps[:min(len(m.Steps), maxMended)] {
+		fmt.Fprintf(c.out, "  %s\n", step)
+	}
+	if more := len(m.Steps) - maxMended; more > 0 {
+		fmt.Fprintf(c.out, "  and %d more\n", more)
+	}
 }
 
 // secondsText is a duration of the API as an operator reads it.

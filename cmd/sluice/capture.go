@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/control/api"
+	"sluice/plural"
 )
 
 func (c *cli) captureCmd() *cobra.Command {
@@ -211,5 +212,5 @@ func (t *taking) report() {
 			missing += fmt.Sprintf("; %d more were lost, because they were read too slowly", n)
 		}
 	}
-	fmt.Fprintf(t.err, "%s in %s%s\n", counted(t.out.packets, "packet", "packets"), t.name(), missing)
+	fmt.Fprintf(t.err, "%s in %s%s\n", plural.Of(t.out.packets, "packet", "packets"), t.name(), missing)
 }

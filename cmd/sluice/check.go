@@ -8,6 +8,7 @@ import (
 
 	"sluice/control/api"
 	"sluice/control/daemon"
+	"sluice/plural"
 )
 
 func (c *cli) checkCmd() *cobra.Command {
@@ -86,6 +87,6 @@ func (c *cli) printOddRules(word string, all []daemon.Finding, redundant bool) {
 		}
 	}
 	if n > maxFindings {
-		fmt.Fprintf(c.out, "%s: and %d more such rules: `sluice check -o json` names them\n", word, n-maxFindings)
+		fmt.Fprintf(c.out, "%s: and %s: `sluice check -o json` names them\n", word, plural.Of(n-maxFindings, "more such rule", "more such rules"))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/control/api"
+	"sluice/plural"
 )
 
 func (c *cli) clearCmd() *cobra.Command {
@@ -27,7 +28,7 @@ show drops, go on.`,
 			if c.json() {
 				return c.printJSON(done)
 			}
-			fmt.Fprintf(c.out, "cleared %s of %s\n", counted(done.Rules, "rule", "rules"), counted(len(done.Policies), "policy", "policies"))
+			fmt.Fprintf(c.out, "cleared %s of %s\n", plural.Of(done.Rules, "rule", "rules"), plural.Of(len(done.Policies), "policy", "policies"))
 			return nil
 		},
 	})

@@ -227,6 +227,9 @@ func (b *box) RotateKey(_ context.Context, r api.RotateRequest) (api.Rotated, er
 func (b *box) RestartTunnel(_ context.Context, r api.RestartRequest) (api.Restarted, error) {
 	before := api.Process{Tunnels: []string{r.Tunnel}, PID: 4711, Version: "v1.4"}
 	now := api.Process{Tunnels: []string{r.Tunnel}, PID: 4812, Version: "v1.5"}
+	if r.Tunnel == "dead" {
+		before = api.Process{}
+	}
 	return api.Restarted{Before: before, Now: now}, b.note("restart %s", r.Tunnel)
 }
 

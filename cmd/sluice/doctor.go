@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +22,7 @@ its configuration: where that has tunnels, what they need is tried, in network n
 with -c, that is FILE's. Exit code 1 when something is missing that Sluice cannot do without.`,
 		Example: "  sluice doctor\n  sluice doctor -c new.yaml       # whether this machine can do what a file asks for",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			findings := daemon.Doctor(cmd.Context(), c.doctorOptions(cmd.Flags().Changed("config")))
+			findings := daemon.Doctor(cmd.Context(), c.doctorOptions(cmd, c.places(cmd)))
 			if c.json() {
 				if err := c.printJSON(findings); err != nil {
 					return err
@@ -40,10 +42,33 @@ with -c, that is FILE's. Exit code 1 when something is missing that Sluice canno
 	return cmd
 }
 
+// places are the directories of an instance.
+type places struct{ state, bpf string }
+
+// places are those of the daemon that answers, unless the operator says which are meant: by a file, by flags or the environment.
+func (c *cli) places(cmd *cobra.Command) places {
+	said := func(flag, env string) bool { return cmd.Flags().Changed(flag) || os.Getenv(env) != "" }
+	p := places{c.settings.GetString("node.state_dir"), c.settings.GetString("node.bpf_dir")}
+	if cmd.Flags().Changed("config") {
+		return p
+	}
+	s, err := api.Show[api.Status](cmd.Context(), c.client(), "status")
+	if err != nil {
+		return p
+	}
+	if !said("state-dir", "SLUICE_STATE_DIR") {
+		p.state = cmp.Or(s.StateDir, p.state)
+	}
+	if !said("bpf-dir", "SLUICE_BPF_DIR") {
+		p.bpf = cmp.Or(s.BPFDir, p.bpf)
+	}
+	return p
+}
+
 // doctorOptions: the file comes first where the operator named it.
-func (c *cli) doctorOptions(named bool) daemon.DoctorOptions {
+func (c *cli) doctorOptions(cmd *cobra.Command, at places) daemon.DoctorOptions {
 	return daemon.DoctorOptions{
-		BPFDir: c.settings.GetString("node.bpf_dir"), File: c.file, FileFirst: named,
+		BPFDir: at.bpf, File: c.file, FileFirst: cmd.Flags().Changed("config"),
 		Status: func(ctx context.Context) (api.Status, error) { return api.Show[api.Status](ctx, c.client(), "status") },
 		Config: func(ctx context.Context) (api.StoredConfig, error) { return c.client().Config(ctx, 0) },
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/control/api"
+	"sluice/plural"
 )
 
 func (c *cli) explainCmd() *cobra.Command {
@@ -63,7 +64,7 @@ func (c *cli) printExplanation(e api.Explanation) error {
 		fmt.Fprintf(c.out, "%s on %s: %s, %s: %s\n", h.Hook, h.Interface, h.Verdict, h.Reason, h.Text)
 		near := h.PassedOver[max(0, len(h.PassedOver)-maxPassedOver):]
 		if more := len(h.PassedOver) - len(near); more > 0 {
-			fmt.Fprintf(c.out, "  passed over %d rules before these: -o json names them\n", more)
+			fmt.Fprintf(c.out, "  passed over %s before these: -o json names them\n", plural.Of(more, "rule", "rules"))
 		}
 		for _, p := range near {
 			fmt.Fprintf(c.out, "  passed over %s%s: %s\n", p.Rule, lineText("", p.Line), p.Why)

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/control/api"
+	"sluice/plural"
 )
 
 func (c *cli) rotateCmd() *cobra.Command {
@@ -64,7 +65,7 @@ func rotatedText(r api.Rotated) string {
 	case r.Type == "wireguard":
 		fmt.Fprintf(&b, "tunnel %s uses its new key: %s\n", r.Tunnel, r.PublicKey)
 		if len(taking) > 0 {
-			fmt.Fprintf(&b, "taken by %s: %s\n", counted(len(taking), "peer", "peers"), strings.Join(taking, " "))
+			fmt.Fprintf(&b, "taken by %s: %s\n", plural.Of(len(taking), "peer", "peers"), strings.Join(taking, " "))
 		}
 		if len(away) > 0 {
 			fmt.Fprintf(&b, "away, and not asked: %s. Those that do not have the new key cannot come back until they do\n", strings.Join(away, " "))

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/control/api"
+	"sluice/plural"
 )
 
 func (c *cli) monitorCmd() *cobra.Command {
@@ -53,11 +54,11 @@ func eventText(e api.Event) string {
 	case e.Type == api.EventBegin:
 		return "following events; Ctrl-C ends it"
 	case e.Type == api.EventUnseen && e.Text == api.UnseenFlows:
-		return fmt.Sprintf("%d more events of flows are not shown: too many at once", e.Count)
+		return plural.Of(e.Count, "more event of flows is", "more events of flows are") + " not shown: too many at once"
 	case e.Type == api.EventUnseen:
-		return fmt.Sprintf("%d more packets were dropped and are not shown: too many at once", e.Count)
+		return plural.Of(e.Count, "more packet was dropped and is", "more packets were dropped and are") + " not shown: too many at once"
 	case e.Type == api.EventLost:
-		return fmt.Sprintf("%d events are missing here: they came faster than they were read", e.Count)
+		return plural.Of(e.Count, "event is", "events are") + " missing here: they came faster than they were read"
 	case e.Engine != nil && e.Engine.Revision == 0:
 		return strings.TrimSpace(string(e.Engine.Kind) + " " + e.Engine.Text)
 	case e.Engine != nil:
@@ -82,7 +83,7 @@ func eventText(e api.Event) string {
 	case e.Flow != nil:
 		return flowText(*e.Flow)
 	case e.Log != nil:
-		return packetText(e.Log.Packet) + " " + e.Log.Verdict + " " + e.Log.Rule
+		return packetText(e.Log.Packet) + " " + e.Log.Verdict + " " + e.Log.Rule + e.Log.Filter
 	}
 	return e.Text
 }
@@ -90,12 +91,12 @@ func eventText(e api.Event) string {
 func setText(s api.SetFile) string {
 	if s.Error != "" {
 		first, _, _ := strings.Cut(s.Error, "\n")
-		return fmt.Sprintf("%s of set %s is not good, its %s of before stay: %s", s.File, strings.Join(s.Sets, " "), counted(s.Prefixes, "prefix", "prefixes"), first)
+		return fmt.Sprintf("%s of set %s is not good, its %s of before stay: %s", s.File, strings.Join(s.Sets, " "), plural.Of(s.Prefixes, "prefix", "prefixes"), first)
 	}
 	if s.Added+s.Removed == 0 {
-		return fmt.Sprintf("%s of set %s is good again, and holds its %s of before", s.File, strings.Join(s.Sets, " "), counted(s.Prefixes, "prefix", "prefixes"))
+		return fmt.Sprintf("%s of set %s is good again, and holds its %s of before", s.File, strings.Join(s.Sets, " "), plural.Of(s.Prefixes, "prefix", "prefixes"))
 	}
-	return fmt.Sprintf("%s of set %s changed: %s, %d more and %d less", s.File, strings.Join(s.Sets, " "), counted(s.Prefixes, "prefix", "prefixes"), s.Added, s.Removed)
+	return fmt.Sprintf("%s of set %s changed: %s, %d more and %d less", s.File, strings.Join(s.Sets, " "), plural.Of(s.Prefixes, "prefix", "prefixes"), s.Added, s.Removed)
 }
 
 func linkText(l api.Link) string {

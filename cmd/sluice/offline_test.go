@@ -141,6 +141,45 @@ bgp:
 		"give an uplink an IPv6 address, or leave the family out\n"})
 }
 
+func TestCheckRefusesWhatApplyWouldAndWarnsOfWhatNobodyMeant(t *testing.T) {
+	const site = "interfaces:\n  - {name: eth0, role: uplink, addresses: [198.18.0.2/24]}\n  - {name: eth1, role: downstream, addresses: [10.1.0.1/24]}\n"
+	file := write(t, "e.yaml", site+`routes:
+  - {prefix: 0.0.0.0/0, via: [198.18.7.1]}
+tunnels:
+  - name: site
+    type: wireguard
+    local: {address: 198.18.0.2, port: 51820}
+    wireguard: {private_key_file: /none.key}
+    peers:
+      - {name: far, public_keys: [EBESExQVFhcYGRobHB0eHyAhIiMkJSYnKCkqKywtLi8=], prefixes: [10.1.0.0/24]}
+`)
+	sluice(t, "check", "-c", file).is(t, outcome{exitNo, "", file + ":5:5: routes[0].via[0]: next hop 198.18.7.1 is on no link of this box; correct it, or give an interface an address in its network\n" +
+		file + ":12:9: tunnels[0].peers[0].prefixes[0]: 10.1.0.0/24 is the network of eth1, which has a route of the same metric; take it out of prefixes, or write routes: false\n"})
+	file = write(t, "e.yaml", site+`bgp:
+  asn: 65010
+  router_id: 198.18.0.2
+  neighbors: [{name: tor, address: 203.0.113.77, asn: 65000}]
+  advertise: [{prefixes: [8.8.8.0/24]}, {prefixes: [0.0.0.0/0]}]
+telemetry: {metrics: "192.0.2.9:9750"}
+`)
+	got := sluice(t, "check", "-c", file)
+	var told []string
+	for line := range strings.Lines(got.out) {
+		if strings.HasPrefix(line, "warning: ") {
+			told = append(told, line)
+		}
+	}
+	want := []string{
+		"warning: neighbor tor: 203.0.113.77 is in no network of this box, and a session with another AS crosses no router unless multihop says how many: it will not come up\n",
+		"warning: telemetry.metrics: 192.0.2.9 is not an address of this box now: apply fails until it is\n",
+		"warning: bgp.advertise[0]: nothing of this box is in 8.8.8.0/24: no address, workload, tunnel or route; what neighbors send here for it goes by whatever route there is, or is dropped\n",
+		"warning: bgp.advertise[1]: with 0.0.0.0/0 neighbors send here what they have no other route for\n",
+	}
+	if diff := cmp.Diff(want, told); diff != "" || got.code != exitDone {
+		t.Errorf("%+v (-want +got):\n%s", got, diff)
+	}
+}
+
 func TestAFileThatIsNotThere(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "none.yaml")
 	want := "sluice: read the configuration: open " + file + ": no such file or directory\n"

@@ -19,7 +19,7 @@ func printFilters(c *cli, list []api.Filter) error {
 		if f.LastHit != nil {
 			hit = c.since(*f.LastHit) + " ago"
 		}
-		t.row(f.Neighbor, f.Rule, f.Actions, state, c.since(f.Since), f.Packets, bytesText(int64(f.Bytes)), f.Dropped, hit)
+		t.row(f.Neighbor, f.Rule, f.Actions+prefixed(", to socket ", f.Socket), state, c.since(f.Since), f.Packets, bytesText(int64(f.Bytes)), f.Dropped, hit)
 	}
 	return t.print()
 }
@@ -28,7 +28,7 @@ func printFilters(c *cli, list []api.Filter) error {
 func filterText(e api.Event) string {
 	f := e.Filter
 	text := strings.Join([]string{"neighbor", f.Neighbor, f.Rule, f.Actions, e.Text}, " ")
-	if f.Stale != nil {
+	if f.Stale != nil && e.Text != api.FilterAgedOut && e.Text != api.FilterRemoved {
 		text += " " + untilText(f.Until)
 	}
 	return text + prefixed(": ", f.Refused)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/control/api"
+	"sluice/plural"
 )
 
 // flowFlags are the flags that choose flows; an address or a prefix is the word behind the verb.
@@ -101,7 +102,7 @@ source is translated breaks by that. Without any filter say --all.`,
 			if c.json() {
 				return c.printJSON(cleared)
 			}
-			fmt.Fprintf(c.out, "forgot %s\n", counted(cleared.Flows, "flow", "flows"))
+			fmt.Fprintf(c.out, "forgot %s\n", plural.Of(cleared.Flows, "flow", "flows"))
 			return nil
 		},
 	}
@@ -131,7 +132,7 @@ func trafficText(packets, bytes uint64) string {
 
 // printFlowCounts puts the largest number first.
 func printFlowCounts(c *cli, list api.Flows) error {
-	fmt.Fprintln(c.out, counted(list.Total, "flow", "flows"))
+	fmt.Fprintln(c.out, plural.Of(list.Total, "flow", "flows"))
 	for _, by := range []struct {
 		head string
 		n    map[string]int
@@ -162,7 +163,7 @@ func conntrackText(t api.Conntrack) string {
 	fill := func(f api.TableFill) string { return fmt.Sprintf("%d of %d", f.Entries, f.Max) }
 	text := fmt.Sprintf("%s proven, %s new from inside, %s from outside", fill(t.Flows), fill(t.FreshOut), fill(t.FreshIn))
 	if t.Full+t.Crowded+t.Unmade > 0 {
-		text += fmt.Sprintf("; no room %d, beyond a share %d, untracked %d times", t.Full, t.Crowded, t.Unmade)
+		text += fmt.Sprintf("; no room %d, beyond a share %d, untracked %s", t.Full, t.Crowded, plural.Of(t.Unmade, "time", "times"))
 	}
 	return text
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/control/api"
+	"sluice/plural"
 )
 
 // policyView is what of the policies is to be seen.
@@ -124,7 +125,7 @@ func (c *cli) defaultText(p api.Policy) string {
 	if p.DefaultHits == nil {
 		return ""
 	}
-	return fmt.Sprintf(": %d packets, %s, last %s", p.DefaultHits.Packets, bytesText(int64(p.DefaultHits.Bytes)), c.lastHit(*p.DefaultHits))
+	return fmt.Sprintf(": %s, %s, last %s", plural.Of(p.DefaultHits.Packets, "packet", "packets"), bytesText(int64(p.DefaultHits.Bytes)), c.lastHit(*p.DefaultHits))
 }
 
 // lastHit tells never from what an earlier version counted, which kept no time.
@@ -149,7 +150,7 @@ func summary(p api.Policy, shown int) string {
 			unused++
 		}
 	}
-	text := fmt.Sprintf("%d rules, %d never hit", len(p.Rules), unused)
+	text := fmt.Sprintf("%s, %d never hit", plural.Of(len(p.Rules), "rule", "rules"), unused)
 	if len(p.Rules) == 0 {
 		text = "no rules"
 	}

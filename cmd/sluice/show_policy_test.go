@@ -20,7 +20,7 @@ func TestShowPolicyPicksPoliciesAndRules(t *testing.T) {
 	}{
 		{"ingress", []string{"ingress/no-bogons", "ingress/trial", "ingress/dns-flood", "ingress/web", "ingress/dns-trial"}, "  5 rules, 1 never hit, 2 in shadow mode\n"},
 		{"ingress --unused", []string{"ingress/web"}, "  5 rules, 1 never hit, 2 in shadow mode; 1 shown\n"},
-		{"--unused", []string{"ingress/web"}, "failsafe, default continue\n  1 rules, 0 never hit; 0 shown\n"},
+		{"--unused", []string{"ingress/web"}, "failsafe, default continue\n  1 rule, 0 never hit; 0 shown\n"},
 		{"ingress --top 2", []string{"ingress/no-bogons", "ingress/dns-flood"}, "limit (1200 dropped)"},
 		{"egress", nil, "egress, default accept: 0 packets, 0 B, last never\n  no rules\n"},
 	} {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/control/api"
+	"sluice/plural"
 )
 
 // printers turn the JSON of a noun into text.
@@ -58,7 +59,7 @@ func printStatus(c *cli, s api.Status) error {
 		fmt.Fprintf(c.out, "file        %s differs from revision %d\n", e.File, e.Revision)
 	}
 	fmt.Fprintf(c.out, "generation  xdp %s, tc %s\n", short(s.XDPGeneration), short(s.TCGeneration))
-	fmt.Fprintf(c.out, "bgp         %d of %d neighbors established\n", s.Established, s.Neighbors)
+	fmt.Fprintf(c.out, "bgp         %d of %s established\n", s.Established, plural.Of(s.Neighbors, "neighbor", "neighbors"))
 	if d := s.Drain; d != nil {
 		fmt.Fprintf(c.out, "drain       %s\n", drainText(c, *d))
 	}
@@ -75,6 +76,9 @@ func printStatus(c *cli, s api.Status) error {
 	}
 	for _, w := range e.Warnings {
 		fmt.Fprintf(c.out, "warning     %s\n", w)
+	}
+	if e.Repaired != "" {
+		fmt.Fprintf(c.out, "repaired    %s (%s ago)\n", e.Repaired, c.since(e.RepairedAt))
 	}
 	if e.LastError != "" {
 		fmt.Fprintf(c.out, "last error  %s (%s ago)\n", e.LastError, c.since(e.LastErrorAt))

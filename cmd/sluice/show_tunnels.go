@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/control/api"
+	"sluice/plural"
 )
 
 func (c *cli) showTunnelsCmd(short string) *cobra.Command {
@@ -74,6 +75,9 @@ func printTunnels(c *cli, all api.Tunnels) error {
 	}
 	for _, note := range notes {
 		fmt.Fprintln(c.out, note)
+	}
+	for _, w := range all.Warnings {
+		fmt.Fprintln(c.out, "warning: "+w)
 	}
 	c.printXFRM(all.XFRM)
 	return nil
@@ -231,7 +235,7 @@ func (c *cli) probeText(b api.TunnelProbe) string {
 	if b.Sent == 0 {
 		return text + ", none was sent yet"
 	}
-	text += fmt.Sprintf(", lost %d of the last %d probes, round trip %s, median %s", b.Lost, b.Sent, rttText(b.RTT), rttText(b.MedianRTT))
+	text += fmt.Sprintf(", lost %d of the last %s, round trip %s, median %s", b.Lost, plural.Of(b.Sent, "probe", "probes"), rttText(b.RTT), rttText(b.MedianRTT))
 	if b.Down && !b.Since.IsZero() {
 		text += ", down for " + c.since(b.Since)
 	}

@@ -36,8 +36,9 @@ It does have addresses, names and rules of this machine. FILE is sluice-support-
 				path = args[0]
 			}
 			var bundle bytes.Buffer
+			at := c.places(cmd)
 			failed, err := daemon.Support(cmd.Context(), &bundle, daemon.SupportOptions{
-				Version: version, StateDir: c.settings.GetString("node.state_dir"), Doctor: c.doctorOptions(cmd.Flags().Changed("config")),
+				Version: version, StateDir: at.state, Doctor: c.doctorOptions(cmd, at),
 				Shown: c.supportEntries(), Now: now,
 			})
 			if err != nil {

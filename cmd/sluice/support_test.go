@@ -107,6 +107,17 @@ func TestASupportBundleOfARunningDaemon(t *testing.T) {
 			t.Errorf("%s does not say %q: %.300s", name, word, files[name])
 		}
 	}
+	for args, want := range map[string]string{
+		"":                            "state_dir /srv/edge\nbpf_dir /sys/fs/bpf/edge\n",
+		"--bpf-dir /sys/fs/bpf/other": "state_dir /srv/edge\nbpf_dir /sys/fs/bpf/other\n",
+		"-c " + file:                  "state_dir /var/lib/sluice\nbpf_dir /sys/fs/bpf/sluice\n",
+	} {
+		other := filepath.Join(t.TempDir(), "other.tar.gz")
+		sluice(t, append(strings.Fields("support "+args), other)...)
+		if got := bundled(t, other)["version.txt"]; !strings.HasSuffix(got, want) {
+			t.Errorf("support %s looks at\n%swant\n%s", args, got, want)
+		}
+	}
 	sluice(t, "support", bundle).is(t, outcome{exitNo, "", got.err + "sluice: open " + bundle + ": file exists: name another FILE\n"})
 }
 

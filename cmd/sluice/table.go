@@ -41,14 +41,6 @@ func bytesText(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", value, "KMGT"[i])
 }
 
-// counted is a number of things.
-func counted[N int | uint64](n N, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}
-
 func yesNo(b bool) string {
 	if b {
 		return "yes"

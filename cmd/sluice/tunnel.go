@@ -37,6 +37,10 @@ what arrives in some milliseconds is lost.`,
 			if c.json() {
 				return c.printJSON(r)
 			}
+			if r.Before.PID == 0 {
+				_, err = fmt.Fprintf(c.out, "%s: no process ran; %d of version %s was started\n", processText(r.Now), r.Now.PID, versionText(r.Now.Version))
+				return err
+			}
 			_, err = fmt.Fprintf(c.out, "%s: process %d of version %s was exchanged for %d of version %s\n", processText(r.Now),
 				r.Before.PID, versionText(r.Before.Version), r.Now.PID, versionText(r.Now.Version))
 			return err

@@ -34,6 +34,7 @@ func TestTunnelRestart(t *testing.T) {
 	if len(b.asked) != 1 || b.asked[0] != "restart fra1" {
 		t.Errorf("the daemon was asked %q", b.asked)
 	}
+	sluice(t, "tunnel", "restart", "dead").is(t, done("tunnel dead: no process ran; 4812 of version v1.5 was started\n"))
 	refused := &api.Failure{Message: "tunnel fra1 has no process of its own", Refused: true}
 	daemonOf(t, &box{fail: refused})
 	sluice(t, "tunnel", "restart", "fra1").is(t, outcome{exitNo, "", "sluice: " + refused.Message + "\n"})

@@ -197,6 +197,13 @@ func TestVerbs(t *testing.T) {
 			want:   "revision 4 is live, 2 steps\nit goes back to revision 3 in 2m0s unless you run: sluice confirm\n"},
 		{args: "apply -c FILE", asked: `apply e.yaml "interfaces: [{name: eth0, role: uplink}]\n" confirm 0s message "" author "ann"`,
 			result: api.Result{Revision: 3, Unchanged: true}, want: "nothing to do: revision 3 stands\n"},
+		{args: "apply -c FILE", asked: `apply e.yaml "interfaces: [{name: eth0, role: uplink}]\n" confirm 0s message "" author "ann"`,
+			result: api.Result{Revision: 3, Unchanged: true, Mended: &api.Mended{At: noon, Why: "drift", Steps: []string{"xdp: attach XDP on eth0 in mode native", "tc: attach tcx on eth0 as uplink"}}},
+			want:   "nothing to do: revision 3 stands\nat 2026-03-01 12:00:00 (drift) the daemon did by itself:\n  xdp: attach XDP on eth0 in mode native\n  tc: attach tcx on eth0 as uplink\n"},
+		{args: "apply -c FILE", asked: `apply e.yaml "interfaces: [{name: eth0, role: uplink}]\n" confirm 0s message "" author "ann"`,
+			result: api.Result{Revision: 4, Plan: api.Plan{Steps: somePlan.Steps[:1]}, Mended: &api.Mended{At: noon, Why: "apply", Steps: strings.Fields("a b c d e f g h i j k l")}},
+			want: "revision 4 is live, 1 step\nthe file is as before; what differed on the machine is mended:\n" +
+				"  a\n  b\n  c\n  d\n  e\n  f\n  g\n  h\n  i\n  j\n  and 2 more\n"},
 		{args: "apply -c FILE --confirm 1m", asked: `apply e.yaml "interfaces: [{name: eth0, role: uplink}]\n" confirm 60s message "" author "ann"`,
 			result: api.Result{Revision: 4, Unchanged: true, Pending: &api.Pending{Remaining: 60, Confirm: true}},
 			want:   "revision 4 is live already; its clock starts again\nit goes back to nothing in 1m0s unless you run: sluice confirm\n"},

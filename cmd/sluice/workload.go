@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/control/api"
+	"sluice/plural"
 )
 
 func (c *cli) workloadCmd() *cobra.Command {
@@ -164,11 +165,8 @@ func bandwidthText(bits uint64) string {
 
 // policyText is "drop after 3 rules", or the default alone.
 func policyText(fate string, rules int) string {
-	switch rules {
-	case 0:
+	if rules == 0 {
 		return fate
-	case 1:
-		return fate + " after 1 rule"
 	}
-	return fmt.Sprintf("%s after %d rules", fate, rules)
+	return fate + " after " + plural.Of(rules, "rule", "rules")
 }

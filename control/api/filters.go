@@ -14,6 +14,17 @@ const (
 	FilterBlackhole FilterKind = "blackhole" // a unicast route with a community that asks for it (RFC 7999)
 )
 
+// What may have happened to a filter: the Text of an EventFlowSpec.
+const (
+	FilterAdded     = "added"
+	FilterChanged   = "changed"   // its actions did
+	FilterRefused   = "refused"   // Refused says why
+	FilterStale     = "stale"     // its session is down, and it stays until Until
+	FilterConfirmed = "confirmed" // its neighbor is back and announced it again
+	FilterAgedOut   = "aged out"  // its session stayed down
+	FilterRemoved   = "removed"   // withdrawn, or not announced again
+)
+
 // Filter is what a BGP neighbor wants filtered, a line of `show flowspec`. They stand in the order of their evaluation.
 type Filter struct {
 	Rule     string     `json:"rule"`
@@ -21,10 +32,11 @@ type Filter struct {
 	Neighbor string     `json:"neighbor"`
 	Address  netip.Addr `json:"address"` // of the neighbor
 	Actions  string     `json:"actions"`
-	Since    time.Time  `json:"since"`           // when it was announced as it is
-	Stale    *time.Time `json:"stale,omitempty"` // when its session went down, if it did
-	Until    *time.Time `json:"until,omitempty"` // when it ends, unless the session comes back before
-	Valid    bool       `json:"valid"`           // it is in the data path
+	Socket   string     `json:"socket,omitempty"` // that it redirects to
+	Since    time.Time  `json:"since"`            // when it was announced as it is
+	Stale    *time.Time `json:"stale,omitempty"`  // when its session went down, if it did
+	Until    *time.Time `json:"until,omitempty"`  // when it ends, unless the session comes back before
+	Valid    bool       `json:"valid"`            // it is in the data path
 	Refused  string     `json:"refused,omitempty"`
 	Packets  uint64     `json:"packets"` // that it matched
 	Bytes    uint64     `json:"bytes"`

@@ -25,7 +25,7 @@ const (
 	EventBGP      EventType = "bgp"      // BGP
 	EventLink     EventType = "link"     // Link
 	EventBan      EventType = "ban"      // Ban, with what happened to it in Text
-	EventFlowSpec EventType = "flowspec" // Filter, with what happened to it in Text: added, changed, refused, stale, confirmed, removed
+	EventFlowSpec EventType = "flowspec" // Filter, with what happened to it in Text: Filter*
 	EventSetFile  EventType = "set"      // SetFile
 	EventTunnel   EventType = "tunnel"   // Tunnel
 	EventDrop     EventType = "drop"     // Drop
@@ -86,10 +86,11 @@ type Drop struct {
 	Filter string `json:"filter,omitempty"` // neighbor and rule, where one of a BGP neighbor dropped it
 }
 
-// Logged is one packet of a rule with log:, among those that it samples.
+// Logged is one packet of a rule with log:, or of a filter of a BGP neighbor, among those that it samples.
 type Logged struct {
 	Packet
-	Verdict string `json:"verdict"` // pass, drop; shadow: the rule only counts
+	Verdict string `json:"verdict"`          // pass, drop; shadow: the rule only counts. Of a filter: its own
+	Filter  string `json:"filter,omitempty"` // neighbor and rule, where one wanted it
 }
 
 // Packet is what a hook saw of one.

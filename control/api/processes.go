@@ -16,7 +16,7 @@ type RestartRequest struct {
 	Tunnel string `json:"tunnel"`
 }
 
-// Restarted says what was exchanged.
+// Restarted says what was exchanged; Before without a PID: none ran.
 type Restarted struct {
 	Before Process `json:"before"`
 	Now    Process `json:"now"`

@@ -17,6 +17,8 @@ type Tunnels struct {
 	// XFRM are the kernel's IPsec error counters, sorted by name. They count for all tunnels of the network namespace
 	// together, and for foreign states as well. Empty: the kernel keeps none.
 	XFRM []XFRMCounter `json:"xfrm"`
+	// Warnings say what could not be read: what the tunnels say of it is missing, or old.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // TunnelCount is the peers of all tunnels by their states.

@@ -102,6 +102,8 @@ type Status struct {
 	Version       string        `json:"version"`
 	PID           int           `json:"pid"`
 	Started       time.Time     `json:"started"`
+	StateDir      string        `json:"state_dir"`
+	BPFDir        string        `json:"bpf_dir"`
 	Engine        engine.Status `json:"engine"`
 	XDPGeneration string        `json:"xdp_generation"` // digest; "" when the slots differ or are empty
 	TCGeneration  string        `json:"tc_generation"`
@@ -163,6 +165,7 @@ type (
 	Plan         = engine.Plan
 	Step         = engine.Step
 	Result       = engine.Result
+	Mended       = engine.Mended
 	Revision     = engine.Meta
 	Notice       = engine.Notice
 	Pending      = engine.PendingStatus

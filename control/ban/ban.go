@@ -12,10 +12,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"sluice/control/disk"
 )
 
 // MaxFor is the longest that a ban with an end may last.
@@ -29,6 +32,8 @@ type Table interface {
 	Set(p netip.Prefix, until time.Duration) error
 	Remove(p netip.Prefix) error
 	Hits(p netip.Prefix) (packets uint64, last time.Duration, err error)
+	// Repin keeps the table the one that is looked into, whoever removed its pins.
+	Repin() error
 	Close() error
 }
 
@@ -79,6 +84,7 @@ type Options struct {
 	Clock  Clock
 	Log    *slog.Logger
 	Notify func(Kind, Ban) // may be nil; must not block
+	Faults *disk.Faults    // told of its files
 }
 
 // entry is a ban with its end on the boot clock, the one that the data path goes by.
@@ -121,6 +127,16 @@ func (l *List) Load() error {
 	return l.open()
 }
 
+// Repin is the table's.
+func (l *List) Repin() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.table == nil {
+		return nil
+	}
+	return l.table.Repin()
+}
+
 func (l *List) open() error {
 	if l.table == nil {
 		l.failed = l.load()
@@ -131,14 +147,16 @@ func (l *List) open() error {
 func (l *List) load() error {
 	records, err := readFile(l.opts.Path)
 	if err != nil {
+		l.opts.Faults.Damaged(filepath.Base(l.opts.Path), fmt.Sprintf("there are no bans until this is mended: %v", err))
 		return fmt.Errorf("bans: %w", err)
 	}
 	records, damaged, err := l.journal.replay(records)
 	if err != nil {
 		return fmt.Errorf("bans: %w", err)
 	}
-	if damaged > 0 {
+	if damaged > 0 { // what they said is never known, so this is told until the daemon ends
 		l.opts.Log.Warn("bans: lines of the journal are damaged and passed over, as a power cut may leave them", "lines", damaged)
+		l.opts.Faults.Damaged(filepath.Base(l.journal.path), fmt.Sprintf("%d of its lines were passed over, as a power cut may leave them: look whether a ban is missing", damaged))
 	}
 	table, err := l.opts.Open()
 	if err != nil {

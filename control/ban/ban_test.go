@@ -17,6 +17,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"sluice/control/disk"
 )
 
 // clock stands still until a test moves it.
@@ -41,6 +43,7 @@ func (k *kernel) Loaded() bool                        { return k.loaded }
 func (k *kernel) SetLoaded() error                    { k.loaded = true; return k.fail }
 func (k *kernel) All() map[netip.Prefix]time.Duration { return maps.Clone(k.held) }
 func (k *kernel) Close() error                        { return nil }
+func (k *kernel) Repin() error                        { return k.fail }
 
 func (k *kernel) Set(p netip.Prefix, until time.Duration) error {
 	if k.fail == nil {
@@ -343,6 +346,7 @@ func TestABadFileIsNotOverwritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		l := m.new()
+		l.opts.Faults = disk.NewFaults(l.opts.Log, func() {})
 		if err := l.Load(); err == nil || !strings.Contains(err.Error(), problem) {
 			t.Errorf("%s: %v, want %q", text, err, problem)
 		}
@@ -354,6 +358,9 @@ func TestABadFileIsNotOverwritten(t *testing.T) {
 		}
 		if got, _ := os.ReadFile(m.path); string(got) != text {
 			t.Errorf("%s became %s", text, got)
+		}
+		if _, damaged := l.opts.Faults.List(); len(damaged) != 1 || !strings.Contains(damaged[0], problem) {
+			t.Errorf("%s: told %q", text, damaged)
 		}
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"time"
 )
@@ -26,7 +28,7 @@ type writer struct {
 	wake  chan struct{}
 }
 
-var errNotWritten = errors.New("bans hold, but could not be written to the disk")
+var errNotWritten = errors.New("bans hold, but could not be written to the disk: a reboot would lose them")
 
 // changed notes what changed since the file was written.
 func (l *List) changed(changes []change) error {
@@ -35,7 +37,7 @@ func (l *List) changed(changes []change) error {
 	}
 	err := l.journal.append(changes)
 	if err != nil {
-		err = errors.Join(errNotWritten, err)
+		err = fmt.Errorf("%w: %w", errNotWritten, err)
 		l.writer.dirty = true
 	}
 	l.stir()
@@ -73,9 +75,7 @@ func (l *List) Run(ctx context.Context) error {
 		case <-l.writer.wake:
 		}
 		begin := time.Now()
-		if err := l.flush(); err != nil {
-			l.opts.Log.Error("bans hold, and a reboot would lose them", "error", err)
-		}
+		l.opts.Faults.Wrote(filepath.Base(l.opts.Path), l.flush())
 		pause := time.NewTimer(max(rest, time.Since(begin)))
 		for resting := true; resting; {
 			select {
@@ -122,7 +122,7 @@ func (l *List) flush() error {
 		l.mu.Lock()
 		l.writer.dirty = true // the next change or sweep tries again
 		l.mu.Unlock()
-		err = errors.Join(errNotWritten, err)
+		err = fmt.Errorf("%w: %w", errNotWritten, err)
 	}
 	return err
 }
@@ -170,9 +170,7 @@ func (l *List) sweep() {
 		swept = append(swept, change{Unban: p})
 		l.opts.Notify(Expired, l.ban(e))
 	}
-	if err := l.changed(swept); err != nil {
-		l.opts.Log.Error("sweep bans", "error", err)
-	}
+	_ = l.changed(swept) // where the journal does not take it, the file is written anew
 	if l.writer.dirty {
 		l.stir()
 	}

@@ -191,7 +191,7 @@ tunnels:`
 	both := []string{covers, "tunnel t: what the box sends to DNS server 192.0.2.53 goes into the tunnel with the rest of 0.0.0.0/0" + strict,
 		"tunnel t: what the box sends to DNS server 10.7.0.53 goes into the tunnel with the rest of 0.0.0.0/0" + strict}
 	closed := rest + wg("t", 1, ", strict: true", peer("0.0.0.0/0", "fra1.example:1"))
-	same(t, warnings(closed, Runtime{Accepted: true}), append(both, "tunnel t: peer p: DNS server 192.0.2.53 is in strict prefix 0.0.0.0/0, and the endpoints are names: nobody can be asked for them")...)
+	same(t, warnings(closed, Runtime{Accepted: true}), append(both, "tunnels[0].peers[0].endpoints: DNS server 192.0.2.53 is in strict prefix 0.0.0.0/0, and the endpoints are names: nobody can be asked for them")...)
 	same(t, warnings(rest+wg("t", 1, ", strict: true", peer("0.0.0.0/0", `198.51.100.7:1", "fra1.example:1`)), Runtime{}), both...)
 	same(t, warnings(closed+wg("u", 2, "", peer("10.7.0.0/16", "198.51.100.7:1")), Runtime{})[:3], both...) // one server is behind a peer with an address
 	_, err := Compile(parse(t, closed), Runtime{}, eth0)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sluice/control/config"
+	"sluice/plural"
 	"sluice/xdp/abi"
 	"sluice/xdp/classify"
 )
@@ -28,6 +29,9 @@ func (c *compiler) budget(d *Desired) {
 	if n := len(c.self); n > abi.MaxSelf {
 		c.fail(c.cfg.Policy.Ingress.Pos, "interfaces", fmt.Sprintf("the box has %d own addresses, %d fit", n, abi.MaxSelf),
 			"announce a prefix and give its addresses to workloads, rather than adding them to interfaces")
+	}
+	if n := len(d.XDP.Interfaces); n >= abi.InterfaceSlots { // slot 0 is nobody's
+		c.fail(c.cfg.Interfaces[0].Pos, "interfaces", fmt.Sprintf("%d uplinks have XDP, one box holds %d", n, abi.InterfaceSlots-1), "write xdp: {mode: none} at some: tcx judges there")
 	}
 	if c.ids.next > abi.RuleIDs {
 		return // said already; the tables would say it again in other words
@@ -116,7 +120,7 @@ func (c *compiler) failsafeBudget(p classify.Policy) {
 		own := prefixes * max(len(r.Ports), 1)
 		if entries += own; entries > abi.MaxFailsafe {
 			c.fail(c.cfg.Management[n].Pos, fmt.Sprintf("management.accept[%d]", n),
-				fmt.Sprintf("the rule needs %d entries of prefix and port range, %d of %d are left", own, abi.MaxFailsafe-entries+own, abi.MaxFailsafe),
+				fmt.Sprintf("the rule needs %s of prefix and port range, %d of %d are left", plural.Of(own, "entry", "entries"), abi.MaxFailsafe-entries+own, abi.MaxFailsafe),
 				"merge prefixes or ports: management: is for the few who run the box")
 			return
 		}

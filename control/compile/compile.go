@@ -121,6 +121,10 @@ func (k *Cache) compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, 
 	c.checkKeys()
 	c.checkStrict()
 	c.checkRouted()
+	c.checkHops()
+	c.checkTwice()
+	c.checkAdvertised()
+	c.checkMetrics()
 	c.checkWorkloadAddresses()
 	if len(c.errs) > 0 {
 		slices.SortStableFunc(c.errs, func(a, b config.Error) int {
@@ -137,6 +141,16 @@ func (k *Cache) compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, 
 
 func (c *compiler) fail(pos config.Pos, path, msg, hint string) {
 	c.errs = append(c.errs, config.Error{Pos: pos, Path: path, Msg: msg, Hint: hint})
+}
+
+// failNew refuses what a file is refused for when somebody applies it. One that was applied before, by a release that did not look
+// or when the machine was another, goes on with a warning.
+func (c *compiler) failNew(pos config.Pos, path, msg, hint string) {
+	if c.accepted {
+		c.warn = append(c.warn, path+": "+msg)
+		return
+	}
+	c.fail(pos, path, msg, hint)
 }
 
 func (c *compiler) note(format string, args ...any) {

@@ -80,8 +80,9 @@ type PeerNow struct {
 type Facts struct {
 	Host       host.Facts
 	PublicKeys map[string]string // private key file -> base64 public key
-	// ExposedKeys say of key files that others may replace them. They are errors of a file that somebody is about to apply alone.
-	ExposedKeys config.Errors
+	// Secrets say of key and password files that others may replace them, or that sessions and peers would lack them. They are
+	// errors of a file that somebody is about to apply alone.
+	Secrets config.Errors
 	// Certificates say which of tunnels' certificates are not valid now, or not for long.
 	Certificates []string
 }

@@ -73,6 +73,18 @@ func TestABudgetErrorStandsAtItsRule(t *testing.T) {
 	}
 }
 
+func TestUplinksWithXDPHaveABudget(t *testing.T) {
+	var names, lines []string
+	for n := range abi.InterfaceSlots {
+		names = append(names, fmt.Sprintf("up%d", n))
+		lines = append(lines, fmt.Sprintf("  - {name: up%d, role: uplink}\n", n))
+	}
+	yaml := "interfaces:\n" + strings.Join(lines, "")
+	same(t, strings.Split(refusal(t, parse(t, yaml), facts(names...)).Error(), "\n"),
+		"edge.yaml:2:5: interfaces: 256 uplinks have XDP, one box holds 255; write xdp: {mode: none} at some: tcx judges there")
+	compile(t, parse(t, strings.Replace(yaml, "{name: up7, role: uplink}", "{name: up7, role: uplink, xdp: {mode: none}}", 1)), Runtime{}, facts(names...))
+}
+
 func TestTheFailsafeHasABudgetOfItsOwn(t *testing.T) {
 	prefixes := func(n int) string {
 		var out []string

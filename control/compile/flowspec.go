@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 
 	"sluice/bgp/flowspec"
 	"sluice/xdp"
@@ -22,8 +23,10 @@ const (
 //
 // Accept, which includes what conforms to a rate, ends the search among FlowSpec rules alone, and the file's rules are asked
 // next: a neighbor's rule never opens what the operator's shut.
-func TranslateFlowSpec(rule flowspec.Rule, actions []flowspec.Action) (xdp.FlowSpecFilter, error) {
-	f, err := flowSpecActions(actions)
+//
+// sockets are those that redirects are handed to, by their targets: a neighbor chooses among what the operator configured.
+func TranslateFlowSpec(rule flowspec.Rule, actions []flowspec.Action, sockets map[string]string) (xdp.FlowSpecFilter, error) {
+	f, err := flowSpecActions(actions, sockets)
 	if err == nil {
 		f.Protocols, f.Rules, err = flowSpecRules(rule)
 	}
@@ -46,12 +49,12 @@ func flowSpecSize(rules []classify.Rule) (entries int) {
 	return entries
 }
 
-// flowSpecActions is what the rule does. Discard ends it all, whatever else is asked for. A sample is what the rule's counters
-// hold, and what `sluice monitor` is shown of drops.
-func flowSpecActions(actions []flowspec.Action) (f xdp.FlowSpecFilter, err error) {
+// flowSpecActions is what the rule does. Discard ends it all, whatever else is asked for, but for samples.
+func flowSpecActions(actions []flowspec.Action, sockets map[string]string) (f xdp.FlowSpecFilter, err error) {
+	f.Sample = slices.ContainsFunc(actions, func(a flowspec.Action) bool { return a.Kind == flowspec.Sample })
 	for _, a := range actions {
 		if a.Kind <= flowspec.RatePackets && a.Rate == 0 {
-			return xdp.FlowSpecFilter{Drop: true}, nil
+			return xdp.FlowSpecFilter{Drop: true, Sample: f.Sample}, nil
 		}
 	}
 	for _, a := range actions {
@@ -65,13 +68,24 @@ func flowSpecActions(actions []flowspec.Action) (f xdp.FlowSpecFilter, err error
 		case flowspec.Mark:
 			f.DSCP = &a.DSCP
 		case flowspec.Redirect, flowspec.RedirectIP:
-			err = fmt.Errorf("XDP has no such action: %s", a)
+			f.Socket, err = flowSpecSocket(a, sockets)
 		}
 		if err != nil {
 			return f, err
 		}
 	}
 	return f, nil
+}
+
+func flowSpecSocket(a flowspec.Action, sockets map[string]string) (string, error) {
+	socket := sockets[a.Target]
+	switch {
+	case a.Copy:
+		return "", fmt.Errorf("XDP copies no packets: %s", a)
+	case socket == "":
+		return "", fmt.Errorf("no socket is configured for it (bgp.flowspec.redirect): %s", a)
+	}
+	return socket, nil
 }
 
 // flowSpecLimiter allows a second's worth at once.

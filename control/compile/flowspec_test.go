@@ -50,7 +50,7 @@ func TestFlowSpecTranslationMatchesWhatTheRuleDoes(t *testing.T) {
 	for round := range rounds {
 		f := [...]flowspec.Family{flowspec.IPv4, flowspec.IPv6}[rng.IntN(2)]
 		rule := flowspectest.Rule(rng, f)
-		got, err := TranslateFlowSpec(rule, []flowspec.Action{{Kind: flowspec.RateBytes}})
+		got, err := TranslateFlowSpec(rule, []flowspec.Action{{Kind: flowspec.RateBytes}}, nil)
 		if err != nil {
 			if refused++; !strings.HasPrefix(err.Error(), "FlowSpec rule "+rule.String()+": ") {
 				t.Fatalf("%v does not name the rule %s", err, rule)
@@ -132,8 +132,9 @@ func TestWhatXDPCannotSayIsNamed(t *testing.T) {
 		{4, []flowspec.Component{numeric(flowspec.Protocol, flowspec.Less|flowspec.Greater, 6)}, nil, ""},
 		{4, []flowspec.Component{manyPorts(flowspec.DestinationPort), manyPorts(flowspec.SourcePort)}, nil,
 			"it takes 400 table entries, at most 256 are allowed: use fewer alternatives"},
-		{4, nil, []flowspec.Action{{Kind: flowspec.Redirect, Target: "65000:100"}}, "XDP has no such action: redirect 65000:100"},
-		{4, nil, []flowspec.Action{{Kind: flowspec.RedirectIP, Target: "192.0.2.1"}}, "XDP has no such action: redirect to 192.0.2.1"},
+		{4, nil, []flowspec.Action{{Kind: flowspec.Redirect, Target: "65000:100"}}, "no socket is configured for it (bgp.flowspec.redirect): redirect 65000:100"},
+		{4, nil, []flowspec.Action{{Kind: flowspec.RedirectIP, Target: "192.0.2.1"}}, "no socket is configured for it (bgp.flowspec.redirect): redirect to 192.0.2.1"},
+		{4, nil, []flowspec.Action{{Kind: flowspec.RedirectIP, Target: "192.0.2.9", Copy: true}}, "XDP copies no packets: copy to 192.0.2.9"},
 		{4, nil, []flowspec.Action{{Kind: flowspec.Redirect, Target: "65000:100"}, {Kind: flowspec.RateBytes}}, ""}, // discarded, wherever to
 		{4, nil, []flowspec.Action{{Kind: flowspec.RateBytes, Rate: 100}}, "100 bytes per second are fewer than XDP can count: at least 125"},
 		{4, nil, []flowspec.Action{{Kind: flowspec.RatePackets, Rate: 0.25}}, "0.25 packets per second are fewer than XDP can count: at least 1"},
@@ -144,7 +145,7 @@ func TestWhatXDPCannotSayIsNamed(t *testing.T) {
 			want = "FlowSpec rule " + rule.String() + ": " + want
 		}
 		got := ""
-		if _, err := TranslateFlowSpec(rule, c.actions); err != nil {
+		if _, err := TranslateFlowSpec(rule, c.actions, scrubbers); err != nil {
 			got = err.Error()
 		}
 		if got != want {
@@ -152,6 +153,9 @@ func TestWhatXDPCannotSayIsNamed(t *testing.T) {
 		}
 	}
 }
+
+// scrubbers are the sockets of redirects.
+var scrubbers = map[string]string{"65000:7": "scrub", "192.0.2.9": "other"}
 
 func TestFlowSpecActionsInTheOverlay(t *testing.T) {
 	rule := flowspec.Rule{Family: flowspec.IPv4, Components: []flowspec.Component{
@@ -164,8 +168,11 @@ func TestFlowSpecActionsInTheOverlay(t *testing.T) {
 	}{
 		{nil, xdp.FlowSpecFilter{}},
 		{actions{{Kind: flowspec.RatePackets}}, xdp.FlowSpecFilter{Drop: true}},
-		{actions{{Kind: flowspec.Sample}, {Kind: flowspec.GoOn}, {Kind: flowspec.RateBytes}}, xdp.FlowSpecFilter{Drop: true}},
-		{actions{{Kind: flowspec.Sample}, {Kind: flowspec.GoOn}}, xdp.FlowSpecFilter{GoesOn: true}},
+		{actions{{Kind: flowspec.Sample}, {Kind: flowspec.GoOn}, {Kind: flowspec.RateBytes}}, xdp.FlowSpecFilter{Drop: true, Sample: true}},
+		{actions{{Kind: flowspec.Sample}, {Kind: flowspec.GoOn}}, xdp.FlowSpecFilter{GoesOn: true, Sample: true}},
+		{actions{{Kind: flowspec.Redirect, Target: "65000:7"}}, xdp.FlowSpecFilter{Socket: "scrub"}},
+		{actions{{Kind: flowspec.RedirectIP, Target: "192.0.2.9"}, {Kind: flowspec.RatePackets, Rate: 100}},
+			xdp.FlowSpecFilter{Socket: "other", Packets: &classify.Limiter{Rate: 100, Burst: 100}}},
 		{actions{{Kind: flowspec.Mark, DSCP: dscp}}, xdp.FlowSpecFilter{DSCP: &dscp}},
 		{actions{{Kind: flowspec.RateBytes, Rate: 125000}, {Kind: flowspec.GoOn}},
 			xdp.FlowSpecFilter{GoesOn: true, Bytes: &classify.Limiter{Rate: 1000000, Burst: 125000, Bits: true}}},
@@ -174,7 +181,7 @@ func TestFlowSpecActionsInTheOverlay(t *testing.T) {
 		{actions{{Kind: flowspec.RateBytes, Rate: 1e20}},
 			xdp.FlowSpecFilter{Bytes: &classify.Limiter{Rate: classify.MaxBitRate, Burst: classify.MaxBitRate / 8, Bits: true}}},
 	} {
-		got, err := TranslateFlowSpec(rule, c.actions)
+		got, err := TranslateFlowSpec(rule, c.actions, scrubbers)
 		if err != nil || len(got.Rules) != 2 || len(got.Protocols) != 2 { // of TCP and UDP, to and from the port
 			t.Errorf("%s: %+v, %v", flowspec.ActionsText(c.actions), got, err)
 			continue

@@ -16,11 +16,16 @@ const natPort, ikePort = 4500, 500
 
 func (c *compiler) ipsec() ipsec.State {
 	var s ipsec.State
+	numbers := map[uint32]string{}
 	for i := range c.cfg.Tunnels {
 		t := &c.cfg.Tunnels[i]
 		if t.Type != config.TypeIPsec {
 			continue
 		}
+		if other := numbers[ipsec.IfID(t.Name)]; other != "" {
+			c.fail(t.Pos, fmt.Sprintf("tunnels[%d].name", i), fmt.Sprintf("the kernel would know %s and %s by one number (if_id)", other, t.Name), "rename one")
+		}
+		numbers[ipsec.IfID(t.Name)] = t.Name
 		own := t.IPsec
 		tun := ipsec.Tunnel{
 			Name: t.Name, Local: t.Local, Addresses: sortedPrefixes(t.Addresses), MTU: c.tunnelMTU(t), FirewallMark: abi.MarkUnderlay,

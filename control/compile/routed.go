@@ -110,11 +110,7 @@ func (c *compiler) checkNames() {
 	server := c.cfg.Node.DNS[0] // one is enough
 	c.waitsForNames(server, func(at, n int, prefix netip.Prefix) {
 		msg := fmt.Sprintf("DNS server %s is in strict prefix %s, and the endpoints are names: nobody can be asked for them", server, prefix)
-		if c.accepted {
-			c.warn = append(c.warn, fmt.Sprintf("tunnel %s: peer %s: %s", c.cfg.Tunnels[at].Name, c.cfg.Tunnels[at].Peers[n].Name, msg))
-			return
-		}
-		c.fail(c.cfg.Tunnels[at].Peers[n].Pos, fmt.Sprintf("tunnels[%d].peers[%d].endpoints", at, n), msg,
+		c.failNew(c.cfg.Tunnels[at].Peers[n].Pos, fmt.Sprintf("tunnels[%d].peers[%d].endpoints", at, n), msg,
 			"write an address among them, or in node.dns a server outside the prefix")
 	})
 }

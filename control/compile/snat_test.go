@@ -92,7 +92,8 @@ func TestSourcesAreTranslatedToTheAddressesOfTheUplink(t *testing.T) {
 			more: "bgp: {asn: 65010, router_id: 198.18.0.2, advertise: [{workloads: true}, {prefixes: [0.0.0.0/0, 203.0.113.0/24]}]}",
 			want: "eth0 {IPv4:false IPv6:false All:false Address:1}\neth1 {IPv4:false IPv6:false All:false Address:2}\n" +
 				"198.18.0.2 2001:db8::2\n203.0.113.1 invalid IP\nports 1024-32767\nannounced 10.0.1.1/32 fd00::1/128",
-			warnings: []string{"workload web: snat: auto does not translate 10.0.1.1 and fd00::1, which BGP announces: answers find their way"},
+			warnings: []string{"workload web: snat: auto does not translate 10.0.1.1 and fd00::1, which BGP announces: answers find their way",
+				"bgp.advertise[1]: with 0.0.0.0/0 neighbors send here what they have no other route for"},
 		},
 		{
 			name: "a LAN may hide others", lan: ", snat: auto", addresses: "10.0.1.1",

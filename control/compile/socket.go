@@ -25,7 +25,7 @@ func (c *compiler) sockets() []xsk.Socket {
 			c.fail(s.Pos, path, fmt.Sprintf("%d pairs of socket and interface, %d fit", pairs, abi.MaxSockets), "name fewer interfaces")
 		}
 		if !c.bypassed(s.Name) {
-			c.warn = append(c.warn, "socket "+s.Name+": no rule hands packets to it")
+			c.warn = append(c.warn, "socket "+s.Name+": nothing hands packets to it")
 		}
 		interfaces := slices.Sorted(slices.Values(s.Interfaces))
 		out = append(out, xsk.Socket{Name: s.Name, Interfaces: interfaces})
@@ -35,5 +35,6 @@ func (c *compiler) sockets() []xsk.Socket {
 }
 
 func (c *compiler) bypassed(socket string) bool {
-	return slices.ContainsFunc(c.cfg.Policy.Ingress.Rules, func(r config.Rule) bool { return r.Socket == socket })
+	return slices.ContainsFunc(c.cfg.Policy.Ingress.Rules, func(r config.Rule) bool { return r.Socket == socket }) ||
+		c.cfg.BGP != nil && slices.ContainsFunc(c.cfg.BGP.FlowSpec.Redirects, func(r config.FlowSpecRedirect) bool { return r.Socket == socket })
 }

@@ -8,6 +8,7 @@ import (
 
 	"sluice/control/config"
 	"sluice/control/host"
+	"sluice/plural"
 	"sluice/xdp/abi"
 )
 
@@ -209,8 +210,8 @@ func (c *compiler) addListeners(r config.Rule, at place, addrs []netip.Addr, kno
 		}
 	}
 	if pairs > abi.MaxSYNListeners || len(known) > abi.MaxSYNListeners {
-		c.fail(at.pos, at.path, fmt.Sprintf("rule %s: %d addresses times its ports are %d listeners; all rules with syn_cookie together may have %d",
-			r.Name, len(addrs), pairs, abi.MaxSYNListeners), "name the ports where something listens")
+		c.fail(at.pos, at.path, fmt.Sprintf("rule %s: %s times its ports are %d listeners; all rules with syn_cookie together may have %d",
+			r.Name, plural.Of(len(addrs), "address", "addresses"), pairs, abi.MaxSYNListeners), "name the ports where something listens")
 	}
 }
 

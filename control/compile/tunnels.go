@@ -135,7 +135,9 @@ func (c *compiler) routesInto(t *config.Tunnel) []path.Route {
 		p := &t.Peers[i]
 		if p.Routes && !c.tunnels.now[t.Name].Peers[p.Name].Down {
 			for _, prefix := range p.Prefixes {
-				out = append(out, path.Route{Prefix: prefix, Metric: p.Metric, Table: c.table(prefix)})
+				if c.table(prefix) != 0 || !connects(t, prefix) {
+					out = append(out, path.Route{Prefix: prefix, Metric: p.Metric, Table: c.table(prefix)})
+				}
 			}
 		}
 		if p.Probe.IsValid() && !t.OnLink(p.Probe) {
@@ -144,6 +146,11 @@ func (c *compiler) routesInto(t *config.Tunnel) []path.Route {
 	}
 	slices.SortFunc(out, path.Route.Compare)
 	return out
+}
+
+// connects says whether a prefix is a network of the tunnel's device: the kernel has a route there, and refuses ours beside it.
+func connects(t *config.Tunnel, p netip.Prefix) bool {
+	return slices.ContainsFunc(t.Addresses, func(a netip.Prefix) bool { return a.Masked() == p && !a.IsSingleIP() })
 }
 
 // blackholes stand behind the prefixes of strict tunnels, whatever became of the device.
@@ -164,15 +171,11 @@ func (c *compiler) blackholes() path.State {
 	return s
 }
 
-// checkKeys warns of what a new file is refused for where the file was accepted before: by a release that did not look, or before
-// the directory changed. Its tunnels go on.
+// checkKeys tells of the files of secrets. Where the file was accepted before, by a release that did not look or before a directory
+// changed, its tunnels go on.
 func (c *compiler) checkKeys() {
-	for _, e := range c.facts.ExposedKeys {
-		if c.accepted {
-			c.warn = append(c.warn, e.Path+": "+e.Msg)
-			continue
-		}
-		c.errs = append(c.errs, e)
+	for _, e := range c.facts.Secrets {
+		c.failNew(e.Pos, e.Path, e.Msg, e.Hint)
 	}
 	c.warn = append(c.warn, c.facts.Certificates...)
 }
@@ -197,17 +200,29 @@ func (c *compiler) wireguard() wireguard.State {
 		}
 		for n := range t.Peers {
 			p := &t.Peers[n]
-			if i := slices.Index(p.PublicKeys, public); i >= 0 && public != "" {
-				c.fail(p.Pos, fmt.Sprintf("tunnels[%d].peers[%d].public_keys[%d]", at, n, i), "this is the node's own key",
-					"give the peer's public key: `sluice key show` on the peer prints it")
-			}
 			tun.Peers = append(tun.Peers, c.wireguardPeers(t, p)...)
 		}
 		slices.SortFunc(tun.Peers, func(a, b wireguard.Peer) int { return compareNames(a.PublicKey, b.PublicKey) })
 		s.Tunnels = append(s.Tunnels, tun)
 	}
+	c.errs = append(c.errs, OwnKeys(c.cfg, c.facts.PublicKeys)...)
 	slices.SortFunc(s.Tunnels, func(a, b wireguard.Tunnel) int { return compareNames(a.Name, b.Name) })
 	return s
+}
+
+// OwnKeys are the peers that have the key of their tunnel itself. public are the public halves of private key files.
+func OwnKeys(cfg *config.Config, public map[string]string) config.Errors {
+	var out config.Errors
+	for at, t := range cfg.Tunnels {
+		own := public[t.PrivateKeyFile]
+		for n, p := range t.Peers {
+			if i := slices.Index(p.PublicKeys, own); i >= 0 && own != "" {
+				out = append(out, config.Error{Pos: p.Pos, Path: fmt.Sprintf("tunnels[%d].peers[%d].public_keys[%d]", at, n, i), Msg: "this is the node's own key",
+					Hint: "give the peer's public key: `sluice key show` on the peer prints it"})
+			}
+		}
+	}
+	return out
 }
 
 // checkLocal warns of a local address that the box has neither now nor by the file. then is what comes of it.

@@ -260,7 +260,7 @@ func TestALocalAddressOfWireGuardThatIsNotHereIsWarnedOf(t *testing.T) {
 
 func TestAKeyThatOthersMayReplaceIsAnErrorOfANewFileAlone(t *testing.T) {
 	cfg, f := parse(t, site+wg("t", 1, "", `{name: p, public_keys: [`+keyA+`], prefixes: [10.20.0.0/16]}`)), eth0
-	f.ExposedKeys = config.Errors{{Path: "tunnels[0].wireguard.private_key_file", Msg: "others may replace it"}}
+	f.Secrets = config.Errors{{Path: "tunnels[0].wireguard.private_key_file", Msg: "others may replace it"}}
 	if _, err := Compile(cfg, Runtime{}, f); err == nil || !strings.Contains(err.Error(), "tunnels[0].wireguard.private_key_file: others may replace it") {
 		t.Errorf("a new file: %v", err)
 	}

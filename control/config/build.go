@@ -62,6 +62,9 @@ func (b *builder) build(raw *rawConfig) {
 	b.cfg.SNATPorts = raw.SNAT.Ports.v.PortRange
 	b.cfg.Conntrack.MaxEntries = uint32(raw.Conntrack.MaxEntries.or(defaultFlows))
 	b.cfg.Telemetry.Metrics = raw.Telemetry.Metrics.v.AddrPort
+	if m := raw.Telemetry.Metrics; m.ok && b.cfg.BGP != nil && m.v.Port() == b.cfg.BGP.Listen {
+		b.add(m.at, bad("BGP listens on TCP port %d of every address", m.v.Port()).or("write another port, or another bgp.listen"))
+	}
 	for _, path := range slices.Sorted(maps.Keys(b.files)) {
 		b.cfg.Files = append(b.cfg.Files, File{Path: path, Contents: b.files[path].contents})
 	}

@@ -1,8 +1,10 @@
 package config
 
-const (
-	defaultBGPPort port = 179
-)
+import "slices"
+
+const defaultBGPPort port = 179
+
+const bfdPort = 3784 // RFC 5881 section 4
 
 func (b *builder) bgp(r *rawBGP) {
 	if !r.written() {
@@ -21,6 +23,7 @@ func (b *builder) bgp(r *rawBGP) {
 		b.unique(addresses, n.Address.v.String(), n.Address.ok, n.Address.at, "neighbor address")
 		out.Neighbors = append(out.Neighbors, groups.neighbor(n))
 	}
+	b.bfdPort(r)
 	peers := b.peers(r, out)
 	for i := range r.Advertise.items {
 		out.Advertise = append(out.Advertise, peers.advertise(&r.Advertise.items[i]))
@@ -30,6 +33,17 @@ func (b *builder) bgp(r *rawBGP) {
 	out.FlowSpec = peers.flowSpec(&r.FlowSpec, out)
 	out.Blackhole = peers.blackhole(&r.Blackhole, out)
 	b.cfg.BGP = out
+}
+
+// bfdPort reports a tunnel that listens where BFD does: on every address, as WireGuard, or on one.
+func (b *builder) bfdPort(r *rawBGP) {
+	i := slices.IndexFunc(b.cfg.Tunnels, func(t Tunnel) bool { return t.Local.Port() == bfdPort })
+	for n := range r.Neighbors.items {
+		if own := r.Neighbors.items[n].BFD.at; i >= 0 && own.written() {
+			b.add(own, bad("BFD listens on UDP port %d, and so does tunnel %s", bfdPort, b.cfg.Tunnels[i].Name).or("write another local.port there"))
+			return
+		}
+	}
 }
 
 // reservedASN reports numbers that no network may have: RFC 6793 section 9 (AS_TRANS), RFC 7300.

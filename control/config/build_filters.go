@@ -27,6 +27,15 @@ func (p *peers) flowSpec(r *rawFlowSpec, out *BGP) FlowSpec {
 	}
 	f := FlowSpec{AcceptFrom: p.find(r.AcceptFrom, bad("the list is empty, and so says nothing").or("remove the key")), MaxRules: int(r.MaxRules.or(defaultFlowSpecRules)), MaxAge: p.maxAge(r.MaxAge)}
 	p.each(r.AcceptFrom, out, carries, "neighbor %s carries no FlowSpec family", "add ipv4-flowspec or ipv6-flowspec to its families")
+	targets := map[string]at{}
+	for i := range r.Redirect.items {
+		to := &r.Redirect.items[i]
+		p.unique(targets, string(to.Target.v), to.Target.ok, to.Target.at, "target")
+		if to.Socket.ok && !p.hasSocket(string(to.Socket.v)) {
+			p.add(to.Socket.at, p.noSocket(string(to.Socket.v)))
+		}
+		f.Redirects = append(f.Redirects, FlowSpecRedirect{Target: string(to.Target.v), Socket: string(to.Socket.v)})
+	}
 	return f
 }
 

@@ -49,15 +49,18 @@ func (b *builder) socketOf(r *rawRule, in judged) {
 	case r.Socket.written() && r.Action.ok && !bypass:
 		b.add(r.Socket.at, bad("a socket goes with action: bypass").or("remove it, or write action: bypass"))
 	case r.Socket.ok && !known:
-		p := bad("no socket is named %q", r.Socket.v)
-		var all []string
-		for _, s := range b.cfg.Sockets {
-			all = append(all, s.Name)
-		}
-		if near := nearest(string(r.Socket.v), all); near != "" {
-			b.add(r.Socket.at, p.or("did you mean %s?", near))
-		} else {
-			b.add(r.Socket.at, p.or("write it under sockets:"))
-		}
+		b.add(r.Socket.at, b.noSocket(string(r.Socket.v)))
 	}
+}
+
+func (b *builder) noSocket(name string) problem {
+	var all []string
+	for _, s := range b.cfg.Sockets {
+		all = append(all, s.Name)
+	}
+	p := bad("no socket is named %q", name)
+	if near := nearest(name, all); near != "" {
+		return p.or("did you mean %s?", near)
+	}
+	return p.or("write it under sockets:")
 }

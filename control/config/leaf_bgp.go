@@ -48,6 +48,35 @@ func (c *community) parse(s string) problem {
 	return p.or("write two numbers up to 65535, such as \"65010:100\", or a name: %s", strings.Join(wellKnownNames(), ", "))
 }
 
+// redirectTarget is where a FlowSpec rule redirects to, as it is shown: a route target (RFC 8955 section 7.4, RFC 8956 section 6.1) or an address.
+type redirectTarget string
+
+func (r *redirectTarget) takes() takes { return text }
+func (r *redirectTarget) describe() schema {
+	return schema{"pattern": `^([0-9]{1,10}:[0-9]{1,10}|[0-9.]+(:[0-9]{1,5})?|[0-9a-fA-F:.]+|\[[0-9a-fA-F:.]+\]:[0-9]{1,5})$`}
+}
+func (r *redirectTarget) parse(s string) problem {
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		*r = redirectTarget(a.String())
+		return problem{}
+	}
+	if a, err := netip.ParseAddrPort(s); err == nil {
+		*r = redirectTarget(a.String())
+		return problem{}
+	}
+	high, low, _ := strings.Cut(s, ":")
+	as, badAS := decimal(high, 0, 1<<32-1)
+	most := int64(1<<32 - 1)
+	if as > 65535 { // six octets in all
+		most = 65535
+	}
+	if n, badNumber := decimal(low, 0, most); badAS.none() && badNumber.none() {
+		*r = redirectTarget(fmt.Sprintf("%d:%d", as, n))
+		return problem{}
+	}
+	return bad("%q is nothing that a FlowSpec rule redirects to", s).or("write a route target, such as \"65000:100\" or \"192.0.2.1:100\", or an address")
+}
+
 // LargeCommunity is an RFC 8092 community: global administrator and two parts of local data.
 type LargeCommunity [3]uint32
 

@@ -39,6 +39,14 @@ type rawFlowSpec struct {
 	AcceptFrom list[val[name]]    `key:"accept_from"`
 	MaxRules   num[flowSpecCount] `key:"max_rules"`
 	MaxAge     val[duration]      `key:"max_age"`
+
+	Redirect list[rawFlowSpecRedirect] `key:"redirect"`
+}
+
+type rawFlowSpecRedirect struct {
+	at
+	Target val[redirectTarget] `key:"target,required"`
+	Socket val[name]           `key:"socket,required"`
 }
 
 type rawBlackhole struct {

@@ -48,6 +48,13 @@ type FlowSpec struct {
 	AcceptFrom []string      // neighbors whose filters need no unicast route of theirs; nil: none
 	MaxRules   int           // default 1000
 	MaxAge     time.Duration // how long filters outlive their session; default 1h
+	Redirects  []FlowSpecRedirect
+}
+
+// FlowSpecRedirect says to which socket packets go that a filter redirects to a target.
+type FlowSpecRedirect struct {
+	Target string // as flowspec.Action has it: a route target or an address
+	Socket string
 }
 
 // Blackhole says who may have destinations of ours dropped (RFC 7999). The zero Blackhole: nobody.

@@ -12,6 +12,7 @@ import (
 	"sluice/control/compile"
 	"sluice/control/config"
 	"sluice/control/engine"
+	"sluice/plural"
 	"sluice/xdp"
 )
 
@@ -90,7 +91,7 @@ func lintWarnings(cfg *config.Config, desired *compile.Desired) []string {
 		}
 	}
 	if more > 0 {
-		out = append(out, fmt.Sprintf("%d more rules can never act: `sluice check` names them", more))
+		out = append(out, plural.Of(more, "more rule", "more rules")+" can never act: `sluice check` names them")
 	}
 	return out
 }

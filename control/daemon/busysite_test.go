@@ -34,6 +34,8 @@ func TestMain(m *testing.M) {
 		err = child.Run(context.Background(), os.Args[2], "test")
 	case ipsec.HolderVerb:
 		err = ipsec.Hold(context.Background(), os.Args[2:], "test")
+	case squatVerb:
+		err = squat(os.Args[2])
 	default:
 		os.Exit(m.Run())
 	}

@@ -17,6 +17,7 @@ import (
 	"sluice/control/ban"
 	"sluice/control/compile"
 	"sluice/control/config"
+	"sluice/control/disk"
 	"sluice/control/drain"
 	"sluice/control/engine"
 	"sluice/control/feed"
@@ -69,6 +70,10 @@ type Daemon struct {
 	conntrack conntrack
 	captures  captures
 
+	faults        *disk.Faults
+	unwritten     chan struct{} // tells that a file waits for room on the disk
+	gone          *gone         // routes and rules
+	goneFacts     *gone         // links and addresses
 	policyChanged chan struct{} // tells that rules may have changed
 	busy          chan struct{} // tells that something is compiled or applied
 	arriving      chan struct{} // tells that a table of routes arrives
@@ -90,6 +95,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer unlock()
+	unlockNamespace, err := lockNamespace(o.Log)
+	if err != nil {
+		return err
+	}
+	defer unlockNamespace()
 	if was, err := keys.Tighten(keys.OwnDir(o.StateDir)); err != nil {
 		return err
 	} else if was != 0 {
@@ -116,9 +126,14 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // build makes the subsystems and the engine. Nothing is touched yet.
 func build(ctx context.Context, o Options) (*Daemon, error) {
-	d := &Daemon{opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1), arriving: make(chan struct{}, 1)}
+	d := &Daemon{
+		opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), filters: filters{revised: make(chan struct{}, 1)},
+		policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1), unwritten: make(chan struct{}, 1), arriving: make(chan struct{}, 1),
+		gone: newGone(), goneFacts: newGone(),
+	}
+	d.faults = disk.NewFaults(o.Log, d.faultsChanged)
 	var err error
-	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir}); err != nil {
+	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir, Spare: spareLedger(o.Socket), Wrote: d.faults.Writing("host.json")}); err != nil {
 		return nil, err
 	}
 	if d.path, err = path.New(o.Log); err != nil {
@@ -127,7 +142,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	if d.wireguard, err = wireguard.New(o.Log, wireguard.Options{StateDir: o.StateDir, Command: o.TunnelCommand}); err != nil {
 		return nil, err
 	}
-	if d.ipsec, err = ipsec.New(o.Log, ipsec.Options{StateDir: o.StateDir, Holder: []string{"/proc/self/exe", ipsec.HolderVerb}}); err != nil {
+	if d.ipsec, err = ipsec.New(o.Log, ipsec.Options{StateDir: o.StateDir, Holder: []string{"/proc/self/exe", ipsec.HolderVerb}, Wrote: d.faults.Wrote}); err != nil {
 		return nil, err
 	}
 	d.xdp = xdp.New(o.Log, xdp.Options{BPFDir: o.BPFDir})
@@ -146,15 +161,15 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d.bans = ban.New(ban.Options{
-		Path: filepath.Join(o.StateDir, "bans.json"), Open: d.openBans, Clock: d.clock, Log: o.Log, Notify: d.banNotice,
+		Path: filepath.Join(o.StateDir, "bans.json"), Open: d.openBans, Clock: d.clock, Log: o.Log, Notify: d.banNotice, Faults: d.faults,
 	})
 	d.feeds = feed.New(feed.Options{
 		Dir: keptSets(o.StateDir), Log: o.Log,
 		Wanted: d.watchedSets, Changed: func() error { return d.engine.Recompile(ctx, "a watched set file changed") },
-		Notify: d.setNotice, Report: d.reportSets,
+		Notify: d.setNotice, Report: d.reportSets, Faults: d.faults,
 	})
 	d.workloads = workload.New(workload.Options{
-		Path: filepath.Join(o.StateDir, "workloads.json"), Log: o.Log, Live: d.fileConfig, Alter: d.alter,
+		Path: filepath.Join(o.StateDir, "workloads.json"), Log: o.Log, Live: d.fileConfig, Alter: d.alter, Faults: d.faults,
 	})
 	d.openAnnouncements(ctx)
 	if err := d.openTunnels(ctx); err != nil {
@@ -163,7 +178,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	d.engine, err = engine.New(engine.Options{
 		Subsystems: d.subsystems(), Announcer: "bgp",
 		Parse: d.parse, Compile: d.compile, Facts: d.facts, Source: d.source,
-		Store: store, Clock: d.clock, Checker: checker{d}, Log: o.Log, Notify: d.engineNotice,
+		Store: store, Clock: d.clock, Checker: checker{d}, Log: o.Log, Notify: d.engineNotice, Faults: d.faults,
 		NewRuleIDs: func(ids []uint32) error { return xdp.ClearRuleHits(o.BPFDir, ids) },
 	})
 	return d, err
@@ -178,7 +193,7 @@ func (d *Daemon) subsystems() []engine.Subsystem {
 		engine.Bind("wireguard", d.wireguard, func(w *compile.Desired) wireguard.State { return d.wireguard.Wanted(w.WireGuard) }),
 		engine.Bind("ipsec", d.ipsec, func(w *compile.Desired) ipsec.State { return d.ipsec.Wanted(w.IPsec) }),
 		engine.Bind("host", d.host, func(w *compile.Desired) host.State { return w.Host }),
-		engine.Bind("tc", d.tc, func(w *compile.Desired) tc.State { return w.TC }),
+		engine.Bind("tc", repinned{d.tc, d.repin}, func(w *compile.Desired) tc.State { return w.TC }),
 		engine.Bind("xdp", d.xdp, func(w *compile.Desired) xdp.State { return w.XDP }),
 		engine.Bind("metrics", d.metrics, func(w *compile.Desired) compile.Telemetry { return w.Telemetry }),
 		engine.Bind("bgp", d.bgp, func(w *compile.Desired) bgp.State { return w.BGP }),
@@ -196,7 +211,7 @@ func (d *Daemon) adopts(ctx context.Context) bool {
 }
 
 func (d *Daemon) run(ctx context.Context) error {
-	events, err := d.host.Watch(ctx)
+	events, err := d.host.Watch(ctx, d.deleted, host.RouteProtocol, path.Protocol)
 	if err != nil {
 		return err
 	}
@@ -206,6 +221,8 @@ func (d *Daemon) run(ctx context.Context) error {
 		return err
 	}
 	defer server.Close()
+	d.faultsChanged()
+	d.host.Settle()
 	// Ahead of the first generation: after a reboot no packet is let in that was banned before.
 	if err := d.bans.Load(); err != nil {
 		d.opts.Log.Error("no bans until this is mended", "error", err)
@@ -227,7 +244,9 @@ func (d *Daemon) run(ctx context.Context) error {
 	return runTasks(ctx,
 		server,
 		funcTask{"engine", d.engine.Run},
-		funcTask{"drift", d.mend},
+		funcTask{"drift", d.inspect},
+		funcTask{"deletions", d.followGone},
+		funcTask{"state directory", d.keepState},
 		funcTask{"link events", func(ctx context.Context) error { return d.follow(ctx, events) }},
 		funcTask{"tunnel processes", d.followTunnels},
 		funcTask{"tunnel underlay", d.wireguard.Run},
@@ -291,26 +310,6 @@ func (d *Daemon) rememberTunnels() {
 	d.ipsec.Remember(want.IPsec)
 }
 
-// inspection is how often the machine is compared with what it should hold. Link events are acted on at once; this is
-// for what nobody tells, such as a rule or a pin that was removed by hand.
-const inspection = 5 * time.Minute
-
-// mend repairs drift.
-func (d *Daemon) mend(ctx context.Context) error {
-	tick := time.NewTicker(inspection)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		if err := d.engine.Reconcile(ctx); err != nil && ctx.Err() == nil {
-			d.opts.Log.Error("repair", "error", err)
-		}
-	}
-}
-
 // settle is how long a burst of link events is gathered before the configuration is compiled again.
 const settle = 100 * time.Millisecond
 
@@ -341,7 +340,7 @@ func (d *Daemon) follow(ctx context.Context, events <-chan host.Event) error {
 				break gather
 			}
 		}
-		if err := d.engine.Recompile(ctx, "links or addresses changed"); err != nil && ctx.Err() == nil {
+		if err := d.compileAgain(ctx); err != nil && ctx.Err() == nil {
 			d.opts.Log.Error("compile again", "error", err)
 		}
 		d.forgetGone(ctx)

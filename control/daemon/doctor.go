@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cilium/ebpf"
+
 	"sluice/control/api"
 	"sluice/control/config"
 	"sluice/control/engine"
@@ -32,7 +34,8 @@ type DoctorOptions struct {
 // what the daemon says of itself, where one answers.
 func Doctor(ctx context.Context, o DoctorOptions) []host.Finding {
 	cfg, live, fault := o.config(ctx)
-	of := host.DoctorOptions{BPFDir: o.BPFDir, Ours: attachedFrom(o.BPFDir), Tunnels: tunnelNeeds(cfg)}
+	of := host.DoctorOptions{BPFDir: o.BPFDir, Ours: attachedFrom(o.BPFDir), Tunnels: tunnelNeeds(cfg),
+		RootLink: func(program uint32) uint32 { return uint32(pin.RootLink(ebpf.ProgramID(program))) }}
 	if live {
 		of.Forwarders = forwarders(cfg)
 	}
@@ -55,10 +58,31 @@ func Doctor(ctx context.Context, o DoctorOptions) []host.Finding {
 	if o.Status == nil || ctx.Err() != nil {
 		return out
 	}
-	if s, err := o.Status(ctx); err == nil && s.Conntrack != nil {
+	s, err := o.Status(ctx)
+	if err == nil && s.Conntrack != nil {
 		out = append(out, conntrackFinding(s))
 	}
+	if err == nil {
+		out = append(out, stateFinding(s))
+	}
 	return out
+}
+
+// stateFinding is about the files of the state directory.
+func stateFinding(s api.Status) host.Finding {
+	f := host.Finding{Name: "state-directory", Status: host.StatusOK, Detail: "its files could be read and written"}
+	for _, c := range s.Engine.Conditions {
+		if c.Type != engine.ConditionStateDir || c.Status != engine.False {
+			continue
+		}
+		f.Status, f.Detail = host.StatusWarn, c.Message
+		if c.Reason == "NotWritten" {
+			f.Cost, f.Fix = "the gateway goes on, and the next start would know less", "make room on the disk; what is missing is written within seconds"
+		} else {
+			f.Cost, f.Fix = "what the file held is lost", "see whether the disk fails (dmesg); what is named is to be done again"
+		}
+	}
+	return f
 }
 
 // forwarders are those who cannot do without: uplinks and tunnels answer them.

@@ -18,14 +18,14 @@ import (
 // openAnnouncements makes what decides about announcements beside the file: a drain, and the health that they wait for.
 func (d *Daemon) openAnnouncements(ctx context.Context) {
 	d.drain = drain.New(drain.Options{
-		Path: filepath.Join(d.opts.StateDir, "drain.json"), Log: d.opts.Log, Notify: d.drainNotice,
+		Path: filepath.Join(d.opts.StateDir, "drain.json"), Log: d.opts.Log, Notify: d.drainNotice, Faults: d.faults,
 		Alter:     func(ctx context.Context, a engine.Alteration) error { return d.engine.Alter(ctx, a) },
 		Recompile: func(why string) error { return d.engine.Recompile(ctx, why) },
 	})
 	// One echo request a round, which must be over before the next.
 	prober := probe.New(probe.Options{Interval: health.Interval, Timeout: health.Interval * 8 / 10})
 	d.health = health.New(health.Options{
-		Path: filepath.Join(d.opts.StateDir, "health.json"), BootID: d.clock.BootID(), Log: d.opts.Log,
+		Path: filepath.Join(d.opts.StateDir, "health.json"), BootID: d.clock.BootID(), Log: d.opts.Log, Faults: d.faults,
 		Wanted: func() []netip.Addr { return d.liveConfig().Probed() },
 		Reach: func(ctx context.Context, a netip.Addr) error {
 			_, err := prober.Reach(ctx, a)

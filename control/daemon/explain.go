@@ -156,6 +156,7 @@ func (e *explainer) tcAnswer(hook, name string, x tc.Explanation) {
 	}
 	e.seen.Ifindex = x.Ifindex
 	e.banned(&answer, x.Reason)
+	answer.Filter = e.d.filterOf(x.Reason, x.Rule)
 	e.decided(&answer, x.Reason, x.Rule, x.Policy, e.d.liveDesired().TC.Generation.Policies())
 	e.out.Hooks = append(e.out.Hooks, answer)
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"time"
 
+	"sluice/bgp"
 	"sluice/control/compile"
 	"sluice/control/config"
 	"sluice/control/host"
@@ -28,15 +29,18 @@ func (d *Daemon) facts(ctx context.Context, cfg *config.Config) (compile.Facts, 
 	if h.Queues, err = host.QueuesOf(ctx, compile.LooksAtQueues(cfg, d.workloads.Added(cfg))); err != nil {
 		return compile.Facts{}, err
 	}
+	if h.OnLink, err = host.OnLink(ctx, compile.LooksAtHops(cfg)); err != nil {
+		return compile.Facts{}, err
+	}
 	h.NoDevices = host.DevicesLacking(compile.LooksAtDevices(cfg))
 	d.tunnels.Measure(ctx, cfg)
-	public, exposed, err := readKeys(cfg)
-	return compile.Facts{Host: h, PublicKeys: public, ExposedKeys: exposed, Certificates: certificateWarnings(cfg, time.Now())}, err
+	public, secrets, err := readKeys(cfg)
+	return compile.Facts{Host: h, PublicKeys: public, Secrets: secrets, Certificates: certificateWarnings(cfg, time.Now())}, err
 }
 
 // readKeys reads the key files that tunnels cannot be without, and returns the public halves of WireGuard's. Errors are
-// config.Errors: they stand where a file is named. Those in exposed are none for a file that was accepted before.
-func readKeys(cfg *config.Config) (public map[string]string, exposed config.Errors, _ error) {
+// config.Errors: they stand where a file is named. Those in secrets are none for a file that was accepted before.
+func readKeys(cfg *config.Config) (public map[string]string, secrets config.Errors, _ error) {
 	public = map[string]string{}
 	var errs config.Errors
 	fail := func(pos config.Pos, err error, path string, at ...any) {
@@ -63,10 +67,35 @@ func readKeys(cfg *config.Config) (public map[string]string, exposed config.Erro
 			public[t.PrivateKeyFile] = key
 		}
 	}
+	secrets = unreadSecrets(cfg)
 	if len(errs) > 0 {
-		return public, nil, errs
+		return public, secrets, errs
 	}
-	return public, exposedKeys(cfg), nil
+	return public, append(secrets, exposedKeys(cfg)...), nil
+}
+
+// unreadSecrets are the files that one peer or one neighbor cannot do without: their steps would fail.
+func unreadSecrets(cfg *config.Config) config.Errors {
+	var out config.Errors
+	for n, t := range cfg.Tunnels {
+		for i, p := range t.Peers {
+			if t.Type != config.TypeWireGuard || p.PresharedKeyFile == "" {
+				continue
+			}
+			if _, err := keys.Load(p.PresharedKeyFile); err != nil {
+				out = append(out, config.Error{Pos: p.PresharedKeyPos, Path: fmt.Sprintf("tunnels[%d].peers[%d].preshared_key_file", n, i), Msg: err.Error()})
+			}
+		}
+	}
+	if cfg.BGP == nil {
+		return out
+	}
+	for i, n := range cfg.BGP.Neighbors {
+		if err := bgp.CheckPassword(n.PasswordFile); err != nil {
+			out = append(out, config.Error{Pos: n.Pos, Path: fmt.Sprintf("bgp.neighbors[%d].password_file", i), Msg: err.Error()})
+		}
+	}
+	return out
 }
 
 // exposedKeys are the key files that others may replace.

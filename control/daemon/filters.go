@@ -6,16 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"sluice/bgp"
 	"sluice/bgp/flowspec"
-	"sluice/control/api"
 	"sluice/control/compile"
 	"sluice/control/disk"
 	"sluice/xdp"
@@ -30,6 +31,9 @@ type filters struct {
 	known []filter      // in the order of their evaluation, refused ones among them
 	set   []xdp.FlowSpecFilter
 	made  map[string]translation // of known, by what they say
+	to    map[string]string      // sockets by the targets of redirects, as they were then
+
+	revised chan struct{} // tells that another revision may say something else of them
 }
 
 // filter is a rule and what became of it.
@@ -37,6 +41,7 @@ type filter struct {
 	bgp.FlowSpecRule
 	key     string    // whose it is, and which
 	refused string    // by the speaker or by XDP; "": it holds
+	socket  string    // that it redirects to
 	ends    time.Time // zero: not by itself, for its session is up
 }
 
@@ -66,6 +71,10 @@ func (d *Daemon) followFilters(ctx context.Context) error {
 			return nil
 		case <-again:
 			again = d.updateFilters()
+		case <-d.filters.revised:
+			if d.redirectsChanged() {
+				again = d.updateFilters()
+			}
 		case <-d.bgp.FlowSpecChanges():
 			again = d.updateFilters()
 			save.Reset(time.Until(saved.Add(saveFilters)))
@@ -88,6 +97,7 @@ func (d *Daemon) updateFilters() (again <-chan time.Time) {
 	}
 	d.tellFilters(d.filters.known, known)
 	d.filters.known = known
+	d.rulesChanged() // or filters that sample
 	return nil
 }
 
@@ -108,21 +118,17 @@ func (d *Daemon) setFilters(set []xdp.FlowSpecFilter) (err error) {
 
 // judgeFilters says which rules XDP takes. Where not all fit, those fall out that would be asked last.
 func (d *Daemon) judgeFilters(rules []bgp.FlowSpecRule) (known []filter, set []xdp.FlowSpecFilter) {
-	policy := d.liveDesired().BGP.FlowSpec
 	made, room := map[string]translation{}, abi.MaxFlowspec
+	if to := d.redirects(); !maps.Equal(to, d.filters.to) {
+		d.filters.made, d.filters.to = nil, to
+	}
 	for _, r := range rules {
-		f := filter{FlowSpecRule: r, key: r.Address.String() + " " + r.Name, refused: r.Refused}
-		if !r.Stale.IsZero() {
-			f.ends = r.Stale.Add(policy.Keep)
-			if r.Blackhole {
-				f.ends = r.Stale.Add(policy.Blackholes.Keep)
-			}
-		}
+		f := filter{FlowSpecRule: r, key: r.Address.String() + " " + r.Name, refused: r.Refused, ends: d.filterEnd(r)}
 		if f.refused == "" {
 			says := r.Name + " " + flowspec.ActionsText(r.Actions)
 			t, ok := d.filters.made[says]
 			if !ok {
-				t = translate(r)
+				t = translate(r, d.filters.to)
 			}
 			made[says] = t
 			entries := t.Entries()
@@ -134,6 +140,7 @@ func (d *Daemon) judgeFilters(rules []bgp.FlowSpecRule) (known []filter, set []x
 			default:
 				room -= entries
 				t.Key, t.Blackhole, t.Until = f.key, r.Blackhole, d.bootTime(f.ends)
+				f.socket = t.Socket
 				set = append(set, t.FlowSpecFilter)
 			}
 		}
@@ -143,12 +150,45 @@ func (d *Daemon) judgeFilters(rules []bgp.FlowSpecRule) (known []filter, set []x
 	return known, set
 }
 
-func translate(r bgp.FlowSpecRule) translation {
-	f, err := compile.TranslateFlowSpec(r.Rule, r.Actions)
+func translate(r bgp.FlowSpecRule, sockets map[string]string) translation {
+	f, err := compile.TranslateFlowSpec(r.Rule, r.Actions, sockets)
 	if err != nil {
 		return translation{refused: strings.TrimPrefix(err.Error(), "FlowSpec rule "+r.Rule.String()+": ")}
 	}
 	return translation{FlowSpecFilter: f}
+}
+
+// redirects are the sockets that the file names for targets of neighbors.
+func (d *Daemon) redirects() map[string]string {
+	out := map[string]string{}
+	if cfg := d.liveConfig(); cfg.BGP != nil {
+		for _, r := range cfg.BGP.FlowSpec.Redirects {
+			out[r.Target] = r.Socket
+		}
+	}
+	return out
+}
+
+// redirectsChanged is false before the speaker has judged what was kept: until then what an earlier process left holds.
+func (d *Daemon) redirectsChanged() bool {
+	d.filters.mu.Lock()
+	defer d.filters.mu.Unlock()
+	return d.filters.table != nil && !maps.Equal(d.redirects(), d.filters.to)
+}
+
+// filtersRevised has filters translated anew where the file says something else of them.
+func (d *Daemon) filtersRevised() {
+	select {
+	case d.filters.revised <- struct{}{}:
+	default:
+	}
+}
+
+// anySamples says whether a filter wants its packets shown.
+func (d *Daemon) anySamples() bool {
+	d.filters.mu.Lock()
+	defer d.filters.mu.Unlock()
+	return slices.ContainsFunc(d.filters.set, func(f xdp.FlowSpecFilter) bool { return f.Sample })
 }
 
 // bootTime is a moment on CLOCK_BOOTTIME, in whole seconds so that it is the same whenever it is asked; 0 for none.
@@ -157,40 +197,6 @@ func (d *Daemon) bootTime(t time.Time) time.Duration {
 		return 0
 	}
 	return max((d.clock.Boot() + time.Until(t)).Round(time.Second), 1)
-}
-
-// tellFilters tells what changed.
-func (d *Daemon) tellFilters(before, now []filter) {
-	former := map[string]filter{}
-	for _, f := range before {
-		former[f.key] = f
-	}
-	tell := func(f filter, what string) {
-		d.hub.publish(api.Event{Type: api.EventFlowSpec, Text: what, Filter: new(shownFilter(f))})
-	}
-	for _, f := range now {
-		was, knew := former[f.key]
-		delete(former, f.key)
-		if f.refused != "" && f.Refused == "" && was.refused != f.refused {
-			d.opts.Log.Warn("FlowSpec rule refused", "neighbor", f.Neighbor, "rule", f.Name, "reason", f.refused)
-		}
-		switch {
-		case f.refused != "" && (!knew || was.refused != f.refused):
-			tell(f, "refused")
-		case f.refused != "":
-		case !knew || was.refused != "":
-			tell(f, "added")
-		case flowspec.ActionsText(f.Actions) != flowspec.ActionsText(was.Actions):
-			tell(f, "changed")
-		case f.Stale.IsZero() != was.Stale.IsZero():
-			tell(f, map[bool]string{true: "confirmed", false: "stale"}[f.Stale.IsZero()])
-		}
-	}
-	for _, f := range before {
-		if _, gone := former[f.key]; gone && f.refused == "" {
-			tell(f, "removed")
-		}
-	}
 }
 
 func (d *Daemon) closeFilters() {
@@ -210,7 +216,9 @@ type keptFilters struct {
 	FlowSpec bgp.KeptFlowSpec `json:"flowspec"`
 }
 
-func (d *Daemon) filtersFile() string { return filepath.Join(d.opts.StateDir, "flowspec.json") }
+const filtersName = "flowspec.json"
+
+func (d *Daemon) filtersFile() string { return filepath.Join(d.opts.StateDir, filtersName) }
 
 func (d *Daemon) keepFilters() {
 	data, err := json.Marshal(keptFilters{BootID: d.clock.BootID(), FlowSpec: d.bgp.KeepFlowSpec()})
@@ -218,8 +226,9 @@ func (d *Daemon) keepFilters() {
 		err = disk.Replace(d.filtersFile(), append(data, '\n'))
 	}
 	if err != nil {
-		d.opts.Log.Warn("FlowSpec rules would not outlive a restart", "error", err)
+		err = fmt.Errorf("FlowSpec rules would not outlive a restart: %w", err)
 	}
+	d.faults.Wrote(filtersName, err)
 }
 
 // loadFilters is what the speaker begins with.
@@ -233,7 +242,9 @@ func (d *Daemon) loadFilters() bgp.KeptFlowSpec {
 		err = json.Unmarshal(data, &kept)
 	}
 	if err != nil {
-		d.opts.Log.Warn("FlowSpec rules of before the restart come anew from their neighbors alone", "error", err)
+		err = fmt.Errorf("FlowSpec rules of before the restart come anew from their neighbors alone: %w", err)
+		d.opts.Log.Warn(filtersName, "error", err)
+		d.faults.Damaged(filtersName, err.Error())
 	}
 	if kept.BootID != d.clock.BootID() {
 		return bgp.KeptFlowSpec{}

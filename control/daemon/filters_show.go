@@ -47,7 +47,7 @@ func (d *Daemon) countedFilter(f filter) (api.Filter, error) {
 
 func shownFilter(f filter) api.Filter {
 	out := api.Filter{Rule: f.Name, Kind: api.FilterFlowSpec, Neighbor: f.Neighbor, Address: f.Address,
-		Actions: flowspec.ActionsText(f.Actions), Since: f.Since, Valid: f.refused == "", Refused: f.refused}
+		Actions: flowspec.ActionsText(f.Actions), Socket: f.socket, Since: f.Since, Valid: f.refused == "", Refused: f.refused}
 	if f.Blackhole {
 		out.Kind = api.FilterBlackhole
 	}
@@ -59,7 +59,7 @@ func shownFilter(f filter) api.Filter {
 
 // byFilter says whether a reason is that of the overlay: then the number with it is a filter's slot, and no rule's id.
 func byFilter(r abi.Reason) bool {
-	return r == abi.ReasonFlowspecDrop || r == abi.ReasonFlowspecLimit || r == abi.ReasonBlackhole
+	return r == abi.ReasonFlowspecDrop || r == abi.ReasonFlowspecLimit || r == abi.ReasonBlackhole || r == abi.ReasonFlowspecBypass
 }
 
 // filterOf is the one that gave a reason; nil: none did, or it has gone.
@@ -67,6 +67,11 @@ func (d *Daemon) filterOf(reason abi.Reason, slot uint32) *api.Filter {
 	if !byFilter(reason) {
 		return nil
 	}
+	return d.filterAt(slot)
+}
+
+// filterAt is the one in a slot.
+func (d *Daemon) filterAt(slot uint32) *api.Filter {
 	d.filters.mu.Lock()
 	defer d.filters.mu.Unlock()
 	if d.filters.table == nil {
@@ -83,10 +88,14 @@ func (d *Daemon) filterOf(reason abi.Reason, slot uint32) *api.Filter {
 
 // filterName is neighbor and rule of the filter that gave a reason, if one did.
 func (d *Daemon) filterName(reason abi.Reason, slot uint32) string {
-	if f := d.filterOf(reason, slot); f != nil {
-		return f.Neighbor + ": " + f.Rule
+	return nameOfFilter(d.filterOf(reason, slot))
+}
+
+func nameOfFilter(f *api.Filter) string {
+	if f == nil {
+		return ""
 	}
-	return ""
+	return f.Neighbor + ": " + f.Rule
 }
 
 // filterMetrics are per filter, of which the file allows so many.

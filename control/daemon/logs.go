@@ -39,9 +39,9 @@ func (d *Daemon) followLogs(ctx context.Context) error {
 	return nil
 }
 
-// anyLogs says whether a rule of the live revision logs.
+// anyLogs says whether a rule of the live revision logs, or a filter of a neighbor samples.
 func (d *Daemon) anyLogs() bool {
-	return slices.ContainsFunc(d.policies(), func(p classify.Policy) bool {
+	return d.anySamples() || slices.ContainsFunc(d.policies(), func(p classify.Policy) bool {
 		return slices.ContainsFunc(p.Rules, func(r classify.Rule) bool { return r.Sample > 0 })
 	})
 }
@@ -80,11 +80,24 @@ type logWriter struct {
 	silent uint64 // not written since
 }
 
-var fateNames = map[abi.EventFate]string{abi.EventPassed: "pass", abi.EventDropped: "drop", abi.EventShadow: "shadow"}
+var fateNames = map[abi.EventFate]string{abi.EventPassed: "pass", abi.EventDropped: "drop", abi.EventShadow: "shadow",
+	abi.EventFilterPassed: "pass", abi.EventFilterDropped: "drop"}
 
+// sampledByFilter says whether a filter wanted a packet shown: then a slot stands in the place of the rule.
+func sampledByFilter(s xdp.Sample) bool {
+	return s.Fate == abi.EventFilterPassed || s.Fate == abi.EventFilterDropped
+}
+
+// packet tells the monitor. What a neighbor wants shown is not written to the log: whoever may send filters is not to fill a disk.
 func (w *logWriter) packet(s xdp.Sample) {
 	l := api.Logged{Packet: w.names.packet(s), Verdict: fateNames[s.Fate]}
+	if sampledByFilter(s) {
+		l.Filter = nameOfFilter(w.d.filterAt(s.Rule))
+	}
 	w.d.hub.publish(api.Event{Time: w.d.wallClock(s.Time), Type: api.EventLog, Log: &l})
+	if sampledByFilter(s) {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.lines >= logLines {
@@ -106,6 +119,6 @@ func (w *logWriter) unseen(u xdp.Unseen) {
 	}
 	w.last, w.lines, w.silent = &u, 0, 0
 	if missed > 0 {
-		w.d.opts.Log.Warn("packets of rules with log: were not written: too many at once", "packets", missed)
+		w.d.opts.Log.Warn("packets of rules with log:, or of filters that sample, were not told: too many at once", "packets", missed)
 	}
 }

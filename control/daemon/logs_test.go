@@ -53,3 +53,23 @@ func TestLoggedPacketsAreEventsAndBoundedLines(t *testing.T) {
 		t.Error("the next second has no lines")
 	}
 }
+
+// TestWhatAFilterSamplesIsAnEventAndNoLine: a neighbor is not to fill a disk.
+func TestWhatAFilterSamplesIsAnEventAndNoLine(t *testing.T) {
+	d := idle(t)
+	var out bytes.Buffer
+	d.opts.Log = slog.New(slog.NewTextHandler(&out, nil))
+	r := read(t, d.hub)
+	r.want(t, api.EventBegin)
+	w := &logWriter{d: d, names: d.newNames()}
+	for fate, verdict := range map[abi.EventFate]string{abi.EventFilterPassed: "pass", abi.EventFilterDropped: "drop"} {
+		w.packet(xdp.Sample{Time: d.clock.Boot(), Ifindex: 1 << 30, Len: 60, Fate: fate, Rule: 1, Protocol: 6,
+			Src: netip.MustParseAddrPort("192.0.2.7:1234"), Dst: netip.MustParseAddrPort("203.0.113.9:443")})
+		if l := r.want(t, api.EventLog).Log; l == nil || l.Verdict != verdict || l.Rule != "" {
+			t.Errorf("the event is %+v", l)
+		}
+	}
+	if out.Len() != 0 {
+		t.Errorf("the log says %s", out.String())
+	}
+}

@@ -34,6 +34,7 @@ func (d *Daemon) engineNotice(n engine.Notice) {
 		d.healed()
 	}
 	d.rulesChanged()
+	d.filtersRevised()
 	d.hub.publish(api.Event{Type: api.EventEngine, Engine: &n})
 	d.feeds.Wake() // another revision may watch other files
 	d.tunnels.Wake()

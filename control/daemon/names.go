@@ -105,7 +105,7 @@ func (n *names) packet(s xdp.Sample) api.Packet {
 		Hook: hookName(s.Hook), Interface: n.iface(s.Ifindex), Rule: n.rule(s.Rule).name,
 		Source: s.Src.Addr(), Destination: s.Dst.Addr(), Fragment: s.Fragment, VLAN: s.VLAN, Length: s.Len,
 	}
-	if byFilter(s.Reason) {
+	if byFilter(s.Reason) || sampledByFilter(s) {
 		p.Rule = ""
 	}
 	if s.Src.IsValid() {

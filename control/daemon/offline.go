@@ -115,6 +115,9 @@ func Check(ctx context.Context, file, stateDir string) (Report, error) {
 		r.Warnings = append(r.Warnings, "on this machine apply would refuse "+fault)
 	}
 	facts.Certificates = certificateWarnings(cfg, time.Now())
+	if facts.Host.OnLink, err = host.OnLink(ctx, compile.LooksAtHops(cfg)); err != nil {
+		return r, err
+	}
 	if facts.Host.Queues, err = host.QueuesOf(ctx, compile.LooksAtQueues(cfg, nil)); err != nil {
 		return r, err
 	}

@@ -64,7 +64,7 @@ func listed[T any](list []T) []T {
 
 func (d *Daemon) showStatus(ctx context.Context) (api.Status, error) {
 	_, live, _ := d.engine.Current()
-	s := api.Status{Version: d.opts.Version, PID: os.Getpid(), Started: d.started, Engine: d.engine.Status()}
+	s := api.Status{Version: d.opts.Version, PID: os.Getpid(), Started: d.started, StateDir: d.opts.StateDir, BPFDir: d.opts.BPFDir, Engine: d.engine.Status()}
 	s.Engine.Conditions = listed(s.Engine.Conditions)
 	if live.Config != nil {
 		s.Node = live.Config.Node.Name

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,9 +28,13 @@ const (
 )
 
 func (d *Daemon) showTunnels(ctx context.Context) (api.Tunnels, error) {
-	f, err := d.tunnelFacts(ctx)
-	counters, statErr := xfrmCounters()
-	return api.Tunnels{Tunnels: f.shown(), XFRM: counters}, errors.Join(err, statErr)
+	f, failed := d.tunnelFacts(ctx)
+	counters, err := xfrmCounters()
+	out := api.Tunnels{Tunnels: f.shown(), XFRM: counters}
+	if failed != nil { // the other tunnels are no worse for it
+		out.Warnings = strings.Split(failed.Error(), "\n") // one joined error a line
+	}
+	return out, err
 }
 
 // tunnelFacts is everything that is known of tunnels at one moment.
@@ -135,7 +140,7 @@ func shownPeer(p config.Peer, w tunnel.PeerStatus) api.TunnelPeer {
 	switch {
 	case !p.Routes || len(p.Prefixes) == 0:
 		out.Routes = api.RoutesNone
-	case w.Probe != nil && (w.Probe.Down || w.Probe.Held):
+	case w.Probe != nil && (w.Probe.Down || w.Probe.Held) && !w.Probe.Kept:
 		out.Routes = api.RoutesWithdrawn
 	}
 	return out
@@ -162,7 +167,7 @@ func (f tunnelFacts) wireguardTunnel(t *api.Tunnel, conf config.Tunnel, watched 
 	s := find(f.wireguard, func(s wireguard.TunnelStatus) bool { return s.Name == conf.Name })
 	t.Backend, t.Running, t.MTU, t.ListenPort, t.PublicKey = string(s.Backend), s.Running, s.MTU, s.ListenPort, s.PublicKey
 	if !t.Running {
-		t.Why = "its device does not run: a repair is under way, see the log"
+		t.Why = cmp.Or(s.Why, "its device does not run: a repair is under way, see the log")
 	}
 	t.StagedPublicKey = f.staged(conf.PrivateKeyFile)
 	for _, p := range conf.Peers {

@@ -18,6 +18,7 @@ import (
 	"sluice/control/config"
 	"sluice/control/support"
 	"sluice/crypto/ipsec"
+	"sluice/plural"
 	"sluice/xdp/pin"
 )
 
@@ -127,7 +128,7 @@ func writeXFRM(_ context.Context, w io.Writer) error {
 		}
 	}
 	lines, failed := ipsec.Listing()
-	fmt.Fprintf(w, "%d states and policies of Sluice's\n%s\n", len(lines), strings.Join(lines, "\n"))
+	fmt.Fprintf(w, "%s of Sluice's\n%s\n", plural.Of(len(lines), "state or policy", "states and policies"), strings.Join(lines, "\n"))
 	return errors.Join(err, failed)
 }
 

@@ -11,6 +11,7 @@ import (
 	"sluice/control/tunnel"
 	"sluice/crypto/ike"
 	"sluice/crypto/ipsec"
+	"sluice/plural"
 )
 
 // epochs notices that keys of static keying have changed: the driver changes them by itself, and who looks at its status
@@ -105,9 +106,5 @@ func troubleText(problems []tunnel.Problem) string {
 	if more := n - api.MaxTroubles; more > 0 {
 		texts = append(texts[:api.MaxTroubles], fmt.Sprintf("and %d more (sluice show tunnels)", more))
 	}
-	head := "1 peer is in trouble: "
-	if n > 1 {
-		head = fmt.Sprintf("%d peers are in trouble: ", n)
-	}
-	return head + strings.Join(texts, "; ")
+	return plural.Of(n, "peer is", "peers are") + " in trouble: " + strings.Join(texts, "; ")
 }

@@ -29,7 +29,7 @@ func (d *Daemon) openTunnels(ctx context.Context) error {
 	pinger := probe.NewPinger(func(a probe.Answer) { d.tunnels.Answered(a.Tag, a.At) })
 	context.AfterFunc(ctx, func() { _ = pinger.Close() })
 	d.tunnels = tunnel.New(tunnel.Options{
-		Path: filepath.Join(d.opts.StateDir, "tunnels.json"), Log: d.opts.Log,
+		Path: filepath.Join(d.opts.StateDir, "tunnels.json"), Log: d.opts.Log, Faults: d.faults,
 		Wanted:  d.liveTunnels,
 		Sources: map[string]tunnel.Source{config.TypeWireGuard: d.wireguardPeers, config.TypeIPsec: d.ipsecPeers},
 		Resolve: resolver.Resolve, Ping: pinger.Ping, Underlay: underlay.MTU, Routes: routes,

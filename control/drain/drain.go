@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ type Options struct {
 	Alter     func(context.Context, engine.Alteration) error
 	Recompile func(why string) error
 	Notify    func(State)
+	Faults    *disk.Faults // told of the file
 }
 
 // State is a drain. The zero State is none.
@@ -70,7 +72,9 @@ func (s *Switch) Load() error {
 	}
 	if err != nil {
 		s.set(State{Since: time.Now(), Done: true}, time.Now())
-		return fmt.Errorf("drain: %s cannot be read, so the box stays drained until sluice undrain: %w", s.opts.Path, err)
+		err = fmt.Errorf("the box stays drained until sluice undrain: %w", err)
+		s.opts.Faults.Damaged(filepath.Base(s.opts.Path), err.Error())
+		return fmt.Errorf("%s: %w", s.opts.Path, err)
 	}
 	// A clock that was set back must not hold up the withdrawal.
 	left := min(time.Until(kept.Since.Add(kept.Wait)), kept.Wait)
@@ -179,8 +183,9 @@ func (s *Switch) withdraw() error {
 		return err
 	}
 	state.Done = true
+	// A full disk keeps nobody waiting: the file that is there says when the wait was over, so the next start withdraws as well.
 	if err := s.save(state); err != nil {
-		return err
+		s.opts.Log.Warn("everything is withdrawn, which is not on the disk", "error", err)
 	}
 	s.set(state, until)
 	return nil
@@ -230,19 +235,18 @@ func (s *Switch) set(state State, until time.Time) {
 	}
 }
 
-func (s *Switch) save(state State) error {
-	if !state.On() {
-		if err := os.Remove(s.opts.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("drain: %w", err)
+func (s *Switch) save(state State) (err error) {
+	if state.On() {
+		var data []byte
+		if data, err = json.Marshal(state); err == nil {
+			err = disk.Replace(s.opts.Path, append(data, '\n'))
 		}
-		return nil
-	}
-	data, err := json.Marshal(state)
-	if err == nil {
-		err = disk.Replace(s.opts.Path, append(data, '\n'))
+	} else if err = os.Remove(s.opts.Path); errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
 	if err != nil {
 		return fmt.Errorf("drain: %w", err)
 	}
+	s.opts.Faults.Wrote(filepath.Base(s.opts.Path), nil)
 	return nil
 }

@@ -27,6 +27,9 @@ type Result struct {
 	Pending   *PendingStatus `json:"pending,omitempty"` // waits for Confirm
 	// WentBack is the pending revision that a rollback ended; Revision is its base then, and nothing new was made.
 	WentBack int `json:"went_back,omitempty"`
+	// Mended is what this apply put right, where the file is that of the revision before; and where it found nothing to do, what
+	// the engine did by itself since the last one.
+	Mended *Mended `json:"mended,omitempty"`
 }
 
 // Plan says what Apply would do now. It changes nothing.
@@ -166,10 +169,14 @@ func (e *Engine) apply(ctx context.Context, c Candidate, o ApplyOptions) (Result
 		return Result{}, fmt.Errorf("storing revision %d: %w", meta.Number, err)
 	}
 	next.number = meta.Number
+	again := next.same(e.current) && !e.down
 	if err := e.commit(ctx, next, w, p.Steps); err != nil {
 		return Result{}, err
 	}
-	return Result{Revision: next.number, Plan: p, Pending: e.pendingStatus()}, nil
+	if e.tell(); again { // what was mended before the steps of now is over
+		e.repaired("apply", p.Steps)
+	}
+	return Result{Revision: next.number, Plan: p, Pending: e.pendingStatus(), Mended: e.tell()}, nil
 }
 
 // unchanged answers an apply that has nothing to do. While pending it still restarts the clock.
@@ -182,7 +189,7 @@ func (e *Engine) unchanged(o ApplyOptions, p Plan) (Result, error) {
 		}
 		e.set(func() { e.watch.pendingRecord = rec })
 	}
-	return Result{Revision: e.current.number, Unchanged: true, Plan: p, Pending: e.pendingStatus()}, nil
+	return Result{Revision: e.current.number, Unchanged: true, Plan: p, Pending: e.pendingStatus(), Mended: e.tell()}, nil
 }
 
 // confirmed is the revision that a reboot would come back to.
@@ -225,6 +232,7 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 		e.replaced(before, next.number)
 	}
 	e.prune()
+	e.unspoil()
 	e.healthy(ctx, e.touched(steps))
 	e.log.Info("applied", "revision", next.number, "steps", len(steps), "pending", w != nil)
 	if w == nil {
@@ -238,9 +246,8 @@ func (e *Engine) commit(ctx context.Context, next *target, w *watch, steps []Ste
 // replaced ends a pending revision in whose place another one is pending now.
 func (e *Engine) replaced(w *watch, by int) {
 	reason := fmt.Sprintf("replaced by revision %d", by)
-	if err := e.mark(w.Revision, Reverted, reason); err != nil {
+	if err := e.markOrOwe(w.Revision, reason); err != nil {
 		e.log.Error("bookkeeping", "revision", w.Revision, "error", err)
-		e.owed[w.Revision] = reason
 	}
 	w.end(fmt.Errorf("%w: revision %d: %s", ErrReverted, w.Revision, reason))
 	e.notify(NoticeReverted, w.Revision, reason)

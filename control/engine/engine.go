@@ -72,7 +72,7 @@ func (t Timing) withDefaults() Timing {
 	return t
 }
 
-// Options are what an engine is made of. All are needed but for Source, Timing, Log, Notify, NewRuleIDs and Announcer.
+// Options are what an engine is made of. All are needed but for Source, Timing, Log, Notify, Faults, NewRuleIDs and Announcer.
 type Options struct {
 	Subsystems []Subsystem // in the order of the data path, what it builds on first
 	Announcer  string      // name of the subsystem that announces
@@ -86,6 +86,7 @@ type Options struct {
 	Timing     Timing
 	Log        *slog.Logger
 	Notify     func(Notice) // nil: nobody listens; must not block
+	Faults     Faults       // nil: nobody is told
 	// NewRuleIDs is told the ids that go to rules which did not have them, before the data path has them: who had them
 	// before may have left counters. nil: nobody counts.
 	NewRuleIDs func(ids []uint32) error
@@ -128,6 +129,7 @@ type Engine struct {
 	remains   *compile.Desired // while down
 	owed      map[int]string   // reverted revisions that the disk does not know of yet, with the reason
 	owesIDs   bool
+	spoilt    []string // of Faults: what the next revision makes good
 }
 
 // New makes an engine; nothing happens before Start.
@@ -147,6 +149,9 @@ func New(o Options) (*Engine, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Faults == nil {
+		o.Faults = unheard{}
 	}
 	o.Timing = o.Timing.withDefaults()
 	e := &Engine{
@@ -236,7 +241,10 @@ func (e *Engine) keepRuleIDs(d *compile.Desired) error {
 		return err
 	}
 	e.set(func() { e.ids = next })
-	e.owesIDs = false
+	if e.owesIDs {
+		e.owesIDs = false
+		e.opts.Faults.Wrote(ruleIDFile, nil)
+	}
 	return nil
 }
 
@@ -249,36 +257,6 @@ func (e *Engine) mark(n int, s RevisionStatus, reason string) error {
 	err := e.store.mark(n, s, reason)
 	e.set(func() { e.revisions = e.store.List() })
 	return err
-}
-
-// revert marks a revision reverted and ends the pending state on the disk: before is the revision that is pending again,
-// nil for none. The machine does not wait for a full disk: what cannot be written now is owed, and Run tries again.
-func (e *Engine) revert(n int, before *watch, reason string) {
-	err := e.mark(n, Reverted, reason)
-	if err == nil && before != nil {
-		// Where this fails pending.json speaks of n, which is reverted: a restart then takes the base.
-		err = e.store.savePending(before.pendingRecord)
-	} else if err == nil {
-		err = e.store.clearPending()
-	}
-	if err == nil {
-		return
-	}
-	e.log.Error("bookkeeping", "revision", n, "error", err)
-	if e.store.metas[n].Status == Pending {
-		e.owed[n] = reason
-	}
-}
-
-func (e *Engine) payOwed() {
-	for n, reason := range e.owed {
-		if e.mark(n, Reverted, reason) == nil {
-			delete(e.owed, n)
-		}
-	}
-	if e.owesIDs {
-		e.owesIDs = e.store.saveRuleIDs(e.ids, nil) != nil
-	}
 }
 
 // read loads a revision and parses it. What fails is kept in the target, for compile to say.

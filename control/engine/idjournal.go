@@ -33,9 +33,15 @@ type idJournal struct {
 // loadRuleIDs returns empty ids where there are none or the file is damaged: the counters then start anew.
 func (s *Store) loadRuleIDs() (ruleIDs, error) {
 	var r ruleIDs
-	s.ids = idJournal{}
+	s.ids, s.lostIDs = idJournal{}, nil
 	err := decode(filepath.Join(s.dir, ruleIDFile), &r)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errTorn) || err == nil && !r.plausible() {
+	if err == nil && !r.plausible() {
+		err = fmt.Errorf("%s: ids that no compilation gave: %w", ruleIDFile, errTorn)
+	}
+	if errors.Is(err, errTorn) {
+		s.lostIDs = err
+	}
+	if s.lostIDs != nil || errors.Is(err, fs.ErrNotExist) {
 		return ruleIDs{}, nil
 	}
 	if err != nil || r.Base == "" {
@@ -55,6 +61,7 @@ func (s *Store) loadRuleIDs() (ruleIDs, error) {
 		r, at.length, lines = r.replay(c), at.length+len(line)+1, rest
 	}
 	if !r.plausible() {
+		s.lostIDs = fmt.Errorf("%s: ids that no compilation gave: %w", ruleIDJournal, errTorn)
 		return ruleIDs{}, nil
 	}
 	if len(lines) == 0 || at.length == 0 {

@@ -38,7 +38,7 @@ func Lock(stateDir string) (unlock func(), err error) {
 		}
 		return nil, fmt.Errorf("%w: %s holds %s; stop it, or give this one another state_dir", ErrLocked, who, path)
 	}
-	if err := writePID(f); err != nil {
+	if err := writePID(f); err != nil && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) { // then who asks is told no pid
 		f.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // NoticeKind is what happened to a revision.
@@ -26,6 +27,40 @@ type Notice struct {
 	Kind     NoticeKind `json:"kind"`
 	Revision int        `json:"revision,omitempty"`
 	Text     string     `json:"text,omitempty"` // why, or what now
+}
+
+// Mended is what the machine lacked, or had, against a revision that had been live before.
+type Mended struct {
+	At    time.Time `json:"at"`
+	Why   string    `json:"why"` // what made the engine look
+	Steps []string  `json:"steps"`
+}
+
+// repaired remembers steps that no new file asked for, until the next apply tells of them. Those that make good what somebody else did
+// are told at once.
+func (e *Engine) repaired(why string, steps []Step) {
+	if len(steps) == 0 {
+		return
+	}
+	m := &Mended{At: e.clock.Now(), Why: why}
+	for _, s := range steps {
+		m.Steps = append(m.Steps, s.Subsystem+": "+s.Op)
+	}
+	e.set(func() { e.report.mended = m })
+	if why != whyDrift {
+		return
+	}
+	text := repairText(steps)
+	e.log.Warn("somebody else changed the machine, which is repaired", "steps", text)
+	e.set(func() { e.report.repaired, e.report.repairedAt = text, m.At })
+	e.notify(NoticeRepaired, e.current.number, text)
+}
+
+// tell returns what was mended since it was last asked.
+func (e *Engine) tell() *Mended {
+	m := e.report.mended
+	e.set(func() { e.report.mended = nil })
+	return m
 }
 
 // repairText names the first steps of a repair.

@@ -48,3 +48,32 @@ func TestNoticesTellTheTurnsOfARevisionAsTheyHappen(t *testing.T) {
 	}
 	want("down", Notice{Kind: NoticeDown})
 }
+
+// An apply tells what was mended before it came, once, and what it mends itself.
+func TestAnApplyOfTheSameFileTellsWhatWasMended(t *testing.T) {
+	s, e := running(t, confA)
+	tell := func(what string, r Result, unchanged bool, want *Mended) {
+		t.Helper()
+		if diff := cmp.Diff(want, r.Mended); diff != "" || r.Unchanged != unchanged {
+			t.Errorf("%s: unchanged %v, mended (-want +got):\n%s", what, r.Unchanged, diff)
+		}
+	}
+	tell("a machine that nobody touched", s.apply(e, confA, ApplyOptions{}), true, nil)
+	delete(s.m.state["host"], "mtu")
+	if err := e.Reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	was := &Mended{At: s.clock.Now(), Why: "drift", Steps: []string{"host: set mtu=1500"}}
+	s.clock.advance(time.Minute)
+	tell("after a repair", s.apply(e, confA, ApplyOptions{}), true, was)
+	tell("the second time", s.apply(e, confA, ApplyOptions{}), true, nil)
+	delete(s.m.state["host"], "mtu")
+	tell("before a repair", s.apply(e, confA, ApplyOptions{}), false, &Mended{At: s.clock.Now(), Why: "apply", Steps: []string{"host: set mtu=1500"}})
+	tell("and then", s.apply(e, confA, ApplyOptions{}), true, nil)
+	delete(s.m.state["host"], "mtu")
+	if err := e.Recompile(t.Context(), "eth0 came up"); err != nil {
+		t.Fatal(err)
+	}
+	tell("another file", s.apply(e, confB, ApplyOptions{}), false, nil)
+	tell("and that again", s.apply(e, confB, ApplyOptions{}), true, nil)
+}

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"sluice/control/compile"
+	"sluice/plural"
 )
 
 // Step is one op of one subsystem.
@@ -47,7 +48,7 @@ func (p Plan) String() string {
 	if len(p.Steps) == 0 {
 		fmt.Fprintf(&b, "from %s: nothing to do\n", from)
 	} else {
-		fmt.Fprintf(&b, "from %s: %d steps\n", from, len(p.Steps))
+		fmt.Fprintf(&b, "from %s: %s\n", from, plural.Of(len(p.Steps), "step", "steps"))
 	}
 	for _, path := range p.SetFiles {
 		fmt.Fprintf(&b, "set file %s differs from revision %d\n", path, p.Revision)
@@ -188,10 +189,11 @@ func (e *Engine) converge(ctx context.Context, d *compile.Desired, why string) (
 	if err != nil {
 		return nil, err
 	}
-	return p.Steps, e.perform(ctx, d, p.Steps)
+	e.keepOrOweRuleIDs(d)
+	return p.Steps, e.run(ctx, p.Steps)
 }
 
-// perform does steps that lead to d. The ids of d's rules are on the disk before the first of them, so that no id in
+// perform does the steps of a new revision, which lead to d. The ids of d's rules are on the disk before the first of them, so that no id in
 // the data path is ever forgotten.
 func (e *Engine) perform(ctx context.Context, d *compile.Desired, steps []Step) error {
 	if err := e.keepRuleIDs(d); err != nil {

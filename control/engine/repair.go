@@ -22,15 +22,35 @@ func (e *Engine) Reconcile(ctx context.Context) error {
 	return e.repair(ctx, whyDrift)
 }
 
-// whyDrift is why steps are taken that nobody asked for: somebody else has changed the machine.
-const whyDrift = "drift"
+// Mend is Reconcile for who heard that something was deleted: it looks at the machine only where lacks says that the current revision wants
+// it. No other operation runs while lacks is asked, so that what an apply took away is not taken for drift. Where a fact is gone, a link or
+// an address, anew has it compiled again. It says whether anything was lacking.
+func (e *Engine) Mend(ctx context.Context, anew bool, lacks func(*compile.Desired) bool) (bool, error) {
+	if err := e.lock(ctx); err != nil {
+		return false, err
+	}
+	defer e.unlock()
+	switch {
+	case e.down || e.current.number == 0 || e.current.desired == nil || !lacks(e.current.desired):
+		return false, nil
+	case anew:
+		return true, e.recompile(ctx, whyDrift)
+	}
+	return true, e.repair(ctx, whyDrift)
+}
+
+// Why steps are taken that nobody asked for: somebody else has changed the machine, or earlier ones failed.
+const (
+	whyDrift = "drift"
+	whyAgain = "repair"
+)
 
 func (e *Engine) repair(ctx context.Context, why string) error {
 	if e.down {
 		return nil
 	}
-	if e.stale {
-		return e.recompile(ctx, why)
+	if e.stale { // what is left to do is nobody else's doing
+		return e.recompile(ctx, whyAgain)
 	}
 	if err := e.restore(ctx, why); err != nil {
 		err = fmt.Errorf("bringing the machine to %s: %w", e.current, err)
@@ -65,6 +85,7 @@ func (e *Engine) recompile(ctx context.Context, why string) error {
 	d, steps, cause := e.pursue(ctx, d, why)
 	if cause == nil {
 		e.set(func() { e.current.desired, e.stale = d, false })
+		e.repaired(why, steps)
 		e.healthy(ctx, e.touched(steps))
 		return nil
 	}
@@ -126,17 +147,12 @@ func (e *Engine) restore(ctx context.Context, why string) error {
 	if err != nil {
 		return err
 	}
-	// A full disk must not keep the machine from its last good state. The disk still knows these ids, if only as retired.
-	if err := e.keepRuleIDs(d); err != nil {
-		e.log.Error("bookkeeping", "error", err)
-		e.set(func() { e.ids = e.ids.next(d.RuleIDs, e.changeOfIDs(d)) })
-		e.owesIDs = true
-	}
+	e.keepOrOweRuleIDs(d)
 	if err := e.run(ctx, p.Steps); err != nil {
 		return err
 	}
-	if why == whyDrift && len(p.Steps) > 0 {
-		e.notify(NoticeRepaired, e.current.number, repairText(p.Steps))
+	if why == whyDrift || why == whyAgain {
+		e.repaired(why, p.Steps)
 	}
 	return nil
 }

@@ -122,7 +122,7 @@ func TestASubsystemThatDoesNotKeepWhatItWasToldIsReportedOnce(t *testing.T) {
 	}
 	r := s.apply(e, confB, ApplyOptions{})
 	c := s.condition(e, ConditionInSync, False)
-	if c.Reason != "Drift" || c.Message != "xdp: 1 steps left, the first: change gen=2" {
+	if c.Reason != "Drift" || c.Message != "xdp: 1 step left, the first: change gen=2" {
 		t.Errorf("condition %+v", c)
 	}
 	if ops != len(r.Plan.Steps) {

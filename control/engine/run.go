@@ -39,7 +39,7 @@ func (e *Engine) tick(ctx context.Context) time.Duration {
 	// Errors are in the report already; going back and repairing end neither Run nor the daemon.
 	_ = e.expire(ctx)
 	if e.retryAt != 0 && e.clock.Boot() >= e.retryAt {
-		_ = e.repair(ctx, "repair")
+		_ = e.repair(ctx, whyAgain)
 	}
 	return e.due()
 }

@@ -18,12 +18,15 @@ func (e *Engine) Start(ctx context.Context) error {
 		return err
 	}
 	defer e.unlock()
-	for _, path := range e.store.torn {
-		e.log.Error("a revision is damaged and was set aside", "path", path)
+	for _, n := range e.store.torn {
+		e.spoil(fmt.Sprintf("revisions/torn-%d", n), fmt.Sprintf("revision %d cannot be read and was set aside; what it held is to be applied again", n))
 	}
 	ids, err := e.store.loadRuleIDs()
 	if err != nil {
 		return err
+	}
+	if e.store.lostIDs != nil {
+		e.log.Warn("counters of rules begin anew", "error", e.store.lostIDs)
 	}
 	e.set(func() { e.ids = ids })
 	rec, err := e.resume()
@@ -66,7 +69,7 @@ func (e *Engine) resume() (*pendingRecord, error) {
 			reason = over
 		}
 		e.log.Warn("reverted", "revision", m.Number, "reason", reason)
-		if err := e.mark(m.Number, Reverted, reason); err != nil {
+		if err := e.markOrOwe(m.Number, reason); err != nil && e.owed[m.Number] == "" {
 			return nil, err
 		}
 	}
@@ -84,7 +87,7 @@ func (e *Engine) lastConfirmed() *target {
 			return t
 		}
 		e.store.damaged = true
-		e.log.Error("a confirmed revision is damaged, taking the one before", "revision", n, "error", t.broken)
+		e.spoil(fmt.Sprintf("revisions/%d", n), fmt.Sprintf("%v; the confirmed one before is taken", t.broken))
 		e.failed(fmt.Errorf("a confirmed revision is damaged: %w", t.broken))
 	}
 	return nil

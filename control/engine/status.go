@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/control/compile"
+	"sluice/plural"
 )
 
 // Status is what the engine knows about the machine.
@@ -22,8 +23,11 @@ type Status struct {
 	Conditions  []Condition    `json:"conditions"` // sorted by type
 	LastError   string         `json:"last_error,omitempty"`
 	LastErrorAt time.Time      `json:"last_error_at"`
-	File        string         `json:"file,omitempty"`
-	FileDiffers bool           `json:"file_differs"` // from the live revision, set files included
+	// Repaired are the first steps of the last repair of what somebody else had changed, since the start.
+	Repaired    string    `json:"repaired,omitempty"`
+	RepairedAt  time.Time `json:"repaired_at,omitzero"`
+	File        string    `json:"file,omitempty"`
+	FileDiffers bool      `json:"file_differs"` // from the live revision, set files included
 	// SetFiles are those of the revision that differ from what lies on the disk now, or cannot be read.
 	SetFiles []string `json:"set_files_differ,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
@@ -69,6 +73,9 @@ const (
 	ConditionTunnels = "TunnelsDegraded"
 	// ConditionWorkloads: no workload is refused. One whose interface is not there yet is not.
 	ConditionWorkloads = "WorkloadsAccepted"
+	// ConditionStateDir: the files of the state directory could be written, and be read as they were written; SetCondition's. Not there
+	// while that is so.
+	ConditionStateDir = "StateDirectorySound"
 	// ConditionCharon: strongSwan's daemon serves the tunnels of keying ike; SetCondition's. Not there without such tunnels.
 	ConditionCharon = "CharonAnswers"
 )
@@ -79,6 +86,9 @@ type report struct {
 	appliedAt  time.Time
 	lastErr    error
 	lastErrAt  time.Time
+	mended     *Mended // since the last apply
+	repaired   string
+	repairedAt time.Time
 }
 
 func (r *report) condition(now time.Time, kind string, v ConditionValue, reason, message string) {
@@ -159,7 +169,7 @@ func (e *Engine) healthy(ctx context.Context, touched []Subsystem) {
 	var drift []string
 	for _, x := range diffs {
 		if len(x.ops) > 0 {
-			drift = append(drift, fmt.Sprintf("%s: %d steps left, the first: %s", x.sub.Name(), len(x.ops), x.ops[0]))
+			drift = append(drift, fmt.Sprintf("%s: %s left, the first: %s", x.sub.Name(), plural.Of(len(x.ops), "step", "steps"), x.ops[0]))
 		}
 	}
 	if len(drift) > 0 {
@@ -187,7 +197,7 @@ func (e *Engine) Status() Status {
 	e.mu.Lock()
 	r, t := e.report, e.current
 	s := Status{
-		Revision: t.number, AppliedAt: r.appliedAt, Down: e.down, LastErrorAt: r.lastErrAt,
+		Revision: t.number, AppliedAt: r.appliedAt, Down: e.down, LastErrorAt: r.lastErrAt, Repaired: r.repaired, RepairedAt: r.repairedAt,
 		Conditions: slices.Clone(r.conditions), Pending: e.pendingStatus(),
 	}
 	s.Applied = t.number != 0 && !e.down && !e.goingBack && t.desired != nil && !r.is(ConditionDegraded)

@@ -67,9 +67,11 @@ type Store struct {
 	dir   string // state_dir
 	disk  disk
 	metas map[int]Meta
-	last  int // highest number ever seen, torn ones included
-	torn  []string
+	last  int   // highest number ever seen, torn ones included
+	torn  []int // set aside now, or before and newer than what was confirmed since
 	ids   idJournal
+	// lostIDs is why the rule ids could not be read; nil: they could, or there were none.
+	lostIDs error
 	// damaged: revisions were set aside, now or at an earlier start. What they held is not known.
 	damaged bool
 }
@@ -89,7 +91,7 @@ func openStore(stateDir string, d disk) (*Store, error) {
 	}
 	// Everything is looked at before the first change, so that a newer schema anywhere leaves the directory as it is.
 	var leftovers []string
-	var torn []int
+	var torn, aside []int
 	for _, e := range entries {
 		name := e.Name()
 		number := strings.TrimPrefix(name, "torn-")
@@ -101,6 +103,7 @@ func openStore(stateDir string, d disk) (*Store, error) {
 			continue // not of our making
 		case number != name:
 			s.last, s.damaged = max(s.last, n), true
+			aside = append(aside, n)
 		default:
 			s.last = max(s.last, n)
 			var m Meta
@@ -117,6 +120,11 @@ func openStore(stateDir string, d disk) (*Store, error) {
 	for _, file := range []string{pendingFile, ruleIDFile} {
 		if err := decode(filepath.Join(s.dir, file), &struct{}{}); errors.Is(err, ErrNewerSchema) {
 			return nil, err
+		}
+	}
+	for _, n := range aside {
+		if confirmed := s.confirmed(); len(confirmed) == 0 || n > confirmed[0] {
+			s.torn = append(s.torn, n)
 		}
 	}
 	return s, s.clean(leftovers, torn)
@@ -137,7 +145,7 @@ func (s *Store) clean(leftovers []string, torn []int) error {
 		if err := s.disk.rename(s.revision(n), aside); err != nil {
 			return err
 		}
-		s.torn, s.damaged = append(s.torn, aside), true
+		s.torn, s.damaged = append(s.torn, n), true
 	}
 	return nil
 }

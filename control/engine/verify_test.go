@@ -34,7 +34,7 @@ func TestAContainedStepThatDidNotWorkIsReported(t *testing.T) {
 		return nil
 	}
 	s.apply(e, "wireguard.own=2", ApplyOptions{})
-	if c := s.condition(e, ConditionInSync, False); c.Message != "wireguard: 1 steps left, the first: change own=2" {
+	if c := s.condition(e, ConditionInSync, False); c.Message != "wireguard: 1 step left, the first: change own=2" {
 		t.Errorf("condition %+v", c)
 	}
 }

@@ -9,6 +9,7 @@ package feed
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"sluice/control/config"
+	"sluice/control/disk"
 )
 
 // Options are what a List is made of.
@@ -30,6 +32,7 @@ type Options struct {
 	Changed func() error
 	Notify  func(Change)    // must not block
 	Report  func([]Problem) // what is wrong now; called when that changes, with nil where no file is followed
+	Faults  *disk.Faults    // told of the files of Dir
 }
 
 // Change is what became of a file.
@@ -158,6 +161,9 @@ func (l *List) load(path string) *file {
 	if f.good == nil {
 		if kept, lost := l.restore(path); lost == nil {
 			f.good, f.shown, f.stored = kept, kept, kept
+		} else if !errors.Is(lost, fs.ErrNotExist) {
+			l.opts.Log.Warn("what a watched set file held when it was last good is lost", "file", path, "error", oneLine(lost))
+			l.opts.Faults.Damaged(l.called(path), fmt.Sprintf("what %s held when it was last good is lost: %s", path, oneLine(lost)))
 		}
 	}
 	contents, at, err := read(path)

@@ -232,10 +232,12 @@ func (l *List) finish() {
 	}
 	l.mu.Unlock()
 	for path, contents := range unsaved {
-		if err := l.save(path, contents); err != nil {
-			l.opts.Log.Error("what a watched set file holds could not be kept for the next start", "file", path, "error", err)
+		err := l.save(path, contents)
+		if err != nil {
+			l.opts.Faults.Wrote(l.called(path), fmt.Errorf("the next start would not know what %s holds: %w", path, err))
 			continue
 		}
+		l.opts.Faults.Wrote(l.called(path), nil)
 		l.mu.Lock()
 		if f := l.files[path]; f != nil {
 			f.stored = contents

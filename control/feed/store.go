@@ -18,6 +18,11 @@ func (l *List) kept(path string) string {
 	return filepath.Join(l.opts.Dir, hex.EncodeToString(sum[:8])+".netset")
 }
 
+// called is its name in the state directory.
+func (l *List) called(path string) string {
+	return filepath.Join(filepath.Base(l.opts.Dir), filepath.Base(l.kept(path)))
+}
+
 func (l *List) restore(path string) ([]netip.Prefix, error) {
 	return config.ReadSetFile(l.kept(path))
 }

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +38,7 @@ type Options struct {
 	Reach   func(context.Context, netip.Addr) error // one probe; it ends before Interval does
 	Changed func(why string) error
 	Notify  func(text string)
+	Faults  *disk.Faults // told of the file
 }
 
 // Watcher probes. Make one with New.
@@ -45,6 +47,9 @@ type Watcher struct {
 	wake  chan struct{}
 	mu    sync.Mutex
 	state map[netip.Addr]*target
+
+	found   contents // what the file holds, or is to hold; Run's alone
+	unsaved bool
 }
 
 // target is an address: whether it is well, and how many probes in a row spoke against that.
@@ -75,7 +80,9 @@ func (w *Watcher) Load() error {
 		err = json.Unmarshal(data, &c)
 	}
 	if err != nil {
-		return fmt.Errorf("what announcements wait for is probed anew: %s: %w", w.opts.Path, err)
+		err = fmt.Errorf("what announcements wait for is probed anew: %w", err)
+		w.opts.Faults.Damaged(filepath.Base(w.opts.Path), err.Error())
+		return fmt.Errorf("%s: %w", w.opts.Path, err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -126,6 +133,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 			} else {
 				told = now
 			}
+		} else if w.unsaved {
+			w.save()
 		}
 		select {
 		case <-ctx.Done():
@@ -181,6 +190,18 @@ func (t *target) take(answer bool) {
 	}
 }
 
+// save keeps what was found. A full disk holds up no announcement: the next process then finds it anew.
+func (w *Watcher) save() {
+	data, err := json.Marshal(w.found)
+	if err == nil {
+		err = disk.Replace(w.opts.Path, append(data, '\n'))
+	}
+	if w.unsaved = err != nil; w.unsaved {
+		err = fmt.Errorf("the next start would probe anew what announcements wait for: %w", err)
+	}
+	w.opts.Faults.Wrote(filepath.Base(w.opts.Path), err)
+}
+
 // tell keeps what was found, and has it acted on.
 func (w *Watcher) tell(before, now map[netip.Addr]bool) error {
 	var words []string
@@ -195,13 +216,8 @@ func (w *Watcher) tell(before, now map[netip.Addr]bool) error {
 			words = append(words, a.String()+" does not answer")
 		}
 	}
-	data, err := json.Marshal(c)
-	if err == nil {
-		err = disk.Replace(w.opts.Path, append(data, '\n'))
-	}
-	if err != nil {
-		return err
-	}
+	w.found = c
+	w.save()
 	why := strings.Join(words, ", ")
 	w.opts.Log.Info("announcements", "why", why)
 	w.opts.Notify(why)

@@ -6,9 +6,12 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+
+	"sluice/control/disk"
 )
 
 var (
@@ -62,6 +65,33 @@ func TestWhatWasFoundHoldsOverARestartAndNotOverAReboot(t *testing.T) {
 	}
 	if got := watcher(t, path, "another").Reached(); len(got) != 0 {
 		t.Errorf("after a reboot: %v", got)
+	}
+}
+
+func TestAFullDiskHoldsUpNoAnnouncement(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "health.json")
+	obstacle := filepath.Join(path+".new", "in the way")
+	if err := os.MkdirAll(obstacle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w := watcher(t, path, "boot")
+	w.opts.Faults = disk.NewFaults(slog.New(slog.DiscardHandler), func() {})
+	told := ""
+	w.opts.Changed = func(why string) error { told = why; return nil }
+	if err := w.tell(nil, map[netip.Addr]bool{one: true}); err != nil || told != "198.18.0.1 answers" {
+		t.Errorf("told %q, %v", told, err)
+	}
+	if !w.unsaved || !w.opts.Faults.Unwritten("health.json") {
+		t.Error("nobody knows that it is not on the disk")
+	}
+	if err := os.RemoveAll(path + ".new"); err != nil {
+		t.Fatal(err)
+	}
+	if w.save(); w.unsaved || w.opts.Faults.Unwritten() {
+		t.Error("it is on the disk, and nobody knows")
+	}
+	if got := watcher(t, path, "boot").Reached(); !got[one] {
+		t.Errorf("after a restart: %v", got)
 	}
 }
 

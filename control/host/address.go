@@ -165,7 +165,7 @@ func (o dropAddress) apply(_ context.Context, h *Host) error {
 	h.ledger.Addresses = filter(h.ledger.Addresses, func(c addressClaim) bool {
 		return c.Index != index || c.Prefix != o.Prefix
 	})
-	return h.ledger.save(h.path)
+	return h.save()
 }
 
 // deleteAddress spares the neighbors in the same subnet: with a primary IPv4 address the kernel deletes its secondary

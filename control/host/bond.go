@@ -42,7 +42,7 @@ func (h *Host) shapeBond(want Device, c *deviceClaim, bond *netlink.Bond, links 
 	}
 	// Claims on links that went, or came back as others, have nothing to give back.
 	c.Members = filter(c.Members, func(m memberClaim) bool { return byIndex(links, m.Index) != nil })
-	return h.ledger.save(h.path)
+	return h.save()
 }
 
 func (h *Host) setMode(want Device, bond *netlink.Bond) error {
@@ -81,7 +81,7 @@ func (h *Host) release(c *deviceClaim, m netlink.Link, forGood bool) error {
 		return err
 	}
 	c.Members = slices.Delete(c.Members, i, i+1)
-	return h.ledger.save(h.path)
+	return h.save()
 }
 
 // enslave puts a link into the bond. It is down for that, and what it was before is in the ledger first. One that is a
@@ -102,7 +102,7 @@ func (h *Host) enslave(c *deviceClaim, m netlink.Link, bond *netlink.Bond, links
 	if c.member(a.Index) < 0 {
 		c.Members = append(c.Members, claim)
 	}
-	if err := h.ledger.save(h.path); err != nil {
+	if err := h.save(); err != nil {
 		return err
 	}
 	if a.MasterIndex != 0 {

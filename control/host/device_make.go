@@ -47,7 +47,7 @@ func (o setDevice) apply(_ context.Context, h *Host) error {
 	if bond, ok := link.(*netlink.Bond); ok {
 		return h.shapeBond(o.Device, c, bond, links)
 	}
-	return h.ledger.save(h.path)
+	return h.save()
 }
 
 // adoptDevice takes what is there already for the wanted device, if it is that in every respect.
@@ -61,7 +61,7 @@ func (h *Host) adoptDevice(want, have Device, link netlink.Link) error {
 	}
 	before := slices.Clone(h.ledger.Devices)
 	h.ledger.Devices = append(h.ledger.Devices, &deviceClaim{Name: want.Name, Index: link.Attrs().Index, Keep: want.Keep, Adopted: true})
-	return unless(h.ledger.save(h.path), func() error { h.ledger.Devices = before; return nil })
+	return unless(h.save(), func() error { h.ledger.Devices = before; return nil })
 }
 
 // adopted looks again at a device that somebody else made. When it has gone it is ours to make; when it has changed, somebody
@@ -70,7 +70,7 @@ func (h *Host) adopted(want Device, c *deviceClaim, links []netlink.Link) error 
 	there := byName(links, want.Name)
 	if there != nil && there.Attrs().Index == c.Index && deviceOf(there, links).alike(want) {
 		c.Keep = want.Keep
-		return h.ledger.save(h.path)
+		return h.save()
 	}
 	if err := h.forgetDevice(c); err != nil {
 		return err
@@ -118,7 +118,7 @@ func (h *Host) makeDevice(want Device, c *deviceClaim, links []netlink.Link) (ne
 		link = bond
 	}
 	c.Temp, c.Index = attrs.Name, 0
-	if err := h.ledger.save(h.path); err != nil {
+	if err := h.save(); err != nil {
 		return nil, err
 	}
 	if err := h.nl.LinkAdd(link); err != nil {
@@ -129,7 +129,7 @@ func (h *Host) makeDevice(want Device, c *deviceClaim, links []netlink.Link) (ne
 		return nil, fmt.Errorf("look up what was made: %w", err)
 	}
 	c.Index = made.Attrs().Index
-	if err := h.ledger.save(h.path); err != nil {
+	if err := h.save(); err != nil {
 		return nil, err
 	}
 	if err := h.nl.LinkSetName(made, want.Name); err != nil {
@@ -211,7 +211,7 @@ func (h *Host) dropDevice(c *deviceClaim, links []netlink.Link) error {
 
 func (h *Host) forgetDevice(c *deviceClaim) error {
 	h.ledger.Devices = filter(h.ledger.Devices, func(o *deviceClaim) bool { return o != c })
-	return h.ledger.save(h.path)
+	return h.save()
 }
 
 // restoreMember sets a link up that is no member any more, where it was up before it became one.

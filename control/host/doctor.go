@@ -34,6 +34,8 @@ type Finding struct {
 type DoctorOptions struct {
 	BPFDir string          // node.bpf_dir, such as /sys/fs/bpf/sluice; it need not exist
 	Ours   map[uint32]bool // programs that are attached from there, by their ids
+	// RootLink returns the link of a program that is Sluice's own, wherever its pins are; 0: it is not. nil: nobody knows.
+	RootLink func(program uint32) (link uint32)
 	// Tunnels are what the file's need; nil: it has none, and nothing is said of what only they use.
 	Tunnels *TunnelNeeds
 	// Forwarders are the links behind which are workloads or networks, of a configuration that is applied.
@@ -48,7 +50,7 @@ func Doctor(ctx context.Context, o DoctorOptions) []Finding {
 		checkPrivileges, checkKernel, checkJIT, checkBTF,
 		func() []Finding { return checkBPFFS(o.BPFDir) },
 		checkMemlock, checkXDP, checkTC, checkTCX, checkMaps, checkIterators,
-		checkModules, func() []Finding { return checkForwarding(o.Forwarders) }, func() []Finding { return checkInterfaces(o.Ours) }, checkNetfilter,
+		checkModules, func() []Finding { return checkForwarding(o.Forwarders) }, func() []Finding { return checkInterfaces(o) }, checkNetfilter,
 	}
 	if o.Tunnels != nil {
 		n := *o.Tunnels

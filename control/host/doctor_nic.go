@@ -5,13 +5,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 
 	"sluice/netdump"
+	"sluice/plural"
 )
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
@@ -33,7 +31,7 @@ var nativeXDP = map[string]string{
 var xdpModes = map[uint32]string{1: "native", 2: "generic", 3: "offloaded", 4: "several modes"}
 
 // checkInterfaces judges every veth and every link with a driver of its own.
-func checkInterfaces(ours map[uint32]bool) []Finding {
+func checkInterfaces(o DoctorOptions) []Finding {
 	links, err := netdump.List(netlink.LinkList)
 	if err != nil {
 		return one(Finding{"interfaces", StatusWarn, "cannot list interfaces: " + err.Error(), "unknown", "run as root"})
@@ -54,7 +52,7 @@ func checkInterfaces(ours map[uint32]bool) []Finding {
 		if r, err := receiver(nics, l); err == nil && r.Kind != "bond" { // a bond's members are judged
 			out = append(out, judgeTags(r))
 		}
-		out = append(out, attached(l.Attrs(), ours)...)
+		out = append(out, attached(l.Attrs(), o)...)
 	}
 	return out
 }
@@ -83,44 +81,6 @@ func judgeTags(r Receiver) Finding {
 		return ok(name, "tags in the frame are seen; those that its other end hands over beside it (tx-vlan-offload there) are not")
 	}
 	return ok(name, "they can be seen: Sluice switches rx-vlan-offload off where a rule has vlan")
-}
-
-// attached tells of programs that are there, whose they are, and what those of others may do.
-func attached(a *netlink.LinkAttrs, ours map[uint32]bool) []Finding {
-	var out []Finding
-	if a.Xdp != nil && a.Xdp.Attached {
-		name, mode := "xdp-attached/"+a.Name, xdpModes[a.Xdp.AttachMode]
-		if ours[a.Xdp.ProgId] {
-			out = append(out, ok(name, fmt.Sprintf("Sluice's own program %d (%s)", a.Xdp.ProgId, mode)))
-		} else {
-			out = append(out, Finding{name, StatusWarn, fmt.Sprintf("XDP program %d is attached (%s), and not from this bpf_dir", a.Xdp.ProgId, mode),
-				"an interface takes one XDP program: attaching Sluice's fails as busy",
-				fmt.Sprintf("bpftool prog show id %d says whose it is", a.Xdp.ProgId)})
-		}
-	}
-	for _, at := range []struct {
-		hook string
-		kind ebpf.AttachType
-	}{{"egress", ebpf.AttachTCXEgress}, {"ingress", ebpf.AttachTCXIngress}} {
-		found, err := link.QueryPrograms(link.QueryOptions{Target: a.Index, Attach: at.kind})
-		if err != nil || len(found.Programs) == 0 {
-			continue
-		}
-		var foreign []string
-		for _, p := range found.Programs {
-			if !ours[uint32(p.ID)] {
-				foreign = append(foreign, fmt.Sprint(p.ID))
-			}
-		}
-		name := "tcx-attached/" + a.Name + "/" + at.hook
-		if len(foreign) == 0 {
-			out = append(out, ok(name, "Sluice's own program alone"))
-			continue
-		}
-		out = append(out, Finding{name, StatusWarn, fmt.Sprintf("of %s here these are not from this bpf_dir, by id: %s", counted(len(found.Programs), "tcx program"),
-			strings.Join(foreign, ", ")), "they decide on a packet before Sluice where they stand before it, and behind it on what it passes", "bpftool net show dev " + a.Name})
-	}
-	return out
 }
 
 // checkModules tells of what Sluice uses and can do without. A module that is not loaded yet is as good as one that is.
@@ -160,9 +120,9 @@ func checkNetfilter() []Finding {
 		case rules.total() == 0:
 			out = append(out, ok(c.name, "no rules"))
 		case len(missed) == 0:
-			out = append(out, ok(c.name, fmt.Sprintf("%s, all about the box's own packets", counted(rules.total(), "rule"))))
+			out = append(out, ok(c.name, fmt.Sprintf("%s, all about the box's own packets", plural.Of(rules.total(), "rule", "rules"))))
 		default:
-			out = append(out, Finding{c.name, StatusWarn, fmt.Sprintf("%s; redirected packets of workloads pass by %s", counted(rules.total(), "rule"), counted(len(missed), "chain")),
+			out = append(out, Finding{c.name, StatusWarn, fmt.Sprintf("%s; redirected packets of workloads pass by %s", plural.Of(rules.total(), "rule", "rules"), plural.Of(len(missed), "chain", "chains")),
 				"the rules of these chains do not act on what Sluice redirects to and from workloads; they are listed below",
 				"nothing, where they are about other traffic; Sluice never touches them"})
 		}
@@ -171,11 +131,4 @@ func checkNetfilter() []Finding {
 		}
 	}
 	return out
-}
-
-func counted(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -96,6 +96,20 @@ func TestDoctorSeesWhatOthersHaveInPlace(t *testing.T) {
 	is(t, got["bpffs"], StatusMissing, "is not on a bpf file system")
 	is(t, got["xdp-attached/eth1"], StatusOK, "Sluice's own program")
 	is(t, got["tcx-attached/eth1/ingress"], StatusOK, "Sluice's own program alone")
+
+	// Those of another run are ours as well, and their pins out of sight.
+	got = findings(t, DoctorOptions{BPFDir: t.TempDir(), RootLink: func(program uint32) uint32 {
+		if ours[program] {
+			return 4711
+		}
+		return 0
+	}})
+	for name, status := range map[string]string{"xdp-attached/eth1": "of Sluice's own, of another run", "tcx-attached/eth1/ingress": "of Sluice's own, of another run",
+		"xdp-attached/eth0": "is attached (native), and not from this bpf_dir"} {
+		if is(t, got[name], StatusWarn, status); strings.HasSuffix(name, "eth0") == strings.Contains(got[name].Fix, "bpftool link detach id 4711") {
+			t.Errorf("%s: %+v", name, got[name])
+		}
+	}
 }
 
 func TestTheDoctorLooksAtForwardingWhereItMatters(t *testing.T) {

@@ -24,6 +24,10 @@ var ErrNoLink = errors.New("interface does not exist")
 type Options struct {
 	// StateDir holds host.json, the ledger. It is made (0700) where it is missing.
 	StateDir string
+	// Spare is a file in memory for the ledger while the disk has no room; "": there is none.
+	Spare string
+	// Wrote is told how each try to write the ledger ended; nil: nobody is. It must not call the Host.
+	Wrote func(error)
 }
 
 // Host applies State in one network namespace. It is safe for concurrent use, but sysctls are read and written through
@@ -31,6 +35,8 @@ type Options struct {
 type Host struct {
 	log    *slog.Logger
 	path   string // of the ledger
+	spare  string // where it is while there is no room for it; "": nowhere
+	wrote  func(error)
 	nl     *netlink.Handle
 	strict *netlink.Handle // dumps that the kernel filters; not every request of the library is valid on it
 
@@ -40,6 +46,8 @@ type Host struct {
 
 	mu     sync.Mutex
 	ledger *ledger
+	owed   bool // the ledger is not in its file
+	spared bool // it was put into the spare, or an earlier process put it there
 }
 
 // New opens netlink in the calling thread's network namespace and reads the ledger of StateDir. A ledger of another
@@ -52,9 +60,11 @@ func New(log *slog.Logger, o Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(o.StateDir, "host.json")
-	l, err := loadLedger(path, ns)
-	if err != nil {
+	h := &Host{log: log, path: filepath.Join(o.StateDir, "host.json"), spare: o.Spare, wrote: o.Wrote, fq: newFairQueue()}
+	if h.wrote == nil {
+		h.wrote = func(error) {}
+	}
+	if err := h.load(ns); err != nil {
 		return nil, err
 	}
 	plain, err := netlink.NewHandle(unix.NETLINK_ROUTE)
@@ -77,7 +87,8 @@ func New(log *slog.Logger, o Options) (*Host, error) {
 		strict.Close()
 		return nil, err
 	}
-	return &Host{log: log, path: path, nl: plain, strict: strict, offloads: nics, ethtool: nics, fq: newFairQueue(), ledger: l}, nil
+	h.nl, h.strict, h.offloads, h.ethtool = plain, strict, nics, nics
+	return h, nil
 }
 
 // Close gives the netlink sockets back. The machine stays as it is.
@@ -188,7 +199,7 @@ func (h *Host) prune(ctx context.Context) error {
 	l.Routes = filter(l.Routes, func(c routeClaim) bool {
 		return slices.ContainsFunc(have.Routes, func(r Route) bool { return r.key() == c.key() })
 	})
-	return l.save(h.path)
+	return h.save()
 }
 
 // link finds a link by its name; the error wraps ErrNoLink and lists what is there.

@@ -145,7 +145,7 @@ func (o dropInner) apply(_ context.Context, h *Host) error {
 		return fmt.Errorf("back to %q: %w", c.Before, err)
 	}
 	h.forgetInner(o.id())
-	return h.ledger.save(h.path)
+	return h.save()
 }
 
 func (h *Host) forgetInner(id innerID) {

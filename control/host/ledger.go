@@ -1,11 +1,8 @@
 package host
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"slices"
@@ -24,6 +21,7 @@ type ledger struct {
 	// Namespace is boot id and network namespace cookie: claims of another boot or namespace are void, for the kernel
 	// state that they speak of is gone.
 	Namespace string         `json:"namespace"`
+	Serial    uint64         `json:"serial,omitempty"` // grows with each save: of two files the later one is believed
 	Devices   []*deviceClaim `json:"devices,omitempty"`
 	Links     []linkClaim    `json:"links,omitempty"`
 	Addresses []addressClaim `json:"addresses,omitempty"`
@@ -125,65 +123,15 @@ func (l *ledger) empty() bool {
 	return len(l.Devices)+len(l.Links)+len(l.Addresses)+len(l.Routes)+len(l.Sysctls)+len(l.Inner)+len(l.Tags)+len(l.Qdiscs) == 0
 }
 
-// loadLedger reads the file; a missing file and one of another boot or namespace are an empty ledger.
-func loadLedger(path, namespace string) (*ledger, error) {
-	fresh := &ledger{Namespace: namespace}
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fresh, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read host ledger: %w", err)
-	}
-	var l ledger
-	if err := json.Unmarshal(data, &l); err != nil {
-		if unwritten(data, namespace) {
-			return fresh, nil
-		}
-		return nil, fmt.Errorf("%w: %s: %w; move the file away to go on (what is on the links now will count as found there)",
-			ErrLedger, path, err)
-	}
-	if l.Namespace != namespace {
-		return fresh, nil
-	}
-	return &l, nil
-}
-
-// save replaces the file as one step; an empty ledger has no file.
-func (l *ledger) save(path string) error {
-	if l.empty() {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove host ledger: %w", err)
-		}
-		return nil
-	}
-	data, err := json.Marshal(l)
-	if err != nil {
-		return fmt.Errorf("encode host ledger: %w", err)
-	}
-	if err := replaceFile(path, append(data, '\n')); err != nil {
-		return fmt.Errorf("write host ledger: %w", err)
-	}
-	return nil
-}
-
-// unwritten says that a power cut was before the disk had all of the file, which is of another boot then: it has no contents, or
-// zeros, or the beginning of what that boot wrote.
-func unwritten(data []byte, namespace string) bool {
-	zeros := len(bytes.Trim(data, "\x00")) == 0
-	id, whole := bytes.CutPrefix(data, []byte(`{"namespace":"`))
-	return zeros || whole && bytes.ContainsRune(id, '"') && !bytes.HasPrefix(id, []byte(namespace+`"`))
-}
-
 // claim has a list of the ledger changed, and saves it. undo, and an error, bring the list back.
 func claim[T any](h *Host, list *[]T, change func()) (undo func() error, err error) {
 	before := slices.Clone(*list)
 	undo = func() error {
 		*list = before
-		return h.ledger.save(h.path)
+		return h.save()
 	}
 	change()
-	if err := h.ledger.save(h.path); err != nil {
+	if err := h.save(); err != nil {
 		*list = before
 		return nil, err
 	}
@@ -192,30 +140,6 @@ func claim[T any](h *Host, list *[]T, change func()) (undo func() error, err err
 
 // claimed is the undo of a claim that stood already.
 func claimed() error { return nil }
-
-// replaceFile writes by O_EXCL and rename. It does not wait for the disk: a killed process loses nothing by that, and after a
-// power cut the ledger is of another boot and void. A workload takes five steps, each with its claim, of 5 to 10 ms of fsync;
-// and of 3 ms where ext4 writes out a file that takes another's name (auto_da_alloc), so the two exchange names.
-func replaceFile(path string, data []byte) error {
-	temp := path + ".tmp"
-	// A leftover of a crash: the daemon's lock makes us the only writer.
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Close())
-	if err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	if unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE) == nil {
-		return os.Remove(temp)
-	}
-	return os.Rename(temp, path) // there is none to exchange with, or the file system does not know how
-}
 
 // namespaceID names this boot and the calling thread's network namespace. SO_NETNS_COOKIE needs Linux 5.14.
 func namespaceID() (string, error) {

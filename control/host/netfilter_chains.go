@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"sluice/plural"
 )
 
 // ruleset is what one kind of netfilter rules is made of: chains, of which some hang at hooks and jump to others.
@@ -68,7 +70,7 @@ func (r ruleset) missed() []missedChain {
 }
 
 func (m missedChain) detail() string {
-	text := fmt.Sprintf("%s at %s: %s", m.kind, m.hook, counted(m.rules, "rule"))
+	text := fmt.Sprintf("%s at %s: %s", m.kind, m.hook, plural.Of(m.rules, "rule", "rules"))
 	if m.reached > 0 {
 		text += fmt.Sprintf(" and %d in chains that it jumps to", m.reached)
 	}

@@ -280,5 +280,5 @@ func (o dropQdisc) apply(_ context.Context, h *Host) error {
 		return err
 	}
 	h.ledger.Qdiscs = filter(h.ledger.Qdiscs, func(c qdiscClaim) bool { return c.Index != a.Index })
-	return h.ledger.save(h.path)
+	return h.save()
 }

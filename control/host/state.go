@@ -97,6 +97,8 @@ type Facts struct {
 	Behind map[string]Behind
 	// Receivers are the links that what enters by an interface comes in on: ReceiversOf, of those that were asked about.
 	Receivers map[string][]Receiver
+	// OnLink are the addresses that were asked about and that no router is needed for: OnLink.
+	OnLink map[netip.Addr]bool
 	// NoDevices says of kinds of device that were asked about why the kernel cannot make them: DevicesLacking.
 	NoDevices map[string]string
 	// Queues are those of the uplinks that were asked about: QueuesOf.

@@ -201,7 +201,7 @@ func (o dropSysctl) apply(_ context.Context, h *Host) error {
 		return err
 	}
 	h.forgetSysctl(path)
-	return h.ledger.save(h.path)
+	return h.save()
 }
 
 func (h *Host) forgetSysctl(path string) {

@@ -151,5 +151,5 @@ func (o dropTags) apply(_ context.Context, h *Host) error {
 		}
 	}
 	h.ledger.Tags = filter(h.ledger.Tags, func(c tagClaim) bool { return c.Index != index })
-	return h.ledger.save(h.path)
+	return h.save()
 }

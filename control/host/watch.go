@@ -33,17 +33,26 @@ type Event struct {
 // Watch reports links that come, go or change, and links whose addresses changed, until ctx ends; then it closes the
 // channel. It first reports nothing: read the facts after Watch returned. Events that nobody takes are merged, one per
 // link, so a slow reader sees the last state of each; beyond maxPending links they become one Resync.
-func (h *Host) Watch(ctx context.Context) (<-chan Event, error) {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+//
+// gone is called for everything that is deleted, of links and addresses before their event comes: routes of these protocols, our
+// rules, addresses and links. It must not block. A Resync stands for deletions, too.
+func (h *Host) Watch(ctx context.Context, gone func(Gone), protocols ...byte) (<-chan Event, error) {
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to link events: %w", err)
+	}
+	program := watchFilter(protocols)
+	if err := unix.SetsockoptSockFprog(s.GetFd(), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("filter link events: %w", err)
 	}
 	links, err := h.links() // after subscribing: nothing falls in between
 	if err != nil {
 		s.Close()
 		return nil, err
 	}
-	w := &watcher{known: make(map[int]Event, len(links))}
+	w := &watcher{gone: gone, known: make(map[int]Event, len(links))}
 	for _, l := range links {
 		e := eventOf(l)
 		w.known[e.Index] = e
@@ -80,6 +89,7 @@ func read(ctx context.Context, s *nl.NetlinkSocket, heard chan<- []syscall.Netli
 
 // watcher holds the last state of every link, and the events that nobody took yet, in the order of their first cause.
 type watcher struct {
+	gone    func(Gone)
 	known   map[int]Event
 	pending []Event
 }
@@ -145,6 +155,7 @@ func (w *watcher) take(m syscall.NetlinkMessage) {
 		if m.Header.Type == unix.RTM_DELLINK {
 			e.Exists = false
 			delete(w.known, e.Index)
+			w.gone(Gone{Link: e.Link})
 			w.merge(e)
 		} else if w.known[e.Index] != e { // most of these messages tell of other attributes
 			w.known[e.Index] = e
@@ -156,8 +167,19 @@ func (w *watcher) take(m syscall.NetlinkMessage) {
 		}
 		index := int(nl.DeserializeIfAddrmsg(m.Data).Index)
 		if e, ok := w.known[index]; ok {
+			if g, whole := goneAddress(m.Data, e.Link); whole && m.Header.Type == unix.RTM_DELADDR {
+				w.gone(g)
+			}
 			e.Addresses = true
 			w.merge(e)
+		}
+	case unix.RTM_DELROUTE:
+		if g, ok := goneRoute(m.Data); ok {
+			w.gone(g)
+		}
+	case unix.RTM_DELRULE:
+		if g, ok := goneRule(m.Data); ok {
+			w.gone(g)
 		}
 	}
 }

@@ -44,7 +44,7 @@ func TestWatchTellsOfLinksAndAddresses(t *testing.T) {
 	h := open(t, t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	events, err := h.Watch(ctx)
+	events, err := h.Watch(ctx, func(Gone) {})
 	if err != nil {
 		t.Fatal(err)
 	}

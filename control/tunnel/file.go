@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"time"
 
 	"sluice/control/disk"
@@ -49,7 +50,9 @@ func (w *Watcher) Load() error {
 		err = fmt.Errorf("schema %d; this version reads %d", c.Schema, schema)
 	}
 	if err != nil {
-		return fmt.Errorf("what was found out about tunnels: %s: %w; it is found out again", w.opts.Path, err)
+		err = fmt.Errorf("what was found out about tunnels is found out again: %w", err)
+		w.opts.Faults.Damaged(filepath.Base(w.opts.Path), err.Error())
+		return fmt.Errorf("%s: %w", w.opts.Path, err)
 	}
 	w.locked(func(m *machine) { m.kept = c })
 	return nil
@@ -74,7 +77,7 @@ func (w *Watcher) save() error {
 		return err
 	}
 	if err := disk.Replace(w.opts.Path, data); err != nil {
-		return fmt.Errorf("keep what was found out about tunnels: %w", err)
+		return fmt.Errorf("a restart would have to find out again what became of tunnels: %w", err)
 	}
 	w.saved = data
 	return nil

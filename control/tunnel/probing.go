@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/control/config"
+	"sluice/plural"
 )
 
 const (
@@ -32,6 +33,8 @@ type probing struct {
 
 	down     bool
 	since    time.Time // of down
+	version  uint64    // of the machine that down came with
+	kept     bool      // down, and nobody has withdrawn its routes yet
 	run      int       // probes in a row that speak against down
 	answered bool      // ever
 	held     bool      // down, as it was never answered and would take prefixes from another tunnel; ends by settling
@@ -157,6 +160,11 @@ func (m *machine) refused(tag uint64, err error) {
 	}
 }
 
+// inRow says what the probes in a row were; the next word is their fate.
+func (b *probing) inRow() string {
+	return fmt.Sprintf("%s of %s in a row %s", plural.Of(b.run, "probe", "probes"), b.to, plural.Word(b.run, "was", "were"))
+}
+
 // probed judges: DownAfter losses in a row take a peer down, UpAfter answers in a row bring it back. One that is held waits for
 // one answer, and is down like any other when it did not come in time.
 func (m *machine) probed(p *peer, rtt time.Duration, at time.Time) {
@@ -179,9 +187,9 @@ func (m *machine) probed(p *peer, rtt time.Duration, at time.Time) {
 	case b.held:
 		m.turn(p, false, at, fmt.Sprintf("the first probe of %s was answered", b.to))
 	case b.down && b.run >= b.health.UpAfter:
-		m.turn(p, false, at, fmt.Sprintf("%d probes of %s in a row were answered", b.run, b.to))
+		m.turn(p, false, at, b.inRow()+" answered")
 	case !b.down && b.run >= b.health.DownAfter && (b.answered || at.Sub(b.begun) >= settling):
-		why := fmt.Sprintf("%d probes of %s in a row were lost", b.run, b.to)
+		why := b.inRow() + " lost"
 		if b.refused != nil {
 			why += fmt.Sprintf(" (%v)", b.refused)
 		}
@@ -197,6 +205,7 @@ func (m *machine) turn(p *peer, down bool, at time.Time, why string) {
 	}
 	m.problemsStale = true
 	m.change(Event{kind, p.of.conf.Name, p.conf.Name, fmt.Sprintf("peer %s is %s: %s", p.conf.Name, word, why)})
+	p.probe.version, p.probe.kept = m.version, down
 }
 
 // giveUp tells of a peer that was held for as long as another one may take until it is down. Its routes stay away, so there is
@@ -220,6 +229,15 @@ func (m *machine) down() []Down {
 		}
 	}
 	return out
+}
+
+// withdrawn says that the routes are gone of the peers that were down as of a version.
+func (m *machine) withdrawn(version uint64) {
+	for _, p := range m.probes {
+		if p.probe.kept && p.probe.version <= version {
+			p.probe.kept, m.problemsStale = false, true
+		}
+	}
 }
 
 // withheld says that the peers which were down as of a version are withheld, and whether one of before is no more. What was

@@ -158,6 +158,37 @@ func TestLossAndRoundTripAreOfTheLastHundred(t *testing.T) {
 	}
 }
 
+func TestRoutesCountAsWithdrawnOnceTheyAre(t *testing.T) {
+	w := newWorld(t, probed(e1))
+	w.stuck = true
+	w.probes("ooxxxx")
+	look := func() (kept bool, why, problem string) {
+		s := w.m.status(w.m.tunnels["fra1"].peers[0], w.now)
+		if w.m.problemsStale = false; !s.Probe.Down || len(w.m.problems()) != 1 {
+			t.Fatalf("%+v, problems %v", s.Probe, w.m.problems())
+		}
+		return s.Probe.Kept, s.Why, w.m.problems()[0].Text
+	}
+	for _, said := range []func(kept bool, why, problem string){
+		func(kept bool, why, problem string) {
+			if !kept || !strings.Contains(why, "still to be withdrawn") || !strings.Contains(problem, "still to be withdrawn") {
+				t.Errorf("before: %v %q %q", kept, why, problem)
+			}
+		},
+		func(kept bool, why, problem string) {
+			if kept || strings.Contains(why, "withdrawn") || !strings.HasSuffix(problem, "its routes are withdrawn") {
+				t.Errorf("behind it: %v %q %q", kept, why, problem)
+			}
+		},
+	} {
+		said(look())
+		if w.m.withdrawn(w.m.version - 1); w.m.problemsStale {
+			t.Error("an earlier version withdrew them")
+		}
+		w.m.withdrawn(w.m.version)
+	}
+}
+
 func TestAProbeThatCannotBeSentIsLostAndSaysWhy(t *testing.T) {
 	w := newWorld(t, probed(e1))
 	w.probes("oo")

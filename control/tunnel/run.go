@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,8 @@ const (
 	// Between compilations for other endpoints alone there are calmShare times what the last one took: 5 % of a core.
 	calmShare = 20
 	calmMax   = 10 * time.Second
+
+	roomEvery = 5 * time.Second // between tries to write to a disk that is full
 
 	// asking is how many names are resolved at once.
 	asking = 16
@@ -134,14 +137,23 @@ func (w *Watcher) withhold(ctx context.Context) {
 		var down []Down
 		w.locked(func(m *machine) { version, down = m.version, m.down() })
 		back := slices.ContainsFunc(known, func(d Down) bool { return !slices.ContainsFunc(down, d.same) })
+		var err error
 		if back || len(down) != len(known) {
-			if err := w.opts.Withhold(ctx, down); err != nil && ctx.Err() == nil {
+			if err = w.opts.Withhold(ctx, down); err != nil && ctx.Err() == nil {
 				w.opts.Log.Warn("routes of peers that are down stay until the next compilation", "error", err)
 			}
 			known = down
 		}
-		w.locked(func(m *machine) { m.withheld(version, back) })
+		w.locked(func(m *machine) {
+			if err == nil {
+				m.withdrawn(version)
+			}
+			m.withheld(version, back)
+		})
 		poke(w.ready)
+		if w.stirred() {
+			poke(w.again)
+		}
 	}
 }
 
@@ -172,11 +184,17 @@ func (w *Watcher) apply(ctx context.Context) {
 		if !changed {
 			continue
 		}
-		if err := w.opts.Changed(reasons(why)); err != nil && ctx.Err() == nil {
+		err := w.opts.Changed(reasons(why))
+		if err != nil && ctx.Err() == nil {
 			w.opts.Log.Error("what became of tunnels cannot be applied", "error", err)
 		}
 		at := time.Now()
-		w.locked(func(m *machine) { m.compiled(version, at.Sub(begin), at) })
+		w.locked(func(m *machine) {
+			if err == nil {
+				m.withdrawn(version)
+			}
+			m.compiled(version, at.Sub(begin), at)
+		})
 		poke(w.again)
 	}
 }
@@ -184,20 +202,25 @@ func (w *Watcher) apply(ctx context.Context) {
 // keep has what is new on the disk, which traffic does not wait for. A daemon that is killed while something is compiled
 // knows it when it starts.
 func (w *Watcher) keep(ctx context.Context) {
+	var room <-chan time.Time // nil: the last try went well
 	for done := false; !done; {
 		select {
 		case <-ctx.Done():
 			done = true
 		case <-w.unsaved:
+		case <-room:
+			w.locked(func(m *machine) { m.unsaved = true })
 		}
 		behind := false
 		w.locked(func(m *machine) { behind = m.unsaved })
 		if !behind {
 			continue
 		}
-		if err := w.save(); err != nil {
-			w.opts.Log.Error("a restart will have to find out again what became of tunnels", "error", err)
+		err := w.save()
+		if room = nil; err != nil {
+			room = time.After(roomEvery)
 		}
+		w.opts.Faults.Wrote(filepath.Base(w.opts.Path), err)
 	}
 }
 

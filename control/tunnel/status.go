@@ -35,6 +35,7 @@ type ProbeStatus struct {
 	To     netip.Addr
 	Down   bool
 	Held   bool      // it was never answered, and its routes wait for that as they would take prefixes from another tunnel
+	Kept   bool      // Down, and its routes are still to be withdrawn
 	Since  time.Time // of Down; zero: ever since
 	Sent   int       // of those remembered, 100 at most
 	Lost   int
@@ -81,6 +82,9 @@ func (m *machine) status(p *peer, at time.Time) PeerStatus {
 			} else if s.Heard.After(b.since) {
 				s.Why += ", though the peer is heard: it drops them or has another way back (a firewall, rp_filter 1, no route to this tunnel's address)"
 			}
+			if b.kept {
+				s.Why += "; its routes are still to be withdrawn"
+			}
 		}
 	}
 	if s.Why == "" && s.Silent >= silence {
@@ -90,7 +94,7 @@ func (m *machine) status(p *peer, at time.Time) PeerStatus {
 }
 
 func (b *probing) status() *ProbeStatus {
-	s := &ProbeStatus{To: b.to, Down: b.down && !b.held, Held: b.held, Since: b.since, Sent: min(b.count, remembered)}
+	s := &ProbeStatus{To: b.to, Down: b.down && !b.held, Held: b.held, Kept: b.kept, Since: b.since, Sent: min(b.count, remembered)}
 	var answered []time.Duration
 	for i := range s.Sent {
 		rtt := b.past[(b.count-s.Sent+i)%remembered] // the oldest first
@@ -131,7 +135,11 @@ func (m *machine) problems() []Problem {
 				out = append(out, Problem{name, p.conf.Name, NameLost, text})
 			}
 			if p.probe != nil && p.probe.down && !p.probe.held {
-				out = append(out, Problem{name, p.conf.Name, PeerDown, fmt.Sprintf("probes of %s are not answered: its routes are withdrawn", p.probe.to)})
+				become := "are withdrawn"
+				if p.probe.kept {
+					become = "are still to be withdrawn"
+				}
+				out = append(out, Problem{name, p.conf.Name, PeerDown, fmt.Sprintf("probes of %s are not answered: its routes %s", p.probe.to, become)})
 			}
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"sluice/control/compile"
 	"sluice/control/config"
+	"sluice/control/disk"
 )
 
 // Seen is what a device, or a key daemon, says of one peer at one moment.
@@ -76,6 +77,7 @@ type Options struct {
 	Notify  func(Event)     // nil: nobody listens; must not block
 	Report  func([]Problem) // all there are, whenever they changed; nil: there is no tunnel; nil func: nobody listens
 	Log     *slog.Logger
+	Faults  *disk.Faults // told of the file
 }
 
 // Kind is what happened to a tunnel.

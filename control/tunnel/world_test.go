@@ -26,6 +26,7 @@ type world struct {
 	devices map[string]*deviceOfPeer // by tunnel/peer
 	polled  time.Time
 	takes   time.Duration // to compile
+	stuck   bool          // routes of peers that are down cannot be withdrawn
 
 	told    map[string]compile.TunnelNow // as last compiled
 	changes []string                     // why, of each compilation
@@ -168,6 +169,9 @@ func (w *world) step() {
 	}
 	w.events = append(w.events, w.m.events...)
 	w.m.events = nil
+	if !w.stuck {
+		w.m.withdrawn(w.m.version)
+	}
 	w.m.withheld(w.m.version, false)
 	if w.m.told > w.m.applied && w.m.pause(w.now) == 0 {
 		before := w.told

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"sluice/control/disk"
 )
@@ -43,6 +44,7 @@ func (l *List) Load() error {
 	}
 	if err != nil {
 		aside := l.opts.Path + ".damaged"
+		l.opts.Faults.Damaged(filepath.Base(l.opts.Path), fmt.Sprintf("workloads of the API are to be added again; what is left of it is %s: %v", aside, err))
 		return errors.Join(fmt.Errorf("workloads of the API: %s cannot be read, and is now %s: add them again: %w", l.opts.Path, aside, err),
 			os.Rename(l.opts.Path, aside))
 	}
@@ -58,5 +60,6 @@ func (l *List) save() error {
 	if err := disk.Replace(l.opts.Path, append(data, '\n')); err != nil {
 		return fmt.Errorf("workloads of the API: %w", err)
 	}
+	l.opts.Faults.Wrote(filepath.Base(l.opts.Path), nil)
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"sluice/control/compile"
 	"sluice/control/config"
+	"sluice/control/disk"
 	"sluice/control/engine"
 )
 
@@ -54,14 +55,15 @@ func (s Spec) source() config.WorkloadSource {
 		File: cmp.Or(s.PolicyFile, "the policy"), Policy: []byte(s.Policy)}
 }
 
-// Options are what a List is made of. All are needed.
+// Options are what a List is made of. All are needed but Faults.
 type Options struct {
 	Path string // of the file
 	Log  *slog.Logger
 	// Live is the file that is live; nil: none.
 	Live func() *config.Config
 	// Alter is Engine.Alter.
-	Alter func(context.Context, engine.Alteration) error
+	Alter  func(context.Context, engine.Alteration) error
+	Faults *disk.Faults // told of the file
 }
 
 // List is safe for concurrent use.

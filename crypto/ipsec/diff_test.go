@@ -162,7 +162,7 @@ func TestNamesOfTheUnknownLeadBackToTheirNumbers(t *testing.T) {
 	seen := map[uint32]string{}
 	for i := range 100 {
 		name := fmt.Sprint("tun", i)
-		id := ifIDOf(name)
+		id := IfID(name)
 		if !isOurs(id) || seen[id] != "" {
 			t.Errorf("%s has if_id %#x, as %q", name, id, seen[id])
 		}

@@ -38,8 +38,8 @@ const (
 
 func isOurs(id uint32) bool { return id&rangeMask == ourRange }
 
-// ifIDOf ties an interface's states and policies to it.
-func ifIDOf(tunnel string) uint32 {
+// IfID ties an interface's states and policies to it.
+func IfID(tunnel string) uint32 {
 	h := fnv.New32a()
 	h.Write([]byte(tunnel))
 	sum := h.Sum32()
@@ -53,6 +53,8 @@ type Options struct {
 	Holder []string
 	Now    func() time.Time // nil: the wall clock
 	Boot   string           // another one after each boot of the machine; "": the kernel's boot_id
+	// Wrote is told how each try to write a file, called as in StateDir, ended; nil: nobody is.
+	Wrote func(file string, err error)
 }
 
 // Driver owns the ESP tunnels of one network namespace: that of the thread which called New. Run and Apply of tunnels with

@@ -310,9 +310,15 @@ func TestAnEpochThatIsNotOnTheDiskIsNotReserved(t *testing.T) {
 	if err := os.MkdirAll(obstacle, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	var told error
+	n.opts.Wrote = func(file string, err error) {
+		if told = err; file != "ipsec/fra1.json" {
+			t.Errorf("told of %s", file)
+		}
+	}
 	for range 2 {
-		if err := n.reserve(x, []string{"b"}); err == nil {
-			t.Fatal("a write that cannot be is none that failed")
+		if err := n.reserve(x, []string{"b"}); !errors.Is(err, errUnwritten) || told == nil {
+			t.Fatalf("a write that cannot be: %v, told %v", err, told)
 		}
 		if p := x.peers["b"]; p.reserved() || p.Sent != before {
 			t.Errorf("reserved %v, sent %d", p.reserved(), p.Sent)
@@ -321,8 +327,8 @@ func TestAnEpochThatIsNotOnTheDiskIsNotReserved(t *testing.T) {
 	if err := os.Remove(obstacle); err != nil {
 		t.Fatal(err)
 	}
-	if got := n.send("fra1", "b"); got != before+1 {
-		t.Errorf("epoch %d after %d", got, before)
+	if got := n.send("fra1", "b"); got != before+1 || told != nil {
+		t.Errorf("epoch %d after %d, told %v", got, before, told)
 	}
 	n.boot()
 	if p := n.tunnels["fra1"].peers["b"]; p.Sent != before+1 {

@@ -106,7 +106,7 @@ func (c *charons) remember(s State) {
 func connOf(t Tunnel, p Peer) ike.Conn {
 	return ike.Conn{
 		Tunnel: t.Name, Peer: p.Name, Local: t.Local.Addr(), Remote: p.Endpoint, LocalID: t.ID, RemoteID: p.ID, SecretFile: p.SecretFile, Certificates: t.Certificates,
-		InterfaceID: ifIDOf(t.Name), Mark: t.FirewallMark, Prefixes: p.Prefixes, Encapsulate: t.Encapsulation == UDP,
+		InterfaceID: IfID(t.Name), Mark: t.FirewallMark, Prefixes: p.Prefixes, Encapsulate: t.Encapsulation == UDP,
 		ReplayWindow: t.ReplayWindow, Rekey: t.Rekey, IKEProposals: t.IKEProposals, ESPProposals: t.ESPProposals,
 	}
 }

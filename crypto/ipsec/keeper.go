@@ -160,12 +160,12 @@ func (d *Driver) inspect(policies bool) (silent []ear) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.tunnels)) {
 		t := d.tunnels[name]
-		if err := d.keep(t); err != nil {
+		if err := d.keep(t); err != nil && !errors.Is(err, errUnwritten) { // which Wrote was told
 			d.log.Error("IPsec states", "tunnel", name, "error", err)
 		}
 		silent = append(silent, d.quiet(t)...)
 	}
-	if err := errors.Join(append(slices.Collect(maps.Values(d.holdPorts())), d.save())...); err != nil {
+	if err := errors.Join(append(slices.Collect(maps.Values(d.holdPorts())), d.save())...); err != nil && !errors.Is(err, errUnwritten) {
 		d.log.Error("IPsec tunnels", "error", err)
 	}
 	return silent

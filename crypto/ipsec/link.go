@@ -21,7 +21,7 @@ const maxWindow = 4096
 func isOurLink(link netlink.Link) bool {
 	a := link.Attrs()
 	x, ok := link.(*netlink.Xfrmi)
-	return ok && a.Alias == path.Alias(a.Name) && x.Ifid == ifIDOf(a.Name)
+	return ok && a.Alias == path.Alias(a.Name) && x.Ifid == IfID(a.Name)
 }
 
 // ensure makes the tunnel's link, adopting the one that is there, and holds its port. States and policies are the peers'.
@@ -74,7 +74,7 @@ func (d *Driver) check(t Tunnel) error {
 		return fmt.Errorf("replay window %d: the kernel knows 1 to %d packets", t.ReplayWindow, maxWindow)
 	}
 	for name, other := range d.tunnels {
-		if name != t.Name && other.want.Name != "" && other.ifID == ifIDOf(t.Name) {
+		if name != t.Name && other.want.Name != "" && other.ifID == IfID(t.Name) {
 			return fmt.Errorf("tunnels %s and %s have the same if_id: rename one", t.Name, name)
 		}
 	}
@@ -89,7 +89,7 @@ func (d *Driver) create(t Tunnel) (netlink.Link, error) {
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = t.Name, mtu
-	link := &netlink.Xfrmi{LinkAttrs: attrs, Ifid: ifIDOf(t.Name)}
+	link := &netlink.Xfrmi{LinkAttrs: attrs, Ifid: IfID(t.Name)}
 	if err := d.nl.LinkAdd(link); err != nil {
 		return nil, explain(fmt.Errorf("create interface %s: %w", t.Name, err))
 	}
@@ -105,7 +105,7 @@ func (d *Driver) create(t Tunnel) (netlink.Link, error) {
 func (d *Driver) remove(ctx context.Context, name string) error {
 	ifID := unnamed(name)
 	if ifID == 0 {
-		ifID = ifIDOf(name)
+		ifID = IfID(name)
 		link, err := path.Lookup(d.nl, name)
 		if err != nil {
 			return err

@@ -50,7 +50,7 @@ func (d *Driver) Observe(ctx context.Context) (State, error) {
 	}
 	for _, l := range links {
 		name := l.Attrs().Name
-		names[name], known[ifIDOf(name)] = l, name
+		names[name], known[IfID(name)] = l, name
 	}
 	for o := range byOwner {
 		name := known[o.ifID]
@@ -97,7 +97,7 @@ func (d *Driver) observe(name string, link netlink.Link, byOwner map[owner][]pol
 	var t Tunnel
 	ifID := unnamed(name)
 	if ifID == 0 {
-		ifID = ifIDOf(name)
+		ifID = IfID(name)
 	}
 	if known != nil {
 		t = known.want

@@ -38,7 +38,8 @@ func (d *Driver) setPeer(ctx context.Context, t *tunnel, w Peer) error {
 	p.want = w
 	t.key(p, derived, from)
 	// States before policies: what is encrypted at once finds its key.
-	if err := d.settle(t, p, false); err != nil {
+	// A full disk is no reason to stop there: with policies and no state nothing leaves in clear, and the keeper tries again.
+	if err := d.settle(t, p, false); err != nil && !errors.Is(err, errUnwritten) {
 		return err
 	}
 	for _, want := range t.policies(p) {
@@ -153,7 +154,7 @@ func (d *Driver) deletePolicies(which func(s selector, reqid uint32) bool) error
 
 // removePeer takes all of a peer away: policies first, or the kernel would ask somebody for a key.
 func (d *Driver) removePeer(ctx context.Context, tunnel, name string) error {
-	o := owner{ifID: ifIDOf(tunnel)}
+	o := owner{ifID: IfID(tunnel)}
 	t := d.tunnels[tunnel]
 	if t == nil || t.want.Keying == IKE {
 		if err := d.unloadIKE(ctx, tunnel, name); err != nil {

@@ -24,6 +24,9 @@ type peerRecord struct {
 	place
 }
 
+// errUnwritten: what is not on the disk might be used again after a crash, so nothing is sent in it.
+var errUnwritten = errors.New("epochs cannot be written")
+
 func (d *Driver) dir() string { return filepath.Join(d.opts.StateDir, "ipsec") }
 
 // load reads every tunnel's file, once. A file that is damaged is an error: to go on without it could repeat an epoch.
@@ -45,7 +48,7 @@ func (d *Driver) load() error {
 			return fmt.Errorf("epochs of IPsec tunnels: %s is damaged (%w): if the clock is right, move it away and apply again", file, err)
 		}
 		name := strings.TrimSuffix(filepath.Base(file), ".json")
-		t := &tunnel{want: r.Tunnel, ifID: ifIDOf(name), highest: r.Highest, peers: map[string]*peer{}}
+		t := &tunnel{want: r.Tunnel, ifID: IfID(name), highest: r.Highest, peers: map[string]*peer{}}
 		for n, p := range r.Peers {
 			w, _ := findPeer(r.Tunnel, n)
 			if p.From != w.Endpoint {
@@ -102,7 +105,10 @@ func (d *Driver) save() error {
 func (d *Driver) write(name string, t *tunnel) (err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("epochs of tunnel %s: %w", name, err)
+			err = fmt.Errorf("%w of tunnel %s, and no peer of it can be sent to in a new one before: %w", errUnwritten, name, err)
+		}
+		if d.opts.Wrote != nil {
+			d.opts.Wrote(filepath.Join(filepath.Base(d.dir()), name+".json"), err)
 		}
 	}()
 	r := record{Tunnel: t.want, Highest: t.highest, Peers: map[string]peerRecord{}}
@@ -147,7 +153,7 @@ func (d *Driver) write(name string, t *tunnel) (err error) {
 func (d *Driver) register(want Tunnel) *tunnel {
 	t := d.tunnels[want.Name]
 	if t == nil {
-		t = &tunnel{ifID: ifIDOf(want.Name), peers: map[string]*peer{}}
+		t = &tunnel{ifID: IfID(want.Name), peers: map[string]*peer{}}
 		d.tunnels[want.Name] = t
 	}
 	want.Down = false

@@ -55,6 +55,7 @@ type Driver struct {
 	links    path.Links
 	children map[string]*tunneld // of userspace tunnels, by interface
 	notes    notes
+	carried  map[string]Tunnel // what devices were last seen to send where, by interface
 	rotating map[string]string // tunnels whose key changes, and the public key that they had
 	looked   bool              // for what an earlier daemon has held
 }
@@ -81,7 +82,7 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 		stopping: stopping, stop: stop,
 		log: log, ns: ns, nl: nl, links: path.NewLinks(nl, isOurs), events: make(chan Event, eventsWaiting), closed: make(chan struct{}),
 		place:    child.At(filepath.Join(o.StateDir, "run"), o.Command, number),
-		children: map[string]*tunneld{}, notes: notes{}, rotating: map[string]string{},
+		children: map[string]*tunneld{}, notes: notes{}, carried: map[string]Tunnel{}, rotating: map[string]string{},
 	}, nil
 }
 

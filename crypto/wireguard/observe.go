@@ -77,6 +77,7 @@ func (d *Driver) observe(link netlink.Link) (Tunnel, error) {
 		t.Peers = append(t.Peers, d.observePeer(a.Name, p))
 	}
 	slices.SortFunc(t.Peers, func(a, b Peer) int { return strings.Compare(a.PublicKey, b.PublicKey) })
+	d.carried[a.Name] = t
 	return t, nil
 }
 

@@ -19,7 +19,8 @@ type TunnelStatus struct {
 	Name       string       `json:"name"`
 	Backend    Backend      `json:"backend"` // kernel or userspace
 	Interface  string       `json:"interface"`
-	Running    bool         `json:"running"` // the link is up and a device runs behind it
+	Running    bool         `json:"running"`       // the link is up and a device runs behind it
+	Why        string       `json:"why,omitempty"` // it cannot be asked
 	ListenPort uint16       `json:"listen_port"`
 	MTU        int          `json:"mtu"`        // bytes
 	PublicKey  string       `json:"public_key"` // base64
@@ -53,6 +54,9 @@ func (d *Driver) Status(ctx context.Context) ([]TunnelStatus, error) {
 	var failed []error
 	for _, link := range links {
 		s, err := d.status(link)
+		if err != nil {
+			s.Why = err.Error()
+		}
 		out, failed = append(out, s), append(failed, err)
 	}
 	return out, errors.Join(failed...)

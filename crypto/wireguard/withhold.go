@@ -5,6 +5,7 @@ import (
 	"iter"
 
 	"github.com/vishvananda/netlink"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"sluice/crypto/path"
 )
@@ -25,25 +26,29 @@ func (d *Driver) Withhold(ctx context.Context, peers map[string][]string) error 
 	return d.withheld.Withdraw(d.links, more, d.carrying)
 }
 
-// carrying is what the device sends where: that may be newer or older than what is wanted.
+// carrying is what the device sends where: that may be newer or older than what is wanted. Of one that does not answer, or has ended, it is
+// what was last seen: its peers are down for that very reason.
 func (d *Driver) carrying(name string) (netlink.Link, iter.Seq[path.Carried], error) {
 	link, err := d.links.Find(name)
 	if err != nil {
 		return nil, nil, err
 	}
 	dev, err := d.running(link)
-	if err != nil {
-		return nil, nil, err
+	if err == nil {
+		var have *wgtypes.Device
+		if have, err = dev.state(); err == nil {
+			now := Tunnel{Name: name}
+			for _, p := range have.Peers {
+				now.Peers = append(now.Peers, Peer{PublicKey: encodeKey(p.PublicKey), AllowedIPs: allowedOf(p)})
+			}
+			d.carried[name] = now
+			return link, now.carried(), nil
+		}
 	}
-	have, err := dev.state()
-	if err != nil {
-		return nil, nil, err
+	if last, known := d.carried[name]; known {
+		return link, last.carried(), nil
 	}
-	now := Tunnel{Name: name}
-	for _, p := range have.Peers {
-		now.Peers = append(now.Peers, Peer{PublicKey: encodeKey(p.PublicKey), AllowedIPs: allowedOf(p)})
-	}
-	return link, now.carried(), nil
+	return nil, nil, err
 }
 
 // Wanted is s without the routes that are withheld.

@@ -161,7 +161,7 @@ static __always_inline enum reason prepare(struct __sk_buff *skb, struct view *v
 
 /*
  * policy.ingress, where XDP does not judge it: the same order, but for what only XDP sees. Or what a LAN may send: the failsafe and
- * what follows from the file rank above that too; bans are about the outside.
+ * what follows from the file rank above that too; bans and FlowSpec are about the outside.
  */
 static __always_inline enum reason judge_inbound(struct __sk_buff *skb, struct view *v, __u32 policy,
 						 bool local)
@@ -178,9 +178,9 @@ static __always_inline enum reason judge_inbound(struct __sk_buff *skb, struct v
 		return reason;
 	if (v->related)
 		return REASON_ICMP_ERROR;
-	if (policy == POLICY_INGRESS && bans_stage(&v->p) != REASON_NONE)
-		return REASON_BANNED;
-	return judge_flow(skb, v, policy, SENDER);
+	if (policy == POLICY_INGRESS)
+		reason = overlay_stages(skb, v);
+	return reason == REASON_NONE ? judge_flow(skb, v, policy, SENDER) : reason;
 }
 
 /*

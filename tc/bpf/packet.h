@@ -3,6 +3,7 @@
 
 /* One packet at a tcx hook: what every stage needs, and the one way out, where reasons are counted. */
 
+#include <stdbool.h>
 #include <linux/bpf.h>
 #include <linux/if_packet.h>
 #include <linux/pkt_cls.h>
@@ -21,6 +22,14 @@ static __always_inline void tag_beside(const struct __sk_buff *skb, struct captu
 		return;
 	e->vlan_proto = skb->vlan_proto; /* network byte order, as the kernel has it */
 	e->vlan_tci = skb->vlan_tci;
+}
+
+/* Sockets of AF_XDP are filled from XDP alone. */
+static __always_inline bool hand_over(struct __sk_buff *skb, __u32 socket)
+{
+	(void)skb;
+	(void)socket;
+	return false;
 }
 
 /* A packet turned round is only asked about. */
@@ -230,7 +239,7 @@ static __always_inline int finish(struct __sk_buff *skb, const struct view *v, i
 		e->reason = v->reason;
 		e->rule = v->d.rule;
 		e->policy = v->d.policy;
-		e->decided = v->d.reason != REASON_NONE;
+		e->decided = v->d.reason != REASON_NONE && !of_flowspec(v->reason);
 		e->ifindex = v->ifindex;
 		e->fate = fate;
 		e->nat = v->nat ? EXPLAINED_SOURCE : v->translated ? EXPLAINED_DESTINATION : EXPLAINED_NO_NAT;

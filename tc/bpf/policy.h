@@ -160,6 +160,29 @@ static __always_inline enum reason judge_system(struct __sk_buff *skb, struct vi
 	return judged(skb, v, policy, note(v, SENDER, reason));
 }
 
+/*
+ * The overlays, of a packet that comes in by a tunnel or by an uplink that XDP does not guard; the slot of a filter stands in the place of
+ * a rule. Not for rejudge(), below which FlowSpec's calls would go beyond the stack: what XDP filters has its replies pass, too. Global,
+ * or workload_ingress would leave rejudge() too little of the stack.
+ */
+__noinline int overlay_stages(struct __sk_buff *skb, struct view *v)
+{
+	enum reason reason;
+	__u32 filter = 0;
+
+	if (!v)
+		return REASON_INTERNAL;
+	reason = bans_stage(&v->p);
+	if (reason != REASON_NONE)
+		return reason;
+	reason = flowspec_stage(skb, &v->p, v->hook, &filter);
+	if (reason != REASON_NONE) {
+		v->d.reason = reason;
+		v->d.rule = filter;
+	}
+	return reason;
+}
+
 /* ---- revoking ---- */
 
 /* From now on both directions are dropped. */

@@ -134,6 +134,7 @@ static __always_inline bool take_way(struct __sk_buff *skb, struct view *v, bool
 {
 	const struct flow_way *way;
 	struct heading h;
+	enum reason reason;
 	__u32 sender, receiver;
 	struct flow *flow;
 	bool reply;
@@ -153,9 +154,12 @@ static __always_inline bool take_way(struct __sk_buff *skb, struct view *v, bool
 		now = bpf_ktime_get_coarse_ns();
 	if (now && flow_expired(v->key.protocol, flow, now))
 		return false;
-	if ((v->on.flags & INTERFACE_JUDGE) && bans_stage(&v->p) != REASON_NONE) {
-		*fate = leave_with(v, REASON_BANNED);
-		return true;
+	if (v->on.flags & INTERFACE_JUDGE) {
+		reason = overlay_stages(skb, v);
+		if (reason != REASON_NONE) {
+			*fate = leave_with(v, reason);
+			return true;
+		}
 	}
 	sender = way->rule[0];
 	receiver = way->rule[1];

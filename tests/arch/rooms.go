@@ -8,23 +8,23 @@ package arch
 // crypto stand on the ground beside xdp).
 var Rooms = map[string][]string{
 	// Key files and the doctor need no daemon, and so no way through it.
-	"cmd/sluice": {"bgp/bfd", "cmd/lab", "control/daemon", "control/api", "control/host", "control/support", "crypto/keys", "crypto/ipsec", "crypto/wireguard/child"},
+	"cmd/sluice": {"bgp/bfd", "cmd/lab", "control/daemon", "control/api", "control/host", "control/support", "crypto/keys", "crypto/ipsec", "crypto/wireguard/child", "plural"},
 	// The lab treats the daemon as a box of its own: a binary that it starts and an API that it calls.
-	"cmd/lab": {"control/api", "bgp", "bgp/torsim", "crypto/keys", "configs", "netdump"},
+	"cmd/lab": {"control/api", "bgp", "bgp/torsim", "crypto/keys", "configs", "netdump", "plural"},
 	"configs": {}, // the files themselves, embedded
 
 	// The composition root, which alone knows every subsystem by name.
 	"control/daemon": {
 		"control/api", "control/engine", "control/compile", "control/config", "control/probe", "control/host", "control/ban", "control/feed", "control/workload", "control/tunnel", "control/support", "control/drain", "control/health", "control/disk",
-		"xdp/...", "tc/...", "bgp/...", "crypto/...",
+		"xdp/...", "tc/...", "bgp/...", "crypto/...", "plural",
 	},
 	// The status types of the subsystems are the API's own answers.
 	"control/api": {"control/engine", "control/compile", "control/config", "control/tunnel", "bgp"},
 	// Subsystems are interfaces here, so none is imported.
-	"control/engine": {"control/compile", "control/config"},
+	"control/engine": {"control/compile", "control/config", "plural"},
 	"control/compile": {
 		"control/config", "control/host", "xdp", "xdp/abi", "xdp/classify", "xdp/xsk", "tc",
-		"bgp", "bgp/bfd", "bgp/flowspec", "crypto/path", "crypto/wireguard", "crypto/ipsec",
+		"bgp", "bgp/bfd", "bgp/flowspec", "crypto/path", "crypto/wireguard", "crypto/ipsec", "plural",
 	},
 	"control/config":  {},
 	"control/probe":   {},
@@ -37,13 +37,13 @@ var Rooms = map[string][]string{
 	"control/drain":    {"control/engine", "control/compile", "control/disk"},
 	"control/health":   {"control/disk"}, // what announcements wait for; the probe and the engine are functions here
 	// What changes by itself around tunnels; devices, key daemons and the engine are functions here.
-	"control/tunnel": {"control/compile", "control/config", "control/disk", "crypto/path"},
-	"control/host":   {"netdump", "netprobe"}, // a subsystem, though its folder is control's
+	"control/tunnel": {"control/compile", "control/config", "control/disk", "crypto/path", "plural"},
+	"control/host":   {"netdump", "netprobe", "plural"}, // a subsystem, though its folder is control's
 
 	// What XDP and tc share stands in xdp/table (tables and programs into the kernel) and xdp/pin (their pins).
-	"tc": {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/table"},
+	"tc": {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/table", "plural"},
 
-	"xdp":                       {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/table", "xdp/xsk"},
+	"xdp":                       {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/table", "xdp/xsk", "plural"},
 	"xdp/abi":                   {},
 	"xdp/abi/gen":               {"xdp/abi"},
 	"xdp/classify":              {"xdp/abi"},
@@ -53,8 +53,8 @@ var Rooms = map[string][]string{
 	"xdp/table":                 {"xdp/abi", "xdp/classify", "xdp/pin"},
 	"xdp/xsk":                   {"xdp/abi", "xdp/pin"},
 
-	"bgp":          {"bgp/flowspec", "bgp/fib", "bgp/bfd"},
-	"bgp/flowspec": {},
+	"bgp":          {"bgp/flowspec", "bgp/fib", "bgp/bfd", "plural"},
+	"bgp/flowspec": {"plural"},
 	"bgp/fib":      {"netdump"},
 	"bgp/bfd":      {"process"},
 	"bgp/torsim":   {"bgp", "bgp/fib"},
@@ -71,6 +71,7 @@ var Rooms = map[string][]string{
 	"netdump":  {}, // how every room reads a table of the kernel that changes meanwhile
 	"netprobe": {}, // how every room tries what a kernel can do
 	"process":  {}, // how every room keeps a process that outlives the daemon
+	"plural":   {}, // how every room counts things
 
 	// Tests look at every room, and nothing but a test may look back.
 	"tests/...": {"..."},

@@ -23,6 +23,10 @@ protocol static attack6 { disabled; flow6 { table ft6; };
   route flow6 { dst 2001:db8:100::10/128; next header = 6; dport = 80; } { bgp_ext_community.add((generic, 0x80060000, 0x0)); }; }
 protocol static label6 { disabled; flow6 { table ft6; };
   route flow6 { dst 2001:db8:100::10/128; label 7; } { bgp_ext_community.add((generic, 0x80060000, 0x0)); }; }
+protocol static sample4 { disabled; flow4 { table ft4; };
+  route flow4 { dst 203.0.113.11/32; } { bgp_ext_community.add((generic, 0x80070000, 0x2)); }; }
+protocol static scrub4 { disabled; flow4 { table ft4; };
+  route flow4 { dst 203.0.113.10/32; } { bgp_ext_community.add((generic, 0x8008fde8, 0x64)); }; }
 protocol static hole { disabled; ipv4; route 203.0.113.99/32 blackhole { bgp_community.add((65535, 666)); }; route 192.0.2.99/32 blackhole { bgp_community.add((65535, 666)); }; }
 protocol device`, "  ipv4 { import all; export where source = RTS_STATIC; };", `  ipv4 { import all; export where source = RTS_STATIC; };
   flow4 { table ft4; import none; export all; }; flow6 { table ft6; import none; export all; };`).Replace(torFile)
@@ -184,6 +188,43 @@ func (s *site) knock(server netip.AddrPort) {
 	}
 }
 
+// TestAFilterHoldsOnAnUplinkWithoutXDP: what judges there is tcx.
+func TestAFilterHoldsOnAnUplinkWithoutXDP(t *testing.T) {
+	t.Parallel()
+	s := newBareSite(t)
+	s.write(edited(t, flowGateway(t, s), "    role: uplink\n", "    role: uplink\n    xdp: {mode: none}\n"))
+	s.bird = startBirdWith(t, s, flowFile)
+	s.start()
+	s.established()
+	s.answers(s.Client, lab.Web4[0], 80, "web-1")
+	f := s.follow(true)
+	for _, protocol := range []string{"attack4", "attack6", "hole"} {
+		s.bird.do("enable " + protocol)
+	}
+	const inside = "tor blackhole 203.0.113.99/32 discard"
+	s.filters("tor blackhole 192.0.2.99/32 discard refused: unfeasible: 192.0.2.99/32 is inside of nothing that we announce", inside,
+		"tor "+attack4+" discard", "tor "+attack6+" discard")
+	s.counts("tc", "eth0", "flowspec-drop", func() { s.silent(s.Client, lab.Web4[0], 80) })
+	s.counts("tc", "eth0", "flowspec-drop", func() { s.silent(s.Client, lab.Web6[0], 80) })
+	s.counts("tc", "eth0", "blackhole", func() { s.silent(s.Client, netip.MustParseAddr("203.0.113.99"), 80) })
+	s.answers(s.Client, lab.Web4[1], 80, "web-2")
+	if s.matched(attack4) == 0 || s.matched(attack6) == 0 {
+		t.Errorf("the filters count nothing: %+v", show[[]api.Filter](s, "flowspec"))
+	}
+	s.tells(s.sluice("explain", "--in", "eth0", "--packet", "tcp 198.51.100.7:40000 > 203.0.113.10:80"), "tcx-ingress", "drop, flowspec-drop",
+		"by "+attack4+" of neighbor tor: discard")
+	f.hears(t, "a packet that a filter dropped", func(e api.Event) bool {
+		return e.Drop != nil && e.Drop.Hook == "tcx-ingress" && e.Drop.Reason == "flowspec-drop" && e.Drop.Filter == "tor: "+attack4
+	})
+	s.kill()
+	s.silent(s.Client, lab.Web4[0], 80)
+	s.start()
+	s.established()
+	s.bird.do("disable attack4")
+	s.filters("tor blackhole 192.0.2.99/32 discard refused: unfeasible: 192.0.2.99/32 is inside of nothing that we announce", inside, "tor "+attack6+" discard")
+	s.answers(s.Client, lab.Web4[0], 80, "web-1")
+}
+
 func TestABlackholeOfBIRDDropsOneDestinationOfOursAndNoOther(t *testing.T) {
 	t.Parallel()
 	s := newFlowGateway(t)
@@ -211,6 +252,34 @@ func TestABlackholeOfBIRDDropsOneDestinationOfOursAndNoOther(t *testing.T) {
 	s.established()
 	s.filters()
 	s.counts("xdp", "eth0", "default-drop", func() { s.silent(s.Client, hole, 80) })
+}
+
+func TestAFilterSamplesAndRedirectsWhereTheFileSaysWhereTo(t *testing.T) {
+	t.Parallel()
+	s := newFlowGateway(t)
+	f := s.follow(false)
+	s.bird.do("enable sample4")
+	s.bird.do("enable scrub4")
+	const sampled, redirected = "flow4 { dst 203.0.113.11/32; }", "flow4 { dst 203.0.113.10/32; }"
+	s.filters("tor "+redirected+" redirect 65000:100 refused: no socket is configured for it (bgp.flowspec.redirect): redirect 65000:100", "tor "+sampled+" sample")
+	s.answers(s.Client, lab.Web4[1], 80, "web-2")
+	f.hears(t, "a sampled packet", func(e api.Event) bool {
+		return e.Log != nil && e.Log.Filter == "tor: "+sampled && e.Log.Verdict == "pass" && e.Log.Hook == "xdp" && e.Log.Destination == lab.Web4[1] && e.Log.Rule == ""
+	})
+
+	s.edit("max_age: 10m}", "max_age: 10m, redirect: [{target: \"65000:100\", socket: scrub}]}", "\nbgp:\n", "\nsockets: [{name: scrub}]\n\nbgp:\n")
+	s.apply()
+	s.filters("tor "+redirected+" redirect 65000:100", "tor "+sampled+" sample")
+	f.tellsOf(t, redirected, "refused: no socket is configured for it (bgp.flowspec.redirect): redirect 65000:100", "added")
+	s.tells(s.sluice("show", "flowspec"), "redirect 65000:100, to socket scrub")
+	s.answers(s.Client, lab.Web4[0], 80, "web-1") // nobody has registered: the policies judge
+	if s.matched(redirected) == 0 {
+		t.Error("the filter that redirects has met nothing")
+	}
+	s.edit(", redirect: [{target: \"65000:100\", socket: scrub}]", "", "\nsockets: [{name: scrub}]\n\nbgp:\n", "\nbgp:\n")
+	s.apply()
+	f.tellsOf(t, redirected, "refused: no socket is configured for it (bgp.flowspec.redirect): redirect 65000:100", "added",
+		"refused: no socket is configured for it (bgp.flowspec.redirect): redirect 65000:100")
 }
 
 func TestAFilterOfExaBGPLimitsARate(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"sluice/control/api"
@@ -54,6 +55,16 @@ func TestAnUpgradeLeavesTheProcessesOfTunnelsUntilTheyAreExchanged(t *testing.T)
 	}
 	if r := s.sluice("show", "status"); strings.Contains(r.out, "tunnel fra1:") || !strings.Contains(r.out, says(2)) {
 		t.Errorf("show status after the exchange:\n%s", r.out)
+	}
+	if err := syscall.Kill(after[0].PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	// Whoever comes first, the daemon or the operator, it runs again.
+	if r := s.sluice("tunnel", "restart", "fra1"); r.code != 0 || !strings.HasPrefix(r.out, "tunnel fra1: ") {
+		t.Errorf("restart of one that was killed: %+v", r)
+	}
+	if now := s.status().Processes; len(now) != 2 || now[0].PID == after[0].PID {
+		t.Errorf("processes %+v, before %+v", now, after)
 	}
 	if r := s.sluice("tunnel", "restart", "nix"); r.code != 1 || !strings.Contains(r.err, "there is no tunnel \"nix\"") {
 		t.Errorf("restart of none: %+v", r)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -265,4 +267,34 @@ func BenchmarkBans(b *testing.B) {
 	}
 	measure("50k-and-50k-prefixes-miss", free)
 	b.ReportMetric(float64(walked(b, s.live)), "verifier-insns")
+}
+
+// TestBansHoldOnWhereThePinsWereRemoved: what is loaded next looks into the table that is held, and into no new one.
+func TestBansHoldOnWhereThePinsWereRemoved(t *testing.T) {
+	s := newSite(t, generation(classify.Accept))
+	b := s.bans(t)
+	f := s.flowspec(t)
+	one, other := from4(outside, frame4(17, udp(1, 2))), frame4(17, udp(1, 2))
+	set(t, b, outside+"/32", 0)
+	for _, room := range []string{"gen", "links", "maps", "slots"} {
+		if err := os.RemoveAll(filepath.Join(s.dir, room)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(b.Repin(), f.Repin(), b.Repin()); err != nil {
+		t.Fatal(err)
+	}
+	s.load(t, s.loaded)
+	if got := run(t, s.live, s.uplink, one); got != xdpDrop {
+		t.Errorf("a ban of before: verdict %d", got)
+	}
+	lift(t, b, outside+"/32")
+	set(t, b, "192.0.2.0/24", 0)
+	if got := []uint32{run(t, s.live, s.uplink, one), run(t, s.live, s.uplink, other)}; got[0] != xdpPass || got[1] != xdpDrop {
+		t.Errorf("once it is lifted and another holds: verdicts %v", got)
+	}
+	apply(t, f, matching("all"))
+	if got := run(t, s.live, s.uplink, one); got != xdpDrop {
+		t.Errorf("a filter: verdict %d", got)
+	}
 }

@@ -163,6 +163,46 @@ func TestBypassHandsPacketsToTheRegisteredSocket(t *testing.T) {
 	}
 }
 
+// TestAFilterHandsPacketsToTheRegisteredSocket: where nobody has registered the policy judges them, and here drops.
+func TestAFilterHandsPacketsToTheRegisteredSocket(t *testing.T) {
+	g := generation(classify.Drop)
+	g.Sockets = []xsk.Socket{{Name: "dns", Interfaces: []string{"uplink"}}}
+	s := newSite(t, g)
+	f := s.flowspec(t)
+	redirects := matching("redirects", toward("203.0.113.9/32"))
+	redirects.Drop, redirects.Socket = false, "dns"
+	apply(t, f, redirects)
+	query := dnsQuery()
+	send := func(n uint32) {
+		t.Helper()
+		if err := sendFrames(ifindex(t, "tor"), query, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(3)
+	s.awaitCounters(t, 3)
+	if got := s.reason(t, abi.ReasonDefaultDrop); got != 3 {
+		t.Fatalf("with nobody registered %d of 3 packets were dropped by the policy", got)
+	}
+	c := s.bind(t, s.path(t), 64, 0)
+	send(5)
+	if got := c.receive(t, 5); len(got) != 5 || !slices.ContainsFunc(got, func(f []byte) bool { return bytes.Equal(f, query) }) {
+		t.Fatalf("%d of 5 frames arrived: %x", len(got), got)
+	}
+	if got := s.reason(t, abi.ReasonFlowspecBypass); got != 5 {
+		t.Errorf("%d of 5 packets count as handed over", got)
+	}
+	if said := s.explain(t, s.uplink, query); said.Fate != xdpRedirect || said.Reason != uint32(abi.ReasonFlowspecBypass) || f.Key(said.Rule) != "redirects" {
+		t.Errorf("the twin says %+v", said)
+	}
+	if hits, err := f.Hits("redirects"); err != nil || hits.Packets != 8 || hits.Dropped != 0 {
+		t.Errorf("the filter counts %+v (%v), want 8 packets, and none of them dropped", hits, err)
+	}
+	redirects.GoesOn = true
+	apply(t, f, redirects, matching("everything"))
+	s.check(t, "a filter behind it drops", query, abi.ReasonFlowspecDrop)
+}
+
 func TestASocketThatTheFileDropsIsTakenAway(t *testing.T) {
 	s := newSite(t, bypassGeneration(xsk.Socket{Name: "dns", Interfaces: []string{"uplink"}}, xsk.Socket{Name: "app.1", Interfaces: []string{"uplink", "absent"}}))
 	sockets, err := s.Sockets(t.Context())

@@ -127,7 +127,7 @@ func TestFiltersMatchWhatTheRFCSays(t *testing.T) {
 			var filters []xdp.FlowSpecFilter
 			for _, c := range components(family, kind) {
 				rule := flowspec.Rule{Family: family, Components: []flowspec.Component{c}}
-				filter, err := compile.TranslateFlowSpec(rule, []flowspec.Action{{Kind: flowspec.GoOn}})
+				filter, err := compile.TranslateFlowSpec(rule, []flowspec.Action{{Kind: flowspec.GoOn}}, nil)
 				if err != nil {
 					continue // named, as control/compile tests
 				}

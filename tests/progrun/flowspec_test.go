@@ -247,6 +247,34 @@ func TestAFilterMarksThePacket(t *testing.T) {
 	}
 }
 
+func TestAFilterShowsWhatItSamples(t *testing.T) {
+	s := newSite(t, generation(classify.Accept))
+	f := s.flowspec(t)
+	passes, drops := matching("passes", toward("203.0.113.9/32")), matching("drops", toward("203.0.113.10/32"))
+	passes.Drop, passes.Sample, drops.Sample = false, true, true
+	apply(t, f, passes, drops, matching("silent", toward("203.0.113.11/32")))
+	run(t, s.live, s.uplink, frame4(17, udp(1, 2))) // nobody listens yet
+	h, stop := s.watchSamples(t, xdp.WatchLogs, 1_000_000)
+	frames := map[string][]byte{"silent": to4("203.0.113.11", frame4(17, udp(1, 2))), "passes": to4("203.0.113.9", frame4(17, udp(1, 2))),
+		"drops": to4("203.0.113.10", frame4(17, udp(1, 2)))}
+	for _, key := range []string{"silent", "passes", "drops"} {
+		s.explain(t, s.uplink, frames[key])
+		run(t, s.live, s.uplink, frames[key])
+	}
+	h.await(t, "two samples", func() bool { return len(h.drops) >= 2 })
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	var got []string
+	for _, sample := range h.drops {
+		got = append(got, fmt.Sprint(f.Key(sample.Rule), " ", sample.Fate, " ", sample.Dst.Addr(), " ", sample.Hook))
+	}
+	want := []string{fmt.Sprint("passes ", abi.EventFilterPassed, " 203.0.113.9 ", abi.HookXdp), fmt.Sprint("drops ", abi.EventFilterDropped, " 203.0.113.10 ", abi.HookXdp)}
+	if !slices.Equal(got, want) {
+		t.Errorf("sampled %q, want %q", got, want)
+	}
+}
+
 func internetChecksum(b []byte) uint16 { // RFC 1071
 	var sum uint32
 	for i := 0; i+1 < len(b); i += 2 {

@@ -117,6 +117,8 @@ const (
 	FlowspecLimits      = 4
 	FlowspecMarks       = 8
 	FlowspecGoesOn      = 16
+	FlowspecSamples     = 32
+	FlowspecRedirects   = 64
 	FlowWayBusy         = 18446744073709551615
 	FlowToPeer          = 2147483648
 	FlowAtEgress        = 2147483648
@@ -548,7 +550,8 @@ type FlowspecEntry struct {
 	Key     uint64 // of the filter, to find it again: never 0
 	Does    uint8  // FLOWSPEC_*; 0: it counts, and lets pass
 	DSCP    uint8  // with FLOWSPEC_MARKS
-	_       [46]uint8
+	_       [42]uint8
+	Socket  uint32 // with FLOWSPEC_REDIRECTS: the argument of ACTION_BYPASS
 }
 
 // FlowspecHit is struct flowspec_hit, 32 bytes.
@@ -752,9 +755,11 @@ type WatchBudget struct {
 type EventFate uint32
 
 const (
-	EventPassed  EventFate = 0
-	EventDropped EventFate = 1
-	EventShadow  EventFate = 2
+	EventPassed        EventFate = 0
+	EventDropped       EventFate = 1
+	EventShadow        EventFate = 2
+	EventFilterPassed  EventFate = 3
+	EventFilterDropped EventFate = 4
 )
 
 // PacketEvent is struct packet_event, 72 bytes.

@@ -81,7 +81,8 @@ const (
 	ReasonFlowspecDrop          Reason = 74 // a FlowSpec filter of a BGP neighbor drops it (`sluice show flowspec`)
 	ReasonFlowspecLimit         Reason = 75 // beyond the rate of a FlowSpec filter of a BGP neighbor
 	ReasonBlackhole             Reason = 76 // a BGP neighbor asked for a blackhole for its destination
-	ReasonMax                   Reason = 77
+	ReasonFlowspecBypass        Reason = 77 // a FlowSpec filter of a BGP neighbor hands it to a bypass socket
+	ReasonMax                   Reason = 78
 )
 
 var reasonTable = [ReasonMax]reasonInfo{
@@ -162,4 +163,5 @@ var reasonTable = [ReasonMax]reasonInfo{
 	ReasonFlowspecDrop:          {"flowspec-drop", "a FlowSpec filter of a BGP neighbor drops it (`sluice show flowspec`)", FateDrop},
 	ReasonFlowspecLimit:         {"flowspec-limit", "beyond the rate of a FlowSpec filter of a BGP neighbor", FateDrop},
 	ReasonBlackhole:             {"blackhole", "a BGP neighbor asked for a blackhole for its destination", FateDrop},
+	ReasonFlowspecBypass:        {"flowspec-bypass", "a FlowSpec filter of a BGP neighbor hands it to a bypass socket", FateRedirect},
 }

@@ -27,13 +27,17 @@ struct {
 		});
 } sockets SEC(".maps");
 
-/* Without a socket for this interface and queue the kernel takes the packet, as it does where the rule is accept. */
-static __always_inline enum reason bypass_stage(struct xdp_md *ctx, const struct decision *d)
+/* Whether a program has registered for a socket on this interface and queue, and the packet goes there. */
+static __always_inline bool hand_over(struct xdp_md *ctx, __u32 socket)
 {
-	struct socket_key key = {.socket = d->argument, .ifindex = ctx->ingress_ifindex};
+	struct socket_key key = {.socket = socket, .ifindex = ctx->ingress_ifindex};
 	void *queues = bpf_map_lookup_elem(&sockets, &key);
 
-	if (queues && bpf_redirect_map(queues, ctx->rx_queue_index, XDP_PASS) == XDP_REDIRECT)
-		return REASON_BYPASS;
-	return REASON_BYPASS_STACK;
+	return queues && bpf_redirect_map(queues, ctx->rx_queue_index, XDP_PASS) == XDP_REDIRECT;
+}
+
+/* Without a socket the kernel takes the packet, as it does where the rule is accept. */
+static __always_inline enum reason bypass_stage(struct xdp_md *ctx, const struct decision *d)
+{
+	return hand_over(ctx, d->argument) ? REASON_BYPASS : REASON_BYPASS_STACK;
 }

@@ -137,7 +137,7 @@ static __always_inline enum reason overlay_stages(struct xdp_md *ctx, const stru
 {
 	enum reason reason = bans_stage(p);
 
-	return reason == REASON_NONE ? flowspec_stage(ctx, p, filter) : reason;
+	return reason == REASON_NONE ? flowspec_stage(ctx, p, HOOK_XDP, filter) : reason;
 }
 
 /* All stages that ask policies, up to what policy.ingress decides. REASON_NONE: it is in d. */

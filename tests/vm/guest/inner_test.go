@@ -219,6 +219,7 @@ func (s *inner) judged(t *testing.T) {
 	s.expects(t, "tun1", abi.ReasonDefaultDrop, send(t, s.far, "10.0.1.10", "1"))
 	s.expects(t, "tun1", abi.ReasonDefaultDrop, send(t, s.far, "fd00:1::10", "1"))
 	s.expects(t, "up0", abi.ReasonForwarded, send(t, s.far, "203.0.113.9", "9"))
+	s.filtered(t)
 	s.mss(t, s.workload, "10.0.1.10", s.far, "10.20.0.1", 7777)
 	s.mss(t, s.workload, "fd00:1::10", s.far, "fd00:20::1", 7777)
 	s.mss(t, s.far, "10.20.0.1", s.workload, "10.0.1.10", innerWeb)

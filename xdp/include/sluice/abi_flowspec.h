@@ -53,14 +53,20 @@ struct flowspec_entry {
 	__u64 key;	/* of the filter, to find it again: never 0 */
 	__u8 does;	/* FLOWSPEC_*; 0: it counts, and lets pass */
 	__u8 dscp;	/* with FLOWSPEC_MARKS */
-	__u8 pad[46];
+	__u8 pad[42];
+	__u32 socket; /* with FLOWSPEC_REDIRECTS: the argument of ACTION_BYPASS */
 };
-/* BLACKHOLES: as DROPS, for a blackhole community (RFC 7999). GOES_ON: what comes behind it is asked, too (RFC 8955 section 7.3). */
+/*
+ * BLACKHOLES: as DROPS, for a blackhole community (RFC 7999). GOES_ON: what comes behind it is asked, too (RFC 8955 section 7.3). SAMPLES:
+ * who looks on is shown the packet. REDIRECTS: what passes all filters goes to a socket, if a program has registered for it.
+ */
 #define FLOWSPEC_DROPS	    1
 #define FLOWSPEC_BLACKHOLES 2
 #define FLOWSPEC_LIMITS	    4
 #define FLOWSPEC_MARKS	    8
 #define FLOWSPEC_GOES_ON    16
+#define FLOWSPEC_SAMPLES    32
+#define FLOWSPEC_REDIRECTS  64
 
 /* What a filter matched, per CPU. */
 struct flowspec_hit {

@@ -31,8 +31,14 @@ struct watch_budget {
 	__u64 passed_over; /* by sampling, since the last one that was taken */
 };
 
-/* What became of a packet, or would have if the rule acted. */
-enum event_fate { EVENT_PASSED = 0, EVENT_DROPPED = 1, EVENT_SHADOW = 2 };
+/* What became of a packet, or would have if the rule acted. FILTER_*: what FlowSpec said; the slot of a filter stands for the rule. */
+enum event_fate {
+	EVENT_PASSED = 0,
+	EVENT_DROPPED = 1,
+	EVENT_SHADOW = 2,
+	EVENT_FILTER_PASSED = 3,
+	EVENT_FILTER_DROPPED = 4
+};
 
 /* A sample of the dropped packets, or of those that a rule logs. */
 struct packet_event {

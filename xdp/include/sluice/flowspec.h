@@ -8,6 +8,7 @@
  */
 
 #include "count.h"
+#include "events.h"
 #include "iter.h"
 #include "limit.h"
 #include "match.h"
@@ -65,8 +66,10 @@ struct {
 /* What the filters say of a packet. */
 struct flowspec_fate {
 	__u32 reason; /* enum reason; REASON_NONE: none drops it */
-	__u32 slot;   /* of the filter that drops it */
+	__u32 slot;   /* of the filter that drops it, or redirects what passes */
 	__u32 mark;   /* DSCP to write, and one; 0: as it is */
+	__u32 socket; /* to hand it to; 0: none */
+	__u32 sample; /* slot of the filter that wants it shown; 0: none */
 };
 
 static __always_inline const struct flowspec_set *
@@ -138,10 +141,14 @@ __noinline int flowspec_try(const struct packet *p, const struct flowspec_entry 
 		return 0;
 	slot = e->rule.id;
 	fate->reason = flowspec_verdict(p, e);
-	if (fate->reason != REASON_NONE)
+	if (fate->reason != REASON_NONE || (e->does & FLOWSPEC_REDIRECTS))
 		fate->slot = slot;
-	else if (e->does & FLOWSPEC_MARKS)
+	if (e->does & FLOWSPEC_MARKS)
 		fate->mark = 1 + (e->dscp & 0x3f);
+	if (e->does & FLOWSPEC_REDIRECTS)
+		fate->socket = e->socket;
+	if (e->does & FLOWSPEC_SAMPLES)
+		fate->sample = slot;
 	hit = explain ? NULL : bpf_map_lookup_elem(&flowspec_hits, &slot);
 	if (hit) {
 		hit->packets++;
@@ -251,11 +258,15 @@ static __always_inline void flowspec_mark(PARSE_CTX *ctx, const struct packet *p
 static __always_inline bool of_flowspec(enum reason reason)
 {
 	return reason == REASON_FLOWSPEC_DROP || reason == REASON_FLOWSPEC_LIMIT ||
-	       reason == REASON_BLACKHOLE;
+	       reason == REASON_BLACKHOLE || reason == REASON_FLOWSPEC_BYPASS;
 }
 
-/* What drops it; slot is then that of the filter. */
-static __always_inline enum reason flowspec_stage(PARSE_CTX *ctx, const struct packet *p, __u32 *slot)
+/*
+ * What drops or redirects it; slot is then that of the filter. Where nobody takes what is redirected, the policies judge it: a neighbor
+ * opens nothing.
+ */
+static __always_inline enum reason flowspec_stage(PARSE_CTX *ctx, const struct packet *p, enum hook hook,
+						  __u32 *slot)
 {
 	__u32 zero = 0;
 	__u64 *state = bpf_map_lookup_elem(&flowspec_live, &zero), live;
@@ -267,8 +278,15 @@ static __always_inline enum reason flowspec_stage(PARSE_CTX *ctx, const struct p
 	if (!live)
 		return REASON_NONE;
 	flowspec(p, live, &fate);
-	if (fate.mark && fate.reason == REASON_NONE && !explain)
-		flowspec_mark(ctx, p, fate.mark - 1);
 	*slot = fate.slot;
-	return fate.reason;
+	if (fate.sample && watched(WATCH_LOGS))
+		sample_packet(p,
+			      WHERE(hook, p->ifindex,
+				    fate.reason == REASON_NONE ? EVENT_FILTER_PASSED : EVENT_FILTER_DROPPED),
+			      REASON_NONE, fate.sample);
+	if (fate.reason != REASON_NONE)
+		return fate.reason;
+	if (fate.mark && !explain)
+		flowspec_mark(ctx, p, fate.mark - 1);
+	return fate.socket && hand_over(ctx, fate.socket) ? REASON_FLOWSPEC_BYPASS : REASON_NONE;
 }

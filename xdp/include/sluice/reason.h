@@ -91,7 +91,8 @@
 	X(SNAT_FULL, drop, "the table of translations is full (conntrack.max_entries)")                      \
 	X(FLOWSPEC_DROP, drop, "a FlowSpec filter of a BGP neighbor drops it (`sluice show flowspec`)")      \
 	X(FLOWSPEC_LIMIT, drop, "beyond the rate of a FlowSpec filter of a BGP neighbor")                    \
-	X(BLACKHOLE, drop, "a BGP neighbor asked for a blackhole for its destination")
+	X(BLACKHOLE, drop, "a BGP neighbor asked for a blackhole for its destination")                       \
+	X(FLOWSPEC_BYPASS, redirect, "a FlowSpec filter of a BGP neighbor hands it to a bypass socket")
 
 #define SLUICE_REASON_ENUM(name, fate, text) REASON_##name,
 enum reason { SLUICE_REASONS(SLUICE_REASON_ENUM) REASON_MAX };

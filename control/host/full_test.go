@@ -1,0 +1,131 @@
+package host
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sluice/tests/nstest"
+
+	"golang.org/x/sys/unix"
+)
+
+// onDisk opens a Host whose state directory is a disk of its own, and what it reports last.
+func onDisk(t *testing.T, disk *nstest.Disk, spare string) (h *Host, told *error) {
+	t.Helper()
+	told = new(error)
+	h, err := New(slog.New(slog.DiscardHandler), Options{StateDir: disk.Dir, Spare: spare, Wrote: func(err error) { *told = err }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Close)
+	return h, told
+}
+
+func TestAFullDiskKeepsNoStepFromBeingDoneAndDownFromGivingBack(t *testing.T) {
+	inNamespace(t)
+	twoVeths(t)
+	before := machine(t)
+	disk, spare := nstest.NewDisk(t, 64), filepath.Join(t.TempDir(), "sluice.sock.host.json")
+	disk.Fill(t)
+	h, told := onDisk(t, disk, spare)
+	apply(t, h, gateway())
+	if !errors.Is(*told, unix.ENOSPC) || !strings.Contains((*told).Error(), spare) {
+		t.Errorf("the full disk is told as: %v", *told)
+	}
+
+	// The next process of this boot knows what is ours, though the disk is still full.
+	h, _ = onDisk(t, disk, spare)
+	if ops := Diff(observe(t, h), gateway()); len(ops) > 0 {
+		t.Errorf("the next process would do %v", ops)
+	}
+	disk.Free(t)
+	h.Settle()
+	if data, err := os.ReadFile(filepath.Join(disk.Dir, "host.json")); err != nil || !json.Valid(data) {
+		t.Errorf("with room: %q, %v", data, err)
+	}
+	if _, err := os.Stat(spare); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the spare is still there: %v", err)
+	}
+	disk.Fill(t)
+	down(t, h)
+	same(t, "down", before, machine(t))
+	for _, path := range []string{spare, filepath.Join(disk.Dir, "host.json")} {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", path, err)
+		}
+	}
+}
+
+// What the disk has is older then, and whole.
+func TestOfTwoLedgersTheLaterOneIsBelieved(t *testing.T) {
+	inNamespace(t)
+	twoVeths(t)
+	before := machine(t)
+	disk, spare := nstest.NewDisk(t, 64), filepath.Join(t.TempDir(), "spare")
+	h, told := onDisk(t, disk, spare)
+	first := State{Links: []Link{{Name: "eth0", Up: true}}, Addresses: []Address{{Link: "eth0", Prefix: pfx("198.18.0.2/30")}}}
+	apply(t, h, first)
+	if *told != nil {
+		t.Error(*told)
+	}
+	onTheDisk, err := os.ReadFile(filepath.Join(disk.Dir, "host.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk.Fill(t)
+	second := first
+	second.Addresses = []Address{{Link: "eth0", Prefix: pfx("198.18.7.2/30")}}
+	apply(t, h, second)
+	if now, err := os.ReadFile(filepath.Join(disk.Dir, "host.json")); err != nil || string(now) != string(onTheDisk) {
+		t.Errorf("the full disk has %q (%v), had %q", now, err, onTheDisk)
+	}
+	ip(t, "addr add 198.18.0.2/30 dev eth0") // somebody's own by now
+	h, _ = onDisk(t, disk, spare)
+	down(t, h)
+	ip(t, "addr del 198.18.0.2/30 dev eth0") // it is there
+	same(t, "down", before, machine(t))
+}
+
+// Without either, what was set counts as found, and nothing is taken for ours that may not be.
+func TestWithoutALedgerNothingIsRemoved(t *testing.T) {
+	inNamespace(t)
+	twoVeths(t)
+	disk := nstest.NewDisk(t, 64)
+	disk.Fill(t)
+	h, told := onDisk(t, disk, filepath.Join(disk.Dir, "spare"))
+	want := State{Links: []Link{{Name: "eth0", Up: true}}, Addresses: []Address{{Link: "eth0", Prefix: pfx("198.18.0.2/30")}}}
+	apply(t, h, want)
+	if *told == nil || !strings.Contains((*told).Error(), "counts as found there") {
+		t.Errorf("told %v", *told)
+	}
+	set := machine(t)
+	h, _ = onDisk(t, disk, filepath.Join(disk.Dir, "spare"))
+	apply(t, h, want)
+	down(t, h)
+	same(t, "down", set, machine(t))
+}
+
+func TestASpareOfSomebodyElseIsNotBelieved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "spare")
+	if err := os.WriteFile(path, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !ownFile(path) {
+		t.Error("our own file is not believed")
+	}
+	if err := os.Chmod(path, 0o622); err != nil || ownFile(path) {
+		t.Errorf("a file that all may write is believed (%v)", err)
+	}
+	if err := errors.Join(os.Chmod(path, 0o600), os.Chown(path, 65534, 65534)); err != nil || ownFile(path) {
+		t.Errorf("a file of another user is believed (%v)", err)
+	}
+	link := path + "-link"
+	if err := os.Symlink("/proc/self/status", link); err != nil || ownFile(link) {
+		t.Errorf("a symbolic link is believed (%v)", err)
+	}
+}

@@ -1,0 +1,80 @@
+package netns
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"sluice/control/api"
+	"sluice/control/engine"
+)
+
+// Without somebody who hears of it, each of these would wait for the inspection, five minutes.
+func TestWhatSomebodyDeletesIsBackAtOnceAndTold(t *testing.T) {
+	t.Parallel()
+	s := newBareSite(t)
+	s.edit("\nbgp:\n", "\nroutes:\n  - {prefix: 192.0.2.128/25, via: [198.18.0.1]}\n  - {prefix: \"2001:db8:9::/48\", via: [\"2001:db8::1\"]}\n\nbgp:\n",
+		"addresses: [198.18.0.2/30, \"2001:db8::2/64\"]", "addresses: [198.18.0.2/30, \"2001:db8::2/64\", 203.0.113.200/32]")
+	s.start()
+	monitor := s.follow(false)
+	before := s.settled()
+	for _, c := range []struct{ remove, told string }{
+		{"ip route del 192.0.2.128/25", "host: set route 192.0.2.128/25 via 198.18.0.1"},
+		{"ip -6 route del 2001:db8:9::/48", "host: set route 2001:db8:9::/48 via 2001:db8::1"},
+		{"ip addr del 203.0.113.200/32 dev eth0", "host: set address 203.0.113.200/32 dev eth0"},
+		{"ip rule del priority 18800", "host: add IPv4 rule 18800"},
+		{"ip -6 rule del priority 18801", "host: add IPv6 rule 18801"},
+	} {
+		s.must(s.Gateway.Namespace, c.remove)
+		eventually(t, func() error {
+			if st := s.status().Engine; !strings.Contains(st.Repaired, c.told) {
+				return fmt.Errorf("%s: the last repair is %q, want %q", c.remove, st.Repaired, c.told)
+			}
+			return nil
+		})
+	}
+	s.same("repairs", before, s.settled())
+	for what, text := range map[string]string{"the log": s.daemonLog(), "show status": s.sluice("show", "status").out} {
+		if !strings.Contains(text, "add IPv6 rule 18801") {
+			t.Errorf("%s does not tell of the repair:\n%s", what, text)
+		}
+	}
+	repair := func(e api.Event) bool {
+		return e.Engine != nil && e.Engine.Kind == engine.NoticeRepaired && strings.Contains(e.Engine.Text, "add IPv6 rule 18801")
+	}
+	monitor.hears(t, "the repair", repair)
+
+	// What an apply takes away is no drift.
+	repaired := s.status().Engine.RepairedAt
+	s.edit("\nroutes:\n  - {prefix: 192.0.2.128/25, via: [198.18.0.1]}\n", "\nroutes:\n")
+	s.apply()
+	s.must(s.Gateway.Namespace, "ip rule del priority 18800") // told behind what the apply deleted
+	eventually(t, func() error {
+		if s.status().Engine.RepairedAt.Equal(repaired) {
+			return fmt.Errorf("the rule is not back")
+		}
+		return nil
+	})
+	if st := s.status().Engine; strings.Contains(st.Repaired, "192.0.2.128") {
+		t.Errorf("the last repair is %q", st.Repaired)
+	}
+}
+
+func TestARouteIntoATunnelThatSomebodyDeletesIsBackAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newTunnels(t, nil)
+	s.must(s.Gateway.Namespace, "ip route del 10.20.0.0/16 dev fra1")
+	eventually(t, func() error {
+		if st := s.status().Engine; !strings.Contains(st.Repaired, "wireguard: add route 10.20.0.0/16 dev fra1") {
+			return fmt.Errorf("the last repair is %q", st.Repaired)
+		}
+		return nil
+	})
+	s.must(s.Gateway.Namespace, "ip link del fra1")
+	eventually(t, func() error {
+		if st := s.status().Engine; !strings.Contains(st.Repaired, "wireguard: create tunnel fra1") {
+			return fmt.Errorf("the last repair is %q", st.Repaired)
+		}
+		return nil
+	})
+}
