@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -18,10 +19,17 @@ import (
 // else waits: so it is left alone for a multiple of the time that an answer took, unless a session changed.
 type census struct {
 	mu     sync.Mutex
+	asking chan struct{} // closed when there is an answer; nil: nobody asks
 	peers  map[string]*api.Peer
+	err    error
 	states map[netip.Addr]peerState
 	until  time.Time
 }
+
+// patience is how long GoBGP is waited for. It answers nobody while it takes away the routes of a lost session, minutes for a full table.
+const patience = 2 * time.Second
+
+var errBusy = errors.New("bgp: GoBGP is busy with a table and does not answer yet")
 
 const censusRest = 5
 
@@ -31,24 +39,48 @@ type peerState struct {
 	admin   api.PeerState_AdminState
 }
 
-// peers are all neighbors with their counts, by address.
+// peers are all neighbors with their counts, by address; the last known ones where GoBGP does not answer.
 func (sp *speaker) peers(ctx context.Context) (map[string]*api.Peer, error) {
-	states, err := sp.states(ctx)
-	if err != nil {
-		return nil, err
-	}
 	c := &sp.census
 	c.mu.Lock()
+	if c.asking == nil {
+		c.asking = make(chan struct{})
+		go sp.ask(c.asking)
+	}
+	answered := c.asking
+	c.mu.Unlock()
+	select {
+	case <-answered:
+	case <-time.After(patience):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	c.mu.Lock()
 	defer c.mu.Unlock()
-	if time.Now().Before(c.until) && maps.Equal(c.states, states) {
-		return c.peers, nil
+	if c.peers == nil && c.err == nil {
+		return nil, errBusy
 	}
+	return c.peers, c.err
+}
+
+// ask takes a census, unless the last one is young and the sessions are the same.
+func (sp *speaker) ask(answered chan struct{}) {
+	c := &sp.census
+	states, err := sp.states(context.Background())
+	c.mu.Lock()
+	young := time.Now().Before(c.until) && maps.Equal(c.states, states)
+	c.mu.Unlock()
 	peers, began := map[string]*api.Peer{}, time.Now()
-	if err := sp.bgp.ListPeer(ctx, &api.ListPeerRequest{}, func(p *api.Peer) { peers[p.Conf.NeighborAddress] = p }); err != nil {
-		return nil, fmt.Errorf("bgp: list the neighbors: %w", err)
+	if err == nil && !young {
+		err = sp.bgp.ListPeer(context.Background(), &api.ListPeerRequest{}, func(p *api.Peer) { peers[p.Conf.NeighborAddress] = p })
 	}
-	c.peers, c.states, c.until = peers, states, time.Now().Add(censusRest*time.Since(began))
-	return peers, nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err = err; err == nil && !young {
+		c.peers, c.states, c.until = peers, states, time.Now().Add(censusRest*time.Since(began))
+	}
+	c.asking = nil
+	close(answered)
 }
 
 // states asks GoBGP for the state of each session as it is now. A new watcher is told them first, and nothing is counted for that.
