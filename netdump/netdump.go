@@ -4,8 +4,10 @@ package netdump
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // tries is how often a dump is made before an inconsistent one has to do: some machines never rest.
@@ -32,6 +34,20 @@ func Routes(nl Router, family int, filter *netlink.Route, mask uint64) ([]netlin
 		})
 		return out, err
 	})
+}
+
+// Strict opens a handle for Routes of which the kernel itself sends only what the filter leaves, by protocol, table, type and
+// interface (Linux 4.20): on any other it hands over every route that there is. Other requests of the library may not be valid on it.
+func Strict() (*netlink.Handle, error) {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE) // other families may be missing
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	if err := nl.SetStrictCheck(true); err != nil {
+		nl.Close()
+		return nil, fmt.Errorf("switch netlink to strict dumps (Linux 4.20): %w", err)
+	}
+	return nl, nil
 }
 
 // Router is what Routes needs of a netlink.Handle.

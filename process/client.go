@@ -21,14 +21,19 @@ type Client struct {
 	program    string
 	watchers   int // daemons that watched when the client was made
 
-	mu   sync.Mutex
-	conn net.Conn // nil: to be made by the next request
-	read *bufio.Reader
+	first, beside lane
 
 	watching net.Conn      // nil before watch
 	done     chan struct{} // closed when the process has ended
 	quit     chan struct{} // closed by Close
 	once     sync.Once
+}
+
+// lane is a connection, whose requests wait for one another.
+type lane struct {
+	mu   sync.Mutex
+	conn net.Conn // nil: to be made by the next request
+	read *bufio.Reader
 }
 
 // PID is the process's id.
@@ -56,7 +61,8 @@ func (p Place) connect(name, path string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{of: p.Of + " " + name, path: path, pidfd: -1, conn: conn, read: bufio.NewReader(conn), done: make(chan struct{}), quit: make(chan struct{})}
+	c := &Client{of: p.Of + " " + name, path: path, pidfd: -1, done: make(chan struct{}), quit: make(chan struct{})}
+	c.first.conn, c.first.read = conn, bufio.NewReader(conn)
 	if err := c.identify(p, name); err != nil {
 		conn.Close()
 		if c.pidfd >= 0 {
@@ -70,7 +76,8 @@ func (p Place) connect(name, path string) (*Client, error) {
 // identify asks the kernel first: a foreign listener is told nothing, least of all a key. One that does not answer is ours
 // where the rest of it is, at the place.
 func (c *Client) identify(p Place, name string) error {
-	cred, err := credentials(c.conn)
+	conn := c.first.conn
+	cred, err := credentials(conn)
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.path, err)
 	}
@@ -79,11 +86,11 @@ func (c *Client) identify(p Place, name string) error {
 	if cred.Uid != 0 {
 		return foreign
 	}
-	if c.pidfd, err = pidfdOf(c.conn); err != nil {
+	if c.pidfd, err = pidfdOf(conn); err != nil {
 		return fmt.Errorf("%w at %s: %w", ErrNone, c.path, err) // it has ended meanwhile
 	}
-	c.conn.SetDeadline(time.Now().Add(answerTime))
-	said, err := exchange(c.conn, c.read, Request{Do: doHello, Value: "1"})
+	conn.SetDeadline(time.Now().Add(answerTime))
+	said, err := exchange(conn, c.first.read, Request{Do: doHello, Value: "1"})
 	var refused refusal
 	switch fields := Fields(said); {
 	case errors.As(err, &refused), err == nil && fields["version"] == "":
@@ -119,27 +126,44 @@ func (c *Client) Do(r Request) error {
 
 // Ask makes one request and returns the lines of its answer. What the process refuses is an unix.Errno. A process that does not
 // answer is killed: it does not do its work either, and its end is what makes somebody start another.
-func (c *Client) Ask(r Request) (said string, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.conn == nil {
-		if c.conn, err = dial(c.path); err != nil {
+func (c *Client) Ask(r Request) (said string, err error) { return c.ask(&c.first, r) }
+
+// AskBeside is Ask for what is not to wait for the answers to others.
+func (c *Client) AskBeside(r Request) (said string, err error) { return c.ask(&c.beside, r) }
+
+func (c *Client) ask(l *lane, r Request) (said string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-c.quit: // what was closed is not opened again
+		return "", c.failed(net.ErrClosed)
+	default:
+	}
+	if l.conn == nil {
+		if l.conn, err = dial(c.path); err != nil {
 			return "", c.failed(err)
 		}
-		c.read = bufio.NewReader(c.conn)
+		l.read = bufio.NewReader(l.conn)
 	}
-	c.conn.SetDeadline(time.Now().Add(answerTime))
-	said, err = exchange(c.conn, c.read, r)
+	l.conn.SetDeadline(time.Now().Add(answerTime))
+	said, err = exchange(l.conn, l.read, r)
 	if err == nil {
 		return said, nil
 	}
-	c.conn.Close()
-	c.conn = nil
+	l.close()
 	var refused refusal
 	if errors.As(err, &refused) {
 		return "", fmt.Errorf("process %d of %s: %w", c.pid, c.of, err)
 	}
 	return "", c.failed(err)
+}
+
+// close is for who holds mu.
+func (l *lane) close() {
+	if l.conn != nil {
+		l.conn.Close()
+		l.conn = nil
+	}
 }
 
 func (c *Client) failed(err error) error {
@@ -190,11 +214,10 @@ func (c *Client) watch(say func(string)) error {
 func (c *Client) Close() {
 	c.once.Do(func() {
 		close(c.quit)
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.conn != nil {
-			c.conn.Close()
-			c.conn = nil
+		for _, l := range []*lane{&c.first, &c.beside} {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.close()
 		}
 		if c.watching != nil {
 			c.watching.Close()

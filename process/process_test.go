@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -47,7 +48,7 @@ func echod(name string) error {
 	if err != nil {
 		return err
 	}
-	journal := NewJournal()
+	journal, beside := NewJournal(), make(chan struct{})
 	s := &Server{Version: 1, Program: "v1.5", Journal: journal, Answer: func(r Request, w io.Writer) error {
 		switch r.Do {
 		case "echo":
@@ -58,6 +59,13 @@ func echod(name string) error {
 			text, err := io.ReadAll(os.NewFile(FirstFile, "file"))
 			fmt.Fprintf(w, "text=%s\n", text)
 			return err
+		case "wait":
+			journal.Say("waiting")
+			<-beside
+			return nil
+		case "go on":
+			close(beside)
+			return nil
 		case "die":
 			panic("it was asked to")
 		}
@@ -166,6 +174,30 @@ func TestAProcessIsStartedAndSpokenToAndFoundAgain(t *testing.T) {
 	}
 	if _, err := os.Stat(p.Socket("a")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("its socket is still there: %v", err)
+	}
+}
+
+func TestARequestBesideDoesNotWaitForAnother(t *testing.T) {
+	p := place(t)
+	lines := make(chan string, 10)
+	c, err := p.Start("a", func(line string) { lines <- line })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.Do(Request{Do: "wait", Value: "1"}) }()
+	hears(t, lines, "waiting")
+	if said, err := c.AskBeside(Request{Do: "go on", Value: "1"}); err != nil || said != "" {
+		t.Errorf("%q, %v", said, err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("the one that waited: %v", err)
+	}
+	if err := c.End(); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.AskBeside(Request{Do: "echo", Value: "1"}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("once it is closed: %v", err)
 	}
 }
 

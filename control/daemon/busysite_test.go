@@ -129,11 +129,12 @@ func newBusySite(t *testing.T) *busySite {
 		t.Fatal(err)
 	}
 	s.tunnels = tunnel.New(tunnel.Options{Path: filepath.Join(dir, "tunnels.json"), Wanted: s.liveTunnels, Log: discard,
-		Ping: func(link string, _ netip.Addr, tag uint64) error {
-			if link != "fra1" || !s.silent.Load() {
-				go s.tunnels.Answered(tag, time.Now())
+		Ping: func(list []tunnel.Ping) {
+			for _, p := range list {
+				if p.Tunnel != "fra1" || !s.silent.Load() {
+					go s.tunnels.Answered(p.Tag, time.Now())
+				}
 			}
-			return nil
 		},
 		Underlay: func(context.Context, []netip.Addr) (map[netip.Addr]int, error) { return nil, nil },
 		Withhold: s.withhold, Changed: func(why string) error { return s.engine.Recompile(ctx, why) },

@@ -139,7 +139,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	if d.path, err = path.New(o.Log); err != nil {
 		return nil, err
 	}
-	if d.wireguard, err = wireguard.New(o.Log, wireguard.Options{StateDir: o.StateDir, Command: o.TunnelCommand}); err != nil {
+	if err = d.openWireGuard(); err != nil {
 		return nil, err
 	}
 	if d.ipsec, err = ipsec.New(o.Log, ipsec.Options{StateDir: o.StateDir, Holder: []string{"/proc/self/exe", ipsec.HolderVerb}, Wrote: d.faults.Wrote}); err != nil {

@@ -122,10 +122,13 @@ func (d *Daemon) followGone(ctx context.Context) error {
 	}
 }
 
-// compileAgain follows links and addresses that changed. What somebody deleted of ours is told as a repair.
+// compileAgain follows links and addresses that changed. What somebody deleted of ours is told as a repair, routes and rules included: they
+// come back with the rest.
 func (d *Daemon) compileAgain(ctx context.Context) error {
 	lacked, err := d.engine.Mend(ctx, true, func(want *compile.Desired) bool {
-		return d.goneFacts.among(func() map[host.Gone]bool { return d.deletable(want) })
+		wanted := func() map[host.Gone]bool { return d.deletable(want) }
+		facts, others := d.goneFacts.among(wanted), d.gone.among(wanted)
+		return facts || others
 	})
 	if lacked || err != nil {
 		return err

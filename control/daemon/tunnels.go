@@ -6,12 +6,26 @@ import (
 	"errors"
 	"net/netip"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"sluice/control/config"
 	"sluice/control/probe"
 	"sluice/control/tunnel"
+	"sluice/crypto/wireguard"
+	"sluice/crypto/wireguard/child"
 	"sluice/xdp/abi"
 )
+
+// openWireGuard makes the driver, whose tunnels' processes probe. There is a watcher before there is a probe.
+func (d *Daemon) openWireGuard() (err error) {
+	d.wireguard, err = wireguard.New(d.opts.Log, wireguard.Options{
+		StateDir: d.opts.StateDir, Command: d.opts.TunnelCommand,
+		Answered: func(tag uint64, at time.Time) { d.tunnels.Answered(tag, at) },
+		Refused:  func(tag uint64, err error) { d.tunnels.Refused(tag, err) },
+	})
+	return err
+}
 
 // openTunnels makes the watcher of tunnels, and what it asks the machine with.
 func (d *Daemon) openTunnels(ctx context.Context) error {
@@ -32,12 +46,36 @@ func (d *Daemon) openTunnels(ctx context.Context) error {
 		Path: filepath.Join(d.opts.StateDir, "tunnels.json"), Log: d.opts.Log, Faults: d.faults,
 		Wanted:  d.liveTunnels,
 		Sources: map[string]tunnel.Source{config.TypeWireGuard: d.wireguardPeers, config.TypeIPsec: d.ipsecPeers},
-		Resolve: resolver.Resolve, Ping: pinger.Ping, Underlay: underlay.MTU, Routes: routes,
+		Resolve: resolver.Resolve, Ping: func(list []tunnel.Ping) { d.ping(pinger, list) }, Underlay: underlay.MTU, Routes: routes,
 		Withhold: d.withhold,
 		Changed:  func(why string) error { return d.engine.Recompile(ctx, why) },
 		Notify:   d.tunnelNotice, Report: d.reportTunnels,
 	})
 	return nil
+}
+
+// ping has the process of a userspace tunnel send its probes; those of others leave by their device.
+func (d *Daemon) ping(pinger *probe.Pinger, list []tunnel.Ping) {
+	for len(list) > 0 {
+		name := list[0].Tunnel
+		n := slices.IndexFunc(list, func(p tunnel.Ping) bool { return p.Tunnel != name })
+		if n < 0 {
+			n = len(list)
+		}
+		own := make([]child.Probe, n)
+		for i, p := range list[:n] {
+			own[i] = child.Probe{To: p.To, Tag: p.Tag}
+		}
+		list = list[n:]
+		if d.wireguard.Probe(name, own) {
+			continue
+		}
+		for _, p := range own {
+			if err := pinger.Ping(name, p.To, p.Tag); err != nil {
+				d.tunnels.Refused(p.Tag, err)
+			}
+		}
+	}
 }
 
 func (d *Daemon) liveTunnels() (list []config.Tunnel, live bool) {

@@ -38,7 +38,7 @@ type Host struct {
 	spare  string // where it is while there is no room for it; "": nowhere
 	wrote  func(error)
 	nl     *netlink.Handle
-	strict *netlink.Handle // dumps that the kernel filters; not every request of the library is valid on it
+	strict *netlink.Handle // netdump.Strict
 
 	fq       fairQueue
 	offloads offloads
@@ -71,15 +71,10 @@ func New(log *slog.Logger, o Options) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	strict, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	strict, err := netdump.Strict()
 	if err != nil {
 		plain.Close()
-		return nil, fmt.Errorf("open netlink: %w", err)
-	}
-	if err := strict.SetStrictCheck(true); err != nil {
-		plain.Close()
-		strict.Close()
-		return nil, fmt.Errorf("switch netlink to strict dumps (Linux 4.20): %w", err)
+		return nil, err
 	}
 	nics, err := openOffloads()
 	if err != nil {

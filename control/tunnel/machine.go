@@ -72,15 +72,9 @@ type peer struct {
 // work is what a tick wants done.
 type work struct {
 	resolve  []string
-	ping     []ping
+	ping     []Ping       // those of a tunnel are neighbours
 	underlay []netip.Addr // nil: not due
 	next     time.Time    // of the next tick; zero: nothing is ever due
-}
-
-type ping struct {
-	link string
-	to   netip.Addr
-	tag  uint64
 }
 
 func newMachine() *machine {

@@ -200,7 +200,7 @@ func TestWhatComesForATunnelThatWentIsForNobody(t *testing.T) {
 	w.echoes[inside] = true
 	w.run(5 * time.Second)
 	before := w.see()
-	tag := w.pings[len(w.pings)-1].tag
+	tag := w.pings[len(w.pings)-1].Tag
 	w.apply()
 	w.changes, w.events, w.pings = nil, nil, nil
 	w.m.seen("wireguard", before, w.now)

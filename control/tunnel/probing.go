@@ -14,6 +14,8 @@ import (
 const (
 	// grid is what the times of probes are rounded to: those of a thousand peers wake the process 20 times a second.
 	grid = 50 * time.Millisecond
+	// together is how many probes leave at once, mostly those of one tunnel: its process is woken for all of them, not for each.
+	together = 128
 	// settling is how long a peer that never answered is given before it is down: a first handshake takes a while.
 	settling = 15 * time.Second
 	// remembered is how many probes are kept for loss and round trip.
@@ -63,12 +65,12 @@ func (m *machine) probing(conf config.Tunnel, pc config.Peer, before *peer, last
 	} else if before == nil {
 		b.answered = m.kept.Tunnels[conf.Name].Peers[pc.Name].Probe == pc.Probe // it was up before a restart
 	}
-	// Spread over the interval: 13 and 20 have no common divisor.
+	// Spread over the interval, many at a time: 13 and 20 have no common divisor.
 	spread := b.health.Interval
 	if b.held {
 		spread = min(spread, time.Second) // traffic may wait for the answer
 	}
-	b.next = m.onGrid(at.Add(spread * time.Duration(b.id*13%20) / 20))
+	b.next = m.onGrid(at.Add(spread * time.Duration(b.id/together*13%20) / 20))
 	return b
 }
 
@@ -137,7 +139,7 @@ func (m *machine) runProbe(p *peer, w *work, at time.Time) {
 	}
 	b.seq++
 	b.sent, b.waiting = at, true
-	w.ping = append(w.ping, ping{p.of.conf.Name, b.to, uint64(b.id)<<32 | uint64(b.seq)})
+	w.ping = append(w.ping, Ping{p.of.conf.Name, b.to, uint64(b.id)<<32 | uint64(b.seq)})
 	if b.next = b.next.Add(b.health.Interval); !b.next.After(at) {
 		b.next = m.onGrid(at.Add(b.health.Interval))
 	}

@@ -250,19 +250,24 @@ func TestTheProbesOfManyPeersAreSpreadOverTheInterval(t *testing.T) {
 	w := newWorld(t, tunnel)
 	w.echoes[inside] = true
 	w.run(2 * time.Second)
+	sent := 0
 	for range 20 {
 		w.pings = nil
 		w.step()
 		w.now = w.now.Add(grid)
-		if n := len(w.pings); n < 45 || n > 55 {
+		if n := len(w.pings); n > together {
 			t.Fatalf("%d probes at once", n)
 		}
+		sent += len(w.pings)
+	}
+	if sent != len(tunnel.Peers) {
+		t.Errorf("%d probes in a second", sent)
 	}
 	at := w.now
 	for wakes := 0; ; wakes++ { // and who sleeps until it is woken is woken 20 times a second
 		todo := w.m.tick(at)
 		for _, p := range todo.ping {
-			w.m.answered(p.tag, at)
+			w.m.answered(p.Tag, at)
 		}
 		if at = todo.next; at.Sub(w.now) >= time.Second {
 			if wakes > 22 {

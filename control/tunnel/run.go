@@ -18,7 +18,7 @@ const (
 	pollMax    = 5 * time.Second
 	pollStaged = 200 * time.Millisecond // while a peer has two keys: its traffic waits for our answer to the new one
 	pollRare   = underlayEvery          // where no peer has an endpoint to choose
-	pollShare  = 50
+	pollShare  = 100
 	// pollStagedMax is the most while a peer has two keys: who changes its key waits for three seconds in all.
 	pollStagedMax = 500 * time.Millisecond
 
@@ -60,10 +60,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		todo := w.step()
-		for _, p := range todo.ping {
-			if err := w.opts.Ping(p.link, p.to, p.tag); err != nil {
-				w.locked(func(m *machine) { m.refused(p.tag, err) })
-			}
+		if len(todo.ping) > 0 {
+			w.opts.Ping(todo.ping)
 		}
 		for _, host := range todo.resolve {
 			wait.Go(func() { w.resolve(ctx, host, slots) })

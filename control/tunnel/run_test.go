@@ -54,13 +54,14 @@ func (o *outside) watch(t *testing.T) *Watcher {
 			}
 			return nil, errors.New("no such host")
 		},
-		Ping: func(_ string, _ netip.Addr, tag uint64) error {
+		Ping: func(list []Ping) {
 			o.mu.Lock()
 			defer o.mu.Unlock()
-			if !o.silent {
-				go w.Answered(tag, time.Now())
+			for _, p := range list {
+				if !o.silent {
+					go w.Answered(p.Tag, time.Now())
+				}
 			}
-			return nil
 		},
 		Underlay: func(_ context.Context, to []netip.Addr) (map[netip.Addr]int, error) {
 			out := map[netip.Addr]int{}
@@ -298,11 +299,11 @@ func TestASourceIsAskedAsOftenAsItIsWorth(t *testing.T) {
 		want             time.Duration
 	}{
 		{time.Millisecond, false, true, time.Second},
-		{40 * time.Millisecond, false, true, 2 * time.Second},
+		{20 * time.Millisecond, false, true, 2 * time.Second},
 		{time.Second, false, true, 5 * time.Second},
 		{time.Millisecond, false, false, 30 * time.Second},
 		{time.Millisecond, true, true, 200 * time.Millisecond},
-		{6 * time.Millisecond, true, false, 300 * time.Millisecond},
+		{3 * time.Millisecond, true, false, 300 * time.Millisecond},
 		{time.Second, true, true, 500 * time.Millisecond},
 	} {
 		if got := pauseOfPolls(c.took, c.staged, c.choosing); got != c.want {

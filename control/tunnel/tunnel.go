@@ -29,6 +29,13 @@ type Seen struct {
 	Session   Session
 }
 
+// Ping is one echo request.
+type Ping struct {
+	Tunnel string // also its device
+	To     netip.Addr
+	Tag    uint64 // comes back with the answer
+}
+
 // Down is a live peer whose probes fail.
 type Down struct {
 	Tunnel, Type string
@@ -61,8 +68,9 @@ type Options struct {
 	Sources map[string]Source // by type of tunnel
 	// Resolve returns the addresses of a DNS name, of both families, the preferred ones first.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
-	// Ping sends one echo request out of a tunnel's device and does not wait for the answer: Watcher.Answered gets it.
-	Ping func(link string, to netip.Addr, tag uint64) error
+	// Ping sends echo requests through tunnels, those of one as neighbours, and does not wait for the answers: Watcher.Answered gets
+	// them, and Watcher.Refused why one could not be sent.
+	Ping func([]Ping)
 	// Underlay is the MTU of the route to each address for encrypted packets, in bytes; one that has none is missing.
 	Underlay func(ctx context.Context, to []netip.Addr) (map[netip.Addr]int, error)
 	// Routes tells that routes or links may have changed; nil: nobody does.
@@ -173,6 +181,11 @@ func (w *Watcher) Answered(tag uint64, at time.Time) {
 	if w.stirred() {
 		poke(w.again)
 	}
+}
+
+// Refused takes why a ping could not be sent.
+func (w *Watcher) Refused(tag uint64, err error) {
+	w.locked(func(m *machine) { m.refused(tag, err) })
 }
 
 // Adopt is told, before anything is compiled, what devices say that an earlier process left running: the endpoint of a

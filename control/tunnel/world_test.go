@@ -32,7 +32,7 @@ type world struct {
 	changes []string                     // why, of each compilation
 	events  []Event
 	asked   map[string]int // how often a name was asked for
-	pings   []ping
+	pings   []Ping
 }
 
 // deviceOfPeer stands for what a WireGuard device knows of a peer.
@@ -145,8 +145,8 @@ func (w *world) step() {
 	todo := w.m.tick(w.now)
 	w.pings = append(w.pings, todo.ping...)
 	for _, p := range todo.ping {
-		if w.echoes[p.to] {
-			w.m.answered(p.tag, w.now.Add(10*time.Millisecond))
+		if w.echoes[p.To] {
+			w.m.answered(p.Tag, w.now.Add(10*time.Millisecond))
 		}
 	}
 	for _, host := range todo.resolve {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/crypto/path"
+	"sluice/netdump"
 )
 
 // Errors that a caller may branch on.
@@ -67,6 +68,7 @@ type Driver struct {
 
 	mu       sync.Mutex
 	nl       *netlink.Handle
+	strict   *netlink.Handle // netdump.Strict
 	links    path.Links
 	xfrm     *xfrm
 	charons  *charons
@@ -130,13 +132,19 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	x, err := openXFRM()
+	strict, err := netdump.Strict()
 	if err != nil {
 		nl.Close()
 		return nil, err
 	}
+	x, err := openXFRM()
+	if err != nil {
+		nl.Close()
+		strict.Close()
+		return nil, err
+	}
 	return &Driver{
-		log: log, opts: o, nl: nl, links: path.NewLinks(nl, isOurLink), xfrm: x, charons: newCharons(log), tunnels: map[string]*tunnel{},
+		log: log, opts: o, nl: nl, strict: strict, links: path.NewLinks(nl, strict, isOurLink), xfrm: x, charons: newCharons(log), tunnels: map[string]*tunnel{},
 		seen:   kernel{map[owner][]sa{}, map[selector]policy{}},
 		placed: map[selector]policy{}, wake: make(chan struct{}, 1),
 	}, nil
@@ -256,6 +264,7 @@ func (d *Driver) Stop() {
 		d.log.Error("IPsec epochs", "error", err)
 	}
 	d.nl.Close()
+	d.strict.Close()
 	d.xfrm.close()
 }
 

@@ -11,14 +11,16 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sluice/netdump"
 )
 
 // Driver owns the blackholes of one network namespace: that of the thread which called New.
 type Driver struct {
 	log *slog.Logger
 
-	mu sync.Mutex
-	nl *netlink.Handle
+	mu         sync.Mutex
+	nl, strict *netlink.Handle
 }
 
 // New returns a Driver that has touched nothing yet.
@@ -27,7 +29,12 @@ func New(log *slog.Logger) (*Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	return &Driver{log: log, nl: nl}, nil
+	strict, err := netdump.Strict()
+	if err != nil {
+		nl.Close()
+		return nil, err
+	}
+	return &Driver{log: log, nl: nl, strict: strict}, nil
 }
 
 // Op is one step from one State towards another.
@@ -75,10 +82,8 @@ func (d *Driver) Observe(ctx context.Context) (State, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var s State
-	err := each(d.nl, func(p netip.Prefix, table int, r netlink.Route) {
-		if r.Type == unix.RTN_BLACKHOLE {
-			s.Blackholes = append(s.Blackholes, Blackhole{Prefix: p, Table: table})
-		}
+	err := each(d.strict, unix.RTN_BLACKHOLE, func(p netip.Prefix, table int, _ netlink.Route) {
+		s.Blackholes = append(s.Blackholes, Blackhole{Prefix: p, Table: table})
 	})
 	slices.SortFunc(s.Blackholes, Blackhole.Compare)
 	return s, err
@@ -110,6 +115,7 @@ func (d *Driver) Stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.nl.Close()
+	d.strict.Close()
 }
 
 // Down removes every blackhole of ours, going on after failures, which it returns together. It comes after the tunnels'.

@@ -16,12 +16,15 @@ import (
 // Links finds the links of one owner and writes their addresses and routes, in the network namespace of its handle. Its
 // methods are idempotent; it has no state.
 type Links struct {
-	nl   *netlink.Handle
-	ours func(netlink.Link) bool
+	nl, strict *netlink.Handle
+	ours       func(netlink.Link) bool
 }
 
-// NewLinks returns Links that speaks through nl, which stays the caller's, of the links that ours accepts.
-func NewLinks(nl *netlink.Handle, ours func(netlink.Link) bool) Links { return Links{nl, ours} }
+// NewLinks returns Links that speaks through nl and, for lists of routes, strict (netdump.Strict), which stay the caller's, of the
+// links that ours accepts.
+func NewLinks(nl, strict *netlink.Handle, ours func(netlink.Link) bool) Links {
+	return Links{nl, strict, ours}
+}
 
 // Own returns the owner's links, by name.
 func (l Links) Own() ([]netlink.Link, error) {
@@ -140,10 +143,8 @@ func (l Links) RemoveRoute(link netlink.Link, r Route) error {
 // Routes returns the routes of our protocol into devices, by the index of the device, each list sorted.
 func (l Links) Routes() (map[int][]Route, error) {
 	byLink := map[int][]Route{}
-	err := each(l.nl, func(p netip.Prefix, table int, r netlink.Route) {
-		if r.Type != unix.RTN_BLACKHOLE {
-			byLink[r.LinkIndex] = append(byLink[r.LinkIndex], Route{Prefix: p, Metric: r.Priority, Table: table})
-		}
+	err := each(l.strict, unix.RTN_UNICAST, func(p netip.Prefix, table int, r netlink.Route) {
+		byLink[r.LinkIndex] = append(byLink[r.LinkIndex], Route{Prefix: p, Metric: r.Priority, Table: table})
 	})
 	for _, routes := range byLink {
 		slices.SortFunc(routes, Route.Compare)
@@ -179,12 +180,11 @@ func remove(nl *netlink.Handle, r *netlink.Route) error {
 	return nil
 }
 
-// each calls f for every route of our protocol in the tables of ours; table is 0 for main. The kernel hands over all routes of
-// a family whatever is asked for, so it is asked once for all tables.
-func each(nl *netlink.Handle, f func(p netip.Prefix, table int, r netlink.Route)) error {
-	filter := &netlink.Route{Protocol: Protocol, Table: unix.RT_TABLE_UNSPEC}
+// each calls f for every route of our protocol and of a type in the tables of ours; table is 0 for main. One list is of all tables.
+func each(strict *netlink.Handle, kind int, f func(p netip.Prefix, table int, r netlink.Route)) error {
+	filter := &netlink.Route{Protocol: Protocol, Table: unix.RT_TABLE_UNSPEC, Type: kind}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		list, err := netdump.Routes(nl, family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+		list, err := netdump.Routes(strict, family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
 		if err != nil {
 			return fmt.Errorf("list routes: %w", err)
 		}

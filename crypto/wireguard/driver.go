@@ -15,6 +15,7 @@ import (
 
 	"sluice/crypto/path"
 	"sluice/crypto/wireguard/child"
+	"sluice/netdump"
 )
 
 // Errors that a caller may branch on.
@@ -31,6 +32,9 @@ type Options struct {
 	// Command runs one userspace tunnel: a program, and its words before the tunnel's name and socket. It is to call
 	// child.Run. None: there is no userspace backend.
 	Command []string
+	// Answered and Refused are told what became of Probe's requests. They must not block; nil: nobody probes.
+	Answered func(tag uint64, at time.Time)
+	Refused  func(tag uint64, err error)
 }
 
 // Driver owns the WireGuard devices of one network namespace: that of the thread which called New.
@@ -49,9 +53,11 @@ type Driver struct {
 	rotations sync.WaitGroup // added to under mu, and not once stopping has ended
 
 	identities sync.Map // of userspace tunnels, by interface
+	probes     *probes
 
 	mu       sync.Mutex
 	nl       *netlink.Handle
+	strict   *netlink.Handle // netdump.Strict
 	links    path.Links
 	children map[string]*tunneld // of userspace tunnels, by interface
 	notes    notes
@@ -77,11 +83,17 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
+	strict, err := netdump.Strict()
+	if err != nil {
+		nl.Close()
+		return nil, err
+	}
 	stopping, stop := context.WithCancel(context.Background())
 	return &Driver{
 		stopping: stopping, stop: stop,
-		log: log, ns: ns, nl: nl, links: path.NewLinks(nl, isOurs), events: make(chan Event, eventsWaiting), closed: make(chan struct{}),
+		log: log, ns: ns, nl: nl, strict: strict, links: path.NewLinks(nl, strict, isOurs), events: make(chan Event, eventsWaiting), closed: make(chan struct{}),
 		place:    child.At(filepath.Join(o.StateDir, "run"), o.Command, number),
+		probes:   newProbes(o),
 		children: map[string]*tunneld{}, notes: notes{}, carried: map[string]Tunnel{}, rotating: map[string]string{},
 	}, nil
 }
@@ -181,6 +193,7 @@ func (d *Driver) Stop() {
 	}
 	clear(d.children)
 	d.nl.Close()
+	d.strict.Close()
 	d.ns.Close()
 }
 

@@ -2,6 +2,7 @@ package wireguard
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"testing"
 	"time"
 
@@ -44,10 +46,11 @@ func TestMain(m *testing.M) {
 }
 
 type request struct {
-	Do    string // converge, observe, status, processes, restart, event, run, rotate, stop in rotate, down or stop
-	Want  State
-	Next  string     // the key file to rotate to
-	Holes path.State // the blackholes, which the subsystem beside this one owns
+	Do     string // converge, observe, status, processes, restart, event, run, rotate, stop in rotate, probe, down or stop
+	Want   State
+	Next   string // the key file to rotate to
+	Probes []child.Probe
+	Holes  path.State // the blackholes, which the subsystem beside this one owns
 }
 
 type answer struct {
@@ -56,13 +59,40 @@ type answer struct {
 	Status    []TunnelStatus
 	Processes []Process
 	Event     Event
+	Probes    bool // by the process
+	Probed    []Probed
 	Error     string
+}
+
+// Probed is what became of a probe.
+type Probed struct {
+	Tag uint64
+	Age time.Duration
+	Why string // it was refused; "": it was answered
+}
+
+// gather waits for what becomes of n probes, for at most ten seconds.
+func gather(probed <-chan Probed, n int) (out []Probed, err error) {
+	late := time.After(10 * time.Second)
+	for len(out) < n {
+		select {
+		case p := <-probed:
+			out = append(out, p)
+		case <-late:
+			return out, errors.New("no answer in 10 s")
+		}
+	}
+	slices.SortFunc(out, func(a, b Probed) int { return cmp.Compare(a.Tag, b.Tag) })
+	return out, nil
 }
 
 // serveEnd answers requests, one JSON value each, until its input ends.
 func serveEnd(stateDir string, in io.Reader, out io.Writer) error {
+	probed := make(chan Probed, 10)
 	d, err := New(slog.New(slog.NewTextHandler(os.Stderr, nil)), Options{
 		StateDir: stateDir, Command: []string{"/proc/self/exe", child.Verb},
+		Answered: func(tag uint64, at time.Time) { probed <- Probed{Tag: tag, Age: time.Since(at)} },
+		Refused:  func(tag uint64, err error) { probed <- Probed{Tag: tag, Why: err.Error()} },
 	})
 	if err != nil {
 		return err
@@ -77,7 +107,7 @@ func serveEnd(stateDir string, in io.Reader, out io.Writer) error {
 		if err := requests.Decode(&r); err != nil {
 			return nil
 		}
-		a, err := serveRequest(d, holes, r)
+		a, err := serveRequest(d, holes, r, probed)
 		if err != nil {
 			a.Error = err.Error()
 		}
@@ -87,7 +117,7 @@ func serveEnd(stateDir string, in io.Reader, out io.Writer) error {
 	}
 }
 
-func serveRequest(d *Driver, holes *path.Driver, r request) (a answer, err error) {
+func serveRequest(d *Driver, holes *path.Driver, r request, probed <-chan Probed) (a answer, err error) {
 	ctx := context.Background()
 	switch r.Do {
 	case "converge":
@@ -107,6 +137,10 @@ func serveRequest(d *Driver, holes *path.Driver, r request) (a answer, err error
 		case a.Event = <-d.Events():
 		case <-time.After(10 * time.Second):
 			err = errors.New("no event in 10 s")
+		}
+	case "probe":
+		if a.Probes = d.Probe("fra1", r.Probes); a.Probes {
+			a.Probed, err = gather(probed, len(r.Probes))
 		}
 	case "run":
 		go d.Run(ctx)

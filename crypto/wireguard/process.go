@@ -70,6 +70,7 @@ func (d *Driver) keep(name string, c *child.Client) {
 	}
 	p := &tunneld{Client: c, since: time.Now(), deaths: deaths}
 	d.children[name] = p
+	d.probes.ready(name, c)
 	go func() {
 		select {
 		case <-d.closed:
@@ -115,11 +116,11 @@ func pauseAfter(deaths int) time.Duration {
 // drop ends the process of a tunnel, if there is one, and removes its files.
 func (d *Driver) drop(name string) error {
 	if p := d.children[name]; p != nil {
-		delete(d.children, name)
+		d.forget(name)
 		return p.End()
 	}
 	c, err := d.child(name)
-	delete(d.children, name)
+	d.forget(name)
 	switch {
 	case err == nil:
 		return c.End()
@@ -129,8 +130,17 @@ func (d *Driver) drop(name string) error {
 	return err
 }
 
+func (d *Driver) forget(name string) {
+	delete(d.children, name)
+	d.probes.by.Delete(name)
+}
+
 func (d *Driver) childSays(name string) func(string) {
-	return func(line string) { d.log.Warn("wireguard: "+line, "tunnel", name) }
+	return func(line string) {
+		if !d.probes.hear(line) {
+			d.log.Warn("wireguard: "+line, "tunnel", name)
+		}
+	}
 }
 
 // inside runs f on a thread in the driver's network namespace, which the thread of a caller may not be in.
@@ -193,7 +203,7 @@ func (d *Driver) Restart(tunnel string) error {
 	if p == nil || !p.Alive() {
 		return fmt.Errorf("tunnel %s has %w", tunnel, ErrNoProcess)
 	}
-	delete(d.children, tunnel)
+	d.forget(tunnel)
 	d.log.Info("process of tunnel ends, to be started again", "tunnel", tunnel, "pid", p.PID(), "program", p.Program())
 	return p.End()
 }

@@ -34,7 +34,7 @@ func Run(ctx context.Context, name, program string) error {
 	}
 	says := process.NewJournal()
 	udp := &bind{}
-	dev, gate, err := open(name, udp, says)
+	dev, tun, err := open(name, udp, says)
 	if err != nil {
 		return err
 	}
@@ -44,7 +44,7 @@ func Run(ctx context.Context, name, program string) error {
 		return err
 	}
 	defer listener.Close()
-	go newServer(program, dev, udp, gate, says).Serve(listener)
+	go newServer(program, dev, udp, tun, says).Serve(listener)
 	select {
 	case <-ctx.Done():
 	case <-dev.Wait():
@@ -53,7 +53,7 @@ func Run(ctx context.Context, name, program string) error {
 }
 
 // open runs a device without configuration on the TUN that was handed down.
-func open(name string, udp *bind, says *process.Journal) (*device.Device, *gate, error) {
+func open(name string, udp *bind, says *process.Journal) (*device.Device, *prober, error) {
 	iface, err := net.InterfaceByName(name)
 	if err != nil {
 		return nil, nil, fmt.Errorf("interface %s: %w", name, err)
@@ -66,6 +66,6 @@ func open(name string, udp *bind, says *process.Journal) (*device.Device, *gate,
 	if err != nil {
 		return nil, nil, fmt.Errorf("attach to TUN %s: %w", name, err)
 	}
-	g := newGate(raw)
-	return device.NewDevice(g, udp, logger(says)), g, nil
+	p := &prober{gate: newGate(raw), sources: sources{link: iface.Index}, say: says.Say}
+	return device.NewDevice(p, udp, logger(says)), p, nil
 }

@@ -133,11 +133,11 @@ func served(t *testing.T) (c *Client, says chan string) {
 	}
 	t.Cleanup(func() { listener.Close() })
 	journal := process.NewJournal()
-	g := newGate(tuntest.NewChannelTUN().TUN())
+	p := &prober{gate: newGate(tuntest.NewChannelTUN().TUN()), sources: sources{link: 1}, say: journal.Say}
 	udp := &bind{}
-	dev := device.NewDevice(g, udp, logger(journal))
+	dev := device.NewDevice(p, udp, logger(journal))
 	t.Cleanup(dev.Close)
-	go newServer("test", dev, udp, g, journal).Serve(listener)
+	go newServer("test", dev, udp, p, journal).Serve(listener)
 	says = make(chan string, 100)
 	if c, err = place.Adopt("fra1", func(line string) { says <- line }); err != nil {
 		t.Fatal(err)
@@ -154,7 +154,7 @@ func TestRequestsAreAnsweredWithAnErrorNumber(t *testing.T) {
 		says            string
 		err             unix.Errno
 	}{
-		{"hello", "1", "", fmt.Sprintf("version=%d\nprogram=test\n", version), 0},
+		{"hello", "1", "", fmt.Sprintf("probes=1\nversion=%d\nprogram=test\n", version), 0},
 		{"set", "1", "private_key=" + secret + "\n", "", 0},
 		{"get", "1", "", "private_key=" + "40" + secret[2:62] + "41\n", 0},
 		{"set", "1", "private_key " + secret + "\n", "", unix.EPROTO},
@@ -164,9 +164,13 @@ func TestRequestsAreAnsweredWithAnErrorNumber(t *testing.T) {
 		{"greet", "1", "nonsense\n", "", unix.EINVAL},
 		{"local", "nowhere", "", "", unix.EINVAL},
 		{"local", "2001:db8::1", "", "", 0},
-		{"hello", "1", "", "local=2001:db8::1\nversion=", 0},
+		{"hello", "1", "", "local=2001:db8::1\nprobes=1\nversion=", 0},
 		{"local", "", "", "", 0},
-		{"hello", "1", "", "version=", 0},
+		{"hello", "1", "", "probes=1\nversion=", 0},
+		{"probe", "1", "", "", unix.EINVAL},
+		{"probe", strings.Repeat("ab", 8), "192.0.2.1\n", "", unix.EINVAL},
+		{"probe", strings.Repeat("ab", 8), "fe80::1%1=1\n", "", unix.EINVAL},
+		{"probe", strings.Repeat("ab", 8), "", "", 0},
 		{"hold", "0", "", "", unix.EINVAL},
 		{"hold", "3600000", "", "", unix.EINVAL},
 		{"hold", "1000", "", "", 0},

@@ -54,6 +54,7 @@ const (
 	doUp      = "up"
 	doGreet   = "greet"
 	doPoke    = "poke"
+	doProbe   = "probe"
 	doHold    = "hold"
 	doRelease = "release"
 )

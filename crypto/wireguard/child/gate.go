@@ -18,7 +18,7 @@ type gate struct {
 	mu    sync.Mutex
 	held  bool
 	lease *time.Timer // releases what a daemon that died has held
-	kept  [][]byte    // oldest first; what came while packets were held, and is not read yet
+	kept  [][]byte    // oldest first; what came while packets were held, or was injected, and is not read yet
 	size  int         // bytes of kept
 }
 
@@ -35,7 +35,7 @@ func (g *gate) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		}
 		n, err := g.Device.Read(bufs, sizes, offset)
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded): // release has woken us
+		case errors.Is(err, os.ErrDeadlineExceeded): // wake was called
 			err = g.Device.File().SetReadDeadline(time.Time{})
 			if err != nil {
 				return 0, err
@@ -45,6 +45,28 @@ func (g *gate) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		case !g.keep(bufs[:n], sizes, offset):
 			return n, nil
 		}
+	}
+}
+
+// inject has packets go into the tunnel as if they had come out of the Device, behind those that are held.
+func (g *gate) inject(packets [][]byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, p := range packets {
+		if g.size+len(p) <= maxKept {
+			g.kept = append(g.kept, p)
+			g.size += len(p)
+		}
+	}
+	if !g.held {
+		g.wake()
+	}
+}
+
+// wake has the reader, which waits for the next packet, see what is kept. Where it cannot be woken, that packet will do it.
+func (g *gate) wake() {
+	if len(g.kept) > 0 {
+		_ = g.Device.File().SetReadDeadline(time.Now())
 	}
 }
 
@@ -101,8 +123,5 @@ func (g *gate) release() {
 	}
 	g.lease.Stop()
 	g.held = false
-	if len(g.kept) > 0 {
-		// The reader waits for the next packet. Where it cannot be woken, that will do it.
-		_ = g.Device.File().SetReadDeadline(time.Now())
-	}
+	g.wake()
 }

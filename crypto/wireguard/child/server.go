@@ -26,15 +26,17 @@ const maxHold = 10 * time.Second
 type server struct {
 	dev     *device.Device
 	udp     *bind
-	gate    *gate
+	tun     *prober
 	greeter *greeter
 }
 
 // newServer is the server of a process that was started from that version of the binary.
-func newServer(program string, dev *device.Device, udp *bind, g *gate, says *process.Journal) *process.Server {
-	s := &server{dev, udp, g, newGreeter(dev)}
-	return &process.Server{Version: version, Program: program, Journal: says, Answer: s.answer,
-		Hello: func(w io.Writer) { sayLocal(w, udp.local.Load()) }}
+func newServer(program string, dev *device.Device, udp *bind, tun *prober, says *process.Journal) *process.Server {
+	s := &server{dev, udp, tun, newGreeter(dev)}
+	return &process.Server{Version: version, Program: program, Journal: says, Answer: s.answer, Hello: func(w io.Writer) {
+		sayLocal(w, udp.local.Load())
+		sayProbes(w)
+	}}
 }
 
 func (s *server) answer(r process.Request, w io.Writer) error {
@@ -59,15 +61,17 @@ func (s *server) answer(r process.Request, w io.Writer) error {
 		return s.greeter.greet(r.Lines())
 	case doPoke:
 		return s.greeter.poke(r.Lines())
+	case doProbe:
+		return s.tun.probe(r.Value, r.Lines(), w)
 	case doHold:
 		ms, err := strconv.Atoi(r.Value)
 		if d := time.Duration(ms) * time.Millisecond; err == nil && d > 0 && d <= maxHold {
-			s.gate.hold(d)
+			s.tun.hold(d)
 			return nil
 		}
 		return unix.EINVAL
 	case doRelease:
-		s.gate.release()
+		s.tun.release()
 		return nil
 	}
 	return unix.EOPNOTSUPP
