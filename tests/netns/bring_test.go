@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"sluice/cmd/lab"
+	"sluice/control/api"
 	"sluice/control/engine"
 	"sluice/crypto/keys"
 )
@@ -16,7 +19,10 @@ func TestAForeignRouteInATunnelsPlaceKeepsNothingElseFromComingUp(t *testing.T) 
 	t.Parallel()
 	s := newSite(t)
 	file := filepath.Join(s.Dir, "fra1.key")
-	public, err := keys.Generate(file)
+	if _, err := keys.Generate(file); err != nil {
+		t.Fatal(err)
+	}
+	public, err := keys.Generate(file + ".peer")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +47,7 @@ bgp:
 	s.must(s.Gateway.Namespace, "ip link del fra1")
 	s.must(s.Gateway.Namespace, "ip route add 10.20.0.0/16 via 198.18.0.1")
 	const closed = 81 // no rule accepts it
-	if s.unanswered(s.Client, gateway4, closed) == nil {
+	if s.unanswered(s.Client, lab.Gateway4, closed) == nil {
 		t.Fatal("nothing arrives without XDP, so that what is dropped with it says nothing")
 	}
 
@@ -49,11 +55,11 @@ bgp:
 		t.Fatal(err)
 	}
 	eventually(t, func() error {
-		_, err := s.api.Status(t.Context())
+		_, err := api.Show[api.Status](t.Context(), s.api, "status")
 		return err
 	})
 	s.established()
-	s.silent(s.Client, gateway4, closed)
+	s.silent(s.Client, lab.Gateway4, closed)
 	if r := s.must(s.Gateway.Namespace, "ip route show 10.30.0.0/16"); !strings.Contains(r, "dev fra1 proto 187") {
 		t.Errorf("the tunnel's other route: %q", r)
 	}
@@ -62,7 +68,7 @@ bgp:
 		t.Errorf("status does not say %q:\n%s", why, said)
 	}
 	for kind, want := range map[string]engine.ConditionValue{engine.ConditionDegraded: engine.True, engine.ConditionInSync: engine.False} {
-		if c := s.condition(kind); c.Status != want || strings.Count(c.Message, "is not Sluice's") > 1 {
+		if c := s.conditionOf(kind); c.Status != want || strings.Count(c.Message, "is not Sluice's") > 1 {
 			t.Errorf("condition %+v", c)
 		}
 	}
@@ -70,11 +76,21 @@ bgp:
 	s.must(s.Gateway.Namespace, "ip route del 10.20.0.0/16 via 198.18.0.1")
 	eventually(t, func() error {
 		st, r := s.status().Engine, s.must(s.Gateway.Namespace, "ip route show 10.20.0.0/16")
-		if !st.Applied || !strings.Contains(r, "dev fra1 proto 187") || s.condition(engine.ConditionInSync).Status != engine.True {
+		if !st.Applied || !strings.Contains(r, "dev fra1 proto 187") || s.conditionOf(engine.ConditionInSync).Status != engine.True {
 			return fmt.Errorf("applied %v, the route is %q, conditions %+v", st.Applied, r, st.Conditions)
 		}
 		return nil
 	})
 	s.established()
-	s.silent(s.Client, gateway4, closed)
+	s.silent(s.Client, lab.Gateway4, closed)
+}
+
+func (s *site) conditionOf(kind string) engine.Condition {
+	s.t.Helper()
+	list := s.status().Engine.Conditions
+	i := slices.IndexFunc(list, func(c engine.Condition) bool { return c.Type == kind })
+	if i < 0 {
+		s.t.Fatalf("no condition %s", kind)
+	}
+	return list[i]
 }
