@@ -31,7 +31,9 @@ type Explanation struct {
 	// Source is what the source becomes at the uplink, Destination what the destination became at the uplink. Port 0: one that is
 	// chosen when the packet is sent, or the protocol has none. Invalid: not translated.
 	Source, Destination netip.AddrPort
-	MSS                 uint16 // what a SYN's becomes at a tunnel; 0: it stays
+	MSS                 uint16   // what a SYN's becomes at a tunnel; 0: it stays
+	Filters             []uint32 // slots of the FlowSpec filters that held for it, in their order
+	More                bool     // other filters held besides
 }
 
 // skBuff is the beginning of the kernel's struct __sk_buff, all in host order. What a test run may set are mark and
@@ -156,6 +158,9 @@ func runTwin(g *pin.Generation, name string, device *netlink.LinkAttrs, as skBuf
 	if len(frame) < ethernet {
 		return Explanation{}, fmt.Errorf("a frame of %d bytes has no Ethernet header", len(frame))
 	}
+	if err := explained.Put(uint32(0), abi.Explanation{}); err != nil {
+		return Explanation{}, fmt.Errorf("empty the explanation: %w", err)
+	}
 	_, err := twin.Run(&ebpf.RunOptions{
 		Data:    addressed(frame, device.HardwareAddr),
 		Context: as,
@@ -169,6 +174,7 @@ func runTwin(g *pin.Generation, name string, device *netlink.LinkAttrs, as skBuf
 	}
 	e := Explanation{Reason: abi.Reason(said.Reason), Rule: said.Rule, Policy: -1, Ifindex: uint32(device.Index), MSS: said.MSS}
 	e.Verdict = e.Reason.Fate()
+	e.Filters, e.More = said.Matched()
 	if said.Decided != 0 {
 		e.Policy = int(said.Policy)
 	}

@@ -19,9 +19,11 @@ var ErrNoGeneration = errors.New("no XDP generation is live")
 type Explanation struct {
 	Verdict abi.Fate // pass, drop, answer or redirect
 	Reason  abi.Reason
-	Rule    uint32 // stable id of the acting rule; 0: none acted
-	Policy  int    // abi.PolicyIndex of the policy that decided, or -1 where none did
-	Ifindex uint32 // of the interface, which rules may be limited to
+	Rule    uint32   // stable id of the acting rule; 0: none acted
+	Policy  int      // abi.PolicyIndex of the policy that decided, or -1 where none did
+	Ifindex uint32   // of the interface, which rules may be limited to
+	Filters []uint32 // slots of the FlowSpec filters that held for it, in their order
+	More    bool     // other filters held besides
 }
 
 // xdpMD is the kernel's struct xdp_md, all in host order.
@@ -111,6 +113,9 @@ func runTwin(twin *ebpf.Program, explained *ebpf.Map, ifindex int, frame []byte)
 	if len(frame) < ethernet {
 		return Explanation{}, fmt.Errorf("a frame of %d bytes has no Ethernet header", len(frame))
 	}
+	if err := explained.Put(uint32(0), abi.Explanation{}); err != nil {
+		return Explanation{}, fmt.Errorf("empty the explanation: %w", err)
+	}
 	verdict, err := twin.Run(&ebpf.RunOptions{
 		Data:    frame,
 		Context: xdpMD{DataEnd: uint32(len(frame)), IngressIfindex: uint32(ifindex)},
@@ -123,6 +128,7 @@ func runTwin(twin *ebpf.Program, explained *ebpf.Map, ifindex int, frame []byte)
 		return Explanation{}, fmt.Errorf("read the explanation: %w", err)
 	}
 	e := Explanation{Verdict: fateOf(verdict), Reason: abi.Reason(said.Reason), Rule: said.Rule, Policy: -1, Ifindex: uint32(ifindex)}
+	e.Filters, e.More = said.Matched()
 	if said.Decided != 0 {
 		e.Policy = int(said.Policy)
 	}

@@ -105,6 +105,29 @@ func TestExplainNamesTheBan(t *testing.T) {
 		done("p\nxdp on eth0: drop, banned: t\n  by the ban of 192.0.2.0/24 until 2026-03-01 13:00:00, by ann: attack\n"))
 }
 
+func TestExplainNamesFiltersOfNeighborsAndWhatTheyDo(t *testing.T) {
+	from := func(rule, actions, socket string) api.Filter {
+		return api.Filter{Rule: rule, Neighbor: "tor", Address: netip.MustParseAddr("198.18.0.1"), Actions: actions, Socket: socket}
+	}
+	samples, scrubs, drops := from("flow4 { a }", "sample, go on", ""), from("flow4 { b }", "redirect 65000:100", "scrub"), from("flow4 { c }", "discard", "")
+	for _, c := range []struct {
+		name, want string
+		hook       api.HookAnswer
+	}{
+		{"one drops it", "  filter flow4 { a } of neighbor tor: sample, go on\n  by flow4 { c } of neighbor tor: discard\n",
+			api.HookAnswer{Filter: &drops, Filters: []api.Filter{samples, drops}}},
+		{"it is handed over", "  by flow4 { b } of neighbor tor: redirect 65000:100, to socket scrub\n", api.HookAnswer{Filter: &scrubs, Filters: []api.Filter{scrubs}}},
+		{"nobody takes it", "  filter flow4 { b } of neighbor tor: redirect 65000:100, to socket scrub, but no program takes it there: it goes on\n  and more filters of neighbors\n",
+			api.HookAnswer{Filters: []api.Filter{scrubs}, MoreFilters: true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.hook.Hook, c.hook.Interface, c.hook.Verdict, c.hook.Reason, c.hook.Text = "xdp", "eth0", "v", "r", "t"
+			daemonOf(t, &box{explain: api.Explanation{Packet: "p", Hooks: []api.HookAnswer{c.hook}}})
+			sluice(t, "explain", "--in", "eth0", "--packet", "p").is(t, done("p\nxdp on eth0: v, r: t\n"+c.want))
+		})
+	}
+}
+
 func TestMonitorPrintsALineForEachEvent(t *testing.T) {
 	port, web, kind := uint16(1234), uint16(80), uint8(8)
 	until := noon.Add(time.Minute)

@@ -77,9 +77,7 @@ func (c *cli) printExplanation(e api.Explanation) error {
 		if b := h.Ban; b != nil {
 			fmt.Fprintf(c.out, "  by the ban of %s %s%s%s\n", b.Target, untilText(b.Until), prefixed(", by ", b.By), prefixed(": ", b.Why))
 		}
-		if f := h.Filter; f != nil {
-			fmt.Fprintf(c.out, "  by %s of neighbor %s: %s\n", f.Rule, f.Neighbor, f.Actions)
-		}
+		c.printFiltersOf(h)
 		if h.Source != "" {
 			fmt.Fprintf(c.out, "  source becomes %s\n", h.Source)
 		}
@@ -103,6 +101,26 @@ func (c *cli) printExplanation(e api.Explanation) error {
 		fmt.Fprintf(c.out, "BUG, please report: %s\n", e.Bug)
 	}
 	return nil
+}
+
+// printFiltersOf names what BGP neighbors want done with the packet. One that drops it stands last: no other is asked behind it.
+func (c *cli) printFiltersOf(h api.HookAnswer) {
+	for _, f := range h.Filters {
+		if h.Filter != nil && f.Rule == h.Filter.Rule && f.Address == h.Filter.Address {
+			continue
+		}
+		fmt.Fprintf(c.out, "  filter %s of neighbor %s: %s", f.Rule, f.Neighbor, filterActions(f))
+		if f.Socket != "" && h.Filter == nil {
+			fmt.Fprint(c.out, ", but no program takes it there: it goes on")
+		}
+		fmt.Fprintln(c.out)
+	}
+	if h.MoreFilters {
+		fmt.Fprintln(c.out, "  and more filters of neighbors")
+	}
+	if f := h.Filter; f != nil {
+		fmt.Fprintf(c.out, "  by %s of neighbor %s: %s\n", f.Rule, f.Neighbor, filterActions(*f))
+	}
 }
 
 func lineText(file string, line int) string {

@@ -19,10 +19,12 @@ func printFilters(c *cli, list []api.Filter) error {
 		if f.LastHit != nil {
 			hit = c.since(*f.LastHit) + " ago"
 		}
-		t.row(f.Neighbor, f.Rule, f.Actions+prefixed(", to socket ", f.Socket), state, c.since(f.Since), f.Packets, bytesText(int64(f.Bytes)), f.Dropped, hit)
+		t.row(f.Neighbor, f.Rule, filterActions(f), state, c.since(f.Since), f.Packets, bytesText(int64(f.Bytes)), f.Dropped, hit)
 	}
 	return t.print()
 }
+
+func filterActions(f api.Filter) string { return f.Actions + prefixed(", to socket ", f.Socket) }
 
 // filterText is what happened to a filter.
 func filterText(e api.Event) string {

@@ -82,10 +82,12 @@ type HookAnswer struct {
 	Source      string       `json:"source,omitempty"`
 	SourceKept  string       `json:"source_kept,omitempty"` // why snat: auto leaves it as it is
 	Destination string       `json:"destination,omitempty"`
-	MSS         uint16       `json:"mss,omitempty"`    // what that of a SYN becomes at a tunnel
-	Lost        string       `json:"lost,omitempty"`   // why the kernel, which it was left to, does not forward it
-	Ban         *Ban         `json:"ban,omitempty"`    // that dropped it
-	Filter      *Filter      `json:"filter,omitempty"` // of a BGP neighbor, that dropped it
+	MSS         uint16       `json:"mss,omitempty"`          // what that of a SYN becomes at a tunnel
+	Lost        string       `json:"lost,omitempty"`         // why the kernel, which it was left to, does not forward it
+	Ban         *Ban         `json:"ban,omitempty"`          // that dropped it
+	Filter      *Filter      `json:"filter,omitempty"`       // of a BGP neighbor, that dropped or redirected it
+	Filters     []Filter     `json:"filters,omitempty"`      // all of BGP neighbors that held for it, that one included, in their order
+	MoreFilters bool         `json:"more_filters,omitempty"` // that held for it, too
 	PassedOver  []PassedOver `json:"passed_over,omitempty"`
 }
 

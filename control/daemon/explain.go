@@ -70,7 +70,7 @@ func (e *explainer) xdp(ctx context.Context, name string, frame []byte) (passed 
 	}
 	e.seen.Ifindex = x.Ifindex
 	e.banned(&answer, x.Reason)
-	answer.Filter = e.d.filterOf(x.Reason, x.Rule)
+	e.filtered(&answer, x.Reason, x.Rule, x.Filters, x.More)
 	e.decided(&answer, x.Reason, x.Rule, x.Policy, e.d.liveDesired().XDP.Generation.Policies())
 	e.out.Hooks = append(e.out.Hooks, answer)
 	return x.Verdict == abi.FatePass, nil // else nothing comes to tc
@@ -156,7 +156,7 @@ func (e *explainer) tcAnswer(hook, name string, x tc.Explanation) {
 	}
 	e.seen.Ifindex = x.Ifindex
 	e.banned(&answer, x.Reason)
-	answer.Filter = e.d.filterOf(x.Reason, x.Rule)
+	e.filtered(&answer, x.Reason, x.Rule, x.Filters, x.More)
 	e.decided(&answer, x.Reason, x.Rule, x.Policy, e.d.liveDesired().TC.Generation.Policies())
 	e.out.Hooks = append(e.out.Hooks, answer)
 }
@@ -173,6 +173,16 @@ func translatedText(to netip.AddrPort) string {
 func (e *explainer) banned(a *api.HookAnswer, reason abi.Reason) {
 	if reason == abi.ReasonBanned {
 		a.Ban = e.d.banOf(e.seen.Src)
+	}
+}
+
+// filtered names the filters that held for the packet, by their slots, and the one among them that gave the reason, if one did.
+func (e *explainer) filtered(a *api.HookAnswer, reason abi.Reason, slot uint32, held []uint32, more bool) {
+	a.Filter, a.MoreFilters = e.d.filterOf(reason, slot), more
+	for _, slot := range held {
+		if f := e.d.filterAt(slot); f != nil { // nil: it has just gone
+			a.Filters = append(a.Filters, *f)
+		}
 	}
 }
 

@@ -279,6 +279,10 @@ func TestAFilterSamplesAndRedirectsWhereTheFileSaysWhereTo(t *testing.T) {
 	f.tellsOf(t, redirected, "refused: no socket is configured for it (bgp.flowspec.redirect): redirect 65000:100", "added")
 	s.tells(s.sluice("show", "flowspec"), "redirect 65000:100, to socket scrub")
 	s.answers(s.Client, lab.Web4[0], 80, "web-1") // nobody has registered: the policies judge
+	s.tells(s.sluice("explain", "--in", "eth0", "--packet", "tcp 198.51.100.7:40000 > 203.0.113.10:80"), "xdp on eth0: pass",
+		"filter "+redirected+" of neighbor tor: redirect 65000:100, to socket scrub, but no program takes it there: it goes on")
+	s.tells(s.sluice("explain", "--in", "eth0", "--packet", "tcp 198.51.100.7:40000 > 203.0.113.11:80"), "xdp on eth0: pass",
+		"filter "+sampled+" of neighbor tor: sample\n")
 	if s.matched(redirected) == 0 {
 		t.Error("the filter that redirects has met nothing")
 	}

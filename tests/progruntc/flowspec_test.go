@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -200,22 +201,42 @@ func TestFlowSpecMarksWhereThereIsNoEthernet(t *testing.T) {
 	}
 }
 
-func TestExplainNamesTheFilterAtTc(t *testing.T) {
+func keys(f *xdp.FlowSpec, slots []uint32) (out []string) {
+	for _, slot := range slots {
+		out = append(out, f.Key(slot))
+	}
+	return out
+}
+
+func TestExplainNamesTheFiltersAtTc(t *testing.T) {
 	s := newSite(t, judged)
 	f, set := s.flowspec(t)
-	other := dropping(everything("192.0.2.0/24"))
-	other.Key = "other"
-	set(other, dropping(everything("10.0.1.0/24")))
+	other, samples := dropping(everything("192.0.2.0/24")), everything()
+	other.Key, samples.Key, samples.Sample, samples.GoesOn = "other", "samples", true, true
+	set(other, samples, dropping(everything("10.0.1.0/24")))
 	got, err := s.Explain(t.Context(), "uplink", false, frameOf(t, webIn.line))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := tc.Explanation{Verdict: abi.FateDrop, Reason: abi.ReasonFlowspecDrop, Rule: got.Rule, Policy: -1, Ifindex: uint32(index(t, "uplink").Index)}
+	want := tc.Explanation{Verdict: abi.FateDrop, Reason: abi.ReasonFlowspecDrop, Rule: got.Rule, Policy: -1, Ifindex: uint32(index(t, "uplink").Index),
+		Filters: got.Filters}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.AddrPort{})); diff != "" {
 		t.Error(diff)
 	}
 	if key := f.Key(got.Rule); key != "everything" {
 		t.Errorf("the filter is %q", key)
+	}
+	if held := keys(f, got.Filters); !slices.Equal(held, []string{"samples", "everything"}) {
+		t.Errorf("filters %q held", held)
+	}
+	set(samples)
+	for _, c := range []struct {
+		line string
+		want []string
+	}{{webIn.line, []string{"samples"}}, {"tcp 198.51.100.7:9999 > 198.18.0.2:22", nil}} { // of management: none is asked
+		if got, err := s.Explain(t.Context(), "uplink", false, frameOf(t, c.line)); err != nil || !slices.Equal(keys(f, got.Filters), c.want) {
+			t.Errorf("%s: filters %q held, want %q (%v)", c.line, keys(f, got.Filters), c.want, err)
+		}
 	}
 	if hits, err := f.Hits("everything"); err != nil || hits.Packets != 0 {
 		t.Errorf("explaining counted %+v (%v)", hits, err)

@@ -19,6 +19,7 @@ const (
 	InterfaceEncrypted  = 128
 	PlainNowhere        = 0
 	PlainAnywhere       = 4294967295
+	ExplainedFilters    = 16
 	MarkUnderlay        = 0x1000000
 	MarkJudged          = 0x2000000
 	MarkPaced           = 0x4000000
@@ -259,7 +260,7 @@ type VLANChild struct {
 	VLAN    uint32 // outermost id
 }
 
-// Explanation is struct explanation, 56 bytes.
+// Explanation is struct explanation, 120 bytes.
 type Explanation struct {
 	Reason  uint32 // enum reason
 	Rule    uint32 // stable id; 0: none
@@ -270,9 +271,10 @@ type Explanation struct {
 	Nat     uint32 // enum explained_nat: what nat_addr and nat_port are instead of
 	_       [4]byte
 	NatAddr Addr
-	NatPort [2]byte // network byte order; 0: any of the range, or of a protocol without
-	MSS     uint16  // what a SYN's becomes; 0: it stays
-	_       [4]uint8
+	NatPort [2]byte    // network byte order; 0: any of the range, or of a protocol without
+	MSS     uint16     // what a SYN's becomes; 0: it stays
+	Filters uint32     // entries of FlowSpec that held for it, in their order
+	Filter  [16]uint32 // slots of the first of them: one of two entries stands twice
 }
 
 // ExplainedNat is enum explained_nat.

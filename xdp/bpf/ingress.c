@@ -255,16 +255,11 @@ static __always_inline void explain_verdict(const struct decision *d, enum reaso
 
 	if (!e)
 		return;
-	__builtin_memset(e, 0, sizeof(*e));
 	e->reason = reason;
 	e->fate = verdict;
-	if (of_flowspec(reason))
-		e->rule = d->rule;
-	if (policy_decided(reason)) {
-		e->rule = d->rule;
-		e->policy = d->policy;
-		e->decided = 1;
-	}
+	e->decided = policy_decided(reason);
+	e->policy = e->decided ? d->policy : 0;
+	e->rule = e->decided || of_flowspec(reason) ? d->rule : 0;
 }
 
 /* Whether somebody may want to hear of a packet. Most of the time nobody does, and this is all that it costs. */

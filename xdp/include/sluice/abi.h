@@ -121,6 +121,9 @@ struct vlan_child {
 
 /* ---- explain: what the twin writes instead of counting ---- */
 
+#define EXPLAINED_FILTERS 16
+
+/* Go empties it before a run. */
 struct explanation {
 	__u32 reason;  /* enum reason */
 	__u32 rule;    /* stable id; 0: none */
@@ -130,9 +133,10 @@ struct explanation {
 	__u32 fate;    /* XDP_* or TC_ACT_* as returned */
 	__u32 nat;     /* enum explained_nat: what nat_addr and nat_port are instead of */
 	union addr nat_addr;
-	__be16 nat_port; /* 0: any of the range, or of a protocol without */
-	__u16 mss;	 /* what a SYN's becomes; 0: it stays */
-	__u8 pad[4];
+	__be16 nat_port;		 /* 0: any of the range, or of a protocol without */
+	__u16 mss;			 /* what a SYN's becomes; 0: it stays */
+	__u32 filters;			 /* entries of FlowSpec that held for it, in their order */
+	__u32 filter[EXPLAINED_FILTERS]; /* slots of the first of them: one of two entries stands twice */
 };
 enum explained_nat { EXPLAINED_NO_NAT = 0, EXPLAINED_SOURCE = 1, EXPLAINED_DESTINATION = 2 };
 

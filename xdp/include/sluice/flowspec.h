@@ -11,6 +11,7 @@
 #include "events.h"
 #include "iter.h"
 #include "limit.h"
+#include "maps.h"
 #include "match.h"
 #include "parse.h"
 
@@ -121,6 +122,18 @@ static __always_inline enum reason flowspec_verdict(const struct packet *p, cons
 	return REASON_FLOWSPEC_LIMIT;
 }
 
+static __always_inline void explain_filter(__u32 slot)
+{
+	__u32 zero = 0, n;
+	struct explanation *e = bpf_map_lookup_elem(&explained, &zero);
+
+	if (!e)
+		return;
+	n = e->filters++;
+	if (n < EXPLAINED_FILTERS)
+		e->filter[n] = slot;
+}
+
 /*
  * Tries an entry: FLOWSPEC_ENDS where it holds for the packet and no other is asked. Global, so that the loop around it stays small for
  * the verifier; hence the tests of its pointers.
@@ -149,7 +162,12 @@ __noinline int flowspec_try(const struct packet *p, const struct flowspec_entry 
 		fate->socket = e->socket;
 	if (e->does & FLOWSPEC_SAMPLES)
 		fate->sample = slot;
-	hit = explain ? NULL : bpf_map_lookup_elem(&flowspec_hits, &slot);
+	if (explain) {
+		explain_filter(slot);
+		hit = NULL;
+	} else {
+		hit = bpf_map_lookup_elem(&flowspec_hits, &slot);
+	}
 	if (hit) {
 		hit->packets++;
 		hit->bytes += p->len;
