@@ -120,7 +120,7 @@ func serve(restarting bool, dir string) error {
 		},
 		"observe": func(json.RawMessage) (any, error) { return s.Observe(ctx) },
 		"status":  func(json.RawMessage) (any, error) { return s.Status(ctx) },
-		"routes":  func(json.RawMessage) (any, error) { return s.Routes(), nil },
+		"routes":  func(json.RawMessage) (any, error) { return s.Routes(bgp.RouteQuery{}).Routes, nil },
 		"rib":     func(json.RawMessage) (any, error) { return s.RIB() },
 		"flowspec": func(json.RawMessage) (any, error) {
 			rules, refused := s.FlowSpec()
@@ -142,7 +142,8 @@ func serve(restarting bool, dir string) error {
 			if err := json.Unmarshal(arg, &which); err != nil {
 				return nil, err
 			}
-			return s.NeighborTable(which[0], bgp.Table(which[1]))
+			entries, _, err := s.NeighborTable(which[0], bgp.Table(which[1]), 0)
+			return entries, err
 		},
 		"clear": func(arg json.RawMessage) (any, error) {
 			var c clearing

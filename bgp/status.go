@@ -67,6 +67,17 @@ type RouteStatus struct {
 	Problem  string       `json:"problem,omitempty"` // why it is absent, or lacks a next hop
 }
 
+// RouteQuery chooses learned routes.
+type RouteQuery = fib.Query
+
+// Routes are learned routes that a query chose.
+type Routes struct {
+	Total  int           `json:"total"` // beyond the limit, too, as are those of them that are
+	Stale  int           `json:"stale"`
+	Absent int           `json:"absent"`
+	Routes []RouteStatus `json:"routes"` // sorted by prefix
+}
+
 // Status returns the sessions, sorted by name.
 func (s *Subsystem) Status(ctx context.Context) ([]NeighborStatus, error) {
 	sp := s.running()
@@ -138,30 +149,17 @@ func messageCounts(m *api.Message) MessageCounts {
 	return MessageCounts{m.GetOpen(), m.GetUpdate(), m.GetNotification(), m.GetKeepalive(), m.GetRefresh()}
 }
 
-// Routes returns the learned routes, sorted by prefix, those that could not be installed included.
-func (s *Subsystem) Routes() []RouteStatus {
-	s.mu.Lock()
-	sp, metric := s.speaker, s.have.Learn.Metric
-	s.mu.Unlock()
+// Routes returns the learned routes that a query chooses, those that could not be installed included.
+func (s *Subsystem) Routes(q RouteQuery) (out Routes) {
+	sp := s.running()
 	if sp == nil {
-		return nil
+		return out
 	}
-	problems := map[netip.Prefix]string{}
-	refusals := sp.fib.Refusals()
-	for _, r := range refusals {
-		problems[r.Prefix] = r.Why
+	shown := sp.fib.Routes(q)
+	out.Total, out.Stale, out.Absent = shown.Total, shown.Stale, shown.Absent
+	for _, r := range shown.Routes {
+		out.Routes = append(out.Routes, RouteStatus{r.Prefix, r.NextHops, r.Metric, r.Stale, r.Absent, r.Problem})
 	}
-	var out []RouteStatus
-	for _, r := range sp.fib.Routes() {
-		out = append(out, RouteStatus{Prefix: r.Prefix, NextHops: r.NextHops, Metric: r.Metric, Stale: r.Stale, Problem: problems[r.Prefix]})
-		delete(problems, r.Prefix)
-	}
-	for _, r := range refusals {
-		if problems[r.Prefix] != "" {
-			out = append(out, RouteStatus{Prefix: r.Prefix, NextHops: r.NextHops, Metric: metric, Absent: true, Problem: r.Why})
-		}
-	}
-	slices.SortStableFunc(out, func(a, b RouteStatus) int { return a.Prefix.Compare(b.Prefix) })
 	return out
 }
 

@@ -9,6 +9,8 @@ import (
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"sluice/bgp/shortlist"
 )
 
 // RIBEntry is one path that a neighbor announced, or that is announced to it.
@@ -45,7 +47,7 @@ func (s *Subsystem) RIB() ([]RIBEntry, error) {
 	defer s.mu.Unlock()
 	var out []RIBEntry
 	for _, n := range s.have.Neighbors {
-		one, err := s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String()}, everyPath)
+		one, _, err := s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String()}, everyPath, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -55,54 +57,54 @@ func (s *Subsystem) RIB() ([]RIBEntry, error) {
 	return out, nil
 }
 
-// NeighborTable returns one table of the neighbor of this name, sorted by prefix.
-func (s *Subsystem) NeighborTable(name string, table Table) ([]RIBEntry, error) {
+// NeighborTable returns the first so many of one table of the neighbor of this name, sorted by prefix, and how many it has. Limit 0: all.
+func (s *Subsystem) NeighborTable(name string, table Table, limit int) (entries []RIBEntry, total int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, ok := s.named(name)
 	if !ok {
-		return nil, fmt.Errorf("%w: %s", ErrNoNeighbor, name)
+		return nil, 0, fmt.Errorf("%w: %s", ErrNoNeighbor, name)
 	}
 	all := everyPath
 	switch table {
 	case Received:
-		return s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String()}, all)
+		return s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String()}, all, limit)
 	case Advertised:
-		out, err := s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_OUT, Name: n.Address.String()}, all)
-		for i := range out {
-			out[i].Neighbor = n.Address
+		entries, total, err = s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_OUT, Name: n.Address.String()}, all, limit)
+		for i := range entries {
+			entries[i].Neighbor = n.Address
 		}
-		return out, err
+		return entries, total, err
 	case Accepted:
 		// Not by EnableFiltered of the received one, which stores what the import policy made of it.
 		return s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL},
-			func(p *apiutil.Path) bool { return p.PeerAddress.Unmap() == n.Address })
+			func(p *apiutil.Path) bool { return p.PeerAddress.Unmap() == n.Address }, limit)
 	}
-	return nil, fmt.Errorf("a neighbor has no table %q", table)
+	return nil, 0, fmt.Errorf("a neighbor has no table %q", table)
 }
 
-// list is a table of GoBGP's, of the families that we speak.
-func (s *Subsystem) list(req apiutil.ListPathRequest, want func(*apiutil.Path) bool) ([]RIBEntry, error) {
+// list is the first so many of a table of GoBGP's, of the families that we speak, and how many it has. Limit 0: all.
+func (s *Subsystem) list(req apiutil.ListPathRequest, want func(*apiutil.Path) bool, limit int) (entries []RIBEntry, total int, err error) {
 	if s.speaker == nil {
-		return nil, nil
+		return nil, 0, nil
 	}
-	var out []RIBEntry
+	list := shortlist.New(limit, func(a, b RIBEntry) int {
+		return cmp.Or(a.Prefix.Compare(b.Prefix), a.Neighbor.Compare(b.Neighbor))
+	})
 	for _, req.Family = range []bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC} {
 		err := s.speaker.bgp.ListPath(req, func(_ bgp.NLRI, paths []*apiutil.Path) {
 			for _, p := range paths {
 				if prefix, ok := unicast(p); ok && want(p) {
-					out = append(out, ribEntry(prefix, p))
+					list.Add(ribEntry(prefix, p))
 				}
 			}
 		})
 		if err != nil {
-			return nil, fmt.Errorf("bgp: list the paths: %w", err)
+			return nil, 0, fmt.Errorf("bgp: list the paths: %w", err)
 		}
 	}
-	slices.SortFunc(out, func(a, b RIBEntry) int {
-		return cmp.Or(a.Prefix.Compare(b.Prefix), a.Neighbor.Compare(b.Neighbor))
-	})
-	return out, nil
+	entries, total = list.First()
+	return entries, total, nil
 }
 
 func ribEntry(prefix netip.Prefix, p *apiutil.Path) RIBEntry {

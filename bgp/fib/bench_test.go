@@ -9,6 +9,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"sluice/bgp/fib"
 	"sluice/tests/nstest"
 )
 
@@ -29,7 +30,7 @@ func BenchmarkRoutesByAGroup(b *testing.B) {
 		table.Update(prefix(i), torA, far)
 	}
 	// Whoever lists all routes holds the writer up, so that is done once in a while, and all else is asked of the kernel by one route.
-	for tick := time.NewTicker(200 * time.Millisecond); len(table.Routes()) < routes || table.Counters().Waiting > 0; {
+	for tick := time.NewTicker(200 * time.Millisecond); table.Routes(fib.Query{Limit: 1}).Total < routes || table.Counters().Waiting > 0; {
 		<-tick.C
 	}
 	nextHops := func(metric string, want int) {

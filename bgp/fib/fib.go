@@ -58,22 +58,6 @@ type Source struct {
 	PathID   uint32 // RFC 7911; 0 without it
 }
 
-// Route is what the kernel holds of ours for a prefix and metric.
-type Route struct {
-	Prefix   netip.Prefix
-	Metric   int
-	Table    int
-	NextHops []netip.Addr // gateways, sorted; a link-local one has its interface as zone. Not to be changed
-	Stale    bool         // kept from an earlier life, not learned again yet
-}
-
-// Refusal is a learned prefix that is not in the kernel by all of its next hops.
-type Refusal struct {
-	Prefix   netip.Prefix
-	NextHops []netip.Addr // as learned; not to be changed
-	Why      string
-}
-
 // Counters only grow, but for Waiting.
 type Counters struct {
 	Unresolved uint64 // next hops left out because they have no way
@@ -117,8 +101,6 @@ type Table struct {
 
 // place is where a prefix may have one route of ours.
 type place struct{ table, metric int }
-
-func (r Route) place() place { return place{r.Table, r.Metric} }
 
 // held is how a route of ours got into the kernel. Routes that got there alike share one, so nothing in it changes.
 type held struct {
@@ -198,23 +180,6 @@ func (t *Table) Dead(neighbor netip.Addr, is bool) {
 // Sweep removes the routes that were kept and not learned again, after everything noted before it is written.
 func (t *Table) Sweep() { t.change(func() { t.sweep = true }) }
 
-// Routes returns what is installed, sorted by prefix and metric.
-func (t *Table) Routes() []Route {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	out := make([]Route, 0, len(t.installed))
-	by := t.groups.gateways()
-	for prefix, there := range t.installed {
-		for _, r := range there {
-			out = append(out, Route{prefix, r.metric, r.table, r.leads(by), r.stale})
-		}
-	}
-	slices.SortFunc(out, func(a, b Route) int {
-		return cmp.Or(a.Prefix.Compare(b.Prefix), a.Metric-b.Metric, a.Table-b.Table)
-	})
-	return out
-}
-
 // NextHops returns the gateways of what is installed, each with a prefix that goes by it.
 func (t *Table) NextHops() map[netip.Addr]netip.Prefix {
 	t.mu.Lock()
@@ -240,20 +205,6 @@ func (h *held) leads(by map[uint32][]netip.Addr) []netip.Addr {
 		return hops
 	}
 	return h.gateways
-}
-
-// Refusals returns what is learned and not in the kernel as it was learned, sorted by prefix.
-func (t *Table) Refusals() []Refusal {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	out := make([]Refusal, 0, len(t.waiting))
-	for prefix, why := range t.waiting {
-		if set := t.learned[prefix]; set != nil {
-			out = append(out, Refusal{prefix, set.nextHops, why.Error()})
-		}
-	}
-	slices.SortFunc(out, func(a, b Refusal) int { return a.Prefix.Compare(b.Prefix) })
-	return out
 }
 
 // Counters returns what went wrong so far.

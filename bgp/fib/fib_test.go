@@ -115,7 +115,7 @@ func TestLearnedPathsBecomeRoutesAndGo(t *testing.T) {
 	table.Withdraw(pfx("2001:db8:1::/48"), torA)
 	table.Withdraw(pfx("::/0"), torB) // never said so
 	expect(t, ns, "0.0.0.0/0 metric 20 via 198.18.0.5\n::/0 metric 20 via 2001:db8::1\n")
-	if got := fmt.Sprint(table.Routes()); got != "[{0.0.0.0/0 20 254 [198.18.0.5] false} {::/0 20 254 [2001:db8::1] false}]" {
+	if got := fmt.Sprint(table.Routes(fib.Query{}).Routes); got != "[{0.0.0.0/0 20 254 [198.18.0.5] false false } {::/0 20 254 [2001:db8::1] false false }]" {
 		t.Errorf("Routes() = %s", got)
 	}
 }
@@ -150,7 +150,7 @@ func TestKeptRoutesStayUntilTheSweep(t *testing.T) {
 	expect(t, ns, "192.0.2.0/24 metric 20 via 198.18.0.1\n198.51.100.0/24 metric 20 via 198.18.0.1\n")
 	after.Update(pfx("192.0.2.0/24"), torA, hopA)
 	nstest.Eventually(t, 10*time.Second, func() string {
-		return nstest.Want("table", after.Routes(), "[{192.0.2.0/24 20 254 [198.18.0.1] false} {198.51.100.0/24 20 254 [198.18.0.1] true}]")
+		return nstest.Want("table", after.Routes(fib.Query{}).Routes, "[{192.0.2.0/24 20 254 [198.18.0.1] false false } {198.51.100.0/24 20 254 [198.18.0.1] true false }]")
 	})
 	after.Sweep()
 	expect(t, ns, "192.0.2.0/24 metric 20 via 198.18.0.1\n")

@@ -84,7 +84,7 @@ func TestRoutesOfOneSetOfNextHopsShareAGroup(t *testing.T) {
 	do(t, ns.RouteDel(static("10.99.0.0/24", "198.18.0.1"))) // a member goes
 	nexthops := func(want int) {
 		nstest.Eventually(t, 10*time.Second, func() string {
-			return nstest.Want("next hops", len(table.Routes()[0].NextHops), want)
+			return nstest.Want("next hops", len(table.Routes(fib.Query{}).Routes[0].NextHops), want)
 		})
 	}
 	nexthops(1)
@@ -140,7 +140,7 @@ func TestIPv4GoesByTwoIPv6NextHops(t *testing.T) { // RFC 8950
 				return "no " + want + " in\n" + got
 			}
 		}
-		return nstest.Want("table", table.Routes(), "[{192.0.2.0/24 20 254 [2001:db8::1 fe80::1%up1] false} {2001:db8:100::/48 20 254 [2001:db8::1 fe80::1%up1] false}]")
+		return nstest.Want("table", table.Routes(fib.Query{}).Routes, "[{192.0.2.0/24 20 254 [2001:db8::1 fe80::1%up1] false false } {2001:db8:100::/48 20 254 [2001:db8::1 fe80::1%up1] false false }]")
 	})
 	if n := strings.Count(ip(t, ns, "nexthop show"), "group"); n != 1 {
 		t.Errorf("%d groups for the two", n)
@@ -174,7 +174,7 @@ func TestARestartAdoptsObjectsAndRoutes(t *testing.T) {
 	after.Update(pfx("2001:db8:100::/48"), torA, hop6)
 	nstest.Eventually(t, 10*time.Second, func() string {
 		stale := []string{}
-		for _, r := range after.Routes() {
+		for _, r := range after.Routes(fib.Query{}).Routes {
 			if r.Stale {
 				stale = append(stale, r.Prefix.String())
 			}
@@ -260,7 +260,7 @@ func TestADeadNeighborsNextHopGoesFromAllRoutesAtOnce(t *testing.T) {
 	expect(t, ns, both)
 	nexthops := func(want int) {
 		nstest.Eventually(t, 10*time.Second, func() string {
-			return nstest.Want("next hops", len(table.Routes()[0].NextHops), want)
+			return nstest.Want("next hops", len(table.Routes(fib.Query{}).Routes[0].NextHops), want)
 		})
 	}
 	count := changes(t, ns)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -29,17 +30,25 @@ func do(t testing.TB, err error) {
 	}
 }
 
-// refuses waits until these prefixes are refused, with why, and no others.
-func refuses(t *testing.T, table *fib.Table, want ...fib.Refusal) {
+// absent is a route that has no way into the kernel; what it lacks there is said, too, of one that is in it.
+func absent(prefix, why string, nextHops ...netip.Addr) fib.Route {
+	return fib.Route{Prefix: pfx(prefix), Metric: fib.DefaultMetric, Table: unix.RT_TABLE_MAIN, NextHops: nextHops, Absent: true, Problem: why}
+}
+
+// refuses waits until these routes have a problem, and no others.
+func refuses(t *testing.T, table *fib.Table, want ...fib.Route) {
 	t.Helper()
-	nstest.Eventually(t, 10*time.Second, func() string { return nstest.Want("refusals", table.Refusals(), append([]fib.Refusal{}, want...)) })
+	nstest.Eventually(t, 10*time.Second, func() string {
+		got := slices.DeleteFunc(table.Routes(fib.Query{}).Routes, func(r fib.Route) bool { return r.Problem == "" })
+		return nstest.Want("refusals", got, append([]fib.Route{}, want...))
+	})
 }
 
 func TestANextHopBehindARouterFollowsItsRoute(t *testing.T) {
 	ns := box(t)
 	table := open(t, ns, plain)
 	table.Update(pfx("192.0.2.0/24"), torA, far)
-	refuses(t, table, fib.Refusal{Prefix: pfx("192.0.2.0/24"), NextHops: []netip.Addr{far}, Why: "no way to a next hop: no route to 10.99.0.1"})
+	refuses(t, table, absent("192.0.2.0/24", "no way to a next hop: no route to 10.99.0.1", far))
 	do(t, ns.RouteAdd(static("10.99.0.0/24", "198.18.0.1")))
 	expect(t, ns, "192.0.2.0/24 metric 20 via 198.18.0.1\n")
 	refuses(t, table)
@@ -77,8 +86,7 @@ func TestARouteNeverLeadsThroughItself(t *testing.T) {
 	do(t, ns.RouteAdd(static("0.0.0.0/0", "198.18.0.5")))
 	table := open(t, ns, plain)
 	table.Update(pfx("10.99.0.0/16"), torA, far)
-	refuses(t, table, fib.Refusal{Prefix: pfx("10.99.0.0/16"), NextHops: []netip.Addr{far},
-		Why: "no way to a next hop: 10.99.0.1 would be reached by the route itself"})
+	refuses(t, table, absent("10.99.0.0/16", "no way to a next hop: 10.99.0.1 would be reached by the route itself", far))
 	table.Withdraw(pfx("10.99.0.0/16"), torA)
 	refuses(t, table)
 
@@ -86,8 +94,7 @@ func TestARouteNeverLeadsThroughItself(t *testing.T) {
 	table.Update(pfx("10.1.0.0/16"), torA, netip.MustParseAddr("10.2.0.1"))
 	expect(t, ns, "10.1.0.0/16 metric 20 via 198.18.0.5\n")
 	table.Update(pfx("10.2.0.0/16"), torA, netip.MustParseAddr("10.1.0.1"))
-	refuses(t, table, fib.Refusal{Prefix: pfx("10.2.0.0/16"), NextHops: []netip.Addr{netip.MustParseAddr("10.1.0.1")},
-		Why: "no way to a next hop: 10.1.0.1 would be reached by the route itself"})
+	refuses(t, table, absent("10.2.0.0/16", "no way to a next hop: 10.1.0.1 would be reached by the route itself", netip.MustParseAddr("10.1.0.1")))
 	expect(t, ns, "10.1.0.0/16 metric 20 via 198.18.0.5\n")
 
 	// A next hop on a link stays there, whatever is learned around it.
@@ -115,9 +122,9 @@ func TestALinkThatFlapsGetsItsRoutesBack(t *testing.T) {
 	}
 	do(t, ns.LinkSetDown(up0))
 	expect(t, ns, "198.51.100.0/24 metric 20 via 198.18.0.5\n")
-	refuses(t, table,
-		fib.Refusal{Prefix: pfx("192.0.2.0/24"), NextHops: []netip.Addr{hopA}, Why: "no way to a next hop: no route to 198.18.0.1"},
-		fib.Refusal{Prefix: pfx("198.51.100.0/24"), NextHops: []netip.Addr{hopA, hopB}, Why: "no way to a next hop: no route to 198.18.0.1"})
+	lacking := absent("198.51.100.0/24", "no way to a next hop: no route to 198.18.0.1", hopB)
+	lacking.Absent = false
+	refuses(t, table, absent("192.0.2.0/24", "no way to a next hop: no route to 198.18.0.1", hopA), lacking)
 	do(t, ns.LinkSetUp(up0))
 	expect(t, ns, all)
 	refuses(t, table)

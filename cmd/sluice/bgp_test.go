@@ -36,6 +36,29 @@ and 1 more: --limit shows them
 	}
 }
 
+func TestRoutesAreAskedForByPrefixAndCounted(t *testing.T) {
+	for args, want := range map[string]string{
+		"show routes":                "show routes",
+		"show routes 192.0.2.7":      "routes {About:192.0.2.7 Limit:1000 Count:false}",
+		"show routes fd00::/8":       "routes {About:fd00::/8 Limit:1000 Count:false}",
+		"show routes --limit 100000": "routes {About: Limit:100000 Count:false}",
+		"show routes --count":        "routes {About: Limit:1000 Count:true}",
+	} {
+		b := daemonOf(t, &box{})
+		if got := sluice(t, strings.Fields(args)...); got.code != exitDone || got.err != "" {
+			t.Errorf("%s: %+v", args, got)
+		}
+		if diff := cmp.Diff([]string{want}, b.asked); diff != "" {
+			t.Errorf("%s: the daemon was asked\n%s", args, diff)
+		}
+	}
+	daemonOf(t, &box{})
+	sluice(t, "show", "routes", "--count").is(t, done("4711 routes, 1 absent, 1 stale\n"))
+	if got := sluice(t, "show", "routes", "tor-a"); got.code != exitUsage || !strings.Contains(got.err, `"tor-a" is no address and no prefix`) {
+		t.Errorf("a target that is none: %+v", got)
+	}
+}
+
 func TestASessionIsClearedHardOrSoft(t *testing.T) {
 	b := daemonOf(t, &box{})
 	sluice(t, "clear", "bgp", "tor-a").is(t, done("the session with tor-a was reset\n"))

@@ -200,6 +200,25 @@ func (b *box) Flows(ctx context.Context, r api.FlowsRequest) (api.Flows, error) 
 	return all, err
 }
 
+// Routes answers from testdata/show, as Flows does.
+func (b *box) Routes(_ context.Context, r api.RoutesRequest) (all api.Routes, err error) {
+	asked := fmt.Sprintf("routes %+v", r)
+	if r == (api.RoutesRequest{Limit: api.DefaultPaths}) {
+		asked = "show routes"
+	}
+	if err := b.note("%s", asked); err != nil {
+		return all, err
+	}
+	raw, err := os.ReadFile("testdata/show/routes.json")
+	if err == nil {
+		err = json.Unmarshal(raw, &all)
+	}
+	if r.Count {
+		all.Routes = []api.Route{}
+	}
+	return all, err
+}
+
 func (b *box) ClearFlows(_ context.Context, r api.ClearFlowsRequest) (api.FlowsCleared, error) {
 	return api.FlowsCleared{Flows: 12}, b.note("clear flows %+v", r)
 }

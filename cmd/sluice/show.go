@@ -28,6 +28,9 @@ func (c *cli) showCmd() *cobra.Command {
 		case "bgp":
 			cmd.AddCommand(c.showBGPCmd("Show " + noun.Help))
 			continue
+		case "routes":
+			cmd.AddCommand(c.showRoutesCmd("Show " + noun.Help))
+			continue
 		case "tunnels":
 			cmd.AddCommand(c.showTunnelsCmd("Show " + noun.Help))
 			continue

@@ -8,21 +8,6 @@ import (
 	"sluice/control/api"
 )
 
-func printRoutes(c *cli, list []api.Route) error {
-	t := c.table("PREFIX", "NEXT HOPS", "METRIC", "STATE", "PROBLEM")
-	for _, r := range list {
-		state := "learned"
-		switch {
-		case r.Absent:
-			state = "absent"
-		case r.Stale:
-			state = "stale"
-		}
-		t.row(r.Prefix, joined(r.NextHops), r.Metric, state, r.Problem)
-	}
-	return t.print()
-}
-
 func printSockets(c *cli, list []api.Socket) error {
 	t := c.table("SOCKET", "INTERFACE", "QUEUES", "NO FRAME", "RING FULL", "WRONG PLACE", "OTHER", "REGISTER AT")
 	var notes []string

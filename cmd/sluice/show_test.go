@@ -55,7 +55,7 @@ func TestTheFixturesAreWhatTheDaemonSays(t *testing.T) {
 	types := map[string]any{
 		"status": &api.Status{}, "interfaces": &[]api.Interface{}, "policy": &[]api.Policy{}, "drops": &[]api.Reason{},
 		"reasons": &[]api.Reason{}, "sets": &[]api.Set{}, "workloads": &[]api.Workload{}, "flows": &api.Flows{},
-		"bgp": &[]api.Neighbor{}, "routes": &[]api.Route{}, "tunnels": &api.Tunnels{},
+		"bgp": &[]api.Neighbor{}, "routes": &api.Routes{}, "tunnels": &api.Tunnels{},
 		"bans": &[]api.Ban{}, "flowspec": &[]api.Filter{}, "sockets": &[]api.Socket{},
 	}
 	files, err := filepath.Glob("testdata/show/*.json")

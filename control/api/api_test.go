@@ -70,6 +70,9 @@ var calls = []struct {
 	{"neighbor", func(ctx context.Context, c *Client) (any, error) {
 		return c.Neighbor(ctx, NeighborRequest{Name: "tor-a", Table: "received", Limit: 5})
 	}, `neighbor {Name:tor-a Table:received Limit:5}`, NeighborDetail{Neighbor: Neighbor{Name: "tor-a"}, Table: "received", Total: 7}},
+	{"routes", func(ctx context.Context, c *Client) (any, error) {
+		return c.Routes(ctx, RoutesRequest{About: "192.0.2.0/24", Limit: 5, Count: true})
+	}, `routes {About:192.0.2.0/24 Limit:5 Count:true}`, Routes{Total: 7, Absent: 1, Routes: []Route{}}},
 	{"clear bgp", func(ctx context.Context, c *Client) (any, error) {
 		return c.ClearBGP(ctx, ClearBGPRequest{Neighbor: "tor-a", Soft: true})
 	}, `clear bgp {Neighbor:tor-a Soft:true}`, BGPCleared{Neighbor: "tor-a", Soft: true}},

@@ -25,6 +25,7 @@ type Backend interface {
 	Flows(ctx context.Context, r FlowsRequest) (Flows, error)
 	ClearFlows(ctx context.Context, r ClearFlowsRequest) (FlowsCleared, error)
 	Neighbor(ctx context.Context, r NeighborRequest) (NeighborDetail, error)
+	Routes(ctx context.Context, r RoutesRequest) (Routes, error)
 	ClearBGP(ctx context.Context, r ClearBGPRequest) (BGPCleared, error)
 	RotateKey(ctx context.Context, r RotateRequest) (Rotated, error)
 	RestartTunnel(ctx context.Context, r RestartRequest) (Restarted, error)

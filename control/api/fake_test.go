@@ -105,6 +105,10 @@ func (f *fake) ClearFlows(_ context.Context, r ClearFlowsRequest) (FlowsCleared,
 	return FlowsCleared{Flows: 3}, f.note("clear flows %+v", r)
 }
 
+func (f *fake) Routes(_ context.Context, r RoutesRequest) (Routes, error) {
+	return Routes{Total: 7, Absent: 1, Routes: []Route{}}, f.note("routes %+v", r)
+}
+
 func (f *fake) Neighbor(_ context.Context, r NeighborRequest) (NeighborDetail, error) {
 	return NeighborDetail{Neighbor: Neighbor{Name: r.Name}, Table: r.Table, Total: 7}, f.note("neighbor %+v", r)
 }

@@ -46,6 +46,13 @@ type NeighborDetail struct {
 // Path is one path of a neighbor's table.
 type Path = bgp.RIBEntry
 
+// RoutesRequest asks for learned routes, or only for their numbers.
+type RoutesRequest struct {
+	About string `json:"about,omitempty"` // an address or a prefix: those that cover it, and those within it
+	Limit int    `json:"limit,omitempty"` // the first so many; 0: DefaultPaths
+	Count bool   `json:"count,omitempty"` // no routes, only their numbers
+}
+
 // ClearBGPRequest resets a session; soft leaves it up, and has routes judged and sent again.
 type ClearBGPRequest struct {
 	Neighbor string `json:"neighbor"`
@@ -61,6 +68,11 @@ type BGPCleared struct {
 // Neighbor looks at one BGP neighbor.
 func (c *Client) Neighbor(ctx context.Context, in NeighborRequest) (NeighborDetail, error) {
 	return post[NeighborDetail](ctx, c, "bgp/neighbor", in)
+}
+
+// Routes reads learned routes.
+func (c *Client) Routes(ctx context.Context, in RoutesRequest) (Routes, error) {
+	return post[Routes](ctx, c, "routes", in)
 }
 
 // ClearBGP resets a session.

@@ -153,6 +153,7 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("POST /v1/clear/flows", answer(s, func(ctx context.Context, r ClearFlowsRequest) (any, error) { return b.ClearFlows(ctx, r) }))
 	mux.Handle("POST /v1/clear/bgp", answer(s, func(ctx context.Context, r ClearBGPRequest) (any, error) { return b.ClearBGP(ctx, r) }))
 	mux.Handle("POST /v1/bgp/neighbor", answer(s, func(ctx context.Context, r NeighborRequest) (any, error) { return b.Neighbor(ctx, r) }))
+	mux.Handle("POST /v1/routes", answer(s, func(ctx context.Context, r RoutesRequest) (any, error) { return b.Routes(ctx, r) }))
 	mux.Handle("POST /v1/flows", answer(s, func(ctx context.Context, r FlowsRequest) (any, error) { return b.Flows(ctx, r) }))
 	mux.Handle("POST /v1/tunnel/restart", answer(s, func(ctx context.Context, r RestartRequest) (any, error) { return b.RestartTunnel(ctx, r) }))
 	mux.Handle("POST /v1/key/rotate", answer(s, func(ctx context.Context, r RotateRequest) (any, error) { return b.RotateKey(ctx, r) }))

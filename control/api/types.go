@@ -206,6 +206,7 @@ type SocketLost struct {
 type (
 	Neighbor = bgp.NeighborStatus
 	Route    = bgp.RouteStatus
+	Routes   = bgp.Routes
 	Session  = bgp.Event
 
 	MessageCounts = bgp.MessageCounts

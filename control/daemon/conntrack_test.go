@@ -89,6 +89,17 @@ func TestAFilterThatIsWrongIsRefused(t *testing.T) {
 	if _, err := d.Flows(t.Context(), api.FlowsRequest{Limit: -1}); err == nil {
 		t.Error("a limit below 0 was taken")
 	}
+	for _, r := range []api.RoutesRequest{{Limit: -1}, {About: "tor-a"}, {About: "192.0.2.0/99"}} {
+		var f *api.Failure
+		if _, err := d.Routes(t.Context(), r); !errors.As(err, &f) || !f.Refused {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+	for _, count := range []bool{false, true} {
+		if got, err := d.Routes(t.Context(), api.RoutesRequest{About: "192.0.2.7", Count: count}); err != nil || got.Total != 0 || got.Routes == nil {
+			t.Errorf("routes of a box without BGP: %+v, %v", got, err)
+		}
+	}
 	for _, r := range []api.ClearFlowsRequest{{}, {All: true, FlowFilter: api.FlowFilter{Port: 1}}} {
 		if _, err := d.ClearFlows(t.Context(), r); err == nil || !strings.Contains(err.Error(), "say which flows to forget") {
 			t.Errorf("%+v: %v", r, err)

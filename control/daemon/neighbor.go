@@ -44,9 +44,29 @@ func (d *Daemon) Neighbor(ctx context.Context, r api.NeighborRequest) (api.Neigh
 	if out.Neighbor = neighbors[i]; r.Table == "" {
 		return out, nil
 	}
-	paths, err := d.bgp.NeighborTable(r.Name, r.Table)
-	out.Total, out.Paths = len(paths), listed(paths[:min(len(paths), cmp.Or(r.Limit, api.DefaultPaths))])
+	out.Paths, out.Total, err = d.bgp.NeighborTable(r.Name, r.Table, cmp.Or(r.Limit, api.DefaultPaths))
+	out.Paths = listed(out.Paths)
 	return out, neighborError(err)
+}
+
+// Routes reads learned routes.
+func (d *Daemon) Routes(_ context.Context, r api.RoutesRequest) (api.Routes, error) {
+	about, err := captureHost(r.About)
+	if err == nil && r.Limit < 0 {
+		err = fmt.Errorf("limit %d: say how many routes at most, such as %d", r.Limit, api.DefaultPaths)
+	}
+	if err != nil {
+		return api.Routes{}, refused(err)
+	}
+	q := bgp.RouteQuery{About: about, Limit: cmp.Or(r.Limit, api.DefaultPaths)}
+	if r.Count {
+		q.Limit = 1
+	}
+	out := d.bgp.Routes(q)
+	if out.Routes = listed(out.Routes); r.Count {
+		out.Routes = []api.Route{}
+	}
+	return out, nil
 }
 
 // ClearBGP resets a session.

@@ -40,7 +40,7 @@ func (d *Daemon) Show(ctx context.Context, noun string) (any, error) {
 		neighbors, err := d.bgp.Status(ctx)
 		return listed(neighbors), err
 	case "routes":
-		return listed(d.bgp.Routes()), nil
+		return d.Routes(ctx, api.RoutesRequest{})
 	case "sockets":
 		return d.showSockets(ctx)
 	case "flowspec":

@@ -53,12 +53,13 @@ var Rooms = map[string][]string{
 	"xdp/table":                 {"xdp/abi", "xdp/classify", "xdp/pin"},
 	"xdp/xsk":                   {"xdp/abi", "xdp/pin"},
 
-	"bgp":          {"bgp/flowspec", "bgp/fib", "bgp/bfd", "plural"},
+	"bgp":          {"bgp/flowspec", "bgp/fib", "bgp/bfd", "bgp/shortlist", "plural"},
 	"bgp/flowspec": {"plural"},
-	"bgp/fib":      {"netdump"},
+	"bgp/fib":      {"bgp/shortlist", "netdump"},
 	"bgp/bfd":      {"process"},
 	"bgp/torsim":   {"bgp", "bgp/fib"},
 
+	"bgp/shortlist":             {},               // the first of many routes
 	"bgp/flowspec/flowspectest": {"bgp/flowspec"}, // rules and packets for the tests of others
 
 	"crypto/wireguard":       {"crypto/keys", "crypto/path", "crypto/wireguard/child", "netdump", "netprobe", "process"},
