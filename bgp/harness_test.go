@@ -121,6 +121,7 @@ func serve(restarting bool, dir string) error {
 		"observe": func(json.RawMessage) (any, error) { return s.Observe(ctx) },
 		"status":  func(json.RawMessage) (any, error) { return s.Status(ctx) },
 		"routes":  func(json.RawMessage) (any, error) { return s.Routes(bgp.RouteQuery{}).Routes, nil },
+		"peak":    func(json.RawMessage) (any, error) { return peakKiB() },
 		"rib":     func(json.RawMessage) (any, error) { return s.RIB() },
 		"flowspec": func(json.RawMessage) (any, error) {
 			rules, refused := s.FlowSpec()
@@ -166,6 +167,13 @@ func serve(restarting bool, dir string) error {
 			}
 		},
 	})
+}
+
+// peakKiB is the most memory that this process had at once.
+func peakKiB() (n int, err error) {
+	var usage unix.Rusage
+	err = unix.Getrusage(unix.RUSAGE_SELF, &usage)
+	return int(usage.Maxrss), err
 }
 
 // clearing is the argument of clear.

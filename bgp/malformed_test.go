@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,49 +15,6 @@ import (
 	"sluice/bgp"
 	"sluice/tests/nstest"
 )
-
-// Messages of RFC 4271 section 4, by hand: a library would not make the wrong ones.
-
-func message(kind byte, body ...[]byte) []byte {
-	all := bytes.Join(body, nil)
-	out := bytes.Repeat([]byte{0xff}, 16)
-	out = binary.BigEndian.AppendUint16(out, uint16(19+len(all)))
-	return append(append(out, kind), all...)
-}
-
-// open is a right one: AS 65000, hold 90 s, IPv4 unicast, 4-octet AS numbers, extended messages (RFC 8654), route refresh.
-func openMessage() []byte {
-	capabilities := []byte{1, 4, 0, 1, 0, 1, 65, 4, 0, 0, 0xfd, 0xe8, 6, 0, 2, 0}
-	parameters := append([]byte{2, byte(len(capabilities))}, capabilities...)
-	return message(1, []byte{4, 0xfd, 0xe8, 0, 90, 198, 18, 0, 100, byte(len(parameters))}, parameters)
-}
-
-var keepalive = message(4)
-
-// attribute has a long length where it needs one.
-func attribute(flags, kind byte, value ...byte) []byte {
-	if len(value) > 255 {
-		return append(binary.BigEndian.AppendUint16([]byte{flags | 0x10, kind}, uint16(len(value))), value...)
-	}
-	return append([]byte{flags, kind, byte(len(value))}, value...)
-}
-
-var (
-	origin  = attribute(0x40, 1, 0)
-	asPath  = attribute(0x40, 2, 2, 1, 0, 0, 0xfd, 0xe8)
-	nextHop = attribute(0x40, 3, 198, 18, 0, 1)
-	prefix  = []byte{24, 192, 0, 2}
-)
-
-func update(attributes ...[]byte) []byte {
-	all := bytes.Join(attributes, nil)
-	return message(2, []byte{0, 0}, binary.BigEndian.AppendUint16(nil, uint16(len(all))), all, prefix)
-}
-
-// good is an update that nothing is wrong with.
-func good(more ...[]byte) []byte {
-	return update(append([][]byte{origin, asPath, nextHop}, more...)...)
-}
 
 type malformed struct {
 	name  string
@@ -101,6 +59,14 @@ func written() []malformed {
 		{"a hundred thousand communities", nil, hundredThousand},
 		{"MP_REACH of an unknown family", nil, good(attribute(0x80, 14, 0, 99, 99, 4, 1, 2, 3, 4, 0, 24, 1, 2, 3))},
 		{"MP_REACH with a next hop beyond it", nil, good(attribute(0x80, 14, 0, 2, 1, 255, 1, 2))},
+		{"FlowSpec of nothing", nil, flowUpdate(1)},
+		{"a FlowSpec rule that ends in a component", nil, flowUpdate(1, 4, 1, 24, 203, 0)},
+		{"a FlowSpec rule of 240 octets, whose length GoBGP misreads", nil, flowUpdate(1, append([]byte{0xf0, 0xf0}, bytes.Repeat([]byte{5, 0x81, 1}, 80)...)...)},
+		{"a FlowSpec rule longer than what follows", nil, flowUpdate(1, 0xff, 0xff, 1, 24, 203, 0, 113)},
+		{"FlowSpec of unknown components", nil, flowUpdate(1, 3, 99, 0x81, 1)},
+		{"a prefix of FlowSpec beyond its family", nil, flowUpdate(2, 5, 1, 200, 0, 1, 2)},
+		{"an IPv6 prefix whose offset is beyond its length", nil, flowUpdate(2, 5, 1, 16, 99, 1, 2)},
+		{"FlowSpec with half of an action", nil, update(origin, asPath, attribute(0xc0, 16, 0x80, 6, 0), flowSpec4())},
 		{"MP_UNREACH of one byte", nil, good(attribute(0x80, 15, 0))},
 		{"a prefix of 99 bits", nil, message(2, []byte{0, 0, 0, 0, 99, 1, 2, 3})},
 		{"a notification of one byte", nil, message(3, []byte{6})},
@@ -130,8 +96,6 @@ func everyAttribute(value []byte) (all []byte) {
 
 // drawn are right messages with flipped bytes, or cut short with a length that says so.
 func drawn(r *rand.Rand, n int) (out []malformed) {
-	rich := good(attribute(0x80, 4, 0, 0, 0, 7), attribute(0xc0, 8, 0xfd, 0xe8, 0, 1), attribute(0xc0, 32, 0, 0, 0xfd, 0xe8, 0, 0, 0, 1, 0, 0, 0, 2),
-		attribute(0xc0, 7, 0, 0, 0xfd, 0xe8, 198, 18, 0, 1), attribute(0x80, 14, 0, 1, 1, 4, 198, 18, 0, 1, 0, 24, 198, 51, 100))
 	spoil := func(m []byte) []byte {
 		m = bytes.Clone(m)
 		if r.IntN(3) == 0 {
@@ -152,8 +116,9 @@ func drawn(r *rand.Rand, n int) (out []malformed) {
 		case 1:
 			c.after = spoil(message(3, []byte{6, 2, 5}, []byte("hello")))
 		default:
+			one := right()[r.IntN(len(right()))]
 			for range 20 {
-				c.after = append(c.after, spoil(rich)...)
+				c.after = append(c.after, spoil(one)...)
 			}
 		}
 		out = append(out, c)
@@ -212,13 +177,15 @@ func TestMalformedMessagesEndNothingButTheirOwnSession(t *testing.T) {
 	s := newSite(t, 2)
 	honest := s.tor(t, 1, "", "198.51.100.0/24")
 	gw := s.gw.Child(t, fresh)
-	cases := append(written(), drawn(rand.New(rand.NewPCG(7, 7)), 80)...)
+	cases := append([]malformed{{"nothing wrong", nil, bytes.Join(right(), nil)}}, append(written(), drawn(rand.New(rand.NewPCG(7, 7)), 100)...)...)
 	want := gateway(2, path("203.0.113.0/24"))
-	want.Neighbors, want.Learn = want.Neighbors[1:], everything()
+	want.Neighbors, want.Learn, want.FlowSpec = want.Neighbors[1:], everything(), bgp.FlowSpec{MaxRules: 10000, Keep: time.Hour}
 	for i := range cases {
 		a := fmt.Sprintf("198.18.0.%d", 100+i)
 		s.tors[0].Address(t, "gw", a+"/32")
-		want.Neighbors = append(want.Neighbors, bgp.Neighbor{Name: fmt.Sprintf("x-%03d", i), Address: addr(a), ASN: 65000, IPv4: true, Passive: true})
+		want.Neighbors = append(want.Neighbors, bgp.Neighbor{Name: fmt.Sprintf("x-%03d", i), Address: addr(a), ASN: 65000, Passive: true,
+			IPv4: true, IPv6: true, NextHop6: addr("2001:db8:1::2"), FlowSpec4: true, FlowSpec6: true})
+		want.FlowSpec.AcceptFrom = append(want.FlowSpec.AcceptFrom, addr(a))
 	}
 	apply(t, gw, want)
 	hears(t, honest, "203.0.113.0/24")
@@ -242,17 +209,35 @@ func TestMalformedMessagesEndNothingButTheirOwnSession(t *testing.T) {
 		t.Errorf("the honest neighbor's session is of %s, and was of %s", now, since)
 	}
 	s.installs(t, "198.51.100.0/24 198.18.1.1\n")
-	ended, answered := 0, 0
-	for _, n := range nstest.Must[[]bgp.NeighborStatus](t, gw, "status", nil) {
-		if n.LastError != "" {
-			ended++
+	nstest.Eventually(t, 15*time.Second, func() string { // what was spoilt had been right: both rules of the first outlive its session
+		kept := 0
+		for _, r := range nstest.Must[struct{ Rules []string }](t, gw, "flowspec", nil).Rules {
+			if strings.HasPrefix(r, "x-000: ") {
+				kept++
+			}
 		}
-		if n.Notification != nil && n.Notification.Sent {
-			answered++
-		}
+		return nstest.Want("rules of who said nothing wrong", kept, 2)
+	})
+	peak := nstest.Must[int](t, gw, "peak", nil)
+	if peak > 1<<20 {
+		t.Errorf("%d KiB were in use at most", peak)
 	}
-	t.Logf("%d conversations: %d ended with an error, %d of them by a notification of ours", len(cases), ended, answered)
-	if ended < len(cases) || answered < len(cases)/3 {
-		t.Errorf("not every wrong message was noticed")
+	answered := 0
+	nstest.Eventually(t, 15*time.Second, func() string { // it hangs up before it tells
+		unnoticed := []string{}
+		answered = 0
+		for _, n := range nstest.Must[[]bgp.NeighborStatus](t, gw, "status", nil) {
+			if n.LastError == "" && n.Name != "tor-b" {
+				unnoticed = append(unnoticed, n.Name)
+			}
+			if n.Notification != nil && n.Notification.Sent {
+				answered++
+			}
+		}
+		return nstest.Want("sessions that ended unnoticed", unnoticed, []string{})
+	})
+	t.Logf("%d conversations, each ended with an error, %d by a notification of ours; %d MiB in use at most", len(cases), answered, peak>>10)
+	if answered < len(cases)/3 {
+		t.Error("few wrong messages were answered")
 	}
 }

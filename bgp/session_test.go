@@ -2,6 +2,8 @@ package bgp_test
 
 import (
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -191,4 +193,39 @@ func stays(t *testing.T, gw *nstest.Child, name, state string) {
 			}
 		}
 	}
+}
+
+// listening are the TCP ports of a namespace that anybody listens on.
+func (s *site) listening(t *testing.T) (ports []string) {
+	t.Helper()
+	s.gw.Do(t, func() error {
+		for _, name := range []string{"tcp", "tcp6"} {
+			text, err := os.ReadFile("/proc/thread-self/net/" + name)
+			if err != nil {
+				return err
+			}
+			for _, line := range strings.Split(string(text), "\n") {
+				const listens = "0A"
+				if f := strings.Fields(line); len(f) > 3 && f[3] == listens {
+					ports = append(ports, f[1][strings.LastIndex(f[1], ":")+1:])
+				}
+			}
+		}
+		return nil
+	})
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
+// GoBGP as a daemon of its own is told what to do by gRPC, on a port that knows no password.
+func TestASpeakerListensForNeighborsAlone(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 1)
+	gw := s.gw.Child(t, fresh)
+	apply(t, gw, gateway(1))
+	if got := s.listening(t); !slices.Equal(got, []string{"00B3"}) { // 179
+		t.Errorf("ports %q are open", got)
+	}
+	apply(t, gw, bgp.State{})
+	nstest.Eventually(t, 10*time.Second, func() string { return nstest.Want("ports", len(s.listening(t)), 0) })
 }
