@@ -133,7 +133,7 @@ func (m malformed) converse(s *site, from net.IP) error {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return err
 	}
 	if err := readMessage(conn); err != nil {

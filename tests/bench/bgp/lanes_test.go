@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -10,7 +12,7 @@ import (
 )
 
 // tiny is a run of no use but to see that all of it works.
-var tiny = Options{Name: "tiny", Routes: 1000, Peers: []int{1, 2}, Rounds: 1, Rest: 200 * time.Millisecond, Limit: 2 * time.Minute}
+var tiny = Options{Name: "tiny", Routes: 1000, Peers: []int{1, 2}, Rounds: 1, Rest: 200 * time.Millisecond, Limit: 2 * time.Minute, Memory: 2 << 30}
 
 // TestATinyRunMeasuresEverything: a trial checks itself that all routes are there.
 func TestATinyRunMeasuresEverything(t *testing.T) {
@@ -25,6 +27,15 @@ func TestATinyRunMeasuresEverything(t *testing.T) {
 		if trial.RIB <= 0 || trial.FIB <= 0 || trial.CPU <= 0 || trial.Resident < 1<<20 || trial.Peak < trial.Resident/2 {
 			t.Errorf("%+v", trial)
 		}
+	}
+}
+
+func TestARivalThatTakesTooMuchMemoryEndsTheRun(t *testing.T) {
+	o := tiny
+	o.Memory = 1 << 20
+	err := measure(t.Context(), report.Run{Log: slog.New(slog.DiscardHandler)}, o, &Results{})
+	if err == nil || !strings.Contains(err.Error(), "MB of memory, and may take 1") || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it ends with %v", err)
 	}
 }
 

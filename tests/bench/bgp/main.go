@@ -17,7 +17,7 @@ import (
 	"sluice/tests/bench/report"
 )
 
-func main() { commandLine(&Results{}).Main(40 * time.Minute) }
+func main() { commandLine(&Results{}).Main(90 * time.Minute) }
 
 func commandLine(results *Results) report.Command {
 	routes := 0

@@ -144,7 +144,7 @@ func (b *bench) trial(ctx context.Context, r Rival, peers int) (t Trial, err err
 		return t, begin.err
 	}
 	w := &watcher{speaker: s, box: x, begin: begin.at, paths: peers * b.o.Routes, probes: b.table.probes(probeCount)}
-	if err := w.watch(ctx, b.o.Rest); err != nil {
+	if err := w.watch(ctx, b.o.Rest, b.o.Memory); err != nil {
 		return t, err
 	}
 	t = Trial{Rival: r.Key, Peers: peers, RIB: w.rib, FIB: w.fib, Rest: w.rest, CPU: w.cpu}

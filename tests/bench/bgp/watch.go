@@ -38,8 +38,10 @@ const (
 	busy = 0.1
 )
 
-// watch ends when all is there and the process has rested for a while.
-func (w *watcher) watch(ctx context.Context, rest time.Duration) error {
+// watch ends when all is there and the process has rested for a while, or when it takes more memory than it may.
+func (w *watcher) watch(ctx context.Context, rest time.Duration, memory int64) error {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	first, err := node.CPU(w.PID())
 	if err != nil {
 		return err
@@ -49,6 +51,10 @@ func (w *watcher) watch(ctx context.Context, rest time.Duration) error {
 		now, err := node.CPU(w.PID())
 		if err != nil {
 			return err
+		}
+		if takes, _, err := residentOf(w.PID()); err != nil || takes > memory {
+			end()
+			return errors.Join(err, fmt.Errorf("it takes %d MB of memory, and may take %d", takes>>20, memory>>20))
 		}
 		elapsed := time.Since(at)
 		if float64(now-last) > busy*float64(elapsed) {
