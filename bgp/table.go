@@ -42,10 +42,11 @@ func everyPath(*apiutil.Path) bool { return true }
 // RIB returns every path that neighbors announced, believed or not, sorted by prefix.
 func (s *Subsystem) RIB() ([]RIBEntry, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	sp, neighbors := s.speaker, s.have.Neighbors
+	s.mu.Unlock()
 	var out []RIBEntry
-	for _, n := range s.have.Neighbors {
-		one, err := s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String()}, everyPath)
+	for _, n := range neighbors {
+		one, err := sp.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String()}, everyPath)
 		if err != nil {
 			return nil, err
 		}
@@ -58,37 +59,35 @@ func (s *Subsystem) RIB() ([]RIBEntry, error) {
 // NeighborTable returns one table of the neighbor of this name, sorted by prefix.
 func (s *Subsystem) NeighborTable(name string, table Table) ([]RIBEntry, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	sp := s.speaker
 	n, ok := s.named(name)
+	s.mu.Unlock()
 	if !ok {
 		return nil, fmt.Errorf("%w: %s", ErrNoNeighbor, name)
 	}
 	all := everyPath
 	switch table {
 	case Received:
-		return s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String()}, all)
+		return sp.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String()}, all)
 	case Advertised:
-		out, err := s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_OUT, Name: n.Address.String()}, all)
+		out, err := sp.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_OUT, Name: n.Address.String()}, all)
 		for i := range out {
 			out[i].Neighbor = n.Address
 		}
 		return out, err
 	case Accepted:
 		// Not by EnableFiltered of the received one, which stores what the import policy made of it.
-		return s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL},
+		return sp.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL},
 			func(p *apiutil.Path) bool { return p.PeerAddress.Unmap() == n.Address })
 	}
 	return nil, fmt.Errorf("a neighbor has no table %q", table)
 }
 
 // list is a table of GoBGP's, of the families that we speak.
-func (s *Subsystem) list(req apiutil.ListPathRequest, want func(*apiutil.Path) bool) ([]RIBEntry, error) {
-	if s.speaker == nil {
-		return nil, nil
-	}
+func (sp *speaker) list(req apiutil.ListPathRequest, want func(*apiutil.Path) bool) ([]RIBEntry, error) {
 	var out []RIBEntry
 	for _, req.Family = range []bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC} {
-		err := s.speaker.bgp.ListPath(req, func(_ bgp.NLRI, paths []*apiutil.Path) {
+		err := sp.bgp.ListPath(req, func(_ bgp.NLRI, paths []*apiutil.Path) {
 			for _, p := range paths {
 				if prefix, ok := unicast(p); ok && want(p) {
 					out = append(out, ribEntry(prefix, p))
