@@ -240,7 +240,9 @@ func TestACensusIsTakenWhereSomethingChangedAndWaitedForAWhile(t *testing.T) {
 		}
 		return peers
 	}
-	same := func(a, b map[string]*api.Peer) bool { return reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer() }
+	same := func(a, b map[string]*api.Peer) bool {
+		return reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer()
+	}
 	var first map[string]*api.Peer
 	nstest.Eventually(t, 20*time.Second, func() string { // a peer starts as idle
 		first = ask()
