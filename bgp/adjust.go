@@ -74,8 +74,8 @@ func (s *Subsystem) reset(ctx context.Context, addr netip.Addr, soft api.ResetPe
 // Clear ends a session with a Cease, and it comes up again; one that was over its limit gets another try. Soft leaves it
 // up: what the neighbor sent is judged again, and what is ours is sent again.
 func (s *Subsystem) Clear(ctx context.Context, name string, soft bool) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.change.Lock()
+	defer s.change.Unlock()
 	n, ok := s.named(name)
 	switch {
 	case !ok:
@@ -104,8 +104,8 @@ func (s *Subsystem) named(name string) (Neighbor, bool) {
 // quarantine makes the peer anew, shut down: GoBGP takes the end of a session that was over its limit for a restart of
 // the neighbor where graceful restart was negotiated, and would keep its routes.
 func (s *Subsystem) quarantine(addr netip.Addr) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.change.Lock()
+	defer s.change.Unlock()
 	n, ok := s.neighbor(addr)
 	if s.speaker == nil || !ok || !s.sessions.over(addr) {
 		return
@@ -122,8 +122,8 @@ func (s *Subsystem) quarantine(addr netip.Addr) {
 
 // retry brings a session back that was over its limit, unless somebody did before.
 func (s *Subsystem) retry(addr netip.Addr) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.change.Lock()
+	defer s.change.Unlock()
 	if n, ok := s.neighbor(addr); s.speaker == nil || !ok || n.Shutdown || !s.sessions.lift(addr) {
 		return
 	}

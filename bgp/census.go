@@ -31,7 +31,13 @@ const patience = 2 * time.Second
 
 var errBusy = errors.New("bgp: GoBGP is busy with a table and does not answer yet")
 
-const censusRest = 5
+// GoBGP is left alone for so many times as long as an answer took. A wait for a busy GoBGP is in that, and holds nothing up for long.
+const (
+	censusRest = 5
+	restAtMost = 10 * time.Second
+)
+
+func restAfter(took time.Duration) time.Duration { return min(censusRest*took, restAtMost) }
 
 // peerState is what changes of a session.
 type peerState struct {
@@ -77,10 +83,22 @@ func (sp *speaker) ask(answered chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err = err; err == nil && !young {
-		c.peers, c.states, c.until = peers, states, time.Now().Add(censusRest*time.Since(began))
+		c.peers, c.states, c.until = peers, states, time.Now().Add(restAfter(time.Since(began)))
 	}
 	c.asking = nil
 	close(answered)
+}
+
+// within bounds the wait for an answer of GoBGP, which heeds no context while it is busy. The question stays with it.
+func within(ctx context.Context, ask func() error) error {
+	answer := make(chan error, 1)
+	go func() { answer <- ask() }()
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // states asks GoBGP for the state of each session as it is now. A new watcher is told them first, and nothing is counted for that.
@@ -88,29 +106,29 @@ func (sp *speaker) states(ctx context.Context) (map[netip.Addr]peerState, error)
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	out, told := map[netip.Addr]peerState{}, make(chan struct{})
-	err := sp.bgp.WatchEvent(ctx, server.WatchEventMessageCallbacks{
-		OnPeerUpdate: func(e *apiutil.WatchEventMessage_PeerEvent, _ time.Time) {
-			switch e.Type {
-			case apiutil.PEER_EVENT_INIT:
-				out[e.Peer.State.NeighborAddress] = peerState{e.Peer.State.SessionState, e.Peer.State.AdminState}
-			case apiutil.PEER_EVENT_END_OF_INIT: // is sent once
-				close(told)
-			}
-		},
-	}, server.WatchPeer())
+	err := within(ctx, func() error {
+		err := sp.bgp.WatchEvent(ctx, server.WatchEventMessageCallbacks{
+			OnPeerUpdate: func(e *apiutil.WatchEventMessage_PeerEvent, _ time.Time) {
+				switch e.Type {
+				case apiutil.PEER_EVENT_INIT:
+					out[e.Peer.State.NeighborAddress] = peerState{e.Peer.State.SessionState, e.Peer.State.AdminState}
+				case apiutil.PEER_EVENT_END_OF_INIT: // is sent once
+					close(told)
+				}
+			},
+		}, server.WatchPeer())
+		if err != nil {
+			return fmt.Errorf("bgp: ask for the sessions: %w", err)
+		}
+		select {
+		case <-told:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
 	if err != nil {
-		return nil, fmt.Errorf("bgp: ask for the sessions: %w", err)
+		return nil, err
 	}
-	select {
-	case <-told:
-		return out, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// isUp says whether the session with a neighbor is established now.
-func (sp *speaker) isUp(ctx context.Context, addr netip.Addr) (bool, error) {
-	states, err := sp.states(ctx)
-	return states[addr].session == bgp.BGP_FSM_ESTABLISHED, err
+	return out, nil
 }

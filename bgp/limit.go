@@ -19,8 +19,8 @@ import (
 // countPause is between two counts.
 const countPause = time.Second
 
-// tally bounds how many prefixes a neighbor announces. GoBGP would count its table with each UPDATE, by a copy of it, and a full table with a
-// limit never arrived. So it knows of none: what each UPDATE brings is added here, as if all were new, and only where that may have reached a threshold is
+// tally bounds how many prefixes a neighbor announces. GoBGP would count its table with each UPDATE, by a copy of it, which is quadratic for a full
+// table. So it knows of none: what each UPDATE brings is added here, as if all were new, and only where that may have reached a threshold is
 // the table counted. Families are those of limits: IPv4 and IPv6 unicast.
 type tally struct {
 	limited atomic.Bool
@@ -81,42 +81,52 @@ func (s *Subsystem) count(ctx context.Context, sp *speaker) {
 			return
 		case <-s.sessions.doubt:
 		}
+		var ending []netip.Addr
 		began := time.Now()
 		for addr, t := range s.sessions.doubtful() {
-			since := t.since() // the count waits until what came before is in the table
+			over, since := false, t.since() // the count waits until what came before is in the table
 			// An error is the speaker's end.
 			_ = sp.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: addr.String()}, func(p *api.Peer) {
 				for _, a := range p.AfiSafis {
 					if i := slices.Index(unicastFamilies[:], apiutil.ToFamily(a.GetConfig().GetFamily())); i >= 0 {
 						n := a.GetState().GetReceived()
 						t.counted(i, since[i], n)
-						if s.sessions.counted(addr, i, n) {
-							s.enforce(addr)
-						}
+						over = s.sessions.counted(addr, i, n) || over
 					}
 				}
 			})
+			if over {
+				s.limit(sp, addr, true)
+				ending = append(ending, addr)
+			}
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(max(countPause, censusRest*time.Since(began))):
+		case <-time.After(max(countPause, restAfter(time.Since(began)))):
+		}
+		for _, addr := range ending {
+			// What was too much went before GoBGP looked. Who is down is made anew (quarantine).
+			if s.sessions.life(addr).up {
+				s.limit(sp, addr, false)
+			}
 		}
 	}
 }
 
-// enforce has GoBGP end a session that is over its limit. Afterwards it knows of no limit again.
-func (s *Subsystem) enforce(addr netip.Addr) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// limit tells GoBGP of a neighbor's limit, by which it ends a session that is over it, or that there is none.
+func (s *Subsystem) limit(sp *speaker, addr netip.Addr, is bool) {
+	s.change.Lock()
+	defer s.change.Unlock()
 	n, ok := s.neighbor(addr)
-	if s.speaker == nil || !ok {
+	if s.speaker != sp || !ok {
 		return
 	}
-	password := s.speaker.passwords[addr]
-	for _, peer := range []*api.Peer{n.overLimit(password), n.peer(password, false)} {
-		if _, err := s.speaker.bgp.UpdatePeer(context.Background(), &api.UpdatePeerRequest{Peer: peer}); err != nil {
-			s.log.Error("BGP neighbor over its limit", "neighbor", n.Name, "error", err)
-		}
+	peer := n.peer(sp.passwords[addr], false)
+	if is {
+		peer = n.overLimit(sp.passwords[addr])
+	}
+	if _, err := sp.bgp.UpdatePeer(context.Background(), &api.UpdatePeerRequest{Peer: peer}); err != nil {
+		s.log.Error("BGP neighbor over its limit", "neighbor", n.Name, "error", err)
 	}
 }
 

@@ -42,28 +42,48 @@ func heldEvents(t *testing.T, c *nstest.Child) string {
 }
 
 func TestASessionOverItsLimitLeavesNoRoutesAndComesBackByItself(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, 2)
-	bird := s.tor(t, 0, "", "192.0.2.0/26", "192.0.2.64/26")
-	s.tor(t, 1, "", "198.51.100.0/24")
-	gw := s.gw.Child(t, fresh)
-	want := gateway(2) // with graceful restart
-	want.Learn = everything()
-	want.Neighbors[0].Limit = bgp.PrefixLimit{Max: 2, RestartAfter: 2 * time.Second}
-	apply(t, gw, want)
-	established(t, gw, "tor-a", "tor-b")
-	s.installs(t, "192.0.2.0/26 198.18.0.1\n192.0.2.64/26 198.18.0.1\n198.51.100.0/24 198.18.1.1\n")
+	for family, c := range map[string]struct{ format, hop string }{
+		"IPv4": {"192.0.2.%d/26", "198.18.0.1"},
+		"IPv6": {"2001:db8:1%d::/48", "2001:db8:1::1"}, // comes in MP_REACH_NLRI
+	} {
+		t.Run(family, func(t *testing.T) {
+			t.Parallel()
+			prefixes, routes := []string{}, ""
+			for _, i := range []int{0, 64, 128} {
+				prefixes = append(prefixes, fmt.Sprintf(c.format, i))
+			}
+			for _, p := range prefixes[:2] {
+				routes += p + " " + c.hop + "\n"
+			}
+			order := func(ours string) string { // IPv4 comes first
+				if family == "IPv6" {
+					return "198.51.100.0/24 198.18.1.1\n" + ours
+				}
+				return ours + "198.51.100.0/24 198.18.1.1\n"
+			}
+			s := newSite(t, 2)
+			bird := s.tor(t, 0, "", prefixes[:2]...)
+			s.tor(t, 1, "", "198.51.100.0/24")
+			gw := s.gw.Child(t, fresh)
+			want := gateway(2) // with graceful restart
+			want.Learn = everything()
+			want.Neighbors[0].Limit = bgp.PrefixLimit{Max: 2, RestartAfter: 2 * time.Second}
+			apply(t, gw, want)
+			established(t, gw, "tor-a", "tor-b")
+			s.installs(t, order(routes))
 
-	bird.Configure(t, torConfig(0, "198.18.0.1", "198.18.0.2", "", "192.0.2.0/26", "192.0.2.64/26", "192.0.2.128/26"))
-	s.installs(t, "198.51.100.0/24 198.18.1.1\n")
-	nstest.Eventually(t, 15*time.Second, func() string {
-		return nstest.Want("last notification at BIRD", lastError(t, bird), "Received: Maximum number of prefixes reached")
-	})
-	bird.Configure(t, torConfig(0, "198.18.0.1", "198.18.0.2", "", "192.0.2.0/26"))
-	established(t, gw, "tor-a", "tor-b")
-	s.installs(t, "192.0.2.0/26 198.18.0.1\n198.51.100.0/24 198.18.1.1\n")
-	if st := status(t, gw); st.Down != "" || st.LastError != "" {
-		t.Errorf("status %+v", st)
+			bird.Configure(t, torConfig(0, "198.18.0.1", "198.18.0.2", "", prefixes...))
+			s.installs(t, order(""))
+			nstest.Eventually(t, 15*time.Second, func() string {
+				return nstest.Want("last notification at BIRD", lastError(t, bird), "Received: Maximum number of prefixes reached")
+			})
+			bird.Configure(t, torConfig(0, "198.18.0.1", "198.18.0.2", "", prefixes[0]))
+			established(t, gw, "tor-a", "tor-b")
+			s.installs(t, order(prefixes[0]+" "+c.hop+"\n"))
+			if st := status(t, gw); st.Down != "" || st.LastError != "" {
+				t.Errorf("status %+v", st)
+			}
+		})
 	}
 }
 

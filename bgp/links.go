@@ -2,11 +2,7 @@ package bgp
 
 import (
 	"context"
-	"errors"
 	"sync"
-
-	"github.com/osrg/gobgp/v4/api"
-	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
 
 // lostLinks are those that went down or lost their carrier since somebody last acted on it.
@@ -40,19 +36,16 @@ func (l lostLinks) take() map[int]struct{} {
 
 // fallOver ends the sessions with neighbors on links that were lost, as BFD would: nothing is kept of a neighbor that cannot be
 // reached, graceful restart or not. A link that is back by now has lost what was on its way, and its sessions begin anew.
-func (s *Subsystem) fallOver(ctx context.Context) error {
+func (s *Subsystem) fallOver(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	lost := s.links.take()
 	if s.speaker == nil {
-		return nil
+		return
 	}
-	// Asked of a session that is down, GoBGP would end the next one: a link may be lost twice, once seen and once told of.
-	states, failed := s.speaker.states(ctx)
 	for _, n := range s.have.Neighbors {
-		if _, is := lost[s.sessions.linkOf(n.Address)]; is && n.FallOver && states[n.Address].session == bgp.BGP_FSM_ESTABLISHED {
-			failed = errors.Join(failed, s.speaker.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Address: n.Address.String(), Communication: "link down"}))
+		if _, is := lost[s.sessions.linkOf(n.Address)]; is && n.FallOver {
+			s.end(ctx, s.speaker, n.Address, "link down")
 		}
 	}
-	return failed
 }

@@ -92,6 +92,9 @@ func TestALostLinkTakesItsRoutesAndItsSessionAtOnce(t *testing.T) {
 	s.carrier(t, 0, true)
 	s.installs(t, both)
 	established(t, gw, "tor-a", "tor-b")
+	if st := status(t, gw); st.Flaps != 1 {
+		t.Errorf("%d sessions were ended for one lost link", st.Flaps)
+	}
 
 	// tor-b's session may outlive its link, but its routes do not.
 	before := nstest.Must[string](t, gw, "all events", nil)

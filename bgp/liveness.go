@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/osrg/gobgp/v4/api"
-
 	"sluice/bgp/bfd"
 )
 
@@ -31,6 +29,8 @@ func (s *Subsystem) detect(wanted []bfd.Config) error {
 	if err := s.options.BFD.Set(wanted); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.detected.known {
 		return nil
 	}
@@ -58,17 +58,15 @@ func (s *Subsystem) Run(ctx context.Context) error {
 		changed = s.options.BFD.Changed()
 	}
 	for {
-		var err error
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
-			err = s.look(ctx)
+			if err := s.look(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("BFD", "error", err)
+			}
 		case <-s.links.some:
-			err = s.fallOver(ctx)
-		}
-		if err != nil && ctx.Err() == nil {
-			s.log.Error("end BGP sessions that lost their way", "error", err)
+			s.fallOver(ctx)
 		}
 	}
 }
@@ -78,7 +76,7 @@ func (s *Subsystem) look(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, err := s.options.BFD.Report()
-	if err != nil {
+	if err != nil || !s.detected.known {
 		return err
 	}
 	before := s.detected
@@ -90,51 +88,32 @@ func (s *Subsystem) look(ctx context.Context) error {
 		}
 		// A process that was started anew counts from 0.
 		failed := st.Failures > 0 && st.Failures != before.failures[st.Peer]
+		if failed {
+			s.failed(ctx, n.Address, st)
+		}
 		if up := st.State == bfd.Up; failed || up != before.up[st.Peer] {
 			s.sessions.liveness(n, st)
 		}
-		if failed {
-			err = s.failed(ctx, n, st)
-		}
 	}
-	return err
+	return nil
 }
 
 // failed acts on a session that BFD saw fail (RFC 5882 section 4.3). BGP announces no restart beforehand, so a session that is
 // established ends, with graceful restart or without: nothing is kept of a neighbor that cannot forward. Where the neighbor is
 // restarting already, the failure may be its BFD that shares the fate of its control plane, and what is kept for it stays;
-// unless its packets said that it does not (C).
-func (s *Subsystem) failed(ctx context.Context, n Neighbor, st bfd.Status) error {
-	up, err := s.speaker.isUp(ctx, n.Address)
-	restarting := false
-	if err == nil && !up { // or its routes would be counted first
-		err = s.speaker.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: n.Address.String()}, func(p *api.Peer) {
-			restarting = p.GetGracefulRestart().GetPeerRestarting()
-		})
+// unless its packets said that it does not (C). GoBGP takes one path after the other away, also of a session that broke before: the next hops
+// do not wait for that, nor for an answer of GoBGP's.
+func (s *Subsystem) failed(ctx context.Context, addr netip.Addr, st bfd.Status) {
+	restarting := s.sessions.life(addr).restarting
+	if restarting && !st.Independent {
+		return
 	}
-	switch {
-	case err != nil:
-		return err
-	case up:
-		// GoBGP takes one path after the other away, which is seconds for a large table.
-		s.speaker.fib.Dead(n.Address, true)
-		err := s.speaker.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Address: n.Address.String(), Communication: "BFD session down"})
-		if err != nil {
-			s.speaker.fib.Dead(n.Address, false)
-		}
-		return err
-	case restarting && st.Independent:
-		// GoBGP forgets what it keeps for a neighbor with the neighbor alone.
-		if err := s.removeNeighbor(ctx, n.Address, n); err != nil {
-			return err
-		}
-		err := s.setNeighbor(ctx, n)
-		if err == nil {
-			s.have = Op{kind: setNeighbor, neighbor: n}.on(s.have)
-		}
-		return err
+	s.speaker.fib.Dead(addr, true)
+	if restarting {
+		go s.dismiss(ctx, s.speaker, addr)
+		return
 	}
-	return nil
+	s.end(ctx, s.speaker, addr, "BFD session down")
 }
 
 // liveness is the BFD session of each neighbor that has one, as far as its holder answers.

@@ -7,11 +7,12 @@ import (
 )
 
 // tap passes GoBGP's warnings and errors on, and its information as debug: it logs each step of each session, where ours
-// are one line up and one line down. What it says of notifications and of the prefixes in an UPDATE it says nowhere else, so that is taken
-// from here.
+// are one line up and one line down. What it says of notifications and of the prefixes in an UPDATE it says nowhere else, and of a session's end
+// nowhere as soon, so that is taken from here.
 type tap struct {
 	slog.Handler
 	of    *sessions
+	sweep *sweeper
 	peer  netip.Addr // of the logger that a peer has
 	tally *tally     // its; nil: nobody's
 }
@@ -24,7 +25,7 @@ func (t tap) lowered(l slog.Level) slog.Level {
 }
 
 func (t tap) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= slog.LevelInfo || t.tally != nil && t.tally.limited.Load() || t.Handler.Enabled(ctx, t.lowered(l))
+	return l >= slog.LevelInfo || t.tally != nil && (t.tally.limited.Load() || !t.sweep.done.Load()) || t.Handler.Enabled(ctx, t.lowered(l))
 }
 
 func (t tap) Handle(ctx context.Context, r slog.Record) error {
@@ -44,7 +45,19 @@ func (t tap) Handle(ctx context.Context, r slog.Record) error {
 		n.Meaning = meaning(n.Code, n.Subcode)
 		t.of.notified(t.peer, n)
 	}
-	if t.tally != nil && r.Message == "received update" {
+	switch {
+	case !t.peer.IsValid():
+	case r.Message == "Peer Up":
+		t.of.began(t.peer)
+	case r.Message == "Peer Down":
+		r.Attrs(func(a slog.Attr) bool {
+			if a.Key == "Reason" {
+				t.of.broke(t.peer, a.Value.String() == "graceful-restart")
+			}
+			return true
+		})
+	case t.tally != nil && r.Message == "received update":
+		t.sweep.heard(t.peer)
 		r.Attrs(func(a slog.Attr) bool {
 			t.tally.received(a.Value.Any(), a.Key)
 			return true

@@ -143,7 +143,7 @@ func (s *Subsystem) enable(ctx context.Context, addr netip.Addr) error {
 	})
 }
 
-// adminTimeout bounds the wait for a peer's machine, which takes milliseconds.
+// adminTimeout bounds the wait for a peer's machine, which takes milliseconds, where GoBGP has time for it.
 const adminTimeout = 5 * time.Second
 
 // admin asks until the peer is in the state: GoBGP drops a request, without an error, while an earlier one waits to be
@@ -151,22 +151,26 @@ const adminTimeout = 5 * time.Second
 func (s *Subsystem) admin(ctx context.Context, addr netip.Addr, want api.PeerState_AdminState, ask func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
 	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for polls := 0; ; polls++ {
-		if polls%20 == 0 {
-			if err := ask(); err != nil {
-				return err
-			}
+		var err error
+		if polls%10 == 0 {
+			err = within(ctx, ask)
+		}
+		var states map[netip.Addr]peerState
+		if err == nil {
+			states, err = s.speaker.states(ctx)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("the session does not take its new state: %w", ctx.Err())
+		case err != nil || states[addr].admin == want:
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the session does not take its new state: %w", ctx.Err())
 		case <-tick.C:
-		}
-		states, err := s.speaker.states(ctx)
-		if err != nil || states[addr].admin == want {
-			return err
 		}
 	}
 }
@@ -180,7 +184,7 @@ func (s *Subsystem) removeNeighbor(ctx context.Context, addr netip.Addr, next Ne
 	if err := s.disconnect(ctx, old); err != nil {
 		return err
 	}
-	s.have = Op{kind: removeNeighbor, neighbor: old}.on(s.have)
+	s.did(Op{kind: removeNeighbor, neighbor: old})
 	s.forget(addr, next)
 	return s.setPolicies(ctx, s.have)
 }
@@ -205,7 +209,9 @@ func (s *Subsystem) forget(addr netip.Addr, next Neighbor) {
 		delete(s.speaker.receiving, addr)
 		s.flows.end(addr, next)
 	}
-	s.speaker.fib.Dead(addr, false)
+	if !next.Address.IsValid() { // else not before its session: what GoBGP drops is still to be told
+		s.speaker.fib.Dead(addr, false)
+	}
 	delete(s.speaker.passwords, addr)
 	s.speaker.sweep.forget(addr)
 	s.sessions.remove(addr)

@@ -19,6 +19,7 @@ type session struct {
 	error string        // why it was last lost, or refused; "" while nothing went wrong
 	last  *Notification // the last one in either direction
 	link  int           // that the session of an up neighbor is over; 0: it is behind a router
+	life  life
 
 	warned map[bgp.Family]EventKind // the worst that was told of this session
 	over   bool                     // shut down for too many prefixes
@@ -101,6 +102,7 @@ func (s *sessions) state(addr netip.Addr, state bgp.FSMState, at time.Time, reas
 		known.error = cmp.Or(known.limitError(), known.said(known.since), words(reason))
 		s.tell(known, EventDown, known.error)
 	case state == bgp.BGP_FSM_IDLE && reason != "" && !known.over:
+		known.life.restarting = known.life.restarting && reason != restartExpired
 		known.error = cmp.Or(known.said(at.Add(-time.Second)), words(reason))
 	}
 }
@@ -118,7 +120,7 @@ func (s *sessions) runsOver(addr netip.Addr, link int) {
 func (s *sessions) linkOf(addr netip.Addr) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if known := s.known[addr]; known != nil && known.up {
+	if known := s.known[addr]; known != nil && known.life.up {
 		return known.link
 	}
 	return -1
@@ -132,6 +134,9 @@ func (k *session) said(since time.Time) string {
 	return k.last.String()
 }
 
+// restartExpired is GoBGP's name for the end of what it keeps.
+const restartExpired = "restart-timer-expired"
+
 // words are for ends without a notification, which GoBGP has names for.
 func words(reason string) string {
 	switch reason {
@@ -139,7 +144,7 @@ func words(reason string) string {
 		return "the connection broke"
 	case "graceful-restart":
 		return "the connection broke; its routes are kept while it restarts"
-	case "restart-timer-expired":
+	case restartExpired:
 		return "the neighbor did not come back in its restart time"
 	case "admin-down":
 		return "shut down"

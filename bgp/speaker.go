@@ -43,13 +43,13 @@ func (s *Subsystem) start(ctx context.Context, identity State) error {
 		return err
 	}
 	sp.sweep = newSweeper(sp.fib.Sweep)
-	sp.bgp = server.NewBgpServer(server.LoggerOption(slog.New(tap{Handler: s.log.With("from", "gobgp").Handler(), of: s.sessions}), nil))
+	sp.bgp = server.NewBgpServer(server.LoggerOption(slog.New(tap{Handler: s.log.With("from", "gobgp").Handler(), of: s.sessions, sweep: sp.sweep}), nil))
 	go sp.bgp.Serve()
 	if err := s.configure(ctx, sp, identity); err != nil {
 		sp.cease()
 		return err
 	}
-	s.speaker = sp
+	s.runs(sp)
 	return nil
 }
 
@@ -132,9 +132,10 @@ func (sp *speaker) hangUp() {
 		return addresses
 	}
 	for _, address := range established() {
-		_ = sp.bgp.DisablePeer(ctx, &api.DisablePeerRequest{Address: address}) // Stop comes whatever it says
+		// Stop comes whatever it says.
+		_ = within(ctx, func() error { return sp.bgp.DisablePeer(ctx, &api.DisablePeerRequest{Address: address}) })
 	}
-	tick := time.NewTicker(time.Millisecond)
+	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for ctx.Err() == nil && len(established()) > 0 {
 		<-tick.C

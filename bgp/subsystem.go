@@ -40,12 +40,15 @@ type Subsystem struct {
 	options  Options
 	sessions *sessions
 	flows    *flows
-	detected detected
 	links    lostLinks
 
-	mu      sync.Mutex
-	have    State
-	speaker *speaker // nil: not running
+	// change is held by who changes something, for minutes where GoBGP takes a table away: it answers nobody meanwhile, and heeds no context.
+	change sync.Mutex
+	// mu is never held while GoBGP is asked. have and speaker are written with change held as well, so who holds that reads them without mu.
+	mu       sync.Mutex
+	detected detected
+	have     State
+	speaker  *speaker // nil: not running
 }
 
 // New returns a Subsystem without a speaker. Nothing happens before Apply.
@@ -68,8 +71,8 @@ func (s *Subsystem) Diff(have, want State) []Op { return Diff(have, want) }
 // Apply does one step. A step that has been done already changes nothing and resets no session; only start always
 // starts anew. After an error Observe tells what is left.
 func (s *Subsystem) Apply(ctx context.Context, op Op) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.change.Lock()
+	defer s.change.Unlock()
 	if op.kind != start && op.kind != stop && s.speaker == nil {
 		if op.Teardown() {
 			return nil
@@ -79,8 +82,15 @@ func (s *Subsystem) Apply(ctx context.Context, op Op) error {
 	if err := s.do(ctx, op); err != nil {
 		return fmt.Errorf("bgp: %s: %w", op, err)
 	}
-	s.have = op.on(s.have)
+	s.did(op)
 	return nil
+}
+
+// did notes a step that was done, with change held.
+func (s *Subsystem) did(op Op) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.have = op.on(s.have)
 }
 
 func (s *Subsystem) do(ctx context.Context, op Op) error {
@@ -113,8 +123,8 @@ func (s *Subsystem) do(ctx context.Context, op Op) error {
 // Stop is the end of a process that another one will follow: no Cease where graceful restart was negotiated, so the
 // peers go on forwarding to us, and the kernel keeps what was learned. A crash has the same effect.
 func (s *Subsystem) Stop(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.change.Lock()
+	defer s.change.Unlock()
 	if s.options.BFD != nil {
 		s.options.BFD.Close()
 	}
@@ -129,8 +139,8 @@ func (s *Subsystem) Stop(ctx context.Context) error {
 // Down is the end of announcing: Cease to every neighbor, and no route of protocol 186 stays in the kernel, whoever
 // left it. It is right without a speaker, too: a start whose configuration has no BGP calls it.
 func (s *Subsystem) Down(context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.change.Lock()
+	defer s.change.Unlock()
 	err := s.down()
 	if s.options.BFD != nil {
 		err = errors.Join(err, s.options.BFD.Down())
@@ -138,9 +148,16 @@ func (s *Subsystem) Down(context.Context) error {
 	return err
 }
 
+// runs notes the speaker, which nothing is known of yet, with change held.
+func (s *Subsystem) runs(sp *speaker) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.speaker, s.have = sp, State{}
+}
+
 // gone forgets the speaker.
 func (s *Subsystem) gone(why string) {
-	s.speaker, s.have = nil, State{}
+	s.runs(nil)
 	s.sessions.reset(why)
 	s.flows.clear()
 }

@@ -55,7 +55,7 @@ func (s *sweeper) expire() {
 	s.sweep()
 }
 
-// heard notes that a neighbor goes on telling its routes.
+// heard notes that a neighbor goes on telling its routes: an UPDATE came, whatever becomes of it, or what waited in between was learned.
 func (s *sweeper) heard(neighbor netip.Addr) {
 	if s.done.Load() {
 		return

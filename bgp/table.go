@@ -44,10 +44,11 @@ func everyPath(*apiutil.Path) bool { return true }
 // RIB returns every path that neighbors announced, believed or not, sorted by prefix.
 func (s *Subsystem) RIB() ([]RIBEntry, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	sp, neighbors := s.speaker, s.have.Neighbors
+	s.mu.Unlock()
 	var out []RIBEntry
-	for _, n := range s.have.Neighbors {
-		one, _, err := s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String()}, everyPath, 0)
+	for _, n := range neighbors {
+		one, _, err := sp.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String()}, everyPath, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -60,39 +61,40 @@ func (s *Subsystem) RIB() ([]RIBEntry, error) {
 // NeighborTable returns the first so many of one table of the neighbor of this name, sorted by prefix, and how many it has. Limit 0: all.
 func (s *Subsystem) NeighborTable(name string, table Table, limit int) (entries []RIBEntry, total int, err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	sp := s.speaker
 	n, ok := s.named(name)
+	s.mu.Unlock()
 	if !ok {
 		return nil, 0, fmt.Errorf("%w: %s", ErrNoNeighbor, name)
 	}
 	all := everyPath
 	switch table {
 	case Received:
-		return s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String()}, all, limit)
+		return sp.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String()}, all, limit)
 	case Advertised:
-		entries, total, err = s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_OUT, Name: n.Address.String()}, all, limit)
+		entries, total, err = sp.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_OUT, Name: n.Address.String()}, all, limit)
 		for i := range entries {
 			entries[i].Neighbor = n.Address
 		}
 		return entries, total, err
 	case Accepted:
 		// Not by EnableFiltered of the received one, which stores what the import policy made of it.
-		return s.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL},
+		return sp.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL},
 			func(p *apiutil.Path) bool { return p.PeerAddress.Unmap() == n.Address }, limit)
 	}
 	return nil, 0, fmt.Errorf("a neighbor has no table %q", table)
 }
 
 // list is the first so many of a table of GoBGP's, of the families that we speak, and how many it has. Limit 0: all.
-func (s *Subsystem) list(req apiutil.ListPathRequest, want func(*apiutil.Path) bool, limit int) (entries []RIBEntry, total int, err error) {
-	if s.speaker == nil {
+func (sp *speaker) list(req apiutil.ListPathRequest, want func(*apiutil.Path) bool, limit int) (entries []RIBEntry, total int, err error) {
+	if sp == nil {
 		return nil, 0, nil
 	}
 	list := shortlist.New(limit, func(a, b RIBEntry) int {
 		return cmp.Or(a.Prefix.Compare(b.Prefix), a.Neighbor.Compare(b.Neighbor))
 	})
 	for _, req.Family = range []bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC} {
-		err := s.speaker.bgp.ListPath(req, func(_ bgp.NLRI, paths []*apiutil.Path) {
+		err := sp.bgp.ListPath(req, func(_ bgp.NLRI, paths []*apiutil.Path) {
 			for _, p := range paths {
 				if prefix, ok := unicast(p); ok && want(p) {
 					list.Add(ribEntry(prefix, p))

@@ -19,8 +19,9 @@ func (s *Subsystem) watch(ctx context.Context, sp *speaker) error {
 	err := sp.bgp.WatchEvent(ctx, server.WatchEventMessageCallbacks{
 		OnBestPath: func(paths []*apiutil.Path, _ time.Time) {
 			for _, p := range paths {
-				sp.learned(p, s.flows)
-				burst.add()
+				if sp.learned(p, s.flows) {
+					burst.add()
+				}
 			}
 		},
 		OnPathEor: func(eor *apiutil.Path, _ time.Time) {
@@ -75,22 +76,23 @@ func (s *Subsystem) state(sp *speaker, p apiutil.PeerState, at time.Time) {
 	s.sessions.state(addr, p.SessionState, at, p.DisconnectMessage)
 }
 
-// learned notes one change among the best paths of a prefix. With multipath these are deltas by neighbor and path
-// id: what is not named stays.
-func (sp *speaker) learned(p *apiutil.Path, rules *flows) {
+// learned notes one change among the best paths of a prefix, and says whether a neighbor's was one. With multipath these are deltas by
+// neighbor and path id: what is not named stays.
+func (sp *speaker) learned(p *apiutil.Path, rules *flows) bool {
 	prefix, ok := unicast(p)
 	if !ok {
-		return
+		return false
 	}
 	signal(rules.routes)
 	if !p.PeerAddress.IsValid() { // our own
-		return
+		return false
 	}
 	sp.sweep.heard(p.PeerAddress.Unmap())
 	from := fib.Source{Neighbor: p.PeerAddress.Unmap(), PathID: p.RemoteID}
 	if hop := nextHop(p); !p.Withdrawal && hop.IsValid() {
 		sp.fib.Update(prefix, from, hop)
-		return
+		return true
 	}
 	sp.fib.Withdraw(prefix, from)
+	return true
 }

@@ -141,7 +141,7 @@ func (t *Table) SetPolicy(p Policy) {
 func (t *Table) Update(prefix netip.Prefix, from Source, nextHop netip.Addr) {
 	t.change(func() {
 		was := t.learned[prefix]
-		if is := t.sets.follow(was, path{from, nextHop}); is != was {
+		if is := t.said(was, path{from, nextHop}); is != was {
 			t.learned[prefix] = is
 			t.dirty[prefix] = struct{}{}
 		}
@@ -152,7 +152,7 @@ func (t *Table) Update(prefix netip.Prefix, from Source, nextHop netip.Addr) {
 func (t *Table) Withdraw(prefix netip.Prefix, from Source) {
 	t.change(func() {
 		was := t.learned[prefix]
-		is := t.sets.follow(was, path{from: from})
+		is := t.said(was, path{from: from})
 		if is == was {
 			return
 		}
@@ -161,6 +161,14 @@ func (t *Table) Withdraw(prefix netip.Prefix, from Source) {
 		}
 		t.dirty[prefix] = struct{}{}
 	})
+}
+
+// said is the set of a prefix after a change, with t.mu held. Which sets there are says who told of a next hop, and so whether it is dead.
+func (t *Table) said(was *pathSet, by path) *pathSet {
+	turn := t.sets.turn
+	is := t.sets.follow(was, by)
+	t.news.moved = t.news.moved || len(t.dead) > 0 && t.sets.turn != turn
+	return is
 }
 
 // Dead notes that a neighbor does not forward any more, or does again: with it go the next hops that nobody else told of. Its routes move at once, by their
@@ -199,10 +207,13 @@ func (t *Table) NextHops() map[netip.Addr]netip.Prefix {
 	return out
 }
 
-// leads are the gateways of a route; by are those of groups.
+// leads are the gateways of a route; by are those of groups. One whose group went, and that is not written anew yet, has what it was learned with.
 func (h *held) leads(by map[uint32][]netip.Addr) []netip.Addr {
 	if hops, known := by[h.group]; known {
 		return hops
+	}
+	if h.group != 0 {
+		return h.via
 	}
 	return h.gateways
 }

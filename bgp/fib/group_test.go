@@ -282,3 +282,19 @@ func TestADeadNeighborsNextHopGoesFromAllRoutesAtOnce(t *testing.T) {
 	}
 	expect(t, ns, one+"192.0.2.0/24 metric 20 via 198.18.0.1\n")
 }
+
+// Who told of a next hop changes after its neighbor died, both ways.
+func TestANextHopOfADeadNeighborComesAndGoesWithWhoElseTellsOfIt(t *testing.T) {
+	ns, _ := quietBox(t, 2)
+	table := open(t, ns, plain)
+	table.Update(pfx("192.0.2.0/24"), torA, hopA)
+	expect(t, ns, "192.0.2.0/24 metric 20 via 198.18.0.1\n")
+	table.Dead(torA.Neighbor, true)
+	expect(t, ns, "")
+	table.Update(pfx("198.51.100.0/24"), torB, hopA)
+	expect(t, ns, "192.0.2.0/24 metric 20 via 198.18.0.1\n198.51.100.0/24 metric 20 via 198.18.0.1\n")
+	table.Withdraw(pfx("198.51.100.0/24"), torB)
+	expect(t, ns, "")
+	table.Dead(torA.Neighbor, false)
+	expect(t, ns, "192.0.2.0/24 metric 20 via 198.18.0.1\n")
+}

@@ -118,11 +118,18 @@ func (t *Table) recount() {
 		return
 	}
 	for prefix, known := range t.installed {
-		for _, r := range slices.Clone(known) {
+		same := func(r *held) bool {
 			i := there[prefix].index(r.place)
-			if i >= 0 && there[prefix][i].group == r.group && (r.group == 0 || t.groups.of[r.group] != nil) {
+			return i >= 0 && there[prefix][i].group == r.group && (r.group == 0 || t.groups.of[r.group] != nil)
+		}
+		if !slices.ContainsFunc(known, func(r *held) bool { return !same(r) }) { // nearly all of a million
+			continue
+		}
+		for _, r := range slices.Clone(known) {
+			if same(r) {
 				continue
 			}
+			i := there[prefix].index(r.place)
 			t.dirty[prefix] = struct{}{}
 			if t.forget(prefix, r.place); i >= 0 {
 				now := *r

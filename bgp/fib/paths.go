@@ -50,6 +50,7 @@ type pathSets struct {
 	keyed   map[string]*pathSet
 	changes map[change]*pathSet // what became of a set, as far as all of these are still there
 	uses    map[netip.Addr]int  // sets by next hop
+	turn    int                 // counts sets that came or went
 }
 
 type change struct {
@@ -104,6 +105,7 @@ func (s *pathSets) of(paths []path) *pathSet {
 	slices.SortFunc(one.nextHops, netip.Addr.Compare)
 	one.nextHops = slices.Compact(one.nextHops)
 	s.keyed[one.key] = one
+	s.turn++
 	for _, addr := range one.nextHops {
 		s.uses[addr]++
 	}
@@ -130,6 +132,7 @@ func (s *pathSets) ends(nextHop netip.Addr, dead map[netip.Addr]struct{}) bool {
 func (s *pathSets) drop(one *pathSet) {
 	delete(s.keyed, one.key)
 	clear(s.changes)
+	s.turn++
 	for _, addr := range one.nextHops {
 		if s.uses[addr]--; s.uses[addr] == 0 {
 			delete(s.uses, addr)

@@ -1,10 +1,12 @@
 package fib
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -291,11 +293,14 @@ func (k kernel) lookup(addr netip.Addr) (match, error) {
 	return m, nil
 }
 
-// up says why nothing leaves by a link.
+// up says why nothing leaves by a link. One that cannot be asked for is not lost for that.
 func (k kernel) up(index int) error {
 	link, err := k.h.LinkByIndex(index)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return errors.New("its link is gone")
+	}
 	if err != nil {
-		return fmt.Errorf("its link is gone")
+		return nil
 	}
 	switch a := link.Attrs(); {
 	case a.RawFlags&unix.IFF_UP == 0:

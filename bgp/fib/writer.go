@@ -105,6 +105,11 @@ func (t *Table) write(ctx context.Context) {
 			return
 		}
 		err := t.sync(prefix)
+		select {
+		case <-t.vigil.C:
+			t.glance()
+		default:
+		}
 		t.mu.Lock()
 		if delete(t.waiting, prefix); err != nil {
 			t.waiting[prefix] = err
@@ -241,8 +246,11 @@ func (t *Table) astray(guard tunnels, prefix netip.Prefix, r *held) bool {
 	if !guard.concern(prefix) {
 		return false
 	}
+	gateways := r.gateways
 	t.mu.Lock()
-	gateways := r.leads(t.groups.gateways())
+	if g := t.groups.of[r.group]; g != nil {
+		gateways = addresses(g.hops)
+	}
 	t.mu.Unlock()
 	return slices.ContainsFunc(gateways, func(addr netip.Addr) bool {
 		_, err := guard.allow(t.kernel, prefix, t.reach(addr).hops)
