@@ -233,13 +233,14 @@ func (m *machine) down() []Down {
 	return out
 }
 
-// withdrawn says that the routes are gone of the peers that were down as of a version.
-func (m *machine) withdrawn(version uint64) {
+// withdrawn says that the routes are gone of the peers that were down as of a version, and whether that is news of any.
+func (m *machine) withdrawn(version uint64) (news bool) {
 	for _, p := range m.probes {
 		if p.probe.kept && p.probe.version <= version {
-			p.probe.kept, m.problemsStale = false, true
+			p.probe.kept, m.problemsStale, news = false, true, true
 		}
 	}
+	return news
 }
 
 // withheld says that the peers which were down as of a version are withheld, and whether one of before is no more. What was

@@ -76,8 +76,8 @@ type Options struct {
 	// Routes tells that routes or links may have changed; nil: nobody does.
 	Routes <-chan struct{}
 	// Withhold takes the routes to all these peers away and keeps them away until it is called without them, whatever is
-	// being compiled or applied meanwhile. It is called by one goroutine whenever they are others, ahead of Changed. nil: routes
-	// wait for Changed.
+	// being compiled or applied meanwhile. It is called by one goroutine whenever they are others, ahead of Changed, and again where
+	// it failed. nil: routes wait for Changed.
 	Withhold func(ctx context.Context, down []Down) error
 	// Changed has the tunnels compiled again, with Now. It is called by one goroutine, and only after Now gave something
 	// new, or Withhold was called without a peer of before.
@@ -176,9 +176,13 @@ func (w *Watcher) Look() {
 
 // Answered takes the answer to a ping.
 func (w *Watcher) Answered(tag uint64, at time.Time) {
-	w.locked(func(m *machine) { m.answered(tag, at) })
+	news := false
+	w.locked(func(m *machine) {
+		m.answered(tag, at)
+		news = len(m.events) > 0 || m.problemsStale
+	})
 	// Probing goes on by its own clock; only a peer that came up, or an event, has to be told at once.
-	if w.stirred() {
+	if news {
 		poke(w.again)
 	}
 }
