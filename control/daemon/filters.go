@@ -37,7 +37,9 @@ type filters struct {
 	unkept  chan struct{} // tells that their file is to be written once more
 }
 
-func newFilters() filters { return filters{revised: make(chan struct{}, 1), unkept: make(chan struct{}, 1)} }
+func newFilters() filters {
+	return filters{revised: make(chan struct{}, 1), unkept: make(chan struct{}, 1)}
+}
 
 // retry has the file written by the one goroutine that writes it.
 func (f *filters) retry() {

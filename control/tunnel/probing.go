@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// grid is what the times of probes are rounded to: those of a thousand peers wake the process 20 times a second.
+	// grid is what the times of probes are rounded to: however many peers there are, they wake the daemon 20 times a second at most.
 	grid = 50 * time.Millisecond
-	// together is how many probes leave at once, mostly those of one tunnel: its process is woken for all of them, not for each.
+	// together is how many probes of a tunnel leave at once where its process sends them: it is woken for all of them, not for each.
 	together = 128
 	// settling is how long a peer that never answered is given before it is down: a first handshake takes a while.
 	settling = 15 * time.Second
@@ -49,7 +49,8 @@ type probing struct {
 const lost time.Duration = -1
 
 // probing is the state of a peer's probe, nil where it has none. The one before goes on where the address is the same.
-func (m *machine) probing(conf config.Tunnel, pc config.Peer, before *peer, last map[netip.Prefix]int, at time.Time) *probing {
+func (m *machine) probing(t *tunnel, pc config.Peer, before *peer, last map[netip.Prefix]int, at time.Time) *probing {
+	conf := t.conf
 	if conf.Health == nil || !pc.Probe.IsValid() {
 		return nil
 	}
@@ -65,13 +66,22 @@ func (m *machine) probing(conf config.Tunnel, pc config.Peer, before *peer, last
 	} else if before == nil {
 		b.answered = m.kept.Tunnels[conf.Name].Peers[pc.Name].Probe == pc.Probe // it was up before a restart
 	}
-	// Spread over the interval, many at a time: 13 and 20 have no common divisor.
+	// Spread over the interval: 13 and 20 have no common divisor.
 	spread := b.health.Interval
 	if b.held {
 		spread = min(spread, time.Second) // traffic may wait for the answer
 	}
-	b.next = m.onGrid(at.Add(spread * time.Duration(b.id/together*13%20) / 20))
+	b.next = m.onGrid(at.Add(spread * time.Duration(m.slot(t)*13%20) / 20))
 	return b
+}
+
+// slot counts up from one new probe to the next, but those of a tunnel share one where they leave together.
+func (m *machine) slot(t *tunnel) int {
+	if t.begun%together == 0 || m.gathers == nil || !m.gathers(t.conf.Name) {
+		m.lastSlot++
+	}
+	t.begun++
+	return m.lastSlot
 }
 
 // downOf says whether a peer is down, as far as is known.

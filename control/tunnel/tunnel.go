@@ -71,6 +71,8 @@ type Options struct {
 	// Ping sends echo requests through tunnels, those of one as neighbours, and does not wait for the answers: Watcher.Answered gets
 	// them, and Watcher.Refused why one could not be sent.
 	Ping func([]Ping)
+	// Gathers says of a live tunnel whether Ping costs little more for many of its peers than for one. It must not block; nil: of none.
+	Gathers func(tunnel string) bool
 	// Underlay is the MTU of the route to each address for encrypted packets, in bytes; one that has none is missing.
 	Underlay func(ctx context.Context, to []netip.Addr) (map[netip.Addr]int, error)
 	// Routes tells that routes or links may have changed; nil: nobody does.
@@ -158,6 +160,7 @@ func New(o Options) *Watcher {
 	}
 	signal := func() chan struct{} { return make(chan struct{}, 1) }
 	w := &Watcher{opts: o, wake: signal(), again: signal(), dirty: signal(), ready: signal(), unsaved: signal(), polls: map[string]chan struct{}{}, m: newMachine()}
+	w.m.gathers = o.Gathers
 	for kind := range o.Sources {
 		w.polls[kind] = signal()
 	}
