@@ -44,7 +44,7 @@ func newProbes(o Options) *probes {
 // ready says that a tunnel has another process.
 func (p *probes) ready(tunnel string, c *child.Client) {
 	p.by.Delete(tunnel)
-	if knows, err := c.Probes(); err == nil && knows {
+	if c.Probes() {
 		p.by.Store(tunnel, &asked{Client: c})
 	}
 }
