@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/control/config"
+	"sluice/netdump"
 	"sluice/plural"
 )
 
@@ -105,7 +106,7 @@ func (m *machine) holds(conf config.Tunnel, pc config.Peer, last map[netip.Prefi
 	if !pc.Routes || m.adopted[conf.Name][m.keyInUse(conf, pc, nil)].IsValid() {
 		return false
 	}
-	return slices.ContainsFunc(pc.Prefixes, func(p netip.Prefix) bool { return metricOf(pc, p) < last[p] })
+	return slices.ContainsFunc(pc.Prefixes, func(p netip.Prefix) bool { return netdump.Metric(p, pc.Metric) < last[p] })
 }
 
 // lastMetrics are the highest of the routes to each prefix. Peers have different ones where they share a prefix.
@@ -115,20 +116,12 @@ func lastMetrics(tunnels []config.Tunnel) map[netip.Prefix]int {
 		for _, pc := range t.Peers {
 			for _, p := range pc.Prefixes {
 				if pc.Routes {
-					last[p] = max(last[p], metricOf(pc, p))
+					last[p] = max(last[p], netdump.Metric(p, pc.Metric))
 				}
 			}
 		}
 	}
 	return last
-}
-
-// metricOf is the metric of a peer's route as the kernel counts it: where none is written IPv6 has IP6_RT_PRIO_USER.
-func metricOf(pc config.Peer, to netip.Prefix) int {
-	if pc.Metric == 0 && to.Addr().Is6() {
-		return 1024
-	}
-	return pc.Metric
 }
 
 // onGrid rounds up.
