@@ -116,9 +116,9 @@ func (w *Watcher) step() work {
 	return todo
 }
 
-// withhold has the routes of peers that are down taken away, at once: what is compiled now, or applied, may take long. A
-// version is compiled once this is done, so that what comes back is no longer withheld by then. Where it fails it is tried
-// again, and until then routes count as withdrawn by a compilation alone.
+// withhold has the routes of peers that are down taken away, at once: what is compiled now, or applied, may take long. A version is
+// compiled once this was tried, so that what comes back is no longer withheld by then. Where it fails it is tried again, and
+// until then only a compilation makes routes count as withdrawn.
 func (w *Watcher) withhold(ctx context.Context) {
 	var known []Down // as of the last try
 	var err error    // of that
