@@ -18,8 +18,8 @@ import (
 type Client struct {
 	of, path   string // "tunnel fra1"
 	pid, pidfd int
-	program    string
-	watchers   int // daemons that watched when the client was made
+	said       map[string]string // by identify's hello
+	watchers   int               // daemons that watched when the client was made
 
 	first, beside lane
 
@@ -40,7 +40,10 @@ type lane struct {
 func (c *Client) PID() int { return c.pid }
 
 // Program is the version of the binary that the process was started from; "": it is from before processes told.
-func (c *Client) Program() string { return c.program }
+func (c *Client) Program() string { return c.said["program"] }
+
+// Said is what the process told of itself, by key, when the client was made: for what does not change.
+func (c *Client) Said(key string) string { return c.said[key] }
 
 // Done is closed as soon as the process has ended, however it did.
 func (c *Client) Done() <-chan struct{} { return c.done }
@@ -106,13 +109,13 @@ func (c *Client) identify(p Place, name string) error {
 	case fields["version"] != strconv.Itoa(p.Version):
 		return fmt.Errorf("%w: it speaks version %.20q of our requests, this program %d", errVersion, fields["version"], p.Version)
 	default:
-		c.program = fields["program"]
+		c.said = fields
 		c.watchers, err = strconv.Atoi(fields["watchers"])
 		return err
 	}
 }
 
-// Hello is what the process says of itself, by key.
+// Hello is what the process says of itself now, by key.
 func (c *Client) Hello() (map[string]string, error) {
 	said, err := c.Ask(Request{Do: doHello, Value: "1"})
 	return Fields(said), err

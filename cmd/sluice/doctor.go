@@ -43,16 +43,21 @@ with -c, that is FILE's. Exit code 1 when something is missing that Sluice canno
 }
 
 // places are the directories of an instance.
-type places struct{ state, bpf string }
+type places struct {
+	state, bpf string
+	status     func(context.Context) (api.Status, error) // that its daemon gives, or has given
+}
 
 // places are those of the daemon that answers, unless the operator says which are meant: by a file, by flags or the environment.
 func (c *cli) places(cmd *cobra.Command) places {
 	said := func(flag, env string) bool { return cmd.Flags().Changed(flag) || os.Getenv(env) != "" }
-	p := places{c.settings.GetString("node.state_dir"), c.settings.GetString("node.bpf_dir")}
+	ask := func(ctx context.Context) (api.Status, error) { return api.Show[api.Status](ctx, c.client(), "status") }
+	p := places{c.settings.GetString("node.state_dir"), c.settings.GetString("node.bpf_dir"), ask}
 	if cmd.Flags().Changed("config") {
 		return p
 	}
-	s, err := api.Show[api.Status](cmd.Context(), c.client(), "status")
+	s, err := ask(cmd.Context())
+	p.status = func(context.Context) (api.Status, error) { return s, err }
 	if err != nil {
 		return p
 	}
@@ -69,7 +74,7 @@ func (c *cli) places(cmd *cobra.Command) places {
 func (c *cli) doctorOptions(cmd *cobra.Command, at places) daemon.DoctorOptions {
 	return daemon.DoctorOptions{
 		BPFDir: at.bpf, File: c.file, FileFirst: cmd.Flags().Changed("config"),
-		Status: func(ctx context.Context) (api.Status, error) { return api.Show[api.Status](ctx, c.client(), "status") },
+		Status: at.status,
 		Config: func(ctx context.Context) (api.StoredConfig, error) { return c.client().Config(ctx, 0) },
 	}
 }

@@ -3,11 +3,12 @@ package compile
 import (
 	"fmt"
 	"net/netip"
+
+	"sluice/netdump"
 )
 
-// The metrics that the kernel gives IPv6 routes that have none: those to an address's network (IP6_RT_PRIO_ADDRCONF), and others
-// (IP6_RT_PRIO_USER). IPv4's have 0.
-const connected6, user6 = 256, 1024
+// connected6 is the metric of the kernel's own route to an IPv6 address's network (IP6_RT_PRIO_ADDRCONF). IPv4's have 0.
+const connected6 = 256
 
 // holder is who has a route to a network before tunnels and routes of the file do.
 type holder struct {
@@ -41,17 +42,10 @@ func (c *compiler) holders() map[netip.Prefix]holder {
 	}
 	for _, w := range c.cfg.Workloads[:c.ofFile] {
 		for _, p := range hostPrefixes(w.Addresses) {
-			out[p] = holder{"the address of workload " + w.Name, userMetric(p, 0)}
+			out[p] = holder{"the address of workload " + w.Name, netdump.Metric(p, 0)}
 		}
 	}
 	return out
-}
-
-func userMetric(p netip.Prefix, metric int) int {
-	if metric == 0 && p.Addr().Is6() {
-		return user6
-	}
-	return metric
 }
 
 // checkTwice refuses routes to what the box has a route to by itself: the kernel refuses a second one of the same metric, or, where
@@ -62,7 +56,7 @@ func (c *compiler) checkTwice() {
 		h, taken := held[p]
 		switch {
 		case !taken:
-		case userMetric(p, metric) == h.metric:
+		case netdump.Metric(p, metric) == h.metric:
 			c.failNew(at.pos, at.path, fmt.Sprintf("%s is %s, which has a route of the same metric", p, h.what), hint)
 		default:
 			c.warn = append(c.warn, fmt.Sprintf("%s: %s is %s, too, and only the route of the lower metric is used", what, p, h.what))

@@ -35,13 +35,15 @@ func (b *builder) bgp(r *rawBGP) {
 	b.cfg.BGP = out
 }
 
-// bfdPort reports a tunnel that listens where BFD does: on every address, as WireGuard, or on one.
+// bfdPort reports the tunnels that listen where BFD does, on every address, as WireGuard, or on one: at the first neighbor with BFD.
 func (b *builder) bfdPort(r *rawBGP) {
-	i := slices.IndexFunc(b.cfg.Tunnels, func(t Tunnel) bool { return t.Local.Port() == bfdPort })
-	for n := range r.Neighbors.items {
-		if own := r.Neighbors.items[n].BFD.at; i >= 0 && own.written() {
-			b.add(own, bad("BFD listens on UDP port %d, and so does tunnel %s", bfdPort, b.cfg.Tunnels[i].Name).or("write another local.port there"))
-			return
+	n := slices.IndexFunc(r.Neighbors.items, func(n rawNeighbor) bool { return n.BFD.at.written() })
+	if n < 0 {
+		return
+	}
+	for _, t := range b.cfg.Tunnels {
+		if t.Local.Port() == bfdPort {
+			b.add(r.Neighbors.items[n].BFD.at, bad("BFD listens on UDP port %d, and so does tunnel %s", bfdPort, t.Name).or("write another local.port there"))
 		}
 	}
 }

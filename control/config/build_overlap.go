@@ -1,6 +1,10 @@
 package config
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"sluice/netdump"
+)
 
 // overlaps reports prefixes that two peers of one tunnel claim: each packet goes to one of them only.
 func (b *builder) overlaps(t *rawTunnel) {
@@ -87,10 +91,7 @@ type tunnelRoute struct {
 }
 
 func routeKey(p netip.Prefix, metric int) tunnelRoute {
-	if metric == 0 && p.Addr().Is6() {
-		metric = 1024 // IP6_RT_PRIO_USER: what the kernel makes of it
-	}
-	return tunnelRoute{p, metric}
+	return tunnelRoute{p, netdump.Metric(p, metric)}
 }
 
 // tunnelRoutes reports routes to one prefix that the kernel could not choose from: of two tunnels, or of a tunnel and the file.

@@ -60,7 +60,7 @@ func (r *redirectTarget) parse(s string) problem {
 		*r = redirectTarget(a.String())
 		return problem{}
 	}
-	if a, err := netip.ParseAddrPort(s); err == nil {
+	if a, err := netip.ParseAddrPort(s); err == nil && a.Addr().Zone() == "" {
 		*r = redirectTarget(a.String())
 		return problem{}
 	}

@@ -127,7 +127,7 @@ func Run(ctx context.Context, o Options) (err error) {
 // build makes the subsystems and the engine. Nothing is touched yet.
 func build(ctx context.Context, o Options) (*Daemon, error) {
 	d := &Daemon{
-		opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), filters: filters{revised: make(chan struct{}, 1)},
+		opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), filters: newFilters(),
 		policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1), unwritten: make(chan struct{}, 1), arriving: make(chan struct{}, 1),
 		gone: newGone(), goneFacts: newGone(),
 	}

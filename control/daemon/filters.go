@@ -34,6 +34,19 @@ type filters struct {
 	to    map[string]string      // sockets by the targets of redirects, as they were then
 
 	revised chan struct{} // tells that another revision may say something else of them
+	unkept  chan struct{} // tells that their file is to be written once more
+}
+
+func newFilters() filters {
+	return filters{revised: make(chan struct{}, 1), unkept: make(chan struct{}, 1)}
+}
+
+// retry has the file written by the one goroutine that writes it.
+func (f *filters) retry() {
+	select {
+	case f.unkept <- struct{}{}:
+	default:
+	}
 }
 
 // filter is a rule and what became of it.
@@ -81,6 +94,8 @@ func (d *Daemon) followFilters(ctx context.Context) error {
 		case <-save.C:
 			d.keepFilters()
 			saved = time.Now()
+		case <-d.filters.unkept:
+			d.keepFilters()
 		}
 	}
 }
@@ -220,6 +235,7 @@ const filtersName = "flowspec.json"
 
 func (d *Daemon) filtersFile() string { return filepath.Join(d.opts.StateDir, filtersName) }
 
+// keepFilters is for followFilters alone: two at a time would write one and the same new file.
 func (d *Daemon) keepFilters() {
 	data, err := json.Marshal(keptFilters{BootID: d.clock.BootID(), FlowSpec: d.bgp.KeepFlowSpec()})
 	if err == nil {

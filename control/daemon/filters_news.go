@@ -61,7 +61,8 @@ func filterWord(was filter, knew bool, f filter) string {
 	return api.FilterStale
 }
 
-// tellFilters tells what changed. What the speaker refused it has logged itself.
+// tellFilters tells what changed. What the speaker refused it has logged itself. A rule's end is asked for anew: a shorter max_age may be
+// what has ended it.
 func (d *Daemon) tellFilters(before, now []filter) {
 	at := time.Now()
 	for _, n := range newsOfFilters(before, now, func(f filter) bool { return !f.Stale.IsZero() && !d.filterEnd(f.FlowSpecRule).After(at) }) {

@@ -50,7 +50,7 @@ func (d *Daemon) keepState(ctx context.Context) error {
 			}
 			d.host.Settle()
 			if d.faults.Unwritten(filtersName) {
-				d.keepFilters()
+				d.filters.retry()
 			}
 		}
 	}

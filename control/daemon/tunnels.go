@@ -46,7 +46,7 @@ func (d *Daemon) openTunnels(ctx context.Context) error {
 		Path: filepath.Join(d.opts.StateDir, "tunnels.json"), Log: d.opts.Log, Faults: d.faults,
 		Wanted:  d.liveTunnels,
 		Sources: map[string]tunnel.Source{config.TypeWireGuard: d.wireguardPeers, config.TypeIPsec: d.ipsecPeers},
-		Resolve: resolver.Resolve, Ping: func(list []tunnel.Ping) { d.ping(pinger, list) }, Underlay: underlay.MTU, Routes: routes,
+		Resolve: resolver.Resolve, Ping: func(list []tunnel.Ping) { d.ping(pinger, list) }, Gathers: d.wireguard.Probes, Underlay: underlay.MTU, Routes: routes,
 		Withhold: d.withhold,
 		Changed:  func(why string) error { return d.engine.Recompile(ctx, why) },
 		Notify:   d.tunnelNotice, Report: d.reportTunnels,

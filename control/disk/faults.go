@@ -11,8 +11,9 @@ import (
 // What cannot be written is logged when that changes, and not at each try. It is safe for concurrent use; nil hears nothing.
 type Faults struct {
 	log     *slog.Logger
-	changed func() // after what List gives has changed; must not block
+	changed func() // after what List gives has changed, one call at a time: the last one finds the last list; must not block
 
+	telling   sync.Mutex // held while changed is called
 	mu        sync.Mutex
 	unwritten map[string]string
 	damaged   map[string]string
@@ -62,6 +63,8 @@ func (f *Faults) alter(list map[string]string, file, text string) bool {
 	}
 	f.mu.Unlock()
 	if !same {
+		f.telling.Lock()
+		defer f.telling.Unlock()
 		f.changed()
 	}
 	return !same

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -45,4 +47,35 @@ func TestWhatCannotBeWrittenIsToldWhenItChanges(t *testing.T) {
 	}
 	(*Faults)(nil).Wrote("x", full)
 	(*Faults)(nil).Damaged("x", "y")
+}
+
+// What is told last must be what holds: who hears of a change reads the list, and then keeps it.
+func TestWhoIsToldOfTwoChangesAtOnceEndsWithTheLast(t *testing.T) {
+	for range 100 {
+		var f *Faults
+		var mu sync.Mutex
+		var kept []string
+		read, keep, once := make(chan struct{}), make(chan struct{}), sync.Once{}
+		f = NewFaults(slog.New(slog.DiscardHandler), func() {
+			list, _ := f.List()
+			once.Do(func() {
+				close(read)
+				<-keep
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			kept = list
+		})
+		var wait sync.WaitGroup
+		wait.Go(func() { f.Wrote("host.json", errors.New("no space left on device")) })
+		<-read
+		wait.Go(func() { f.Wrote("host.json", nil) })
+		for f.Unwritten() {
+			runtime.Gosched()
+		}
+		close(keep)
+		if wait.Wait(); len(kept) > 0 {
+			t.Fatalf("kept in the end: %q", kept)
+		}
+	}
 }

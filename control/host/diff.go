@@ -5,10 +5,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-)
 
-// defaultMetric6 is what the kernel makes of an IPv6 route without a metric (IP6_RT_PRIO_USER).
-const defaultMetric6 = 1024
+	"sluice/netdump"
+)
 
 // routeKey is the kernel's identity of a route: what differs in nothing else replaces it.
 type routeKey struct {
@@ -18,11 +17,7 @@ type routeKey struct {
 }
 
 func (r Route) key() routeKey {
-	metric := r.Metric
-	if metric == 0 && r.Prefix.Addr().Is6() {
-		metric = defaultMetric6
-	}
-	return routeKey{r.Table, r.Prefix, metric}
+	return routeKey{r.Table, r.Prefix, netdump.Metric(r.Prefix, r.Metric)}
 }
 
 // forwardsAs says whether the kernel, holding have, does what want asks for. A want with next hops and no link leaves

@@ -19,11 +19,13 @@ func attached(a *netlink.LinkAttrs, o DoctorOptions) []Finding {
 	var out []Finding
 	if a.Xdp != nil && a.Xdp.Attached {
 		name, mode := "xdp-attached/"+a.Name, xdpModes[a.Xdp.AttachMode]
-		switch id := a.Xdp.ProgId; {
+		id := a.Xdp.ProgId
+		links := o.rootLinks([]uint32{id})
+		switch {
 		case o.Ours[id]:
 			out = append(out, ok(name, fmt.Sprintf("Sluice's own program %d (%s)", id, mode)))
-		case o.rootLinks([]uint32{id}) != nil:
-			out = append(out, otherRun(name, fmt.Sprintf("XDP program %d (%s)", id, mode), "an interface takes one XDP program: attaching this one's fails as busy", o.rootLinks([]uint32{id})))
+		case links != nil:
+			out = append(out, otherRun(name, fmt.Sprintf("XDP program %d (%s)", id, mode), "an interface takes one XDP program: attaching this one's fails as busy", links))
 		default:
 			out = append(out, Finding{name, StatusWarn, fmt.Sprintf("XDP program %d is attached (%s), and not from this bpf_dir", id, mode),
 				"an interface takes one XDP program: attaching Sluice's fails as busy",

@@ -110,6 +110,64 @@ func TestWithoutALedgerNothingIsRemoved(t *testing.T) {
 	same(t, "down", set, machine(t))
 }
 
+// A disk that a fault has made read-only keeps the old ledger, which nobody may believe once all of it is given back.
+func TestWhatWasGivenBackUnderAReadOnlyDiskIsNotClaimedAgain(t *testing.T) {
+	inNamespace(t)
+	twoVeths(t)
+	before := machine(t)
+	disk, spare := nstest.NewDisk(t, 64), filepath.Join(t.TempDir(), "spare")
+	h, told := onDisk(t, disk, spare)
+	apply(t, h, State{Links: []Link{{Name: "eth0", Up: true}}, Addresses: []Address{{Link: "eth0", Prefix: pfx("198.18.0.2/30")}}})
+	disk.ReadOnly(t, true)
+	down(t, h)
+	if !errors.Is(*told, unix.EROFS) {
+		t.Errorf("told %v", *told)
+	}
+	same(t, "down", before, machine(t))
+	ip(t, "addr add 198.18.0.2/30 dev eth0") // somebody's own by now
+	set := machine(t)
+	h, told = onDisk(t, disk, spare)
+	down(t, h)
+	same(t, "the next process", set, machine(t))
+	disk.ReadOnly(t, false)
+	if h.Settle(); *told != nil {
+		t.Error(*told)
+	}
+	for _, path := range []string{spare, filepath.Join(disk.Dir, "host.json")} {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", path, err)
+		}
+	}
+}
+
+func TestAStepWhoseClaimCannotBeWrittenForAnotherReasonIsNotDone(t *testing.T) {
+	inNamespace(t)
+	twoVeths(t)
+	dir := filepath.Join(t.TempDir(), "state")
+	h, err := New(slog.New(slog.DiscardHandler), Options{StateDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Close)
+	before := machine(t)
+	want := State{Addresses: []Address{{Link: "eth0", Prefix: pfx("198.18.0.2/30")}}}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, op := range Diff(observe(t, h), want) {
+		if err := h.Apply(t.Context(), op); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", op, err)
+		}
+	}
+	same(t, "without a directory", before, machine(t))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, h, want)
+	down(t, h)
+	same(t, "down", before, machine(t))
+}
+
 func TestASpareOfSomebodyElseIsNotBelieved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "spare")
 	if err := os.WriteFile(path, []byte("{}"), 0o600); err != nil {

@@ -12,24 +12,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// save writes the ledger. That the disk is full is reported and keeps no step from being done: a ledger of another boot is void, so
-// all that is lost is what the next process of this boot has to know, and the spare has that, which lies in memory. Where that
-// has no room either, the next process takes what was set for found there, and leaves it alone.
+// save writes the ledger. That the disk has no room, or takes nothing more, is reported and keeps no step from being done: a ledger of
+// another boot is void, so all that is lost is what the next process of this boot has to know, and the spare has that, which lies in
+// memory. Where that has no room either, the next process takes what was set for found there, and leaves it alone. Any other
+// error is the step's.
 func (h *Host) save() error {
 	h.ledger.Serial++
-	data, err := h.ledger.encode()
+	data, err := json.Marshal(h.ledger)
 	if err != nil {
-		return err
+		return fmt.Errorf("encode host ledger: %w", err)
 	}
-	if data == nil && h.spared { // first: left alone it would claim what was given back
+	data = append(data, '\n')
+	file := data
+	if h.ledger.empty() {
+		file = nil
+		if h.spared && writeLedger(h.spare, data) != nil { // first: left alone it would claim what was given back
+			h.spared = writeLedger(h.spare, nil) != nil
+		}
+	}
+	if err = writeLedger(h.path, file); err == nil && h.spared {
 		h.spared = writeLedger(h.spare, nil) != nil
 	}
-	if err = writeLedger(h.path, data); err == nil && h.spared {
-		h.spared = writeLedger(h.spare, nil) != nil
-	}
-	if h.owed = err != nil; h.owed && h.spare != "" {
+	h.owed = err != nil
+	refused := h.owed && !full(err)
+	if h.owed && h.spare != "" {
+		// An empty one as well: the file that cannot be removed is older.
 		if spareErr := writeLedger(h.spare, data); spareErr == nil {
-			h.spared, err = true, fmt.Errorf("%w; until there is room it is in %s", err, h.spare)
+			h.spared, refused, err = true, false, fmt.Errorf("%w; until there is room it is in %s", err, h.spare)
 		} else {
 			err = fmt.Errorf("%w; and %w", err, spareErr)
 		}
@@ -38,7 +47,15 @@ func (h *Host) save() error {
 		err = fmt.Errorf("%w: if the daemon ends before there is room, what it set here since counts as found there, and `sluice down` leaves it", err)
 	}
 	h.wrote(err)
+	if refused {
+		return fmt.Errorf("write host ledger: %w", err)
+	}
 	return nil
+}
+
+// full says whether a file could not be written because its disk has no room, or takes nothing more.
+func full(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EROFS)
 }
 
 // Settle writes the ledger where the last save could not.
@@ -100,19 +117,7 @@ func loadLedger(path, namespace string) (*ledger, error) {
 	return &l, nil
 }
 
-// encode returns nil for an empty ledger.
-func (l *ledger) encode() ([]byte, error) {
-	if l.empty() {
-		return nil, nil
-	}
-	data, err := json.Marshal(l)
-	if err != nil {
-		return nil, fmt.Errorf("encode host ledger: %w", err)
-	}
-	return append(data, '\n'), nil
-}
-
-// writeLedger replaces a file as one step; an empty ledger has no file.
+// writeLedger replaces a file as one step; without data it has none.
 func writeLedger(path string, data []byte) error {
 	if data != nil {
 		return replaceFile(path, data)

@@ -19,6 +19,8 @@ type machine struct {
 	names    map[string]*name
 	probes   map[uint32]*peer // by the upper half of their tags
 	lastID   uint32
+	lastSlot int                      // that a new probe was given
+	gathers  func(tunnel string) bool // Options.Gathers
 	kept     contents
 	adopted  map[string]map[string]netip.AddrPort // by tunnel and public key
 	measured map[string]int                       // underlays of tunnels that are not live yet
@@ -50,6 +52,7 @@ type tunnel struct {
 	conf     config.Tunnel
 	underlay int // bytes; 0: not known
 	peers    []*peer
+	begun    int // probes that began as the tunnel became this one
 }
 
 // peer is a peer of a live tunnel.
@@ -103,7 +106,7 @@ func (m *machine) follow(tunnels []config.Tunnel, at time.Time) {
 				p.since, p.tries, p.inVain = time.Time{}, 0, 0
 			}
 			p.key = m.keyOf(conf, pc, before)
-			p.probe = m.probing(conf, pc, before, last, at)
+			p.probe = m.probing(t, pc, before, last, at)
 			if p.probe != nil {
 				probes[p.probe.id] = p
 			}

@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"sluice/control/config"
+	"sluice/netdump"
 	"sluice/plural"
 )
 
 const (
-	// grid is what the times of probes are rounded to: those of a thousand peers wake the process 20 times a second.
+	// grid is what the times of probes are rounded to: however many peers there are, they wake the daemon 20 times a second at most.
 	grid = 50 * time.Millisecond
-	// together is how many probes leave at once, mostly those of one tunnel: its process is woken for all of them, not for each.
+	// together is how many probes of a tunnel leave at once where its process sends them: it is woken for all of them, not for each.
 	together = 128
 	// settling is how long a peer that never answered is given before it is down: a first handshake takes a while.
 	settling = 15 * time.Second
@@ -49,7 +50,8 @@ type probing struct {
 const lost time.Duration = -1
 
 // probing is the state of a peer's probe, nil where it has none. The one before goes on where the address is the same.
-func (m *machine) probing(conf config.Tunnel, pc config.Peer, before *peer, last map[netip.Prefix]int, at time.Time) *probing {
+func (m *machine) probing(t *tunnel, pc config.Peer, before *peer, last map[netip.Prefix]int, at time.Time) *probing {
+	conf := t.conf
 	if conf.Health == nil || !pc.Probe.IsValid() {
 		return nil
 	}
@@ -65,13 +67,22 @@ func (m *machine) probing(conf config.Tunnel, pc config.Peer, before *peer, last
 	} else if before == nil {
 		b.answered = m.kept.Tunnels[conf.Name].Peers[pc.Name].Probe == pc.Probe // it was up before a restart
 	}
-	// Spread over the interval, many at a time: 13 and 20 have no common divisor.
+	// Spread over the interval: 13 and 20 have no common divisor.
 	spread := b.health.Interval
 	if b.held {
 		spread = min(spread, time.Second) // traffic may wait for the answer
 	}
-	b.next = m.onGrid(at.Add(spread * time.Duration(b.id/together*13%20) / 20))
+	b.next = m.onGrid(at.Add(spread * time.Duration(m.slot(t)*13%20) / 20))
 	return b
+}
+
+// slot counts up from one new probe to the next, but those of a tunnel share one where they leave together.
+func (m *machine) slot(t *tunnel) int {
+	if t.begun%together == 0 || m.gathers == nil || !m.gathers(t.conf.Name) {
+		m.lastSlot++
+	}
+	t.begun++
+	return m.lastSlot
 }
 
 // downOf says whether a peer is down, as far as is known.
@@ -95,7 +106,7 @@ func (m *machine) holds(conf config.Tunnel, pc config.Peer, last map[netip.Prefi
 	if !pc.Routes || m.adopted[conf.Name][m.keyInUse(conf, pc, nil)].IsValid() {
 		return false
 	}
-	return slices.ContainsFunc(pc.Prefixes, func(p netip.Prefix) bool { return metricOf(pc, p) < last[p] })
+	return slices.ContainsFunc(pc.Prefixes, func(p netip.Prefix) bool { return netdump.Metric(p, pc.Metric) < last[p] })
 }
 
 // lastMetrics are the highest of the routes to each prefix. Peers have different ones where they share a prefix.
@@ -105,20 +116,12 @@ func lastMetrics(tunnels []config.Tunnel) map[netip.Prefix]int {
 		for _, pc := range t.Peers {
 			for _, p := range pc.Prefixes {
 				if pc.Routes {
-					last[p] = max(last[p], metricOf(pc, p))
+					last[p] = max(last[p], netdump.Metric(p, pc.Metric))
 				}
 			}
 		}
 	}
 	return last
-}
-
-// metricOf is the metric of a peer's route as the kernel counts it: where none is written IPv6 has IP6_RT_PRIO_USER.
-func metricOf(pc config.Peer, to netip.Prefix) int {
-	if pc.Metric == 0 && to.Addr().Is6() {
-		return 1024
-	}
-	return pc.Metric
 }
 
 // onGrid rounds up.
@@ -233,13 +236,14 @@ func (m *machine) down() []Down {
 	return out
 }
 
-// withdrawn says that the routes are gone of the peers that were down as of a version.
-func (m *machine) withdrawn(version uint64) {
+// withdrawn says that the routes are gone of the peers that were down as of a version, and whether that is news of any.
+func (m *machine) withdrawn(version uint64) (news bool) {
 	for _, p := range m.probes {
 		if p.probe.kept && p.probe.version <= version {
-			p.probe.kept, m.problemsStale = false, true
+			p.probe.kept, m.problemsStale, news = false, true, true
 		}
 	}
+	return news
 }
 
 // withheld says that the peers which were down as of a version are withheld, and whether one of before is no more. What was

@@ -2,11 +2,14 @@ package tunnel
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/control/config"
 )
 
 // probes has the probes of peer a answered (o) or not (x), one a second, and returns what it is after each: U or D.
@@ -238,42 +241,63 @@ func TestAPeerThatIsHeardAndAnswersNoProbeIsSaidToBe(t *testing.T) {
 	}
 }
 
-func TestTheProbesOfManyPeersAreSpreadOverTheInterval(t *testing.T) {
-	tunnel := probed(e1)
-	proto := tunnel.Peers[0]
-	tunnel.Peers = nil
-	for i := range 1000 {
-		p := proto
-		p.Name, p.PublicKeys = "p"+string(rune('a'+i)), []string{"key" + string(rune('a'+i))}
-		tunnel.Peers = append(tunnel.Peers, p)
-	}
-	w := newWorld(t, tunnel)
-	w.echoes[inside] = true
-	w.run(2 * time.Second)
-	sent := 0
-	for range 20 {
-		w.pings = nil
-		w.step()
-		w.now = w.now.Add(grid)
-		if n := len(w.pings); n > together {
-			t.Fatalf("%d probes at once", n)
-		}
-		sent += len(w.pings)
-	}
-	if sent != len(tunnel.Peers) {
-		t.Errorf("%d probes in a second", sent)
-	}
-	at := w.now
-	for wakes := 0; ; wakes++ { // and who sleeps until it is woken is woken 20 times a second
-		todo := w.m.tick(at)
-		for _, p := range todo.ping {
-			w.m.answered(p.Tag, at)
-		}
-		if at = todo.next; at.Sub(w.now) >= time.Second {
-			if wakes > 22 {
-				t.Errorf("woken %d times in a second", wakes)
+func TestTheProbesOfManyPeersAreSpreadOverTheIntervalAndLeaveTogetherWhereThatIsCheaper(t *testing.T) {
+	const interval = 20 // steps of the grid
+	for _, c := range []struct {
+		name    string
+		tunnels int
+		gathers bool
+		want    []int // how many probes leave at once in an interval, the most first
+	}{
+		{"one tunnel, each for itself", 1, false, slices.Repeat([]int{50}, interval)},
+		{"ten tunnels, each for itself", 10, false, slices.Repeat([]int{50}, interval)},
+		{"one tunnel, together", 1, true, []int{together, together, together, together, together, together, together, 1000 - 7*together}},
+		{"ten tunnels, together", 10, true, slices.Repeat([]int{100}, 10)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var tunnels []config.Tunnel
+			for i := range c.tunnels {
+				tunnel := probed(e1)
+				proto := tunnel.Peers[0]
+				tunnel.Name, tunnel.Peers = fmt.Sprint("t", i), nil
+				for n := range 1000 / c.tunnels {
+					p := proto
+					p.Name, p.PublicKeys = fmt.Sprint("p", n), []string{fmt.Sprint("key", i, "-", n)}
+					tunnel.Peers = append(tunnel.Peers, p)
+				}
+				tunnels = append(tunnels, tunnel)
 			}
-			break
-		}
+			w := newWorld(t)
+			w.m.gathers = func(string) bool { return c.gathers }
+			w.apply(tunnels...)
+			w.echoes[inside] = true
+			w.run(2 * time.Second)
+			var got []int
+			for range interval {
+				w.pings = nil
+				w.step()
+				w.now = w.now.Add(grid)
+				if n := len(w.pings); n > 0 {
+					got = append(got, n)
+				}
+			}
+			slices.SortFunc(got, func(a, b int) int { return b - a })
+			if !slices.Equal(got, c.want) {
+				t.Errorf("%v leave at once, want %v", got, c.want)
+			}
+			at := w.now
+			for wakes := 0; ; wakes++ { // and who sleeps until it is woken is woken for these alone, and for names and routes
+				todo := w.m.tick(at)
+				for _, p := range todo.ping {
+					w.m.answered(p.Tag, at)
+				}
+				if at = todo.next; at.Sub(w.now) >= time.Second {
+					if wakes > len(c.want)+2 {
+						t.Errorf("woken %d times in a second", wakes)
+					}
+					break
+				}
+			}
+		})
 	}
 }

@@ -26,7 +26,8 @@ const (
 	calmShare = 20
 	calmMax   = 10 * time.Second
 
-	roomEvery = 5 * time.Second // between tries to write to a disk that is full
+	roomEvery     = 5 * time.Second // between tries to write to a disk that is full
+	withholdEvery = time.Second     // between tries to take routes away
 
 	// asking is how many names are resolved at once.
 	asking = 16
@@ -97,7 +98,7 @@ func (w *Watcher) step() work {
 		if told = m.problemsStale; told {
 			problems, m.problemsStale = m.problems(), false
 		}
-		changed, unsaved = m.version > m.applied, m.unsaved
+		changed, unsaved = m.version > m.told, m.unsaved
 	})
 	if changed || unsaved { // other tunnels are unsaved, too, and other peers of them may be down
 		poke(w.dirty)
@@ -115,41 +116,42 @@ func (w *Watcher) step() work {
 	return todo
 }
 
-// stirred says whether there is something to tell.
-func (w *Watcher) stirred() (yes bool) {
-	w.locked(func(m *machine) { yes = len(m.events) > 0 || m.version > m.applied || m.problemsStale })
-	return yes
-}
-
-// withhold has the routes of peers that are down taken away, at once: what is compiled now, or applied, may take long. A
-// version is compiled once this is done, so that what comes back is no longer withheld by then.
+// withhold has the routes of peers that are down taken away, at once: what is compiled now, or applied, may take long. A version is
+// compiled once this was tried, so that what comes back is no longer withheld by then. Where it fails it is tried again, and
+// until then only a compilation makes routes count as withdrawn.
 func (w *Watcher) withhold(ctx context.Context) {
-	var known []Down
+	var known []Down // as of the last try
+	var err error    // of that
+	var retry <-chan time.Time
 	for {
+		again := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-w.dirty:
+		case <-retry:
+			again = true
 		}
 		var version uint64
 		var down []Down
 		w.locked(func(m *machine) { version, down = m.version, m.down() })
 		back := slices.ContainsFunc(known, func(d Down) bool { return !slices.ContainsFunc(down, d.same) })
-		var err error
-		if back || len(down) != len(known) {
-			if err = w.opts.Withhold(ctx, down); err != nil && ctx.Err() == nil {
-				w.opts.Log.Warn("routes of peers that are down stay until the next compilation", "error", err)
+		if again || back || len(down) != len(known) {
+			before := err
+			if err = w.opts.Withhold(ctx, down); err != nil && before == nil && ctx.Err() == nil {
+				w.opts.Log.Warn("routes of peers that are down cannot be taken away ahead of the next compilation; it is tried again", "error", err)
 			}
-			known = down
+			if known, retry = down, nil; err != nil {
+				retry = time.After(withholdEvery)
+			}
 		}
+		news := false
 		w.locked(func(m *machine) {
-			if err == nil {
-				m.withdrawn(version)
-			}
+			news = err == nil && m.withdrawn(version)
 			m.withheld(version, back)
 		})
 		poke(w.ready)
-		if w.stirred() {
+		if news { // for no more than that: whoever is poked pokes us
 			poke(w.again)
 		}
 	}

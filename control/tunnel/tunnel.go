@@ -71,13 +71,15 @@ type Options struct {
 	// Ping sends echo requests through tunnels, those of one as neighbours, and does not wait for the answers: Watcher.Answered gets
 	// them, and Watcher.Refused why one could not be sent.
 	Ping func([]Ping)
+	// Gathers says of a live tunnel whether Ping costs little more for many of its peers than for one. It must not block; nil: of none.
+	Gathers func(tunnel string) bool
 	// Underlay is the MTU of the route to each address for encrypted packets, in bytes; one that has none is missing.
 	Underlay func(ctx context.Context, to []netip.Addr) (map[netip.Addr]int, error)
 	// Routes tells that routes or links may have changed; nil: nobody does.
 	Routes <-chan struct{}
 	// Withhold takes the routes to all these peers away and keeps them away until it is called without them, whatever is
-	// being compiled or applied meanwhile. It is called by one goroutine whenever they are others, ahead of Changed. nil: routes
-	// wait for Changed.
+	// being compiled or applied meanwhile. It is called by one goroutine whenever they are others, ahead of Changed, and again where
+	// it failed. nil: routes wait for Changed.
 	Withhold func(ctx context.Context, down []Down) error
 	// Changed has the tunnels compiled again, with Now. It is called by one goroutine, and only after Now gave something
 	// new, or Withhold was called without a peer of before.
@@ -158,6 +160,7 @@ func New(o Options) *Watcher {
 	}
 	signal := func() chan struct{} { return make(chan struct{}, 1) }
 	w := &Watcher{opts: o, wake: signal(), again: signal(), dirty: signal(), ready: signal(), unsaved: signal(), polls: map[string]chan struct{}{}, m: newMachine()}
+	w.m.gathers = o.Gathers
 	for kind := range o.Sources {
 		w.polls[kind] = signal()
 	}
@@ -176,9 +179,13 @@ func (w *Watcher) Look() {
 
 // Answered takes the answer to a ping.
 func (w *Watcher) Answered(tag uint64, at time.Time) {
-	w.locked(func(m *machine) { m.answered(tag, at) })
+	news := false
+	w.locked(func(m *machine) {
+		m.answered(tag, at)
+		news = len(m.events) > 0 || m.problemsStale
+	})
 	// Probing goes on by its own clock; only a peer that came up, or an event, has to be told at once.
-	if w.stirred() {
+	if news {
 		poke(w.again)
 	}
 }

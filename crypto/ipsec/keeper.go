@@ -53,7 +53,7 @@ func (d *Driver) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if !d.anyStanding() { // a machine without tunnels is not woken
+		if !d.anyToKeep() { // a machine without tunnels is not woken
 			ears.close()
 			select {
 			case <-ctx.Done():
@@ -171,10 +171,14 @@ func (d *Driver) inspect(policies bool) (silent []ear) {
 	return silent
 }
 
-func (d *Driver) anyStanding() bool {
+// anyToKeep says whether a peer stands, or a file is behind.
+func (d *Driver) anyToKeep() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, t := range d.tunnels {
+		if t.dirty {
+			return true
+		}
 		for _, p := range t.peers {
 			if p.standing {
 				return true

@@ -14,6 +14,7 @@ import (
 
 	"sluice/crypto/keys"
 	"sluice/process"
+	"sluice/tests/nstest"
 )
 
 // What needs a kernel with ESP is tested in tests/vm; here, what a kernel without it answers.
@@ -54,6 +55,39 @@ func TestAMachineWithoutTunnelsIsLeftAlone(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 		t.Errorf("left in the state directory: %v, %v", left, err)
+	}
+}
+
+func TestATunnelIsRemovedThoughTheDiskIsFullAndItsEpochsAreWrittenOnceThereIsRoom(t *testing.T) {
+	n := newNode(t)
+	ns := nstest.New(t)
+	n.nl, n.wake, n.charons = ns.Handle, make(chan struct{}, 1), &charons{}
+	n.register(wanted("fra1", "b"))
+	sent := n.send("fra1", "b")
+	obstacle := filepath.Join(n.dir, "ipsec", "fra1.json.new", "in the way")
+	if err := os.MkdirAll(obstacle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var told error
+	n.opts.Wrote = func(_ string, err error) { told = err }
+	ns.Do(t, func() error { return n.remove(t.Context(), "fra1") })
+	if told == nil || !n.anyToKeep() || len(n.wake) != 1 {
+		t.Errorf("told %v; the keeper has something to do: %v, and is woken: %d", told, n.anyToKeep(), len(n.wake))
+	}
+	crashed := &node{t: t, dir: n.dir, now: n.now, used: n.used}
+	crashed.boot()
+	if top := crashed.tunnels["fra1"].top(); top != sent {
+		t.Errorf("after a crash the highest epoch is %d, and %d was used", top, sent)
+	}
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.save(); err != nil || told != nil || n.anyToKeep() {
+		t.Errorf("with room: %v, told %v; something is left to do: %v", err, told, n.anyToKeep())
+	}
+	n.boot()
+	if x := n.tunnels["fra1"]; x.want.Name != "" || x.top() != sent {
+		t.Errorf("the disk has tunnel %q, highest %d", x.want.Name, x.top())
 	}
 }
 

@@ -131,5 +131,10 @@ func (d *Driver) remove(ctx context.Context, name string) error {
 	}
 	was := t.want
 	t.highest, t.want, t.peers, t.placed, t.first = t.top(), Tunnel{}, map[string]*peer{}, 0, nil
-	return errors.Join(d.write(name, t), d.holdPort(was))
+	err := d.write(name, t)
+	if errors.Is(err, errUnwritten) { // as setPeer does: the file knows the tunnel still, and with it all its epochs
+		d.rouse()
+		err = nil
+	}
+	return errors.Join(err, d.holdPort(was))
 }

@@ -104,7 +104,7 @@ func (d *Driver) save() error {
 // write puts a tunnel's file on the disk; after a crash the old one is there or the new one.
 func (d *Driver) write(name string, t *tunnel) (err error) {
 	defer func() {
-		if err != nil {
+		if t.dirty = err != nil; err != nil {
 			err = fmt.Errorf("%w of tunnel %s, and no peer of it can be sent to in a new one before: %w", errUnwritten, name, err)
 		}
 		if d.opts.Wrote != nil {
@@ -142,11 +142,7 @@ func (d *Driver) write(name string, t *tunnel) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(parent.Sync(), parent.Close()); err != nil {
-		return err
-	}
-	t.dirty = false
-	return nil
+	return errors.Join(parent.Sync(), parent.Close())
 }
 
 // register makes want the tunnel's wanted state, with a place for each of its peers.

@@ -14,8 +14,8 @@ import (
 // step that was planned before puts one back. It waits for the step of this driver that runs, and for no other subsystem's.
 // Who calls it has what is wanted compiled again: that agrees, or puts back what is withheld no more.
 func (d *Driver) Withhold(ctx context.Context, peers map[string][]string) error {
-	more := d.withheld.Set(peers) // first: a step that waits for us sees it
-	if len(more) == 0 {
+	due := d.withheld.Set(peers) // first: a step that waits for us sees it
+	if len(due) == 0 {
 		return nil
 	}
 	if err := ctx.Err(); err != nil {
@@ -26,7 +26,7 @@ func (d *Driver) Withhold(ctx context.Context, peers map[string][]string) error 
 	if err := d.load(); err != nil {
 		return err
 	}
-	return d.withheld.Withdraw(d.links, more, d.carrying)
+	return d.withheld.Withdraw(d.links, due, d.carrying)
 }
 
 // carrying is the tunnel as the last step had it.

@@ -12,6 +12,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sluice/netdump"
 )
 
 // Protocol marks our routes; in the tables of ours we touch no other protocol's.
@@ -102,9 +104,6 @@ func (b Blackhole) Compare(other Blackhole) int {
 	return b.Table - other.Table
 }
 
-// ipv6DefaultMetric is IP6_RT_PRIO_USER of the kernel.
-const ipv6DefaultMetric = 1024
-
 // DiffRoutes is Difference of routes as the kernel keeps them: one of metric 0 has the default metric over IPv6.
 func DiffRoutes(have, want []Route) (missing, surplus []Route) {
 	return Difference(normal(have), normal(want))
@@ -113,9 +112,7 @@ func DiffRoutes(have, want []Route) (missing, surplus []Route) {
 func normal(routes []Route) []Route {
 	out := slices.Clone(routes)
 	for i, r := range out {
-		if r.Metric == 0 && r.Prefix.Addr().Is6() {
-			out[i].Metric = ipv6DefaultMetric
-		}
+		out[i].Metric = netdump.Metric(r.Prefix, r.Metric)
 	}
 	return out
 }

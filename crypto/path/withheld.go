@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -19,6 +20,7 @@ import (
 type Withheld struct {
 	mu    sync.Mutex
 	peers map[string]map[string]bool // by tunnel, what the driver tells its peers apart by; a map is never changed
+	stand map[string]bool            // tunnels whose routes were to be taken out of the kernel, and may still be there
 }
 
 // Carried is what goes to one peer, by what its driver tells peers apart by.
@@ -27,9 +29,10 @@ type Carried struct {
 	Prefixes []netip.Prefix
 }
 
-// Set makes peers, by tunnel, those that are withheld, and returns the tunnels that have one which was not before.
-func (w *Withheld) Set(peers map[string][]string) (more []string) {
-	next := map[string]map[string]bool{}
+// Set makes peers, by tunnel, those that are withheld, and returns the tunnels whose routes are to be withdrawn: they have one which
+// was not withheld before, or Withdraw has failed since.
+func (w *Withheld) Set(peers map[string][]string) (due []string) {
+	next, stand := map[string]map[string]bool{}, map[string]bool{}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for tunnel, list := range peers {
@@ -37,13 +40,12 @@ func (w *Withheld) Set(peers map[string][]string) (more []string) {
 		for _, p := range list {
 			next[tunnel][p] = true
 		}
-		if slices.ContainsFunc(list, func(p string) bool { return !w.peers[tunnel][p] }) {
-			more = append(more, tunnel)
+		if w.stand[tunnel] || slices.ContainsFunc(list, func(p string) bool { return !w.peers[tunnel][p] }) {
+			stand[tunnel] = true
 		}
 	}
-	w.peers = next
-	slices.Sort(more)
-	return more
+	w.peers, w.stand = next, stand
+	return slices.Sorted(maps.Keys(stand))
 }
 
 // Prefixes are those that may have no route into a tunnel which carries what is said; nil where none is withheld. The
@@ -98,6 +100,7 @@ func (w *Withheld) Withdraw(links Links, tunnels []string, look func(tunnel stri
 	for _, name := range tunnels {
 		link, carried, err := look(name)
 		if errors.Is(err, unix.ENODEV) {
+			w.gone(name)
 			continue
 		}
 		if err == nil {
@@ -108,7 +111,16 @@ func (w *Withheld) Withdraw(links Links, tunnels []string, look func(tunnel stri
 		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("withdraw routes from %s: %w", name, err))
+			continue
 		}
+		w.gone(name)
 	}
 	return errors.Join(failed...)
+}
+
+// gone says that no route of a tunnel stands any more that is to stay away.
+func (w *Withheld) gone(tunnel string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.stand, tunnel)
 }

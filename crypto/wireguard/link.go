@@ -178,6 +178,7 @@ func (d *Driver) remove(name string) error {
 		return err
 	}
 	delete(d.notes, name)
+	delete(d.carried, name)
 	d.identities.Delete(name)
 	if link == nil {
 		return nil

@@ -44,9 +44,17 @@ func newProbes(o Options) *probes {
 // ready says that a tunnel has another process.
 func (p *probes) ready(tunnel string, c *child.Client) {
 	p.by.Delete(tunnel)
-	if knows, err := c.Probes(); err == nil && knows {
+	if c.Probes() {
 		p.by.Store(tunnel, &asked{Client: c})
 	}
+}
+
+// of is the process that takes the probes of a tunnel; nil: there is none.
+func (p *probes) of(tunnel string) *asked {
+	if found, ok := p.by.Load(tunnel); ok && found.(*asked).Alive() {
+		return found.(*asked)
+	}
+	return nil
 }
 
 // hear says whether a line of a process is about answers.
@@ -59,14 +67,18 @@ func (p *probes) hear(line string) bool {
 	return ok
 }
 
+// Probes says whether a tunnel has a process that takes its probes.
+func (d *Driver) Probes(tunnel string) bool {
+	return d.probes.of(tunnel) != nil
+}
+
 // Probe sends echo requests through a tunnel, all at once, and does not wait for it: Options has who is told of answers, and of what
 // could not be sent. false: this is for who asks to do, by the tunnel's link; it is the kernel's, or its process knows no probes.
 func (d *Driver) Probe(tunnel string, list []child.Probe) bool {
-	found, ok := d.probes.by.Load(tunnel)
-	if !ok || !found.(*asked).Alive() {
+	to := d.probes.of(tunnel)
+	if to == nil {
 		return false
 	}
-	to := found.(*asked)
 	go func() {
 		var refused map[uint64]error
 		err := errBusy

@@ -14,8 +14,8 @@ import (
 // them: no step that was planned before puts one back. It waits for the step of this driver that runs, and for no other
 // subsystem's. Who calls it has what is wanted compiled again: that agrees, or puts back what is withheld no more.
 func (d *Driver) Withhold(ctx context.Context, peers map[string][]string) error {
-	more := d.withheld.Set(peers) // first: a step that waits for us sees it
-	if len(more) == 0 {
+	due := d.withheld.Set(peers) // first: a step that waits for us sees it
+	if len(due) == 0 {
 		return nil
 	}
 	if err := ctx.Err(); err != nil {
@@ -23,7 +23,7 @@ func (d *Driver) Withhold(ctx context.Context, peers map[string][]string) error 
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.withheld.Withdraw(d.links, more, d.carrying)
+	return d.withheld.Withdraw(d.links, due, d.carrying)
 }
 
 // carrying is what the device sends where: that may be newer or older than what is wanted. Of one that does not answer, or has ended, it is

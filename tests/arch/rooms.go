@@ -24,9 +24,9 @@ var Rooms = map[string][]string{
 	"control/engine": {"control/compile", "control/config", "plural"},
 	"control/compile": {
 		"control/config", "control/host", "xdp", "xdp/abi", "xdp/classify", "xdp/xsk", "tc",
-		"bgp", "bgp/bfd", "bgp/flowspec", "crypto/path", "crypto/wireguard", "crypto/ipsec", "plural",
+		"bgp", "bgp/bfd", "bgp/flowspec", "crypto/path", "crypto/wireguard", "crypto/ipsec", "netdump", "plural",
 	},
-	"control/config":  {},
+	"control/config":  {"netdump"}, // what the kernel makes of a route
 	"control/probe":   {},
 	"control/disk":    {},
 	"control/support": {"control/config"},                 // packs what others tell it; config knows what may be a key
@@ -37,7 +37,7 @@ var Rooms = map[string][]string{
 	"control/drain":    {"control/engine", "control/compile", "control/disk"},
 	"control/health":   {"control/disk"}, // what announcements wait for; the probe and the engine are functions here
 	// What changes by itself around tunnels; devices, key daemons and the engine are functions here.
-	"control/tunnel": {"control/compile", "control/config", "control/disk", "crypto/path", "plural"},
+	"control/tunnel": {"control/compile", "control/config", "control/disk", "crypto/path", "netdump", "plural"},
 	"control/host":   {"netdump", "netprobe", "plural"}, // a subsystem, though its folder is control's
 
 	// What XDP and tc share stands in xdp/table (tables and programs into the kernel) and xdp/pin (their pins).

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Disk is a small file system in memory that can be full. It is mounted nowhere, so it goes with this process, however that ends;
+// Disk is a small file system in memory that can be full, or read-only. It is mounted nowhere, so it goes with this process, however that ends;
 // other processes get to it by Dir as well.
 type Disk struct {
 	Dir  string
@@ -63,6 +63,18 @@ func (d *Disk) Fill(t testing.TB) {
 func (d *Disk) Free(t testing.TB) {
 	t.Helper()
 	if err := os.Remove(filepath.Join(d.Dir, filler)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ReadOnly has it take nothing more and let nothing go, or makes it as before.
+func (d *Disk) ReadOnly(t testing.TB, yes bool) {
+	t.Helper()
+	a := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	if !yes {
+		a = unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}
+	}
+	if err := unix.MountSetattr(int(d.file.Fd()), "", unix.AT_EMPTY_PATH, &a); err != nil {
 		t.Fatal(err)
 	}
 }

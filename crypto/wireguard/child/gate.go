@@ -48,19 +48,20 @@ func (g *gate) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	}
 }
 
-// inject has packets go into the tunnel as if they had come out of the Device, behind those that are held.
-func (g *gate) inject(packets [][]byte) {
+// inject has packets go into the tunnel as if they had come out of the Device, behind those that are held. It returns how many of them:
+// the first for which there is no room ends it.
+func (g *gate) inject(packets [][]byte) (n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, p := range packets {
-		if g.size+len(p) <= maxKept {
-			g.kept = append(g.kept, p)
-			g.size += len(p)
-		}
+	for n < len(packets) && g.size+len(packets[n]) <= maxKept {
+		g.kept = append(g.kept, packets[n])
+		g.size += len(packets[n])
+		n++
 	}
 	if !g.held {
 		g.wake()
 	}
+	return n
 }
 
 // wake has the reader, which waits for the next packet, see what is kept. Where it cannot be woken, that packet will do it.

@@ -34,8 +34,9 @@ func (b *bind) look() (turned bool) {
 	if b.resting.Load() == resting {
 		return false
 	}
-	b.turned.Store(time.Now().UnixNano())
-	return b.resting.Swap(resting) != resting
+	b.turned.Store(time.Now().UnixNano()) // first: what comes in behind the change has to find it
+	b.resting.Store(resting)
+	return true
 }
 
 // turning says whether another address than before has been the source for less than greetPause. What comes in meanwhile was sent to the one

@@ -106,7 +106,4 @@ func Answers(line string, nonce uint64) (list []Answer, ok bool) {
 func sayProbes(w io.Writer) { fmt.Fprintln(w, "probes=1") }
 
 // Probes says whether the process knows Probe.
-func (c *Client) Probes() (bool, error) {
-	fields, err := c.Hello()
-	return fields["probes"] == "1", err
-}
+func (c *Client) Probes() bool { return c.Said("probes") == "1" }

@@ -24,6 +24,7 @@ type prober struct {
 	sources sources
 
 	mu    sync.Mutex
+	due   due
 	heard []heard // not told yet, oldest first
 }
 
@@ -47,6 +48,7 @@ func (p *prober) probe(from string, lines []string, w io.Writer) error {
 	p.asking.Lock()
 	defer p.asking.Unlock()
 	p.follow(n)
+	var tags []uint64
 	var packets [][]byte
 	for _, line := range lines {
 		q, err := parseProbe(line)
@@ -57,15 +59,24 @@ func (p *prober) probe(from string, lines []string, w io.Writer) error {
 		packet, err := p.request(n, q)
 		switch {
 		case err == nil:
-			packets = append(packets, packet)
+			tags, packets = append(tags, q.Tag), append(packets, packet)
 		case errors.As(err, &number):
 			fmt.Fprintf(w, "%d=%d\n", q.Tag, int(number))
 		default:
 			return err
 		}
 	}
-	p.inject(packets)
+	p.expect(tags) // first: the answer may be there before inject has returned
+	for _, tag := range tags[p.inject(packets):] {
+		fmt.Fprintf(w, "%d=%d\n", tag, int(unix.ENOBUFS))
+	}
 	return nil
+}
+
+func (p *prober) expect(tags []uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.due.add(tags, time.Now())
 }
 
 // follow makes n the one whose answers are taken.
@@ -74,7 +85,7 @@ func (p *prober) follow(n nonce) {
 	defer p.mu.Unlock()
 	if last := p.asker.Load(); last == nil || *last != n {
 		p.asker.Store(&n)
-		p.heard = nil
+		p.heard, p.due = nil, due{}
 	}
 }
 
@@ -110,11 +121,43 @@ func (p *prober) hear(n nonce, packet []byte) bool {
 	if *p.asker.Load() != n {
 		return true // nobody waits for it any more
 	}
+	if !p.due.take(tag) {
+		return true
+	}
 	if len(p.heard) == 0 {
 		time.AfterFunc(gathering, p.tell)
 	}
 	p.heard = append(p.heard, heard{tag, time.Now()})
 	return true
+}
+
+// due are the tags of requests that may still be answered, each once: the nonce is in every request, so a peer could send answers as
+// fast as the line takes them, which would all be kept and told.
+type due struct {
+	now, before map[uint64]struct{}
+	since       time.Time // of now
+}
+
+// lapse is how long an answer may take at least; after twice that it is none.
+const lapse = 10 * time.Second
+
+func (d *due) add(tags []uint64, at time.Time) {
+	if d.now == nil || at.Sub(d.since) >= lapse {
+		d.before, d.now, d.since = d.now, map[uint64]struct{}{}, at
+	}
+	for _, tag := range tags {
+		d.now[tag] = struct{}{}
+	}
+}
+
+func (d *due) take(tag uint64) bool {
+	for _, tags := range []map[uint64]struct{}{d.now, d.before} {
+		if _, ok := tags[tag]; ok {
+			delete(tags, tag)
+			return true
+		}
+	}
+	return false
 }
 
 // linefuls is how many answers a line tells of: who reads it takes 64 KB at most.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,38 @@ func TestRequestsComeFromTheAddressThatTheKernelWouldTakeAndAnswersEndHere(t *te
 	})
 }
 
+func TestARequestForWhichThereIsNoRoomIsRefused(t *testing.T) {
+	n := newNetwork(t, "198.18.0.1")
+	var said strings.Builder
+	p := &prober{gate: newGate(tuntest.NewChannelTUN().TUN()), sources: sources{link: n.lo.Attrs().Index}}
+	p.hold(time.Minute)
+	defer p.release()
+	p.size = maxKept - 2*(20+echoLen)
+	n.Do(t, func() error {
+		return p.probe(fmt.Sprintf("%x", nonceOf(7)), []string{"10.0.0.1=1", "10.0.0.2=2", "10.0.0.3=3", "10.0.0.4=4"}, &said)
+	})
+	if want := fmt.Sprintf("3=%d\n4=%[1]d\n", int(unix.ENOBUFS)); said.String() != want || len(p.kept) != 2 {
+		t.Errorf("with room for two the process says %q, want %q, and keeps %d", said.String(), want, len(p.kept))
+	}
+}
+
+func TestAnAnswerIsOneForAWhileAndOnce(t *testing.T) {
+	var d due
+	at := time.Now()
+	d.add([]uint64{1, 2, 3}, at)
+	if !d.take(1) || d.take(1) || d.take(4) {
+		t.Error("an answer counts twice, or without a request")
+	}
+	d.add(nil, at.Add(lapse))
+	if !d.take(2) {
+		t.Error("a late answer is none")
+	}
+	d.add([]uint64{5}, at.Add(2*lapse))
+	if d.take(3) || !d.take(5) {
+		t.Error("what was not answered is kept")
+	}
+}
+
 func prefix(t *testing.T, s string) *net.IPNet {
 	t.Helper()
 	_, p, err := net.ParseCIDR(s)
@@ -152,7 +185,10 @@ func TestAnswersAreToldAndNothingElseIsKeptFromTheTUN(t *testing.T) {
 	if err := p.probe(fmt.Sprintf("%x", nonceOf(1)), nil, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	go write(answer(nonceOf(1), 3), request(nonceOf(1), 4), answer(nonceOf(2), 5), short, answer(nonceOf(1), 6))
+	p.expect([]uint64{3, 6})
+	// A peer may send an answer again and again, and to what nobody asked.
+	replayed := slices.Repeat([][]byte{answer(nonceOf(1), 3), answer(nonceOf(1), 7)}, 1000)
+	go write(append(replayed, request(nonceOf(1), 4), answer(nonceOf(2), 5), short, answer(nonceOf(1), 6))...)
 	passes(request(nonceOf(1), 4), answer(nonceOf(2), 5), short)
 	select {
 	case line := <-lines:
