@@ -42,10 +42,8 @@ func (e *Engine) Alter(ctx context.Context, a Alteration) error {
 	d, failing, err := e.alter(ctx, a, failing)
 	switch {
 	case err == nil && failing != nil: // Run goes on trying
-		e.set(func() {
-			e.current.desired = d
-			e.report.leftOut(e.clock.Now(), d)
-		})
+		e.set(func() { e.current.desired = d })
+		e.leftOut(d)
 		return nil
 	case err == nil:
 		e.set(func() { e.current.desired, e.stale = d, false })

@@ -134,6 +134,7 @@ type Engine struct {
 	goingBack bool             // current is the base already, and the steps to it are not done
 	remains   *compile.Desired // while down
 	lost      losses           // on the last way to what was accepted
+	missing   []string         // interfaces, as last told
 	owed      map[int]string   // reverted revisions that the disk does not know of yet, with the reason
 	owesIDs   bool
 	spoilt    []string // of Faults: what the next revision makes good

@@ -107,10 +107,8 @@ func (e *Engine) recompile(ctx context.Context, why string) error {
 // recompiled makes d the form of the current revision, also where not all of it can be brought about now.
 func (e *Engine) recompiled(ctx context.Context, d *compile.Desired, why, reason string) error {
 	d, steps, err := e.pursue(ctx, d, why, e.bring)
-	e.set(func() {
-		e.current.desired, e.stale = d, false
-		e.report.leftOut(e.clock.Now(), d)
-	})
+	e.set(func() { e.current.desired, e.stale = d, false })
+	e.leftOut(d)
 	e.repaired(why, steps)
 	if err != nil {
 		err = fmt.Errorf("applying %s (%s): %w", e.current, why, err)

@@ -108,13 +108,21 @@ func (r *report) condition(now time.Time, kind string, v ConditionValue, reason,
 }
 
 // leftOut tells what of the file and of the runtime objects the machine does without.
-func (r *report) leftOut(now time.Time, d *compile.Desired) {
+func (e *Engine) leftOut(d *compile.Desired) {
 	var refused []string
 	for _, one := range d.Refused {
 		refused = append(refused, one.String())
 	}
-	r.unless(now, ConditionWorkloads, "Refused", refused)
-	r.unless(now, ConditionInterfaces, "Missing", d.Missing)
+	for _, one := range d.Missing {
+		if !slices.Contains(e.missing, one) {
+			e.log.Warn("everything goes on without an interface of the file, until it is there", "missing", one)
+		}
+	}
+	e.missing = d.Missing
+	e.set(func() {
+		e.report.unless(e.clock.Now(), ConditionWorkloads, "Refused", refused)
+		e.report.unless(e.clock.Now(), ConditionInterfaces, "Missing", d.Missing)
+	})
 }
 
 // unless has a condition that is there only while it does not hold.
@@ -173,6 +181,7 @@ func (e *Engine) healthy(ctx context.Context, touched []Subsystem) {
 	if e.down {
 		d = e.remains
 	}
+	e.leftOut(d)
 	diffs, failed := differences(context.WithoutCancel(ctx), touched, d)
 	if err := cmp.Or(failed...); err != nil {
 		value, reason, message = Unknown, "ObserveFailed", err.Error()
@@ -193,7 +202,6 @@ func (e *Engine) healthy(ctx context.Context, touched []Subsystem) {
 	}
 	e.set(func() {
 		e.report.condition(e.clock.Now(), ConditionInSync, value, reason, message)
-		e.report.leftOut(e.clock.Now(), d)
 		if e.stale {
 			return // still to be compiled with the facts of now
 		}
