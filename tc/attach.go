@@ -63,6 +63,9 @@ func (s *Subsystem) attach(dir *pin.Dir, name string) error {
 	if err != nil {
 		return err
 	}
+	if s.missing[name] { // its slots are empty, and packets would pass unjudged
+		return fmt.Errorf("%w %s when the generation was made: the next one has it", ErrNoInterface, name)
+	}
 	for _, kind := range []string{egressKind, ingressKind} {
 		hook := pin.Hook{Kind: kind, Interface: name}
 		was, err := attachedTo(dir, hook)

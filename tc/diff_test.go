@@ -3,6 +3,7 @@ package tc
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -160,5 +161,24 @@ func TestPoliciesStandWhereTheProgramsLookForThem(t *testing.T) {
 	want := []string{"failsafe", "system", "ingress", "egress", "a in", "a out", "b in", "b out"}
 	if d := cmp.Diff(want, names); d != "" {
 		t.Error(d)
+	}
+}
+
+func TestWhatConcernsAMissingInterfaceIsLeftOut(t *testing.T) {
+	both := func(names ...string) State {
+		s := State{Digest: "d"}
+		for _, n := range names {
+			s.Interfaces = append(s.Interfaces, Interface{Name: n, Role: RoleDownstream})
+			s.Generation.OnLink = append(s.Generation.OnLink, OnLink{Interface: n})
+			s.Generation.Paced = append(s.Generation.Paced, Paced{Interface: n})
+		}
+		return s
+	}
+	want := both("lan0", "lan1")
+	if d := cmp.Diff(both("lan1"), want.among(&links{missing: map[string]bool{"lan0": true}}), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(both("lan0", "lan1"), want, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
+		t.Errorf("it was changed itself:\n%s", d)
 	}
 }

@@ -29,6 +29,19 @@ const (
 type links struct {
 	entries map[int]abi.Interface
 	index   map[string]int
+	missing map[string]bool // wanted, and not there
+}
+
+// among leaves out what concerns interfaces that are missing. The digest stays: what is left out comes with the interface.
+func (s State) among(on *links) State {
+	if len(on.missing) == 0 {
+		return s
+	}
+	s.Interfaces = slices.DeleteFunc(slices.Clone(s.Interfaces), func(i Interface) bool { return on.missing[i.Name] })
+	g := &s.Generation
+	g.OnLink = slices.DeleteFunc(slices.Clone(g.OnLink), func(o OnLink) bool { return on.missing[o.Interface] })
+	g.Paced = slices.DeleteFunc(slices.Clone(g.Paced), func(p Paced) bool { return on.missing[p.Interface] })
+	return s
 }
 
 // load brings a generation into the kernel, whole, and only then switches slot after slot to it. Each packet is judged
@@ -53,6 +66,8 @@ func (s *Subsystem) load(dir *pin.Dir, want State) error {
 	if err != nil {
 		return err
 	}
+	s.missing = on.missing
+	want = want.among(on)
 	key := want.Digest + "-" + on.hash()
 	if err := preparePacers(dir, spec, on, want.Generation.Paced); err != nil {
 		return err
@@ -94,7 +109,8 @@ func switchInterface(dir *pin.Dir, g *pin.Generation, i Interface) error {
 	return nil
 }
 
-// resolve finds the wanted interfaces, and gives each the counter slot that it had, or a free one.
+// resolve finds the wanted interfaces, and gives each the counter slot that it had, or a free one. One that is missing keeps the others
+// from nothing, but for a workload's: those come and go, and who wants one that has gone compiles again.
 func resolve(dir *pin.Dir, reasons *ebpf.Map, want State) (*links, error) {
 	policies := map[string]uint32{} // by interface: which of the pairs of policies, counted from 1
 	for i, w := range want.Generation.Workloads {
@@ -107,9 +123,13 @@ func resolve(dir *pin.Dir, reasons *ebpf.Map, want State) (*links, error) {
 	if err != nil {
 		return nil, err
 	}
-	on := &links{map[int]abi.Interface{}, map[string]int{}}
+	on := &links{map[int]abi.Interface{}, map[string]int{}, map[string]bool{}}
 	for _, i := range want.Interfaces {
 		device, err := deviceByName(i.Name)
+		if errors.Is(err, ErrNoInterface) && i.Role != RoleWorkload {
+			on.missing[i.Name] = true
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

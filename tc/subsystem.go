@@ -45,6 +45,7 @@ type Subsystem struct {
 	written table.Written
 	sweeper sweeper
 	dropped dropped
+	missing map[string]bool // interfaces that were not there when the last generation was made
 }
 
 // New touches nothing. The directory of pins is made by the first operation that needs it.

@@ -31,6 +31,9 @@ func LooksAtQueues(cfg *config.Config, added []Added) []string {
 func (c *compiler) qdiscs() []host.Qdisc {
 	var out []host.Qdisc
 	for _, name := range LooksAtQueues(c.cfg, nil) {
+		if c.absent[name] {
+			continue
+		}
 		if why := c.facts.Host.Queues[name].NoFQ; why != "" {
 			c.note("uplink %s: %s: bandwidth.egress is held there by dropping what is faster, instead of letting it wait", name, why)
 			continue
@@ -50,7 +53,7 @@ func (c *compiler) keepsTimes(uplink string) bool {
 func (c *compiler) paced() []tc.Paced {
 	var out []tc.Paced
 	for _, i := range c.cfg.Interfaces {
-		if i.Bandwidth > 0 {
+		if i.Bandwidth > 0 && !c.absent[i.Name] {
 			out = append(out, tc.Paced{Interface: i.Name, Rate: i.Bandwidth})
 		}
 	}

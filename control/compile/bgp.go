@@ -89,8 +89,10 @@ func (c *compiler) neighbor(index int, n config.Neighbor) bgp.Neighbor {
 	switch {
 	case n.Address.Is4() && out.IPv6:
 		out.NextHop6 = c.nextHop(index, n, false)
+		out.IPv6 = out.NextHop6.IsValid()
 	case n.Address.Is6() && out.IPv4:
 		out.NextHop4 = c.nextHop(index, n, true)
+		out.IPv4 = out.NextHop4.IsValid()
 	}
 	return out
 }
@@ -126,7 +128,7 @@ func (c *compiler) nextHop(index int, n config.Neighbor, ipv4 bool) netip.Addr {
 		if ipv4 {
 			family, other = "ipv4-unicast", "IPv4"
 		}
-		c.fail(n.Pos, fmt.Sprintf("bgp.neighbors[%d].families", index), family+" over this session needs an "+other+" next hop",
+		c.failNew(n.Pos, fmt.Sprintf("bgp.neighbors[%d].families", index), family+" over this session needs an "+other+" next hop",
 			"give an uplink an "+other+" address, or leave the family out")
 	}
 	return any

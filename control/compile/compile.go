@@ -24,9 +24,11 @@ var (
 // compiler gathers what every part of the work needs.
 type compiler struct {
 	cache    *Cache
-	cfg      *config.Config // the file's, with the added workloads behind its own
-	ofFile   int            // workloads before the added ones
-	accepted bool           // Runtime.Accepted
+	cfg      *config.Config  // the file's, with the added workloads behind its own
+	ofFile   int             // workloads before the added ones
+	accepted bool            // Runtime.Accepted
+	absent   map[string]bool // interfaces and tunnels that everything does without
+	missing  []string        // Desired.Missing
 	refused  []Refused
 	facts    Facts
 	ids      *idAllocator
@@ -90,12 +92,14 @@ func (k *Cache) Compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, 
 
 // compile returns no Desired where there are errors, which are the compiler's.
 func (k *Cache) compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, *compiler) {
-	c := &compiler{cache: k, accepted: rt.Accepted, facts: facts, ids: newIDAllocator(rt), watched: rt.Watched, reached: rt.Reached, drain: rt.Drain,
+	c := &compiler{cache: k, accepted: rt.Accepted, absent: map[string]bool{}, facts: facts, ids: newIDAllocator(rt), watched: rt.Watched, reached: rt.Reached, drain: rt.Drain,
 		now: resolution{policies: map[string]resolvedRules{}, sets: map[string]resolvedSet{}, links: map[string]int{}}}
 	c.merge(cfg, rt.Workloads)
 	c.now.workloads = c.cfg.Workloads
 	c.sameIDs = sameMap(k.last.ids, rt.RuleIDs) || c.ids.keeps(k.last.ids)
 	c.findInterfaces()
+	c.findOrphans()
+	c.findForeign()
 	c.findWorkloads()
 	c.self = c.selfAddresses()
 	c.now.self = c.self
@@ -133,7 +137,7 @@ func (k *Cache) compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, 
 		return nil, c
 	}
 	d.RuleIDs = c.ids.result()
-	d.Warnings, d.Notes, d.Refused, d.Config = c.warn, c.notes, c.refused, c.cfg
+	d.Warnings, d.Notes, d.Refused, d.Missing, d.Config = c.warn, c.notes, c.refused, c.missing, c.cfg
 	c.now.ids = d.RuleIDs
 	k.last = c.now
 	return d, c
@@ -168,7 +172,7 @@ func (c *compiler) findInterfaces() {
 		if c.link(i.Name) != nil || c.workloadOf(i.Name) != nil {
 			continue
 		}
-		c.fail(i.Pos, fmt.Sprintf("interfaces[%d].name", n), "there is no interface "+i.Name, c.linksHint())
+		c.miss(n, "name", "there is no interface "+i.Name, c.linksHint())
 	}
 }
 
@@ -270,7 +274,7 @@ func (c *compiler) xdp() xdp.State {
 		Workloads:    c.cookies.workloads,
 	}}
 	for _, i := range c.cfg.Interfaces {
-		if i.Role != config.RoleUplink || i.XDP == config.XDPNone {
+		if i.Role != config.RoleUplink || i.XDP == config.XDPNone || c.absent[i.Name] {
 			continue
 		}
 		s.Interfaces = append(s.Interfaces, xdp.Interface{Name: i.Name, Mode: xdp.Mode(i.XDP), FailOpen: i.FailOpen})
@@ -294,13 +298,15 @@ func (c *compiler) tc() tc.State {
 	}
 	var s tc.State
 	for _, i := range c.cfg.Interfaces {
-		if role := tcRole(i.Role); role != tc.RoleNone && c.workloadOf(i.Name) == nil {
+		if role := tcRole(i.Role); role != tc.RoleNone && c.workloadOf(i.Name) == nil && !c.absent[i.Name] {
 			judge := i.Role == config.RoleTunnel || i.Role == config.RoleUplink && i.XDP == config.XDPNone
 			s.Interfaces = append(s.Interfaces, tc.Interface{Name: i.Name, Role: role, Judge: judge, FQ: c.keepsTimes(i.Name), SNAT: c.snat.of[i.Name]})
 		}
 	}
 	for _, t := range c.cfg.Tunnels {
-		s.Interfaces = append(s.Interfaces, tc.Interface{Name: t.Name, Role: tc.RoleTunnel, Judge: true, ClampMSS: t.ClampMSS, Encrypted: true})
+		if !c.absent[t.Name] {
+			s.Interfaces = append(s.Interfaces, tc.Interface{Name: t.Name, Role: tc.RoleTunnel, Judge: true, ClampMSS: t.ClampMSS, Encrypted: true})
+		}
 		if t.Strict {
 			for _, p := range t.Peers {
 				g.Strict = append(g.Strict, p.Prefixes...)

@@ -36,6 +36,8 @@ type Desired struct {
 	Config *config.Config
 	// Refused are the workloads that are left out, those with an interface that is not there yet aside.
 	Refused []Refused
+	// Missing are the interfaces of the file that are left out until they are there, each with why.
+	Missing []string
 }
 
 // Telemetry says where the daemon serves its metrics.
@@ -59,7 +61,7 @@ type Runtime struct {
 	// Reached are the addresses that bgp.advertise waits for and that answer; nil: nobody has looked.
 	Reached map[netip.Addr]bool
 	Drain   Drain
-	// Accepted says that the file was applied before: what became of workloads since is no error of it.
+	// Accepted says that the file was applied before: what became of workloads and interfaces since is no error of it.
 	Accepted bool
 }
 
@@ -79,8 +81,8 @@ type PeerNow struct {
 // Facts are what the machine told, collected before compiling.
 type Facts struct {
 	Host       host.Facts
-	PublicKeys map[string]string // private key file -> base64 public key
-	// Secrets say of key and password files that others may replace them, or that sessions and peers would lack them. They are
+	PublicKeys map[string]string // private key file -> base64 public key; those that can be read
+	// Secrets say of key and password files that others may replace them, or that tunnels, sessions and peers would lack them. They are
 	// errors of a file that somebody is about to apply alone.
 	Secrets config.Errors
 	// Certificates say which of tunnels' certificates are not valid now, or not for long.

@@ -36,18 +36,18 @@ func (c *compiler) findDevice(n int) {
 	path := fmt.Sprintf("interfaces[%d].", n)
 	kind, parent, link := deviceKind(*i), c.interfaceOf(i.Parent), c.link(i.Name)
 	if link != nil && link.Kind != "" && link.Kind != kind {
-		c.fail(i.Pos, path+"name", fmt.Sprintf("there is a %s of the name %s already", link.Kind, i.Name), "choose another name, or remove it")
+		c.miss(n, "name", fmt.Sprintf("there is a %s of the name %s already", link.Kind, i.Name), "choose another name, or remove it")
 	}
 	if why := c.facts.Host.NoDevices[kind]; why != "" && link == nil {
-		c.fail(i.Pos, path+"name", why+", and cannot make the "+kind+" "+i.Name, "install the module, or another kernel")
+		c.miss(n, "name", why+", and cannot make the "+kind+" "+i.Name, "install the module, or another kernel")
 	}
 	if i.Parent != "" {
 		switch link := c.link(i.Parent); {
 		case parent != nil && parent.MTU > 0: // told of there
 		case link == nil && parent == nil:
-			c.fail(i.Pos, path+"parent", "there is no interface "+i.Parent, c.linksHint())
+			c.miss(n, "parent", "there is no interface "+i.Parent, c.linksHint())
 		case link != nil && i.MTU > link.MTU:
-			c.fail(i.Pos, path+"mtu", fmt.Sprintf("MTU %d is larger than that of %s, %d", i.MTU, i.Parent, link.MTU),
+			c.failNew(i.Pos, path+"mtu", fmt.Sprintf("MTU %d is larger than that of %s, %d", i.MTU, i.Parent, link.MTU),
 				fmt.Sprintf("write %d or less, or give %s a larger mtu", link.MTU, i.Parent))
 		}
 		return
@@ -55,8 +55,8 @@ func (c *compiler) findDevice(n int) {
 	for m, name := range i.Members {
 		c.findMember(i, name, fmt.Sprintf("%smembers[%d]", path, m))
 	}
-	if !slices.ContainsFunc(i.Members, func(m string) bool { return c.link(m) != nil }) {
-		c.fail(i.Pos, path+"members", "none of the members is here", c.linksHint())
+	if stays := c.accepted && link != nil; !stays && !slices.ContainsFunc(i.Members, func(m string) bool { return c.link(m) != nil }) {
+		c.miss(n, "members", "none of the members is here", c.linksHint())
 	}
 }
 
@@ -73,7 +73,7 @@ func (c *compiler) findMember(bond *config.Interface, name, path string) {
 		}
 	}
 	if len(own) > 0 {
-		c.fail(bond.Pos, path, fmt.Sprintf("%s has an address of its own, %s, which would be out of reach", name, strings.Join(own, " ")),
+		c.failNew(bond.Pos, path, fmt.Sprintf("%s has an address of its own, %s, which would be out of reach", name, strings.Join(own, " ")),
 			"remove it from "+name+", and write it at the bond")
 	}
 }
@@ -98,7 +98,7 @@ func (c *compiler) mtu(i config.Interface) int {
 // devices are the links to be made, and the parents that are up for them.
 func (c *compiler) devices(s *host.State) {
 	for _, i := range c.cfg.Interfaces {
-		if !i.Made() {
+		if !i.Made() || c.absent[i.Name] {
 			continue
 		}
 		d := host.Device{Name: i.Name, Parent: i.Parent, VLAN: i.VLAN, LACP: string(i.LACP), Keep: c.staysUp(i)}

@@ -29,8 +29,8 @@ const mainTable = 254
 func (c *compiler) host() host.State {
 	var s host.State
 	for _, i := range c.cfg.Interfaces {
-		if c.link(i.Name) == nil && !i.Made() {
-			continue // a workload's: it comes and goes
+		if c.absent[i.Name] || c.link(i.Name) == nil && !i.Made() {
+			continue // a workload's comes and goes
 		}
 		link := host.Link{Name: i.Name, Up: true, MTU: c.mtu(i)}
 		if c.outside(i.Role) {
@@ -43,12 +43,17 @@ func (c *compiler) host() host.State {
 	}
 	c.devices(&s)
 	for _, t := range c.cfg.Tunnels {
-		s.Links = append(s.Links, host.Link{Name: t.Name, Up: true, Group: outsideGroup})
+		if !c.absent[t.Name] {
+			s.Links = append(s.Links, host.Link{Name: t.Name, Up: true, Group: outsideGroup})
+		}
 	}
 	for _, w := range c.present {
 		c.workloadHost(&s, w)
 	}
 	for _, r := range c.cfg.Routes {
+		if c.beyond(r) {
+			continue
+		}
 		s.Routes = append(s.Routes, host.Route{
 			Prefix: r.Prefix, Type: host.Unicast, Via: r.Via, Metric: r.Metric, Table: mainTable, Keep: c.keepsRoute(r),
 		})

@@ -54,7 +54,7 @@ func (c *compiler) senders() []sender {
 		if i.SNAT == (config.SNAT{}) {
 			continue
 		}
-		s := sender{i.Name, "downstream " + i.Name, i.SNAT, nil, true, false, place{i.Pos, fmt.Sprintf("interfaces[%d].snat", n)}}
+		s := sender{i.Name, "downstream " + i.Name, i.SNAT, nil, true, c.absent[i.Name], place{i.Pos, fmt.Sprintf("interfaces[%d].snat", n)}}
 		for _, a := range c.addresses(i) {
 			if !a.Addr().IsLinkLocalUnicast() || a.Addr().Is4() {
 				s.sources = append(s.sources, a.Masked())
@@ -105,7 +105,7 @@ func (c *compiler) translation() translation {
 	}
 	t.announced = announced
 	for _, i := range c.cfg.Interfaces {
-		if i.Role == config.RoleUplink {
+		if i.Role == config.RoleUplink && !c.absent[i.Name] {
 			t.of[i.Name] = tc.SNAT{Address: t.index(c.ownAddress(i, need4, need6))}
 		}
 	}

@@ -53,6 +53,9 @@ func (c *compiler) warnStrict(tunnel string, strict netip.Prefix) {
 func (c *compiler) onLink(strict []netip.Prefix) []tc.OnLink {
 	var out []tc.OnLink
 	for _, i := range c.cfg.Interfaces {
+		if c.absent[i.Name] {
+			continue
+		}
 		for _, p := range c.wires(i) {
 			inside := slices.ContainsFunc(strict, func(s netip.Prefix) bool { return s.Bits() < p.Bits() && s.Contains(p.Addr()) })
 			if inside && !slices.ContainsFunc(out, func(o tc.OnLink) bool { return o.Prefix == p }) {

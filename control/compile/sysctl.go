@@ -25,7 +25,7 @@ func (c *compiler) sysctls() []host.Sysctl {
 	}
 	if check := c.uplinkCheck(); check != "" {
 		for _, i := range c.cfg.Interfaces {
-			if i.Role == config.RoleUplink {
+			if i.Role == config.RoleUplink && !c.absent[i.Name] {
 				want["net.ipv4.conf."+i.Name+".rp_filter"] = check
 			}
 		}
@@ -34,7 +34,9 @@ func (c *compiler) sysctls() []host.Sysctl {
 		}
 	}
 	for _, name := range c.doubled() {
-		want["net.ipv4.conf."+name+".rp_filter"] = "2"
+		if !c.absent[name] {
+			want["net.ipv4.conf."+name+".rp_filter"] = "2"
+		}
 	}
 	if c.cookies.own {
 		for _, key := range cookieSysctls {
@@ -88,5 +90,5 @@ func (c *compiler) forwardingSides() []side {
 	if len(c.cfg.Forward) == 0 && !slices.ContainsFunc(sides, func(s side) bool { return inside(s.role) }) {
 		return nil
 	}
-	return sides
+	return slices.DeleteFunc(sides, func(s side) bool { return c.absent[s.link] })
 }

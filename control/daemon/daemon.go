@@ -176,12 +176,17 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d.engine, err = engine.New(engine.Options{
-		Subsystems: d.subsystems(), Announcer: "bgp", Carriers: []string{"tc", "xdp", "host/" + host.Forwarding},
+		Subsystems: d.subsystems(), Announcer: "bgp", Carriers: []string{"tc", "xdp", "host/" + host.Forwarding}, Absent: absent,
 		Parse: d.parse, Compile: d.compile, Facts: d.facts, Source: d.source,
 		Store: store, Clock: d.clock, Checker: checker{d}, Log: o.Log, Notify: d.engineNotice, Faults: d.faults,
 		NewRuleIDs: func(ids []uint32) error { return xdp.ClearRuleHits(o.BPFDir, ids) },
 	})
 	return d, err
+}
+
+// absent says of a step's error that it is about an interface that is not there.
+func absent(err error) bool {
+	return errors.Is(err, host.ErrNoLink) || errors.Is(err, tc.ErrNoInterface) || errors.Is(err, xdp.ErrNoInterface)
 }
 
 // subsystems are in the order of the data path: blackholes stand before what they are behind; tunnels make links that the host's settings and the programs need;

@@ -16,7 +16,6 @@ import (
 
 	"sluice/bgp"
 	"sluice/control/api"
-	"sluice/control/config"
 	"sluice/control/engine"
 	"sluice/crypto/keys"
 )
@@ -150,15 +149,14 @@ func TestAMissingKeySaysHowToMakeOne(t *testing.T) {
 	tunnel := func(name, key string, port int) string {
 		return fmt.Sprintf("  - {name: %s, type: wireguard, local: {address: 198.18.0.2, port: %d}, wireguard: {private_key_file: %s}, peers: []}\n", name, port, key)
 	}
-	got, _, err := readKeys(parsed(t, "tunnels:\n"+tunnel("a", there, 1)))
-	if err != nil || !cmp.Equal(got, map[string]string{there: public}) {
-		t.Errorf("keys %v (%v)", got, err)
+	got, list := readKeys(parsed(t, "tunnels:\n"+tunnel("a", there, 1)))
+	if len(list) > 0 || !cmp.Equal(got, map[string]string{there: public}) {
+		t.Errorf("keys %v (%v)", got, list)
 	}
-	_, _, err = readKeys(parsed(t, "tunnels:\n"+tunnel("a", there, 1)+tunnel("b", none, 2)))
-	var list config.Errors
-	if !errors.As(err, &list) || len(list) != 1 || list[0].Pos.Line != 3 || list[0].Path != "tunnels[1].wireguard.private_key_file" ||
+	_, list = readKeys(parsed(t, "tunnels:\n"+tunnel("a", there, 1)+tunnel("b", none, 2)))
+	if len(list) != 1 || list[0].Pos.Line != 3 || list[0].Path != "tunnels[1].wireguard.private_key_file" ||
 		!strings.Contains(list[0].Msg, "run: sluice key gen "+none) || list[0].Hint != "" { // said once
-		t.Errorf("error %v", err)
+		t.Errorf("errors %v", list)
 	}
 }
 
@@ -169,12 +167,12 @@ func TestAKeyThatOthersMayReplaceIsReadAndToldOf(t *testing.T) {
 	if err := errors.Join(err, keys.GeneratePSK(shared), os.Chmod(dir, 0o770)); err != nil {
 		t.Fatal(err)
 	}
-	got, exposed, err := readKeys(parsed(t, fmt.Sprintf(`tunnels:
+	got, exposed := readKeys(parsed(t, fmt.Sprintf(`tunnels:
   - {name: a, type: wireguard, local: {address: 198.18.0.2, port: 1}, wireguard: {private_key_file: %s}, peers: []}
   - {name: b, type: ipsec, local: {address: 198.18.0.2}, ipsec: {keying: static}, peers: [{name: p, endpoints: [198.51.100.7], master_key_file: %s}]}
 `, private, shared)))
-	if err != nil || got[private] != public || len(exposed) != 2 {
-		t.Fatalf("keys %v, exposed %v (%v)", got, exposed, err)
+	if got[private] != public || len(exposed) != 2 {
+		t.Fatalf("keys %v, exposed %v", got, exposed)
 	}
 	for i, want := range []string{"tunnels[0].wireguard.private_key_file", "tunnels[1].peers[0].master_key_file"} {
 		if e := exposed[i]; e.Path != want || e.Pos.Line != 2+i || !strings.Contains(e.Msg, "its directory "+dir+" has mode 0770") {
@@ -198,13 +196,12 @@ func TestASecretOfIPsecStandsAtItsPeer(t *testing.T) {
 		return fmt.Sprintf("  - {name: %s, type: ipsec, local: {address: 198.18.0.2}, ipsec: {keying: %s}, peers: [{name: p, id: %s, endpoints: [198.51.100.7], %s: %s}]}\n", name, keying, id, key, file)
 	}
 	good := tunnel("a", "static", "master_key_file", there, "a") + tunnel("b", "ike", "preshared_key_file", there, "b")
-	if got, _, err := readKeys(parsed(t, "tunnels:\n"+good)); err != nil || len(got) != 0 {
-		t.Errorf("keys %v (%v)", got, err)
+	if got, faults := readKeys(parsed(t, "tunnels:\n"+good)); len(faults) > 0 || len(got) != 0 {
+		t.Errorf("keys %v (%v)", got, faults)
 	}
-	_, _, err := readKeys(parsed(t, "tunnels:\n"+good+tunnel("c", "static", "master_key_file", none, "c")+tunnel("d", "ike", "preshared_key_file", open, "d")))
-	var list config.Errors
-	if !errors.As(err, &list) || len(list) != 2 {
-		t.Fatalf("error %v", err)
+	_, list := readKeys(parsed(t, "tunnels:\n"+good+tunnel("c", "static", "master_key_file", none, "c")+tunnel("d", "ike", "preshared_key_file", open, "d")))
+	if len(list) != 2 {
+		t.Fatalf("errors %v", list)
 	}
 	for i, want := range []string{
 		"tunnels[2].peers[0].master_key_file: key file " + none + " does not exist; copy it from the other end, or make one for both: sluice key master " + none,

@@ -34,15 +34,14 @@ func (d *Daemon) facts(ctx context.Context, cfg *config.Config) (compile.Facts, 
 	}
 	h.NoDevices = host.DevicesLacking(compile.LooksAtDevices(cfg))
 	d.tunnels.Measure(ctx, cfg)
-	public, secrets, err := readKeys(cfg)
-	return compile.Facts{Host: h, PublicKeys: public, Secrets: secrets, Certificates: certificateWarnings(cfg, time.Now())}, err
+	public, faults := readKeys(cfg)
+	return compile.Facts{Host: h, PublicKeys: public, Secrets: faults, Certificates: certificateWarnings(cfg, time.Now())}, nil
 }
 
-// readKeys reads the key files that tunnels cannot be without, and returns the public halves of WireGuard's. Errors are
-// config.Errors: they stand where a file is named. Those in secrets are none for a file that was accepted before.
-func readKeys(cfg *config.Config) (public map[string]string, secrets config.Errors, _ error) {
+// readKeys reads the key files that tunnels cannot be without, and returns the public halves of WireGuard's. The errors stand where a
+// file is named; of a file that was accepted before they are none: the steps of a tunnel whose key cannot be read fail, and no others.
+func readKeys(cfg *config.Config) (public map[string]string, errs config.Errors) {
 	public = map[string]string{}
-	var errs config.Errors
 	fail := func(pos config.Pos, err error, path string, at ...any) {
 		errs = append(errs, config.Error{Pos: pos, Path: fmt.Sprintf(path, at...), Msg: err.Error()})
 	}
@@ -67,11 +66,12 @@ func readKeys(cfg *config.Config) (public map[string]string, secrets config.Erro
 			public[t.PrivateKeyFile] = key
 		}
 	}
-	secrets = unreadSecrets(cfg)
-	if len(errs) > 0 {
-		return public, secrets, errs
+	clean := len(errs) == 0
+	errs = append(errs, unreadSecrets(cfg)...)
+	if clean { // else what is wrong with a file would be told twice
+		errs = append(errs, exposedKeys(cfg)...)
 	}
-	return public, append(secrets, exposedKeys(cfg)...), nil
+	return public, errs
 }
 
 // unreadSecrets are the files that one peer or one neighbor cannot do without: their steps would fail.

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"errors"
 	"slices"
 	"strings"
 
@@ -13,13 +12,9 @@ import (
 // keyFaults are why the key files of tunnels on this machine, which may not be that which the file is for, are none that apply
 // takes: as errors of the file are.
 func keyFaults(cfg *config.Config) []string {
-	public, faults, err := readKeys(cfg)
-	var unread config.Errors
-	if err != nil && !errors.As(err, &unread) {
-		return []string{err.Error()}
-	}
+	public, faults := readKeys(cfg)
 	var out []string
-	for _, f := range slices.Concat(unread, faults, compile.OwnKeys(cfg, public)) {
+	for _, f := range slices.Concat(faults, compile.OwnKeys(cfg, public)) {
 		out = append(out, f.Error())
 	}
 	return out

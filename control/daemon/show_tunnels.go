@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"sluice/control/api"
@@ -50,8 +51,10 @@ type tunnelFacts struct {
 func (d *Daemon) tunnelFacts(ctx context.Context) (tunnelFacts, error) {
 	f := tunnelFacts{conf: d.liveConfig().Tunnels, watched: d.tunnels.Status(), staged: stagedKey, now: time.Now()}
 	var err, errIPsec error
-	f.wireguard, err = d.wireguard.Status(ctx)
-	f.ipsec, errIPsec = d.ipsec.Status(ctx)
+	var both sync.WaitGroup
+	both.Go(func() { f.wireguard, err = d.wireguard.Status(ctx) })
+	both.Go(func() { f.ipsec, errIPsec = d.ipsec.Status(ctx) })
+	both.Wait()
 	return f, errors.Join(err, errIPsec)
 }
 

@@ -35,11 +35,17 @@ func (e *Engine) Alter(ctx context.Context, a Alteration) error {
 	if e.down || e.current.number == 0 {
 		return ErrNothingLive
 	}
+	failing := e.failing(ctx)
 	if err := a.Begin(); err != nil {
 		return err
 	}
-	d, err := e.alter(ctx, a)
-	if err == nil {
+	d, failing, err := e.alter(ctx, a, failing)
+	switch {
+	case err == nil && failing != nil: // Run goes on trying
+		e.set(func() { e.current.desired = d })
+		e.leftOut(d)
+		return nil
+	case err == nil:
 		e.set(func() { e.current.desired, e.stale = d, false })
 		e.healthy(ctx, e.opts.Subsystems)
 		return nil
@@ -55,18 +61,26 @@ func (e *Engine) Alter(ctx context.Context, a Alteration) error {
 	return err
 }
 
-// alter returns nil where it failed before the first step.
-func (e *Engine) alter(ctx context.Context, a Alteration) (*compile.Desired, error) {
+// alter returns nil where it failed before the first step. It goes around what fails without it as well, and returns that.
+func (e *Engine) alter(ctx context.Context, a Alteration, failing *arrears) (*compile.Desired, *arrears, error) {
 	d, err := e.compile(ctx, e.current)
 	if err != nil {
-		return nil, fmt.Errorf("compiling %s: %w", e.current, err)
+		return nil, nil, fmt.Errorf("compiling %s: %w", e.current, err)
 	}
 	if err := a.Judge(d); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := a.Keep(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	d, _, err = e.pursue(ctx, d, a.Why, e.converge)
-	return d, err
+	if failing == nil {
+		now, _, cause := e.pursue(ctx, d, a.Why, e.converge)
+		if failing = e.alsoBefore(ctx, cause); cause == nil || failing == nil {
+			return now, nil, cause
+		}
+		e.degraded("RepairFailed", fmt.Errorf("%s: %w", a.Why, cause))
+		d = now
+	}
+	d, _, err = e.pursue(ctx, d, a.Why, e.around(failing))
+	return d, failing, err
 }

@@ -34,9 +34,41 @@ func (f *Failures) Unwrap() []error { return f.errs }
 type bringing struct {
 	Failures
 	e      *Engine
-	lost   map[string]bool // what is not as it should be: subsystems, and "subsystem/what" of what a Builder makes
+	lost   losses
 	silent map[string]bool // subsystems that did not answer in time: each more step would cost that time again
 	done   []Step
+}
+
+// losses are what is not as it should be: subsystems, "subsystem/what" of what a Builder makes, and "subsystem/" of one that cannot be
+// observed, of which nothing is known to be there.
+type losses map[string]bool
+
+func (l losses) step(s Step) {
+	l[s.Subsystem] = true
+	if op, ok := s.op.(Builder); ok {
+		if what, _ := op.Builds(); what != "" {
+			l[s.Subsystem+"/"+what] = true
+		}
+	}
+}
+
+// made takes back what is there all the same, by another step.
+func (l losses) made(s Step) {
+	if op, ok := s.op.(Builder); ok {
+		if what, _ := op.Builds(); what != "" {
+			delete(l, s.Subsystem+"/"+what)
+		}
+	}
+}
+
+func (l losses) subsystem(name string) { l[name], l[name+"/"] = true, true }
+
+// carry says whether none of what announcements rest on is lost.
+func (l losses) carry(carriers []string) bool {
+	return !slices.ContainsFunc(carriers, func(c string) bool {
+		sub, _, _ := strings.Cut(c, "/")
+		return l[c] || l[sub+"/"]
+	})
 }
 
 // bring does as much of the way to d as can be done, and returns the steps that it did. d was accepted before, so a failure keeps back only
@@ -45,24 +77,22 @@ type bringing struct {
 //   - announcements, where it is one of Options.Carriers that is not ready,
 //   - everything that is to be taken away behind the building: it may be all that carries traffic, or that keeps it out.
 //
-// Withdrawals come ahead of all, as ever.
+// Withdrawals come ahead of all, as ever. What is to be done to something that is Absent keeps back nothing: no packet passes there.
 func (e *Engine) bring(ctx context.Context, d *compile.Desired, why string) ([]Step, error) {
-	b := bringing{e: e, lost: map[string]bool{}, silent: map[string]bool{}}
-	looked := e.timed("plan")
-	diffs, failed := differences(ctx, e.opts.Subsystems, d)
-	looked()
-	for i, err := range failed {
-		if err != nil {
-			b.errs = append(b.errs, err)
-			b.lost[e.opts.Subsystems[i].Name()] = true
+	b := bringing{e: e, lost: losses{}, silent: map[string]bool{}}
+	e.lost = b.lost
+	steps, failed := e.look(ctx, d, why)
+	for _, err := range failed {
+		b.errs = append(b.errs, err)
+		var blind *observeError
+		if errors.As(err, &blind) {
+			b.lost.subsystem(blind.subsystem)
 		}
 	}
-	diffs = slices.DeleteFunc(diffs, func(d difference) bool { return d.sub == nil })
 	e.keepOrOweRuleIDs(d)
-	steps := order(diffs, e.opts.Announcer, why)
 	for i, s := range steps {
 		if !b.may(s) {
-			b.lose(s)
+			b.lost.step(s)
 			b.left++
 			continue
 		}
@@ -71,7 +101,12 @@ func (e *Engine) bring(ctx context.Context, d *compile.Desired, why string) ([]S
 			b.done = append(b.done, s)
 			continue
 		}
-		b.lose(s)
+		if gone := e.opts.Absent(err); !gone {
+			b.lost.step(s)
+		} else if len(b.errs) > 0 { // what was to make it is told
+			b.left++
+			continue
+		}
 		b.silent[s.Subsystem] = b.silent[s.Subsystem] || errors.Is(err, context.DeadlineExceeded)
 		b.errs = append(b.errs, &StepError{Step: s, N: i + 1, Of: len(steps), Err: err})
 		if ctx.Err() != nil {
@@ -86,30 +121,28 @@ func (e *Engine) bring(ctx context.Context, d *compile.Desired, why string) ([]S
 
 // may says whether a step may be done behind what failed.
 func (b *bringing) may(s Step) bool {
-	announces := s.Subsystem == b.e.opts.Announcer
 	switch {
 	case len(b.errs) == 0:
 		return true
 	case s.Teardown:
-		return announces && !b.silent[s.Subsystem]
-	case b.silent[s.Subsystem], announces && slices.ContainsFunc(b.e.opts.Carriers, func(c string) bool { return b.lost[c] }):
+		return s.Subsystem == b.e.opts.Announcer && !b.silent[s.Subsystem]
+	case b.silent[s.Subsystem]:
+		return false
+	}
+	return b.e.stands(s, b.lost)
+}
+
+// stands says whether nothing that a step builds on is lost.
+func (e *Engine) stands(s Step, lost losses) bool {
+	if s.Subsystem == e.opts.Announcer && !lost.carry(e.opts.Carriers) {
 		return false
 	}
 	op, ok := s.op.(Builder)
 	if !ok {
-		return !b.lost[s.Subsystem]
+		return !lost[s.Subsystem]
 	}
 	_, on := op.Builds()
-	return !slices.ContainsFunc(on, func(what string) bool { return b.lost[s.Subsystem+"/"+what] })
-}
-
-func (b *bringing) lose(s Step) {
-	b.lost[s.Subsystem] = true
-	if op, ok := s.op.(Builder); ok {
-		if what, _ := op.Builds(); what != "" {
-			b.lost[s.Subsystem+"/"+what] = true
-		}
-	}
+	return !slices.ContainsFunc(on, func(what string) bool { return lost[s.Subsystem+"/"+what] })
 }
 
 // stuck says that going back from cause failed, too, and why. What fails on both ways is told once: it is no matter of what was gone back from.
@@ -135,21 +168,14 @@ func (e *Engine) stuck(cause, back error) error {
 	return fmt.Errorf("%w: %w; and %w", ErrDegraded, cause, back)
 }
 
-// sameFailure says whether the step that ended one way failed on the other, too, for the same reason.
+// sameFailure says whether the step that ended one way failed on the other, too, for the same reason, or the same could not be observed.
 func sameFailure(cause, other error) bool {
 	var a, b *StepError
-	return errors.As(cause, &a) && errors.As(other, &b) && a.Step.is(b.Step) && a.Err.Error() == b.Err.Error()
+	if errors.As(cause, &a) && errors.As(other, &b) {
+		return a.Step.is(b.Step) && a.Err.Error() == b.Err.Error()
+	}
+	var c, d *observeError
+	return errors.As(cause, &c) && errors.As(other, &d) && c.Error() == d.Error()
 }
 
 func (s Step) is(other Step) bool { return s.Subsystem == other.Subsystem && s.Op == other.Op }
-
-// alsoBefore says whether the step that failed on the way to a new form of the current revision is missing from the form before, too: then
-// that is no better to be at.
-func (e *Engine) alsoBefore(ctx context.Context, cause error) bool {
-	var failed *StepError
-	if !errors.As(cause, &failed) || ctx.Err() != nil {
-		return false
-	}
-	p, err := e.plan(ctx, e.current.desired, "")
-	return err == nil && slices.ContainsFunc(p.Steps, failed.Step.is)
-}

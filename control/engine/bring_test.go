@@ -131,8 +131,54 @@ func TestEveryFailureOfAStartIsTold(t *testing.T) {
 	}
 }
 
+var errGone = errors.New("no interface")
+
+// A tunnel cannot be made, and what is done to its link fails behind that.
+func TestWhatIsAbsentKeepsNothingBack(t *testing.T) {
+	s := booted(t, whole, "")
+	s.m.before = func(sub string, op fakeOp) error {
+		switch sub + " " + op.String() {
+		case "wireguard set lone1=1":
+			return errInjected
+		case "tc set a=1", "xdp set a=1":
+			return errGone
+		}
+		return nil
+	}
+	store, err := openStore(s.dir, s.disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := s.options(store)
+	o.Absent = func(err error) bool { return errors.Is(err, errGone) }
+	e, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Start(t.Context()); !errors.Is(err, ErrDegraded) {
+		t.Fatal(err)
+	}
+	s.holds("wireguard.a=1\nwireguard.b=1\nwireguard.lone2=1\nhost.a=1\nhost.forwarding=1\nhost.lone=1\nbgp.a=1")
+	if c := s.condition(e, ConditionDegraded, True); !strings.HasSuffix(c.Message, "set lone1=1: injected; 2 other steps wait for that") {
+		t.Errorf("told %s", c.Message)
+	}
+	s.heal()
+	s.clock.advance(time.Second)
+	e.tick(t.Context())
+	s.holds(whole)
+}
+
+func TestNewFactsComeInBesideWhatCannotBeObserved(t *testing.T) {
+	s, e := running(t, "wireguard.lone=1\nxdp.kernel=$fact")
+	s.m.blind, s.fact = "wireguard", "6.18"
+	if err := e.Recompile(t.Context(), "eth0 came up"); !errors.Is(err, ErrDegraded) || strings.Count(err.Error(), "observing wireguard") != 1 {
+		t.Fatal(err)
+	}
+	s.holds("wireguard.lone=1\nxdp.kernel=6.18")
+}
+
 func TestASubsystemThatCannotBeObservedKeepsNoOtherBack(t *testing.T) {
-	for _, c := range []struct{ blind, kept string }{{"wireguard", ""}, {"xdp", "bgp"}} {
+	for _, c := range []struct{ blind, kept string }{{"wireguard", ""}, {"xdp", "bgp"}, {"host", "bgp"}} {
 		s := booted(t, whole, "")
 		s.m.blind = c.blind
 		e := s.engine()
@@ -156,7 +202,7 @@ func TestASubsystemThatCannotBeObservedKeepsNoOtherBack(t *testing.T) {
 // An Op that says nothing of what it builds on builds on all before it in its subsystem.
 func TestAStepThatSaysNothingIsKeptBackByAnyOfItsSubsystem(t *testing.T) {
 	_, e := running(t, confA)
-	b := bringing{e: e, Failures: Failures{errs: []error{errInjected}}, lost: map[string]bool{"wireguard": true}, silent: map[string]bool{}}
+	b := bringing{e: e, Failures: Failures{errs: []error{errInjected}}, lost: losses{"wireguard": true}, silent: map[string]bool{}}
 	for sub, may := range map[string]bool{"wireguard": false, "xdp": true} {
 		if b.may(Step{Subsystem: sub}) != may {
 			t.Errorf("%s: %v", sub, !may)

@@ -73,24 +73,26 @@ func (t Timing) withDefaults() Timing {
 	return t
 }
 
-// Options are what an engine is made of. All are needed but for Source, Timing, Log, Notify, Faults, NewRuleIDs, Announcer and Carriers.
+// Options are what an engine is made of. All are needed but for Source, Timing, Log, Notify, Faults, NewRuleIDs, Announcer, Carriers and Absent.
 type Options struct {
 	Subsystems []Subsystem // in the order of the data path, what it builds on first
 	Announcer  string      // name of the subsystem that announces
 	// Carriers are what announcements rest on: subsystems, or "subsystem/what" of what a Builder makes. While a step of one fails
 	// nothing new is announced, and no session begins.
 	Carriers []string
-	Parse    ParseFunc
-	Compile  CompileFunc
-	Facts    func(context.Context, *config.Config) (compile.Facts, error)
-	Source   func() (Source, error) // FILE; nil: there is none
-	Store    *Store
-	Clock    Clock
-	Checker  Checker
-	Timing   Timing
-	Log      *slog.Logger
-	Notify   func(Notice) // nil: nobody listens; must not block
-	Faults   Faults       // nil: nobody is told
+	// Absent says of a step's error that what the step is about is not on the machine: an interface. nil: none is.
+	Absent  func(error) bool
+	Parse   ParseFunc
+	Compile CompileFunc
+	Facts   func(context.Context, *config.Config) (compile.Facts, error)
+	Source  func() (Source, error) // FILE; nil: there is none
+	Store   *Store
+	Clock   Clock
+	Checker Checker
+	Timing  Timing
+	Log     *slog.Logger
+	Notify  func(Notice) // nil: nobody listens; must not block
+	Faults  Faults       // nil: nobody is told
 	// NewRuleIDs is told the ids that go to rules which did not have them, before the data path has them: who had them
 	// before may have left counters. nil: nobody counts.
 	NewRuleIDs func(ids []uint32) error
@@ -131,6 +133,8 @@ type Engine struct {
 	down      bool
 	goingBack bool             // current is the base already, and the steps to it are not done
 	remains   *compile.Desired // while down
+	lost      losses           // on the last way to what was accepted
+	missing   []string         // interfaces, as last told
 	owed      map[int]string   // reverted revisions that the disk does not know of yet, with the reason
 	owesIDs   bool
 	spoilt    []string // of Faults: what the next revision makes good
@@ -158,6 +162,9 @@ func New(o Options) (*Engine, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Absent == nil {
+		o.Absent = func(error) bool { return false }
 	}
 	if o.Faults == nil {
 		o.Faults = unheard{}

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -113,7 +112,7 @@ func differences(ctx context.Context, subs []Subsystem, d *compile.Desired) (out
 		all.Go(func() {
 			have, err := sub.Observe(ctx)
 			if err != nil {
-				failed[i] = fmt.Errorf("observing %s: %w", sub.Name(), err)
+				failed[i] = &observeError{sub.Name(), err}
 				return
 			}
 			out[i] = difference{sub, sub.Diff(have, sub.Want(d))}
@@ -123,13 +122,20 @@ func differences(ctx context.Context, subs []Subsystem, d *compile.Desired) (out
 	return out, failed
 }
 
-func (e *Engine) plan(ctx context.Context, d *compile.Desired, why string) (Plan, error) {
+// look plans as far as the machine can be observed; failed are the subsystems that cannot be.
+func (e *Engine) look(ctx context.Context, d *compile.Desired, why string) (steps []Step, failed []error) {
 	defer e.timed("plan")()
 	diffs, failed := differences(ctx, e.opts.Subsystems, d)
-	if err := cmp.Or(failed...); err != nil {
-		return Plan{}, err
+	diffs = slices.DeleteFunc(diffs, func(d difference) bool { return d.sub == nil })
+	return order(diffs, e.opts.Announcer, why), slices.DeleteFunc(failed, func(err error) bool { return err == nil })
+}
+
+func (e *Engine) plan(ctx context.Context, d *compile.Desired, why string) (Plan, error) {
+	steps, failed := e.look(ctx, d, why)
+	if len(failed) > 0 {
+		return Plan{}, failed[0]
 	}
-	return Plan{Revision: e.current.number, Steps: order(diffs, e.opts.Announcer, why), Warnings: slices.Concat(d.Warnings, d.Notes), desired: d}, nil
+	return Plan{Revision: e.current.number, Steps: steps, Warnings: slices.Concat(d.Warnings, d.Notes), desired: d}, nil
 }
 
 // touched are the subsystems that steps may have left otherwise than they were when the steps were planned: all, unless each
@@ -144,6 +150,15 @@ func (e *Engine) touched(steps []Step) []Subsystem {
 	}
 	return slices.DeleteFunc(slices.Clone(e.opts.Subsystems), func(s Subsystem) bool { return !own[s.Name()] })
 }
+
+// observeError says which subsystem could not be observed.
+type observeError struct {
+	subsystem string
+	err       error
+}
+
+func (o *observeError) Error() string { return "observing " + o.subsystem + ": " + o.err.Error() }
+func (o *observeError) Unwrap() error { return o.err }
 
 // StepError says which step of how many failed.
 type StepError struct {
@@ -181,6 +196,9 @@ func (e *Engine) step(ctx context.Context, s Step) error {
 	}
 	return s.sub.Apply(ctx, s.op)
 }
+
+// way is how to get to a Desired. It returns the steps that it did.
+type way func(ctx context.Context, d *compile.Desired, why string) ([]Step, error)
 
 // converge brings the machine from wherever it is to d, or as far as the first step that fails, and returns the steps.
 func (e *Engine) converge(ctx context.Context, d *compile.Desired, why string) ([]Step, error) {

@@ -92,7 +92,7 @@ func (e *Engine) recompile(ctx context.Context, why string) error {
 		e.healthy(ctx, e.touched(steps))
 		return nil
 	}
-	if e.alsoBefore(ctx, cause) {
+	if e.alsoBefore(ctx, cause) != nil {
 		return e.recompiled(ctx, now, why, "RepairFailed")
 	}
 	cause = fmt.Errorf("applying %s (%s): %w", e.current, why, cause)
@@ -108,6 +108,7 @@ func (e *Engine) recompile(ctx context.Context, why string) error {
 func (e *Engine) recompiled(ctx context.Context, d *compile.Desired, why, reason string) error {
 	d, steps, err := e.pursue(ctx, d, why, e.bring)
 	e.set(func() { e.current.desired, e.stale = d, false })
+	e.leftOut(d)
 	e.repaired(why, steps)
 	if err != nil {
 		err = fmt.Errorf("applying %s (%s): %w", e.current, why, err)
@@ -122,13 +123,12 @@ func (e *Engine) recompiled(ctx context.Context, d *compile.Desired, why, reason
 const maxPursuit = 10
 
 // pursue converges on d, and where a step fails because the machine is another one now, on what is compiled from that: a
-// container's interface may go between the look at it and the step. Each time it goes there by way: converge, or bring. It returns what the
+// container's interface may go between the look at it and the step. Each time it goes there by the given way: converge, say, or bring. It returns what the
 // machine holds and the last steps to it, or what failed.
-func (e *Engine) pursue(ctx context.Context, d *compile.Desired, why string,
-	way func(context.Context, *compile.Desired, string) ([]Step, error)) (*compile.Desired, []Step, error) {
+func (e *Engine) pursue(ctx context.Context, d *compile.Desired, why string, by way) (*compile.Desired, []Step, error) {
 	for range maxPursuit {
 		before := e.facts
-		steps, cause := way(ctx, d, why)
+		steps, cause := by(ctx, d, why)
 		if cause == nil {
 			return d, steps, nil
 		}
@@ -139,7 +139,7 @@ func (e *Engine) pursue(ctx context.Context, d *compile.Desired, why string,
 		e.log.Info("the machine changed meanwhile: once more", "error", cause)
 		d = now
 	}
-	steps, err := way(ctx, d, why)
+	steps, err := by(ctx, d, why)
 	return d, steps, err
 }
 

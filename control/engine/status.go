@@ -74,6 +74,8 @@ const (
 	ConditionTunnels = "TunnelsDegraded"
 	// ConditionWorkloads: no workload is refused. One whose interface is not there yet is not.
 	ConditionWorkloads = "WorkloadsAccepted"
+	// ConditionInterfaces: the interfaces of the file are there. Not there while that is so.
+	ConditionInterfaces = "InterfacesPresent"
 	// ConditionStateDir: the files of the state directory could be written, and be read as they were written; SetCondition's. Not there
 	// while that is so.
 	ConditionStateDir = "StateDirectorySound"
@@ -105,16 +107,31 @@ func (r *report) condition(now time.Time, kind string, v ConditionValue, reason,
 	r.conditions[i] = fresh
 }
 
-func (r *report) workloads(now time.Time, refused []compile.Refused) {
-	var text []string
-	for _, one := range refused {
-		text = append(text, one.String())
+// leftOut tells what of the file and of the runtime objects the machine does without.
+func (e *Engine) leftOut(d *compile.Desired) {
+	var refused []string
+	for _, one := range d.Refused {
+		refused = append(refused, one.String())
 	}
-	if len(text) == 0 {
-		r.forget(ConditionWorkloads)
+	for _, one := range d.Missing {
+		if !slices.Contains(e.missing, one) {
+			e.log.Warn("everything goes on without an interface of the file, until it is there", "missing", one)
+		}
+	}
+	e.missing = d.Missing
+	e.set(func() {
+		e.report.unless(e.clock.Now(), ConditionWorkloads, "Refused", refused)
+		e.report.unless(e.clock.Now(), ConditionInterfaces, "Missing", d.Missing)
+	})
+}
+
+// unless has a condition that is there only while it does not hold.
+func (r *report) unless(now time.Time, kind, reason string, why []string) {
+	if len(why) == 0 {
+		r.forget(kind)
 		return
 	}
-	r.condition(now, ConditionWorkloads, False, "Refused", strings.Join(text, "; and "))
+	r.condition(now, kind, False, reason, strings.Join(why, "; and "))
 }
 
 func (r *report) forget(kind string) {
@@ -164,6 +181,7 @@ func (e *Engine) healthy(ctx context.Context, touched []Subsystem) {
 	if e.down {
 		d = e.remains
 	}
+	e.leftOut(d)
 	diffs, failed := differences(context.WithoutCancel(ctx), touched, d)
 	if err := cmp.Or(failed...); err != nil {
 		value, reason, message = Unknown, "ObserveFailed", err.Error()
@@ -184,13 +202,12 @@ func (e *Engine) healthy(ctx context.Context, touched []Subsystem) {
 	}
 	e.set(func() {
 		e.report.condition(e.clock.Now(), ConditionInSync, value, reason, message)
-		e.report.workloads(e.clock.Now(), d.Refused)
 		if e.stale {
 			return // still to be compiled with the facts of now
 		}
 		healed = !e.down && e.report.is(ConditionDegraded)
 		e.report.condition(e.clock.Now(), ConditionDegraded, False, "Applied", "")
-		e.retryAt, e.retryWait = 0, 0
+		e.retryAt, e.retryWait, e.lost = 0, 0, nil
 	})
 	if healed {
 		e.notify(NoticeHealthy, e.current.number, "")

@@ -43,7 +43,7 @@ func (h *Host) GatherFacts(ctx context.Context) (Facts, error) {
 func factOf(l netlink.Link, links []netlink.Link) LinkFact {
 	a := l.Attrs()
 	return LinkFact{Name: a.Name, Index: a.Index, Kind: kindOf(l), MTU: a.MTU, Up: a.Flags&net.FlagUp != 0,
-		Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0, PeerHere: peerHere(l, links), VRF: vrfOf(l, links)}
+		Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0, PeerHere: peerHere(l, links), VRF: vrfOf(l, links), Alias: a.Alias}
 }
 
 // linksAndAddresses lists links by name, and addresses, sorted, by link index.

@@ -116,4 +116,5 @@ type LinkFact struct {
 	Addresses []netip.Prefix // not masked
 	PeerHere  bool           // a veth or netkit whose peer is in this same namespace
 	VRF       string         // that it belongs to; "": none
+	Alias     string         // says whose a link is: path.Alias of a tunnel's
 }

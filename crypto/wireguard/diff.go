@@ -111,7 +111,7 @@ func needsReplacing(have, want Tunnel) bool {
 
 func diffDevice(have, want Tunnel) fields {
 	return fields{
-		key:  have.PublicKey != want.PublicKey,
+		key:  want.PublicKey != "" && have.PublicKey != want.PublicKey,
 		port: want.ListenPort != 0 && have.ListenPort != want.ListenPort,
 		mark: have.FirewallMark != want.FirewallMark,
 		// The kernel's device has no such setting.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -54,6 +55,8 @@ type Driver struct {
 
 	identities sync.Map // of userspace tunnels, by interface
 	probes     *probes
+	asks       asks
+	seen       atomic.Pointer[[]TunnelStatus] // by Status, last
 
 	mu       sync.Mutex
 	nl       *netlink.Handle
@@ -94,6 +97,7 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 		log: log, ns: ns, nl: nl, strict: strict, links: path.NewLinks(nl, strict, isOurs), events: make(chan Event, eventsWaiting), closed: make(chan struct{}),
 		place:    child.At(filepath.Join(o.StateDir, "run"), o.Command, number),
 		probes:   newProbes(o),
+		asks:     asks{open: map[string]*question{}},
 		children: map[string]*tunneld{}, notes: notes{}, carried: map[string]Tunnel{}, rotating: map[string]string{},
 	}, nil
 }

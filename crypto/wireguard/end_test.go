@@ -135,8 +135,8 @@ func serveRequest(d *Driver, holes *path.Driver, r request, probed <-chan Probed
 	case "event":
 		select {
 		case a.Event = <-d.Events():
-		case <-time.After(10 * time.Second):
-			err = errors.New("no event in 10 s")
+		case <-time.After(15 * time.Second):
+			err = errors.New("no event in 15 s")
 		}
 	case "probe":
 		if a.Probes = d.Probe("fra1", r.Probes); a.Probes {

@@ -81,6 +81,9 @@ func check(t Tunnel) (keys.Key, error) {
 	if err != nil {
 		return keys.Key{}, err
 	}
+	if t.PublicKey == "" { // the file can be read since
+		t.PublicKey = pub
+	}
 	if pub != t.PublicKey {
 		return keys.Key{}, fmt.Errorf("%s holds the key of %s, but %q was planned: the file changed meanwhile, apply again",
 			t.PrivateKeyFile, pub, t.PublicKey)

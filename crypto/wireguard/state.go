@@ -30,7 +30,7 @@ type Tunnel struct {
 	Down           bool   // only observed: the link is there, but is set down or has nothing that runs it; never wanted
 	Backend        Backend
 	PrivateKeyFile string
-	PublicKey      string         // base64, of the key in PrivateKeyFile
+	PublicKey      string         // base64, of the key in PrivateKeyFile; wanted "": that could not be read, and a device keeps the key it has
 	ListenPort     uint16         // 0: any
 	Local          netip.Addr     // where packets come from that answer none, of userspace alone; invalid: as routed
 	Addresses      []netip.Prefix // sorted

@@ -60,11 +60,17 @@ func TestAStoppedProcessHidesItsOwnTunnelAlone(t *testing.T) {
 	if err == nil || len(got) != 2 {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	if got[0].Running || !strings.Contains(got[0].Why, "did not answer") || len(got[0].Peers) != 0 {
+	if got[0].Running || !strings.Contains(got[0].Why, "did not answer in 2s") || len(got[0].Peers) != 0 {
 		t.Errorf("the stopped one: %+v", got[0])
 	}
 	if !got[1].Running || got[1].Why != "" || len(got[1].Peers) != 1 {
 		t.Errorf("the other one: %+v", got[1])
+	}
+	d.mu.Lock() // as a step that waits for the stopped process has it
+	last, err := d.Status(t.Context())
+	d.mu.Unlock()
+	if err == nil || !slices.EqualFunc(last, got, func(a, b TunnelStatus) bool { return a.Name == b.Name && a.Running == b.Running }) {
+		t.Errorf("while a step waits: %+v, %v", last, err)
 	}
 	until(t, "all goes down", func() bool { return d.Down(t.Context()) == nil }) // the stopped one was killed and is ending
 }
