@@ -27,9 +27,17 @@ func List[T any](list func() ([]T, error)) (out []T, err error) {
 // Routes lists the routes that filter and mask (RT_FILTER_…) leave, as netlink.Handle.RouteListFiltered does at rest. nl is a
 // *netlink.Handle.
 func Routes(nl Router, family int, filter *netlink.Route, mask uint64) ([]netlink.Route, error) {
-	return List(func() (out []netlink.Route, err error) {
+	return RoutesAs(nl, family, filter, mask, func(r netlink.Route) (netlink.Route, bool) { return r, true })
+}
+
+// RoutesAs is Routes with each made what is kept of it, if anything, as it comes: a netlink.Route is some 400 bytes, and to gather
+// thousands costs more than to read them.
+func RoutesAs[T any](nl Router, family int, filter *netlink.Route, mask uint64, as func(netlink.Route) (T, bool)) ([]T, error) {
+	return List(func() (out []T, err error) {
 		err = nl.RouteListFilteredIter(family, filter, mask, func(r netlink.Route) bool {
-			out = append(out, r)
+			if one, ok := as(r); ok {
+				out = append(out, one)
+			}
 			return true
 		})
 		return out, err

@@ -34,6 +34,7 @@ type lane struct {
 	mu   sync.Mutex
 	conn net.Conn // nil: to be made by the next request
 	read *bufio.Reader
+	long map[string]int // bytes of the last answers, by what was asked: the next one mostly is as long
 }
 
 // PID is the process's id.
@@ -93,7 +94,7 @@ func (c *Client) identify(p Place, name string) error {
 		return fmt.Errorf("%w at %s: %w", ErrNone, c.path, err) // it has ended meanwhile
 	}
 	conn.SetDeadline(time.Now().Add(answerTime))
-	said, err := exchange(conn, c.first.read, Request{Do: doHello, Value: "1"})
+	said, err := exchange(conn, c.first.read, Request{Do: doHello, Value: "1"}, 0)
 	var refused refusal
 	switch fields := Fields(said); {
 	case errors.As(err, &refused), err == nil && fields["version"] == "":
@@ -148,9 +149,13 @@ func (c *Client) ask(l *lane, r Request) (said string, err error) {
 		}
 		l.read = bufio.NewReader(l.conn)
 	}
+	if l.long == nil {
+		l.long = map[string]int{}
+	}
 	l.conn.SetDeadline(time.Now().Add(answerTime))
-	said, err = exchange(l.conn, l.read, r)
+	said, err = exchange(l.conn, l.read, r, l.long[r.Do]*9/8)
 	if err == nil {
+		l.long[r.Do] = len(said)
 		return said, nil
 	}
 	l.close()

@@ -56,12 +56,13 @@ func readRequest(r *bufio.Reader) (Request, error) {
 	}
 }
 
-// exchange returns what an answer says before its errno, which is the error.
-func exchange(conn net.Conn, r *bufio.Reader, q Request) (string, error) {
+// exchange returns what an answer says before its errno, which is the error. There is room for so many bytes before any is moved.
+func exchange(conn net.Conn, r *bufio.Reader, q Request, room int) (string, error) {
 	if _, err := io.WriteString(conn, q.Do+"="+q.Value+"\n"+q.Body+"\n"); err != nil {
 		return "", err
 	}
 	var said strings.Builder
+	said.Grow(room)
 	for {
 		line, err := r.ReadSlice('\n') // a thousand peers of a tunnel are 8,000 lines
 		if errors.Is(err, bufio.ErrBufferFull) {

@@ -27,7 +27,7 @@ func (s *Subsystem) attach(dir *pin.Dir, want Interface) error {
 		return err
 	}
 	hook := pin.Hook{Kind: hookKind, Interface: want.Name}
-	maps, err := openState(s.dir)
+	maps, err := s.openState()
 	if err != nil {
 		return err
 	}
@@ -44,7 +44,7 @@ func (s *Subsystem) attach(dir *pin.Dir, want Interface) error {
 	if stays && was.current {
 		return nil
 	}
-	root, err := loadRootProgram(dir, maps, hook)
+	root, err := s.loadRootProgram(dir, maps, hook)
 	if err != nil {
 		return err
 	}
@@ -88,13 +88,13 @@ func removeLinks(dir *pin.Dir, hook pin.Hook, ifindex int) error {
 	return nil
 }
 
-func loadRootProgram(dir *pin.Dir, maps *stateMaps, hook pin.Hook) (*ebpf.Program, error) {
+func (s *Subsystem) loadRootProgram(dir *pin.Dir, maps *stateMaps, hook pin.Hook) (*ebpf.Program, error) {
 	slot, err := dir.Slot(hook)
 	if err != nil {
 		return nil, err
 	}
 	defer slot.Close()
-	spec, err := loadRoot()
+	spec, err := s.root()
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +184,7 @@ func (s *Subsystem) setFail(dir *pin.Dir, want Interface) error {
 	if on.ifindex == 0 {
 		return fmt.Errorf("the XDP root is not on %s any more", want.Name)
 	}
-	maps, err := openState(s.dir)
+	maps, err := s.openState()
 	if err != nil {
 		return err
 	}
@@ -204,7 +204,7 @@ func (s *Subsystem) detach(dir *pin.Dir, name string) error {
 	}
 	delete(s.reason, name)
 	if on.ifindex != 0 {
-		maps, err := openState(s.dir)
+		maps, err := s.openState()
 		if err != nil {
 			return err
 		}

@@ -33,7 +33,7 @@ func (s *Subsystem) Counters(ctx context.Context) (Counters, error) {
 	if err != nil || len(hooks) == 0 {
 		return Counters{}, err
 	}
-	maps, err := openState(s.dir)
+	maps, err := s.openState()
 	if err != nil {
 		return Counters{}, err
 	}

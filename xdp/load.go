@@ -26,7 +26,7 @@ const (
 // load brings a generation into the kernel, whole, and only then switches slot after slot to it. The one that was live
 // before stays, so that going back after an error finds it still there, and the next one is recast from it.
 func (s *Subsystem) load(dir *pin.Dir, want State) error {
-	maps, err := openState(s.dir)
+	maps, err := s.openState()
 	if err != nil {
 		return err
 	}
@@ -176,7 +176,7 @@ func (s *Subsystem) fill(maps map[string]*ebpf.Map, t *classify.Tables, g Genera
 
 // beside opens what works beside live generations: the loader of twins and spares.
 func (s *Subsystem) beside(dir *pin.Dir) (loader table.Loader, done func() error, err error) {
-	state, err := openState(s.dir)
+	state, err := s.openState()
 	if err != nil {
 		return loader, nil, err
 	}

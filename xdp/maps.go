@@ -32,12 +32,12 @@ type stateMaps struct {
 }
 
 // openState opens the state maps, making what is missing.
-func openState(path string) (*stateMaps, error) {
-	dir, err := pin.Open(path)
+func (s *Subsystem) openState() (*stateMaps, error) {
+	dir, err := pin.Open(s.dir)
 	if err != nil {
 		return nil, err
 	}
-	spec, err := loadRoot()
+	spec, err := s.root()
 	if err != nil {
 		return nil, err
 	}

@@ -36,13 +36,14 @@ type Subsystem struct {
 	reason map[string]string
 	spares *table.Spares
 	object table.Object
+	root   func() (*ebpf.CollectionSpec, error)
 	// written spares comparing; without it, after a restart, the next change takes longer.
 	written table.Written
 }
 
 // New touches nothing. The directory of pins is made by the first operation that needs it.
 func New(log *slog.Logger, opts Options) *Subsystem {
-	return &Subsystem{log: log, dir: opts.BPFDir, reason: map[string]string{}, spares: table.NewSpares(), object: table.ParseOnce(_IngressBytes, loadIngress)}
+	return &Subsystem{log: log, dir: opts.BPFDir, reason: map[string]string{}, spares: table.NewSpares(), object: table.ParseOnce(_IngressBytes, loadIngress), root: table.ParseOnce(_RootBytes, loadRoot).Spec}
 }
 
 // hookState is what the kernel tells about one hook of ours.
@@ -92,7 +93,7 @@ func (s *Subsystem) observeHooks(ctx context.Context) ([]hookState, error) {
 	if err != nil || len(hooks) == 0 {
 		return nil, err
 	}
-	maps, err := openState(s.dir)
+	maps, err := s.openState()
 	if err != nil {
 		return nil, err
 	}

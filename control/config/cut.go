@@ -32,7 +32,7 @@ type grain struct {
 	bytes int    // after which the next item begins a piece
 }
 
-// coarse makes pieces of some 64 items. Where they begin follows from the text alone and not from what stands before it:
+// coarse makes pieces of some 64 rules, or 16 peers. Where they begin follows from the text alone and not from what stands before it:
 // a line more or less moves no other boundary.
 func coarse() grain {
 	return grain{least: 32 << 10, peers: 1 << 10, mask: 63, items: 256, bytes: 64 << 10}
@@ -77,16 +77,16 @@ func cutLists(contents []byte, g grain) (skeleton []byte, cuts map[int]*cut) {
 	}
 	kept := 0 // what stands before is in the skeleton
 	for s := (lines{text: contents}); s.next(); {
-		word, least := s.listKey(), g.least
+		word, least, of := s.listKey(), g.least, g
 		switch word {
 		case "":
 			continue
 		case peersKey:
-			least = g.peers
+			least, of.mask = g.peers, g.mask/4 // a peer takes as long to read as some rules
 		}
 		key := s
 		c := &cut{key: word, line: key.number, indent: key.indent}
-		certain := c.take(&s, g)
+		certain := c.take(&s, of)
 		if certain && s.begin-key.end >= least {
 			here := key.begin + key.indent + len(word)
 			skeleton = append(skeleton, contents[kept:here]...)

@@ -1,5 +1,7 @@
 package config
 
+import "slices"
+
 // Rules are judged piece by piece, since there may be 100,000. Peers are some thousands, and are judged together: of a piece of theirs
 // only the way from the text to raw structs is spared.
 
@@ -38,13 +40,14 @@ func itemsOf[T any](r *itemReader, c *cut) []T {
 				return out
 			}
 		}
-		moved := make([]T, len(list))
-		for k, item := range list {
-			any(&item).(interface{ shift(lines int) }).shift(p.line - before.line)
-			moved[k] = item
+		if lines := p.line - before.line; lines != 0 {
+			list = slices.Clone(list) // a former reading's
+			for k := range list {
+				any(&list[k]).(interface{ shift(lines int) }).shift(lines)
+			}
 		}
-		r.found[print] = items{moved, p.line}
-		out = append(out, moved...)
+		r.found[print] = items{list, p.line}
+		out = append(out, list...)
 	}
 	return out
 }

@@ -103,35 +103,66 @@ func order(diffs []difference, announcer string, why string) []Step {
 	return append(append(withdraw, build...), tear...)
 }
 
-// differences observes subsystems, side by side, and compares them with what d wants. It changes nothing. What
-// failed is told for each of them.
-func differences(ctx context.Context, subs []Subsystem, d *compile.Desired) (out []difference, failed []error) {
-	out, failed = make([]difference, len(subs)), make([]error, len(subs))
-	var all sync.WaitGroup
+// observing is subsystems that are observed side by side.
+type observing struct {
+	subs   []Subsystem
+	have   []State
+	failed []error
+	all    sync.WaitGroup
+}
+
+// observe begins to look, which changes nothing.
+func observe(ctx context.Context, subs []Subsystem) *observing {
+	o := &observing{subs: subs, have: make([]State, len(subs)), failed: make([]error, len(subs))}
 	for i, sub := range subs {
-		all.Go(func() {
+		o.all.Go(func() {
 			have, err := sub.Observe(ctx)
 			if err != nil {
-				failed[i] = &observeError{sub.Name(), err}
-				return
+				o.failed[i] = &observeError{sub.Name(), err}
 			}
-			out[i] = difference{sub, sub.Diff(have, sub.Want(d))}
+			o.have[i] = have
 		})
 	}
+	return o
+}
+
+// differences waits for what is seen, and compares it with what d wants. What failed is told for each subsystem.
+func (o *observing) differences(d *compile.Desired) (out []difference, failed []error) {
+	o.all.Wait()
+	out = make([]difference, len(o.subs))
+	var all sync.WaitGroup
+	for i, sub := range o.subs {
+		if o.failed[i] == nil {
+			all.Go(func() { out[i] = difference{sub, sub.Diff(o.have[i], sub.Want(d))} })
+		}
+	}
 	all.Wait()
-	return out, failed
+	return out, o.failed
+}
+
+// differences observes subsystems and compares them with what d wants.
+func differences(ctx context.Context, subs []Subsystem, d *compile.Desired) (out []difference, failed []error) {
+	return observe(ctx, subs).differences(d)
 }
 
 // look plans as far as the machine can be observed; failed are the subsystems that cannot be.
 func (e *Engine) look(ctx context.Context, d *compile.Desired, why string) (steps []Step, failed []error) {
+	return e.compare(observe(ctx, e.opts.Subsystems), d, why)
+}
+
+func (e *Engine) compare(o *observing, d *compile.Desired, why string) (steps []Step, failed []error) {
 	defer e.timed("plan")()
-	diffs, failed := differences(ctx, e.opts.Subsystems, d)
+	diffs, failed := o.differences(d)
 	diffs = slices.DeleteFunc(diffs, func(d difference) bool { return d.sub == nil })
 	return order(diffs, e.opts.Announcer, why), slices.DeleteFunc(failed, func(err error) bool { return err == nil })
 }
 
 func (e *Engine) plan(ctx context.Context, d *compile.Desired, why string) (Plan, error) {
-	steps, failed := e.look(ctx, d, why)
+	return e.planFrom(observe(ctx, e.opts.Subsystems), d, why)
+}
+
+func (e *Engine) planFrom(o *observing, d *compile.Desired, why string) (Plan, error) {
+	steps, failed := e.compare(o, d, why)
 	if len(failed) > 0 {
 		return Plan{}, failed[0]
 	}

@@ -85,13 +85,14 @@ func newMachine() *machine {
 }
 
 // follow makes tunnels the live ones. Of a peer that stays, what was found out stays where it fits what is said of it now.
-// It gives the same as now gave for them, so nothing has to be compiled for it.
-func (m *machine) follow(tunnels []config.Tunnel, at time.Time) {
+// It gives the same as now gave for them, so nothing has to be compiled for it. It says whether they are the same peers at the same
+// places as before, and none with a session.
+func (m *machine) follow(tunnels []config.Tunnel, at time.Time) (same bool) {
 	if m.epoch.IsZero() {
 		m.epoch = at
 	}
 	live, probes, last := map[string]*tunnel{}, map[uint32]*peer{}, lastMetrics(tunnels)
-	same := m.followed && len(tunnels) == len(m.tunnels)
+	same = m.followed && len(tunnels) == len(m.tunnels)
 	for _, conf := range tunnels {
 		old := m.former(conf).byName()
 		t := &tunnel{conf: conf, underlay: m.underlayOf(conf)}
@@ -121,6 +122,7 @@ func (m *machine) follow(tunnels []config.Tunnel, at time.Time) {
 	if m.unsaved, m.problemsStale = true, true; !same {
 		m.underlayDue = at
 	}
+	return same && !slices.ContainsFunc(tunnels, func(t config.Tunnel) bool { return t.Type != config.TypeWireGuard })
 }
 
 // former is the live tunnel of that name and type, or nil.
@@ -133,11 +135,12 @@ func (m *machine) former(conf config.Tunnel) *tunnel {
 
 // byName are the peers of a tunnel, of which there may be none.
 func (t *tunnel) byName() map[string]*peer {
-	out := map[string]*peer{}
-	if t != nil {
-		for _, p := range t.peers {
-			out[p.conf.Name] = p
-		}
+	if t == nil {
+		return nil
+	}
+	out := make(map[string]*peer, len(t.peers))
+	for _, p := range t.peers {
+		out[p.conf.Name] = p
 	}
 	return out
 }

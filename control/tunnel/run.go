@@ -78,12 +78,15 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 }
 
-// follow asks which tunnels are live.
+// follow asks which tunnels are live. Sources are asked at once where they may have something new to say.
 func (w *Watcher) follow() {
+	same := false
 	if tunnels, live := w.opts.Wanted(); live {
-		w.locked(func(m *machine) { m.follow(tunnels, time.Now()) })
+		w.locked(func(m *machine) { same = m.follow(tunnels, time.Now()) })
 	}
-	w.Look()
+	if !same {
+		w.Look()
+	}
 }
 
 // step lets the machine decide, and tells everybody what it decided.

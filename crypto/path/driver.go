@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"sync"
 
@@ -84,10 +83,11 @@ func (d *Driver) Observe(ctx context.Context) (State, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	list, err := ourRoutes(d.strict, unix.RTN_BLACKHOLE)
 	var s State
-	err := each(d.strict, unix.RTN_BLACKHOLE, func(p netip.Prefix, table int, _ netlink.Route) {
-		s.Blackholes = append(s.Blackholes, Blackhole{Prefix: p, Table: table})
-	})
+	for _, r := range list {
+		s.Blackholes = append(s.Blackholes, Blackhole{Prefix: r.Prefix, Table: r.Table})
+	}
 	slices.SortFunc(s.Blackholes, Blackhole.Compare)
 	return s, err
 }

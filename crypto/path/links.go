@@ -142,10 +142,11 @@ func (l Links) RemoveRoute(link netlink.Link, r Route) error {
 
 // Routes returns the routes of our protocol into devices, by the index of the device, each list sorted.
 func (l Links) Routes() (map[int][]Route, error) {
+	list, err := ourRoutes(l.strict, unix.RTN_UNICAST)
 	byLink := map[int][]Route{}
-	err := each(l.strict, unix.RTN_UNICAST, func(p netip.Prefix, table int, r netlink.Route) {
-		byLink[r.LinkIndex] = append(byLink[r.LinkIndex], Route{Prefix: p, Metric: r.Priority, Table: table})
-	})
+	for _, r := range list {
+		byLink[r.link] = append(byLink[r.link], r.Route)
+	}
 	for _, routes := range byLink {
 		slices.SortFunc(routes, Route.Compare)
 	}
@@ -180,27 +181,33 @@ func remove(nl *netlink.Handle, r *netlink.Route) error {
 	return nil
 }
 
-// each calls f for every route of our protocol and of a type in the tables of ours; table is 0 for main. One list is of all tables.
-func each(strict *netlink.Handle, kind int, f func(p netip.Prefix, table int, r netlink.Route)) error {
+// placed is a route, and the index of the device that it leads into.
+type placed struct {
+	Route
+	link int
+}
+
+// ourRoutes are the routes of our protocol and of a type in the tables of ours. One list is of all tables.
+func ourRoutes(strict *netlink.Handle, kind int) (out []placed, err error) {
 	filter := &netlink.Route{Protocol: Protocol, Table: unix.RT_TABLE_UNSPEC, Type: kind}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		list, err := netdump.Routes(strict, family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		list, err := netdump.RoutesAs(strict, family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE, place)
 		if err != nil {
-			return fmt.Errorf("list routes: %w", err)
+			return nil, fmt.Errorf("list routes: %w", err)
 		}
-		for _, r := range list {
-			table := r.Table
-			if table == unix.RT_TABLE_MAIN {
-				table = 0
-			} else if table != Table && table != ProbeTable {
-				continue
-			}
-			if p, ok := PrefixOf(r.Dst); ok {
-				f(p, table, r)
-			}
-		}
+		out = append(out, list...)
 	}
-	return nil
+	return out, nil
+}
+
+// place is false for a route of another table than ours.
+func place(r netlink.Route) (placed, bool) {
+	table := r.Table
+	if table == unix.RT_TABLE_MAIN {
+		table = 0
+	}
+	p, ok := PrefixOf(r.Dst)
+	return placed{Route{Prefix: p, Metric: r.Priority, Table: table}, r.LinkIndex}, ok && (table == 0 || table == Table || table == ProbeTable)
 }
 
 func inKernel(table int) int {

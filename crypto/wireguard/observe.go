@@ -2,11 +2,13 @@ package wireguard
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
@@ -28,22 +30,28 @@ func (d *Driver) Observe(ctx context.Context) (State, error) {
 		return State{}, err
 	}
 	d.releaseLeft(links)
-	routes, err := d.links.Routes()
-	if err != nil {
-		return State{}, err
-	}
 	addresses, err := d.links.Addresses()
 	if err != nil {
 		return State{}, err
 	}
+	var routes map[int][]path.Route
+	var dump errgroup.Group // beside the devices, whose processes answer meanwhile
+	dump.Go(func() (err error) {
+		routes, err = d.links.Routes()
+		return err
+	})
 	var s State
 	for _, link := range links {
-		t, err := d.observe(link)
-		if err != nil {
-			return State{}, err
-		}
-		t.Addresses, t.Routes = addresses[link.Attrs().Index], routes[link.Attrs().Index]
+		t, failed := d.observe(link)
+		err = errors.Join(err, failed)
 		s.Tunnels = append(s.Tunnels, t)
+	}
+	if err := errors.Join(dump.Wait(), err); err != nil {
+		return State{}, err
+	}
+	for i, link := range links {
+		index := link.Attrs().Index
+		s.Tunnels[i].Addresses, s.Tunnels[i].Routes = addresses[index], routes[index]
 	}
 	return s, nil
 }

@@ -6,9 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -243,27 +241,6 @@ func (d *Dir) Idle(owner string, live map[ebpf.ProgramID]bool) ([]string, error)
 		}
 	}
 	return idle, nil
-}
-
-// ProgramID is what the kernel calls a program. It stands in fdinfo: Info copies the whole program out of the kernel as well, a
-// few ms for ours, and each observation asks about all of them.
-func ProgramID(p *ebpf.Program) (ebpf.ProgramID, error) {
-	path := fmt.Sprintf("/proc/self/fdinfo/%d", p.FD())
-	text, err := os.ReadFile(path)
-	runtime.KeepAlive(p) // or its descriptor may be another's by then
-	if err != nil {
-		return 0, fmt.Errorf("id of a program: %w", err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if digits, ok := strings.CutPrefix(line, "prog_id:"); ok {
-			id, err := strconv.ParseUint(strings.TrimSpace(digits), 10, 32)
-			if err != nil {
-				return 0, fmt.Errorf("id of a program in %s: %w", path, err)
-			}
-			return ebpf.ProgramID(id), nil
-		}
-	}
-	return 0, fmt.Errorf("the kernel tells no program id in %s", path)
 }
 
 // SweepGenerations removes an owner's generations but those to keep, and what crashes left half made. A program that

@@ -43,11 +43,11 @@ func (d *Dir) IsRoot(h Hook, id ebpf.ProgramID, name string) (bool, error) {
 		return false, fmt.Errorf("root of %s, program %d: %w", h, id, err)
 	}
 	defer p.Close()
-	info, err := p.Info()
-	if err != nil {
+	var info programInfo
+	if err := infoOf(p, &info); err != nil {
 		return false, fmt.Errorf("root of %s, program %d: %w", h, id, err)
 	}
-	if info.Name != name {
+	if unix.ByteSliceToString(info.name[:]) != name {
 		return false, nil
 	}
 	slot, err := ebpf.LoadPinnedMap(d.slotPath(h), &ebpf.LoadPinOptions{ReadOnly: true})
@@ -62,9 +62,9 @@ func (d *Dir) IsRoot(h Hook, id ebpf.ProgramID, name string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("slot of %s: %w", h, err)
 	}
-	used, _ := info.MapIDs()
+	used, err := ProgramMaps(p)
 	slotID, ok := of.ID()
-	return ok && slices.Contains(used, slotID), nil
+	return ok && slices.Contains(used, slotID), err
 }
 
 // RootError says what is behind the kernel's refusal to load a root of the hook. Of a slot that fits no more it says no more

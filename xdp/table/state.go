@@ -318,13 +318,9 @@ func PinnedShared(dir *pin.Dir) (SharedMaps, error) {
 // UsedBy says whether a live program works on them. It does not once a pin was replaced by one of another size, for whatever
 // became of the apply that did so: then XDP would read other flows than tc writes.
 func (s SharedMaps) UsedBy(p *ebpf.Program) (bool, error) {
-	info, err := p.Info()
+	used, err := pin.ProgramMaps(p)
 	if err != nil {
 		return false, err
-	}
-	used, ok := info.MapIDs()
-	if !ok {
-		return false, errors.New("the kernel tells no map ids")
 	}
 	return s != nil && !slices.ContainsFunc(s, func(id ebpf.MapID) bool { return !slices.Contains(used, id) }), nil
 }
