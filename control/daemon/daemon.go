@@ -13,6 +13,7 @@ import (
 
 	"sluice/bgp"
 	"sluice/bgp/bfd"
+	"sluice/bgp/fib"
 	"sluice/control/api"
 	"sluice/control/ban"
 	"sluice/control/compile"
@@ -70,10 +71,14 @@ type Daemon struct {
 	conntrack conntrack
 	captures  captures
 
-	faults        *disk.Faults
-	unwritten     chan struct{} // tells that a file waits for room on the disk
-	gone          *gone         // routes and rules
-	goneFacts     *gone         // links and addresses
+	faults      *disk.Faults
+	unwritten   chan struct{} // tells that a file waits for room on the disk
+	gone        *gone         // routes and rules
+	goneFacts   *gone         // links and addresses
+	replaceable struct {      // see replaced
+		of   *compile.Desired
+		list map[host.Gone]bool
+	}
 	policyChanged chan struct{} // tells that rules may have changed
 	busy          chan struct{} // tells that something is compiled or applied
 	arriving      chan struct{} // tells that a table of routes arrives
@@ -215,6 +220,11 @@ func (d *Daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := d.host.WatchReplaced(ctx, d.replaced, d.gone.any, host.RouteProtocol, path.Protocol, fib.Protocol); err != nil {
+		return err
+	}
+	pins := watchPins(d.opts.BPFDir, d.opts.Log)
+	defer pins.close()
 	// Before the first step: a socket that cannot be had leaves the machine as it was.
 	server := api.NewServer(d.opts.Socket, d, d.opts.Log)
 	if err := server.Listen(); err != nil {
@@ -246,6 +256,8 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"engine", d.engine.Run},
 		funcTask{"drift", d.inspect},
 		funcTask{"deletions", d.followGone},
+		funcTask{"pins", pins.run},
+		funcTask{"deleted pins", func(ctx context.Context) error { return d.followPins(ctx, pins) }},
 		funcTask{"state directory", d.keepState},
 		funcTask{"link events", func(ctx context.Context) error { return d.follow(ctx, events) }},
 		funcTask{"tunnel processes", d.followTunnels},

@@ -10,11 +10,13 @@ import (
 
 	"sluice/control/compile"
 	"sluice/control/host"
+	"sluice/crypto/ipsec"
 	"sluice/crypto/path"
+	"sluice/crypto/wireguard"
 )
 
 // inspection is how often the machine is compared with what it should hold. Link events and deletions are acted on at once; this is
-// for what nobody tells, such as a sysctl that was written or a pin that was removed by hand.
+// for what nobody tells, such as a sysctl that was written.
 const inspection = 5 * time.Minute
 
 // inspect repairs drift.
@@ -44,7 +46,7 @@ const (
 
 // gone are deletions that nobody has looked at yet.
 type gone struct {
-	wake chan struct{}
+	wake chan struct{} // has one while there are any
 
 	mu   sync.Mutex
 	list map[host.Gone]bool
@@ -59,8 +61,20 @@ func (g *gone) note(one host.Gone) {
 		g.list[one] = true
 	}
 	g.mu.Unlock()
+	wake(g.wake)
+}
+
+// any stands for deletions that nobody can tell.
+func (g *gone) any() {
+	g.mu.Lock()
+	g.more = true
+	g.mu.Unlock()
+	wake(g.wake)
+}
+
+func wake(one chan<- struct{}) {
 	select {
-	case g.wake <- struct{}{}:
+	case one <- struct{}{}:
 	default:
 	}
 }
@@ -92,15 +106,33 @@ func (d *Daemon) deleted(one host.Gone) {
 	}
 }
 
-// followGone repairs at once the routes and rules that somebody else deleted of ours. What we delete ourselves is not wanted any more, or
-// stands again, by the time that the engine is free.
+// replaced notes where a route of ours may have been: of a million that a routing daemon replaces each costs a look-up. Only the reader of
+// those messages calls it.
+func (d *Daemon) replaced(one host.Gone) {
+	if want := d.liveDesired(); want != d.replaceable.of {
+		d.replaceable.of, d.replaceable.list = want, deletable(want, want.WireGuard, want.IPsec)
+	}
+	if d.replaceable.list[one] {
+		d.gone.note(one)
+	}
+}
+
+// followGone repairs at once the routes and rules that somebody else deleted of ours.
 func (d *Daemon) followGone(ctx context.Context) error {
+	return d.mend(ctx, d.gone.wake, func(want *compile.Desired) bool {
+		return d.gone.among(func() map[host.Gone]bool { return d.deletable(want) })
+	})
+}
+
+// mend repairs at once where lacks says so after a wake. What we delete ourselves is not wanted any more, or stands again, by the time that
+// the engine is free.
+func (d *Daemon) mend(ctx context.Context, wake <-chan struct{}, lacks func(*compile.Desired) bool) error {
 	pause, last := goneSettle, time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-d.gone.wake:
+		case <-wake:
 		}
 		if time.Since(last) > goneRest {
 			pause = goneSettle
@@ -110,9 +142,7 @@ func (d *Daemon) followGone(ctx context.Context) error {
 			return nil
 		case <-time.After(pause):
 		}
-		lacked, err := d.engine.Mend(ctx, false, func(want *compile.Desired) bool {
-			return d.gone.among(func() map[host.Gone]bool { return d.deletable(want) })
-		})
+		lacked, err := d.engine.Mend(ctx, false, lacks)
 		if err != nil && ctx.Err() == nil {
 			d.opts.Log.Error("repair", "error", err)
 		}
@@ -136,8 +166,12 @@ func (d *Daemon) compileAgain(ctx context.Context) error {
 	return d.engine.Recompile(ctx, "links or addresses changed")
 }
 
-// deletable is everything that is wanted, as its deletion would tell of it.
+// deletable is everything that is wanted now, as its deletion would tell of it.
 func (d *Daemon) deletable(want *compile.Desired) map[host.Gone]bool {
+	return deletable(want, d.wireguard.Wanted(want.WireGuard), d.ipsec.Wanted(want.IPsec))
+}
+
+func deletable(want *compile.Desired, wg wireguard.State, esp ipsec.State) map[host.Gone]bool {
 	out := map[host.Gone]bool{}
 	route := func(p netip.Prefix, metric, table int) {
 		if metric == 0 && p.Addr().Is6() {
@@ -149,7 +183,7 @@ func (d *Daemon) deletable(want *compile.Desired) map[host.Gone]bool {
 		out[host.Gone{Route: p.Masked(), Metric: metric, Table: table}] = true
 	}
 	device := func(name string, addresses []netip.Prefix, routes []path.Route) {
-		out[host.Gone{Link: name}] = true
+		out[host.Gone{Link: name}], out[host.Gone{Link: name, Down: true}] = true, true
 		for _, a := range addresses {
 			out[host.Gone{Link: name, Address: a}] = true
 		}
@@ -160,14 +194,19 @@ func (d *Daemon) deletable(want *compile.Desired) map[host.Gone]bool {
 	for _, b := range want.Path.Blackholes {
 		route(b.Prefix, path.BlackholeMetric, b.Table)
 	}
-	for _, t := range d.wireguard.Wanted(want.WireGuard).Tunnels {
+	for _, t := range wg.Tunnels {
 		device(t.Name, t.Addresses, t.Routes)
 	}
-	for _, t := range d.ipsec.Wanted(want.IPsec).Tunnels {
+	for _, t := range esp.Tunnels {
 		device(t.Name, t.Addresses, t.Routes)
 	}
 	for _, v := range want.Host.Devices {
 		device(v.Name, nil, nil)
+	}
+	for _, l := range want.Host.Links {
+		if l.Up {
+			out[host.Gone{Link: l.Name, Down: true}] = true
+		}
 	}
 	for _, a := range want.Host.Addresses {
 		out[host.Gone{Link: a.Link, Address: a.Prefix}] = true

@@ -24,7 +24,7 @@ func TestDeletionsCountWhereTheyAreOfWhatIsWanted(t *testing.T) {
 		WireGuard: wireguard.State{Tunnels: []wireguard.Tunnel{{Name: "fra1", Addresses: []netip.Prefix{p("10.200.0.1/31")},
 			Routes: []path.Route{{Prefix: p("10.20.0.0/16"), Metric: 100}, {Prefix: p("2001:db8:20::/48")}}}}},
 		Host: host.State{
-			Devices: []host.Device{{Name: "bond0"}}, Addresses: []host.Address{{Link: "eth0", Prefix: p("198.18.0.2/30")}},
+			Devices: []host.Device{{Name: "bond0"}}, Links: []host.Link{{Name: "eth0", Up: true}, {Name: "eth1"}}, Addresses: []host.Address{{Link: "eth0", Prefix: p("198.18.0.2/30")}},
 			Routes: []host.Route{{Prefix: p("192.0.2.0/24"), Table: unix.RT_TABLE_MAIN}}, Rules: []host.Rule{{Priority: 18800}, {Priority: 18801, IPv6: true}},
 		},
 	}
@@ -45,7 +45,10 @@ func TestDeletionsCountWhereTheyAreOfWhatIsWanted(t *testing.T) {
 		{host.Gone{Rule: 18801, IPv6: true}, true},
 		{host.Gone{Link: "fra1"}, true},
 		{host.Gone{Link: "bond0"}, true},
-		{host.Gone{Link: "eth0"}, false}, // not of our making
+		{host.Gone{Link: "fra1", Down: true}, true},
+		{host.Gone{Link: "eth0", Down: true}, true},
+		{host.Gone{Link: "eth1", Down: true}, false}, // it may be down
+		{host.Gone{Link: "eth0"}, false},             // not of our making
 		{host.Gone{Link: "fra1", Address: p("10.200.0.1/31")}, true},
 		{host.Gone{Link: "eth0", Address: p("198.18.0.2/30")}, true},
 		{host.Gone{Link: "eth1", Address: p("198.18.0.2/30")}, false},

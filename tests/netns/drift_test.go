@@ -2,12 +2,28 @@ package netns
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"sluice/control/api"
 	"sluice/control/engine"
 )
+
+// repaired waits until the last repair tells each of these steps.
+func (s *site) repaired(after string, told ...string) {
+	s.t.Helper()
+	eventually(s.t, func() error {
+		st := s.status().Engine
+		for _, step := range told {
+			if !strings.Contains(st.Repaired, step) {
+				return fmt.Errorf("%s: the last repair is %q, want %q", after, st.Repaired, step)
+			}
+		}
+		return nil
+	})
+}
 
 // Without somebody who hears of it, each of these would wait for the inspection, five minutes.
 func TestWhatSomebodyDeletesIsBackAtOnceAndTold(t *testing.T) {
@@ -26,12 +42,7 @@ func TestWhatSomebodyDeletesIsBackAtOnceAndTold(t *testing.T) {
 		{"ip -6 rule del priority 18801", "host: add IPv6 rule 18801"},
 	} {
 		s.must(s.Gateway.Namespace, c.remove)
-		eventually(t, func() error {
-			if st := s.status().Engine; !strings.Contains(st.Repaired, c.told) {
-				return fmt.Errorf("%s: the last repair is %q, want %q", c.remove, st.Repaired, c.told)
-			}
-			return nil
-		})
+		s.repaired(c.remove, c.told)
 	}
 	s.same("repairs", before, s.settled())
 	for what, text := range map[string]string{"the log": s.daemonLog(), "show status": s.sluice("show", "status").out} {
@@ -63,18 +74,71 @@ func TestWhatSomebodyDeletesIsBackAtOnceAndTold(t *testing.T) {
 func TestARouteIntoATunnelThatSomebodyDeletesIsBackAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newTunnels(t, nil)
-	s.must(s.Gateway.Namespace, "ip route del 10.20.0.0/16 dev fra1")
+	for _, c := range []struct{ remove, told string }{
+		{"ip route del 10.20.0.0/16 dev fra1", "wireguard: add route 10.20.0.0/16 dev fra1"},
+		{"ip link set fra1 down", "fra1"},
+		{"ip rule flush", "host: add IPv4 rule 18800"},
+		{"ip link del fra1", "wireguard: create tunnel fra1"},
+	} {
+		s.must(s.Gateway.Namespace, c.remove)
+		s.repaired(c.remove, c.told)
+	}
+}
+
+// A route of somebody else's is not taken away: the machine is degraded for as long as it is there.
+func TestARouteThatSomebodyPutsInThePlaceOfOursIsToldAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newTunnels(t, nil)
+	monitor := s.follow(false)
+	s.must(s.Gateway.Namespace, "ip route replace 10.20.0.0/16 via 198.18.0.1 metric 100")
 	eventually(t, func() error {
-		if st := s.status().Engine; !strings.Contains(st.Repaired, "wireguard: add route 10.20.0.0/16 dev fra1") {
-			return fmt.Errorf("the last repair is %q", st.Repaired)
+		for _, c := range s.status().Engine.Conditions {
+			if c.Reason == "RepairFailed" && strings.Contains(c.Message, "10.20.0.0/16") {
+				return nil
+			}
+		}
+		return fmt.Errorf("no condition tells of the route: %+v", s.status().Engine.Conditions)
+	})
+	monitor.hears(t, "the route", func(e api.Event) bool {
+		return e.Engine != nil && e.Engine.Kind == engine.NoticeDegraded && strings.Contains(e.Engine.Text, "10.20.0.0/16")
+	})
+	s.must(s.Gateway.Namespace, "ip route del 10.20.0.0/16 via 198.18.0.1")
+	eventually(t, func() error {
+		if have := s.must(s.Gateway.Namespace, "ip route show 10.20.0.0/16 dev fra1"); !strings.Contains(have, "metric 100") {
+			return fmt.Errorf("the route went, and ours is not back: %q", have)
 		}
 		return nil
 	})
-	s.must(s.Gateway.Namespace, "ip link del fra1")
-	eventually(t, func() error {
-		if st := s.status().Engine; !strings.Contains(st.Repaired, "wireguard: create tunnel fra1") {
-			return fmt.Errorf("the last repair is %q", st.Repaired)
+}
+
+// With its last pin a link lets go of its hook, and the box would be open until the inspection.
+func TestPinsThatSomebodyRemovesAreBackAtOnceAndTold(t *testing.T) {
+	t.Parallel()
+	s := newBareSite(t)
+	s.start()
+	for _, room := range []string{"", "links/xdp", "gen", ""} { // the last: in directories that were made anew
+		before := s.status().Engine.RepairedAt
+		if err := os.RemoveAll(filepath.Join(s.Gateway.BPFDir, room)); err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	})
+		eventually(t, func() error {
+			st := s.status().Engine
+			if st.RepairedAt.Equal(before) || !strings.Contains(st.Repaired, "xdp: ") {
+				return fmt.Errorf("%q removed: the last repair is %q at %s", room, st.Repaired, st.RepairedAt)
+			}
+			for _, kind := range []string{"xdp", "tcx-ingress", "tcx-egress"} {
+				if _, err := os.Stat(filepath.Join(s.Gateway.BPFDir, "links", kind, "eth0")); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	// What an apply takes away is no drift.
+	repaired := s.status().Engine.RepairedAt
+	s.edit("\nbgp:\n", "\nroutes:\n  - {prefix: 192.0.2.128/25, via: [198.18.0.1]}\n\nbgp:\n")
+	s.apply()
+	if at := s.status().Engine.RepairedAt; !at.Equal(repaired) {
+		t.Errorf("an apply is told as a repair at %s", at)
+	}
 }

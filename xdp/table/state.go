@@ -291,6 +291,27 @@ func Reopen(dir *pin.Dir, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, erro
 var notEverywhere = []string{SYNListeners, Translations, Young, SNATFragments, SNATExhausted, FlowPressure, FlowShares, FlowEvents,
 	FlowSpecLive, FlowSpecEntries, FlowSpecProtocols, FlowSpecDst4, FlowSpecSrc4, FlowSpecDst6, FlowSpecSrc6, FlowSpecBuckets, FlowSpecHits}
 
+// Lacks says whether a pin is gone that hooks with a generation need: one of theirs (see pin.Dir.Holds), or a shared map that every
+// program uses. It reads names only.
+func Lacks(dir *pin.Dir, hooks []pin.Hook, owner, digest string) (bool, error) {
+	if len(hooks) == 0 {
+		return false, nil
+	}
+	if holds, err := dir.Holds(hooks, owner, digest); err != nil || !holds {
+		return err == nil, err
+	}
+	held, err := dir.StateMaps()
+	if err != nil {
+		return false, err
+	}
+	for name, at := range sharedPins {
+		if !held.Has(at.pin, at.version) && !slices.Contains(notEverywhere, name) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // SharedMaps are the ids of the shared maps that every program uses, as they are pinned now; nil where one is missing.
 type SharedMaps []ebpf.MapID
 
