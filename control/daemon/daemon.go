@@ -170,7 +170,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	})
 	d.feeds = feed.New(feed.Options{
 		Dir: keptSets(o.StateDir), Log: o.Log,
-		Wanted: d.watchedSets, Changed: func() error { return d.engine.Recompile(ctx, "a watched set file changed") },
+		Wanted: d.watchedSets, Changed: func() error { return d.compileAgain(ctx, "a watched set file changed") },
 		Notify: d.setNotice, Report: d.reportSets, Faults: d.faults,
 	})
 	d.workloads = workload.New(workload.Options{
@@ -352,7 +352,7 @@ func (d *Daemon) follow(ctx context.Context, events <-chan host.Event) error {
 				break gather
 			}
 		}
-		if err := d.compileAgain(ctx); err != nil && ctx.Err() == nil {
+		if err := d.compileAgain(ctx, "links or addresses changed"); err != nil && ctx.Err() == nil {
 			d.opts.Log.Error("compile again", "error", err)
 		}
 		d.forgetGone(ctx)

@@ -152,9 +152,9 @@ func (d *Daemon) mend(ctx context.Context, wake <-chan struct{}, lacks func(*com
 	}
 }
 
-// compileAgain follows links and addresses that changed. What somebody deleted of ours is told as a repair, routes and rules included: they
-// come back with the rest.
-func (d *Daemon) compileAgain(ctx context.Context) error {
+// compileAgain follows what changed. What somebody deleted of ours is told as a repair, routes and rules included: they come back with the
+// rest.
+func (d *Daemon) compileAgain(ctx context.Context, why string) error {
 	lacked, err := d.engine.Mend(ctx, true, func(want *compile.Desired) bool {
 		wanted := func() map[host.Gone]bool { return d.deletable(want) }
 		facts, others := d.goneFacts.among(wanted), d.gone.among(wanted)
@@ -163,7 +163,7 @@ func (d *Daemon) compileAgain(ctx context.Context) error {
 	if lacked || err != nil {
 		return err
 	}
-	return d.engine.Recompile(ctx, "links or addresses changed")
+	return d.engine.Recompile(ctx, why)
 }
 
 // deletable is everything that is wanted now, as its deletion would tell of it.

@@ -11,15 +11,14 @@ import (
 	"sluice/control/engine"
 )
 
-// repaired waits until the last repair tells each of these steps.
-func (s *site) repaired(after string, told ...string) {
+// repairs runs words in the gateway, and waits until another repair than the last one tells of this step.
+func (s *site) repairs(words, step string) {
 	s.t.Helper()
+	last := s.status().Engine.RepairedAt
+	s.must(s.Gateway.Namespace, words)
 	eventually(s.t, func() error {
-		st := s.status().Engine
-		for _, step := range told {
-			if !strings.Contains(st.Repaired, step) {
-				return fmt.Errorf("%s: the last repair is %q, want %q", after, st.Repaired, step)
-			}
+		if st := s.status().Engine; st.RepairedAt.Equal(last) || !strings.Contains(st.Repaired, step) {
+			return fmt.Errorf("%s: the last repair, at %s, is %q, want %q", words, st.RepairedAt, st.Repaired, step)
 		}
 		return nil
 	})
@@ -41,8 +40,7 @@ func TestWhatSomebodyDeletesIsBackAtOnceAndTold(t *testing.T) {
 		{"ip rule del priority 18800", "host: add IPv4 rule 18800"},
 		{"ip -6 rule del priority 18801", "host: add IPv6 rule 18801"},
 	} {
-		s.must(s.Gateway.Namespace, c.remove)
-		s.repaired(c.remove, c.told)
+		s.repairs(c.remove, c.told)
 	}
 	s.same("repairs", before, s.settled())
 	for what, text := range map[string]string{"the log": s.daemonLog(), "show status": s.sluice("show", "status").out} {
@@ -80,8 +78,7 @@ func TestARouteIntoATunnelThatSomebodyDeletesIsBackAtOnce(t *testing.T) {
 		{"ip rule flush", "host: add IPv4 rule 18800"},
 		{"ip link del fra1", "wireguard: create tunnel fra1"},
 	} {
-		s.must(s.Gateway.Namespace, c.remove)
-		s.repaired(c.remove, c.told)
+		s.repairs(c.remove, c.told)
 	}
 }
 
