@@ -90,7 +90,7 @@ func TestARouteThatSomebodyPutsInThePlaceOfOursIsToldAtOnce(t *testing.T) {
 	s.must(s.Gateway.Namespace, "ip route replace 10.20.0.0/16 via 198.18.0.1 metric 100")
 	eventually(t, func() error {
 		for _, c := range s.status().Engine.Conditions {
-			if c.Reason == "RepairFailed" && strings.Contains(c.Message, "10.20.0.0/16") {
+			if c.Type == engine.ConditionDegraded && c.Status == engine.True && strings.Contains(c.Message, "10.20.0.0/16") {
 				return nil
 			}
 		}
