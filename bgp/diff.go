@@ -42,6 +42,19 @@ type Op struct {
 // Teardown reports whether the step takes something away.
 func (o Op) Teardown() bool { return o.kind >= withdraw }
 
+// Builds says that no session begins, or changes, before it is known what is believed of it.
+func (o Op) Builds() (what string, on []string) {
+	switch o.kind {
+	case start:
+		return "speaker", nil
+	case learn, filter:
+		return "policy", []string{"speaker"}
+	case setNeighbor, relaxNeighbor:
+		return "", []string{"speaker", "policy"}
+	}
+	return "", []string{"speaker"}
+}
+
 // String is the line that a plan prints.
 func (o Op) String() string {
 	switch o.kind {

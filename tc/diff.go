@@ -40,6 +40,17 @@ func (o Op) String() string {
 // Teardown says that the operation only takes away.
 func (o Op) Teardown() bool { return o.Kind == Detach }
 
+// Builds says that a root is attached only above a slot that is filled, and each interface stands for itself.
+func (o Op) Builds() (what string, on []string) {
+	switch o.Kind {
+	case Load:
+		return "generation", nil
+	case Attach:
+		return "", []string{"generation"}
+	}
+	return "", nil
+}
+
 // Diff returns the operations that bring have to want. A generation holds the table of interfaces, so any change of
 // theirs loads one. A new interface gets its slots filled by the Load before its roots are attached, so that its first
 // packet is judged. Without interfaces there is nothing to load.

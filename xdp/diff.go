@@ -48,6 +48,17 @@ func (o Op) String() string {
 // Teardown says that the operation only takes away.
 func (o Op) Teardown() bool { return o.Kind == Detach }
 
+// Builds says that a root is attached only above a slot that is filled, and each interface stands for itself.
+func (o Op) Builds() (what string, on []string) {
+	switch o.Kind {
+	case Load:
+		return "generation", nil
+	case Attach:
+		return "", []string{"generation"}
+	}
+	return "", nil
+}
+
 func failText(open bool) string {
 	if open {
 		return "open"

@@ -42,9 +42,9 @@ func (c *compiler) flowSpec() bgp.FlowSpec {
 	if len(b.AcceptFrom) > 0 {
 		out.Blackholes = bgp.Blackholes{AcceptFrom: c.neighborsNamed(b.AcceptFrom), Max: b.MaxPrefixes, Keep: b.MaxAge, Within: sortedPrefixes(c.advertised())}
 	}
-	xdp := func(i config.Interface) bool { return i.Role == config.RoleUplink && i.XDP != config.XDPNone }
-	if (f.MaxRules > 0 || len(b.AcceptFrom) > 0) && !slices.ContainsFunc(c.cfg.Interfaces, xdp) {
-		c.warn = append(c.warn, "bgp: filters and blackholes of neighbors are judged by XDP, and no uplink has it: they do nothing")
+	uplink := func(i config.Interface) bool { return i.Role == config.RoleUplink }
+	if (f.MaxRules > 0 || len(b.AcceptFrom) > 0) && len(c.cfg.Tunnels) == 0 && !slices.ContainsFunc(c.cfg.Interfaces, uplink) {
+		c.warn = append(c.warn, "bgp: filters and blackholes of neighbors are judged where uplinks and tunnels come in, and there is neither: they do nothing")
 	}
 	return out
 }

@@ -36,6 +36,8 @@ func LooksAtHops(cfg *config.Config) []netip.Addr {
 // links are the networks that the box reaches without a router.
 type links struct {
 	of []netip.Prefix
+	// own are those of interfaces.
+	own []netip.Prefix
 	// open says, of IPv4 and of IPv6, that an interface has no network of the family yet, and may get one that nobody knows.
 	open [2]bool
 }
@@ -48,13 +50,14 @@ func (c *compiler) links() links {
 		}
 		var has [2]bool
 		for _, a := range c.addresses(i) {
-			l.of = append(l.of, a.Masked())
+			l.own = append(l.own, a.Masked())
 			has[familyIndex(a.Addr())] = has[familyIndex(a.Addr())] || !a.IsSingleIP() && !a.Addr().IsLinkLocalUnicast()
 		}
 		if i.Role != "" || len(i.Addresses) > 0 { // else it only carries others
 			l.open[0], l.open[1] = l.open[0] || !has[0], l.open[1] || !has[1]
 		}
 	}
+	l.of = slices.Clone(l.own)
 	for _, there := range c.facts.Host.Links {
 		if there.Name != "lo" {
 			l.of = append(l.of, there.Addresses...)
@@ -87,6 +90,16 @@ func (l links) hold(a netip.Addr) bool {
 	return l.open[familyIndex(a)] || slices.ContainsFunc(l.of, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
+// broadcast is the network of an interface whose broadcast address a is. One of two addresses has none (RFC 3021).
+func (l links) broadcast(a netip.Addr) netip.Prefix {
+	for _, p := range l.own {
+		if a.Is4() && p.Bits() < 31 && p.Contains(a) && !p.Contains(a.Next()) {
+			return p
+		}
+	}
+	return netip.Prefix{}
+}
+
 // checkHops refuses next hops that the kernel would: on no link. It warns of neighbors whose session would never come up for it.
 func (c *compiler) checkHops() {
 	if len(c.cfg.Routes) == 0 && len(c.neighbors()) == 0 {
@@ -95,6 +108,10 @@ func (c *compiler) checkHops() {
 	l := c.links()
 	for n, r := range c.cfg.Routes {
 		for i, via := range r.Via {
+			if all := l.broadcast(via); all.IsValid() {
+				c.failNew(r.Pos, fmt.Sprintf("routes[%d].via[%d]", n, i), fmt.Sprintf("next hop %s is the broadcast address of %s", via, all), "write the router's own address")
+				continue
+			}
 			if c.facts.Host.OnLink[via] || l.hold(via) {
 				continue
 			}

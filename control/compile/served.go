@@ -22,7 +22,12 @@ func (c *compiler) checkAdvertised() {
 	for n := range c.cfg.BGP.Advertise {
 		e := &c.cfg.BGP.Advertise[n]
 		var foreign []string
+		unheard := map[config.Family]bool{}
 		for _, p := range e.Prefixes {
+			if name := unicastOf(p); !c.carried(e, name) && !unheard[name] {
+				unheard[name] = true
+				c.note("bgp.advertise[%d]: no neighbor that it goes to carries %s, so nobody is told of %s and others of that family", n, name, p)
+			}
 			switch {
 			case e.NextHop.IsValid() && e.NextHop.Is4() == p.Addr().Is4(): // another box is
 			case p.Bits() == 0:
@@ -39,6 +44,20 @@ func (c *compiler) checkAdvertised() {
 				n, strings.Join(foreign, ", "))
 		}
 	}
+}
+
+func unicastOf(p netip.Prefix) config.Family {
+	if p.Addr().Is4() {
+		return config.IPv4Unicast
+	}
+	return config.IPv6Unicast
+}
+
+// carried says whether a neighbor that an entry goes to has a family. Where there is none yet, one is to come.
+func (c *compiler) carried(e *config.Advertise, f config.Family) bool {
+	return len(c.neighbors()) == 0 || slices.ContainsFunc(c.neighbors(), func(n config.Neighbor) bool {
+		return (e.To == nil || slices.Contains(e.To, n.Name)) && slices.Contains(n.Families, f)
+	})
 }
 
 // served are the prefixes that this box has, forwards to, or answers for.

@@ -24,6 +24,8 @@ func TestPrefixesThatNobodyHereServesAreTold(t *testing.T) {
 		{"behind a router of the LAN", file("192.0.2.0/24", ""), ""},
 		{"with another next hop", file("8.8.8.0/24", ", next_hop: 198.18.0.9"), ""},
 		{"who reads from a socket", file("8.8.8.0/24", "") + "sockets: [{name: s}]\npolicy: {ingress: {rules: [{name: r, to: [8.8.0.0/16], action: bypass, socket: s}]}}\n", ""},
+		{"a family that nobody carries", file("'2001:db8:100::/48', '2001:db8:200::/48'", "") + "sockets: [{name: s}]\npolicy: {ingress: {rules: [{name: r, action: bypass, socket: s}]}}\n",
+			"bgp.advertise[0]: no neighbor that it goes to carries ipv6-unicast, so nobody is told of 2001:db8:100::/48 and others of that family"},
 		{"on the machine alone", file("172.17.0.0/16", ""), ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -181,7 +181,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d.engine, err = engine.New(engine.Options{
-		Subsystems: d.subsystems(), Announcer: "bgp",
+		Subsystems: d.subsystems(), Announcer: "bgp", Carriers: []string{"tc", "xdp", "host/" + host.Forwarding},
 		Parse: d.parse, Compile: d.compile, Facts: d.facts, Source: d.source,
 		Store: store, Clock: d.clock, Checker: checker{d}, Log: o.Log, Notify: d.engineNotice, Faults: d.faults,
 		NewRuleIDs: func(ids []uint32) error { return xdp.ClearRuleHits(o.BPFDir, ids) },

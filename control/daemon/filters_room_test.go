@@ -1,9 +1,7 @@
 package daemon
 
 import (
-	"bytes"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,11 +15,7 @@ import (
 
 // TestTheFilterBehindAFullOverlayIsRefusedByNameUntilThereIsRoom judges one rule more than fit, then one less.
 func TestTheFilterBehindAFullOverlayIsRefusedByNameUntilThereIsRoom(t *testing.T) {
-	d := idle(t)
-	var out bytes.Buffer
-	d.opts.Log = slog.New(slog.NewTextHandler(&out, nil))
-	r := read(t, d.hub)
-	r.want(t, api.EventBegin)
+	d, out, r := heard(t)
 	var rules []bgp.FlowSpecRule
 	for i := range abi.MaxFlowspec + 1 {
 		rule := flowspec.Rule{Family: flowspec.IPv4, Components: []flowspec.Component{

@@ -12,12 +12,18 @@ import (
 	"sluice/xdp/abi"
 )
 
-func TestLoggedPacketsAreEventsAndBoundedLines(t *testing.T) {
-	d := idle(t)
-	var out bytes.Buffer
-	d.opts.Log = slog.New(slog.NewTextHandler(&out, nil))
+// heard is an idle daemon with what it logs, and somebody who reads its events.
+func heard(t *testing.T) (*Daemon, *bytes.Buffer, *reader) {
+	t.Helper()
+	d, out := idle(t), &bytes.Buffer{}
+	d.opts.Log = slog.New(slog.NewTextHandler(out, nil))
 	r := read(t, d.hub)
 	r.want(t, api.EventBegin)
+	return d, out, r
+}
+
+func TestLoggedPacketsAreEventsAndBoundedLines(t *testing.T) {
+	d, out, r := heard(t)
 	w := &logWriter{d: d, names: d.newNames()}
 	w.unseen(xdp.Unseen{Suppressed: 1000, Lost: 1000}) // of former times
 	s := xdp.Sample{Time: d.clock.Boot(), Hook: abi.HookTcIngress, Ifindex: 1 << 30, Len: 60, Fate: abi.EventShadow, Rule: 5, Protocol: 6, Ports: true,
@@ -56,11 +62,7 @@ func TestLoggedPacketsAreEventsAndBoundedLines(t *testing.T) {
 
 // TestWhatAFilterSamplesIsAnEventAndNoLine: a neighbor is not to fill a disk.
 func TestWhatAFilterSamplesIsAnEventAndNoLine(t *testing.T) {
-	d := idle(t)
-	var out bytes.Buffer
-	d.opts.Log = slog.New(slog.NewTextHandler(&out, nil))
-	r := read(t, d.hub)
-	r.want(t, api.EventBegin)
+	d, out, r := heard(t)
 	w := &logWriter{d: d, names: d.newNames()}
 	for fate, verdict := range map[abi.EventFate]string{abi.EventFilterPassed: "pass", abi.EventFilterDropped: "drop"} {
 		w.packet(xdp.Sample{Time: d.clock.Boot(), Ifindex: 1 << 30, Len: 60, Fate: fate, Rule: 1, Protocol: 6,

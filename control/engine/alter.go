@@ -50,8 +50,7 @@ func (e *Engine) Alter(ctx context.Context, a Alteration) error {
 	}
 	err = fmt.Errorf("%s: %w", a.Why, err)
 	if back := e.restore(context.WithoutCancel(ctx), a.Why+" failed"); back != nil {
-		e.degraded("RollbackFailed", err, back)
-		return fmt.Errorf("%w: %w; and going back: %w", ErrDegraded, err, back)
+		return e.stuck(err, back)
 	}
 	return err
 }
@@ -68,6 +67,6 @@ func (e *Engine) alter(ctx context.Context, a Alteration) (*compile.Desired, err
 	if err := a.Keep(); err != nil {
 		return nil, err
 	}
-	d, _, err = e.pursue(ctx, d, a.Why)
+	d, _, err = e.pursue(ctx, d, a.Why, e.converge)
 	return d, err
 }

@@ -261,9 +261,7 @@ func (e *Engine) undo(ctx context.Context, n int, before *watch, cause error) er
 	cause = fmt.Errorf("revision %d: %w", n, cause)
 	why := fmt.Sprintf("revision %d failed", n)
 	if err := e.restore(ctx, why); err != nil {
-		err = fmt.Errorf("going back to %s: %w", e.current, err)
-		e.degraded("RollbackFailed", cause, err)
-		return fmt.Errorf("%w: %w; and %w", ErrDegraded, cause, err)
+		return e.stuck(cause, err)
 	}
 	e.healthy(ctx, e.opts.Subsystems)
 	e.failed(cause)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -72,21 +73,24 @@ func (t Timing) withDefaults() Timing {
 	return t
 }
 
-// Options are what an engine is made of. All are needed but for Source, Timing, Log, Notify, Faults, NewRuleIDs and Announcer.
+// Options are what an engine is made of. All are needed but for Source, Timing, Log, Notify, Faults, NewRuleIDs, Announcer and Carriers.
 type Options struct {
 	Subsystems []Subsystem // in the order of the data path, what it builds on first
 	Announcer  string      // name of the subsystem that announces
-	Parse      ParseFunc
-	Compile    CompileFunc
-	Facts      func(context.Context, *config.Config) (compile.Facts, error)
-	Source     func() (Source, error) // FILE; nil: there is none
-	Store      *Store
-	Clock      Clock
-	Checker    Checker
-	Timing     Timing
-	Log        *slog.Logger
-	Notify     func(Notice) // nil: nobody listens; must not block
-	Faults     Faults       // nil: nobody is told
+	// Carriers are what announcements rest on: subsystems, or "subsystem/what" of what a Builder makes. While a step of one fails
+	// nothing new is announced, and no session begins.
+	Carriers []string
+	Parse    ParseFunc
+	Compile  CompileFunc
+	Facts    func(context.Context, *config.Config) (compile.Facts, error)
+	Source   func() (Source, error) // FILE; nil: there is none
+	Store    *Store
+	Clock    Clock
+	Checker  Checker
+	Timing   Timing
+	Log      *slog.Logger
+	Notify   func(Notice) // nil: nobody listens; must not block
+	Faults   Faults       // nil: nobody is told
 	// NewRuleIDs is told the ids that go to rules which did not have them, before the data path has them: who had them
 	// before may have left counters. nil: nobody counts.
 	NewRuleIDs func(ids []uint32) error
@@ -146,6 +150,11 @@ func New(o Options) (*Engine, error) {
 	}
 	if !names[o.Announcer] {
 		return nil, fmt.Errorf("engine: the announcer %q is no subsystem", o.Announcer)
+	}
+	for _, c := range o.Carriers {
+		if sub, _, _ := strings.Cut(c, "/"); !names[sub] {
+			return nil, fmt.Errorf("engine: the carrier %q is of no subsystem", c)
+		}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

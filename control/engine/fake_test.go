@@ -84,6 +84,7 @@ type machine struct {
 	state  map[string]map[string]string // subsystem -> key -> value
 	log    []string                     // ops done
 	looked []string                     // subsystems that were observed
+	blind  string                       // subsystem that cannot be observed
 	before func(sub string, op fakeOp) error
 	after  func(sub string, op fakeOp) error
 	saved  string // file that holds state, for machines that outlive a process
@@ -112,6 +113,17 @@ func (o fakeOp) Teardown() bool { return o.verb == "del" }
 // Contained holds of steps on keys that begin with own.
 func (o fakeOp) Contained() bool { return strings.HasPrefix(o.key, "own") }
 
+// Builds says that steps on keys that begin with lone stand for themselves, and each other one builds on those before it.
+func (o fakeOp) Builds() (what string, on []string) {
+	switch {
+	case strings.HasPrefix(o.key, "lone"):
+		return "", nil
+	case o.key == "forwarding":
+		return o.key, []string{"rest"}
+	}
+	return "rest", []string{"rest"}
+}
+
 // fake is a driver whose State is a map.
 type fake struct {
 	name string
@@ -122,6 +134,9 @@ func (f fake) Observe(context.Context) (map[string]string, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
 	f.m.looked = append(f.m.looked, f.name)
+	if f.m.blind == f.name {
+		return nil, errInjected
+	}
 	return maps.Clone(f.m.state[f.name]), nil
 }
 

@@ -6,13 +6,13 @@ import (
 	"testing"
 )
 
-// covered fails where something is announced without a data path: what bgp holds, host, tc and xdp hold at every moment.
-func (s *site) covered() func(string, fakeOp) error {
+// covered fails where something is announced without a data path: what bgp holds, those under it hold at every moment.
+func (s *site) covered(below ...string) func(string, fakeOp) error {
 	return func(sub string, op fakeOp) error {
 		s.m.mu.Lock()
 		defer s.m.mu.Unlock()
 		for key := range s.m.state["bgp"] {
-			for _, under := range []string{"host", "tc", "xdp"} {
+			for _, under := range below {
 				if _, there := s.m.state[under][key]; !there {
 					s.t.Errorf("behind %s %s, %s is announced and %s has nothing of it", sub, op, key, under)
 				}
@@ -27,7 +27,7 @@ func (s *site) covered() func(string, fakeOp) error {
 func TestNothingIsAnnouncedThatTheDataPathDoesNotHold(t *testing.T) {
 	const web, mail = "host.web=1\ntc.web=1\nxdp.web=1\nbgp.web=1\n", "host.mail=1\ntc.mail=1\nxdp.mail=1\nbgp.mail=1\n"
 	s := newSite(t)
-	s.m.after = s.covered()
+	s.m.after = s.covered("host", "tc", "xdp")
 	s.file = web
 	e := s.start()
 	s.apply(e, web+mail, ApplyOptions{})

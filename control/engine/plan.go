@@ -104,9 +104,10 @@ func order(diffs []difference, announcer string, why string) []Step {
 	return append(append(withdraw, build...), tear...)
 }
 
-// differences observes subsystems, side by side, and compares them with what d wants. It changes nothing.
-func differences(ctx context.Context, subs []Subsystem, d *compile.Desired) ([]difference, error) {
-	out, failed := make([]difference, len(subs)), make([]error, len(subs))
+// differences observes subsystems, side by side, and compares them with what d wants. It changes nothing. What
+// failed is told for each of them.
+func differences(ctx context.Context, subs []Subsystem, d *compile.Desired) (out []difference, failed []error) {
+	out, failed = make([]difference, len(subs)), make([]error, len(subs))
 	var all sync.WaitGroup
 	for i, sub := range subs {
 		all.Go(func() {
@@ -119,13 +120,13 @@ func differences(ctx context.Context, subs []Subsystem, d *compile.Desired) ([]d
 		})
 	}
 	all.Wait()
-	return out, cmp.Or(failed...)
+	return out, failed
 }
 
 func (e *Engine) plan(ctx context.Context, d *compile.Desired, why string) (Plan, error) {
 	defer e.timed("plan")()
-	diffs, err := differences(ctx, e.opts.Subsystems, d)
-	if err != nil {
+	diffs, failed := differences(ctx, e.opts.Subsystems, d)
+	if err := cmp.Or(failed...); err != nil {
 		return Plan{}, err
 	}
 	return Plan{Revision: e.current.number, Steps: order(diffs, e.opts.Announcer, why), Warnings: slices.Concat(d.Warnings, d.Notes), desired: d}, nil
@@ -163,11 +164,7 @@ func (s *StepError) Unwrap() error { return s.Err }
 // run does the steps until one fails.
 func (e *Engine) run(ctx context.Context, steps []Step) error {
 	for i, s := range steps {
-		e.log.Debug("step", "subsystem", s.Subsystem, "op", s.Op, "why", s.Why)
-		done := e.timed("step of " + s.Subsystem)
-		err := e.step(ctx, s)
-		done()
-		if err != nil {
+		if err := e.step(ctx, s); err != nil {
 			return &StepError{Step: s, N: i + 1, Of: len(steps), Err: err}
 		}
 	}
@@ -175,6 +172,8 @@ func (e *Engine) run(ctx context.Context, steps []Step) error {
 }
 
 func (e *Engine) step(ctx context.Context, s Step) error {
+	e.log.Debug("step", "subsystem", s.Subsystem, "op", s.Op, "why", s.Why)
+	defer e.timed("step of " + s.Subsystem)()
 	ctx, cancel := context.WithTimeout(ctx, e.opts.Timing.StepTimeout)
 	defer cancel()
 	if err := ctx.Err(); err != nil {
@@ -183,7 +182,7 @@ func (e *Engine) step(ctx context.Context, s Step) error {
 	return s.sub.Apply(ctx, s.op)
 }
 
-// converge brings the machine from wherever it is to d, and returns the steps.
+// converge brings the machine from wherever it is to d, or as far as the first step that fails, and returns the steps.
 func (e *Engine) converge(ctx context.Context, d *compile.Desired, why string) ([]Step, error) {
 	p, err := e.plan(ctx, d, why)
 	if err != nil {

@@ -82,52 +82,68 @@ func (e *Engine) recompile(ctx context.Context, why string) error {
 		e.degraded("CompileFailed", err)
 		return fmt.Errorf("%w: %w", ErrDegraded, err)
 	}
-	d, steps, cause := e.pursue(ctx, d, why)
+	if e.current.desired == nil { // the first compilation since the start: there is nothing to go back to
+		return e.recompiled(ctx, d, why, "ApplyFailed")
+	}
+	now, steps, cause := e.pursue(ctx, d, why, e.converge)
 	if cause == nil {
-		e.set(func() { e.current.desired, e.stale = d, false })
+		e.set(func() { e.current.desired, e.stale = now, false })
 		e.repaired(why, steps)
 		e.healthy(ctx, e.touched(steps))
 		return nil
 	}
+	if e.alsoBefore(ctx, cause) {
+		return e.recompiled(ctx, now, why, "RepairFailed")
+	}
 	cause = fmt.Errorf("applying %s (%s): %w", e.current, why, cause)
 	e.set(func() { e.stale = true })
-	if e.current.desired == nil {
-		// There is nothing to go back to: this is the first compilation since the start.
-		e.degraded("ApplyFailed", cause)
-		return fmt.Errorf("%w: %w", ErrDegraded, cause)
-	}
 	if err := e.restore(context.WithoutCancel(ctx), why+" failed"); err != nil {
-		e.degraded("RollbackFailed", cause, err)
-		return fmt.Errorf("%w: %w; and going back: %w", ErrDegraded, cause, err)
+		return e.stuck(cause, err)
 	}
 	e.degraded("RecompileFailed", cause)
 	return fmt.Errorf("%w: %w", ErrDegraded, cause)
+}
+
+// recompiled makes d the form of the current revision, also where not all of it can be brought about now.
+func (e *Engine) recompiled(ctx context.Context, d *compile.Desired, why, reason string) error {
+	d, steps, err := e.pursue(ctx, d, why, e.bring)
+	e.set(func() { e.current.desired, e.stale = d, false })
+	e.repaired(why, steps)
+	if err != nil {
+		err = fmt.Errorf("applying %s (%s): %w", e.current, why, err)
+		e.degraded(reason, err)
+		return fmt.Errorf("%w: %w", ErrDegraded, err)
+	}
+	e.healthy(ctx, e.opts.Subsystems)
+	return nil
 }
 
 // maxPursuit bounds how often a machine is followed that changes under the steps.
 const maxPursuit = 10
 
 // pursue converges on d, and where a step fails because the machine is another one now, on what is compiled from that: a
-// container's interface may go between the look at it and the step. It returns what the machine holds and the last steps to it, or what failed.
-func (e *Engine) pursue(ctx context.Context, d *compile.Desired, why string) (*compile.Desired, []Step, error) {
+// container's interface may go between the look at it and the step. Each time it goes there by way: converge, or bring. It returns what the
+// machine holds and the last steps to it, or what failed.
+func (e *Engine) pursue(ctx context.Context, d *compile.Desired, why string,
+	way func(context.Context, *compile.Desired, string) ([]Step, error)) (*compile.Desired, []Step, error) {
 	for range maxPursuit {
 		before := e.facts
-		steps, cause := e.converge(ctx, d, why)
+		steps, cause := way(ctx, d, why)
 		if cause == nil {
 			return d, steps, nil
 		}
 		now, err := e.compile(ctx, e.current)
 		if err != nil || reflect.DeepEqual(before, e.facts) {
-			return d, nil, cause
+			return d, steps, cause
 		}
 		e.log.Info("the machine changed meanwhile: once more", "error", cause)
 		d = now
 	}
-	steps, err := e.converge(ctx, d, why)
+	steps, err := way(ctx, d, why)
 	return d, steps, err
 }
 
-// restore brings the machine to what it should hold: the last good form of the current revision, after Down what remains of it.
+// restore brings the machine to what it should hold, as far as it goes: the last good form of the current revision, after Down what remains of it.
 func (e *Engine) restore(ctx context.Context, why string) error {
 	d := e.current.desired
 	if e.down {
@@ -143,18 +159,11 @@ func (e *Engine) restore(ctx context.Context, why string) error {
 		}
 		e.set(func() { e.current.desired = d })
 	}
-	p, err := e.plan(ctx, d, why)
-	if err != nil {
-		return err
-	}
-	e.keepOrOweRuleIDs(d)
-	if err := e.run(ctx, p.Steps); err != nil {
-		return err
-	}
+	steps, err := e.bring(ctx, d, why)
 	if why == whyDrift || why == whyAgain {
-		e.repaired(why, p.Steps)
+		e.repaired(why, steps)
 	}
-	return nil
+	return err
 }
 
 // Down takes away everything but what the live revision keeps for management (compile.Desired.Remains). A pending revision is reverted in the books;

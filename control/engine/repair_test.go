@@ -283,6 +283,7 @@ func TestAnEngineWithoutItsPartsIsRefused(t *testing.T) {
 		"nothing at all":       func(o *Options) { *o = Options{} },
 		"no checker":           func(o *Options) { o.Checker = nil },
 		"an unknown announcer": func(o *Options) { o.Announcer = "isis" },
+		"an unknown carrier":   func(o *Options) { o.Carriers = []string{"isis/routes"} },
 		"a subsystem twice":    func(o *Options) { o.Subsystems = append(o.Subsystems, o.Subsystems[0]) },
 	} {
 		store, err := OpenStore(s.dir)

@@ -58,7 +58,7 @@ func (s *site) readSet(path string) ([]byte, error) {
 
 func (s *site) options(store *Store) Options {
 	return Options{
-		Subsystems: s.m.subsystems(), Announcer: "bgp", Parse: parseText, Compile: compileText, Store: store,
+		Subsystems: s.m.subsystems(), Announcer: "bgp", Carriers: []string{"tc", "xdp", "host/forwarding"}, Parse: parseText, Compile: compileText, Store: store,
 		Clock: s.clock, Checker: s.check,
 		Facts: func(context.Context, *config.Config) (compile.Facts, error) {
 			return compile.Facts{Host: host.Facts{KernelRelease: s.fact}}, nil

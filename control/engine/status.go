@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,7 +65,7 @@ const (
 // The types of conditions.
 const (
 	ConditionDegraded = "Degraded"     // the machine does not hold what it should, or not the newest form of it
-	ConditionInSync   = "InSync"       // looked at after the last change: every Diff was empty
+	ConditionInSync   = "InSync"       // looked at after the last change: every Diff was empty; never while degraded
 	ConditionChecks   = "ChecksPassed" // of the live revision: as it was looked at while it was pending
 	ConditionSetFiles = "SetFilesRead" // every watched set file was good when last read; SetCondition's
 	// ConditionConntrack: flows run out of room, or are about to; SetCondition's.
@@ -148,6 +149,7 @@ func (e *Engine) degraded(reason string, errs ...error) {
 	e.failed(errors.Join(errs...))
 	e.set(func() {
 		e.report.condition(e.clock.Now(), ConditionDegraded, True, reason, message)
+		e.report.condition(e.clock.Now(), ConditionInSync, False, ConditionDegraded, "")
 		e.retryWait = min(max(2*e.retryWait, e.opts.Timing.RetryMin), e.opts.Timing.RetryMax)
 		e.retryAt = e.clock.Boot() + e.retryWait
 	})
@@ -162,8 +164,8 @@ func (e *Engine) healthy(ctx context.Context, touched []Subsystem) {
 	if e.down {
 		d = e.remains
 	}
-	diffs, err := differences(context.WithoutCancel(ctx), touched, d)
-	if err != nil {
+	diffs, failed := differences(context.WithoutCancel(ctx), touched, d)
+	if err := cmp.Or(failed...); err != nil {
 		value, reason, message = Unknown, "ObserveFailed", err.Error()
 	}
 	var drift []string
@@ -177,6 +179,9 @@ func (e *Engine) healthy(ctx context.Context, touched []Subsystem) {
 		e.log.Warn("the machine differs from its revision right after applying it", "drift", message)
 	}
 	healed := false
+	if e.stale && value == True {
+		value, reason = False, ConditionDegraded
+	}
 	e.set(func() {
 		e.report.condition(e.clock.Now(), ConditionInSync, value, reason, message)
 		e.report.workloads(e.clock.Now(), d.Refused)

@@ -20,6 +20,12 @@ type Op interface {
 // contained only the subsystems that had some are verified.
 type Contained interface{ Contained() bool }
 
+// Builder is what an Op may say of itself: what it makes that steps behind it build on, "" for nothing, and on what it builds itself, in
+// words of its subsystem. An Op that does not say builds on all before it in its subsystem.
+type Builder interface {
+	Builds() (what string, on []string)
+}
+
 // Driver is what a subsystem offers. Observe returns what is there of ours, while others are observed, too. Diff is pure, and Diff(x, x) is empty;
 // applying Diff(have, want) in order on a machine in state have brings it to want. Apply does one step and is
 // idempotent: after a crash the same step may come again.

@@ -134,9 +134,7 @@ func (e *Engine) goBack(ctx context.Context, reason string) error {
 		e.stale = lost != nil && e.current.desired != nil
 	})
 	if err := e.restore(ctx, reason); err != nil {
-		err = fmt.Errorf("going back to %s: %w", e.current, err)
-		e.degraded("RollbackFailed", cause, err)
-		return fmt.Errorf("%w: %w; and %w", ErrDegraded, cause, err)
+		return e.stuck(cause, err)
 	}
 	if e.stale {
 		e.degraded("CompileFailed", cause, fmt.Errorf("compiling %s, whose last form is live: %w", e.current, lost))

@@ -53,6 +53,39 @@ func (dropAddress) Teardown() bool { return true }
 func (dropRoute) Teardown() bool   { return true }
 func (dropRule) Teardown() bool    { return true }
 
+// Forwarding is what the switches of forwarding make, and bounds what they build on: the groups and rules that keep what enters from
+// outside from leaving there.
+const (
+	Forwarding = "forwarding"
+	bounds     = "bounds"
+)
+
+// Every step stands for itself but for these.
+
+func (setMTU) Builds() (what string, on []string)     { return "", nil }
+func (setGroup) Builds() (what string, on []string)   { return bounds, nil }
+func (setUp) Builds() (what string, on []string)      { return "", nil }
+func (setAddress) Builds() (what string, on []string) { return "", nil }
+func (setRoute) Builds() (what string, on []string)   { return "", nil }
+func (setDevice) Builds() (what string, on []string)  { return "", nil }
+func (setQdisc) Builds() (what string, on []string)   { return "", nil }
+func (setInner) Builds() (what string, on []string)   { return "", nil }
+func (setTags) Builds() (what string, on []string)    { return "", nil }
+
+func (o setSysctl) Builds() (what string, on []string) {
+	if switchesForwarding(sysctlID(o.Key)) {
+		return Forwarding, []string{bounds}
+	}
+	return "", nil
+}
+
+func (o setRule) Builds() (what string, on []string) {
+	if o.InLink != "" { // those of tunnels choose a way for the box's own packets
+		return bounds, nil
+	}
+	return "", nil
+}
+
 func (o setSysctl) String() string  { return fmt.Sprintf("set sysctl %s = %s", o.Key, o.Value) }
 func (o dropSysctl) String() string { return fmt.Sprintf("restore sysctl %s", o.Key) }
 func (o setMTU) String() string     { return fmt.Sprintf("set link %s mtu %d", o.link, o.mtu) }

@@ -43,6 +43,20 @@ const (
 // Teardown says whether the op takes something away.
 func (o Op) Teardown() bool { return o.kind >= dropPrefixes && !o.early }
 
+// Builds says that all of a tunnel builds on its link, and routes on the peers that they lead to.
+func (o Op) Builds() (what string, on []string) {
+	link, peers := o.tunnel.Name, "peers of "+o.tunnel.Name
+	switch o.kind {
+	case createTunnel, startTunnel:
+		return link, nil
+	case setTunnel, addPeer, updatePeer:
+		return peers, []string{link}
+	case addRoute:
+		return "", []string{link, peers}
+	}
+	return "", []string{link}
+}
+
 // String says what the op does, in one line.
 func (o Op) String() string {
 	name := o.tunnel.Name

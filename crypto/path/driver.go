@@ -46,6 +46,9 @@ type Op struct {
 // Teardown says whether the op takes something away.
 func (o Op) Teardown() bool { return o.remove }
 
+// Builds says that each blackhole stands for itself.
+func (Op) Builds() (what string, on []string) { return "", nil }
+
 // String says what the op does, in one line.
 func (o Op) String() string {
 	verb, where := "add", ""

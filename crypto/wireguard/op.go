@@ -61,6 +61,21 @@ func (o Op) Contained() bool {
 	return slices.Contains([]kind{addPeers, updatePeer, dropAllowed, removePeer, addRoute, removeRoute}, o.kind)
 }
 
+// Builds says that all of a tunnel builds on its link, and routes on the peers that they lead to: a route whose peer is not there would
+// take packets from the tunnel that still carries them.
+func (o Op) Builds() (what string, on []string) {
+	link, peers := o.tunnel.Name, "peers of "+o.tunnel.Name
+	switch o.kind {
+	case createTunnel, startTunnel, replaceTunnel:
+		return link, nil
+	case addPeers, updatePeer:
+		return peers, []string{link}
+	case addRoute:
+		return "", []string{link, peers}
+	}
+	return "", []string{link}
+}
+
 // String says what the op does, in one line.
 func (o Op) String() string {
 	name := o.tunnel.Name

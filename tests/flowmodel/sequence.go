@@ -154,8 +154,8 @@ func (h Hop) entry() string {
 	return h.Interface
 }
 
-// Leaks says whether a packet that leaves by an uplink has a source that had to be translated. What answers the outside, or
-// complains about what came from it, has not.
+// Leaks says whether a packet that leaves by an uplink has a source that had to be translated. What answers who opened a flow, or
+// complains about what came from it, has not: it is known there as it is, also where the opener came in from the inside.
 func (m *Model) Leaks(h Hop, o Outcome) bool {
 	g := m.generation()
 	by := o.To
@@ -174,7 +174,7 @@ func (m *Model) Leaks(h Hop, o Outcome) bool {
 		p = *p.Quote
 		k, ok := m.keyAt(h.Hook, p)
 		f := m.Find(k)
-		return !ok || f == nil || f.Inside
+		return !ok || f == nil || f.Inside && f.Opener.Addr() == p.Dst
 	}
 	k, ok := m.keyAt(h.Hook, p)
 	f := m.Find(k)

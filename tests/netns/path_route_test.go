@@ -45,8 +45,10 @@ func TestARouteThatLeadsNowhereIsAReasonAndAnAnswer(t *testing.T) {
 	for _, c := range []struct {
 		to  netip.Addr
 		via string
-	}{{lab.Client4, "0.0.0.0/0 via 198.18.0.1"}, {lab.Client6, "::/0 via 2001:db8::1"}} {
-		p.must(p.Gateway.Namespace, "ip route del "+c.via)
+	}{{lab.Client4, "  - {prefix: 0.0.0.0/0, via: [198.18.0.1]}\n"}, {lab.Client6, "  - {prefix: \"::/0\", via: [\"2001:db8::1\"]}\n"}} {
+		with := p.file
+		p.edit(c.via, "")
+		p.apply()
 		n := p.moves(func() {
 			r := p.in(p.Workload(1), "ping", "-n", "-c1", "-W1", c.to.String())
 			if !containsAny(r.out, []string{"Destination Net Unreachable", "No route"}) {
@@ -56,7 +58,8 @@ func TestARouteThatLeadsNowhereIsAReasonAndAnAnswer(t *testing.T) {
 		if n.packets["tc web-1 stack-no-route"] != 1 || n.forwarded > 0 {
 			t.Errorf("no default route to %s:\n%s", c.to, n)
 		}
-		p.must(p.Gateway.Namespace, "ip route add "+c.via)
+		p.write(with)
+		p.apply()
 		if err := p.reaches(p.Workload(1), c.to); err != nil {
 			t.Error(err)
 		}

@@ -63,7 +63,7 @@ func TestATunnelThatGoesDownAndComesBackIsSeenEverywhere(t *testing.T) {
 	const of = `{peer="fra1",tunnel="fra1"}`
 	eventually(t, func() error {
 		p := s.peerOf("fra1")
-		if p.State != api.PeerUp || p.Why != "" || p.Probe == nil || p.Probe.Sent < 3 || p.Probe.Sent == p.Probe.Lost || p.Probe.MedianRTT <= 0 || p.RxBytes == 0 || p.TxBytes == 0 {
+		if p.State != api.PeerUp || p.Why != "" || p.Probe == nil || p.Probe.Sent < 3 || p.Probe.Sent == p.Probe.Lost || p.Probe.MedianRTT <= 0 || p.RxBytes == 0 || p.TxBytes == 0 || p.LastHeard.IsZero() {
 			return fmt.Errorf("the peer is %+v, its probe %+v", p, p.Probe)
 		}
 		return nil
