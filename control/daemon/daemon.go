@@ -73,9 +73,8 @@ type Daemon struct {
 
 	faults      *disk.Faults
 	unwritten   chan struct{} // tells that a file waits for room on the disk
-	gone        *gone         // routes and rules
-	goneFacts   *gone         // links and addresses
-	replaceable struct {      // see replaced
+	gone        *gone
+	replaceable struct { // see replaced
 		of   *compile.Desired
 		list map[host.Gone]bool
 	}
@@ -134,7 +133,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	d := &Daemon{
 		opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), filters: filters{revised: make(chan struct{}, 1)},
 		policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1), unwritten: make(chan struct{}, 1), arriving: make(chan struct{}, 1),
-		gone: newGone(), goneFacts: newGone(),
+		gone: newGone(),
 	}
 	d.faults = disk.NewFaults(o.Log, d.faultsChanged)
 	var err error
@@ -170,7 +169,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	})
 	d.feeds = feed.New(feed.Options{
 		Dir: keptSets(o.StateDir), Log: o.Log,
-		Wanted: d.watchedSets, Changed: func() error { return d.compileAgain(ctx, "a watched set file changed") },
+		Wanted: d.watchedSets, Changed: func() error { return d.engine.Recompile(ctx, "a watched set file changed") },
 		Notify: d.setNotice, Report: d.reportSets, Faults: d.faults,
 	})
 	d.workloads = workload.New(workload.Options{
@@ -184,7 +183,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 		Subsystems: d.subsystems(), Announcer: "bgp", Carriers: []string{"tc", "xdp", "host/" + host.Forwarding},
 		Parse: d.parse, Compile: d.compile, Facts: d.facts, Source: d.source,
 		Store: store, Clock: d.clock, Checker: checker{d}, Log: o.Log, Notify: d.engineNotice, Faults: d.faults,
-		NewRuleIDs: func(ids []uint32) error { return xdp.ClearRuleHits(o.BPFDir, ids) },
+		NewRuleIDs: func(ids []uint32) error { return xdp.ClearRuleHits(o.BPFDir, ids) }, Deleted: d.lookForDeleted,
 	})
 	return d, err
 }
@@ -220,10 +219,10 @@ func (d *Daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.host.WatchReplaced(ctx, d.replaced, d.gone.any, host.RouteProtocol, path.Protocol, fib.Protocol); err != nil {
+	if err := d.host.WatchReplaced(ctx, d.replaced, d.gone.unknown, host.RouteProtocol, path.Protocol, fib.Protocol); err != nil {
 		return err
 	}
-	pins := watchPins(d.opts.BPFDir, d.opts.Log)
+	pins := watchPins(d.opts.BPFDir, d.gone.wake, d.opts.Log)
 	defer pins.close()
 	// Before the first step: a socket that cannot be had leaves the machine as it was.
 	server := api.NewServer(d.opts.Socket, d, d.opts.Log)
@@ -257,7 +256,6 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"drift", d.inspect},
 		funcTask{"deletions", d.followGone},
 		funcTask{"pins", pins.run},
-		funcTask{"deleted pins", func(ctx context.Context) error { return d.followPins(ctx, pins) }},
 		funcTask{"state directory", d.keepState},
 		funcTask{"link events", func(ctx context.Context) error { return d.follow(ctx, events) }},
 		funcTask{"tunnel processes", d.followTunnels},
@@ -352,7 +350,7 @@ func (d *Daemon) follow(ctx context.Context, events <-chan host.Event) error {
 				break gather
 			}
 		}
-		if err := d.compileAgain(ctx, "links or addresses changed"); err != nil && ctx.Err() == nil {
+		if err := d.engine.Recompile(ctx, "links or addresses changed"); err != nil && ctx.Err() == nil {
 			d.opts.Log.Error("compile again", "error", err)
 		}
 		d.forgetGone(ctx)

@@ -20,7 +20,7 @@ func (d *Daemon) openAnnouncements(ctx context.Context) {
 	d.drain = drain.New(drain.Options{
 		Path: filepath.Join(d.opts.StateDir, "drain.json"), Log: d.opts.Log, Notify: d.drainNotice, Faults: d.faults,
 		Alter:     func(ctx context.Context, a engine.Alteration) error { return d.engine.Alter(ctx, a) },
-		Recompile: func(why string) error { return d.compileAgain(ctx, why) },
+		Recompile: func(why string) error { return d.engine.Recompile(ctx, why) },
 	})
 	// One echo request a round, which must be over before the next.
 	prober := probe.New(probe.Options{Interval: health.Interval, Timeout: health.Interval * 8 / 10})
@@ -31,7 +31,7 @@ func (d *Daemon) openAnnouncements(ctx context.Context) {
 			_, err := prober.Reach(ctx, a)
 			return err
 		},
-		Changed: func(why string) error { return d.compileAgain(ctx, why) },
+		Changed: func(why string) error { return d.engine.Recompile(ctx, why) },
 		Notify:  func(text string) { d.hub.publish(api.Event{Type: api.EventNote, Text: "announcements: " + text}) },
 	})
 }

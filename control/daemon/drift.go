@@ -46,30 +46,64 @@ const (
 
 // gone are deletions that nobody has looked at yet.
 type gone struct {
-	wake chan struct{} // has one while there are any
+	wake chan struct{} // somebody is to look now
 
 	mu   sync.Mutex
-	list map[host.Gone]bool
-	more bool // than list has
+	list map[host.Gone]int // the number of the last one
+	last int
+	more int // the number of the last one that list had no room for; 0: none
 }
 
-func newGone() *gone { return &gone{wake: make(chan struct{}, 1), list: map[host.Gone]bool{}} }
+func newGone() *gone { return &gone{wake: make(chan struct{}, 1), list: map[host.Gone]int{}} }
 
 func (g *gone) note(one host.Gone) {
 	g.mu.Lock()
-	if g.more = g.more || len(g.list) >= maxGone; !g.more {
-		g.list[one] = true
+	defer g.mu.Unlock()
+	g.last++
+	if _, known := g.list[one]; !known && len(g.list) >= maxGone {
+		g.more = g.last
+		return
 	}
-	g.mu.Unlock()
+	g.list[one] = g.last
+}
+
+// unknown stands for deletions that nobody can tell.
+func (g *gone) unknown() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.last++
+	g.more = g.last
 	wake(g.wake)
 }
 
-// any stands for deletions that nobody can tell.
-func (g *gone) any() {
+// look begins a look at the machine, see engine.Options.Deleted.
+func (g *gone) look() (lacks func(wanted func() map[host.Gone]bool) bool) {
 	g.mu.Lock()
-	g.more = true
-	g.mu.Unlock()
-	wake(g.wake)
+	defer g.mu.Unlock()
+	before := g.last
+	return func(wanted func() map[host.Gone]bool) bool { return g.among(wanted, before) }
+}
+
+// among says whether anything of wanted is gone, and forgets up to this number.
+func (g *gone) among(wanted func() map[host.Gone]bool, forget int) (lacks bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if lacks = g.more > 0; g.more <= forget {
+		g.more = 0
+	}
+	if len(g.list) == 0 {
+		return lacks
+	}
+	g.mu.Unlock() // note must not wait for it
+	is := wanted()
+	g.mu.Lock()
+	for one, number := range g.list {
+		lacks = lacks || is[one]
+		if number <= forget {
+			delete(g.list, one)
+		}
+	}
+	return lacks
 }
 
 func wake(one chan<- struct{}) {
@@ -79,30 +113,11 @@ func wake(one chan<- struct{}) {
 	}
 }
 
-// among says whether anything of wanted was deleted since it was last asked.
-func (g *gone) among(wanted func() map[host.Gone]bool) bool {
-	g.mu.Lock()
-	list, more := g.list, g.more
-	g.list, g.more = map[host.Gone]bool{}, false
-	g.mu.Unlock()
-	if len(list) == 0 || more {
-		return more
-	}
-	is := wanted()
-	for one := range list {
-		if is[one] {
-			return true
-		}
-	}
-	return false
-}
-
-// deleted sorts deletions: those of links and addresses are looked at with their events.
+// deleted notes a deletion. Those of links and addresses are looked at with their events.
 func (d *Daemon) deleted(one host.Gone) {
-	if one.Link != "" {
-		d.goneFacts.note(one)
-	} else {
-		d.gone.note(one)
+	d.gone.note(one)
+	if one.Link == "" {
+		wake(d.gone.wake)
 	}
 }
 
@@ -113,26 +128,27 @@ func (d *Daemon) replaced(one host.Gone) {
 		d.replaceable.of, d.replaceable.list = want, deletable(want, want.WireGuard, want.IPsec)
 	}
 	if d.replaceable.list[one] {
-		d.gone.note(one)
+		d.deleted(one)
 	}
 }
 
-// followGone repairs at once the routes and rules that somebody else deleted of ours.
-func (d *Daemon) followGone(ctx context.Context) error {
-	return d.mend(ctx, d.gone.wake, func(want *compile.Desired) bool {
-		return d.gone.among(func() map[host.Gone]bool { return d.deletable(want) })
-	})
+// lookForDeleted is the engine's Options.Deleted. What we delete ourselves is not wanted any more, or stands again, when nothing is applied.
+func (d *Daemon) lookForDeleted() (lacks func(*compile.Desired) bool) {
+	among := d.gone.look()
+	return func(want *compile.Desired) bool {
+		gone := among(func() map[host.Gone]bool { return d.deletable(want) })
+		return d.lacksPins(want) || gone
+	}
 }
 
-// mend repairs at once where lacks says so after a wake. What we delete ourselves is not wanted any more, or stands again, by the time that
-// the engine is free.
-func (d *Daemon) mend(ctx context.Context, wake <-chan struct{}, lacks func(*compile.Desired) bool) error {
+// followGone repairs at once what somebody else deleted of ours, but for links and addresses.
+func (d *Daemon) followGone(ctx context.Context) error {
 	pause, last := goneSettle, time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-wake:
+		case <-d.gone.wake:
 		}
 		if time.Since(last) > goneRest {
 			pause = goneSettle
@@ -142,7 +158,7 @@ func (d *Daemon) mend(ctx context.Context, wake <-chan struct{}, lacks func(*com
 			return nil
 		case <-time.After(pause):
 		}
-		lacked, err := d.engine.Mend(ctx, false, lacks)
+		lacked, err := d.engine.Mend(ctx)
 		if err != nil && ctx.Err() == nil {
 			d.opts.Log.Error("repair", "error", err)
 		}
@@ -150,20 +166,6 @@ func (d *Daemon) mend(ctx context.Context, wake <-chan struct{}, lacks func(*com
 			pause, last = min(2*pause, goneRest), time.Now()
 		}
 	}
-}
-
-// compileAgain follows what changed. What somebody deleted of ours is told as a repair, routes and rules included: they come back with the
-// rest.
-func (d *Daemon) compileAgain(ctx context.Context, why string) error {
-	lacked, err := d.engine.Mend(ctx, true, func(want *compile.Desired) bool {
-		wanted := func() map[host.Gone]bool { return d.deletable(want) }
-		facts, others := d.goneFacts.among(wanted), d.gone.among(wanted)
-		return facts || others
-	})
-	if lacked || err != nil {
-		return err
-	}
-	return d.engine.Recompile(ctx, why)
 }
 
 // deletable is everything that is wanted now, as its deletion would tell of it.

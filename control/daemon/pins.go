@@ -19,12 +19,12 @@ type pinWatch struct {
 	dir     *pin.Dir
 	log     *slog.Logger
 	watcher *fsnotify.Watcher // nil: there is no inotify to be had
-	wake    chan struct{}
+	wake    chan<- struct{}
 }
 
-// watchPins begins to hear.
-func watchPins(dir string, log *slog.Logger) *pinWatch {
-	w := &pinWatch{dir: pin.At(dir), log: log, wake: make(chan struct{}, 1)}
+// watchPins begins to hear, and wakes whoever looks for what is missing.
+func watchPins(dir string, deleted chan<- struct{}, log *slog.Logger) *pinWatch {
+	w := &pinWatch{dir: pin.At(dir), log: log, wake: deleted}
 	var err error
 	if w.watcher, err = fsnotify.NewWatcher(); err != nil {
 		w.watcher = nil
@@ -63,7 +63,7 @@ func (w *pinWatch) addAll() {
 	w.add(w.dir.Path())
 }
 
-// run wakes whoever looks for what is missing, and keeps the watches: a directory that is made anew has none.
+// run keeps the watches, too: a directory that is made anew has none.
 func (w *pinWatch) run(ctx context.Context) error {
 	if w.watcher == nil {
 		<-ctx.Done()
@@ -95,15 +95,12 @@ func (w *pinWatch) ours(path string) bool {
 	return path == w.dir.Path() || strings.HasPrefix(path, w.dir.Path()+"/")
 }
 
-// followPins puts back at once the pins that somebody else deleted. What the daemon itself deletes costs a look at names.
-func (d *Daemon) followPins(ctx context.Context, w *pinWatch) error {
-	return d.mend(ctx, w.wake, func(want *compile.Desired) bool {
-		inXDP, err1 := d.xdp.Lacks(want.XDP)
-		inTC, err2 := d.tc.Lacks(want.TC)
-		if err := errors.Join(err1, err2); err != nil {
-			d.opts.Log.Debug("look for pins", "error", err)
-			return true
-		}
-		return inXDP || inTC
-	})
+// lacksPins says whether a pin is gone that the hooks of want need. It costs a look at names.
+func (d *Daemon) lacksPins(want *compile.Desired) bool {
+	inXDP, err1 := d.xdp.Lacks(want.XDP)
+	inTC, err2 := d.tc.Lacks(want.TC)
+	if err := errors.Join(err1, err2); err != nil {
+		d.opts.Log.Debug("look for pins", "error", err)
+	}
+	return inXDP || inTC
 }

@@ -26,7 +26,8 @@ func TestDeletedPinsAreHeardAlsoInADirectoryThatWasMadeAnew(t *testing.T) {
 		must(os.WriteFile(filepath.Join(dir, "links", "xdp", "eth0"), nil, 0o600))
 	}
 	made()
-	w := watchPins(dir, slog.New(slog.DiscardHandler))
+	wake := make(chan struct{}, 1)
+	w := watchPins(dir, wake, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- w.run(ctx) }()
@@ -38,7 +39,7 @@ func TestDeletedPinsAreHeardAlsoInADirectoryThatWasMadeAnew(t *testing.T) {
 	heard := func(what string) {
 		t.Helper()
 		select {
-		case <-w.wake:
+		case <-wake:
 		case <-time.After(10 * time.Second):
 			t.Fatalf("not heard in 10 s: %s", what)
 		}
@@ -63,8 +64,8 @@ func TestDeletedPinsAreHeardAlsoInADirectoryThatWasMadeAnew(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	for len(w.wake) > 0 {
-		<-w.wake
+	for len(wake) > 0 {
+		<-wake
 	}
 	must(os.WriteFile(filepath.Join(above, "other"), nil, 0o600))
 	must(os.Remove(filepath.Join(above, "other")))

@@ -135,7 +135,7 @@ func (d *Daemon) rotateWireGuard(ctx context.Context, t config.Tunnel) (api.Rota
 	}
 	d.tunnelNotice(tunnel.Event{Kind: tunnel.KeyRotated, Tunnel: t.Name, Text: "it uses its next key, " + public})
 	// What is wanted names the public key, and would set the old one again.
-	return out, d.compileAgain(ctx, "the key of tunnel "+t.Name+" was rotated")
+	return out, d.engine.Recompile(ctx, "the key of tunnel "+t.Name+" was rotated")
 }
 
 func (d *Daemon) rotateIPsec(ctx context.Context, t config.Tunnel) (api.Rotated, error) {

@@ -48,7 +48,7 @@ func (d *Daemon) openTunnels(ctx context.Context) error {
 		Sources: map[string]tunnel.Source{config.TypeWireGuard: d.wireguardPeers, config.TypeIPsec: d.ipsecPeers},
 		Resolve: resolver.Resolve, Ping: func(list []tunnel.Ping) { d.ping(pinger, list) }, Underlay: underlay.MTU, Routes: routes,
 		Withhold: d.withhold,
-		Changed:  func(why string) error { return d.compileAgain(ctx, why) },
+		Changed:  func(why string) error { return d.engine.Recompile(ctx, why) },
 		Notify:   d.tunnelNotice, Report: d.reportTunnels,
 	})
 	return nil

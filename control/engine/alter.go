@@ -38,9 +38,12 @@ func (e *Engine) Alter(ctx context.Context, a Alteration) error {
 	if err := a.Begin(); err != nil {
 		return err
 	}
-	d, err := e.alter(ctx, a)
+	d, steps, err := e.alter(ctx, a)
 	if err == nil {
 		e.set(func() { e.current.desired, e.stale = d, false })
+		if e.lacked {
+			e.repaired(a.Why, steps)
+		}
 		e.healthy(ctx, e.opts.Subsystems)
 		return nil
 	}
@@ -56,17 +59,16 @@ func (e *Engine) Alter(ctx context.Context, a Alteration) error {
 }
 
 // alter returns nil where it failed before the first step.
-func (e *Engine) alter(ctx context.Context, a Alteration) (*compile.Desired, error) {
+func (e *Engine) alter(ctx context.Context, a Alteration) (*compile.Desired, []Step, error) {
 	d, err := e.compile(ctx, e.current)
 	if err != nil {
-		return nil, fmt.Errorf("compiling %s: %w", e.current, err)
+		return nil, nil, fmt.Errorf("compiling %s: %w", e.current, err)
 	}
 	if err := a.Judge(d); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := a.Keep(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	d, _, err = e.pursue(ctx, d, a.Why, e.converge)
-	return d, err
+	return e.pursue(ctx, d, a.Why, e.converge)
 }

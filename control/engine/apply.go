@@ -148,6 +148,7 @@ func (e *Engine) apply(ctx context.Context, c Candidate, o ApplyOptions) (Result
 		return Result{}, fmt.Errorf("%w: revision %d has %s left; confirm it, wait until it goes back, or use --confirm, which takes its place and keeps the base",
 			ErrPending, e.current.number, e.left(e.watch).Round(time.Second))
 	}
+	lacks := e.opts.Deleted()
 	next, p, err := e.prepare(ctx, c, cmp.Or(o.Message, "apply"))
 	if err != nil {
 		return Result{}, err
@@ -173,6 +174,7 @@ func (e *Engine) apply(ctx context.Context, c Candidate, o ApplyOptions) (Result
 	if err := e.commit(ctx, next, w, p.Steps); err != nil {
 		return Result{}, err
 	}
+	lacks(next.desired)  // whatever it was, the plan told of it
 	if e.tell(); again { // what was mended before the steps of now is over
 		e.repaired("apply", p.Steps)
 	}

@@ -48,8 +48,9 @@ type bringing struct {
 // Withdrawals come ahead of all, as ever.
 func (e *Engine) bring(ctx context.Context, d *compile.Desired, why string) ([]Step, error) {
 	b := bringing{e: e, lost: map[string]bool{}, silent: map[string]bool{}}
-	looked := e.timed("plan")
+	timed, looked := e.timed("plan"), e.looking()
 	diffs, failed := differences(ctx, e.opts.Subsystems, d)
+	timed()
 	looked()
 	for i, err := range failed {
 		if err != nil {

@@ -36,8 +36,8 @@ type Mended struct {
 	Steps []string  `json:"steps"`
 }
 
-// repaired remembers steps that no new file asked for, until the next apply tells of them. Those that make good what somebody else did
-// are told at once.
+// repaired remembers steps that no new file asked for, until the next apply tells of them. Those of an operation that makes good what
+// somebody else did are told at once, whatever it was begun for.
 func (e *Engine) repaired(why string, steps []Step) {
 	if len(steps) == 0 {
 		return
@@ -47,7 +47,7 @@ func (e *Engine) repaired(why string, steps []Step) {
 		m.Steps = append(m.Steps, s.Subsystem+": "+s.Op)
 	}
 	e.set(func() { e.report.mended = m })
-	if why != whyDrift {
+	if why != whyDrift && !e.lacked {
 		return
 	}
 	text := repairText(steps)

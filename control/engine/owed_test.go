@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"sluice/control/compile"
 )
 
 // faults remembers what it was told last of each file.
@@ -123,34 +121,5 @@ func TestADamagedRevisionIsToldUntilThereIsAnother(t *testing.T) {
 				t.Errorf("after an apply and a start: %v, %v", f.damaged, err)
 			}
 		})
-	}
-}
-
-func TestWhatWasDeletedIsMendedWhereItIsWanted(t *testing.T) {
-	s, e := running(t, confA)
-	for _, c := range []struct{ anew, lacks bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
-		delete(s.m.state["host"], "mtu")
-		s.m.take()
-		lacked, err := e.Mend(t.Context(), c.anew, func(d *compile.Desired) bool {
-			if d == nil {
-				t.Error("nothing is wanted")
-			}
-			return c.lacks
-		})
-		if err != nil || lacked != c.lacks {
-			t.Errorf("%+v: %v, %v", c, lacked, err)
-		}
-		if ops := s.m.take(); (len(ops) > 0) != c.lacks {
-			t.Errorf("%+v: did %q", c, ops)
-		}
-		if st := e.Status(); c.lacks && (st.Repaired != "host: set mtu=1500" || st.RepairedAt.IsZero()) {
-			t.Errorf("%+v: told as %q at %s", c, st.Repaired, st.RepairedAt)
-		}
-	}
-	if err := e.Down(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if lacked, err := e.Mend(t.Context(), true, func(*compile.Desired) bool { t.Error("asked after down"); return true }); lacked || err != nil {
-		t.Error(lacked, err)
 	}
 }

@@ -184,7 +184,9 @@ func (e *Engine) step(ctx context.Context, s Step) error {
 
 // converge brings the machine from wherever it is to d, or as far as the first step that fails, and returns the steps.
 func (e *Engine) converge(ctx context.Context, d *compile.Desired, why string) ([]Step, error) {
+	looked := e.looking()
 	p, err := e.plan(ctx, d, why)
+	looked()
 	if err != nil {
 		return nil, err
 	}

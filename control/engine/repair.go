@@ -22,21 +22,29 @@ func (e *Engine) Reconcile(ctx context.Context) error {
 	return e.repair(ctx, whyDrift)
 }
 
-// Mend is Reconcile for who heard that something was deleted: it looks at the machine only where lacks says that the current revision wants
-// it. No other operation runs while lacks is asked, so that what an apply took away is not taken for drift. Where a fact is gone, a link or
-// an address, anew has it compiled again. It says whether anything was lacking.
-func (e *Engine) Mend(ctx context.Context, anew bool, lacks func(*compile.Desired) bool) (bool, error) {
+// Mend is Reconcile for who heard that something was deleted: it looks at the machine only where Options.Deleted says that the current
+// revision wants it. No other operation runs meanwhile, so that what an apply took away is not taken for drift. It says whether anything
+// was lacking.
+func (e *Engine) Mend(ctx context.Context) (bool, error) {
 	if err := e.lock(ctx); err != nil {
 		return false, err
 	}
 	defer e.unlock()
-	switch {
-	case e.down || e.current.number == 0 || e.current.desired == nil || !lacks(e.current.desired):
+	if held := e.current.desired; held == nil || !e.opts.Deleted()(held) || e.down || e.current.number == 0 {
 		return false, nil
-	case anew:
-		return true, e.recompile(ctx, whyDrift)
 	}
 	return true, e.repair(ctx, whyDrift)
+}
+
+// looking begins a look at the machine, whose end is told to the function returned: before the first step, which may bring back what was
+// deleted. While degraded it is our own doing that something is not there.
+func (e *Engine) looking() (looked func()) {
+	lacks := e.opts.Deleted()
+	return func() {
+		if held := e.current.desired; held != nil && lacks(held) && e.retryAt == 0 {
+			e.lacked = true
+		}
+	}
 }
 
 // Why steps are taken that nobody asked for: somebody else has changed the machine, or earlier ones failed.
