@@ -183,7 +183,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 		Subsystems: d.subsystems(), Announcer: "bgp", Carriers: []string{"tc", "xdp", "host/" + host.Forwarding},
 		Parse: d.parse, Compile: d.compile, Facts: d.facts, Source: d.source,
 		Store: store, Clock: d.clock, Checker: checker{d}, Log: o.Log, Notify: d.engineNotice, Faults: d.faults,
-		NewRuleIDs: func(ids []uint32) error { return xdp.ClearRuleHits(o.BPFDir, ids) }, Deleted: d.lookForDeleted,
+		NewRuleIDs: func(ids []uint32) error { return xdp.ClearRuleHits(o.BPFDir, ids) }, Look: d.look,
 	})
 	return d, err
 }
@@ -197,7 +197,7 @@ func (d *Daemon) subsystems() []engine.Subsystem {
 		engine.Bind("wireguard", d.wireguard, func(w *compile.Desired) wireguard.State { return d.wireguard.Wanted(w.WireGuard) }),
 		engine.Bind("ipsec", d.ipsec, func(w *compile.Desired) ipsec.State { return d.ipsec.Wanted(w.IPsec) }),
 		engine.Bind("host", d.host, func(w *compile.Desired) host.State { return w.Host }),
-		engine.Bind("tc", repinned{d.tc, d.repin}, func(w *compile.Desired) tc.State { return w.TC }),
+		engine.Bind("tc", d.tc, func(w *compile.Desired) tc.State { return w.TC }),
 		engine.Bind("xdp", d.xdp, func(w *compile.Desired) xdp.State { return w.XDP }),
 		engine.Bind("metrics", d.metrics, func(w *compile.Desired) compile.Telemetry { return w.Telemetry }),
 		engine.Bind("bgp", d.bgp, func(w *compile.Desired) bgp.State { return w.BGP }),

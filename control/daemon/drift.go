@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/control/compile"
+	"sluice/control/engine"
 	"sluice/control/host"
 	"sluice/crypto/ipsec"
 	"sluice/crypto/path"
@@ -29,7 +30,7 @@ func (d *Daemon) inspect(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := d.engine.Reconcile(ctx); err != nil && ctx.Err() == nil {
+		if err := d.engine.Reconcile(ctx, engine.Drift); err != nil && ctx.Err() == nil {
 			d.opts.Log.Error("repair", "error", err)
 		}
 	}
@@ -76,7 +77,7 @@ func (g *gone) unknown() {
 	wake(g.wake)
 }
 
-// look begins a look at the machine, see engine.Options.Deleted.
+// look begins a look at the machine, see engine.Options.Look.
 func (g *gone) look() (lacks func(wanted func() map[host.Gone]bool) bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -132,8 +133,11 @@ func (d *Daemon) replaced(one host.Gone) {
 	}
 }
 
-// lookForDeleted is the engine's Options.Deleted. What we delete ourselves is not wanted any more, or stands again, when nothing is applied.
-func (d *Daemon) lookForDeleted() (lacks func(*compile.Desired) bool) {
+// look is the engine's Options.Look. What we delete ourselves is not wanted any more, or stands again, when nothing is applied.
+func (d *Daemon) look() (lacks func(*compile.Desired) bool) {
+	if err := d.repin(); err != nil {
+		d.opts.Log.Error("what is banned or filtered from now on may not hold behind the next apply", "error", err)
+	}
 	among := d.gone.look()
 	return func(want *compile.Desired) bool {
 		gone := among(func() map[host.Gone]bool { return d.deletable(want) })

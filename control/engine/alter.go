@@ -38,12 +38,9 @@ func (e *Engine) Alter(ctx context.Context, a Alteration) error {
 	if err := a.Begin(); err != nil {
 		return err
 	}
-	d, steps, err := e.alter(ctx, a)
+	d, err := e.alter(ctx, a)
 	if err == nil {
 		e.set(func() { e.current.desired, e.stale = d, false })
-		if e.lacked {
-			e.repaired(a.Why, steps)
-		}
 		e.healthy(ctx, e.opts.Subsystems)
 		return nil
 	}
@@ -59,16 +56,20 @@ func (e *Engine) Alter(ctx context.Context, a Alteration) error {
 }
 
 // alter returns nil where it failed before the first step.
-func (e *Engine) alter(ctx context.Context, a Alteration) (*compile.Desired, []Step, error) {
+func (e *Engine) alter(ctx context.Context, a Alteration) (*compile.Desired, error) {
 	d, err := e.compile(ctx, e.current)
 	if err != nil {
-		return nil, nil, fmt.Errorf("compiling %s: %w", e.current, err)
+		return nil, fmt.Errorf("compiling %s: %w", e.current, err)
 	}
 	if err := a.Judge(d); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := a.Keep(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return e.pursue(ctx, d, a.Why, e.converge)
+	d, steps, err := e.pursue(ctx, d, a.Why, e.converge)
+	if err == nil && e.lacked {
+		e.repaired(a.Why, steps)
+	}
+	return d, err
 }

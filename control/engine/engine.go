@@ -73,7 +73,7 @@ func (t Timing) withDefaults() Timing {
 	return t
 }
 
-// Options are what an engine is made of. All are needed but for Source, Timing, Log, Notify, Faults, NewRuleIDs, Deleted, Announcer and
+// Options are what an engine is made of. All are needed but for Source, Timing, Log, Notify, Faults, NewRuleIDs, Look, Announcer and
 // Carriers.
 type Options struct {
 	Subsystems []Subsystem // in the order of the data path, what it builds on first
@@ -95,9 +95,10 @@ type Options struct {
 	// NewRuleIDs is told the ids that go to rules which did not have them, before the data path has them: who had them
 	// before may have left counters. nil: nobody counts.
 	NewRuleIDs func(ids []uint32) error
-	// Deleted is called before a look at the machine. The function that it returns is asked behind the look, and before a step: it says
-	// whether anything that is wanted was deleted until now, and forgets what was deleted before the look. nil: nobody hears of it.
-	Deleted func() (lacks func(wanted *compile.Desired) bool)
+	// Look is called before each look at the machine that steps may follow. The function that it returns is asked behind the look, and
+	// before the first step: it says whether anything that is wanted was deleted until now, and forgets what was deleted before the
+	// look. nil: nobody hears of it.
+	Look func() (lacks func(wanted *compile.Desired) bool)
 }
 
 // target is a configuration that the machine is brought to. Number 0 without a Config is nothing at all: what the
@@ -167,8 +168,8 @@ func New(o Options) (*Engine, error) {
 	if o.Faults == nil {
 		o.Faults = unheard{}
 	}
-	if o.Deleted == nil {
-		o.Deleted = func() func(*compile.Desired) bool { return func(*compile.Desired) bool { return false } }
+	if o.Look == nil {
+		o.Look = func() func(*compile.Desired) bool { return func(*compile.Desired) bool { return false } }
 	}
 	o.Timing = o.Timing.withDefaults()
 	e := &Engine{

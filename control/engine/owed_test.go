@@ -123,3 +123,33 @@ func TestADamagedRevisionIsToldUntilThereIsAnother(t *testing.T) {
 		})
 	}
 }
+
+func TestAFullDiskKeepsNobodyFromDown(t *testing.T) {
+	s, _ := running(t, confA)
+	full := false
+	s.disk.before = func(op, path string) error {
+		if full && op != "remove" && op != "sync" && op != "mkdir" {
+			return fmt.Errorf("%s %s: %w", op, path, unix.ENOSPC)
+		}
+		return nil
+	}
+	f := newFaults()
+	e := s.heardBy(f)
+	if err := e.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.apply(e, confB, ApplyOptions{Confirm: minute})
+	full = true
+	if err := e.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.holds("")
+	if f.unwritten["revisions/2/meta.json"] == "" {
+		t.Errorf("told %v", f.unwritten)
+	}
+	e = s.start()
+	s.holds(confA)
+	full = false
+	e.tick(t.Context())
+	s.live(e, 1, 0)
+}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -227,27 +226,6 @@ func OpenState(dir *pin.Dir, spec *ebpf.CollectionSpec, names ...string) (map[st
 	return shared, nil
 }
 
-// Repin puts back the pins of maps that OpenState opened, where somebody has removed them: what is loaded next would make maps of its
-// own, and nobody would write into these.
-func Repin(dir *pin.Dir, open map[string]*ebpf.Map) error {
-	var errs []error
-	for name, m := range open {
-		path := SharedPath(dir, name)
-		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-			continue
-		}
-		own, err := m.Clone() // which, unlike m, does not know that it was pinned there
-		if err == nil {
-			err = errors.Join(own.Pin(path), own.Close())
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("state map %s: %w", name, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // SharedPath is where one of them is pinned.
 func SharedPath(dir *pin.Dir, name string) string {
 	at := sharedPins[name]
@@ -290,27 +268,6 @@ func Reopen(dir *pin.Dir, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, erro
 // translations and their queue, replaced together with flows.
 var notEverywhere = []string{SYNListeners, Translations, Young, SNATFragments, SNATExhausted, FlowPressure, FlowShares, FlowEvents,
 	FlowSpecLive, FlowSpecEntries, FlowSpecProtocols, FlowSpecDst4, FlowSpecSrc4, FlowSpecDst6, FlowSpecSrc6, FlowSpecBuckets, FlowSpecHits}
-
-// Lacks says whether a pin is gone that hooks with a generation need: one of theirs (see pin.Dir.Holds), or a shared map that every
-// program uses. It reads names only.
-func Lacks(dir *pin.Dir, hooks []pin.Hook, owner, digest string) (bool, error) {
-	if len(hooks) == 0 {
-		return false, nil
-	}
-	if holds, err := dir.Holds(hooks, owner, digest); err != nil || !holds {
-		return err == nil, err
-	}
-	held, err := dir.StateMaps()
-	if err != nil {
-		return false, err
-	}
-	for name, at := range sharedPins {
-		if !held.Has(at.pin, at.version) && !slices.Contains(notEverywhere, name) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
 
 // SharedMaps are the ids of the shared maps that every program uses, as they are pinned now; nil where one is missing.
 type SharedMaps []ebpf.MapID
