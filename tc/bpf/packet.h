@@ -118,6 +118,7 @@ struct view {
 	__u32 ifindex;	     /* redirected to; 0: not */
 	bool off_link;	     /* looks like link control, but goes elsewhere */
 	bool l3;	     /* begins with its IP header */
+	bool overlaid;	     /* the overlays let it pass already */
 	__u16 mss;	     /* what that of a SYN has become; 0: it stays */
 
 	/* From here on it is written whole by view_keys(). */

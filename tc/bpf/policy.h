@@ -162,8 +162,8 @@ static __always_inline enum reason judge_system(struct __sk_buff *skb, struct vi
 
 /*
  * The overlays, of a packet that comes in by a tunnel or by an uplink that XDP does not guard; the slot of a filter stands in the place of
- * a rule. Not for rejudge(), below which FlowSpec's calls would go beyond the stack: what XDP filters has its replies pass, too. Global,
- * or workload_ingress would leave rejudge() too little of the stack.
+ * a rule. Once for each packet, also where the short way gave up behind them. Not for rejudge(), below which FlowSpec's calls would go
+ * beyond the stack: what XDP filters has its replies pass, too. Global, or workload_ingress would leave rejudge() too little of the stack.
  */
 __noinline int overlay_stages(struct __sk_buff *skb, struct view *v)
 {
@@ -172,6 +172,9 @@ __noinline int overlay_stages(struct __sk_buff *skb, struct view *v)
 
 	if (!v)
 		return REASON_INTERNAL;
+	if (v->overlaid)
+		return REASON_NONE;
+	v->overlaid = true;
 	reason = bans_stage(&v->p);
 	if (reason != REASON_NONE)
 		return reason;

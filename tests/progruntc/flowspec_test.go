@@ -131,6 +131,11 @@ func TestFlowSpecAtTcLimitsAndMarks(t *testing.T) {
 	if passed < 3600 || passed > 3800 {
 		t.Errorf("%d of 4000 passed, want 3600 and what comes again meanwhile", passed)
 	}
+	limits.Packets, limits.Bytes = nil, &classify.Limiter{Rate: 1, Burst: 100, Bits: true} // one packet, and the next in minutes
+	set(limits)
+	if verdict, _ := s.left(t, g, webIn.at, 0, frameOf(t, webIn.line)); verdict != tcxRedirect {
+		t.Errorf("the first packet is returned %d for", verdict)
+	}
 	s.counted(t, "uplink")
 	s.try(t, g, filtered(webIn, abi.ReasonFlowspecLimit))
 

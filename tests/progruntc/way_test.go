@@ -187,3 +187,24 @@ func TestABanEndsTheShortWayWhereTcAsksAboutBans(t *testing.T) {
 	}
 	s.try(t, g, web("A"))
 }
+
+func TestAFilterTakesAPacketOnceWhereTheShortWayGivesUp(t *testing.T) {
+	s := newSite(t, judged)
+	f, set := s.flowspec(t)
+	g := s.live(t)
+	for _, st := range []step{web("S").numbered(100, 0), webReply("SA").numbered(5000, 101), web("A").numbered(101, 5001), web("A")} {
+		s.try(t, g, st)
+	}
+	if _, flow := s.webFlow(t); flow.There.Leads == 0 {
+		t.Fatalf("there is no short way: %+v", flow)
+	}
+	limits := everything()
+	limits.Packets = &classify.Limiter{Rate: 1, Burst: 3600}
+	set(limits)
+	large := web("A").dropped(abi.ReasonStackMTU)
+	large.line += " len=1600"
+	s.try(t, g, large)
+	if hits, err := f.Hits("everything"); err != nil || hits.Packets != 1 {
+		t.Errorf("one packet counts %+v: %v", hits, err)
+	}
+}
