@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"sluice/control/compile"
@@ -69,13 +70,13 @@ func TestWhatNobodyDeletedIsNoRepair(t *testing.T) {
 	}
 	s.holds("host.a=1\nxdp.kernel=6.18")
 	// Behind a failure something is missing by our own doing.
-	lacks = true
 	s.fact = "6.19"
 	s.failAt(1, 1, true)
 	if err := e.Recompile(t.Context(), "eth0 went"); !errors.Is(err, ErrDegraded) {
 		t.Fatal(err)
 	}
 	s.heal()
+	lacks = true
 	s.clock.advance(minute)
 	e.tick(t.Context())
 	s.holds("host.a=1\nxdp.kernel=6.19")
@@ -89,4 +90,32 @@ func TestWhatNobodyDeletedIsNoRepair(t *testing.T) {
 	if lacked, err := e.Mend(t.Context()); lacked || err != nil || s.m.take() != nil {
 		t.Error("mended after down", lacked, err)
 	}
+}
+
+func TestWhatIsDeletedIsToldAlsoWhereACompilationFails(t *testing.T) {
+	s, e := running(t, "host.kernel=$fact\nxdp.gen=1")
+	gone := false
+	e.opts.Look = func() func(*compile.Desired) bool { return func(*compile.Desired) bool { return gone } }
+	told := func(what string) {
+		t.Helper()
+		if st := e.Status(); !strings.Contains(st.Repaired, "xdp: set gen=1") {
+			t.Errorf("%s: the last repair is %q", what, st.Repaired)
+		}
+		s.clock.advance(minute)
+	}
+	gone, s.fact = true, "6.18"
+	delete(s.m.state["xdp"], "gen")
+	s.failAt(1, 1, false)
+	if err := e.Recompile(t.Context(), "eth0 went"); !errors.Is(err, ErrDegraded) {
+		t.Fatal(err)
+	}
+	told("on the way back")
+	e.report.repaired = ""
+	delete(s.m.state["xdp"], "gen")
+	s.heal()
+	if lacked, err := e.Mend(t.Context()); !lacked || err != nil {
+		t.Fatal(lacked, err)
+	}
+	told("with the compilation that was owed")
+	s.holds("host.kernel=6.18\nxdp.gen=1")
 }

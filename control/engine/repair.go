@@ -33,6 +33,7 @@ func (e *Engine) Mend(ctx context.Context) (bool, error) {
 	if held := e.current.desired; e.down || e.current.number == 0 || held == nil || !e.opts.Look()(held) {
 		return false, nil
 	}
+	e.lacked = true
 	return true, e.repair(ctx, Drift)
 }
 
@@ -107,7 +108,10 @@ func (e *Engine) recompile(ctx context.Context, why string) error {
 	}
 	cause = fmt.Errorf("applying %s (%s): %w", e.current, why, cause)
 	e.set(func() { e.stale = true })
-	if err := e.restore(context.WithoutCancel(ctx), why+" failed"); err != nil {
+	if why += " failed"; e.lacked { // the way back brings that back, too
+		why = Drift
+	}
+	if err := e.restore(context.WithoutCancel(ctx), why); err != nil {
 		return e.stuck(cause, err)
 	}
 	e.degraded("RecompileFailed", cause)

@@ -106,7 +106,7 @@ func TestARouteIntoATunnelThatSomebodyDeletesIsBackAtOnce(t *testing.T) {
 	for _, c := range []struct{ remove, told string }{
 		{"ip route del 10.20.0.0/16 dev fra1", "wireguard: add route 10.20.0.0/16 dev fra1"},
 		{"ip link set fra1 down", "fra1"},
-		{"ip rule flush", "host: add IPv4 rule 18800"},
+		{"ip rule flush; ip rule add pref 32766 table main", "host: add IPv4 rule 18800"},
 	} {
 		s.deletes(c.remove, c.told)
 	}
