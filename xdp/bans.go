@@ -55,14 +55,8 @@ func OpenBans(path string) (*Bans, error) {
 	return b, nil
 }
 
-// Repin puts back pins that somebody has removed.
-func (b *Bans) Repin() error {
-	dir, err := pin.Open(b.path)
-	if err != nil {
-		return err
-	}
-	return table.Repin(dir, b.maps)
-}
+// Repin is table.Repin.
+func (b *Bans) Repin() error { return table.Repin(b.path, b.maps) }
 
 // adopt reads what is there. Counts are taken anew: a process that died in between may have left them too high, which
 // costs a look-up, and never too low.

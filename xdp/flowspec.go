@@ -84,14 +84,8 @@ func OpenFlowSpec(path string) (*FlowSpec, error) {
 	return f, nil
 }
 
-// Repin puts back pins that somebody has removed.
-func (f *FlowSpec) Repin() error {
-	dir, err := pin.Open(f.path)
-	if err != nil {
-		return err
-	}
-	return table.Repin(dir, f.maps)
-}
+// Repin is table.Repin.
+func (f *FlowSpec) Repin() error { return table.Repin(f.path, f.maps) }
 
 // adopt reads which filters are live. What a process that died was writing is in the other half.
 func (f *FlowSpec) adopt() error {

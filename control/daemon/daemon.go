@@ -13,6 +13,7 @@ import (
 
 	"sluice/bgp"
 	"sluice/bgp/bfd"
+	"sluice/bgp/fib"
 	"sluice/control/api"
 	"sluice/control/ban"
 	"sluice/control/compile"
@@ -70,10 +71,13 @@ type Daemon struct {
 	conntrack conntrack
 	captures  captures
 
-	faults        *disk.Faults
-	unwritten     chan struct{} // tells that a file waits for room on the disk
-	gone          *gone         // routes and rules
-	goneFacts     *gone         // links and addresses
+	faults      *disk.Faults
+	unwritten   chan struct{} // tells that a file waits for room on the disk
+	gone        *gone
+	replaceable struct { // see replaced
+		of   *compile.Desired
+		list map[host.Gone]bool
+	}
 	policyChanged chan struct{} // tells that rules may have changed
 	busy          chan struct{} // tells that something is compiled or applied
 	arriving      chan struct{} // tells that a table of routes arrives
@@ -129,7 +133,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	d := &Daemon{
 		opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), filters: newFilters(),
 		policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1), unwritten: make(chan struct{}, 1), arriving: make(chan struct{}, 1),
-		gone: newGone(), goneFacts: newGone(),
+		gone: newGone(),
 	}
 	d.faults = disk.NewFaults(o.Log, d.faultsChanged)
 	var err error
@@ -179,7 +183,7 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 		Subsystems: d.subsystems(), Announcer: "bgp", Carriers: []string{"tc", "xdp", "host/" + host.Forwarding}, Absent: absent,
 		Parse: d.parse, Compile: d.compile, Facts: d.facts, Source: d.source,
 		Store: store, Clock: d.clock, Checker: checker{d}, Log: o.Log, Notify: d.engineNotice, Faults: d.faults,
-		NewRuleIDs: func(ids []uint32) error { return xdp.ClearRuleHits(o.BPFDir, ids) },
+		NewRuleIDs: func(ids []uint32) error { return xdp.ClearRuleHits(o.BPFDir, ids) }, Look: d.look,
 	})
 	return d, err
 }
@@ -198,7 +202,7 @@ func (d *Daemon) subsystems() []engine.Subsystem {
 		engine.Bind("wireguard", d.wireguard, func(w *compile.Desired) wireguard.State { return d.wireguard.Wanted(w.WireGuard) }),
 		engine.Bind("ipsec", d.ipsec, func(w *compile.Desired) ipsec.State { return d.ipsec.Wanted(w.IPsec) }),
 		engine.Bind("host", d.host, func(w *compile.Desired) host.State { return w.Host }),
-		engine.Bind("tc", repinned{d.tc, d.repin}, func(w *compile.Desired) tc.State { return w.TC }),
+		engine.Bind("tc", d.tc, func(w *compile.Desired) tc.State { return w.TC }),
 		engine.Bind("xdp", d.xdp, func(w *compile.Desired) xdp.State { return w.XDP }),
 		engine.Bind("metrics", d.metrics, func(w *compile.Desired) compile.Telemetry { return w.Telemetry }),
 		engine.Bind("bgp", d.bgp, func(w *compile.Desired) bgp.State { return w.BGP }),
@@ -220,6 +224,11 @@ func (d *Daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := d.host.WatchReplaced(ctx, d.replaced, d.gone.unknown, host.RouteProtocol, path.Protocol, fib.Protocol); err != nil {
+		return err
+	}
+	pins := watchPins(d.opts.BPFDir, d.gone.wake, d.opts.Log)
+	defer pins.close()
 	// Before the first step: a socket that cannot be had leaves the machine as it was.
 	server := api.NewServer(d.opts.Socket, d, d.opts.Log)
 	if err := server.Listen(); err != nil {
@@ -251,6 +260,7 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"engine", d.engine.Run},
 		funcTask{"drift", d.inspect},
 		funcTask{"deletions", d.followGone},
+		funcTask{"pins", pins.run},
 		funcTask{"state directory", d.keepState},
 		funcTask{"link events", func(ctx context.Context) error { return d.follow(ctx, events) }},
 		funcTask{"tunnel processes", d.followTunnels},
@@ -345,7 +355,7 @@ func (d *Daemon) follow(ctx context.Context, events <-chan host.Event) error {
 				break gather
 			}
 		}
-		if err := d.compileAgain(ctx); err != nil && ctx.Err() == nil {
+		if err := d.engine.Recompile(ctx, "links or addresses changed"); err != nil && ctx.Err() == nil {
 			d.opts.Log.Error("compile again", "error", err)
 		}
 		d.forgetGone(ctx)

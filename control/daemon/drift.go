@@ -9,12 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/control/compile"
+	"sluice/control/engine"
 	"sluice/control/host"
+	"sluice/crypto/ipsec"
 	"sluice/crypto/path"
+	"sluice/crypto/wireguard"
+	"sluice/netdump"
 )
 
 // inspection is how often the machine is compared with what it should hold. Link events and deletions are acted on at once; this is
-// for what nobody tells, such as a sysctl that was written or a pin that was removed by hand.
+// for what nobody tells, such as a sysctl that was written.
 const inspection = 5 * time.Minute
 
 // inspect repairs drift.
@@ -27,7 +31,7 @@ func (d *Daemon) inspect(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := d.engine.Reconcile(ctx); err != nil && ctx.Err() == nil {
+		if err := d.engine.Reconcile(ctx, engine.Drift); err != nil && ctx.Err() == nil {
 			d.opts.Log.Error("repair", "error", err)
 		}
 	}
@@ -44,56 +48,105 @@ const (
 
 // gone are deletions that nobody has looked at yet.
 type gone struct {
-	wake chan struct{}
+	wake chan struct{} // somebody is to look now
 
 	mu   sync.Mutex
-	list map[host.Gone]bool
-	more bool // than list has
+	list map[host.Gone]int // the number of the last one
+	last int
+	more int // the number of the last one that list had no room for; 0: none
 }
 
-func newGone() *gone { return &gone{wake: make(chan struct{}, 1), list: map[host.Gone]bool{}} }
+func newGone() *gone { return &gone{wake: make(chan struct{}, 1), list: map[host.Gone]int{}} }
 
 func (g *gone) note(one host.Gone) {
 	g.mu.Lock()
-	if g.more = g.more || len(g.list) >= maxGone; !g.more {
-		g.list[one] = true
+	defer g.mu.Unlock()
+	g.last++
+	if _, known := g.list[one]; !known && len(g.list) >= maxGone {
+		g.more = g.last
+		return
 	}
-	g.mu.Unlock()
+	g.list[one] = g.last
+}
+
+// unknown stands for deletions that nobody can tell.
+func (g *gone) unknown() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.last++
+	g.more = g.last
+	wake(g.wake)
+}
+
+// look begins a look at the machine, see engine.Options.Look.
+func (g *gone) look() (lacks func(wanted func() map[host.Gone]bool) bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	before := g.last
+	return func(wanted func() map[host.Gone]bool) bool { return g.among(wanted, before) }
+}
+
+// among says whether anything of wanted is gone, and forgets up to this number.
+func (g *gone) among(wanted func() map[host.Gone]bool, forget int) (lacks bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if lacks = g.more > 0; g.more <= forget {
+		g.more = 0
+	}
+	if len(g.list) == 0 {
+		return lacks
+	}
+	g.mu.Unlock() // note must not wait for it
+	is := wanted()
+	g.mu.Lock()
+	for one, number := range g.list {
+		lacks = lacks || is[one]
+		if number <= forget {
+			delete(g.list, one)
+		}
+	}
+	return lacks
+}
+
+func wake(one chan<- struct{}) {
 	select {
-	case g.wake <- struct{}{}:
+	case one <- struct{}{}:
 	default:
 	}
 }
 
-// among says whether anything of wanted was deleted since it was last asked.
-func (g *gone) among(wanted func() map[host.Gone]bool) bool {
-	g.mu.Lock()
-	list, more := g.list, g.more
-	g.list, g.more = map[host.Gone]bool{}, false
-	g.mu.Unlock()
-	if len(list) == 0 || more {
-		return more
-	}
-	is := wanted()
-	for one := range list {
-		if is[one] {
-			return true
-		}
-	}
-	return false
-}
-
-// deleted sorts deletions: those of links and addresses are looked at with their events.
+// deleted notes a deletion. Those of links and addresses are looked at with their events.
 func (d *Daemon) deleted(one host.Gone) {
-	if one.Link != "" {
-		d.goneFacts.note(one)
-	} else {
-		d.gone.note(one)
+	d.gone.note(one)
+	if one.Link == "" {
+		wake(d.gone.wake)
 	}
 }
 
-// followGone repairs at once the routes and rules that somebody else deleted of ours. What we delete ourselves is not wanted any more, or
-// stands again, by the time that the engine is free.
+// replaced notes where a route of ours may have been: of a million that a routing daemon replaces each costs a look-up. Only the reader of
+// those messages calls it.
+func (d *Daemon) replaced(one host.Gone) {
+	if want := d.liveDesired(); want != d.replaceable.of {
+		d.replaceable.of, d.replaceable.list = want, deletable(want, want.WireGuard, want.IPsec)
+	}
+	if d.replaceable.list[one] {
+		d.deleted(one)
+	}
+}
+
+// look is the engine's Options.Look. What we delete ourselves is not wanted any more, or stands again, when nothing is applied.
+func (d *Daemon) look() (lacks func(*compile.Desired) bool) {
+	if err := d.repin(); err != nil {
+		d.opts.Log.Error("what is banned or filtered from now on may not hold behind the next apply", "error", err)
+	}
+	among := d.gone.look()
+	return func(want *compile.Desired) bool {
+		gone := among(func() map[host.Gone]bool { return d.deletable(want) })
+		return d.lacksPins(want) || gone
+	}
+}
+
+// followGone repairs at once what somebody else deleted of ours, but for links and addresses.
 func (d *Daemon) followGone(ctx context.Context) error {
 	pause, last := goneSettle, time.Time{}
 	for {
@@ -110,9 +163,7 @@ func (d *Daemon) followGone(ctx context.Context) error {
 			return nil
 		case <-time.After(pause):
 		}
-		lacked, err := d.engine.Mend(ctx, false, func(want *compile.Desired) bool {
-			return d.gone.among(func() map[host.Gone]bool { return d.deletable(want) })
-		})
+		lacked, err := d.engine.Mend(ctx)
 		if err != nil && ctx.Err() == nil {
 			d.opts.Log.Error("repair", "error", err)
 		}
@@ -122,34 +173,21 @@ func (d *Daemon) followGone(ctx context.Context) error {
 	}
 }
 
-// compileAgain follows links and addresses that changed. What somebody deleted of ours is told as a repair, routes and rules included: they
-// come back with the rest.
-func (d *Daemon) compileAgain(ctx context.Context) error {
-	lacked, err := d.engine.Mend(ctx, true, func(want *compile.Desired) bool {
-		wanted := func() map[host.Gone]bool { return d.deletable(want) }
-		facts, others := d.goneFacts.among(wanted), d.gone.among(wanted)
-		return facts || others
-	})
-	if lacked || err != nil {
-		return err
-	}
-	return d.engine.Recompile(ctx, "links or addresses changed")
+// deletable is everything that is wanted now, as its deletion would tell of it.
+func (d *Daemon) deletable(want *compile.Desired) map[host.Gone]bool {
+	return deletable(want, d.wireguard.Wanted(want.WireGuard), d.ipsec.Wanted(want.IPsec))
 }
 
-// deletable is everything that is wanted, as its deletion would tell of it.
-func (d *Daemon) deletable(want *compile.Desired) map[host.Gone]bool {
+func deletable(want *compile.Desired, wg wireguard.State, esp ipsec.State) map[host.Gone]bool {
 	out := map[host.Gone]bool{}
 	route := func(p netip.Prefix, metric, table int) {
-		if metric == 0 && p.Addr().Is6() {
-			metric = defaultMetric6
-		}
 		if table == 0 {
 			table = unix.RT_TABLE_MAIN
 		}
-		out[host.Gone{Route: p.Masked(), Metric: metric, Table: table}] = true
+		out[host.Gone{Route: p.Masked(), Metric: netdump.Metric(p, metric), Table: table}] = true
 	}
 	device := func(name string, addresses []netip.Prefix, routes []path.Route) {
-		out[host.Gone{Link: name}] = true
+		out[host.Gone{Link: name}], out[host.Gone{Link: name, Down: true}] = true, true
 		for _, a := range addresses {
 			out[host.Gone{Link: name, Address: a}] = true
 		}
@@ -160,14 +198,19 @@ func (d *Daemon) deletable(want *compile.Desired) map[host.Gone]bool {
 	for _, b := range want.Path.Blackholes {
 		route(b.Prefix, path.BlackholeMetric, b.Table)
 	}
-	for _, t := range d.wireguard.Wanted(want.WireGuard).Tunnels {
+	for _, t := range wg.Tunnels {
 		device(t.Name, t.Addresses, t.Routes)
 	}
-	for _, t := range d.ipsec.Wanted(want.IPsec).Tunnels {
+	for _, t := range esp.Tunnels {
 		device(t.Name, t.Addresses, t.Routes)
 	}
 	for _, v := range want.Host.Devices {
 		device(v.Name, nil, nil)
+	}
+	for _, l := range want.Host.Links {
+		if l.Up {
+			out[host.Gone{Link: l.Name, Down: true}] = true
+		}
 	}
 	for _, a := range want.Host.Addresses {
 		out[host.Gone{Link: a.Link, Address: a.Prefix}] = true
@@ -180,6 +223,3 @@ func (d *Daemon) deletable(want *compile.Desired) map[host.Gone]bool {
 	}
 	return out
 }
-
-// defaultMetric6 is what the kernel makes of an IPv6 route without a metric (IP6_RT_PRIO_USER).
-const defaultMetric6 = 1024

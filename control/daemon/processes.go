@@ -59,7 +59,7 @@ func (d *Daemon) RestartTunnel(ctx context.Context, r api.RestartRequest) (api.R
 		}
 	}
 	if err == nil && conf[i].Type == config.TypeWireGuard {
-		err = d.engine.Reconcile(ctx)
+		err = d.engine.Reconcile(ctx, "the process of tunnel "+r.Tunnel+" was exchanged")
 	}
 	if err != nil {
 		return api.Restarted{}, err

@@ -1,27 +1,9 @@
 package daemon
 
-import (
-	"context"
-	"errors"
+import "errors"
 
-	"sluice/tc"
-)
-
-// repinned is tc, the first of the two that load programs, with the tables of bans and FlowSpec in their places before anybody
-// looks: a generation that made tables of its own would not know what the daemon writes into those.
-type repinned struct {
-	*tc.Subsystem
-	repin func() error
-}
-
-// Observe is tc's.
-func (r repinned) Observe(ctx context.Context) (tc.State, error) {
-	if err := r.repin(); err != nil {
-		return tc.State{}, err
-	}
-	return r.Subsystem.Observe(ctx)
-}
-
+// repin puts the tables of bans and FlowSpec in their places: a generation that made tables of its own would not know what the daemon
+// writes into those.
 func (d *Daemon) repin() error {
 	d.filters.mu.Lock()
 	defer d.filters.mu.Unlock()

@@ -127,7 +127,7 @@ func (d *Daemon) rotateWireGuard(ctx context.Context, t config.Tunnel) (api.Rota
 	if err := d.wireguard.Rotate(ctx, t.Name, files.Next); err != nil {
 		// The old key may not have come back. A driver that stops is not to be worked with any more.
 		if !errors.Is(err, context.Canceled) {
-			if repair := d.engine.Reconcile(ctx); repair != nil {
+			if repair := d.engine.Reconcile(ctx, "a change of the key of tunnel "+t.Name+" failed"); repair != nil {
 				d.opts.Log.Error("repair after a failed change of a key", "tunnel", t.Name, "error", repair)
 			}
 		}

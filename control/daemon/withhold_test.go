@@ -62,7 +62,7 @@ func TestAPeerThatIsLostLosesItsRoutesWhileTheEngineIsBusy(t *testing.T) {
 					t.Errorf("a plan has steps left: %v (%v)", p, err)
 				}
 			}
-			if err := s.engine.Reconcile(t.Context()); err != nil {
+			if err := s.engine.Reconcile(t.Context(), engine.Drift); err != nil {
 				t.Error(err)
 			}
 			s.routesAre("after a repair", backup(c.metric+100))

@@ -74,7 +74,10 @@ func (e *Engine) alter(ctx context.Context, a Alteration, failing *arrears) (*co
 		return nil, nil, err
 	}
 	if failing == nil {
-		now, _, cause := e.pursue(ctx, d, a.Why, e.converge)
+		now, steps, cause := e.pursue(ctx, d, a.Why, e.converge)
+		if cause == nil && e.lacked {
+			e.repaired(a.Why, steps)
+		}
 		if failing = e.alsoBefore(ctx, cause); cause == nil || failing == nil {
 			return now, nil, cause
 		}

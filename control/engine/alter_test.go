@@ -29,7 +29,7 @@ func meeting(t *testing.T, known bool) (*site, *Engine) {
 	delete(s.m.state["wireguard"], "lone")
 	s.refuse(errInjected, "wireguard set lone=1")
 	if known {
-		if err := e.Reconcile(t.Context()); !errors.Is(err, ErrDegraded) {
+		if err := e.Reconcile(t.Context(), Drift); !errors.Is(err, ErrDegraded) {
 			t.Fatal(err)
 		}
 	}

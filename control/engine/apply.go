@@ -150,6 +150,7 @@ func (e *Engine) apply(ctx context.Context, c Candidate, o ApplyOptions) (Result
 		return Result{}, fmt.Errorf("%w: revision %d has %s left; confirm it, wait until it goes back, or use --confirm, which takes its place and keeps the base",
 			ErrPending, e.current.number, e.left(e.watch).Round(time.Second))
 	}
+	lacks := e.opts.Look()
 	next, p, err := e.prepare(ctx, c, cmp.Or(o.Message, "apply"))
 	if err != nil {
 		return Result{}, err
@@ -175,8 +176,11 @@ func (e *Engine) apply(ctx context.Context, c Candidate, o ApplyOptions) (Result
 	if err := e.commit(ctx, next, w, p.Steps); err != nil {
 		return Result{}, err
 	}
-	if e.tell(); again { // what was mended before the steps of now is over
+	lacks(next.desired) // whatever it was, the plan told of it
+	if again {
 		e.repaired("apply", p.Steps)
+	} else {
+		e.tell() // what was mended of another file is over
 	}
 	return Result{Revision: next.number, Plan: p, Pending: e.pendingStatus(), Mended: e.tell()}, nil
 }

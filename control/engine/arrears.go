@@ -70,7 +70,9 @@ func (e *Engine) alsoBefore(ctx context.Context, cause error) *arrears {
 // to succeed.
 func (e *Engine) around(a *arrears) way {
 	return func(ctx context.Context, d *compile.Desired, why string) ([]Step, error) {
+		looked := e.looking()
 		steps, unseen := e.look(ctx, d, why)
+		looked()
 		lost := maps.Clone(a.lost)
 		for _, err := range unseen {
 			var blind *observeError

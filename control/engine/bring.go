@@ -81,7 +81,9 @@ func (l losses) carry(carriers []string) bool {
 func (e *Engine) bring(ctx context.Context, d *compile.Desired, why string) ([]Step, error) {
 	b := bringing{e: e, lost: losses{}, silent: map[string]bool{}}
 	e.lost = b.lost
+	looked := e.looking()
 	steps, failed := e.look(ctx, d, why)
+	looked()
 	for _, err := range failed {
 		b.errs = append(b.errs, err)
 		var blind *observeError

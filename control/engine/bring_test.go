@@ -224,7 +224,7 @@ func TestDriftIsRepairedBesideWhatCannotBe(t *testing.T) {
 	s, e := foreign(t)
 	var told []string
 	e.opts.Notify = func(n Notice) { told = append(told, string(n.Kind)+" "+n.Text) }
-	if err := e.Reconcile(t.Context()); !errors.Is(err, ErrDegraded) {
+	if err := e.Reconcile(t.Context(), Drift); !errors.Is(err, ErrDegraded) {
 		t.Fatal(err)
 	}
 	s.holds("xdp.kernel=6.12\nbgp.a=1")

@@ -33,7 +33,7 @@ func TestWhenEveryRevisionIsDamagedTheMachineIsLeftAsItIs(t *testing.T) {
 					t.Errorf("condition %+v", c)
 				}
 			}
-			if err := e.Reconcile(t.Context()); err != nil {
+			if err := e.Reconcile(t.Context(), Drift); err != nil {
 				t.Errorf("reconcile: %v", err)
 			}
 			s.holds(confA)

@@ -73,7 +73,8 @@ func (t Timing) withDefaults() Timing {
 	return t
 }
 
-// Options are what an engine is made of. All are needed but for Source, Timing, Log, Notify, Faults, NewRuleIDs, Announcer, Carriers and Absent.
+// Options are what an engine is made of. All are needed but for Source, Timing, Log, Notify, Faults, NewRuleIDs, Look, Announcer, Carriers and
+// Absent.
 type Options struct {
 	Subsystems []Subsystem // in the order of the data path, what it builds on first
 	Announcer  string      // name of the subsystem that announces
@@ -96,6 +97,10 @@ type Options struct {
 	// NewRuleIDs is told the ids that go to rules which did not have them, before the data path has them: who had them
 	// before may have left counters. nil: nobody counts.
 	NewRuleIDs func(ids []uint32) error
+	// Look is called before each look at the machine that steps may follow. The function that it returns is asked behind the look, and
+	// before the first step: it says whether anything that is wanted was deleted until now, and forgets what was deleted before the
+	// look. nil: nobody hears of it.
+	Look func() (lacks func(wanted *compile.Desired) bool)
 }
 
 // target is a configuration that the machine is brought to. Number 0 without a Config is nothing at all: what the
@@ -138,6 +143,7 @@ type Engine struct {
 	owed      map[int]string   // reverted revisions that the disk does not know of yet, with the reason
 	owesIDs   bool
 	spoilt    []string // of Faults: what the next revision makes good
+	lacked    bool     // the operation that runs found that something had been deleted
 }
 
 // New makes an engine; nothing happens before Start.
@@ -169,6 +175,9 @@ func New(o Options) (*Engine, error) {
 	if o.Faults == nil {
 		o.Faults = unheard{}
 	}
+	if o.Look == nil {
+		o.Look = func() func(*compile.Desired) bool { return func(*compile.Desired) bool { return false } }
+	}
 	o.Timing = o.Timing.withDefaults()
 	e := &Engine{
 		opts: o, store: o.Store, clock: o.Clock, log: o.Log,
@@ -184,6 +193,7 @@ func nothing() *target { return &target{desired: &compile.Desired{}} }
 func (e *Engine) lock(ctx context.Context) error {
 	select {
 	case e.busy <- struct{}{}:
+		e.lacked = false
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for another operation of the engine: %w", ctx.Err())

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -31,23 +32,31 @@ type Notice struct {
 
 // Mended is what the machine lacked, or had, against a revision that had been live before.
 type Mended struct {
-	At    time.Time `json:"at"`
-	Why   string    `json:"why"` // what made the engine look
-	Steps []string  `json:"steps"`
+	At    time.Time `json:"at"`    // the last time
+	Why   string    `json:"why"`   // what made the engine look then
+	Steps []string  `json:"steps"` // of all times; the first maxMended
 }
 
-// repaired remembers steps that no new file asked for, until the next apply tells of them. Those that make good what somebody else did
-// are told at once.
+const maxMended = 1000
+
+// repaired remembers steps that bring back what was there, until the next apply tells of them. Those that make good what somebody else did
+// are told at once, whatever the operation was begun for.
 func (e *Engine) repaired(why string, steps []Step) {
 	if len(steps) == 0 {
 		return
 	}
-	m := &Mended{At: e.clock.Now(), Why: why}
-	for _, s := range steps {
+	if e.lacked {
+		why = Drift
+	}
+	m := Mended{At: e.clock.Now(), Why: why}
+	if before := e.report.mended; before != nil {
+		m.Steps = slices.Clone(before.Steps)
+	}
+	for _, s := range steps[:min(len(steps), maxMended-len(m.Steps))] {
 		m.Steps = append(m.Steps, s.Subsystem+": "+s.Op)
 	}
-	e.set(func() { e.report.mended = m })
-	if why != whyDrift {
+	e.set(func() { e.report.mended = &m })
+	if why != Drift {
 		return
 	}
 	text := repairText(steps)

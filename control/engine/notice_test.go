@@ -38,7 +38,7 @@ func TestNoticesTellTheTurnsOfARevisionAsTheyHappen(t *testing.T) {
 	want("a plain apply", Notice{NoticeApplied, 4, "as before"})
 	delete(s.m.state["host"], "mtu")
 	for range 2 {
-		if err := e.Reconcile(t.Context()); err != nil {
+		if err := e.Reconcile(t.Context(), Drift); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -60,7 +60,7 @@ func TestAnApplyOfTheSameFileTellsWhatWasMended(t *testing.T) {
 	}
 	tell("a machine that nobody touched", s.apply(e, confA, ApplyOptions{}), true, nil)
 	delete(s.m.state["host"], "mtu")
-	if err := e.Reconcile(t.Context()); err != nil {
+	if err := e.Reconcile(t.Context(), Drift); err != nil {
 		t.Fatal(err)
 	}
 	was := &Mended{At: s.clock.Now(), Why: "drift", Steps: []string{"host: set mtu=1500"}}
@@ -70,6 +70,19 @@ func TestAnApplyOfTheSameFileTellsWhatWasMended(t *testing.T) {
 	delete(s.m.state["host"], "mtu")
 	tell("before a repair", s.apply(e, confA, ApplyOptions{}), false, &Mended{At: s.clock.Now(), Why: "apply", Steps: []string{"host: set mtu=1500"}})
 	tell("and then", s.apply(e, confA, ApplyOptions{}), true, nil)
+	for range 2 {
+		delete(s.m.state["host"], "mtu")
+		if err := e.Reconcile(t.Context(), Drift); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell("after two repairs", s.apply(e, confA, ApplyOptions{}), true, &Mended{At: s.clock.Now(), Why: "drift", Steps: []string{"host: set mtu=1500", "host: set mtu=1500"}})
+	delete(s.m.state["host"], "mtu")
+	if err := e.Reconcile(t.Context(), "a process has ended"); err != nil {
+		t.Fatal(err)
+	}
+	s.holds(confA)
+	tell("what nobody else did", s.apply(e, confA, ApplyOptions{}), true, nil)
 	delete(s.m.state["host"], "mtu")
 	if err := e.Recompile(t.Context(), "eth0 came up"); err != nil {
 		t.Fatal(err)

@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"sluice/control/compile"
 )
 
 // faults remembers what it was told last of each file.
@@ -126,31 +124,32 @@ func TestADamagedRevisionIsToldUntilThereIsAnother(t *testing.T) {
 	}
 }
 
-func TestWhatWasDeletedIsMendedWhereItIsWanted(t *testing.T) {
-	s, e := running(t, confA)
-	for _, c := range []struct{ anew, lacks bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
-		delete(s.m.state["host"], "mtu")
-		s.m.take()
-		lacked, err := e.Mend(t.Context(), c.anew, func(d *compile.Desired) bool {
-			if d == nil {
-				t.Error("nothing is wanted")
-			}
-			return c.lacks
-		})
-		if err != nil || lacked != c.lacks {
-			t.Errorf("%+v: %v, %v", c, lacked, err)
+func TestAFullDiskKeepsNobodyFromDown(t *testing.T) {
+	s, _ := running(t, confA)
+	full := false
+	s.disk.before = func(op, path string) error {
+		if full && op != "remove" && op != "sync" && op != "mkdir" {
+			return fmt.Errorf("%s %s: %w", op, path, unix.ENOSPC)
 		}
-		if ops := s.m.take(); (len(ops) > 0) != c.lacks {
-			t.Errorf("%+v: did %q", c, ops)
-		}
-		if st := e.Status(); c.lacks && (st.Repaired != "host: set mtu=1500" || st.RepairedAt.IsZero()) {
-			t.Errorf("%+v: told as %q at %s", c, st.Repaired, st.RepairedAt)
-		}
+		return nil
 	}
+	f := newFaults()
+	e := s.heardBy(f)
+	if err := e.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.apply(e, confB, ApplyOptions{Confirm: minute})
+	full = true
 	if err := e.Down(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if lacked, err := e.Mend(t.Context(), true, func(*compile.Desired) bool { t.Error("asked after down"); return true }); lacked || err != nil {
-		t.Error(lacked, err)
+	s.holds("")
+	if f.unwritten["revisions/2/meta.json"] == "" {
+		t.Errorf("told %v", f.unwritten)
 	}
+	e = s.start()
+	s.holds(confA)
+	full = false
+	e.tick(t.Context())
+	s.live(e, 1, 0)
 }

@@ -233,7 +233,9 @@ type way func(ctx context.Context, d *compile.Desired, why string) ([]Step, erro
 
 // converge brings the machine from wherever it is to d, or as far as the first step that fails, and returns the steps.
 func (e *Engine) converge(ctx context.Context, d *compile.Desired, why string) ([]Step, error) {
+	looked := e.looking()
 	p, err := e.plan(ctx, d, why)
+	looked()
 	if err != nil {
 		return nil, err
 	}

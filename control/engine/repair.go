@@ -10,8 +10,8 @@ import (
 )
 
 // Reconcile looks whether the machine holds what the current revision wants, and repairs what it does not. It makes no
-// revision. After a failure it is tried again, with growing pauses, by Run.
-func (e *Engine) Reconcile(ctx context.Context) error {
+// revision. After a failure it is tried again, with growing pauses, by Run. Only what is put right for Drift is blamed on somebody else.
+func (e *Engine) Reconcile(ctx context.Context, why string) error {
 	if err := e.lock(ctx); err != nil {
 		return err
 	}
@@ -19,29 +19,38 @@ func (e *Engine) Reconcile(ctx context.Context) error {
 	if e.current.number == 0 && e.retryAt == 0 {
 		return nil // no revision: what may be there of ours is not for us to judge
 	}
-	return e.repair(ctx, whyDrift)
+	return e.repair(ctx, why)
 }
 
-// Mend is Reconcile for who heard that something was deleted: it looks at the machine only where lacks says that the current revision wants
-// it. No other operation runs while lacks is asked, so that what an apply took away is not taken for drift. Where a fact is gone, a link or
-// an address, anew has it compiled again. It says whether anything was lacking.
-func (e *Engine) Mend(ctx context.Context, anew bool, lacks func(*compile.Desired) bool) (bool, error) {
+// Mend is Reconcile for who heard that something was deleted: it looks at the machine only where Options.Look says that the current
+// revision wants it. No other operation runs meanwhile, so that what an apply took away is not taken for drift. It says whether anything
+// was lacking.
+func (e *Engine) Mend(ctx context.Context) (bool, error) {
 	if err := e.lock(ctx); err != nil {
 		return false, err
 	}
 	defer e.unlock()
-	switch {
-	case e.down || e.current.number == 0 || e.current.desired == nil || !lacks(e.current.desired):
+	if held := e.current.desired; e.down || e.current.number == 0 || held == nil || !e.opts.Look()(held) {
 		return false, nil
-	case anew:
-		return true, e.recompile(ctx, whyDrift)
 	}
-	return true, e.repair(ctx, whyDrift)
+	e.lacked = true
+	return true, e.repair(ctx, Drift)
+}
+
+// looking begins a look at the machine, whose end is told to the function returned: before the first step, which may bring back what was
+// deleted. While degraded it is our own doing that something is not there.
+func (e *Engine) looking() (looked func()) {
+	lacks := e.opts.Look()
+	return func() {
+		if held := e.current.desired; held != nil && lacks(held) && e.retryAt == 0 {
+			e.lacked = true
+		}
+	}
 }
 
 // Why steps are taken that nobody asked for: somebody else has changed the machine, or earlier ones failed.
 const (
-	whyDrift = "drift"
+	Drift    = "drift"
 	whyAgain = "repair"
 )
 
@@ -88,7 +97,9 @@ func (e *Engine) recompile(ctx context.Context, why string) error {
 	now, steps, cause := e.pursue(ctx, d, why, e.converge)
 	if cause == nil {
 		e.set(func() { e.current.desired, e.stale = now, false })
-		e.repaired(why, steps)
+		if e.lacked || why == whyAgain {
+			e.repaired(why, steps)
+		}
 		e.healthy(ctx, e.touched(steps))
 		return nil
 	}
@@ -97,7 +108,10 @@ func (e *Engine) recompile(ctx context.Context, why string) error {
 	}
 	cause = fmt.Errorf("applying %s (%s): %w", e.current, why, cause)
 	e.set(func() { e.stale = true })
-	if err := e.restore(context.WithoutCancel(ctx), why+" failed"); err != nil {
+	if why += " failed"; e.lacked { // the way back brings that back, too
+		why = Drift
+	}
+	if err := e.restore(context.WithoutCancel(ctx), why); err != nil {
 		return e.stuck(cause, err)
 	}
 	e.degraded("RecompileFailed", cause)
@@ -160,7 +174,7 @@ func (e *Engine) restore(ctx context.Context, why string) error {
 		e.set(func() { e.current.desired = d })
 	}
 	steps, err := e.bring(ctx, d, why)
-	if why == whyDrift || why == whyAgain {
+	if why == Drift || why == whyAgain {
 		e.repaired(why, steps)
 	}
 	return err
@@ -178,11 +192,9 @@ func (e *Engine) Down(ctx context.Context) error {
 		remains = e.current.desired.Remains()
 	}
 	if w := e.watch; w != nil {
-		if err := e.mark(w.Revision, Reverted, "taken down while pending"); err != nil {
-			return err
-		}
-		if err := e.store.clearPending(); err != nil {
-			return err
+		// Without its record a start finds the revision interrupted, whatever the disk knows of it.
+		if err := errors.Join(e.markOrOwe(w.Revision, "taken down while pending"), e.store.clearPending()); err != nil {
+			e.log.Error("bookkeeping", "revision", w.Revision, "error", err)
 		}
 		e.set(func() { e.current, e.watch = w.base, nil })
 		w.end(fmt.Errorf("%w: revision %d: taken down", ErrReverted, w.Revision))

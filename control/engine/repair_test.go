@@ -82,7 +82,7 @@ func TestReconcileRepairsDrift(t *testing.T) {
 	s.m.state["xdp"]["gen"] = "99"
 	s.m.state["bgp"]["stray"] = "1"
 	delete(s.m.state["host"], "mtu")
-	if err := e.Reconcile(t.Context()); err != nil {
+	if err := e.Reconcile(t.Context(), Drift); err != nil {
 		t.Fatal(err)
 	}
 	s.holds(confA)
@@ -102,7 +102,7 @@ func TestReconcileAndRecompileLeaveAMachineWithoutARevisionAlone(t *testing.T) {
 	s := newSite(t)
 	s.m.state["xdp"] = map[string]string{"gen": "of a lost state directory"}
 	e := s.start()
-	if err := errors.Join(e.Reconcile(t.Context()), e.Recompile(t.Context(), "eth0 came up")); err != nil {
+	if err := errors.Join(e.Reconcile(t.Context(), Drift), e.Recompile(t.Context(), "eth0 came up")); err != nil {
 		t.Fatal(err)
 	}
 	if ops := s.m.take(); ops != nil {
@@ -160,7 +160,7 @@ func TestDownTakesEverythingAwayInOrderAndTheNextStartBringsItBack(t *testing.T)
 	}
 	s.clock.advance(time.Hour)
 	e.tick(t.Context())
-	if err := errors.Join(e.Reconcile(t.Context()), e.Recompile(t.Context(), "eth0 went")); err != nil {
+	if err := errors.Join(e.Reconcile(t.Context(), Drift), e.Recompile(t.Context(), "eth0 went")); err != nil {
 		t.Fatal(err)
 	}
 	s.failAt(3, 3, true)

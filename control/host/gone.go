@@ -10,6 +10,8 @@ import (
 
 // Gone is one thing that was deleted, by whomever: it says what was there, and not whose doing it was. One of Route, Rule, Address and Link
 // is set.
+//
+// A route that somebody replaced by one of another protocol, and a link that was set down, are gone, too.
 type Gone struct {
 	Route  netip.Prefix // of a protocol that is watched
 	Table  int
@@ -21,6 +23,7 @@ type Gone struct {
 	Address netip.Prefix // not masked
 
 	Link string // a link, or that of Address
+	Down bool   // Link is still there
 }
 
 // watchFilter lets through what Watch is about, of routes those that a process deleted and that have one of these protocols: all others, and
@@ -29,9 +32,6 @@ type Gone struct {
 func watchFilter(protocols []byte) []unix.SockFilter {
 	const typeAt, portAt, protocolAt = 4, 12, unix.SizeofNlMsghdr + 5 // nlmsg_type, nlmsg_pid; rtm_protocol of struct rtmsg
 	const load, is, ret = unix.BPF_LD | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
-	swapped := func(kind uint16) uint32 {
-		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, kind)))
-	}
 	f := []unix.SockFilter{{Code: load | unix.BPF_H, K: typeAt}}
 	for _, kind := range []uint16{unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR, unix.RTM_DELRULE} {
 		f = append(f, unix.SockFilter{Code: is, K: swapped(kind), Jf: 1}, unix.SockFilter{Code: ret, K: 0xffffffff})
@@ -45,6 +45,11 @@ func watchFilter(protocols []byte) []unix.SockFilter {
 		f = append(f, unix.SockFilter{Code: is, K: uint32(p), Jf: 1}, unix.SockFilter{Code: ret, K: 0xffffffff})
 	}
 	return append(f, unix.SockFilter{Code: ret, K: 0})
+}
+
+// swapped is 16 bits of the host's order as BPF loads them.
+func swapped(value uint16) uint32 {
+	return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, value)))
 }
 
 func goneAddress(data []byte, link string) (g Gone, ok bool) {

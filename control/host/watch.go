@@ -35,7 +35,7 @@ type Event struct {
 // link, so a slow reader sees the last state of each; beyond maxPending links they become one Resync.
 //
 // gone is called for everything that is deleted, of links and addresses before their event comes: routes of these protocols, our
-// rules, addresses and links. It must not block. A Resync stands for deletions, too.
+// rules, addresses and links; and for links that are set down. It must not block. A Resync stands for deletions, too.
 func (h *Host) Watch(ctx context.Context, gone func(Gone), protocols ...byte) (<-chan Event, error) {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
@@ -158,6 +158,9 @@ func (w *watcher) take(m syscall.NetlinkMessage) {
 			w.gone(Gone{Link: e.Link})
 			w.merge(e)
 		} else if w.known[e.Index] != e { // most of these messages tell of other attributes
+			if w.known[e.Index].Up && !e.Up {
+				w.gone(Gone{Link: e.Link, Down: true})
+			}
 			w.known[e.Index] = e
 			w.merge(e)
 		}

@@ -2,30 +2,43 @@ package netns
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"sluice/control/api"
 	"sluice/control/engine"
+	"sluice/control/tunnel"
 )
 
-// deletes takes something away in the gateway, and waits until its return is told. What goes in the moment of another compilation, that
-// of an address that comes back say, that compilation puts back without a word: then it is taken away once more.
+// deletes takes something away in the gateway, and waits until its return is told.
 func (s *site) deletes(remove, told string) {
 	s.t.Helper()
-	const looks = 60
-	var err error
-	eventually(s.t, func() error {
-		if r := s.in(s.Gateway.Namespace, "sh", "-c", remove); r.code != 0 && err == nil {
+	first := true
+	s.lacks(told, func() {
+		if r := s.in(s.Gateway.Namespace, "sh", "-c", remove); r.code != 0 && first {
 			s.t.Fatalf("%s: %s", remove, r.err) // nothing was there to delete
 		}
+		first = false
+	})
+}
+
+// lacks waits until another repair than the last one tells of this step. What is removed while another operation looks, that may put back
+// before the daemon has read the kernel's word of it, and so without one of its own: then it is removed once more.
+func (s *site) lacks(told string, remove func()) {
+	s.t.Helper()
+	const looks = 60
+	last := s.status().Engine.RepairedAt
+	eventually(s.t, func() (err error) {
+		remove()
 		for range looks {
 			st := s.status().Engine
-			if strings.Contains(st.Repaired, told) {
+			if !st.RepairedAt.Equal(last) && strings.Contains(st.Repaired, told) {
 				return nil
 			}
-			err = fmt.Errorf("%s: the last repair is %q, want %q", remove, st.Repaired, told)
+			err = fmt.Errorf("the last repair, at %s, is %q, want %q", st.RepairedAt, st.Repaired, told)
 			time.Sleep(50 * time.Millisecond)
 		}
 		return err
@@ -89,7 +102,85 @@ func (s *site) calm() {
 func TestARouteIntoATunnelThatSomebodyDeletesIsBackAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newTunnels(t, nil)
-	s.calm() // what is deleted beside a compilation that a peer's first answer causes, that puts back, and nobody tells
-	s.deletes("ip route del 10.20.0.0/16 dev fra1", "wireguard: add route 10.20.0.0/16 dev fra1")
-	s.deletes("ip link del fra1", "wireguard: create tunnel fra1")
+	s.calm() // else the route may not be there yet
+	for _, c := range []struct{ remove, told string }{
+		{"ip route del 10.20.0.0/16 dev fra1", "wireguard: add route 10.20.0.0/16 dev fra1"},
+		{"ip link set fra1 down", "fra1"},
+		{"ip rule flush; ip rule add pref 32766 table main", "host: add IPv4 rule 18800"},
+	} {
+		s.deletes(c.remove, c.told)
+	}
+	monitor := s.follow(false)
+	s.must(s.Gateway.Namespace, "ip link del fra1")
+	monitor.hears(t, "the device", func(e api.Event) bool {
+		byProcess := e.Tunnel != nil && e.Tunnel.Tunnel == "fra1" && e.Tunnel.Kind == tunnel.ProcessLost // which ends with its device
+		return byProcess || e.Engine != nil && e.Engine.Kind == engine.NoticeRepaired && strings.Contains(e.Engine.Text, "wireguard: create tunnel fra1")
+	})
+	eventually(t, func() error {
+		if r := s.in(s.Gateway.Namespace, "ip", "route", "show", "10.20.0.0/16", "dev", "fra1"); r.code != 0 || r.out == "" {
+			return fmt.Errorf("the tunnel is not back: %+v", r)
+		}
+		return nil
+	})
+}
+
+// A route of somebody else's is not taken away: the machine is degraded for as long as it is there.
+func TestARouteThatSomebodyPutsInThePlaceOfOursIsToldAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newTunnels(t, nil)
+	monitor := s.follow(false)
+	s.must(s.Gateway.Namespace, "ip route replace 10.20.0.0/16 via 198.18.0.1 metric 100")
+	eventually(t, func() error {
+		for _, c := range s.status().Engine.Conditions {
+			if c.Type == engine.ConditionDegraded && c.Status == engine.True && strings.Contains(c.Message, "10.20.0.0/16") {
+				return nil
+			}
+		}
+		return fmt.Errorf("no condition tells of the route: %+v", s.status().Engine.Conditions)
+	})
+	monitor.hears(t, "the route", func(e api.Event) bool {
+		return e.Engine != nil && e.Engine.Kind == engine.NoticeDegraded && strings.Contains(e.Engine.Text, "10.20.0.0/16")
+	})
+	s.must(s.Gateway.Namespace, "ip route del 10.20.0.0/16 via 198.18.0.1")
+	eventually(t, func() error {
+		if have := s.must(s.Gateway.Namespace, "ip route show 10.20.0.0/16 dev fra1"); !strings.Contains(have, "metric 100") {
+			return fmt.Errorf("the route went, and ours is not back: %q", have)
+		}
+		return nil
+	})
+}
+
+// With its last pin a link lets go of its hook, and the box would be open until the inspection.
+func TestPinsThatSomebodyRemovesAreBackAtOnceAndTold(t *testing.T) {
+	t.Parallel()
+	s := newBareSite(t)
+	s.start()
+	for _, room := range []string{"", "links/xdp", "gen", ""} { // the last: in directories that were made anew
+		s.lacks("xdp: ", func() { s.removePins(room) })
+		eventually(t, func() error {
+			for _, kind := range []string{"xdp", "tcx-ingress", "tcx-egress"} {
+				if _, err := os.Stat(filepath.Join(s.Gateway.BPFDir, "links", kind, "eth0")); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	// What an apply takes away is no drift.
+	s.apply() // behind the repair
+	repairs := func() (n int) {
+		for line := range strings.Lines(s.daemonLog()) {
+			if strings.Contains(line, "somebody else changed the machine") && strings.Contains(line, "xdp: ") {
+				n++
+			}
+		}
+		return n
+	}
+	before := repairs()
+	s.edit("\nbgp:\n", "\nroutes:\n  - {prefix: 192.0.2.128/25, via: [198.18.0.1]}\n\nbgp:\n")
+	s.apply()
+	s.deletes("ip route del 192.0.2.128/25", "host: set route 192.0.2.128/25 via 198.18.0.1") // told behind what the apply deleted
+	if n := repairs(); before == 0 || n != before {
+		t.Errorf("%d repairs of XDP are told, and after an apply %d", before, n)
+	}
 }

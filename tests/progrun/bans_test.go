@@ -281,6 +281,9 @@ func TestBansHoldOnWhereThePinsWereRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if others := s.bans(t); len(others.All()) > 0 { // which take the place of those
+		t.Fatal("the pins were not removed")
+	}
 	if err := errors.Join(b.Repin(), f.Repin(), b.Repin()); err != nil {
 		t.Fatal(err)
 	}

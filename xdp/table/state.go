@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -225,27 +224,6 @@ func OpenState(dir *pin.Dir, spec *ebpf.CollectionSpec, names ...string) (map[st
 		shared[name] = m
 	}
 	return shared, nil
-}
-
-// Repin puts back the pins of maps that OpenState opened, where somebody has removed them: what is loaded next would make maps of its
-// own, and nobody would write into these.
-func Repin(dir *pin.Dir, open map[string]*ebpf.Map) error {
-	var errs []error
-	for name, m := range open {
-		path := SharedPath(dir, name)
-		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-			continue
-		}
-		own, err := m.Clone() // which, unlike m, does not know that it was pinned there
-		if err == nil {
-			err = errors.Join(own.Pin(path), own.Close())
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("state map %s: %w", name, err))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // SharedPath is where one of them is pinned.

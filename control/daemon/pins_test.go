@@ -1,0 +1,74 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// inotify does not care what file system it is.
+func TestDeletedPinsAreHeardAlsoInADirectoryThatWasMadeAnew(t *testing.T) {
+	above := t.TempDir()
+	dir := filepath.Join(above, "sluice")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	made := func() {
+		t.Helper()
+		must(os.MkdirAll(filepath.Join(dir, "links", "xdp"), 0o700))
+		must(os.MkdirAll(filepath.Join(dir, "gen", "xdp-1"), 0o700))
+		must(os.WriteFile(filepath.Join(dir, "links", "xdp", "eth0"), nil, 0o600))
+	}
+	made()
+	wake := make(chan struct{}, 1)
+	w := watchPins(dir, wake, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		must(<-ended)
+		w.close()
+	})
+	heard := func(what string) {
+		t.Helper()
+		select {
+		case <-wake:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("not heard in 10 s: %s", what)
+		}
+	}
+	for _, c := range []struct {
+		what string
+		do   func() error
+	}{
+		{"a link", func() error { return os.Remove(filepath.Join(dir, "links", "xdp", "eth0")) }},
+		{"a generation with what it holds", func() error { return os.RemoveAll(filepath.Join(dir, "gen", "xdp-1")) }},
+		{"a directory that was moved away", func() error { return os.Rename(filepath.Join(dir, "links"), filepath.Join(above, "away")) }},
+	} {
+		must(c.do())
+		heard(c.what)
+	}
+	for range 3 {
+		must(os.RemoveAll(dir))
+		heard("the whole directory")
+		made()
+		heard("the directory again")         // it wakes, as something may have gone before it was watched
+		for len(w.watcher.WatchList()) < 5 { // above, its own, links, links/xdp, gen
+			time.Sleep(time.Millisecond)
+		}
+	}
+	for len(wake) > 0 {
+		<-wake
+	}
+	must(os.WriteFile(filepath.Join(above, "other"), nil, 0o600))
+	must(os.Remove(filepath.Join(above, "other")))
+	must(os.Remove(filepath.Join(dir, "links", "xdp", "eth0")))
+	heard("a link in the directory that was made anew")
+}
