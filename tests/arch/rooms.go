@@ -16,7 +16,7 @@ var Rooms = map[string][]string{
 	// The composition root, which alone knows every subsystem by name.
 	"control/daemon": {
 		"control/api", "control/engine", "control/compile", "control/config", "control/probe", "control/host", "control/ban", "control/feed", "control/workload", "control/tunnel", "control/support", "control/drain", "control/health", "control/disk",
-		"xdp/...", "tc/...", "bgp/...", "crypto/...", "plural",
+		"xdp/...", "tc/...", "bgp/...", "crypto/...", "netdump", "plural",
 	},
 	// The status types of the subsystems are the API's own answers.
 	"control/api": {"control/engine", "control/compile", "control/config", "control/tunnel", "bgp"},
