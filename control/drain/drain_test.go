@@ -194,8 +194,10 @@ func TestAWithdrawalThatFailsIsTriedAgainAndNothingHasToBeLive(t *testing.T) {
 			t.Error("a withdrawal that failed is told as done")
 		}
 		r.fail.Store(false)
-		if state, err := r.Begin(t.Context(), 0, "ann"); err != nil || !state.Done {
+		patient, stop := context.WithTimeout(t.Context(), 30*time.Second)
+		if state, err := r.Begin(patient, 0, "ann"); err != nil || !state.Done {
 			t.Errorf("drained: %+v (%v)", state, err)
 		}
+		stop()
 	}
 }
