@@ -130,6 +130,9 @@ func resolve(dir *pin.Dir, reasons *ebpf.Map, want State) (*links, error) {
 			on.missing[i.Name] = true
 			continue
 		}
+		if errors.Is(err, ErrNoInterface) { // no more than text: what lacks now is a generation for all, which is not that one interface is absent
+			return nil, errors.New(err.Error())
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -78,10 +78,17 @@ func (s *Subsystem) Observe(ctx context.Context) (State, error) {
 	return state, nil
 }
 
-// Lacks says whether a pin is gone without which Diff finds something to do: at less cost than to observe.
+// Lacks says whether a pin is gone without which Diff finds something to do: at less cost than to observe. An interface that was missing
+// for the last generation has none yet.
 func (s *Subsystem) Lacks(want State) (bool, error) {
+	s.mu.Lock()
+	missing := s.missing
+	s.mu.Unlock()
 	var hooks []pin.Hook
 	for _, i := range want.Interfaces {
+		if missing[i.Name] {
+			continue
+		}
 		for _, kind := range kinds {
 			hooks = append(hooks, pin.Hook{Kind: kind, Interface: i.Name})
 		}

@@ -43,12 +43,13 @@ func (c *compiler) findForeign() {
 	}
 }
 
-// beyond says whether a route leads by interfaces that are absent, and by no other.
-func (c *compiler) beyond(r config.Route) bool {
-	leads := func(absent bool) bool {
+// near are the next hops of a route without those that interfaces lead to which are absent, and no other: the kernel refuses the whole
+// route for one that it cannot reach.
+func (c *compiler) near(r config.Route) []netip.Addr {
+	leads := func(hop netip.Addr, absent bool) bool {
 		return slices.ContainsFunc(c.cfg.Interfaces, func(i config.Interface) bool {
-			return c.absent[i.Name] == absent && slices.ContainsFunc(c.addresses(i), func(p netip.Prefix) bool { return slices.ContainsFunc(r.Via, p.Contains) })
+			return c.absent[i.Name] == absent && slices.ContainsFunc(c.addresses(i), func(p netip.Prefix) bool { return p.Contains(hop) })
 		})
 	}
-	return leads(true) && !leads(false)
+	return slices.DeleteFunc(slices.Clone(r.Via), func(hop netip.Addr) bool { return leads(hop, true) && !leads(hop, false) })
 }

@@ -77,13 +77,22 @@ func TestAnAcceptedFileDoesWithoutInterfacesThatAreNotThere(t *testing.T) {
 	}
 	same(t, d.Missing, "eth1: there is no interface eth1", "lan0: there is no interface lan0", "bond0: none of the members is here",
 		"eth1.5: eth1 is missing")
-	if len(d.Host.Routes) != 1 || d.Host.Routes[0].Prefix.Bits() != 0 {
-		t.Errorf("routes %v", d.Host.Routes)
+	hops := func() (text string) {
+		for _, r := range d.Host.Routes {
+			text += fmt.Sprint(r.Prefix, " ", r.Via, "; ")
+		}
+		return text
+	}
+	if got, want := hops(), "0.0.0.0/0 [198.18.0.1]; "; got != want {
+		t.Errorf("routes %s, want %s", got, want)
 	}
 	d = compile(t, cfg, Runtime{Accepted: true}, facts("eth0", "eth1", "lan0", "m0"))
 	const all = "bond0 eth0 eth1 eth1.5 lan0"
 	if got, want := touches(d), fmt.Sprintf("links %s; addresses %s; sysctls %s; tc %s; xdp eth0 eth1", all, all, all, all); got != want || len(d.Missing) > 0 {
 		t.Errorf("got  %s, without %q\nwant %s", got, d.Missing, want)
+	}
+	if got, want := hops(), "0.0.0.0/0 [198.18.0.1 198.18.0.5]; 10.90.0.0/16 [10.0.2.9]; "; got != want {
+		t.Errorf("routes %s, want %s", got, want)
 	}
 }
 
@@ -106,6 +115,24 @@ func TestSomebodyElsesLinkIsNotTakenForATunnels(t *testing.T) {
 		set := slices.ContainsFunc(d.Host.Links, func(l host.Link) bool { return l.Name == "t" })
 		if attached != ours || set != ours || len(d.WireGuard.Tunnels) != 1 {
 			t.Errorf("alias %q: tcx %v, link %v", alias, attached, set)
+		}
+	}
+}
+
+func TestNothingIsAnnouncedByTheAddressOfAnInterfaceThatIsNotThere(t *testing.T) {
+	cfg := parse(t, `
+interfaces:
+  - {name: eth0, role: uplink, addresses: [198.18.0.2/30, "2001:db8:1::2/64"]}
+  - {name: eth1, role: uplink, addresses: [198.18.0.6/30, "2001:db8:2::2/64"]}
+bgp:
+  asn: 65010
+  router_id: 198.18.0.2
+  neighbors: [{name: a, address: 198.18.0.1, asn: 65000, families: [ipv4-unicast, ipv6-unicast]}]
+`)
+	for left, want := range map[string]string{"eth0": "2001:db8:1::2", "eth1": "2001:db8:2::2", "lo": "invalid IP"} {
+		n := compile(t, cfg, Runtime{Accepted: true}, facts(left)).BGP.Neighbors[0]
+		if n.NextHop6.String() != want || n.IPv6 != n.NextHop6.IsValid() {
+			t.Errorf("with %s left: %v (%v), want %s", left, n.NextHop6, n.IPv6, want)
 		}
 	}
 }

@@ -104,12 +104,12 @@ func prefixLimit(l config.PrefixLimit) bgp.PrefixLimit {
 func (c *compiler) nextHop(index int, n config.Neighbor, ipv4 bool) netip.Addr {
 	var near, any netip.Addr
 	for _, t := range c.cfg.Tunnels { // what it announces by the address of an uplink would come back past the tunnel
-		if candidate, reaches := firstOf(t.Addresses, ipv4, n.Address); reaches && !near.IsValid() {
+		if candidate, reaches := firstOf(t.Addresses, ipv4, n.Address); reaches && !near.IsValid() && !c.absent[t.Name] {
 			near = candidate
 		}
 	}
 	for _, i := range c.cfg.Interfaces {
-		if i.Role != config.RoleUplink {
+		if i.Role != config.RoleUplink || c.absent[i.Name] {
 			continue
 		}
 		candidate, reaches := firstOf(c.addresses(i), ipv4, n.Address)

@@ -51,11 +51,12 @@ func (c *compiler) host() host.State {
 		c.workloadHost(&s, w)
 	}
 	for _, r := range c.cfg.Routes {
-		if c.beyond(r) {
+		via := c.near(r)
+		if len(via) == 0 {
 			continue
 		}
 		s.Routes = append(s.Routes, host.Route{
-			Prefix: r.Prefix, Type: host.Unicast, Via: r.Via, Metric: r.Metric, Table: mainTable, Keep: c.keepsRoute(r),
+			Prefix: r.Prefix, Type: host.Unicast, Via: via, Metric: r.Metric, Table: mainTable, Keep: c.keepsRoute(r),
 		})
 	}
 	s.Rules = append(c.kernelMatrix(), c.tunnelRules()...)

@@ -331,6 +331,11 @@ const settle = 100 * time.Millisecond
 // follow compiles again when links or addresses changed: `self` and the workloads that are there may differ. Where
 // nothing does, the plan is empty.
 func (d *Daemon) follow(ctx context.Context, events <-chan host.Event) error {
+	hear := func(e host.Event) {
+		if d.linkNotice(e); e.Resync {
+			d.gone.unknown()
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -340,7 +345,7 @@ func (d *Daemon) follow(ctx context.Context, events <-chan host.Event) error {
 				return nil
 			}
 			d.opts.Log.Debug("link event", "link", e.Link, "exists", e.Exists, "carrier", e.Carrier)
-			d.linkNotice(e)
+			hear(e)
 		}
 		quiet := time.NewTimer(settle)
 	gather:
@@ -350,7 +355,7 @@ func (d *Daemon) follow(ctx context.Context, events <-chan host.Event) error {
 				if !open {
 					return nil
 				}
-				d.linkNotice(e)
+				hear(e)
 			case <-quiet.C:
 				break gather
 			}

@@ -19,8 +19,7 @@ import (
 func (d *Daemon) openAnnouncements(ctx context.Context) {
 	d.drain = drain.New(drain.Options{
 		Path: filepath.Join(d.opts.StateDir, "drain.json"), Log: d.opts.Log, Notify: d.drainNotice, Faults: d.faults,
-		Alter:     func(ctx context.Context, a engine.Alteration) error { return d.engine.Alter(ctx, a) },
-		Recompile: func(why string) error { return d.engine.Recompile(ctx, why) },
+		Alter: func(ctx context.Context, a engine.Alteration) error { return d.engine.Alter(ctx, a) },
 	})
 	// One echo request a round, which must be over before the next.
 	prober := probe.New(probe.Options{Interval: health.Interval, Timeout: health.Interval * 8 / 10})

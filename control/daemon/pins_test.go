@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -36,12 +37,27 @@ func TestDeletedPinsAreHeardAlsoInADirectoryThatWasMadeAnew(t *testing.T) {
 		must(<-ended)
 		w.close()
 	})
+	const patience = 30 * time.Second
 	heard := func(what string) {
 		t.Helper()
 		select {
 		case <-wake:
-		case <-time.After(10 * time.Second):
-			t.Fatalf("not heard in 10 s: %s", what)
+		case <-time.After(patience):
+			t.Fatalf("not heard in %s: %s", patience, what)
+		}
+	}
+	// Nothing else: what was watched before a deletion is not what is made behind it.
+	watched := func(rooms ...string) {
+		t.Helper()
+		slices.Sort(rooms)
+		for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			have := w.watcher.WatchList()
+			if slices.Sort(have); slices.Equal(have, rooms) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("watched are %q, want %q", have, rooms)
+			}
 		}
 	}
 	for _, c := range []struct {
@@ -55,14 +71,14 @@ func TestDeletedPinsAreHeardAlsoInADirectoryThatWasMadeAnew(t *testing.T) {
 		must(c.do())
 		heard(c.what)
 	}
+	must(os.RemoveAll(filepath.Join(above, "away")))
 	for range 3 {
 		must(os.RemoveAll(dir))
 		heard("the whole directory")
+		watched(above)
 		made()
-		heard("the directory again")         // it wakes, as something may have gone before it was watched
-		for len(w.watcher.WatchList()) < 5 { // above, its own, links, links/xdp, gen
-			time.Sleep(time.Millisecond)
-		}
+		watched(above, dir, filepath.Join(dir, "links"), filepath.Join(dir, "links", "xdp"), filepath.Join(dir, "gen"))
+		heard("the directory again") // it wakes, as something may have gone before it was watched
 	}
 	for len(wake) > 0 {
 		<-wake

@@ -21,12 +21,11 @@ import (
 
 // Options of a Switch.
 type Options struct {
-	Path      string // of the file
-	Log       *slog.Logger
-	Alter     func(context.Context, engine.Alteration) error
-	Recompile func(why string) error
-	Notify    func(State)
-	Faults    *disk.Faults // told of the file
+	Path   string // of the file
+	Log    *slog.Logger
+	Alter  func(context.Context, engine.Alteration) error
+	Notify func(State)
+	Faults *disk.Faults // told of the file
 }
 
 // State is a drain. The zero State is none.
@@ -158,7 +157,7 @@ func (s *Switch) Run(ctx context.Context) error {
 			continue
 		case <-due:
 		}
-		if err := s.withdraw(); err != nil {
+		if err := s.withdraw(ctx); err != nil {
 			s.opts.Log.Error("drain: the withdrawal is tried again", "error", err)
 			select {
 			case <-ctx.Done():
@@ -172,14 +171,21 @@ func (s *Switch) Run(ctx context.Context) error {
 // retry is the pause after a withdrawal that failed.
 const retry = time.Second
 
-func (s *Switch) withdraw() error {
+const withdrawal = "the wait of a drain is over"
+
+// withdraw has the machine follow Phase, which says it already: who waits is told once everything is withdrawn.
+func (s *Switch) withdraw(ctx context.Context) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	state, until := s.look()
 	if !state.On() || time.Now().Before(until) { // meanwhile it was ended, or begun anew
 		return nil
 	}
-	if err := s.opts.Recompile("the wait of a drain is over"); err != nil {
+	nothing := func() error { return nil }
+	err := s.opts.Alter(ctx, engine.Alteration{
+		Why: withdrawal, Begin: nothing, Judge: func(*compile.Desired) error { return nil }, Keep: nothing, Undo: nothing,
+	})
+	if err != nil && !errors.Is(err, engine.ErrNothingLive) { // then nothing is announced
 		return err
 	}
 	state.Done = true

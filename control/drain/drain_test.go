@@ -17,31 +17,30 @@ import (
 // rig is a Switch whose engine does what it is asked, or fails.
 type rig struct {
 	*Switch
-	path       string
-	fail       atomic.Bool
-	recompiled atomic.Int32
-	notices    chan State
+	path    string
+	fail    atomic.Bool
+	nothing atomic.Bool // is live
+	altered chan string // why
+	notices chan State
 }
 
 var errBusy = errors.New("busy")
 
 func newRig(t *testing.T, path string) *rig {
 	t.Helper()
-	r := &rig{path: path, notices: make(chan State, 100)}
+	r := &rig{path: path, altered: make(chan string, 100), notices: make(chan State, 100)}
 	r.Switch = New(Options{
 		Path: path, Log: slog.New(slog.DiscardHandler), Notify: func(s State) { r.notices <- s },
 		Alter: func(_ context.Context, a engine.Alteration) error {
+			defer func() { r.altered <- a.Why }()
+			if r.nothing.Load() {
+				return engine.ErrNothingLive
+			}
 			err := errors.Join(a.Begin(), a.Judge(nil), a.Keep())
 			if r.fail.Load() {
 				err = errors.Join(errBusy, a.Undo())
 			}
 			return err
-		},
-		Recompile: func(string) error {
-			if r.recompiled.Add(1); r.fail.Load() {
-				return errBusy
-			}
-			return nil
 		},
 	})
 	if err := r.Load(); err != nil {
@@ -98,8 +97,10 @@ func TestADrainWaitsThenWithdrawsAndIsEndedByUndrain(t *testing.T) {
 	if again, err := r.Begin(t.Context(), time.Hour, "bob"); err != nil || again != state {
 		t.Errorf("drained again: %+v (%v), want %+v", again, err, state)
 	}
-	if r.recompiled.Load() == 0 {
-		t.Error("nobody withdrew anything")
+	for _, want := range []string{"drain", "drain sooner", withdrawal} {
+		if why := <-r.altered; why != want {
+			t.Errorf("the machine was altered for %q, want %q", why, want)
+		}
 	}
 
 	if before, err := r.End(t.Context()); err != nil || !before.Done {
@@ -168,5 +169,35 @@ func TestUndrainFreesWhoWaits(t *testing.T) {
 	}
 	if err := <-answers; !errors.Is(err, ErrEnded) {
 		t.Errorf("who waited gets %v", err)
+	}
+}
+
+// It is an alteration, which goes around what fails without it: a degraded machine would keep the drain from its end.
+func TestAWithdrawalThatFailsIsTriedAgainAndNothingHasToBeLive(t *testing.T) {
+	for _, down := range []bool{false, true} {
+		r := newRig(t, filepath.Join(t.TempDir(), "drain.json"))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := r.Begin(ctx, 0, "ann"); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		r.fail.Store(!down)
+		r.nothing.Store(down)
+		r.runs(t)
+		for _, want := range []string{"drain", withdrawal} {
+			if why := <-r.altered; why != want {
+				t.Fatalf("the machine was altered for %q, want %q", why, want)
+			}
+		}
+		r.is(t, compile.DrainWithdrawn)
+		if !down && r.State().Done {
+			t.Error("a withdrawal that failed is told as done")
+		}
+		r.fail.Store(false)
+		patient, stop := context.WithTimeout(t.Context(), 30*time.Second)
+		if state, err := r.Begin(patient, 0, "ann"); err != nil || !state.Done {
+			t.Errorf("drained: %+v (%v)", state, err)
+		}
+		stop()
 	}
 }

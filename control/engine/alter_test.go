@@ -101,3 +101,58 @@ func TestWhatAnAlterationBuildsOnWhatFailsWaits(t *testing.T) {
 	s.holds("tc.a=1\nxdp.kernel=6.18\nbgp.b=6.18")
 	s.condition(e, ConditionInSync, True)
 }
+
+// What an alteration builds on may be among the steps that the first failure left untried.
+func TestWhatAnAlterationBuildsOnWhatWasNotTriedWaits(t *testing.T) {
+	s, e := running(t, "wireguard.lone=1\ntc.a=1\ntc.b=$fact\nxdp.kernel=$fact")
+	delete(s.m.state["wireguard"], "lone")
+	delete(s.m.state["tc"], "a")
+	s.refuse(errInjected, "wireguard set lone=1")
+	if err := s.altered(e, "6.18"); err != nil {
+		t.Fatal(err)
+	}
+	s.holds("tc.b=6.12\nxdp.kernel=6.18")
+	s.heal()
+	s.clock.advance(time.Second)
+	e.tick(t.Context())
+	s.holds("wireguard.lone=1\ntc.a=1\ntc.b=6.18\nxdp.kernel=6.18")
+}
+
+// Behind a failure nothing is taken away, which carries as it did.
+func TestWhatWaitsToBeTakenAwayKeepsNoAlterationBack(t *testing.T) {
+	s := booted(t, "wireguard.lone=1\ntc.a=1\nxdp.a=1\nbgp.b=$fact", "tc.old=1")
+	s.refuse(errInjected, "wireguard set lone=1")
+	e := s.engine()
+	if err := e.Start(t.Context()); !errors.Is(err, ErrDegraded) {
+		t.Fatal(err)
+	}
+	if err := s.altered(e, "6.18"); err != nil {
+		t.Fatal(err)
+	}
+	s.holds("tc.a=1\ntc.old=1\nxdp.a=1\nbgp.b=6.18")
+}
+
+// To an alteration it is in arrears like the rest, so it is for Mend, which has to know of it then.
+func TestWhatSomebodyDeletesBesideWhatFailsIsBackBehindAnAlteration(t *testing.T) {
+	s, e := meeting(t, true)
+	deleted := true
+	delete(s.m.state["bgp"], "a")
+	e.opts.Look = func() func(*compile.Desired) bool {
+		return func(*compile.Desired) bool {
+			lacks := deleted
+			deleted = false
+			return lacks
+		}
+	}
+	if err := s.altered(e, "6.18"); err != nil {
+		t.Fatal(err)
+	}
+	s.holds("xdp.kernel=6.18\nbgp.b=6.12")
+	if lacked, err := e.Mend(t.Context()); !lacked || !errors.Is(err, ErrDegraded) {
+		t.Fatal(lacked, err)
+	}
+	s.holds("xdp.kernel=6.18\nbgp.a=1\nbgp.b=6.18")
+	if st := e.Status(); st.Repaired != "" {
+		t.Errorf("while degraded somebody is blamed: %q", st.Repaired)
+	}
+}

@@ -51,9 +51,12 @@ func (e *Engine) prepare(ctx context.Context, c Candidate, why string) (*target,
 	t.content.Files = c.files()
 	identified := make(chan identity, 1)
 	go func(before *target) { identified <- identify(t.content, before) }(e.current) // beside the compilation
-	observed := observe(ctx, e.opts.Subsystems)                                      // as well: neither changes anything
+	looking, stop := context.WithCancel(ctx)
+	defer stop()
+	observed := observe(looking, e.opts.Subsystems) // as well: neither changes anything
 	var err error
 	if t.desired, err = e.compile(ctx, t); err != nil {
+		stop()
 		observed.all.Wait() // nobody looks any more once the next operation begins
 		return nil, Plan{}, err
 	}

@@ -22,6 +22,11 @@ func (e *Engine) arrears(ctx context.Context, d *compile.Desired) *arrears {
 		a.lost = losses{}
 	}
 	a.steps, a.unseen = e.look(ctx, d, "")
+	for _, s := range a.steps {
+		if !s.Teardown {
+			a.lost.what(s, true)
+		}
+	}
 	return a
 }
 
@@ -70,9 +75,8 @@ func (e *Engine) alsoBefore(ctx context.Context, cause error) *arrears {
 // to succeed.
 func (e *Engine) around(a *arrears) way {
 	return func(ctx context.Context, d *compile.Desired, why string) ([]Step, error) {
-		looked := e.looking()
+		e.opts.Look() // what was deleted may be among the arrears: it is not asked here, so that Mend still hears of it
 		steps, unseen := e.look(ctx, d, why)
-		looked()
 		lost := maps.Clone(a.lost)
 		for _, err := range unseen {
 			var blind *observeError
@@ -83,15 +87,21 @@ func (e *Engine) around(a *arrears) way {
 		}
 		e.keepOrOweRuleIDs(d)
 		steps = slices.DeleteFunc(steps, func(s Step) bool { return slices.ContainsFunc(a.steps, s.is) })
+		var done, waiting []Step
 		for i, s := range steps {
 			if !s.Teardown && !e.stands(s, lost) {
+				waiting = append(waiting, s)
 				continue
 			}
 			if err := e.step(ctx, s); err != nil {
-				return steps[:i], &StepError{Step: s, N: i + 1, Of: len(steps), Err: err}
+				return done, &StepError{Step: s, N: i + 1, Of: len(steps), Err: err}
 			}
-			lost.made(s)
+			lost.what(s, false)
+			done = append(done, s)
 		}
-		return steps, nil
+		if len(waiting) > 0 {
+			e.log.Warn("steps wait for what fails", "why", why, "steps", repairText(waiting))
+		}
+		return done, nil
 	}
 }

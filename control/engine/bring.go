@@ -45,18 +45,14 @@ type losses map[string]bool
 
 func (l losses) step(s Step) {
 	l[s.Subsystem] = true
-	if op, ok := s.op.(Builder); ok {
-		if what, _ := op.Builds(); what != "" {
-			l[s.Subsystem+"/"+what] = true
-		}
-	}
+	l.what(s, true)
 }
 
-// made takes back what is there all the same, by another step.
-func (l losses) made(s Step) {
+// what is of the steps of Builders that make something: whether that is lost.
+func (l losses) what(s Step, lost bool) {
 	if op, ok := s.op.(Builder); ok {
 		if what, _ := op.Builds(); what != "" {
-			delete(l, s.Subsystem+"/"+what)
+			l[s.Subsystem+"/"+what] = lost
 		}
 	}
 }
@@ -94,7 +90,9 @@ func (e *Engine) bring(ctx context.Context, d *compile.Desired, why string) ([]S
 	e.keepOrOweRuleIDs(d)
 	for i, s := range steps {
 		if !b.may(s) {
-			b.lost.step(s)
+			if !s.Teardown { // what was to go carries as before
+				b.lost.step(s)
+			}
 			b.left++
 			continue
 		}

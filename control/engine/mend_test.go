@@ -116,6 +116,54 @@ func TestWhatIsDeletedIsToldAlsoWhereACompilationFails(t *testing.T) {
 	if lacked, err := e.Mend(t.Context()); !lacked || err != nil {
 		t.Fatal(lacked, err)
 	}
-	told("with the compilation that was owed")
 	s.holds("host.kernel=6.18\nxdp.gen=1")
+	if st := e.Status(); st.Repaired != "" {
+		t.Errorf("while degraded somebody is blamed: %q", st.Repaired)
+	}
+}
+
+// The steps go back from what the engine did itself as well, which nobody is blamed for.
+func TestWhatIsDeletedIsToldAlsoWhereAnAlterationFails(t *testing.T) {
+	for _, gone := range []bool{true, false} {
+		s, e := running(t, "host.kernel=$fact\nxdp.gen=1")
+		looks := 0
+		e.opts.Look = func() func(*compile.Desired) bool {
+			return func(*compile.Desired) bool { looks++; return gone || looks > 1 }
+		}
+		if gone {
+			delete(s.m.state["xdp"], "gen")
+		}
+		s.m.after = func(string, fakeOp) error { s.m.after = nil; return errInjected }
+		if err := s.altered(e, "6.18"); !errors.Is(err, errInjected) {
+			t.Fatal(err)
+		}
+		s.holds("host.kernel=6.12\nxdp.gen=1")
+		if st := e.Status(); strings.Contains(st.Repaired, "xdp: set gen=1") != gone || !gone && st.Repaired != "" {
+			t.Errorf("gone %v: the last repair is %q", gone, st.Repaired)
+		}
+	}
+}
+
+// The machine changes under the steps, so that they are taken in two rounds.
+func TestARepairIsToldWithTheStepsOfAllItsRounds(t *testing.T) {
+	s, e := running(t, "host.a=1\nxdp.kernel=$fact")
+	delete(s.m.state["host"], "a")
+	e.opts.Look = func() func(*compile.Desired) bool {
+		return func(*compile.Desired) bool { return s.m.state["host"]["a"] == "" }
+	}
+	s.fact = "6.18"
+	s.m.before = func(sub string, _ fakeOp) error {
+		if sub != "xdp" || s.fact != "6.18" {
+			return nil
+		}
+		s.fact = "6.19"
+		return errInjected
+	}
+	if err := e.Recompile(t.Context(), "eth0 came up"); err != nil {
+		t.Fatal(err)
+	}
+	s.holds("host.a=1\nxdp.kernel=6.19")
+	if st := e.Status(); st.Repaired != "host: set a=1; xdp: change kernel=6.19" {
+		t.Errorf("told %q", st.Repaired)
+	}
 }

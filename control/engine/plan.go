@@ -207,14 +207,14 @@ func (s *StepError) Error() string {
 
 func (s *StepError) Unwrap() error { return s.Err }
 
-// run does the steps until one fails.
-func (e *Engine) run(ctx context.Context, steps []Step) error {
+// run does the steps until one fails, and returns those that it did.
+func (e *Engine) run(ctx context.Context, steps []Step) ([]Step, error) {
 	for i, s := range steps {
 		if err := e.step(ctx, s); err != nil {
-			return &StepError{Step: s, N: i + 1, Of: len(steps), Err: err}
+			return steps[:i], &StepError{Step: s, N: i + 1, Of: len(steps), Err: err}
 		}
 	}
-	return nil
+	return steps, nil
 }
 
 func (e *Engine) step(ctx context.Context, s Step) error {
@@ -231,7 +231,7 @@ func (e *Engine) step(ctx context.Context, s Step) error {
 // way is how to get to a Desired. It returns the steps that it did.
 type way func(ctx context.Context, d *compile.Desired, why string) ([]Step, error)
 
-// converge brings the machine from wherever it is to d, or as far as the first step that fails, and returns the steps.
+// converge brings the machine from wherever it is to d, or as far as the first step that fails.
 func (e *Engine) converge(ctx context.Context, d *compile.Desired, why string) ([]Step, error) {
 	looked := e.looking()
 	p, err := e.plan(ctx, d, why)
@@ -240,7 +240,7 @@ func (e *Engine) converge(ctx context.Context, d *compile.Desired, why string) (
 		return nil, err
 	}
 	e.keepOrOweRuleIDs(d)
-	return p.Steps, e.run(ctx, p.Steps)
+	return e.run(ctx, p.Steps)
 }
 
 // perform does the steps of a new revision, which lead to d. The ids of d's rules are on the disk before the first of them, so that no id in
@@ -249,5 +249,6 @@ func (e *Engine) perform(ctx context.Context, d *compile.Desired, steps []Step) 
 	if err := e.keepRuleIDs(d); err != nil {
 		return err
 	}
-	return e.run(ctx, steps)
+	_, err := e.run(ctx, steps)
+	return err
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -142,5 +144,24 @@ func TestAPlanMarksWhatGoesAlsoWhereItMakesRoom(t *testing.T) {
 	const want = "from revision 4: 3 steps\n  - wireguard  remove tunnel edge1\n  + wireguard  create tunnel edge2\n  - path       take it away\n"
 	if got := p.String(); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+// unanswering is a subsystem that does not answer.
+type unanswering struct{ Subsystem }
+
+func (unanswering) Observe(ctx context.Context) (State, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestAFileThatDoesNotCompileWaitsForNoSubsystem(t *testing.T) {
+	s, e := running(t, confA)
+	e.opts.Subsystems[0] = unanswering{e.opts.Subsystems[0]}
+	s.fact = ""
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := e.Plan(ctx, s.candidate("xdp.kernel=$fact")); err == nil || !strings.Contains(err.Error(), "xdp.kernel has no value") || ctx.Err() != nil {
+		t.Errorf("%v, with the context %v", err, ctx.Err())
 	}
 }

@@ -23,8 +23,8 @@ func (e *Engine) Reconcile(ctx context.Context, why string) error {
 }
 
 // Mend is Reconcile for who heard that something was deleted: it looks at the machine only where Options.Look says that the current
-// revision wants it. No other operation runs meanwhile, so that what an apply took away is not taken for drift. It says whether anything
-// was lacking.
+// revision wants it. No other operation runs meanwhile, so that what an apply took away is not taken for drift; nobody is blamed while
+// degraded, see looking. It says whether anything was lacking.
 func (e *Engine) Mend(ctx context.Context) (bool, error) {
 	if err := e.lock(ctx); err != nil {
 		return false, err
@@ -32,6 +32,9 @@ func (e *Engine) Mend(ctx context.Context) (bool, error) {
 	defer e.unlock()
 	if held := e.current.desired; e.down || e.current.number == 0 || held == nil || !e.opts.Look()(held) {
 		return false, nil
+	}
+	if e.retryAt != 0 {
+		return true, e.repair(ctx, whyAgain)
 	}
 	e.lacked = true
 	return true, e.repair(ctx, Drift)
@@ -108,10 +111,7 @@ func (e *Engine) recompile(ctx context.Context, why string) error {
 	}
 	cause = fmt.Errorf("applying %s (%s): %w", e.current, why, cause)
 	e.set(func() { e.stale = true })
-	if why += " failed"; e.lacked { // the way back brings that back, too
-		why = Drift
-	}
-	if err := e.restore(context.WithoutCancel(ctx), why); err != nil {
+	if err := e.restore(context.WithoutCancel(ctx), why+" failed"); err != nil {
 		return e.stuck(cause, err)
 	}
 	e.degraded("RecompileFailed", cause)
@@ -138,23 +138,25 @@ const maxPursuit = 10
 
 // pursue converges on d, and where a step fails because the machine is another one now, on what is compiled from that: a
 // container's interface may go between the look at it and the step. Each time it goes there by the given way: converge, say, or bring. It returns what the
-// machine holds and the last steps to it, or what failed.
+// machine holds and the steps to it, or what failed.
 func (e *Engine) pursue(ctx context.Context, d *compile.Desired, why string, by way) (*compile.Desired, []Step, error) {
+	var all []Step
 	for range maxPursuit {
 		before := e.facts
 		steps, cause := by(ctx, d, why)
+		all = append(all, steps...)
 		if cause == nil {
-			return d, steps, nil
+			return d, all, nil
 		}
 		now, err := e.compile(ctx, e.current)
 		if err != nil || reflect.DeepEqual(before, e.facts) {
-			return d, steps, cause
+			return d, all, cause
 		}
 		e.log.Info("the machine changed meanwhile: once more", "error", cause)
 		d = now
 	}
 	steps, err := by(ctx, d, why)
-	return d, steps, err
+	return d, append(all, steps...), err
 }
 
 // restore brings the machine to what it should hold, as far as it goes: the last good form of the current revision, after Down what remains of it.
@@ -173,8 +175,9 @@ func (e *Engine) restore(ctx context.Context, why string) error {
 		}
 		e.set(func() { e.current.desired = d })
 	}
+	lacked := e.lacked // before the steps that it goes back from: those may have deleted something themselves
 	steps, err := e.bring(ctx, d, why)
-	if why == Drift || why == whyAgain {
+	if lacked || why == Drift || why == whyAgain {
 		e.repaired(why, steps)
 	}
 	return err
@@ -205,7 +208,7 @@ func (e *Engine) Down(ctx context.Context) error {
 		return err
 	}
 	// The rule ids stay: the same rules count on after the next start.
-	if err := e.run(ctx, p.Steps); err != nil {
+	if _, err := e.run(ctx, p.Steps); err != nil {
 		e.failed(err)
 		return fmt.Errorf("taking down: %w; what is left stays, run it again", err)
 	}

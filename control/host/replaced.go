@@ -26,18 +26,23 @@ func (h *Host) WatchReplaced(ctx context.Context, replaced func(Gone), lost func
 	program := replacedFilter(but)
 	err = errors.Join( // the filter stands before the first message
 		unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}),
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, replacedRoom),
 		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV6_ROUTE-1)}))
 	if err != nil {
 		return errors.Join(fmt.Errorf("subscribe to replaced routes: %w", err), f.Close())
 	}
-	context.AfterFunc(ctx, func() { f.Close() }) // wakes the reader
-	go readReplaced(f, replaced, lost)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, replacedRoom) // with less, more is lost, which is told
+	context.AfterFunc(ctx, func() { f.Close() })                                   // wakes the reader
+	go func() {
+		if err := readReplaced(f, replaced, lost); !errors.Is(err, os.ErrClosed) {
+			h.log.Warn("no more events of routes that somebody replaces: the inspection sees them", "error", err)
+			lost()
+		}
+	}()
 	return nil
 }
 
-// readReplaced has one buffer for all messages: there may be a million.
-func readReplaced(f *os.File, replaced func(Gone), lost func()) {
+// readReplaced has one buffer for all messages: there may be a million. It returns what ended the reading.
+func readReplaced(f *os.File, replaced func(Gone), lost func()) error {
 	buffer := make([]byte, nl.RECEIVE_BUFFER_SIZE)
 	for {
 		n, err := f.Read(buffer)
@@ -46,7 +51,7 @@ func readReplaced(f *os.File, replaced func(Gone), lost func()) {
 			continue
 		}
 		if err != nil {
-			return
+			return err
 		}
 		messages, _ := syscall.ParseNetlinkMessage(buffer[:n]) // what cannot be read is not there
 		for _, m := range messages {

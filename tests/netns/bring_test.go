@@ -50,9 +50,7 @@ bgp:
 	}
 	s.must(s.Gateway.Namespace, "ip link del fra1")
 	s.must(s.Gateway.Namespace, "ip route add 10.20.0.0/16 via 198.18.0.1")
-	if s.unanswered(s.Client, lab.Gateway4, closedPort) == nil {
-		t.Fatal("nothing arrives without XDP, so that what is dropped with it says nothing")
-	}
+	s.unguarded()
 
 	if err := s.Gateway.StartDaemon(); err != nil {
 		t.Fatal(err)
@@ -77,7 +75,7 @@ bgp:
 	}
 
 	s.must(s.Gateway.Namespace, "ip route del 10.20.0.0/16 via 198.18.0.1")
-	eventually(t, func() error {
+	within(t, 3*patience, func() error { // it is tried again after a minute at most
 		st, r := s.status().Engine, s.must(s.Gateway.Namespace, "ip route show 10.20.0.0/16")
 		if !st.Applied || !strings.Contains(r, "dev fra1 ") || s.conditionOf(engine.ConditionInSync).Status != engine.True {
 			return fmt.Errorf("applied %v, the route is %q, conditions %+v", st.Applied, r, st.Conditions)
@@ -130,9 +128,7 @@ management:
 		s.must(gateway, "ip link del "+link)
 	}
 	s.must(gateway, "ip link add fra1 type veth peer name fra1p")
-	if s.unanswered(s.Client, lab.Gateway4, closedPort) == nil {
-		t.Fatal("nothing arrives without XDP, so that what is dropped with it says nothing")
-	}
+	s.unguarded()
 
 	if err := s.Gateway.StartDaemon(); err != nil {
 		t.Fatal(err)
@@ -181,6 +177,17 @@ management:
 	})
 	s.established()
 	s.silent(s.Client, lab.Gateway4, closedPort)
+}
+
+// unguarded waits until the port that nobody serves refuses the client: else what is dropped with XDP says nothing.
+func (s *site) unguarded() {
+	s.t.Helper()
+	eventually(s.t, func() error {
+		if s.unanswered(s.Client, lab.Gateway4, closedPort) == nil {
+			return errors.New("nothing arrives without XDP")
+		}
+		return nil
+	})
 }
 
 func (s *site) conditionOf(kind string) engine.Condition {

@@ -142,7 +142,7 @@ func TestARouteThatSomebodyPutsInThePlaceOfOursIsToldAtOnce(t *testing.T) {
 		return e.Engine != nil && e.Engine.Kind == engine.NoticeDegraded && strings.Contains(e.Engine.Text, "10.20.0.0/16")
 	})
 	s.must(s.Gateway.Namespace, "ip route del 10.20.0.0/16 via 198.18.0.1")
-	eventually(t, func() error {
+	within(t, 3*patience, func() error { // it is tried again after a minute at most
 		if have := s.must(s.Gateway.Namespace, "ip route show 10.20.0.0/16 dev fra1"); !strings.Contains(have, "metric 100") {
 			return fmt.Errorf("the route went, and ours is not back: %q", have)
 		}

@@ -170,23 +170,24 @@ func TestManyRulesAtOnce(t *testing.T) {
 	defer knocks()
 	for _, n := range sizes {
 		f := s.follow(true)
+		limit := patience * time.Duration(1+n/200)
 		begin := time.Now()
 		s.bird.do(fmt.Sprintf("enable crowd%d", n))
-		drop := f.hears(t, "a packet of the last rule", func(e api.Event) bool { return e.Drop != nil && e.Drop.Filter == "tor: "+clientRule })
-		told := f.toldOf(t, api.FilterAdded, n)
+		drop := f.hearsWithin(t, limit, "a packet of the last rule", func(e api.Event) bool { return e.Drop != nil && e.Drop.Filter == "tor: "+clientRule })
+		told := f.toldOf(t, limit, api.FilterAdded, n)
 		first, all := drop.Time.Sub(begin), told.Sub(begin)
 		begin = time.Now()
 		s.bird.do(fmt.Sprintf("disable crowd%d", n))
-		gone := f.toldOf(t, api.FilterRemoved, n).Sub(begin)
+		gone := f.toldOf(t, limit, api.FilterRemoved, n).Sub(begin)
 		f.stop()
 		t.Logf("%d rules: the last one drops after %v, all are told after %v, all are gone after %v", n, first, all, gone)
 	}
 }
 
 // toldOf waits until the monitor has told something of n filters, and says when.
-func (f *follower) toldOf(t *testing.T, what string, n int) (last time.Time) {
+func (f *follower) toldOf(t *testing.T, limit time.Duration, what string, n int) (last time.Time) {
 	t.Helper()
-	eventually(t, func() error {
+	within(t, limit, func() error {
 		got := 0
 		for _, e := range f.events() {
 			if e.Filter != nil && e.Text == what {

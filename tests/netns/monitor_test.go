@@ -69,8 +69,13 @@ func (f *follower) events() []api.Event {
 // hears waits for an event.
 func (f *follower) hears(t *testing.T, what string, is func(api.Event) bool) api.Event {
 	t.Helper()
+	return f.hearsWithin(t, patience, what, is)
+}
+
+func (f *follower) hearsWithin(t *testing.T, limit time.Duration, what string, is func(api.Event) bool) api.Event {
+	t.Helper()
 	var found api.Event
-	eventually(t, func() error {
+	within(t, limit, func() error {
 		for _, e := range f.events() {
 			if is(e) {
 				found = e

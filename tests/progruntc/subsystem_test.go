@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -153,8 +154,11 @@ func TestAnInterfaceThatWasMadeAgainIsAttachedAgain(t *testing.T) {
 	})
 	want := wanted(baseline())
 	err := s.applyAll(want)
-	if !errors.Is(err, tc.ErrNoInterface) || !strings.Contains(err.Error(), "wl2") {
+	if err == nil || !strings.Contains(err.Error(), "no interface wl2") {
 		t.Fatalf("without the interface: %v", err)
+	}
+	if errors.Is(err, tc.ErrNoInterface) {
+		t.Errorf("that there is no generation is told as an interface's absence, behind which the rest goes on: %v", err)
 	}
 	s.addWorkload(t, s.workload2, "wl2", w2v4, w2v6)
 	have, err := s.Observe(t.Context())
@@ -217,6 +221,28 @@ func TestDamagedHooksAreRepaired(t *testing.T) {
 		})
 	}
 	walk(t, s, step{at: "uplink ingress", line: "tcp 198.51.100.7:9 > 10.0.1.10:80", reason: abi.ReasonDelivered, to: "wl1"})
+}
+
+// Of an interface that was missing for the generation there are no pins: nobody has removed them.
+func TestOnlyPinsThatWereThereAreLacking(t *testing.T) {
+	s := newSite(t)
+	want := baseline()
+	want.Interfaces = append(want.Interfaces, tc.Interface{Name: "zz9", Role: tc.RoleUplink})
+	want = wanted(sorted(want))
+	if err := s.applyAll(want); !errors.Is(err, tc.ErrNoInterface) {
+		t.Fatalf("without the interface: %v", err)
+	}
+	lacks := func(is bool, when string) {
+		t.Helper()
+		if got, err := s.Lacks(want); got != is || err != nil {
+			t.Errorf("%s: %v (%v)", when, got, err)
+		}
+	}
+	lacks(false, "without one interface")
+	if err := os.Remove(filepath.Join(s.dir, "links", "tcx-ingress", "uplink")); err != nil {
+		t.Fatal(err)
+	}
+	lacks(true, "without a pin")
 }
 
 func TestRolesAndInterfacesChangeInPlace(t *testing.T) {
