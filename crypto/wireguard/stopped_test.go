@@ -124,19 +124,24 @@ func TestAStepThatBeginsMeanwhileHidesNoAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	stopProcess(t, s.process(t, "fra1"))
-	step := make(chan struct{})
-	go func() {
-		defer close(step)
-		for asking := false; !asking && t.Context().Err() == nil; time.Sleep(time.Millisecond) {
-			d.asks.mu.Lock()
-			asking = d.asks.open["fra1"] != nil
-			d.asks.mu.Unlock()
-		}
-		d.mu.Lock()
+	var got []TunnelStatus
+	func() {
+		step := make(chan struct{})
+		defer func() { // also where the test ends here: Stop needs the driver
+			<-step
+			d.mu.Unlock()
+		}()
+		go func() {
+			defer close(step)
+			for asking, end := false, time.Now().Add(30*time.Second); !asking && time.Now().Before(end); time.Sleep(time.Millisecond) {
+				d.asks.mu.Lock()
+				asking = d.asks.open["fra1"] != nil
+				d.asks.mu.Unlock()
+			}
+			d.mu.Lock()
+		}()
+		got = wantFirstStopped(t, d)
 	}()
-	got := wantFirstStopped(t, d)
-	<-step
-	d.mu.Unlock()
 	if name := got[1].Peers[0].Name; name != "a" {
 		t.Errorf("the peer's name is %q", name)
 	}
