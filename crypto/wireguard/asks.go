@@ -22,31 +22,29 @@ type asks struct {
 	open map[string]*question
 }
 
-// begin asks what dev finds behind the link. The kernel answers at once; a process may be waited for without the driver's lock.
-func (s *asks) begin(name string, dev func() (device, error)) *question {
+// begin asks a process, which may be waited for without the driver's lock.
+func (s *asks) begin(name string, state func() (*wgtypes.Device, error)) *question {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a := s.open[name]; a != nil {
 		return a
 	}
 	a := &question{name: name, done: make(chan struct{})}
-	of, err := dev()
-	user, isUser := of.(*userDevice)
-	if !isUser {
-		if a.err = err; of != nil {
-			a.have, a.err = of.state()
-		}
-		close(a.done)
-		return a
-	}
 	s.open[name] = a
 	go func() {
-		a.have, a.err = user.state()
+		a.have, a.err = state()
 		s.mu.Lock()
 		delete(s.open, name)
 		s.mu.Unlock()
 		close(a.done)
 	}()
+	return a
+}
+
+// answered is a question to who answers at once.
+func answered(have *wgtypes.Device, err error) *question {
+	a := &question{done: make(chan struct{}), have: have, err: err}
+	close(a.done)
 	return a
 }
 

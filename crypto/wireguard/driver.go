@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -254,4 +255,12 @@ func (n notes) of(tunnel, key string) peerNotes {
 		return peerNotes{}
 	}
 	return n[tunnel].peers[key]
+}
+
+// all is a copy of what is known of a tunnel's peers, for who has let go of d.mu.
+func (n notes) all(tunnel string) map[string]peerNotes {
+	if n[tunnel] == nil {
+		return nil
+	}
+	return maps.Clone(n[tunnel].peers)
 }

@@ -51,13 +51,18 @@ func manyDriver(t testing.TB) (*Driver, *space) {
 	t.Helper()
 	s, other := newSpace(t), newSpace(t)
 	s.connect(t, other, "up0", "198.18.0.1/24", "up1", "198.18.0.2/24")
-	var d *Driver
+	return s.driver(t), s
+}
+
+// driver is one more of the space.
+func (s *space) driver(t testing.TB) (d *Driver) {
+	t.Helper()
 	s.Do(t, func() (err error) {
 		d, err = New(slog.New(slog.DiscardHandler), Options{StateDir: s.stateDir, Command: []string{os.Args[0], child.Verb}})
 		return err
 	})
 	t.Cleanup(d.Stop)
-	return d, s
+	return d
 }
 
 // BenchmarkApplyOfAThousandPeers reports beside the time the CPU of driver and process, in seconds: the latter's is that of

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
@@ -40,9 +41,10 @@ func (d *Driver) Observe(ctx context.Context) (State, error) {
 		routes, err = d.links.Routes()
 		return err
 	})
+	devices := d.read(links)
 	var s State
-	for _, link := range links {
-		t, failed := d.observe(link)
+	for i, link := range links {
+		t, failed := d.observe(link, devices[i])
 		err = errors.Join(err, failed)
 		s.Tunnels = append(s.Tunnels, t)
 	}
@@ -56,31 +58,58 @@ func (d *Driver) Observe(ctx context.Context) (State, error) {
 	return s, nil
 }
 
-func (d *Driver) observe(link netlink.Link) (Tunnel, error) {
+// reading is what a device says; dev is nil where nothing runs.
+type reading struct {
+	dev   device
+	have  *wgtypes.Device
+	local netip.Addr
+	err   error
+}
+
+// read asks all devices, the processes at once: any number that stand still take no longer than one. It joins no question of Status,
+// whose answer may be from before the last step.
+func (d *Driver) read(links []netlink.Link) []reading {
+	out := make([]reading, len(links))
+	var asking sync.WaitGroup
+	for i, link := range links {
+		r := &out[i]
+		r.dev, r.err = d.device(link)
+		switch r.dev.(type) {
+		case nil:
+		case *userDevice:
+			asking.Go(r.ask)
+		default:
+			r.ask()
+		}
+	}
+	asking.Wait()
+	return out
+}
+
+func (r *reading) ask() {
+	if r.have, r.err = r.dev.state(); r.err == nil {
+		r.local, r.err = r.dev.local()
+	}
+}
+
+func (d *Driver) observe(link netlink.Link, r reading) (Tunnel, error) {
 	a := link.Attrs()
 	t := Tunnel{Name: a.Name, Backend: backendOf(link), MTU: a.MTU}
 	if n := d.notes[a.Name]; n != nil {
 		t.PrivateKeyFile = n.keyFile
 	}
-	dev, err := d.device(link)
-	t.Down = dev == nil || a.RawFlags&unix.IFF_UP == 0
-	if dev == nil {
-		return t, err
+	t.Down = r.dev == nil || a.RawFlags&unix.IFF_UP == 0
+	if r.err != nil || r.dev == nil {
+		return t, r.err
 	}
-	have, err := dev.state()
-	if err != nil {
-		return Tunnel{}, err
-	}
+	have := r.have
 	if have.PrivateKey != (wgtypes.Key{}) {
 		t.PublicKey = encodeKey(have.PublicKey)
 	}
 	if before, changing := d.rotating[a.Name]; changing {
 		t.PublicKey = before // nobody is to set it back meanwhile
 	}
-	t.ListenPort, t.FirewallMark = uint16(have.ListenPort), uint32(have.FirewallMark)
-	if t.Local, err = dev.local(); err != nil {
-		return Tunnel{}, err
-	}
+	t.ListenPort, t.FirewallMark, t.Local = uint16(have.ListenPort), uint32(have.FirewallMark), r.local
 	for _, p := range have.Peers {
 		t.Peers = append(t.Peers, d.observePeer(a.Name, p))
 	}

@@ -13,6 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"sluice/process"
 )
 
 // TunnelStatus is one tunnel as `show tunnels` prints it. The JSON names are stable.
@@ -58,32 +60,69 @@ func (d *Driver) Status(ctx context.Context) ([]TunnelStatus, error) {
 		d.mu.Unlock()
 		return nil, err
 	}
-	asked := make([]*question, len(links))
+	asked, known := make([]*question, len(links)), make([]map[string]peerNotes, len(links))
 	for i, link := range links {
-		asked[i] = d.asks.begin(link.Attrs().Name, func() (device, error) { return d.device(link) })
+		asked[i], known[i] = d.ask(link), d.notes.all(link.Attrs().Name)
 	}
 	d.mu.Unlock()
 	for _, a := range asked {
 		a.wait(ctx)
 	}
-	// What has answered by now is shown, also where the time is over.
-	naming, done := context.WithTimeout(context.WithoutCancel(ctx), statusTime/4)
-	defer done()
-	if !d.lockWithin(naming) {
-		return d.seenLast()
-	}
-	defer d.mu.Unlock()
+	// What has answered by now is shown, also where the time is over or a step has the lock.
 	out := make([]TunnelStatus, 0, len(links))
 	var failed []error
 	for i, link := range links {
-		s, err := d.status(link, asked[i])
+		s, err := status(link, asked[i], known[i])
 		if err != nil {
 			s.Why = err.Error()
 		}
 		out, failed = append(out, s), append(failed, err)
 	}
 	d.seen.Store(&out)
+	if d.lockWithin(ctx) {
+		for i, link := range links {
+			d.sawAll(link.Attrs().Name, asked[i])
+		}
+		d.mu.Unlock()
+	}
 	return out, errors.Join(failed...)
+}
+
+// ask begins to ask what runs behind a link. A process that nobody has adopted yet is asked, and left to who may wait for it: no answer
+// takes longer than adopting one that stands still. The caller holds d.mu.
+func (d *Driver) ask(link netlink.Link) *question {
+	name := link.Attrs().Name
+	if backendOf(link) == Kernel {
+		return answered(kernelDevice{d, name}.state())
+	}
+	if p := d.children[name]; p != nil && p.Alive() {
+		return d.asks.begin(name, (&userDevice{d, name, p.Client}).state)
+	}
+	return d.asks.begin(name, func() (*wgtypes.Device, error) { return d.stateOfLeft(name) })
+}
+
+// stateOfLeft is that of the process that an earlier daemon left; nil: there is none.
+func (d *Driver) stateOfLeft(name string) (*wgtypes.Device, error) {
+	c, err := d.place.Adopt(name, d.childSays(name))
+	if errors.Is(err, process.ErrNone) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return (&userDevice{d, name, c}).state()
+}
+
+// sawAll remembers the endpoints in use. The caller holds d.mu.
+func (d *Driver) sawAll(tunnel string, a *question) {
+	have, _ := a.answer()
+	if have == nil {
+		return
+	}
+	for _, p := range have.Peers {
+		d.notes.saw(tunnel, encodeKey(p.PublicKey), endpointOf(p))
+	}
 }
 
 // lockWithin takes d.mu unless ctx ends before.
@@ -106,7 +145,7 @@ func (d *Driver) seenLast() ([]TunnelStatus, error) {
 	return nil, err
 }
 
-func (d *Driver) status(link netlink.Link, a *question) (TunnelStatus, error) {
+func status(link netlink.Link, a *question, known map[string]peerNotes) (TunnelStatus, error) {
 	l := link.Attrs()
 	s := TunnelStatus{Name: l.Name, Backend: backendOf(link), Interface: l.Name, MTU: l.MTU, Peers: []PeerStatus{}}
 	have, err := a.answer()
@@ -117,7 +156,7 @@ func (d *Driver) status(link netlink.Link, a *question) (TunnelStatus, error) {
 	s.ListenPort = uint16(have.ListenPort)
 	s.PublicKey = encodeKey(have.PublicKey)
 	for _, p := range have.Peers {
-		s.Peers = append(s.Peers, d.peerStatus(l.Name, p))
+		s.Peers = append(s.Peers, peerStatus(p, known))
 	}
 	slices.SortFunc(s.Peers, func(a, b PeerStatus) int {
 		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.PublicKey, b.PublicKey))
@@ -125,7 +164,7 @@ func (d *Driver) status(link netlink.Link, a *question) (TunnelStatus, error) {
 	return s, nil
 }
 
-func (d *Driver) peerStatus(tunnel string, p wgtypes.Peer) PeerStatus {
+func peerStatus(p wgtypes.Peer, known map[string]peerNotes) PeerStatus {
 	s := PeerStatus{
 		PublicKey:     encodeKey(p.PublicKey),
 		LastHandshake: p.LastHandshakeTime,
@@ -133,10 +172,9 @@ func (d *Driver) peerStatus(tunnel string, p wgtypes.Peer) PeerStatus {
 		TxBytes:       p.TransmitBytes,
 		AllowedIPs:    append([]netip.Prefix{}, allowedOf(p)...),
 	}
-	s.Name = d.notes.of(tunnel, s.PublicKey).name
+	s.Name = known[s.PublicKey].name
 	if ep := endpointOf(p); ep.IsValid() {
 		s.Endpoint = ep.String()
-		d.notes.saw(tunnel, s.PublicKey, ep)
 	}
 	return s
 }

@@ -145,8 +145,18 @@ management:
 	if said := s.must(gateway, "ip link show fra1"); !strings.Contains(said, "group default") || strings.Contains(said, ",UP") {
 		t.Errorf("somebody else's link was changed: %s", said)
 	}
-	s.says(s.sluice("show", "status"), 0, "wireguard: create tunnel fra1", "is not Sluice's", "wireguard: create tunnel fra2", key,
-		"InterfacesPresent=False Missing lan9: there is no interface lan9")
+	eventually(t, func() error { // what failed is told once the rest has been brought up
+		said := s.sluice("show", "status").out
+		for _, want := range []string{
+			"wireguard: create tunnel fra1", "is not Sluice's", "wireguard: create tunnel fra2", key,
+			"InterfacesPresent=False Missing lan9: there is no interface lan9",
+		} {
+			if !strings.Contains(said, want) {
+				return fmt.Errorf("status does not say %q:\n%s", want, said)
+			}
+		}
+		return nil
+	})
 	s.says(s.addWeb2("--policy", s.policy(web2Policy)), 0, "web-2")
 	s.established()
 	s.answers(s.Client, lab.Web4[1], 80, "web-2")
@@ -157,7 +167,7 @@ management:
 	}
 	s.must(gateway, "ip link del fra1")
 	s.must(gateway, "ip link add lan9 type veth peer name lan9p")
-	eventually(t, func() error {
+	within(t, 3*patience, func() error { // what failed is tried again after a minute at most
 		st := s.status().Engine
 		routes := s.must(gateway, "ip route show table all")
 		for _, want := range []string{"10.20.0.0/16 dev fra1 ", "10.21.0.0/16 dev fra2 ", "10.90.0.0/16 via 10.9.0.2 dev lan9 "} {

@@ -183,7 +183,7 @@ func (s *site) in(ns *lab.Namespace, program string, args ...string) said {
 	defer cancel()
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &errs, patience // a shell's child may outlive it with the pipes
 	err := ns.Do(cmd.Run)
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -217,7 +217,9 @@ func (s *site) status() api.Status { return show[api.Status](s, "status") }
 
 func show[T any](s *site, noun string) T {
 	s.t.Helper()
-	v, err := api.Show[T](s.t.Context(), s.api, noun)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 2*patience)
+	defer cancel()
+	v, err := api.Show[T](ctx, s.api, noun)
 	if err != nil {
 		s.t.Fatalf("show %s: %v", noun, err)
 	}
