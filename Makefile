@@ -104,7 +104,7 @@ bench-tunnel: deps ## measure WireGuard and ESP, on the host and in a virtual ma
 	@CGO_ENABLED=0 go build -o bin/bench-tunnel ./tests/bench/tunnel
 	bin/bench-tunnel -size $(BENCH) -out $(BENCH_OUT) -revision $(VERSION)
 
-bench-bgp: deps ## measure what a full table costs, beside BIRD 2 (root): 20 minutes, and 14 GB at most; BENCH=quick 3
+bench-bgp: deps ## measure what a full table costs, beside BIRD 2 (root): 90 minutes and 14 GB at most; BENCH=quick took 2 min 23 s
 	$(ROOT_ONLY)
 	@CGO_ENABLED=0 go build -o bin/bench-bgp ./tests/bench/bgp
 	bin/bench-bgp -size $(BENCH) -out $(BENCH_OUT) -revision $(VERSION)

@@ -113,6 +113,7 @@ func (s *Subsystem) quarantine(addr netip.Addr) {
 	s.speaker.sweep.forget(addr)
 	err := s.disconnect(context.Background(), n)
 	if err == nil {
+		s.sessions.bound(addr, false)
 		err = s.connect(context.Background(), n, true)
 	}
 	if err != nil {

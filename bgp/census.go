@@ -101,6 +101,17 @@ func within(ctx context.Context, ask func() error) error {
 	}
 }
 
+// busyAfter bounds the wait of somebody who only looks.
+func busyAfter(wait time.Duration, ask func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	err := within(ctx, func() error { return ask(ctx) })
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errBusy
+	}
+	return err
+}
+
 // states asks GoBGP for the state of each session as it is now. A new watcher is told them first, and nothing is counted for that.
 func (sp *speaker) states(ctx context.Context) (map[netip.Addr]peerState, error) {
 	ctx, end := context.WithCancel(ctx)

@@ -13,14 +13,15 @@ type life struct {
 	up         bool
 	restarting bool   // it broke, and the neighbor's routes are kept for its restart time
 	session    uint64 // how many came up
-	ended      uint64 // the one that was to end for a reason of ours
+	ended      uint64 // the one that is to end for a reason of ours
+	dead       bool   // for one that takes its next hops with it
 }
 
 func (s *sessions) began(addr netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if known := s.known[addr]; known != nil {
-		known.life.up, known.life.restarting = true, false
+		known.life.up, known.life.restarting, known.life.dead = true, false, false
 		known.life.session++
 	}
 }
@@ -42,33 +43,57 @@ func (s *sessions) life(addr netip.Addr) life {
 	return life{}
 }
 
-// ends is the session that is to be ended; 0: none is up, or somebody ends it already.
-func (s *sessions) ends(addr netip.Addr) uint64 {
+// ends is the session that is to be ended; 0: none is up, or somebody ends it already. Dead says that its next hops are told to be.
+func (s *sessions) ends(addr netip.Addr, dead bool) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known := s.known[addr]
-	if known == nil || !known.life.up || known.life.ended == known.life.session {
+	if known == nil || !known.life.up {
+		return 0
+	}
+	known.life.dead = known.life.dead || dead
+	if known.life.ended == known.life.session {
 		return 0
 	}
 	known.life.ended = known.life.session
 	return known.life.session
 }
 
-// end has GoBGP end a session, which nobody waits for.
-func (s *Subsystem) end(ctx context.Context, sp *speaker, addr netip.Addr, why string) {
-	session := s.sessions.ends(addr)
+// stays takes back that a session is to be ended, and says whether its next hops were told to be dead for that.
+func (s *sessions) stays(addr netip.Addr, session uint64) (dead bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := s.known[addr]
+	if known == nil || known.life.ended != session {
+		return false
+	}
+	dead = known.life.dead
+	known.life.ended, known.life.dead = 0, false
+	return dead
+}
+
+// end has GoBGP end a session, which nobody waits for. Dead says that the caller told its next hops to be.
+func (s *Subsystem) end(ctx context.Context, sp *speaker, addr netip.Addr, why string, dead bool) {
+	session := s.sessions.ends(addr, dead)
 	if session == 0 {
 		return
 	}
 	go func() {
-		if err := s.cut(ctx, sp, addr, session, why); err != nil && ctx.Err() == nil && s.running() == sp {
-			sp.fib.Dead(addr, false)
-			s.log.Error("end a BGP session", "address", addr, "why", why, "error", err)
+		err := s.cut(ctx, sp, addr, session, why)
+		s.mu.Lock() // nobody else ends it meanwhile
+		defer s.mu.Unlock()
+		if err == nil || ctx.Err() != nil || s.speaker != sp {
+			return
 		}
+		if s.sessions.stays(addr, session) {
+			sp.fib.Dead(addr, false)
+		}
+		s.log.Error("end a BGP session", "address", addr, "why", why, "error", err)
 	}()
 }
 
-// cut ends this session and no later one: asked of a session that is down, GoBGP would end the next.
+// cut ends this session and no later one: asked of a session that is down, GoBGP would end the next. Between our last look and GoBGP's a
+// session may still end and come anew, which would end for nothing.
 func (s *Subsystem) cut(ctx context.Context, sp *speaker, addr netip.Addr, session uint64, why string) error {
 	if _, err := sp.states(ctx); err != nil { // when there is an answer, it may be over
 		return err
@@ -76,7 +101,11 @@ func (s *Subsystem) cut(ctx context.Context, sp *speaker, addr netip.Addr, sessi
 	if now := s.sessions.life(addr); !now.up || now.session != session {
 		return nil
 	}
-	return sp.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Address: addr.String(), Communication: why})
+	err := sp.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Address: addr.String(), Communication: why})
+	if now := s.sessions.life(addr); err == nil && now.session != session {
+		s.log.Warn("a BGP session came anew while the one before was to be ended, and may have ended for that", "address", addr, "why", why)
+	}
+	return err
 }
 
 // dismiss has GoBGP forget what it keeps for a neighbor that restarts, which it does with the neighbor alone.
@@ -87,7 +116,10 @@ func (s *Subsystem) dismiss(ctx context.Context, sp *speaker, addr netip.Addr) {
 	if s.speaker != sp || !known || !s.sessions.life(addr).restarting {
 		return
 	}
-	err := s.removeNeighbor(ctx, addr, n)
+	_, err := readPassword(n.PasswordFile) // or it would be removed, and not come again
+	if err == nil {
+		err = s.removeNeighbor(ctx, addr, n)
+	}
 	if err == nil {
 		err = s.setNeighbor(ctx, n)
 	}

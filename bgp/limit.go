@@ -81,7 +81,6 @@ func (s *Subsystem) count(ctx context.Context, sp *speaker) {
 			return
 		case <-s.sessions.doubt:
 		}
-		var ending []netip.Addr
 		began := time.Now()
 		for addr, t := range s.sessions.doubtful() {
 			over, since := false, t.since() // the count waits until what came before is in the table
@@ -97,18 +96,14 @@ func (s *Subsystem) count(ctx context.Context, sp *speaker) {
 			})
 			if over {
 				s.limit(sp, addr, true)
-				ending = append(ending, addr)
 			}
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(max(countPause, restAfter(time.Since(began)))):
 		}
-		for _, addr := range ending {
-			// What was too much went before GoBGP looked. Who is down is made anew (quarantine).
-			if s.sessions.life(addr).up {
-				s.limit(sp, addr, false)
-			}
+		for _, addr := range s.sessions.bounded() { // what was too much went before GoBGP looked
+			s.limit(sp, addr, false)
 		}
 	}
 }
@@ -127,7 +122,30 @@ func (s *Subsystem) limit(sp *speaker, addr netip.Addr, is bool) {
 	}
 	if _, err := sp.bgp.UpdatePeer(context.Background(), &api.UpdatePeerRequest{Peer: peer}); err != nil {
 		s.log.Error("BGP neighbor over its limit", "neighbor", n.Name, "error", err)
+		return
 	}
+	s.sessions.bound(addr, is)
+}
+
+// bound notes that GoBGP knows of a neighbor's limit, or does not.
+func (s *sessions) bound(addr netip.Addr, is bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.known[addr]; known != nil {
+		known.bound = is
+	}
+}
+
+// bounded are the neighbors with a session and a limit that GoBGP knows of.
+func (s *sessions) bounded() (out []netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for addr, known := range s.known {
+		if known.bound && known.life.up {
+			out = append(out, addr)
+		}
+	}
+	return out
 }
 
 // tally is that of a neighbor; nil: it is not known.

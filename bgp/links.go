@@ -45,7 +45,7 @@ func (s *Subsystem) fallOver(ctx context.Context) {
 	}
 	for _, n := range s.have.Neighbors {
 		if _, is := lost[s.sessions.linkOf(n.Address)]; is && n.FallOver {
-			s.end(ctx, s.speaker, n.Address, "link down")
+			s.end(ctx, s.speaker, n.Address, "link down", false)
 		}
 	}
 }

@@ -29,9 +29,7 @@ func (s *Subsystem) detect(wanted []bfd.Config) error {
 	if err := s.options.BFD.Set(wanted); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.detected.known {
+	if s.looks() {
 		return nil
 	}
 	// What failed before this process lived, no session of its own can suffer from.
@@ -39,8 +37,18 @@ func (s *Subsystem) detect(wanted []bfd.Config) error {
 	if err != nil {
 		return fmt.Errorf("BFD: %w", err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.detected = seen(r)
 	return nil
+}
+
+// looks says that it is known what failed before: from then on look alone changes that. Who holds the sessions is another process, and
+// mu is not held while it is asked.
+func (s *Subsystem) looks() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.detected.known
 }
 
 func seen(r bfd.Report) detected {
@@ -73,12 +81,15 @@ func (s *Subsystem) Run(ctx context.Context) error {
 
 // look compares the sessions with what was last seen of them. Failures are counted by who holds them, so none is missed.
 func (s *Subsystem) look(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if !s.looks() {
+		return nil
+	}
 	r, err := s.options.BFD.Report()
-	if err != nil || !s.detected.known {
+	if err != nil {
 		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	before := s.detected
 	s.detected = seen(r)
 	for _, st := range r.Sessions {
@@ -113,13 +124,13 @@ func (s *Subsystem) failed(ctx context.Context, addr netip.Addr, st bfd.Status) 
 		go s.dismiss(ctx, s.speaker, addr)
 		return
 	}
-	s.end(ctx, s.speaker, addr, "BFD session down")
+	s.end(ctx, s.speaker, addr, "BFD session down", true)
 }
 
 // liveness is the BFD session of each neighbor that has one, as far as its holder answers.
 func (s *Subsystem) liveness() map[netip.Addr]*bfd.Status {
-	out := map[netip.Addr]*bfd.Status{}
-	if len(s.have.BFD) == 0 {
+	out, wanted := map[netip.Addr]*bfd.Status{}, s.wanted()
+	if len(wanted) == 0 {
 		return out
 	}
 	r, err := s.options.BFD.Report()
@@ -127,7 +138,7 @@ func (s *Subsystem) liveness() map[netip.Addr]*bfd.Status {
 		s.log.Warn("BFD", "error", err)
 	}
 	for _, st := range r.Sessions {
-		if slices.ContainsFunc(s.have.BFD, func(c bfd.Config) bool { return c.Peer == st.Peer }) {
+		if slices.ContainsFunc(wanted, func(c bfd.Config) bool { return c.Peer == st.Peer }) {
 			out[st.Peer] = &st
 		}
 	}
@@ -136,13 +147,18 @@ func (s *Subsystem) liveness() map[netip.Addr]*bfd.Status {
 
 // Discards counts the BFD packets that were not believed, by reason; none where no sessions are held.
 func (s *Subsystem) Discards() (map[string]uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.have.BFD) == 0 {
+	if len(s.wanted()) == 0 {
 		return nil, nil
 	}
 	r, err := s.options.BFD.Report()
 	return r.Discards, err
+}
+
+// wanted are the BFD sessions that there are to be.
+func (s *Subsystem) wanted() []bfd.Config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.have.BFD
 }
 
 // liveness tells that a BFD session came up or went down. A neighbor that was switched off on purpose has not failed.

@@ -25,7 +25,7 @@ func (t tap) lowered(l slog.Level) slog.Level {
 }
 
 func (t tap) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= slog.LevelInfo || t.tally != nil && (t.tally.limited.Load() || !t.sweep.done.Load()) || t.Handler.Enabled(ctx, t.lowered(l))
+	return l >= slog.LevelInfo || t.tally != nil && (t.tally.limited.Load() || t.sweep.listens()) || t.Handler.Enabled(ctx, t.lowered(l))
 }
 
 func (t tap) Handle(ctx context.Context, r slog.Record) error {

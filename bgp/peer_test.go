@@ -119,7 +119,7 @@ func TestEventsNeverBlockAndKeepTheNewest(t *testing.T) {
 
 func TestTheSweepWaitsForEveryEndOfRIB(t *testing.T) {
 	swept := 0
-	s := newSweeper(func() { swept++ })
+	s := newSweeper(func() { swept++ }, func() bool { return true })
 	defer s.stop()
 	a, b := netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("198.18.1.1")
 	s.expect(a, []bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC})
@@ -138,6 +138,22 @@ func TestTheSweepWaitsForEveryEndOfRIB(t *testing.T) {
 		if step.do(); swept != step.want {
 			t.Errorf("after %s: swept %d times, want %d", step.what, swept, step.want)
 		}
+	}
+}
+
+// GoBGP makes a line of each UPDATE where somebody listens.
+func TestUpdatesAreHeardWhereSomethingIsToBeSwept(t *testing.T) {
+	kept := false
+	s := newSweeper(func() {}, func() bool { return kept })
+	defer s.stop()
+	to := tap{Handler: slog.DiscardHandler, tally: newTally(nil), sweep: s}
+	for _, kept = range []bool{false, true} {
+		if is := to.Enabled(t.Context(), slog.LevelDebug); is != kept {
+			t.Errorf("routes of an earlier life: %t, UPDATEs are heard: %t", kept, is)
+		}
+	}
+	if s.sweep(); to.Enabled(t.Context(), slog.LevelDebug) {
+		t.Error("UPDATEs are heard when all is swept")
 	}
 }
 

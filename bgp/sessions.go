@@ -22,6 +22,7 @@ type session struct {
 	life  life
 
 	warned map[bgp.Family]EventKind // the worst that was told of this session
+	bound  bool                     // GoBGP knows of the limit
 	over   bool                     // shut down for too many prefixes
 	retry  *time.Timer              // of over; nil: nobody will
 	tally  *tally

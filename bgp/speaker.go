@@ -42,7 +42,7 @@ func (s *Subsystem) start(ctx context.Context, identity State) error {
 	if sp.fib, err = fib.Open(s.log, netns.None(), s.links.lost); err != nil {
 		return err
 	}
-	sp.sweep = newSweeper(sp.fib.Sweep)
+	sp.sweep = newSweeper(sp.fib.Sweep, sp.fib.Kept)
 	sp.bgp = server.NewBgpServer(server.LoggerOption(slog.New(tap{Handler: s.log.With("from", "gobgp").Handler(), of: s.sessions, sweep: sp.sweep}), nil))
 	go sp.bgp.Serve()
 	if err := s.configure(ctx, sp, identity); err != nil {

@@ -85,6 +85,7 @@ func (s *Subsystem) Status(ctx context.Context) ([]NeighborStatus, error) {
 		return nil, nil
 	}
 	peers, err := sp.peers(ctx) // may take a second, which no change has to wait for
+	live := s.liveness()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.speaker != sp { // it ended meanwhile
@@ -93,7 +94,7 @@ func (s *Subsystem) Status(ctx context.Context) ([]NeighborStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	live, announced := s.liveness(), s.have.announced()
+	announced := s.have.announced()
 	out := make([]NeighborStatus, 0, len(s.have.Neighbors))
 	for _, n := range s.have.Neighbors {
 		st := s.neighborStatus(n)

@@ -22,6 +22,7 @@ const (
 // sweeper calls sweep once: when every neighbor has sent End-of-RIB for every family, or when those that have not are no longer waited for.
 type sweeper struct {
 	done atomic.Bool // for who hears of each route
+	kept func() bool // there is something to sweep
 
 	mu         sync.Mutex
 	sweep      func()
@@ -35,8 +36,8 @@ type endOfRIB struct {
 	family   bgp.Family
 }
 
-func newSweeper(sweep func()) *sweeper {
-	s := &sweeper{pending: map[endOfRIB]struct{}{}, born: time.Now()}
+func newSweeper(sweep func(), kept func() bool) *sweeper {
+	s := &sweeper{kept: kept, pending: map[endOfRIB]struct{}{}, born: time.Now()}
 	s.sweep = sync.OnceFunc(func() {
 		s.done.Store(true)
 		sweep()
@@ -55,9 +56,12 @@ func (s *sweeper) expire() {
 	s.sweep()
 }
 
+// listens says whether it matters that a neighbor goes on telling: each UPDATE is a line of a log for that.
+func (s *sweeper) listens() bool { return !s.done.Load() && s.kept() }
+
 // heard notes that a neighbor goes on telling its routes: an UPDATE came, whatever becomes of it, or what waited in between was learned.
 func (s *sweeper) heard(neighbor netip.Addr) {
-	if s.done.Load() {
+	if !s.listens() {
 		return
 	}
 	s.mu.Lock()

@@ -19,7 +19,7 @@ var (
 func sweepAt(t *testing.T, happens func(*sweeper, time.Duration)) (at time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
-		s := newSweeper(func() { at = time.Since(begin) })
+		s := newSweeper(func() { at = time.Since(begin) }, func() bool { return true })
 		defer s.stop()
 		s.expect(slow, ipv4)
 		s.expect(gone, ipv4)

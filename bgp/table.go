@@ -2,9 +2,11 @@ package bgp
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
@@ -58,7 +60,11 @@ func (s *Subsystem) RIB() ([]RIBEntry, error) {
 	return out, nil
 }
 
+// listAtMost bounds a list that GoBGP had time for when it was asked: a long one takes its time.
+const listAtMost = time.Minute
+
 // NeighborTable returns the first so many of one table of the neighbor of this name, sorted by prefix, and how many it has. Limit 0: all.
+// A busy GoBGP is not waited for.
 func (s *Subsystem) NeighborTable(name string, table Table, limit int) (entries []RIBEntry, total int, err error) {
 	s.mu.Lock()
 	sp := s.speaker
@@ -67,22 +73,50 @@ func (s *Subsystem) NeighborTable(name string, table Table, limit int) (entries 
 	if !ok {
 		return nil, 0, fmt.Errorf("%w: %s", ErrNoNeighbor, name)
 	}
-	all := everyPath
+	req, want := apiutil.ListPathRequest{Name: n.Address.String()}, everyPath
 	switch table {
 	case Received:
-		return sp.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: n.Address.String()}, all, limit)
+		req.TableType = api.TableType_TABLE_TYPE_ADJ_IN
 	case Advertised:
-		entries, total, err = sp.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_OUT, Name: n.Address.String()}, all, limit)
+		req.TableType = api.TableType_TABLE_TYPE_ADJ_OUT
+	case Accepted:
+		// Not by EnableFiltered of the received one, which stores what the import policy made of it.
+		req = apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL}
+		want = func(p *apiutil.Path) bool { return p.PeerAddress.Unmap() == n.Address }
+	default:
+		return nil, 0, fmt.Errorf("a neighbor has no table %q", table)
+	}
+	if entries, total, err = sp.listInTime(req, want, limit); table == Advertised {
 		for i := range entries {
 			entries[i].Neighbor = n.Address
 		}
-		return entries, total, err
-	case Accepted:
-		// Not by EnableFiltered of the received one, which stores what the import policy made of it.
-		return sp.list(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL},
-			func(p *apiutil.Path) bool { return p.PeerAddress.Unmap() == n.Address }, limit)
 	}
-	return nil, 0, fmt.Errorf("a neighbor has no table %q", table)
+	return entries, total, err
+}
+
+// listInTime is list, or errBusy. It asks for a little first: a list that nobody waits for is still made.
+func (sp *speaker) listInTime(req apiutil.ListPathRequest, want func(*apiutil.Path) bool, limit int) ([]RIBEntry, int, error) {
+	type listed struct {
+		entries []RIBEntry
+		total   int
+	}
+	made := make(chan listed, 1)
+	err := busyAfter(patience, func(ctx context.Context) error {
+		_, err := sp.states(ctx)
+		return err
+	})
+	if err == nil {
+		err = busyAfter(listAtMost, func(context.Context) error {
+			entries, total, err := sp.list(req, want, limit)
+			made <- listed{entries, total}
+			return err
+		})
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	out := <-made
+	return out.entries, out.total, nil
 }
 
 // list is the first so many of a table of GoBGP's, of the families that we speak, and how many it has. Limit 0: all.

@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -80,6 +81,7 @@ type Table struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	wake   chan struct{} // holds one: something to do
+	kept   atomic.Bool   // there was a route of an earlier life
 
 	mu        sync.Mutex
 	policy    Policy
@@ -187,6 +189,9 @@ func (t *Table) Dead(neighbor netip.Addr, is bool) {
 
 // Sweep removes the routes that were kept and not learned again, after everything noted before it is written.
 func (t *Table) Sweep() { t.change(func() { t.sweep = true }) }
+
+// Kept says whether there were routes of an earlier life, which Sweep is about.
+func (t *Table) Kept() bool { return t.kept.Load() }
 
 // NextHops returns the gateways of what is installed, each with a prefix that goes by it.
 func (t *Table) NextHops() map[netip.Addr]netip.Prefix {

@@ -71,6 +71,9 @@ func (t *Table) adopt(table int) error {
 		}
 		t.note(r.prefix, stale[r.held])
 	}
+	if len(kept) > 0 && !t.swept {
+		t.kept.Store(true)
+	}
 	t.tables = append(t.tables, table)
 	return nil
 }

@@ -36,10 +36,16 @@ func (r Route) compare(with Route) int {
 	return cmp.Or(r.Prefix.Compare(with.Prefix), r.Metric-with.Metric, r.Table-with.Table)
 }
 
-// Routes returns what is installed, and what is learned and has no way into the kernel. The writer waits meanwhile, so a million of
-// them are neither held nor sorted for the sake of a few.
+// Routes returns what is installed, and what is learned and has no way into the kernel.
 func (t *Table) Routes(q Query) (out Shown) {
 	list := shortlist.New(q.Limit, Route.compare)
+	out.Stale, out.Absent = t.walk(q, list)
+	out.Routes, out.Total = list.First() // sorts
+	return out
+}
+
+// walk lists the routes that a query chooses. The writer waits meanwhile, so a million of them are neither held nor sorted for the sake of a few.
+func (t *Table) walk(q Query, list *shortlist.List[Route]) (stale, absent int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	by := t.groups.gateways()
@@ -49,7 +55,7 @@ func (t *Table) Routes(q Query) (out Shown) {
 		}
 		for _, r := range there {
 			if r.stale {
-				out.Stale++
+				stale++
 			}
 			list.Add(Route{Prefix: prefix, Metric: r.metric, Table: r.table, NextHops: r.leads(by), Stale: r.stale, Problem: t.problem(prefix)})
 		}
@@ -59,11 +65,10 @@ func (t *Table) Routes(q Query) (out Shown) {
 		if set == nil || len(t.installed[prefix]) > 0 || !q.chooses(prefix) {
 			continue
 		}
-		out.Absent++
+		absent++
 		list.Add(Route{Prefix: prefix, Metric: t.policy.Metric, Table: t.policy.Table, NextHops: set.nextHops, Absent: true, Problem: t.problem(prefix)})
 	}
-	out.Routes, out.Total = list.First()
-	return out
+	return stale, absent
 }
 
 func (q Query) chooses(p netip.Prefix) bool { return !q.About.IsValid() || p.Overlaps(q.About) }

@@ -105,25 +105,32 @@ func (t *Table) write(ctx context.Context) {
 			return
 		}
 		err := t.sync(prefix)
-		select {
-		case <-t.vigil.C:
-			t.glance()
-		default:
-		}
 		t.mu.Lock()
 		if delete(t.waiting, prefix); err != nil {
 			t.waiting[prefix] = err
 		}
-		urgent := t.news.moved
 		t.mu.Unlock()
-		if urgent { // a next hop that is lost does not wait for a full table
-			t.look()
-		}
+		t.attend()
 	}
 	if sweep {
 		t.sweepStale(ctx)
 	}
 	t.collect()
+}
+
+// attend looks at what does not wait for a full table: a next hop that is lost.
+func (t *Table) attend() {
+	select {
+	case <-t.vigil.C:
+		t.glance()
+	default:
+	}
+	t.mu.Lock()
+	urgent := t.news.moved
+	t.mu.Unlock()
+	if urgent {
+		t.look()
+	}
 }
 
 // sweepStale is at the end of a pass: what was learned again is not stale any more.
@@ -144,6 +151,7 @@ func (t *Table) sweepStale(ctx context.Context) {
 		}
 		t.log.Debug("stale route swept", "prefix", r.prefix)
 		t.drop(r.prefix, r.held)
+		t.attend()
 	}
 	if len(stale) > 0 {
 		t.log.Info("stale routes swept", "routes", len(stale), "first", stale[0].prefix)

@@ -9,7 +9,7 @@ type Options struct {
 	Peers  []int // each of them announces all routes
 	Rounds int
 	Rest   time.Duration // without work, and a rival is done
-	Limit  time.Duration // of one trial
+	Limit  time.Duration // of one trial; the run has its own
 	Memory int64         // of one rival, in bytes: what takes more ends the run, before it takes the machine
 }
 

@@ -52,9 +52,13 @@ func (w *watcher) watch(ctx context.Context, rest time.Duration, memory int64) e
 		if err != nil {
 			return err
 		}
-		if takes, _, err := residentOf(w.PID()); err != nil || takes > memory {
+		takes, _, err := residentOf(w.PID())
+		if err == nil && takes > memory {
+			err = fmt.Errorf("it takes %d MB of memory, and may take %d", takes>>20, memory>>20)
+		}
+		if err != nil {
 			end()
-			return errors.Join(err, fmt.Errorf("it takes %d MB of memory, and may take %d", takes>>20, memory>>20))
+			return err
 		}
 		elapsed := time.Since(at)
 		if float64(now-last) > busy*float64(elapsed) {
