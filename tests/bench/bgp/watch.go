@@ -61,8 +61,12 @@ func (w *watcher) watch(ctx context.Context, rest time.Duration, memory int64) e
 			return err
 		}
 		elapsed := time.Since(at)
-		if float64(now-last) > busy*float64(elapsed) {
-			w.rest, w.cpu = time.Since(w.begin), now-first
+		works := float64(now-last) > busy*float64(elapsed)
+		if works {
+			w.rest = time.Since(w.begin)
+		}
+		if works || w.rib == 0 || w.fib == 0 { // who waits for a processor is not done
+			w.cpu = now - first
 		}
 		last, at = now, time.Now()
 		if err := w.look(ctx); err != nil {
