@@ -83,14 +83,21 @@ func (p *pathSite) goes(w way, server netip.Addr, mtu int, gso string) {
 			}
 		}, w.want, w.may...)
 	}
-	n := p.redirects(what+", iperf3 TCP", func() { p.iperf(what, w.from, server, "-n", "6M") }, w.want, w.may...)
-	p.redirects(what+", iperf3 UDP", func() { p.iperf(what, w.from, server, "-u", "-b", "50M", "-n", "2M") }, w.want, w.may...)
-
-	// A segment is larger than a packet exactly where GSO is on. What XDP has seen is in packets, and joined again by GRO or not.
+	// A segment is larger than a packet exactly where GSO is on; not always on a busy machine, where a sender that waits for each
+	// acknowledgement has no more to send at once. What XDP has seen is in packets, and joined again by GRO or not.
 	key := "tc " + w.ingress + " " + strings.Fields(w.want[0])[2]
-	if mean := n.bytes[key] / max(n.packets[key], 1); w.ingress != "eth0" && gso == "on" != (mean > uint64(mtu)+14) {
-		p.t.Errorf("%s: packets of %s had %d bytes in the mean", what, key, mean)
+	for try := 1; ; try++ {
+		n := p.redirects(what+", iperf3 TCP", func() { p.iperf(what, w.from, server, "-n", "6M") }, w.want, w.may...)
+		mean := n.bytes[key] / max(n.packets[key], 1)
+		if w.ingress == "eth0" || (gso == "on") == (mean > uint64(mtu)+14) {
+			break
+		}
+		if gso == "off" || try == 10 {
+			p.t.Errorf("%s: packets of %s had %d bytes in the mean", what, key, mean)
+			break
+		}
 	}
+	p.redirects(what+", iperf3 UDP", func() { p.iperf(what, w.from, server, "-u", "-b", "50M", "-n", "2M") }, w.want, w.may...)
 }
 
 // room is the largest echo that fits in one packet.

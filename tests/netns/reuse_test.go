@@ -75,13 +75,20 @@ func (s *site) comesAgain(at netip.AddrPort, use func(net.Conn)) {
 	}
 }
 
+// dialFrom waits for a port that has not heard yet that its last connection's FIN arrived.
 func (s *site) dialFrom(port int, at netip.AddrPort) (conn net.Conn, err error) {
-	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Second)
-	defer cancel()
-	err = s.Client.Do(func() (err error) {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: lab.Client4.AsSlice(), Port: port}}
-		conn, err = d.DialContext(ctx, "tcp", at.String())
-		return err
-	})
+	for range 50 {
+		ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Second)
+		err = s.Client.Do(func() (err error) {
+			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: lab.Client4.AsSlice(), Port: port}}
+			conn, err = d.DialContext(ctx, "tcp", at.String())
+			return err
+		})
+		cancel()
+		if !errors.Is(err, unix.EADDRINUSE) {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 	return conn, err
 }
