@@ -163,6 +163,12 @@ func TestAProcessIsStartedAndSpokenToAndFoundAgain(t *testing.T) {
 	if _, err := (Place{Kind: p.Kind}).AdoptFrom(c.PID(), "a", say); err == nil {
 		t.Error("another network namespace's daemon takes it")
 	}
+	watched := func() bool { // Adopt does not wait until the process has begun to tell
+		hello, err := again.Hello()
+		return err == nil && hello["watchers"] == "1"
+	}
+	for deadline := time.Now().Add(10 * time.Second); !watched() && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	}
 	if _, err := p.AdoptFrom(c.PID(), "a", say); err == nil || !strings.Contains(err.Error(), "another daemon") {
 		t.Errorf("another daemon takes one that is watched: %v", err)
 	}
