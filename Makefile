@@ -58,6 +58,10 @@ race: deps bin/gate ## run the tests of control/ under the race detector (root)
 	$(ROOT_ONLY)
 	CGO_ENABLED=1 bin/gate -- -race -p 2 -timeout $(TEST_TIMEOUT) $(RACE_PKGS)
 
+model: deps bin/gate ## hold tcx against the reference model for FUZZTIME each with a fixed seed and one that nobody had (root)
+	$(ROOT_ONLY)
+	SLUICE_MODEL_TIME=$(FUZZTIME) CGO_ENABLED=0 bin/gate -- -timeout $(TEST_TIMEOUT) -run '^TestFlowsAndTranslations$$' ./tests/progruntc
+
 fuzz: ## run every fuzz target for FUZZTIME each
 	tests/tools/fuzz.sh $(FUZZTIME)
 
@@ -118,4 +122,4 @@ clean: ## remove what was built
 	find . -path ./.git -prune -o -type f \( -name '*.test' -o -name '*.prof' \) -exec rm -f {} +
 
 FORCE:
-.PHONY: help build demo generate deps test test-site race fuzz check lint lint-c arch fresh mod bench bench-path bench-footprint bench-tunnel bench-bgp bench-all clean FORCE
+.PHONY: help build demo generate deps test test-site race model fuzz check lint lint-c arch fresh mod bench bench-path bench-footprint bench-tunnel bench-bgp bench-all clean FORCE

@@ -43,6 +43,16 @@ func (s *site) heardBy(f *faults) *Engine {
 	return e
 }
 
+// fills has the disk take nothing more while full.
+func (s *site) fills(full *bool) {
+	s.disk.before = func(op, path string) error {
+		if *full && op != "remove" && op != "sync" && op != "mkdir" {
+			return fmt.Errorf("%s %s: %w", op, path, unix.ENOSPC)
+		}
+		return nil
+	}
+}
+
 func TestAFullDiskKeepsNoStartFromTheConfirmedRevision(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -65,12 +75,7 @@ func TestAFullDiskKeepsNoStartFromTheConfirmedRevision(t *testing.T) {
 			c.spoil(s)
 			s.m.state = map[string]map[string]string{} // as after a reboot
 			full := true
-			s.disk.before = func(op, path string) error {
-				if full && op != "remove" && op != "sync" && op != "mkdir" {
-					return fmt.Errorf("%s %s: %w", op, path, unix.ENOSPC)
-				}
-				return nil
-			}
+			s.fills(&full)
 			f := newFaults()
 			e := s.heardBy(f)
 			if err := e.Start(t.Context()); err != nil {
@@ -127,12 +132,7 @@ func TestADamagedRevisionIsToldUntilThereIsAnother(t *testing.T) {
 func TestAFullDiskKeepsNobodyFromDown(t *testing.T) {
 	s, _ := running(t, confA)
 	full := false
-	s.disk.before = func(op, path string) error {
-		if full && op != "remove" && op != "sync" && op != "mkdir" {
-			return fmt.Errorf("%s %s: %w", op, path, unix.ENOSPC)
-		}
-		return nil
-	}
+	s.fills(&full)
 	f := newFaults()
 	e := s.heardBy(f)
 	if err := e.Start(t.Context()); err != nil {

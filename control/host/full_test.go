@@ -26,6 +26,15 @@ func onDisk(t *testing.T, disk *nstest.Disk, spare string) (h *Host, told *error
 	return h, told
 }
 
+func absent(t *testing.T, paths ...string) {
+	t.Helper()
+	for _, path := range paths {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", path, err)
+		}
+	}
+}
+
 func TestAFullDiskKeepsNoStepFromBeingDoneAndDownFromGivingBack(t *testing.T) {
 	inNamespace(t)
 	twoVeths(t)
@@ -48,17 +57,11 @@ func TestAFullDiskKeepsNoStepFromBeingDoneAndDownFromGivingBack(t *testing.T) {
 	if data, err := os.ReadFile(filepath.Join(disk.Dir, "host.json")); err != nil || !json.Valid(data) {
 		t.Errorf("with room: %q, %v", data, err)
 	}
-	if _, err := os.Stat(spare); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the spare is still there: %v", err)
-	}
+	absent(t, spare)
 	disk.Fill(t)
 	down(t, h)
 	same(t, "down", before, machine(t))
-	for _, path := range []string{spare, filepath.Join(disk.Dir, "host.json")} {
-		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s is still there: %v", path, err)
-		}
-	}
+	absent(t, spare, filepath.Join(disk.Dir, "host.json"))
 }
 
 // What the disk has is older then, and whole.
@@ -133,11 +136,7 @@ func TestWhatWasGivenBackUnderAReadOnlyDiskIsNotClaimedAgain(t *testing.T) {
 	if h.Settle(); *told != nil {
 		t.Error(*told)
 	}
-	for _, path := range []string{spare, filepath.Join(disk.Dir, "host.json")} {
-		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s is still there: %v", path, err)
-		}
-	}
+	absent(t, spare, filepath.Join(disk.Dir, "host.json"))
 }
 
 func TestAStepWhoseClaimCannotBeWrittenForAnotherReasonIsNotDone(t *testing.T) {
