@@ -26,11 +26,25 @@ func (s *Subsystem) relaxNeighbor(ctx context.Context, n Neighbor) error {
 		return err
 	}
 	s.sessions.add(n)
+	if err := s.alter(ctx, old, n); err != nil {
+		s.doubt(n)
+		return err
+	}
+	return nil
+}
+
+// alter brings GoBGP from one to the other, in the session that there is.
+func (s *Subsystem) alter(ctx context.Context, old, n Neighbor) error {
 	if err := s.updatePeer(ctx, old, n); err != nil {
 		return err
 	}
 	if old.NextHop4 != n.NextHop4 || old.NextHop6 != n.NextHop6 {
 		if err := s.sendAgain(ctx, n); err != nil {
+			return err
+		}
+	}
+	if old.FirstAS != n.FirstAS {
+		if err := s.judgeAgain(ctx, n); err != nil {
 			return err
 		}
 	}
@@ -52,7 +66,7 @@ func (s *Subsystem) updatePeer(ctx context.Context, old, n Neighbor) error {
 	if old.Keepalive == n.Keepalive && old.ConnectRetry == n.ConnectRetry {
 		return nil
 	}
-	_, err := s.speaker.bgp.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: n.peer(s.speaker.passwords[n.Address], false)})
+	_, err := s.speaker.bgp.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: s.offered(n).peer(s.speaker.passwords[n.Address], false)})
 	return err
 }
 
@@ -71,7 +85,7 @@ func (s *Subsystem) reset(ctx context.Context, addr netip.Addr, soft api.ResetPe
 	})
 }
 
-// Clear ends a session with a Cease, and it comes up again; one that was over its limit gets another try. Soft leaves it
+// Clear ends a session with a Cease, and it comes up again, with the password that its file holds now; one that was over its limit gets another try. Soft leaves it
 // up: what the neighbor sent is judged again, and what is ours is sent again.
 func (s *Subsystem) Clear(ctx context.Context, name string, soft bool) error {
 	s.change.Lock()
@@ -84,8 +98,17 @@ func (s *Subsystem) Clear(ctx context.Context, name string, soft bool) error {
 		return fmt.Errorf("%w: %s is shut down by the configuration", ErrNoNeighbor, name)
 	case soft:
 		return s.reset(ctx, n.Address, api.ResetPeerRequest_DIRECTION_BOTH)
+	case s.rekeyed(n):
+		return s.rekey(ctx, n)
+	case s.sessions.offer(n.Address):
+		s.sessions.lift(n.Address)
+		return s.again(ctx, n, false)
 	case s.sessions.lift(n.Address):
-		return s.enable(ctx, n.Address)
+		err := s.enable(ctx, n.Address)
+		if err != nil {
+			s.doubt(n)
+		}
+		return err
 	}
 	return s.reset(ctx, n.Address, api.ResetPeerRequest_DIRECTION_UNSPECIFIED)
 }
@@ -111,24 +134,34 @@ func (s *Subsystem) quarantine(addr netip.Addr) {
 		return
 	}
 	s.speaker.sweep.forget(addr)
-	err := s.disconnect(context.Background(), n)
-	if err == nil {
-		s.sessions.bound(addr, false)
-		err = s.connect(context.Background(), n, true)
-	}
-	if err != nil {
+	if err := s.again(context.Background(), n, true); err != nil {
 		s.log.Error("BGP neighbor over its limit", "neighbor", n.Name, "error", err)
 	}
+}
+
+// again makes a peer anew, with change held, and with all that is known of its sessions.
+func (s *Subsystem) again(ctx context.Context, n Neighbor, down bool) error {
+	err := s.disconnect(ctx, n, true)
+	if err == nil {
+		s.sessions.bound(n.Address, false)
+		err = s.connect(ctx, n, down)
+	}
+	if err != nil {
+		s.doubt(n)
+	}
+	return err
 }
 
 // retry brings a session back that was over its limit, unless somebody did before.
 func (s *Subsystem) retry(addr netip.Addr) {
 	s.change.Lock()
 	defer s.change.Unlock()
-	if n, ok := s.neighbor(addr); s.speaker == nil || !ok || n.Shutdown || !s.sessions.lift(addr) {
+	n, ok := s.neighbor(addr)
+	if s.speaker == nil || !ok || n.Shutdown || !s.sessions.lift(addr) {
 		return
 	}
 	if err := s.enable(context.Background(), addr); err != nil {
+		s.doubt(n)
 		s.log.Error("BGP neighbor after its limit", "address", addr, "error", err)
 	}
 }

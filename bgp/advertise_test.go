@@ -121,26 +121,36 @@ func (s *site) filters(t *testing.T) {
 	for _, c := range []struct {
 		name           string
 		accept, reject []bgp.Filter
+		accepted       uint64 // of tor-a's
 		want           string
 	}{
-		{"nothing is accepted", nil, nil, ""},
-		{"lengths", []bgp.Filter{{PrefixMatch: within("0.0.0.0/0", 8, 24)}}, nil, "198.51.100.0/24" + both},
-		{"the other family", []bgp.Filter{{PrefixMatch: within("::/0", 0, 128)}}, nil, "2001:db8:200::/48 2001:db8:1::1 2001:db8:2::1\n"},
-		{"a neighbor", []bgp.Filter{{PrefixMatch: within("198.51.100.0/24", 24, 24), From: a}}, nil, "198.51.100.0/24" + via},
-		{"an AS path", []bgp.Filter{{ASPath: "_64999_"}}, nil, "192.0.2.0/26" + both},
-		{"an AS path that begins", []bgp.Filter{{ASPath: "^65000( |$)"}}, nil,
+		{"nothing is accepted", nil, nil, 0, ""},
+		{"lengths", []bgp.Filter{{PrefixMatch: within("0.0.0.0/0", 8, 24)}}, nil, 1, "198.51.100.0/24" + both},
+		{"the other family", []bgp.Filter{{PrefixMatch: within("::/0", 0, 128)}}, nil, 1, "2001:db8:200::/48 2001:db8:1::1 2001:db8:2::1\n"},
+		{"a neighbor", []bgp.Filter{{PrefixMatch: within("198.51.100.0/24", 24, 24), From: a}}, nil, 1, "198.51.100.0/24" + via},
+		{"an AS path", []bgp.Filter{{ASPath: "_64999_"}}, nil, 1, "192.0.2.0/26" + both},
+		{"an AS path that begins", []bgp.Filter{{ASPath: "^65000( |$)"}}, nil, 6,
 			"192.0.2.0/26" + via + "192.0.2.64/26" + via + "192.0.2.128/26" + via + "192.0.2.192/26" + via + "198.51.100.0/24" + via + "2001:db8:200::/48 2001:db8:1::1\n"},
-		{"a community", []bgp.Filter{{Communities: []uint32{65000<<16 | 1}}}, nil, "192.0.2.64/26" + both + "192.0.2.128/26" + both},
-		{"two communities", []bgp.Filter{{Communities: []uint32{65000<<16 | 1, 65000<<16 | 2}}}, nil, "192.0.2.128/26" + both},
-		{"a large community", []bgp.Filter{{LargeCommunities: []bgp.LargeCommunity{{65000, 1, 1}}}}, nil, "192.0.2.192/26" + both},
-		{"a rejection comes first", []bgp.Filter{{PrefixMatch: within("192.0.2.0/24", 24, 32)}}, []bgp.Filter{{Communities: []uint32{65000<<16 | 1}}, {ASPath: "_64999$", From: a}, {LargeCommunities: []bgp.LargeCommunity{{65000, 1, 1}}}},
+		{"a community", []bgp.Filter{{Communities: []uint32{65000<<16 | 1}}}, nil, 2, "192.0.2.64/26" + both + "192.0.2.128/26" + both},
+		{"two communities", []bgp.Filter{{Communities: []uint32{65000<<16 | 1, 65000<<16 | 2}}}, nil, 1, "192.0.2.128/26" + both},
+		{"a large community", []bgp.Filter{{LargeCommunities: []bgp.LargeCommunity{{65000, 1, 1}}}}, nil, 1, "192.0.2.192/26" + both},
+		{"a rejection comes first", []bgp.Filter{{PrefixMatch: within("192.0.2.0/24", 24, 32)}}, []bgp.Filter{{Communities: []uint32{65000<<16 | 1}}, {ASPath: "_64999$", From: a}, {LargeCommunities: []bgp.LargeCommunity{{65000, 1, 1}}}}, 0,
 			"192.0.2.0/26 198.18.1.1\n"},
-		{"a preference", []bgp.Filter{{PrefixMatch: within("198.51.100.0/24", 24, 24), From: b, LocalPreference: 200}, {PrefixMatch: within("198.51.100.0/24", 24, 24)}}, nil,
+		{"a preference", []bgp.Filter{{PrefixMatch: within("198.51.100.0/24", 24, 24), From: b, LocalPreference: 200}, {PrefixMatch: within("198.51.100.0/24", 24, 24)}}, nil, 1,
 			"198.51.100.0/24 198.18.1.1\n"},
 	} {
 		want.Learn.Accept, want.Learn.Reject = c.accept, c.reject
 		apply(t, gw, want)
-		t.Run(c.name, func(t *testing.T) { s.installs(t, c.want) })
+		t.Run(c.name, func(t *testing.T) {
+			s.installs(t, c.want)
+			nstest.Eventually(t, 10*time.Second, func() string {
+				accepted := uint64(0)
+				for _, f := range status(t, gw).Families {
+					accepted += f.Accepted
+				}
+				return nstest.Want("accepted", accepted, c.accepted)
+			})
+		})
 	}
 	want.Learn.Accept, want.Learn.Reject = []bgp.Filter{{}}, nil
 	want.Learn.Table = 100

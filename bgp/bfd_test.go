@@ -36,7 +36,7 @@ func (s *site) birdWithBFD(t *testing.T, static ...string) *nstest.Bird {
 func (s *site) withBFD(t *testing.T, role, dir string) *nstest.Child {
 	t.Helper()
 	t.Cleanup(func() {
-		k, err := bfd.NewKeeper(slog.New(slog.DiscardHandler), dir, nil)
+		k, err := bfd.NewKeeper(slog.New(slog.DiscardHandler), dir, nil, func(string) {})
 		if err == nil {
 			_ = k.Down() // it complains of another network namespace, and sweeps nevertheless
 		}

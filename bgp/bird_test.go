@@ -79,7 +79,7 @@ func TestPrefixesArriveWithTheirCommunitiesAndAreWithdrawn(t *testing.T) {
 	// IPv6 NLRI in a session over IPv4.
 	has(t, bird, "2001:db8:100::/48", "BGP.next_hop: 2001:db8:1::2", "BGP.community: (65010,6)", "BGP.as_path: 65010")
 	st := nstest.Must[[]bgp.NeighborStatus](t, gw, "status", nil)[0]
-	if d := nstest.Want("families", st.Families, "[{ipv4-unicast 0 0 1} {ipv6-unicast 0 0 1}]"); d != "" || st.LastError != "" {
+	if d := nstest.Want("families", st.Families, "[{ipv4-unicast 0 0 1 0} {ipv6-unicast 0 0 1 0}]"); d != "" || st.LastError != "" {
 		t.Errorf("%s; last error %q", d, st.LastError)
 	}
 
@@ -148,7 +148,7 @@ func TestAPasswordMustMatchAndComesOffAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.tor(t, 0, `password "tell nobody";`)
+	bird := s.tor(t, 0, `password "tell nobody";`)
 	gw := s.gw.Child(t, fresh)
 	want := gateway(1, path("203.0.113.0/24"))
 	want.Neighbors[0].PasswordFile = key
@@ -172,6 +172,28 @@ func TestAPasswordMustMatchAndComesOffAgain(t *testing.T) {
 			t.Errorf("%s shows the password: %v", method, got)
 		}
 	}
+
+	// What the file holds may change under a neighbor that stays what it is.
+	theirs := func(password string) {
+		bird.Configure(t, torConfig(0, "198.18.0.1", "198.18.0.2", fmt.Sprintf("password %q;", password)))
+		write(password)
+	}
+	theirs("tell nobody either")
+	if steps := strings.Join(apply(t, gw, want), ", "); steps != "reset neighbor tor-a (198.18.0.1 as 65000): new password" {
+		t.Errorf("steps: %s", steps)
+	}
+	established(t, gw, "tor-a")
+	if steps := apply(t, gw, want); len(steps) > 0 {
+		t.Errorf("steps for the same password: %v", steps)
+	}
+	theirs("nor anybody else")
+	nstest.Must[any](t, gw, "clear", clearing{Name: "tor-a"})
+	established(t, gw, "tor-a")
+	write("") // none that a session could have
+	if steps := apply(t, gw, want); len(steps) > 0 {
+		t.Errorf("steps for a file that cannot be used: %v", steps)
+	}
+	said(t, gw, "up tor-a, down tor-a, up tor-a, down tor-a, up tor-a")
 
 	apply(t, gw, gateway(0))
 	if !open(s) {
@@ -235,7 +257,7 @@ func TestTooManyPrefixesEndTheSessionUntilTheLimitIsRaised(t *testing.T) {
 	established(t, gw, "tor-a")
 	nstest.Eventually(t, 5*time.Second, func() string {
 		st := nstest.Must[[]bgp.NeighborStatus](t, gw, "status", nil)[0]
-		return nstest.Want("families", st.Families, "[{ipv4-unicast 3 3 0} {ipv6-unicast 0 0 0}]") + st.LastError
+		return nstest.Want("families", st.Families, "[{ipv4-unicast 3 3 0 0} {ipv6-unicast 0 0 0 0}]") + st.LastError
 	})
 }
 
@@ -263,5 +285,30 @@ func TestAPortInUseIsToldAndLeavesNothingRunning(t *testing.T) {
 	}
 	s.tor(t, 0, "")
 	apply(t, gw, gateway(1))
+	established(t, gw, "tor-a")
+}
+
+func TestAnotherPortThatIsInUseCostsNoSession(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 1)
+	s.tor(t, 0, "")
+	var other net.Listener
+	s.gw.Do(t, func() (err error) {
+		other, err = net.Listen("tcp6", "[::]:1790")
+		return err
+	})
+	gw := s.gw.Child(t, fresh)
+	want := gateway(1)
+	apply(t, gw, want)
+	established(t, gw, "tor-a")
+	want.Port = 1790
+	if _, err := nstest.Call[any](t, gw, "apply", want); err == nil || !strings.Contains(err.Error(), "TCP port 1790 is in use") {
+		t.Errorf("error: %v", err)
+	}
+	said(t, gw, "up tor-a")
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, gw, want)
 	established(t, gw, "tor-a")
 }

@@ -56,6 +56,18 @@ func (g *gate) shut(t *testing.T, sp *speaker) (open func()) {
 type spoken struct {
 	mu   sync.Mutex
 	said []string
+	stop string        // who says this stands still
+	goOn chan struct{} // until this is closed
+}
+
+// stops makes who says a text stand still until the caller lets it go on, or until the test ends.
+func (s *spoken) stops(t *testing.T, text string) (goOn func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stop, s.goOn = text, make(chan struct{})
+	goOn = sync.OnceFunc(func() { close(s.goOn) })
+	t.Cleanup(goOn)
+	return goOn
 }
 
 func (s *spoken) Enabled(context.Context, slog.Level) bool { return true }
@@ -64,8 +76,12 @@ func (s *spoken) WithGroup(string) slog.Handler            { return s }
 
 func (s *spoken) Handle(_ context.Context, r slog.Record) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.said = append(s.said, r.Message)
+	stop, goOn := s.stop, s.goOn
+	s.mu.Unlock()
+	if stop == r.Message {
+		<-goOn
+	}
 	return nil
 }
 
@@ -115,7 +131,7 @@ func hold(t *testing.T, neighbors int) held {
 	t.Cleanup(h.sp.sweep.stop)
 	err := h.sp.bgp.StartBgp(t.Context(), &api.StartBgpRequest{Global: &api.Global{Asn: 65010, RouterId: "198.18.0.2", ListenPort: -1}})
 	if err == nil {
-		h.sp.fib, err = fib.Open(h.Subsystem.log, h.ns.FD(), nil)
+		h.sp.fib, err = fib.Open(h.Subsystem.log, h.ns.FD(), nil, nil)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -123,6 +139,7 @@ func hold(t *testing.T, neighbors int) held {
 	t.Cleanup(h.sp.fib.Close)
 	h.sp.fib.SetPolicy(fib.Policy{Accept: []fib.Match{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), GE: 8, LE: 32}}})
 	h.runs(h.sp)
+	h.have.ASN, h.have.RouterID, h.have.Port = 65010, netip.MustParseAddr("198.18.0.2"), 179
 	far := nstest.New(t)
 	for i := range neighbors {
 		nstest.Veth(t, h.ns, fmt.Sprintf("up%d", i), far, fmt.Sprintf("gw%d", i))
@@ -185,21 +202,15 @@ func TestABusyGoBGPHoldsUpNobodyWhoOnlyLooks(t *testing.T) {
 	h.installs(t, 0, 1)
 	h.sessions.runsOver(neighborAddr(1), 7)
 	open := h.gate.shut(t, h.sp)
-	applied, n := make(chan struct{}), h.have.Neighbors[0]
+	n := h.have.Neighbors[0]
+	outcome, applied := h.begins(t, func() error { return h.Apply(context.Background(), Op{kind: removeNeighbor, neighbor: n}) }), make(chan struct{})
 	go func() {
 		defer close(applied)
-		if err := h.Apply(context.Background(), Op{kind: removeNeighbor, neighbor: n}); err != nil {
+		if err := <-outcome; err != nil {
 			t.Error(err)
 		}
 	}()
 	defer func() { open(); <-applied }()
-	nstest.Eventually(t, 20*time.Second, func() string {
-		if h.change.TryLock() {
-			h.change.Unlock()
-			return "the change does not wait"
-		}
-		return ""
-	})
 	looked := make(chan error, 1)
 	go func() {
 		_, status := h.Status(t.Context())
@@ -328,7 +339,7 @@ func TestACensusIsTakenWhereSomethingChangedAndWaitedForAWhile(t *testing.T) {
 	h := hold(t, 1)
 	ask := func() map[string]*api.Peer { // nil: a busy machine did not answer in time
 		t.Helper()
-		peers, err := h.sp.peers(t.Context())
+		peers, err := h.sp.peers(t.Context(), nil)
 		if err != nil && !errors.Is(err, errBusy) {
 			t.Fatal(err)
 		}
@@ -359,7 +370,7 @@ func TestACensusIsTakenWhereSomethingChangedAndWaitedForAWhile(t *testing.T) {
 		t.Error("a busy GoBGP is not answered for by what was last known")
 	}
 	fresh := &speaker{bgp: h.sp.bgp}
-	if _, err := fresh.peers(t.Context()); !errors.Is(err, errBusy) {
+	if _, err := fresh.peers(t.Context(), nil); !errors.Is(err, errBusy) {
 		t.Errorf("of a busy GoBGP nothing is known, and the answer is %v", err)
 	}
 	ended, end := context.WithCancel(t.Context())
@@ -369,7 +380,7 @@ func TestACensusIsTakenWhereSomethingChangedAndWaitedForAWhile(t *testing.T) {
 	}
 	open()
 	nstest.Eventually(t, 10*time.Second, func() string {
-		peers, err := fresh.peers(t.Context())
+		peers, err := fresh.peers(t.Context(), nil)
 		return nstest.Want("neighbors", fmt.Sprint(len(peers), err), "2 <nil>")
 	})
 }

@@ -18,12 +18,13 @@ import (
 // census is what GoBGP said of all neighbors when it was last asked. To count the routes of one it copies its table, while everything
 // else waits: so it is left alone for a multiple of the time that an answer took, unless a session changed.
 type census struct {
-	mu     sync.Mutex
-	asking chan struct{} // closed when there is an answer; nil: nobody asks
-	peers  map[string]*api.Peer
-	err    error
-	states map[netip.Addr]peerState
-	until  time.Time
+	mu       sync.Mutex
+	asking   chan struct{} // closed when there is an answer; nil: nobody asks
+	peers    map[string]*api.Peer
+	err      error
+	states   map[netip.Addr]peerState
+	until    time.Time
+	believed believed
 }
 
 // patience is how long GoBGP is waited for. It answers nobody while it takes away the routes of a lost session, minutes for a full table.
@@ -46,12 +47,12 @@ type peerState struct {
 }
 
 // peers are all neighbors with their counts, by address; the last known ones where GoBGP does not answer.
-func (sp *speaker) peers(ctx context.Context) (map[string]*api.Peer, error) {
+func (sp *speaker) peers(ctx context.Context, neighbors []Neighbor) (map[string]*api.Peer, error) {
 	c := &sp.census
 	c.mu.Lock()
 	if c.asking == nil {
 		c.asking = make(chan struct{})
-		go sp.ask(c.asking)
+		go sp.ask(c.asking, neighbors)
 	}
 	answered := c.asking
 	c.mu.Unlock()
@@ -70,7 +71,7 @@ func (sp *speaker) peers(ctx context.Context) (map[string]*api.Peer, error) {
 }
 
 // ask takes a census, unless the last one is young and the sessions are the same.
-func (sp *speaker) ask(answered chan struct{}) {
+func (sp *speaker) ask(answered chan struct{}, neighbors []Neighbor) {
 	c := &sp.census
 	states, err := sp.states(context.Background())
 	c.mu.Lock()
@@ -79,6 +80,9 @@ func (sp *speaker) ask(answered chan struct{}) {
 	peers, began := map[string]*api.Peer{}, time.Now()
 	if err == nil && !young {
 		err = sp.bgp.ListPeer(context.Background(), &api.ListPeerRequest{}, func(p *api.Peer) { peers[p.Conf.NeighborAddress] = p })
+		if err == nil {
+			err = sp.believe(peers, neighbors)
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -29,12 +29,14 @@ const (
 // Op is one step. Ops are pure data and carry no secret. Only the fields of its kind are set.
 type Op struct {
 	kind     kind
-	speaker  State // start: ASN, RouterID, Port
+	speaker  State      // start: ASN, RouterID, Port
+	heirs    []Neighbor // start: those that are left the FlowSpec rules of the neighbors of before
 	learn    Learn
 	flowSpec FlowSpec
 	prefix   netip.Prefix // originate, withdraw
 	paths    []Path       // originate: all of the prefix
 	neighbor Neighbor     // removeNeighbor: name and address
+	reset    bool         // setNeighbor: there is one at this address
 	bfd      []bfd.Config
 	why      string
 }
@@ -59,7 +61,7 @@ func (o Op) Builds() (what string, on []string) {
 func (o Op) String() string {
 	switch o.kind {
 	case start:
-		return fmt.Sprintf("start bgp speaker as %d id %s port %d", o.speaker.ASN, o.speaker.RouterID, o.speaker.Port)
+		return fmt.Sprintf("start bgp speaker as %d id %s port %d%s", o.speaker.ASN, o.speaker.RouterID, o.speaker.Port, o.why)
 	case learn:
 		return o.learn.String()
 	case filter:
@@ -67,7 +69,8 @@ func (o Op) String() string {
 	case originate:
 		return fmt.Sprintf("announce %s%s", o.prefix, describe(o.paths))
 	case setNeighbor:
-		return fmt.Sprintf("%s neighbor %s (%s as %d)", o.why, o.neighbor.Name, o.neighbor.Address, o.neighbor.ASN)
+		verb := map[bool]string{true: "reset", false: "add"}[o.reset]
+		return fmt.Sprintf("%s neighbor %s (%s as %d)%s", verb, o.neighbor.Name, o.neighbor.Address, o.neighbor.ASN, o.why)
 	case relaxNeighbor:
 		return fmt.Sprintf("change neighbor %s (%s): %s", o.neighbor.Name, o.neighbor.Address, o.why)
 	case detect:
@@ -105,8 +108,11 @@ func Diff(have, want State) []Op {
 	}
 	var ops []Op
 	if have.identity() != want.identity() {
-		ops = append(ops, Op{kind: start, speaker: State{ASN: want.ASN, RouterID: want.RouterID, Port: want.Port}})
-		have = ops[0].on(have)
+		first := Op{kind: start, speaker: State{ASN: want.ASN, RouterID: want.RouterID, Port: want.Port}, heirs: want.Neighbors}
+		if len(have.Neighbors) > 0 {
+			first.why = ": all sessions are reset"
+		}
+		ops, have = append(ops, first), first.on(have)
 	}
 	if !have.Learn.equal(want.Learn) {
 		ops = append(ops, Op{kind: learn, learn: want.Learn})
@@ -147,12 +153,16 @@ func diffNeighbors(have, want []Neighbor) (ops []Op) {
 		o, ok := old[n.Address]
 		switch {
 		case !ok:
-			ops = append(ops, Op{kind: setNeighbor, neighbor: n, why: "add"})
+			ops = append(ops, Op{kind: setNeighbor, neighbor: n})
 		case o == n:
 		case o.session() == n.session():
 			ops = append(ops, Op{kind: relaxNeighbor, neighbor: n, why: o.changes(n)})
 		default:
-			ops = append(ops, Op{kind: setNeighbor, neighbor: n, why: "reset"})
+			op := Op{kind: setNeighbor, neighbor: n, reset: true}
+			if o.PasswordFile == anotherPassword && n.PasswordFile != "" {
+				op.why = ": new password"
+			}
+			ops = append(ops, op)
 		}
 		delete(old, n.Address)
 	}
@@ -199,7 +209,7 @@ func (s State) identity() [3]any { return [3]any{s.ASN, s.RouterID, s.Port} }
 // session is n without what may change while it is up.
 func (n Neighbor) session() Neighbor {
 	n.Name, n.Limit, n.Keepalive, n.ConnectRetry = "", PrefixLimit{}, 0, 0
-	n.Shutdown, n.Reason, n.NextHop4, n.NextHop6, n.FallOver = false, "", netip.Addr{}, netip.Addr{}, false
+	n.Shutdown, n.Reason, n.NextHop4, n.NextHop6, n.FallOver, n.FirstAS = false, "", netip.Addr{}, netip.Addr{}, false, false
 	return n
 }
 
@@ -213,6 +223,7 @@ func (n Neighbor) changes(to Neighbor) string {
 	}
 	add(n.Name != to.Name, "name")
 	add(n.Limit != to.Limit, "max prefixes %d", to.Limit.Max)
+	add(n.FirstAS != to.FirstAS, "%s", map[bool]string{true: "paths begin with its AS", false: "paths begin with any AS"}[to.FirstAS])
 	add(n.FallOver != to.FallOver, "%s", map[bool]string{true: "ends with its link", false: "outlives its link"}[to.FallOver])
 	add(n.Keepalive != to.Keepalive || n.ConnectRetry != to.ConnectRetry, "timers of the next session")
 	add(n.NextHop4 != to.NextHop4 || n.NextHop6 != to.NextHop6, "next hops")

@@ -145,7 +145,7 @@ func TestADiffResetsOnlyTheSessionsThatChanged(t *testing.T) {
 			[]string{"add neighbor tor-b (198.18.0.9 as 65001)", "remove neighbor tor-b (198.18.0.5)"}},
 		{"learning", func(s *State) { s.Learn.Metric = 20 }, []string{"learn by 0 filters, beside 0 tunnels, ecmp 0, metric 20"}},
 		{"our AS", func(s *State) { s.ASN = 65011 }, []string{
-			"start bgp speaker as 65011 id 198.18.0.2 port 179", "announce 203.0.113.0/24 65010:100",
+			"start bgp speaker as 65011 id 198.18.0.2 port 179: all sessions are reset", "announce 203.0.113.0/24 65010:100",
 			"add neighbor tor-a (198.18.0.1 as 65000)", "add neighbor tor-b (198.18.0.5 as 65001)"}},
 		{"everything", func(s *State) { *s = State{} }, []string{"stop bgp speaker"}},
 	}

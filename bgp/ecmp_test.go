@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"sluice/bgp"
 	"sluice/tests/nstest"
 )
@@ -31,7 +29,7 @@ func (k *sink) listen(t *testing.T, ns *nstest.NS, name string) {
 		conn, err = net.ListenPacket("udp", "192.0.2.1:9000")
 		return err
 	})
-	roomy(t, conn.(*net.UDPConn))
+	nstest.Roomy(t, conn.(*net.UDPConn))
 	t.Cleanup(func() { _ = conn.Close() })
 	go func() {
 		b := make([]byte, 64)
@@ -47,19 +45,6 @@ func (k *sink) listen(t *testing.T, ns *nstest.NS, name string) {
 			}
 		}
 	}()
-}
-
-// roomy gives a socket room for seconds: who reads may have to wait for a processor.
-func roomy(t *testing.T, conn *net.UDPConn) {
-	t.Helper()
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var refused error
-	if err := raw.Control(func(fd uintptr) { refused = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20) }); err != nil || refused != nil {
-		t.Fatal(err, refused)
-	}
 }
 
 // count says how many of the packets from number first on, below end, arrived where.
@@ -279,6 +264,34 @@ func restartUnderTraffic(t *testing.T, s *site, k *sink, f *flows, gw *nstest.Ch
 		k.both(t, f, f.next.Load())
 	}
 	return gw
+}
+
+// GoBGP tells of changes among the best paths of a prefix, not of all of them: one that becomes worse goes, one that becomes better takes the place of the others.
+func TestPathsOfOnePrefixGetWorseAndBetter(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 2)
+	config := func(i, prepended int) string {
+		return strings.Replace(torConfig(i, fmt.Sprintf("198.18.%d.1", i), fmt.Sprintf("198.18.%d.2", i), "", "192.0.2.0/24"), "ipv4 { import all; export where source = RTS_STATIC; };",
+			"ipv4 { import all; export filter { "+strings.Repeat("bgp_path.prepend(64999); ", prepended)+"if source = RTS_STATIC then accept; reject; }; };", 1)
+	}
+	birds := []*nstest.Bird{nstest.StartBird(t, s.tors[0], config(0, 1)), nstest.StartBird(t, s.tors[1], config(1, 1))}
+	gw := s.gw.Child(t, fresh)
+	state := gateway(2)
+	state.Learn = everything()
+	apply(t, gw, state)
+	const a, b, both = "192.0.2.0/24 198.18.0.1\n", "192.0.2.0/24 198.18.1.1\n", "192.0.2.0/24 198.18.0.1 198.18.1.1\n"
+	s.installs(t, both)
+	for _, step := range []struct {
+		tor, prepended int
+		want           string
+	}{{0, 2, b}, {0, 1, both}, {1, 0, b}, {0, 0, both}, {1, 2, a}, {0, 2, both}, {0, 0, a}} {
+		birds[step.tor].Configure(t, config(step.tor, step.prepended))
+		s.installs(t, step.want)
+	}
+	birds[0].Do(t, "disable static4")
+	s.installs(t, b)
+	birds[1].Do(t, "disable static4")
+	s.installs(t, "")
 }
 
 // A filter that changes asks no neighbor, and a neighbor that asks (RFC 2918) is told everything again; the session stays.

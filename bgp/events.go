@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"sluice/plural"
 )
 
 // eventBuffer is how many events wait for a slow reader; the oldest go first.
@@ -21,13 +23,14 @@ const (
 	EventLimit  EventKind = "prefixes-limit"   // more than max_prefixes
 	EventLive   EventKind = "bfd-up"           // of the BFD session with the neighbor, as the next
 	EventDead   EventKind = "bfd-down"
+	EventTaken  EventKind = "routes-taken" // learned routes that another program deleted or changed; of no neighbor
 )
 
-// Event is a session that came up or went down, or whose neighbor announces much.
+// Event is a session that came up or went down, or whose neighbor announces much, or what befell routes.
 type Event struct {
 	Time     time.Time  `json:"time"`
-	Neighbor string     `json:"neighbor"`
-	Address  netip.Addr `json:"address"`
+	Neighbor string     `json:"neighbor,omitempty"`
+	Address  netip.Addr `json:"address,omitzero"`
 	Kind     EventKind  `json:"kind"`
 	Up       bool       `json:"up"`               // whether the session is, after the event
 	Reason   string     `json:"reason,omitempty"` // of what is no good news
@@ -69,6 +72,14 @@ func (s *sessions) tell(known *session, kind EventKind, reason string) {
 		s.log.Warn(text, "neighbor", e.Neighbor, "address", e.Address, "reason", reason)
 	}
 	s.send(e)
+}
+
+// taken tells of learned routes that another program took.
+func (s *sessions) taken(prefixes int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	reason := "routes to " + plural.Of(prefixes, "learned prefix", "learned prefixes") + " were deleted or changed by another program, and come back"
+	s.send(Event{Time: time.Now(), Kind: EventTaken, Reason: reason})
 }
 
 // send is called with s.mu held and never blocks.

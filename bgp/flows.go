@@ -28,6 +28,7 @@ type FlowSpecRule struct {
 	Since     time.Time         // when it was announced as it is
 	Stale     time.Time         // when its session went down; zero: it is up
 	Refused   string            // why the rule does not count; "" where it does
+	Unasked   bool              // of a refusal: it is as the operator wants it
 }
 
 // KeptFlowSpec is what one process leaves to the next.
@@ -54,17 +55,47 @@ type flows struct {
 	routes  chan struct{} // unicast routes did
 	changed chan struct{} // what FlowSpec returns did
 
+	// mu is held while GoBGP is asked what a rule is worth, for minutes where it takes a table away. Who only looks has shown.
 	mu      sync.Mutex
 	policed bool // somebody said what counts: before that nothing is judged, or what an earlier process left would go
 	tables  tables
-	judged  []flowspec.Received // the blackholes of these first
+	sources map[netip.Addr]source
+	rest    time.Time // until when nothing is listed, see refill
+
+	shown struct {
+		sync.Mutex
+		judged
+	}
+}
+
+// judged is what came of the last judgement.
+type judged struct {
+	rules   []flowspec.Received // the blackholes of these first
 	drops   int                 // so many
 	refused uint64
+	kept    KeptFlowSpec
+}
+
+// show lets everybody see.
+func (f *flows) show(j judged) {
+	f.shown.Lock()
+	f.shown.judged = j
+	f.shown.Unlock()
+	signal(f.changed)
+}
+
+// last is what everybody sees.
+func (f *flows) last() judged {
+	f.shown.Lock()
+	defer f.shown.Unlock()
+	return f.shown.judged
 }
 
 func newFlows(log *slog.Logger, name func(netip.Addr) string, kept KeptFlowSpec) *flows {
 	signal := func() chan struct{} { return make(chan struct{}, 1) }
-	return &flows{log: log, name: name, wake: signal(), routes: signal(), changed: signal(), tables: newTables(kept)}
+	f := &flows{log: log, name: name, wake: signal(), routes: signal(), changed: signal(), tables: newTables(kept), sources: map[netip.Addr]source{}}
+	f.shown.kept = f.tables.kept() // until there is a judgement
+	return f
 }
 
 func signal(c chan struct{}) {
@@ -77,27 +108,22 @@ func signal(c chan struct{}) {
 // FlowSpec returns the rules of all neighbors in the order of their evaluation, blackholes first, the refused ones with the reason,
 // and how many refusals there were so far.
 func (s *Subsystem) FlowSpec() (rules []FlowSpecRule, refusals uint64) {
-	s.flows.mu.Lock()
-	defer s.flows.mu.Unlock()
-	for i, r := range s.flows.judged {
-		if i < s.flows.drops {
+	last := s.flows.last()
+	for i, r := range last.rules {
+		if i < last.drops {
 			c, _ := r.Rule.Component(flowspec.Destination)
 			r.Name = "blackhole " + c.Prefix.String()
 		}
 		rules = append(rules, FlowSpecRule{
-			Name: r.Name, Blackhole: i < s.flows.drops, Rule: r.Rule, Actions: r.Actions, Neighbor: s.flows.name(r.Origin.Neighbor), Address: r.Origin.Neighbor,
-			Since: r.Since, Stale: r.Stale, Refused: r.Refused,
+			Name: r.Name, Blackhole: i < last.drops, Rule: r.Rule, Actions: r.Actions, Neighbor: s.flows.name(r.Origin.Neighbor), Address: r.Origin.Neighbor,
+			Since: r.Since, Stale: r.Stale, Refused: r.Refused, Unasked: r.Unasked,
 		})
 	}
-	return rules, s.flows.refused
+	return rules, last.refused
 }
 
-// KeepFlowSpec returns what Options.FlowSpec takes.
-func (s *Subsystem) KeepFlowSpec() KeptFlowSpec {
-	s.flows.mu.Lock()
-	defer s.flows.mu.Unlock()
-	return KeptFlowSpec{Rules: s.flows.tables.rules.Keep(), Blackholes: s.flows.tables.blackholes.Keep()}
-}
+// KeepFlowSpec returns what Options.FlowSpec takes: what FlowSpec returns, for another process.
+func (s *Subsystem) KeepFlowSpec() KeptFlowSpec { return s.flows.last().kept }
 
 // FlowSpecChanges tells that FlowSpec returns something else. It holds one signal and is never closed.
 func (s *Subsystem) FlowSpecChanges() <-chan struct{} { return s.flows.changed }
@@ -116,6 +142,10 @@ func (f *flows) change(ctx context.Context, do func(tables)) {
 // GoBGP. It costs a copy of each unicast path of that neighbor. Paths, End-of-RIB and the session's state share a queue.
 func (f *flows) watch(ctx context.Context, from *server.BgpServer, n Neighbor) error {
 	neighbor := n.Address
+	f.mu.Lock()
+	f.sources[neighbor] = source{ctx, from, n}
+	f.tables.lead(n)
+	f.mu.Unlock()
 	return from.WatchEvent(ctx, server.WatchEventMessageCallbacks{
 		OnPathUpdate: func(paths []*apiutil.Path, _ time.Time) {
 			for _, p := range paths {
@@ -149,6 +179,13 @@ func (f *flows) blackholed(a flowspec.Announcement) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.tables.blackholes.Has(a.Origin.Neighbor, a.Family, a.Components)
+}
+
+// lead tells what the paths of a neighbor have to begin with.
+func (t tables) lead(n Neighbor) {
+	as := map[bool]uint32{true: n.ASN}[n.FirstAS]
+	t.rules.Lead(n.Address, as)
+	t.blackholes.Lead(n.Address, as)
 }
 
 func (t tables) down(neighbor netip.Addr, now time.Time) {
@@ -202,15 +239,20 @@ func (f *flows) judge(rib flowspec.RIB, now time.Time) (next time.Time) {
 	if sooner := f.tables.blackholes.Expire(now); next.IsZero() || !sooner.IsZero() && sooner.Before(next) {
 		next = sooner
 	}
+	if sooner := f.refill(now); next.IsZero() || !sooner.IsZero() && sooner.Before(next) {
+		next = sooner
+	}
 	rules, news := f.tables.rules.Judge(rib)
 	drops, more := f.tables.blackholes.Judge(rib)
-	f.judged, f.drops = append(drops, rules...), len(drops)
-	f.refused = f.tables.rules.Refusals() + f.tables.blackholes.Refusals()
 	for _, r := range append(news, more...) {
 		f.log.Warn("FlowSpec rule refused", "neighbor", f.name(r.Origin.Neighbor), "rule", r.Name, "reason", r.Refused)
 	}
-	signal(f.changed)
+	f.show(judged{append(drops, rules...), len(drops), f.tables.rules.Refusals() + f.tables.blackholes.Refusals(), f.tables.kept()})
 	return next
+}
+
+func (t tables) kept() KeptFlowSpec {
+	return KeptFlowSpec{Rules: t.rules.Keep(), Blackholes: t.blackholes.Keep()}
 }
 
 func (f *flows) doubtful() bool {
@@ -222,6 +264,7 @@ func (f *flows) doubtful() bool {
 // end leaves the rules of a session that is given up to their age, but for families that the next session does not carry.
 func (f *flows) end(neighbor netip.Addr, next Neighbor) {
 	f.change(context.Background(), func(t tables) {
+		delete(f.sources, neighbor) // a GoBGP that has ended, and its tables, would stay in memory
 		t.down(neighbor, time.Now())
 		for _, family := range []flowspec.Family{flowspec.IPv4, flowspec.IPv6} {
 			if !next.carries(family) {
@@ -238,6 +281,7 @@ func (f *flows) end(neighbor netip.Addr, next Neighbor) {
 func (f *flows) clear() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.tables, f.judged, f.drops = newTables(KeptFlowSpec{}), nil, 0
-	signal(f.changed)
+	f.tables = newTables(KeptFlowSpec{})
+	clear(f.sources)
+	f.show(judged{})
 }

@@ -149,6 +149,34 @@ func TestTooManyRulesAreRefusedByName(t *testing.T) {
 	said(t, gw, "up tor-a") // once, and it stays
 }
 
+// Twice as many as count are remembered: the others are still announced, and count as soon as there is room.
+func TestARuleThatThereWasNoRoomForIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 1)
+	all := []string{"flow4 { dst 203.0.113.1/32; }", "flow4 { dst 203.0.113.2/32; }", "flow4 { dst 203.0.113.3/32; }"}
+	bird := nstest.StartBird(t, s.tors[0], flowTor(0, all, nil))
+	gw := s.gw.Child(t, fresh)
+	want := flowState(1)
+	want.FlowSpec.MaxRules = 1
+	apply(t, gw, want)
+	for _, one := range all {
+		bird.Configure(t, flowTor(0, all, nil))
+		nstest.Eventually(t, 20*time.Second, func() string {
+			got := nstest.Must[struct{ Rules []string }](t, gw, "flowspec", nil).Rules
+			return nstest.Want("rules", []int{len(got), strings.Count(fmt.Sprint(got), "refused")}, []int{2, 1})
+		})
+		bird.Configure(t, flowTor(0, []string{one}, nil))
+		rules(t, gw, "tor-a: "+one+" accept")
+	}
+	said(t, gw, "up tor-a")
+
+	// So it is with a higher limit.
+	bird.Configure(t, flowTor(0, all, nil))
+	want.FlowSpec.MaxRules = 3
+	apply(t, gw, want)
+	rules(t, gw, "tor-a: "+all[0]+" accept", "tor-a: "+all[1]+" accept", "tor-a: "+all[2]+" accept")
+}
+
 func TestRulesStayWhileTheirNeighborIsAwayButNotForever(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 1)
@@ -188,4 +216,30 @@ func TestANeighborThatIsRemovedTakesItsRules(t *testing.T) {
 	want.Neighbors = nil
 	apply(t, gw, want)
 	rules(t, gw)
+}
+
+// Whoever is under attack and changes the router's id keeps what protects him, also where the neighbor is away.
+func TestAnotherIdentityLeavesTheRules(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 2)
+	const a, b, c = "flow4 { dst 203.0.113.1/32; }", "flow6 { dst 2001:db8:53::/48; }", "flow4 { dst 203.0.113.2/32; }"
+	bird := nstest.StartBird(t, s.tors[0], flowTor(0, []string{a}, []string{b}))
+	nstest.StartBird(t, s.tors[1], flowTor(1, []string{c}, nil))
+	gw := s.gw.Child(t, fresh)
+	want := flowState(2)
+	apply(t, gw, want)
+	rules(t, gw, "tor-a: "+a+" accept", "tor-b: "+c+" accept", "tor-a: "+b+" accept")
+	bird.Kill()
+	rules(t, gw, "tor-a: "+a+" accept (stale)", "tor-b: "+c+" accept", "tor-a: "+b+" accept (stale)")
+	want.RouterID = addr("198.18.0.22")
+	if steps := apply(t, gw, want); steps[0] != "start bgp speaker as 65010 id 198.18.0.22 port 179: all sessions are reset" {
+		t.Errorf("steps %q", steps)
+	}
+	rules(t, gw, "tor-a: "+a+" accept (stale)", "tor-b: "+c+" accept", "tor-a: "+b+" accept (stale)")
+	// What the neighbors have none of any more goes with the same step.
+	want.RouterID, want.Neighbors[0].FlowSpec6, want.Neighbors = addr("198.18.0.2"), false, want.Neighbors[:1]
+	apply(t, gw, want)
+	rules(t, gw, "tor-a: "+a+" accept (stale)")
+	nstest.StartBird(t, s.tors[0], flowTor(0, []string{a}, nil))
+	rules(t, gw, "tor-a: "+a+" accept")
 }

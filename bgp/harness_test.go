@@ -76,7 +76,7 @@ func serve(restarting bool, dir string) error {
 	ctx := context.Background()
 	options := bgp.Options{Restarting: restarting}
 	if dir != "" {
-		k, err := bfd.NewKeeper(childLog(), dir, []string{"/proc/self/exe", bfd.Verb})
+		k, err := bfd.NewKeeper(childLog(), dir, []string{"/proc/self/exe", bfd.Verb}, func(string) {})
 		if err != nil {
 			return err
 		}

@@ -7,12 +7,13 @@ import (
 )
 
 // imports writes the import policy. Our own paths pass first: GoBGP asks it of them, too, and drops what it rejects.
-func (b *policyBuilder) imports(l Learn) {
+func (b *policyBuilder) imports(l Learn, neighbors []Neighbor) {
 	b.learn = append(b.learn, &api.Statement{
 		Name:       "our own",
 		Conditions: &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL},
 		Actions:    &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT},
 	})
+	b.firstAS(neighbors)
 	for i, f := range l.Reject {
 		b.filter(fmt.Sprintf("reject %d", i), f, &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT})
 	}

@@ -23,6 +23,8 @@ func (s *sessions) began(addr netip.Addr) {
 	if known := s.known[addr]; known != nil {
 		known.life.up, known.life.restarting, known.life.dead = true, false, false
 		known.life.session++
+		known.dial = nil
+		known.tally.up.Store(true)
 	}
 }
 
@@ -31,6 +33,7 @@ func (s *sessions) broke(addr netip.Addr, restarting bool) {
 	defer s.mu.Unlock()
 	if known := s.known[addr]; known != nil {
 		known.life.up, known.life.restarting = false, restarting
+		known.tally.up.Store(false)
 	}
 }
 

@@ -24,6 +24,7 @@ const countPause = time.Second
 // the table counted. Families are those of limits: IPv4 and IPv6 unicast.
 type tally struct {
 	limited atomic.Bool
+	up      atomic.Bool // the session is: what its peer logs of connecting is over
 	doubt   chan struct{}
 	of      [2]struct{ counted, since, next atomic.Uint64 }
 }
@@ -116,9 +117,9 @@ func (s *Subsystem) limit(sp *speaker, addr netip.Addr, is bool) {
 	if s.speaker != sp || !ok {
 		return
 	}
-	peer := n.peer(sp.passwords[addr], false)
+	peer := s.offered(n).peer(sp.passwords[addr], false)
 	if is {
-		peer = n.overLimit(sp.passwords[addr])
+		peer = s.offered(n).overLimit(sp.passwords[addr])
 	}
 	if _, err := sp.bgp.UpdatePeer(context.Background(), &api.UpdatePeerRequest{Peer: peer}); err != nil {
 		s.log.Error("BGP neighbor over its limit", "neighbor", n.Name, "error", err)

@@ -1,7 +1,9 @@
 package bgp_test
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -105,4 +107,31 @@ func TestALostLinkTakesItsRoutesAndItsSessionAtOnce(t *testing.T) {
 	if now := nstest.Must[string](t, gw, "all events", nil); now != before || strings.Contains(now, "down tor-b") {
 		t.Errorf("events were %s, are %s", before, now)
 	}
+}
+
+func TestRoutesThatAnotherProgramTakesComeBackAndAreTold(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 1)
+	s.tor(t, 0, "", "192.0.2.0/24", "198.51.100.0/24")
+	gw := s.gw.Child(t, fresh)
+	want := gateway(1)
+	want.Learn = everything()
+	apply(t, gw, want)
+	const both = "192.0.2.0/24 198.18.0.1\n198.51.100.0/24 198.18.0.1\n"
+	s.installs(t, both)
+	said(t, gw, "up tor-a")
+	s.gw.Do(t, func() error {
+		out, err := exec.Command("/usr/sbin/ip", "nexthop", "flush").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("ip nexthop flush: %w: %s", err, out)
+		}
+		return nil
+	})
+	await(t, gw, func(got string) string { // a flush takes one object after the other
+		if !strings.Contains(got, "routes-taken ") {
+			return "events: " + got
+		}
+		return ""
+	})
+	s.installs(t, both)
 }

@@ -85,7 +85,7 @@ func (s *Subsystem) look(ctx context.Context) error {
 		return nil
 	}
 	r, err := s.options.BFD.Report()
-	if err != nil {
+	if err != nil || len(r.Sessions) == 0 && len(s.wanted()) > 0 { // nobody holds them at the moment
 		return err
 	}
 	s.mu.Lock()

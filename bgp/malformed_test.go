@@ -265,6 +265,15 @@ func TestMalformedMessagesEndNothingButTheirOwnSession(t *testing.T) {
 			t.Errorf("%s: was not answered", c.name)
 		}
 	}
+	spoilt := map[string]bool{"MP_REACH of an unknown family": false, "a prefix of 99 bits": false, "a FlowSpec rule of 240 octets, whose length GoBGP misreads": true}
+	for _, n := range nstest.Must[[]bgp.NeighborStatus](t, gw, "status", nil) {
+		i := 0
+		_, _ = fmt.Sscanf(n.Name, "x-%d", &i)
+		want, asked := spoilt[cases[i].name]
+		if is := strings.HasPrefix(n.LastError, "FlowSpec is left out"); asked && is != want {
+			t.Errorf("%s: %s", cases[i].name, n.LastError)
+		}
+	}
 }
 
 // notifications waits until all sessions but the honest one are known to have ended, and says in which we sent one.

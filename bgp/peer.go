@@ -3,10 +3,6 @@ package bgp
 import (
 	"cmp"
 	"fmt"
-	"io"
-	"os"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
@@ -18,7 +14,6 @@ const (
 	deferral            = 1               // seconds after Established; see the package comment
 	idleAfterReset      = 1               // seconds; GoBGP's default is 30
 	defaultHoldTime     = 90 * time.Second
-	maxPassword         = 80 // TCP_MD5SIG_MAXKEYLEN
 )
 
 // check refuses what GoBGP would take and get wrong on the wire.
@@ -124,43 +119,4 @@ func (l PrefixLimit) enforced() uint32 {
 
 func apiFamily(f bgp.Family) *api.Family {
 	return &api.Family{Afi: api.Family_Afi(f.Afi()), Safi: api.Family_Safi(f.Safi())}
-}
-
-// CheckPassword says why a session could not have the MD5 key of a file; "" is no file.
-func CheckPassword(path string) error {
-	_, err := readPassword(path)
-	return err
-}
-
-// readPassword reads an MD5 key. The error never holds the contents. A trailing line end is not part of the key.
-func readPassword(path string) (string, error) {
-	if path == "" {
-		return "", nil
-	}
-	// Nonblocking: opening a pipe that nobody writes to would never return.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return "", fmt.Errorf("password file: %w", err)
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return "", fmt.Errorf("password file: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("password file %s is no regular file", path)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return "", fmt.Errorf("password file %s has mode %04o, so others can read it: chmod 600 it", path, mode)
-	}
-	// A few bytes more than the longest key, so that a longer one is seen.
-	b, err := io.ReadAll(io.LimitReader(f, maxPassword+3))
-	if err != nil {
-		return "", fmt.Errorf("password file: %w", err)
-	}
-	key := strings.TrimRight(string(b), "\r\n")
-	if key == "" || len(key) > maxPassword {
-		return "", fmt.Errorf("password file %s: want a key of 1 to %d bytes (RFC 2385)", path, maxPassword)
-	}
-	return key, nil
 }

@@ -147,6 +147,10 @@ func TestUpdatesAreHeardWhereSomethingIsToBeSwept(t *testing.T) {
 	s := newSweeper(func() {}, func() bool { return kept })
 	defer s.stop()
 	to := tap{Handler: slog.DiscardHandler, tally: newTally(nil), sweep: s}
+	if !to.Enabled(t.Context(), slog.LevelDebug) {
+		t.Error("what becomes of attempts to connect is not heard")
+	}
+	to.tally.up.Store(true)
 	for _, kept = range []bool{false, true} {
 		if is := to.Enabled(t.Context(), slog.LevelDebug); is != kept {
 			t.Errorf("routes of an earlier life: %t, UPDATEs are heard: %t", kept, is)

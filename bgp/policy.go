@@ -17,7 +17,7 @@ const (
 func policies(s State, w *ways) *api.SetPoliciesRequest {
 	b := &policyBuilder{}
 	b.exports(s, w)
-	b.imports(s.Learn)
+	b.imports(s.Learn, s.Neighbors)
 	return &api.SetPoliciesRequest{DefinedSets: b.sets, Policies: []*api.Policy{
 		{Name: exportPolicy, Statements: b.export}, {Name: importPolicy, Statements: b.learn},
 	}}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/bgp"
 	"sluice/tests/nstest"
 )
 
@@ -124,6 +125,37 @@ func TestARouteThatIsNotAnnouncedAgainAfterARestartGoes(t *testing.T) {
 	again := s.gw.Child(t, restarted)
 	apply(t, again, gateway(1, path("203.0.113.0/24")))
 	hears(t, bird, "203.0.113.0/24")
+}
+
+// GoBGP withdraws all that was learned when it stops. Nobody hears that any more: the kernel's routes are there all the time, and the next speaker's.
+func TestAnotherIdentityLeavesTheKernelItsRoutes(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 1)
+	bird := s.tor(t, 0, "", "192.0.2.0/24", "198.51.100.0/24")
+	want := gateway(1, path("203.0.113.0/24"))
+	want.Learn = everything()
+	gw := s.gw.Child(t, fresh)
+	apply(t, gw, want)
+	hears(t, bird, "203.0.113.0/24")
+	const both = "192.0.2.0/24 198.18.0.1\n198.51.100.0/24 198.18.0.1\n"
+	s.installs(t, both)
+	w := s.watch(t, bird, "", both)
+	want.RouterID = addr("198.18.0.22")
+	if steps := apply(t, gw, want); !strings.HasPrefix(steps[0], "start bgp speaker as 65010 id 198.18.0.22") {
+		t.Errorf("steps %q", steps)
+	}
+	established(t, gw, "tor-a")
+	hears(t, bird, "203.0.113.0/24")
+	nstest.Eventually(t, 15*time.Second, func() string {
+		stale := 0
+		for _, r := range nstest.Must[[]bgp.RouteStatus](t, gw, "routes", nil) {
+			if r.Stale {
+				stale++
+			}
+		}
+		return nstest.Want("routes that are not learned again", stale, 0)
+	})
+	w.end(t)
 }
 
 func TestDownTakesTheRoutesAway(t *testing.T) {

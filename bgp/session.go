@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
 	"sluice/bgp/flowspec"
 )
@@ -48,15 +50,17 @@ func (s *Subsystem) withdraw(prefix netip.Prefix) error {
 }
 
 // learn takes what neighbors announced through the filters again, where these changed: no session is reset, and no neighbor
-// asked, for GoBGP keeps all that it was told.
+// asked, for GoBGP keeps all that it was told. What guards tunnels is in the writer before there is more to write.
 func (s *Subsystem) learn(ctx context.Context, l Learn) error {
 	s.speaker.fib.SetPolicy(fibPolicy(l))
 	if s.have.Learn.judges(l) {
 		return nil
 	}
 	if err := s.setPolicies(ctx, Op{kind: learn, learn: l}.on(s.have)); err != nil {
+		s.speaker.fib.SetPolicy(fibPolicy(s.have.Learn))
 		return err
 	}
+	defer s.speaker.census.judgedAnew()
 	return s.speaker.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Address: "all", Soft: true, Direction: api.ResetPeerRequest_DIRECTION_IN})
 }
 
@@ -69,18 +73,20 @@ func (s *Subsystem) setPolicies(ctx context.Context, next State) error {
 	return nil
 }
 
-func (s *Subsystem) neighbor(addr netip.Addr) (Neighbor, bool) {
-	i := slices.IndexFunc(s.have.Neighbors, func(n Neighbor) bool { return n.Address == addr })
+func (s *Subsystem) neighbor(addr netip.Addr) (Neighbor, bool) { return at(s.have.Neighbors, addr) }
+
+func at(list []Neighbor, addr netip.Addr) (Neighbor, bool) {
+	i := slices.IndexFunc(list, func(n Neighbor) bool { return n.Address == addr })
 	if i < 0 {
 		return Neighbor{}, false
 	}
-	return s.have.Neighbors[i], true
+	return list[i], true
 }
 
 // setNeighbor makes a new session. What can be refused is checked before the old one goes.
 func (s *Subsystem) setNeighbor(ctx context.Context, n Neighbor) error {
 	old, exists := s.neighbor(n.Address)
-	if exists && old == n {
+	if exists && old == n && !s.rekeyed(n) {
 		return nil
 	}
 	if err := n.check(); err != nil {
@@ -99,16 +105,24 @@ func (s *Subsystem) setNeighbor(ctx context.Context, n Neighbor) error {
 	if err := s.setPolicies(ctx, Op{kind: setNeighbor, neighbor: n}.on(s.have)); err != nil {
 		return err
 	}
-	s.speaker.passwords[n.Address] = password
+	s.keep(n.Address, password)
 	s.speaker.sweep.expect(n.Address, n.unicast())
 	s.sessions.add(n)
+	s.doubt(n)
 	if err = s.speaker.receive(n, s.flows); err == nil {
 		err = s.connect(ctx, n, n.Shutdown)
 	}
-	if err != nil {
-		s.forget(n.Address, n)
+	if err != nil { // what GoBGP has of it by now must not stay
+		return errors.Join(err, s.removeNeighbor(ctx, n.Address, n))
 	}
-	return err
+	return nil
+}
+
+// doubt notes a neighbor whose step is not done, or failed: what GoBGP holds of it is not known, so it is none that anybody wants. Whoever looks
+// next makes it anew, or removes it.
+func (s *Subsystem) doubt(n Neighbor) {
+	n.Doubtful = true
+	s.did(Op{kind: setNeighbor, neighbor: n})
 }
 
 // filter takes effect on the rules that are there as well.
@@ -124,7 +138,7 @@ func (s *Subsystem) filter(f FlowSpec) {
 // connect hands a neighbor to GoBGP. One that is to stay down is shut down after that: an admin down of its configuration
 // would be one more thing that differs in every update.
 func (s *Subsystem) connect(ctx context.Context, n Neighbor, down bool) error {
-	peer := n.peer(s.speaker.passwords[n.Address], s.restarting(n))
+	peer := s.offered(n).peer(s.speaker.passwords[n.Address], s.restarting(n))
 	if err := s.speaker.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: peer}); err != nil || !down {
 		return err
 	}
@@ -132,47 +146,38 @@ func (s *Subsystem) connect(ctx context.Context, n Neighbor, down bool) error {
 }
 
 func (s *Subsystem) disable(ctx context.Context, n Neighbor) error {
-	return s.admin(ctx, n.Address, api.PeerState_ADMIN_STATE_DOWN, func() error {
+	return s.admin(n.Address, api.PeerState_ADMIN_STATE_DOWN, func() error {
 		return s.speaker.bgp.DisablePeer(ctx, &api.DisablePeerRequest{Address: n.Address.String(), Communication: n.Reason})
 	})
 }
 
 func (s *Subsystem) enable(ctx context.Context, addr netip.Addr) error {
-	return s.admin(ctx, addr, api.PeerState_ADMIN_STATE_UP, func() error {
+	return s.admin(addr, api.PeerState_ADMIN_STATE_UP, func() error {
 		return s.speaker.bgp.EnablePeer(ctx, &api.EnablePeerRequest{Address: addr.String()})
 	})
 }
 
-// adminTimeout bounds the wait for a peer's machine, which takes milliseconds, where GoBGP has time for it.
-const adminTimeout = 5 * time.Second
+// adminPolls bound the wait for a peer's machine, which takes milliseconds: they are 10 ms apart, and GoBGP answers each.
+const adminPolls = 500
 
-// admin asks until the peer is in the state: GoBGP drops a request, without an error, while an earlier one waits to be
-// taken.
-func (s *Subsystem) admin(ctx context.Context, addr netip.Addr, want api.PeerState_AdminState, ask func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
-	defer cancel()
+// admin asks until the peer is in the state: GoBGP drops a request, without an error, while an earlier one waits to be taken. A busy GoBGP is waited
+// for, as in every step: a request that somebody gave up would be done later, and nobody would know.
+func (s *Subsystem) admin(addr netip.Addr, want api.PeerState_AdminState, ask func() error) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for polls := 0; ; polls++ {
-		var err error
+	for polls := range adminPolls {
 		if polls%10 == 0 {
-			err = within(ctx, ask)
+			if err := ask(); err != nil {
+				return err
+			}
 		}
-		var states map[netip.Addr]peerState
-		if err == nil {
-			states, err = s.speaker.states(ctx)
-		}
-		switch {
-		case ctx.Err() != nil:
-			return fmt.Errorf("the session does not take its new state: %w", ctx.Err())
-		case err != nil || states[addr].admin == want:
+		states, err := s.speaker.states(context.Background())
+		if err != nil || states[addr].admin == want {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-		case <-tick.C:
-		}
+		<-tick.C
 	}
+	return errors.New("the session does not take its new state")
 }
 
 // removeNeighbor ends a session; next is the one that follows at the address, if any.
@@ -181,7 +186,8 @@ func (s *Subsystem) removeNeighbor(ctx context.Context, addr netip.Addr, next Ne
 	if !exists {
 		return nil
 	}
-	if err := s.disconnect(ctx, old); err != nil {
+	if err := s.disconnect(ctx, old, next.Address.IsValid()); err != nil {
+		s.doubt(old)
 		return err
 	}
 	s.did(Op{kind: removeNeighbor, neighbor: old})
@@ -189,12 +195,29 @@ func (s *Subsystem) removeNeighbor(ctx context.Context, addr netip.Addr, next Ne
 	return s.setPolicies(ctx, s.have)
 }
 
-// disconnect takes a neighbor from GoBGP, and with it what the neighbor announced.
-func (s *Subsystem) disconnect(ctx context.Context, n Neighbor) error {
-	if s.speaker.passwords[n.Address] != "" {
+// disconnect takes a neighbor from GoBGP, if it is there, and with it what the neighbor announced. It hears whether it comes anew.
+func (s *Subsystem) disconnect(ctx context.Context, n Neighbor, anew bool) error {
+	states, err := s.speaker.states(context.Background())
+	state, there := states[n.Address]
+	if err != nil || !there {
+		return err
+	}
+	password := s.speaker.passwords[n.Address]
+	if state.session == bgp.BGP_FSM_ESTABLISHED && (anew || password != "") {
+		// What an update changes is what the neighbor hears (RFC 4486): anything, Other Configuration Change; its AS, Peer De-configured, as
+		// DeletePeer says; admin down, Administrative Shutdown. Passive, or the next session might begin.
+		last := s.offered(n).peer(password, false)
+		if last.Transport.PassiveMode, last.Conf.Description = true, "goes"; !anew {
+			last.Conf.PeerAsn = bgp.AS_TRANS // nobody's
+		}
+		if _, err := s.speaker.bgp.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: last}); err != nil {
+			return err
+		}
+	}
+	if password != "" {
 		// DeletePeer would leave the key on the listeners. An update without it takes it off; admin down, or the
 		// session would be tried without a key.
-		open := n.peer("", false)
+		open := s.offered(n).peer("", false)
 		open.Conf.AdminDown = true
 		if _, err := s.speaker.bgp.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: open}); err != nil {
 			return err
@@ -212,7 +235,7 @@ func (s *Subsystem) forget(addr netip.Addr, next Neighbor) {
 	if !next.Address.IsValid() { // else not before its session: what GoBGP drops is still to be told
 		s.speaker.fib.Dead(addr, false)
 	}
-	delete(s.speaker.passwords, addr)
+	s.keep(addr, "")
 	s.speaker.sweep.forget(addr)
 	s.sessions.remove(addr)
 }

@@ -3,6 +3,7 @@ package bgp_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -54,6 +55,43 @@ func says(t *testing.T, b *nstest.Bird, text string) {
 		}
 		return ""
 	})
+}
+
+func TestANeighborHearsWhetherItComesAnewOrGoes(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 2)
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte("tell nobody"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tors := []*nstest.Bird{s.tor(t, 0, ""), s.tor(t, 1, `password "tell nobody";`)}
+	gw := s.gw.Child(t, fresh)
+	want := gateway(2)
+	want.Neighbors[1].PasswordFile = key
+	apply(t, gw, want)
+	established(t, gw, "tor-a", "tor-b")
+	hear := func(code string) {
+		t.Helper()
+		for _, b := range tors {
+			nstest.Eventually(t, 10*time.Second, func() string {
+				if got := b.Log(t); !strings.Contains(got, "sluice: Received: "+code) {
+					return got
+				}
+				return ""
+			})
+		}
+	}
+	want.Neighbors[0].HoldTime, want.Neighbors[1].HoldTime = 12*time.Second, 12*time.Second
+	apply(t, gw, want)
+	hear("Other configuration change")
+	established(t, gw, "tor-a", "tor-b")
+	apply(t, gw, gateway(0))
+	hear("Peer de-configured")
+	for _, b := range tors {
+		if got := b.Log(t); strings.Contains(got, "Administrative shutdown") {
+			t.Error(got)
+		}
+	}
 }
 
 func TestAShutdownTellsItsReasonAndEndsWithoutTouchingTheOther(t *testing.T) {
@@ -113,6 +151,7 @@ func TestTheNeighborsReasonIsShownHarmless(t *testing.T) {
 	said(t, gw, "up tor-a, down tor-a")
 	bird.Do(t, "enable sluice")
 	established(t, gw, "tor-a")
+	said(t, gw, "up tor-a") // status knows of the session a moment before the error is forgotten
 	if st := status(t, gw); st.LastError != "" || st.Flaps != 1 || st.Sent.Open < 1 || st.Sent.Keepalive < 1 || st.HoldSeconds != 9 || st.KeepaliveSeconds != 3 ||
 		st.RouterID != "198.18.0.1" || st.LocalAddress != addr("198.18.0.2") {
 		t.Errorf("once it is up again: %+v", st)

@@ -18,14 +18,18 @@ type session struct {
 	flaps uint64        // sessions lost
 	error string        // why it was last lost, or refused; "" while nothing went wrong
 	last  *Notification // the last one in either direction
+	dial  *Dial         // nil: none failed since the last connection
 	link  int           // that the session of an up neighbor is over; 0: it is behind a router
 	life  life
 
 	warned map[bgp.Family]EventKind // the worst that was told of this session
 	bound  bool                     // GoBGP knows of the limit
+	spoilt bool                     // a FlowSpec rule ended the session, see unreadable
+	plain  bool                     // FlowSpec is left out for that
 	over   bool                     // shut down for too many prefixes
 	retry  *time.Timer              // of over; nil: nobody will
 	tally  *tally
+	closed time.Time // when it was logged that a connection of the neighbor's was closed
 }
 
 // add makes a neighbor known, or tells what changed of it.
@@ -72,11 +76,12 @@ func (s *sessions) end(known *session, why string) {
 }
 
 // notified takes a NOTIFICATION, which GoBGP tells of before the change of state that follows, if one follows.
-func (s *sessions) notified(addr netip.Addr, n Notification) {
+func (s *sessions) notified(addr netip.Addr, n Notification, data []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if known := s.known[addr]; known != nil {
 		known.last = &n
+		known.spoilt = known.spoilt || !known.plain && unreadable(n, data) && (known.n.FlowSpec4 || known.n.FlowSpec6)
 		if !known.up && !known.over {
 			known.error = n.String()
 		}
@@ -125,6 +130,24 @@ func (s *sessions) linkOf(addr netip.Addr) int {
 		return known.link
 	}
 	return -1
+}
+
+// closedEvery is how often it is logged that a neighbor's connections are closed, while it dials in vain.
+const closedEvery = time.Minute
+
+// insists says whether a neighbor's connection was closed so soon after another that it is no news.
+func (s *sessions) insists(addr netip.Addr, at time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := s.known[addr]
+	if known == nil {
+		return false
+	}
+	if at.Sub(known.closed) < closedEvery {
+		return true
+	}
+	known.closed = at
+	return false
 }
 
 // said is the notification since then.
@@ -178,6 +201,7 @@ type shownSession struct {
 	over  bool
 	flaps uint64
 	last  *Notification
+	dial  *Dial
 }
 
 func (s *sessions) shown(addr netip.Addr) shownSession {
@@ -187,5 +211,5 @@ func (s *sessions) shown(addr netip.Addr) shownSession {
 	if known == nil {
 		return shownSession{}
 	}
-	return shownSession{cmp.Or(known.limitError(), known.error), known.over, known.flaps, known.last}
+	return shownSession{cmp.Or(known.limitError(), known.plainError(), known.error), known.over, known.flaps, known.last, known.dial}
 }

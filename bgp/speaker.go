@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"syscall"
 	"time"
@@ -24,30 +25,41 @@ type speaker struct {
 	sweep  *sweeper
 	census census
 	cancel func() // ends the watchers, and whoever asks GoBGP on the side
-	// passwords by neighbor address. GoBGP wants the same one again with every update, or it resets the session.
+	// passwords by neighbor address, guarded as State is. GoBGP wants the same one again with every update, or it resets the session.
 	passwords map[netip.Addr]string
 	// receiving ends the watch over FlowSpec rules by neighbor address.
 	receiving map[netip.Addr]context.CancelFunc
 	ways      *ways // that our paths are announced by
 }
 
-// start ends the speaker that runs, if any, and starts one with this identity. On an error none is left.
-func (s *Subsystem) start(ctx context.Context, identity State) error {
+// start ends the speaker that runs, if any, and starts one with this identity. On an error none is left, but where the port was not
+// free to begin with. FlowSpec rules outlive it as they outlive a session.
+func (s *Subsystem) start(ctx context.Context, identity State, heirs []Neighbor) error {
 	if s.speaker != nil {
-		s.speaker.cease()
+		if err := s.vacant(ctx, identity.Port); err != nil {
+			return err
+		}
+		before := s.have.Neighbors
+		err := s.speaker.cease(ceaseTimeout)
 		s.gone("restarted with another identity")
+		for _, n := range before {
+			heir, _ := at(heirs, n.Address)
+			s.flows.end(n.Address, heir)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	var err error
 	sp := &speaker{passwords: map[netip.Addr]string{}, receiving: map[netip.Addr]context.CancelFunc{}, ways: newWays(), cancel: func() {}}
-	if sp.fib, err = fib.Open(s.log, netns.None(), s.links.lost); err != nil {
+	if sp.fib, err = fib.Open(s.log, netns.None(), s.links.lost, s.sessions.taken); err != nil {
 		return err
 	}
 	sp.sweep = newSweeper(sp.fib.Sweep, sp.fib.Kept)
 	sp.bgp = server.NewBgpServer(server.LoggerOption(slog.New(tap{Handler: s.log.With("from", "gobgp").Handler(), of: s.sessions, sweep: sp.sweep}), nil))
 	go sp.bgp.Serve()
 	if err := s.configure(ctx, sp, identity); err != nil {
-		sp.cease()
-		return err
+		return errors.Join(err, sp.cease(ceaseTimeout))
 	}
 	s.runs(sp)
 	return nil
@@ -59,12 +71,8 @@ func (s *Subsystem) configure(ctx context.Context, sp *speaker, identity State) 
 		Asn: identity.ASN, RouterId: identity.RouterID.String(), ListenPort: int32(identity.Port),
 		UseMultiplePaths: true,
 	}})
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("TCP port %d is in use: stop the other BGP daemon on this machine, or set another port: %w",
-			identity.Port, err)
-	}
 	if err != nil {
-		return fmt.Errorf("listen on TCP port %d: %w", identity.Port, err)
+		return listening(identity.Port, err)
 	}
 	if err := sp.bgp.SetPolicies(ctx, policies(identity, sp.ways)); err != nil {
 		return fmt.Errorf("policies: %w", err)
@@ -86,6 +94,29 @@ func (s *Subsystem) configure(ctx context.Context, sp *speaker, identity State) 
 	return s.watch(watching, sp)
 }
 
+// vacant says why another port than the present one could not be had.
+func (s *Subsystem) vacant(ctx context.Context, port uint16) error {
+	if port == s.have.Port {
+		return nil
+	}
+	for _, network := range []string{"tcp4", "tcp6"} {
+		l, err := new(net.ListenConfig).Listen(ctx, network, fmt.Sprintf(":%d", port))
+		if err != nil {
+			return listening(port, err)
+		}
+		_ = l.Close()
+	}
+	return nil
+}
+
+// listening is why there is no listener.
+func listening(port uint16, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("TCP port %d is in use: stop the other BGP daemon on this machine, or set another port: %w", port, err)
+	}
+	return fmt.Errorf("listen on TCP port %d: %w", port, err)
+}
+
 // receive watches for the FlowSpec rules and blackholes of a neighbor, before its session begins.
 func (sp *speaker) receive(n Neighbor, to *flows) error {
 	if !n.FlowSpec4 && !n.FlowSpec6 && n.Blackhole == ([4]uint32{}) {
@@ -103,14 +134,32 @@ func (sp *speaker) endReceiving() {
 	}
 }
 
-// cease stops with a notification to every neighbor. The writer goes first: the kernel keeps its routes.
-func (sp *speaker) cease() {
+// ceaseTimeout bounds the end of a speaker: GoBGP has no bound of its own, and took 217 s for the table of a million routes.
+const ceaseTimeout = 5 * time.Minute
+
+// cease stops with a notification to every neighbor. The writer goes first: the kernel keeps its routes. After an error GoBGP may still hold its
+// port, and sessions.
+func (sp *speaker) cease(atMost time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), atMost)
+	defer cancel()
+	sp.quiet()
+	err := within(ctx, func() error {
+		sp.cancel()
+		sp.hangUp()
+		sp.bgp.Stop()
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("GoBGP has not stopped within %v", atMost)
+	}
+	return nil
+}
+
+// quiet takes the speaker's events from who acts on them: the last ones are its own doing.
+func (sp *speaker) quiet() {
 	sp.sweep.stop()
 	sp.fib.Close()
 	sp.endReceiving()
-	sp.cancel()
-	sp.hangUp()
-	sp.bgp.Stop()
 }
 
 // hangUpTimeout bounds the wait for notifications to be written.
@@ -144,28 +193,26 @@ func (sp *speaker) hangUp() {
 
 // leave stops without a notification where graceful restart was negotiated.
 func (sp *speaker) leave(ctx context.Context) error {
-	sp.sweep.stop()
-	sp.fib.Close()
-	sp.endReceiving()
-	sp.cancel()
-	done := make(chan error, 1)
-	go func() { done <- sp.bgp.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: true}) }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("bgp: stop: %w", ctx.Err())
+	sp.quiet()
+	err := within(ctx, func() error {
+		sp.cancel()
+		return sp.bgp.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: true})
+	})
+	if err != nil {
+		return fmt.Errorf("bgp: stop: %w", err)
 	}
+	return nil
 }
 
 // down ends the speaker, if any, and empties the kernel of our routes.
 func (s *Subsystem) down() error {
-	table := s.have.Learn.Table
+	table, err := s.have.Learn.Table, error(nil)
 	if s.speaker != nil {
-		s.speaker.cease()
+		err = s.speaker.cease(ceaseTimeout)
 		s.gone("stopped")
+		s.flows.clear()
 	}
-	return fib.Flush(netns.None(), table)
+	return errors.Join(err, fib.Flush(netns.None(), table))
 }
 
 // fibPolicy is l in the terms of fib, which asks for the prefix alone: what it hears passed the filters, and what it kept over a

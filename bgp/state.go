@@ -25,6 +25,7 @@ type State struct {
 //	Name                        nothing: it is a label
 //	Limit                       an update; a session that was over it is tried again
 //	NextHop4, NextHop6          our prefixes are sent again (no refresh to ask for: what changes is ours)
+//	FirstAS                     what it sent is judged again
 //	FallOver                    from now on
 //	Keepalive, ConnectRetry     an update; the next session keeps alive by it, the next dial waits by it
 //	Shutdown, Reason            the session ends with Cease and the reason, or begins; of a session that is down the next Cease says it
@@ -47,6 +48,7 @@ type Neighbor struct {
 	Limit        PrefixLimit
 	LocalAddress netip.Addr // source of the session; invalid: the kernel chooses
 	Passive      bool       // never dials
+	FirstAS      bool       // of eBGP: what does not begin with ASN is not believed (RFC 4271 section 6.3)
 	Multihop     uint8      // TTL of what we send to an eBGP neighbor; 0: 1, so it must be on the link
 	TTLSecurity  uint8      // packets must have come at most so many hops (RFC 5082); 0: off
 	FallOver     bool       // the session ends with the link that the neighbor is on
@@ -54,6 +56,8 @@ type Neighbor struct {
 	Reason       string     // of a shutdown, in the Cease (RFC 9003)
 	NextHop4     netip.Addr // next hop for IPv4 NLRI; invalid: the session's local address
 	NextHop6     netip.Addr // next hop for IPv6 NLRI; must be set where the session runs over IPv4
+
+	Doubtful bool // of what is held: a step failed, so it may be anything. Never of what is wanted
 }
 
 // PrefixLimit bounds the prefixes of each family. Beyond it the session is shut down, unless Warn.

@@ -25,6 +25,7 @@ type NeighborStatus struct {
 	UptimeSeconds int64          `json:"uptime_seconds"`
 	Families      []FamilyStatus `json:"families"`
 	LastError     string         `json:"last_error,omitempty"` // why it is not up, or was last lost
+	LastDial      *Dial          `json:"last_dial,omitempty"`  // of a session that should be up, and that nothing stands in the way of here
 	BFD           *bfd.Status    `json:"bfd,omitempty"`        // none is wanted, or not known yet: absent
 
 	Internal         bool          `json:"internal"` // iBGP
@@ -53,8 +54,10 @@ type MessageCounts struct {
 type FamilyStatus struct {
 	Family     string `json:"family"` // ipv4-unicast, ipv6-unicast
 	Received   uint64 `json:"received"`
-	Accepted   uint64 `json:"accepted"`   // after the import policy and loop check
+	Accepted   uint64 `json:"accepted"`   // after the import policy and loop check; of a large table that changes it may be a minute old
 	Advertised uint64 `json:"advertised"` // ours: nothing else is ever announced
+	// OtherFirstAS are those of Received that Neighbor.FirstAS refuses.
+	OtherFirstAS uint64 `json:"other_first_as,omitempty"`
 }
 
 // RouteStatus is one learned route, in the kernel or kept from it.
@@ -80,11 +83,13 @@ type Routes struct {
 
 // Status returns the sessions, sorted by name.
 func (s *Subsystem) Status(ctx context.Context) ([]NeighborStatus, error) {
-	sp := s.running()
+	s.mu.Lock()
+	sp, neighbors := s.speaker, s.have.Neighbors
+	s.mu.Unlock()
 	if sp == nil {
 		return nil, nil
 	}
-	peers, err := sp.peers(ctx) // may take a second, which no change has to wait for
+	peers, err := sp.peers(ctx, neighbors) // may take a second, which no change has to wait for
 	live := s.liveness()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,12 +99,12 @@ func (s *Subsystem) Status(ctx context.Context) ([]NeighborStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	announced := s.have.announced()
+	announced, refused := s.have.announced(), sp.census.refused()
 	out := make([]NeighborStatus, 0, len(s.have.Neighbors))
 	for _, n := range s.have.Neighbors {
 		st := s.neighborStatus(n)
 		if p := peers[n.Address.String()]; p != nil {
-			st.fill(n, p, announced(n.Address))
+			st.fill(n, p, announced(n.Address), refused)
 		}
 		st.BFD = live[n.Address]
 		out = append(out, st)
@@ -118,15 +123,18 @@ func (s *Subsystem) neighborStatus(n Neighbor) NeighborStatus {
 		st.Down = "shutdown"
 	case shown.over:
 		st.Down = "prefix-limit"
+	default:
+		st.LastDial = shown.dial
 	}
 	return st
 }
 
-func (st *NeighborStatus) fill(n Neighbor, p *api.Peer, announced map[bgp.Family]uint64) {
+func (st *NeighborStatus) fill(n Neighbor, p *api.Peer, announced map[bgp.Family]uint64, refused map[believer]uint64) {
 	st.State = strings.ToLower(strings.TrimPrefix(p.GetState().GetSessionState().String(), "SESSION_STATE_"))
 	st.Sent, st.Received = messageCounts(p.GetState().GetMessages().GetSent()), messageCounts(p.GetState().GetMessages().GetReceived())
 	up := p.GetState().GetSessionState() == api.PeerState_SESSION_STATE_ESTABLISHED
 	if up {
+		st.LastDial = nil
 		timers := p.GetTimers().GetState()
 		if since := timers.GetUptime(); since != nil {
 			st.UptimeSeconds = int64(time.Since(since.AsTime()) / time.Second)
@@ -140,6 +148,7 @@ func (st *NeighborStatus) fill(n Neighbor, p *api.Peer, announced map[bgp.Family
 		for _, a := range p.AfiSafis {
 			if c := a.GetState(); up && apiutil.ToFamily(a.GetConfig().GetFamily()) == f {
 				fs.Received, fs.Accepted, fs.Advertised = c.GetReceived(), c.GetAccepted(), announced[f]
+				fs.OtherFirstAS = refused[believer{n.Address.String(), f}]
 			}
 		}
 		st.Families = append(st.Families, fs)

@@ -58,12 +58,8 @@ func New(log *slog.Logger, options Options) *Subsystem {
 	return s
 }
 
-// Observe returns what the speaker of this process holds.
-func (s *Subsystem) Observe(context.Context) (State, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.have.normal(), nil
-}
+// Observe returns what the speaker of this process holds. A neighbor whose password file says something else by now is not what anybody wants.
+func (s *Subsystem) Observe(context.Context) (State, error) { return s.keyed(), nil }
 
 // Diff is the package's Diff.
 func (s *Subsystem) Diff(have, want State) []Op { return Diff(have, want) }
@@ -96,7 +92,7 @@ func (s *Subsystem) did(op Op) {
 func (s *Subsystem) do(ctx context.Context, op Op) error {
 	switch op.kind {
 	case start:
-		return s.start(ctx, op.speaker)
+		return s.start(ctx, op.speaker, op.heirs)
 	case learn:
 		return s.learn(ctx, op.learn)
 	case filter:
@@ -121,9 +117,12 @@ func (s *Subsystem) do(ctx context.Context, op Op) error {
 }
 
 // Stop is the end of a process that another one will follow: no Cease where graceful restart was negotiated, so the
-// peers go on forwarding to us, and the kernel keeps what was learned. A crash has the same effect.
+// peers go on forwarding to us, and the kernel keeps what was learned. A crash has the same effect, so a step that waits for a busy GoBGP is
+// waited for as long as ctx says; nothing can be changed after that.
 func (s *Subsystem) Stop(ctx context.Context) error {
-	s.change.Lock()
+	if err := within(ctx, func() error { s.change.Lock(); return nil }); err != nil {
+		return fmt.Errorf("bgp: stop: %w", err)
+	}
 	defer s.change.Unlock()
 	if s.options.BFD != nil {
 		s.options.BFD.Close()
@@ -133,6 +132,7 @@ func (s *Subsystem) Stop(ctx context.Context) error {
 	}
 	err := s.speaker.leave(ctx)
 	s.gone("handed over")
+	s.flows.clear()
 	return err
 }
 
@@ -159,5 +159,4 @@ func (s *Subsystem) runs(sp *speaker) {
 func (s *Subsystem) gone(why string) {
 	s.runs(nil)
 	s.sessions.reset(why)
-	s.flows.clear()
 }

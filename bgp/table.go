@@ -25,7 +25,8 @@ type RIBEntry struct {
 	LocalPref   *uint32      `json:"local_pref,omitempty"`
 	MED         *uint32      `json:"med,omitempty"`
 	Best        bool         `json:"best"`
-	Stale       bool         `json:"stale"` // kept while the neighbor restarts
+	Stale       bool         `json:"stale"`             // kept while the neighbor restarts
+	Refused     string       `json:"refused,omitempty"` // of what was received: why it is not believed, whatever the filters say
 }
 
 // Table is one of the views on what goes to and fro with a neighbor.
@@ -41,7 +42,10 @@ const (
 // Tables are all of them.
 var Tables = []Table{Advertised, Received, Accepted} // never changed
 
-func everyPath(*apiutil.Path) bool { return true }
+// chooser says whether a path belongs into a list, and why it is not believed; "": it may be.
+type chooser func(*apiutil.Path) (refused string, ok bool)
+
+func everyPath(*apiutil.Path) (string, bool) { return "", true }
 
 // RIB returns every path that neighbors announced, believed or not, sorted by prefix.
 func (s *Subsystem) RIB() ([]RIBEntry, error) {
@@ -73,16 +77,17 @@ func (s *Subsystem) NeighborTable(name string, table Table, limit int) (entries 
 	if !ok {
 		return nil, 0, fmt.Errorf("%w: %s", ErrNoNeighbor, name)
 	}
-	req, want := apiutil.ListPathRequest{Name: n.Address.String()}, everyPath
+	req, want := apiutil.ListPathRequest{Name: n.Address.String()}, chooser(everyPath)
 	switch table {
 	case Received:
 		req.TableType = api.TableType_TABLE_TYPE_ADJ_IN
+		want = func(p *apiutil.Path) (string, bool) { return n.refuses(p), true }
 	case Advertised:
 		req.TableType = api.TableType_TABLE_TYPE_ADJ_OUT
 	case Accepted:
 		// Not by EnableFiltered of the received one, which stores what the import policy made of it.
 		req = apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL}
-		want = func(p *apiutil.Path) bool { return p.PeerAddress.Unmap() == n.Address }
+		want = func(p *apiutil.Path) (string, bool) { return "", p.PeerAddress.Unmap() == n.Address }
 	default:
 		return nil, 0, fmt.Errorf("a neighbor has no table %q", table)
 	}
@@ -95,7 +100,7 @@ func (s *Subsystem) NeighborTable(name string, table Table, limit int) (entries 
 }
 
 // listInTime is list, or errBusy. It asks for a little first: a list that nobody waits for is still made.
-func (sp *speaker) listInTime(req apiutil.ListPathRequest, want func(*apiutil.Path) bool, limit int) ([]RIBEntry, int, error) {
+func (sp *speaker) listInTime(req apiutil.ListPathRequest, want chooser, limit int) ([]RIBEntry, int, error) {
 	type listed struct {
 		entries []RIBEntry
 		total   int
@@ -120,7 +125,7 @@ func (sp *speaker) listInTime(req apiutil.ListPathRequest, want func(*apiutil.Pa
 }
 
 // list is the first so many of a table of GoBGP's, of the families that we speak, and how many it has. Limit 0: all.
-func (sp *speaker) list(req apiutil.ListPathRequest, want func(*apiutil.Path) bool, limit int) (entries []RIBEntry, total int, err error) {
+func (sp *speaker) list(req apiutil.ListPathRequest, want chooser, limit int) (entries []RIBEntry, total int, err error) {
 	if sp == nil {
 		return nil, 0, nil
 	}
@@ -130,8 +135,12 @@ func (sp *speaker) list(req apiutil.ListPathRequest, want func(*apiutil.Path) bo
 	for _, req.Family = range []bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC} {
 		err := sp.bgp.ListPath(req, func(_ bgp.NLRI, paths []*apiutil.Path) {
 			for _, p := range paths {
-				if prefix, ok := unicast(p); ok && want(p) {
-					list.Add(ribEntry(prefix, p))
+				prefix, ok := unicast(p)
+				if !ok {
+					continue
+				}
+				if refused, ok := want(p); ok {
+					list.Add(ribEntry(prefix, p, refused))
 				}
 			}
 		})
@@ -143,10 +152,10 @@ func (sp *speaker) list(req apiutil.ListPathRequest, want func(*apiutil.Path) bo
 	return entries, total, nil
 }
 
-func ribEntry(prefix netip.Prefix, p *apiutil.Path) RIBEntry {
+func ribEntry(prefix netip.Prefix, p *apiutil.Path, refused string) RIBEntry {
 	e := RIBEntry{
 		Prefix: prefix, NextHop: nextHop(p), Neighbor: p.PeerAddress.Unmap(), ASPath: asPath(p),
-		Communities: communities(p), Best: p.Best, Stale: p.Stale,
+		Communities: communities(p), Best: p.Best, Stale: p.Stale, Refused: refused,
 	}
 	for _, a := range p.Attrs {
 		switch a := a.(type) {

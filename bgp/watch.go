@@ -74,6 +74,9 @@ func (s *Subsystem) state(sp *speaker, p apiutil.PeerState, at time.Time) {
 		go s.quarantine(addr)
 	}
 	s.sessions.state(addr, p.SessionState, at, p.DisconnectMessage)
+	if p.SessionState == bgp.BGP_FSM_IDLE && s.sessions.spoilt(addr) {
+		go s.leaveOut(addr)
+	}
 }
 
 // learned notes one change among the best paths of a prefix, and says whether a neighbor's was one. With multipath these are deltas by

@@ -177,7 +177,7 @@ func (l *lane) close() {
 func (c *Client) failed(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		_ = unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0)
-		return fmt.Errorf("process %d of %s did not answer in %s and was killed: %w", c.pid, c.of, answerTime, err)
+		return fmt.Errorf("process %d of %s did not answer in %s and was killed; another one is started, apply again: %w", c.pid, c.of, answerTime, err)
 	}
 	return fmt.Errorf("process %d of %s: %w: %w", c.pid, c.of, ErrNone, err)
 }

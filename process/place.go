@@ -120,6 +120,31 @@ func (p Place) EvictDeaf(pid int, name string) (bool, error) {
 	return true, end(pidfd)
 }
 
+// EvictLost ends every process called name of this very place that EvictDeaf is for, and returns their numbers. It is for who has found
+// that none answers at the socket.
+func (p Place) EvictLost(name string) ([]int, error) {
+	return p.evictLost(func(n string) bool { return n == name })
+}
+
+func (p Place) evictLost(meant func(name string) bool) (ended []int, err error) {
+	entries, err := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, notOne := strconv.Atoi(e.Name())
+		command := Command(pid)
+		if n := len(command); notOne != nil || n < 2 || !meant(command[n-2]) {
+			continue
+		}
+		was, wrong := p.EvictDeaf(pid, command[len(command)-2])
+		if was {
+			ended = append(ended, pid)
+		}
+		if !errors.Is(wrong, unix.ESRCH) { // else it has ended by itself
+			err = errors.Join(err, wrong)
+		}
+	}
+	return ended, err
+}
+
 // sees says whether a process means the same directory by the place's path: in another container it is another one.
 func (p Place) sees(pid int) bool {
 	state := filepath.Dir(p.Dir) // the place itself may have been removed with the sockets in it
@@ -190,8 +215,16 @@ func (p Place) Crash(name string) string {
 	return ": " + line
 }
 
-// Sweep ends every process that is left at the place and removes its files, and the directory once it is empty.
+// Sweep ends every process that is left at the place, those whose socket's file is gone as well, and removes its files, and the directory
+// once it is empty.
 func (p Place) Sweep() error {
+	err := p.sweepSockets()
+	_, lost := p.evictLost(func(string) bool { return true })
+	_ = os.Remove(p.Dir) // others may have files there
+	return errors.Join(err, lost)
+}
+
+func (p Place) sweepSockets() error {
 	entries, err := os.ReadDir(p.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -217,7 +250,6 @@ func (p Place) Sweep() error {
 		}
 		failed = append(failed, err)
 	}
-	_ = os.Remove(p.Dir) // others may have files there
 	return errors.Join(failed...)
 }
 

@@ -232,19 +232,14 @@ func TestAProcessThatEndsIsToldOfAndSaysWhy(t *testing.T) {
 
 // It takes answerTime: this is the only way in which a process that is stuck is known.
 func TestAProcessThatHangsIsReplaced(t *testing.T) {
+	t.Parallel()
 	p := place(t)
 	c, err := p.Start("a", func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.Close()
-	if err := unix.Kill(c.PID(), unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	// It is our child, so that the kernel tells when the signal has reached it. WUNTRACED reaps nothing.
-	if _, err := unix.Wait4(c.PID(), nil, unix.WUNTRACED, nil); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, c)
 	if _, err := p.Adopt("a", func(string) {}); !Replaceable(err) {
 		t.Fatalf("one that hangs: %v", err)
 	}
@@ -253,6 +248,32 @@ func TestAProcessThatHangsIsReplaced(t *testing.T) {
 	}
 	if _, err := p.Adopt("a", func(string) {}); !errors.Is(err, ErrNone) {
 		t.Errorf("after it was made to go: %v", err)
+	}
+}
+
+func TestWhoAsksAProcessThatHangsHearsWhatToDo(t *testing.T) {
+	t.Parallel()
+	c, err := place(t).Start("a", func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	stop(t, c)
+	if _, err := c.Ask(Request{Do: doHello}); err == nil || !strings.Contains(err.Error(), "was killed; another one is started, apply again") {
+		t.Errorf("one that hangs: %v", err)
+	}
+	<-c.Done() // it was killed
+}
+
+// stop has a process stand still.
+func stop(t *testing.T, c *Client) {
+	t.Helper()
+	if err := unix.Kill(c.PID(), unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	// It is our child, so that the kernel tells when the signal has reached it. WUNTRACED reaps nothing.
+	if _, err := unix.Wait4(c.PID(), nil, unix.WUNTRACED, nil); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -26,6 +26,12 @@ const (
 	changed  = "changed"
 )
 
+// handed is a session as set has it. Mine is our discriminator where the process before had it up; one that does not know it begins anew.
+type handed struct {
+	Config
+	Mine uint32 `json:"mine,omitempty"`
+}
+
 // Report is what there is to know.
 type Report struct {
 	Sessions []Status          `json:"sessions"`
@@ -65,8 +71,17 @@ func Run(ctx context.Context, program string) error {
 func (s *Server) answer(r process.Request, priority Priority, w io.Writer) error {
 	switch r.Do {
 	case doSet:
-		var wanted []Config
-		if json.Unmarshal([]byte(r.Value), &wanted) != nil || s.Set(wanted) != nil {
+		var list []handed
+		if json.Unmarshal([]byte(r.Value), &list) != nil {
+			return unix.EINVAL
+		}
+		wanted, before := []Config{}, map[Config]uint32{}
+		for _, h := range list {
+			if wanted = append(wanted, h.Config); h.Mine != 0 {
+				before[h.Config] = h.Mine
+			}
+		}
+		if s.Resume(before); s.Set(wanted) != nil {
 			return unix.EINVAL
 		}
 		return nil

@@ -42,7 +42,7 @@ type listener struct {
 func listen(network string) (*listener, error) {
 	c, err := net.ListenUDP(network, &net.UDPAddr{Port: Port})
 	if errors.Is(err, unix.EADDRINUSE) {
-		return nil, fmt.Errorf("UDP port %d is in use: stop the other BFD daemon on this machine (BIRD's or FRR's): %w", Port, err)
+		return nil, fmt.Errorf("UDP port %d is in use: stop the other BFD daemon on this machine (`ss -lunp sport = :%d` names it): %w", Port, Port, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on UDP port %d: %w", Port, err)

@@ -12,7 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -63,7 +65,14 @@ func setter(set func([]bfd.Config) error) nstest.Handler {
 }
 
 func keep(stateDir string) error {
-	k, err := bfd.NewKeeper(childLog(), stateDir, []string{"/proc/self/exe", bfd.Verb})
+	var mu sync.Mutex
+	told := []string{}
+	trouble := func(why string) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, why)
+	}
+	k, err := bfd.NewKeeper(childLog(), stateDir, []string{"/proc/self/exe", bfd.Verb}, trouble)
 	if err != nil {
 		return err
 	}
@@ -72,6 +81,11 @@ func keep(stateDir string) error {
 		"status": func(json.RawMessage) (any, error) {
 			r, err := k.Report()
 			return r.Sessions, err
+		},
+		"trouble": func(json.RawMessage) (any, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(told), nil
 		},
 		"down": func(json.RawMessage) (any, error) { return nil, k.Down() },
 	})

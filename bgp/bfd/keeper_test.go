@@ -49,6 +49,16 @@ func (s *site) one(t *testing.T, stateDir string) int {
 	return pids[0]
 }
 
+// endAll ends with the test what a keeper that was killed has left.
+func (s *site) endAll(t *testing.T, stateDir string) {
+	t.Helper()
+	t.Cleanup(func() {
+		for _, pid := range s.pids(t, stateDir) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+}
+
 // realTime fails unless every thread of a process is scheduled before all that is not real-time.
 func realTime(t *testing.T, pid int) {
 	t.Helper()
@@ -74,11 +84,7 @@ func TestSessionsOutliveTheDaemonAndNotTheirProcess(t *testing.T) {
 	s := newBareSite(t)
 	bird := nstest.StartBird(t, s.peers, birdConfig(base))
 	dir := t.TempDir()
-	t.Cleanup(func() {
-		for _, pid := range s.pids(t, dir) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-	})
+	s.endAll(t, dir)
 	s.server = s.keeper(t, dir)
 	wanted := []bfd.Config{session("IPv4", base), session("IPv6", base)}
 	s.set(t, wanted...)
@@ -102,16 +108,11 @@ func TestSessionsOutliveTheDaemonAndNotTheirProcess(t *testing.T) {
 		t.Errorf("BIRD has\n%s", shown)
 	}
 
-	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
+	// One that hangs is found by nobody's asking.
+	if err := syscall.Kill(first, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	nstest.Eventually(t, patience, func() string {
-		if pids := s.pids(t, dir); len(pids) != 1 || pids[0] == first {
-			return fmt.Sprintf("processes %v after %d was killed", pids, first)
-		}
-		return ""
-	})
-	nstest.Eventually(t, patience, func() string { return nstest.Want("sessions", len(s.status(t)), len(wanted)) })
+	s.another(t, dir, first)
 	s.becomes(t, bfd.Up)
 
 	s.set(t)
@@ -125,6 +126,65 @@ func TestSessionsOutliveTheDaemonAndNotTheirProcess(t *testing.T) {
 	}
 }
 
+// another waits until another process holds the sessions.
+func (s *site) another(t *testing.T, stateDir string, than int) {
+	t.Helper()
+	nstest.Eventually(t, patience, func() string {
+		if pids := s.pids(t, stateDir); len(pids) != 1 || pids[0] == than {
+			return fmt.Sprintf("processes %v after %d", pids, than)
+		}
+		return ""
+	})
+	nstest.Eventually(t, patience, func() string {
+		if len(s.status(t)) == 0 {
+			return "no sessions"
+		}
+		return ""
+	})
+}
+
+// The next process goes on where the one before ended, with its discriminators: the peer does not notice.
+func TestAProcessThatDiesCostsNoSession(t *testing.T) {
+	t.Parallel()
+	s := newBareSite(t)
+	const interval = 2 * time.Second // BIRD waits for five of them, however busy this machine is
+	bird := nstest.StartBird(t, s.peers, birdConfig(interval))
+	dir := t.TempDir()
+	s.server = s.keeper(t, dir)
+	t.Cleanup(func() { nstest.Must[any](t, s.server, "down", nil) })
+	s.set(t, session("IPv4", interval), session("IPv6", interval))
+	s.becomes(t, bfd.Up)
+	since := func() map[string]time.Time {
+		out := map[string]time.Time{}
+		for _, line := range strings.Split(bird.Do(t, "show bfd sessions"), "\n") {
+			if f := strings.Fields(line); len(f) > 3 && f[2] == "Up" {
+				out[f[0]], _ = time.Parse("15:04:05.000", f[3])
+			}
+		}
+		return out
+	}
+	nstest.Eventually(t, patience, func() string { return nstest.Want("sessions of BIRD that are up", len(since()), 2) })
+	before, first := since(), s.one(t, dir)
+	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s.another(t, dir, first)
+	nstest.Eventually(t, patience, func() string { // both ways, and with the intervals agreed on again
+		for _, st := range s.status(t) {
+			if st.State != bfd.Up || st.Failures > 0 || st.Sent < 3 || st.Received < 3 {
+				return fmt.Sprintf("%+v", st)
+			}
+		}
+		return ""
+	})
+	now := since()
+	for peer, was := range before { // BIRD reckons it anew each time it is asked; a new session takes seconds
+		if at, up := now[peer]; !up || at.Sub(was).Abs() > time.Second {
+			t.Errorf("BIRD has the session with %s since %s (%t), and had it since %s", peer, at, up, was)
+		}
+	}
+}
+
 func TestAPortInUseEndsTheProcessWithItsReason(t *testing.T) {
 	t.Parallel()
 	s := newSite(t) // its server has the port
@@ -133,5 +193,63 @@ func TestAPortInUseEndsTheProcessWithItsReason(t *testing.T) {
 	_, err := nstest.Call[any](t, other, "set", []bfd.Config{session("IPv4", time.Second)})
 	if err == nil || !strings.Contains(err.Error(), "stop the other BFD daemon") {
 		t.Errorf("%v", err)
+	}
+}
+
+// Nobody asks for anything here: the keeper itself does.
+func TestAProcessThatHangsIsNoticedAndReplaced(t *testing.T) {
+	t.Parallel()
+	s := newBareSite(t)
+	dir := t.TempDir()
+	s.endAll(t, dir)
+	s.server = s.keeper(t, dir)
+	s.set(t, session("IPv4", base))
+	first := s.one(t, dir)
+	if err := syscall.Kill(first, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	s.another(t, dir, first)
+	nstest.Eventually(t, patience, func() string {
+		told := nstest.Must[[]string](t, s.server, "trouble", nil)
+		if len(told) != 2 || !strings.Contains(told[0], "hung and was killed") || told[1] != "" {
+			return fmt.Sprintf("told %q", told)
+		}
+		return ""
+	})
+	s.only(t)
+}
+
+func TestAProcessWhoseSocketWasRemovedIsReplacedByTheNextDaemon(t *testing.T) {
+	t.Parallel()
+	s := newBareSite(t)
+	dir := t.TempDir()
+	s.endAll(t, dir)
+	var first int
+	begin := func() {
+		s.server = s.keeper(t, dir)
+		s.set(t, session("IPv4", base))
+		first = s.one(t, dir)
+	}
+	for what, next := range map[string]func(){
+		"a start": func() {
+			s.set(t, session("IPv4", base))
+			s.another(t, dir, first)
+			s.only(t)
+			s.set(t)
+		},
+		"a start without sessions": func() { s.set(t) },
+		"down":                     func() { nstest.Must[any](t, s.server, "down", nil) },
+	} {
+		begin()
+		s.server.Kill()
+		if err := os.RemoveAll(filepath.Join(dir, "bfd")); err != nil {
+			t.Fatal(err)
+		}
+		s.server = s.keeper(t, dir)
+		next()
+		if pids := s.pids(t, dir); len(pids) != 0 {
+			t.Fatalf("after %s: processes %v, the one of before was %d", what, pids, first)
+		}
+		s.server.Kill()
 	}
 }

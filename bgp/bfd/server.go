@@ -25,6 +25,7 @@ type Server struct {
 	mu       sync.Mutex
 	sessions map[key]*entry
 	byMine   map[uint32]*entry // by our discriminator
+	before   map[key]uint32    // our discriminators in sessions that a process before this one held
 	discards [discards]uint64
 	closed   bool
 }
@@ -83,6 +84,16 @@ func (s *Server) Close() {
 // Changed holds a value once a state has changed since the last was taken.
 func (s *Server) Changed() <-chan struct{} { return s.changed }
 
+// Resume says by which of our discriminators peers may still have sessions up that are wanted next.
+func (s *Server) Resume(before map[Config]uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = map[key]uint32{}
+	for c, mine := range before {
+		s.before[c.key()] = mine
+	}
+}
+
 // Set makes the sessions those of wanted. One that stays goes on: changed intervals are announced by a poll. One that goes is
 // administratively down for a while, so that its peer does not take it for a failure. On an error nothing changes.
 func (s *Server) Set(wanted []Config) error {
@@ -137,11 +148,18 @@ func (s *Server) want(e *entry, c Config, now time.Time) {
 }
 
 func (s *Server) add(c Config, now time.Time) *entry {
-	mine := rand.Uint32()
+	mine, resumes := s.before[c.key()]
+	delete(s.before, c.key())
+	if resumes = resumes && s.byMine[mine] == nil; !resumes {
+		mine = rand.Uint32()
+	}
 	for mine == 0 || s.byMine[mine] != nil {
 		mine = rand.Uint32()
 	}
 	e := &entry{session: newSession(c, mine, s.independent, rand.Float64, now), listener: s.family(c), since: now}
+	if resumes {
+		e.resume(now)
+	}
 	e.timer = time.AfterFunc(0, func() { s.fire(e) })
 	s.sessions[c.key()], s.byMine[mine] = e, e
 	return e

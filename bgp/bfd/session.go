@@ -53,6 +53,13 @@ func newSession(c Config, mine uint32, independent bool, random func() float64, 
 	return s
 }
 
+// resume is instead of a beginning, for a session that another process held a moment ago: to begin with Down would end it at the peer. It
+// is up, and silent until the peer, who has our discriminator, says its own; if none comes in a detection time it has failed.
+func (s *session) resume(now time.Time) {
+	s.become(Up, NoDiag)
+	s.heard, s.remote = now, remote{state: Up, minTx: s.config.MinTx, minRx: s.config.MinTx, multiplier: s.config.Multiplier}
+}
+
 // receive takes a packet that parse accepted and that belongs to this session, and returns what is to be sent at once.
 func (s *session) receive(now time.Time, p packet) ([]packet, Discard) {
 	if p.flags&flagAuth != 0 {

@@ -77,6 +77,34 @@ func TestAPacketWithAuthenticationChangesNothing(t *testing.T) {
 	}
 }
 
+// Of a session that another process held the peer hears nothing but Up; a peer that is dead by then has failed.
+func TestASessionIsResumedWhereItsPeerStillHasIt(t *testing.T) {
+	resumed := func() (s *session, now time.Time) {
+		now = time.Unix(1000, 0)
+		s = newSession(config(100*time.Millisecond, 3), 1, true, rand.Float64, now)
+		s.resume(now)
+		if out := s.tick(now); s.state != Up || out != nil {
+			t.Errorf("%s, it said %v", s.state, out)
+		}
+		return s, now
+	}
+	s, now := resumed()
+	if _, discard := s.receive(now.Add(250*time.Millisecond), told(Up)); discard != Accepted {
+		t.Error(discard)
+	}
+	if out := s.tick(now.Add(250 * time.Millisecond)); s.state != Up || len(out) != 1 || out[0].state != Up || out[0].mine != 1 || out[0].yours != 77 {
+		t.Errorf("%s, it said %+v", s.state, out)
+	}
+	s, now = resumed()
+	if out := s.tick(s.due()); s.state != Down || s.diag != TimeExpired || len(out) != 1 || out[0].state != Down || s.due().Sub(now) < 300*time.Millisecond {
+		t.Errorf("%s (%s), it said %+v", s.state, s.diag, out)
+	}
+	s, now = resumed()
+	if s.receive(now, told(Down)); s.state != Down || s.diag != NeighborDown {
+		t.Errorf("%s (%s)", s.state, s.diag)
+	}
+}
+
 func TestSessionsComeUpAndGoDownTogether(t *testing.T) {
 	for _, multiplier := range []uint8{1, 3, 255} {
 		w := newWorld(1, config(100*time.Millisecond, multiplier), config(50*time.Millisecond, 3))

@@ -69,9 +69,10 @@ func (s *session) jittered(d time.Duration) time.Duration {
 	return d - time.Duration(float64(d)*(least+(0.25-least)*s.random()))
 }
 
-// silent reports whether no periodic packets are to be sent: the peer wants none, or it asked for demand mode (section 6.8.7).
+// silent reports whether no periodic packets are to be sent: the peer wants none, or it asked for demand mode (section 6.8.7), or its
+// discriminator is not known yet, see resume.
 func (s *session) silent() bool {
-	return s.remote.minRx == 0 || s.remote.demand && s.state == Up && s.remote.state == Up && !s.polling
+	return s.remote.minRx == 0 || s.state == Up && s.remote.yours == 0 || s.remote.demand && s.state == Up && s.remote.state == Up && !s.polling
 }
 
 // detectionTime is how long the peer may be silent (section 6.8.4).

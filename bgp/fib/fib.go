@@ -73,6 +73,9 @@ type Table struct {
 	log    *slog.Logger
 	kernel kernel
 	lost   func(link int)
+	taken  func(prefixes int)
+	gone   int                // prefixes that somebody took routes of, and nobody was told; the writer's alone, as blamed
+	blamed time.Time          // when somebody was told last
 	ways   map[netip.Addr]way // to next hops; the writer's alone
 	afar   []netip.Addr       // those of them that are on no link, sorted
 	now    *view              // of this pass; nil: nothing was looked up

@@ -40,7 +40,7 @@ func box(t testing.TB) *nstest.NS {
 
 func open(t testing.TB, ns *nstest.NS, p fib.Policy) *fib.Table {
 	t.Helper()
-	table, err := fib.Open(slog.New(slog.DiscardHandler), ns.FD(), nil)
+	table, err := fib.Open(slog.New(slog.DiscardHandler), ns.FD(), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

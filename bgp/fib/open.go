@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -15,8 +16,8 @@ import (
 
 // Open takes over the routes of protocol 186 that the main table of a namespace holds (netns.None: of the process's own) and
 // starts the writer; those of another table when a policy names it. It installs nothing before SetPolicy. lost hears of links that
-// went down or lost their carrier, by index; it must not block, and may be nil.
-func Open(log *slog.Logger, ns netns.NsHandle, lost func(link int)) (*Table, error) {
+// went down or lost their carrier, by index, taken of prefixes whose routes somebody else deleted or changed; they must not block, and may be nil.
+func Open(log *slog.Logger, ns netns.NsHandle, lost func(link int), taken func(prefixes int)) (*Table, error) {
 	k, err := dial(ns)
 	if err != nil {
 		return nil, err
@@ -29,7 +30,7 @@ func Open(log *slog.Logger, ns netns.NsHandle, lost func(link int)) (*Table, err
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &Table{
 		vigil: newVigil(), carriers: carriers{},
-		log: log, kernel: k, lost: lost, cancel: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
+		log: log, kernel: k, lost: lost, taken: taken, cancel: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
 		ways: map[netip.Addr]way{}, news: news{down: map[int]struct{}{}},
 		dead:    map[netip.Addr]struct{}{},
 		learned: map[netip.Prefix]*pathSet{}, sets: newPathSets(), dirty: map[netip.Prefix]struct{}{},
@@ -103,8 +104,8 @@ func Flush(ns netns.NsHandle, table int) error {
 	return failed
 }
 
-// recount looks for what is still there of ours, since somebody else changed some of it.
-func (t *Table) recount() {
+// recount looks for what is still there of ours, since somebody else changed some of it, and counts the prefixes that he did it to.
+func (t *Table) recount() (gone int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	err := t.groups.adopt()
@@ -118,7 +119,7 @@ func (t *Table) recount() {
 	}
 	if err != nil {
 		t.log.Warn("learned routes may be missing", "error", err)
-		return
+		return 0
 	}
 	for prefix, known := range t.installed {
 		same := func(r *held) bool {
@@ -128,6 +129,7 @@ func (t *Table) recount() {
 		if !slices.ContainsFunc(known, func(r *held) bool { return !same(r) }) { // nearly all of a million
 			continue
 		}
+		gone++
 		for _, r := range slices.Clone(known) {
 			if same(r) {
 				continue
@@ -141,4 +143,20 @@ func (t *Table) recount() {
 			}
 		}
 	}
+	return gone
+}
+
+// tellRest is between two times that somebody is told of what others do.
+const tellRest = time.Second
+
+// blame tells of routes that somebody else took. Where a link was lost the kernel took some itself.
+func (t *Table) blame() {
+	if t.gone == 0 || time.Since(t.blamed) < tellRest {
+		return
+	}
+	t.log.Warn("learned routes were deleted or changed by another program, and come back", "prefixes", t.gone)
+	if t.taken != nil {
+		t.taken(t.gone)
+	}
+	t.gone, t.blamed = 0, time.Now()
 }

@@ -28,6 +28,7 @@ func (t *Table) run(ctx context.Context) {
 		}
 		t.look()
 		t.write(ctx)
+		t.blame()
 	}
 }
 
@@ -60,7 +61,9 @@ func (t *Table) look() {
 		t.vigil.begin()
 	}
 	if heard.touched {
-		t.recount()
+		if gone := t.recount(); len(heard.down) == 0 {
+			t.gone += gone
+		}
 	}
 	if len(heard.down) > 0 {
 		t.lose(heard.down)

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -41,6 +42,8 @@ type Received struct {
 	Since   time.Time // when it was announced as it is
 	Stale   time.Time // when its session went down; zero: it is up, and has announced it
 	Refused string    // why it does not count; "" where it does
+	// Unasked says of a refusal that it is as the operator wants it: nobody may ask for that, or the same rule counts already.
+	Unasked bool
 }
 
 // Table holds the rules of all neighbors. A session that goes down leaves its rules stale: they count for Policy.Keep, or
@@ -50,6 +53,8 @@ type Table struct {
 	entries  map[key]*entry
 	arrivals uint64
 	refusals uint64
+	missed   map[netip.Addr]bool   // neighbors with rules that there was no room for at all
+	leads    map[netip.Addr]uint32 // what the paths of a neighbor begin with
 }
 
 type key struct {
@@ -90,7 +95,9 @@ func newEntry(a Announcement, since time.Time) *entry {
 }
 
 // NewTable returns an empty table that accepts nothing.
-func NewTable() *Table { return &Table{entries: map[key]*entry{}} }
+func NewTable() *Table {
+	return &Table{entries: map[key]*entry{}, missed: map[netip.Addr]bool{}, leads: map[netip.Addr]uint32{}}
+}
 
 // SetPolicy takes effect with the next Judge, also on rules that are stale.
 func (t *Table) SetPolicy(p Policy) {
@@ -101,6 +108,10 @@ func (t *Table) SetPolicy(p Policy) {
 	}
 	t.policy = p
 }
+
+// Lead says which AS the paths of a neighbor begin with, or its rules are refused, from the next Judge on; 0: any. RFC 8955 section 6 asks it of
+// every external session; RFC 9117 section 4.2 leaves room for route servers.
+func (t *Table) Lead(neighbor netip.Addr, as uint32) { t.leads[neighbor] = as }
 
 // Announce takes a rule, or another version of it. The error is that of a rule for which there is no room at all; it is
 // counted as a refusal.
@@ -115,8 +126,9 @@ func (t *Table) Announce(a Announcement, now time.Time) error {
 	switch {
 	case e != nil:
 		next.arrival = e.arrival
-	case len(t.entries) >= 2*t.policy.Max:
+	case !t.room():
 		t.refusals++
+		t.missed[k.neighbor] = true
 		return fmt.Errorf("%s of %s: %d rules are known already, and no more are remembered", next.Name, a.Origin.Neighbor, len(t.entries))
 	default:
 		t.arrivals++
@@ -137,6 +149,30 @@ func (a *Announcement) same(b Announcement) bool {
 		text(a.Problem) == text(b.Problem)
 }
 
+func (t *Table) room() bool { return len(t.entries) < 2*t.policy.Max }
+
+// Missed are the neighbors whose rules were not all remembered, once there is room: these are to be offered again, or nobody ever has them.
+func (t *Table) Missed() []netip.Addr {
+	if !t.room() {
+		return nil
+	}
+	return slices.SortedFunc(maps.Keys(t.missed), netip.Addr.Compare)
+}
+
+// Again begins the offers of a neighbor's rules.
+func (t *Table) Again(neighbor netip.Addr) { delete(t.missed, neighbor) }
+
+// Offer is Announce for a rule that was announced before. Where there is no room it is missed as it was, and no further refusal.
+func (t *Table) Offer(a Announcement, now time.Time) {
+	switch {
+	case t.Has(a.Origin.Neighbor, a.Family, a.Components):
+	case !t.room():
+		t.missed[a.Origin.Neighbor] = true
+	default:
+		_ = t.Announce(a, now) // there is room
+	}
+}
+
 // Has says whether a neighbor announced a rule.
 func (t *Table) Has(neighbor netip.Addr, f Family, components []byte) bool {
 	return t.entries[key{neighbor, f, string(components)}] != nil
@@ -147,8 +183,9 @@ func (t *Table) Withdraw(neighbor netip.Addr, f Family, components []byte) {
 	delete(t.entries, key{neighbor, f, string(components)})
 }
 
-// Down begins the age of a neighbor's rules.
+// Down begins the age of a neighbor's rules. Those that were missed come with its next session.
 func (t *Table) Down(neighbor netip.Addr, now time.Time) {
+	delete(t.missed, neighbor)
 	for k, e := range t.entries {
 		if k.neighbor == neighbor && e.Stale.IsZero() {
 			e.Stale = now
@@ -200,7 +237,9 @@ func (t *Table) Doubtful() bool {
 
 // feasible asks the routes, of a rule whose session is down once at most.
 func (t *Table) feasible(e *entry, rib RIB) error {
-	switch {
+	switch as := t.leads[e.Origin.Neighbor]; {
+	case as != 0 && e.Origin.FirstAS != as:
+		return unfeasible("its AS path does not begin with %d, its neighbor's AS (enforce_first_as)", as)
 	case t.policy.Blackholes:
 		return validateBlackhole(e.Rule, e.Origin, t.policy.Trust, t.policy.Within)
 	case e.Stale.IsZero() || !e.judged:
@@ -216,7 +255,7 @@ func (t *Table) full() error {
 	return fmt.Errorf("%s accepted already (max_rules)", plural.Of(t.policy.Max, "rule is", "rules are"))
 }
 
-var errSame = errors.New("another neighbor announced the same rule before")
+var errSame = unasked{errors.New("another neighbor announced the same rule before")}
 
 // Judge returns all rules in the order of their evaluation, and those of them whose refusal is news. It asks in the order
 // of arrival, so that a rule which is accepted stays so while others come.
@@ -238,7 +277,7 @@ func (t *Table) Judge(rib RIB) (all, news []Received) {
 		default:
 			taken[same] = true
 		}
-		e.Refused = ""
+		e.Refused, e.Unasked = "", errors.As(err, new(unasked))
 		if err != nil {
 			e.Refused = err.Error()
 		}

@@ -58,7 +58,7 @@ func (b *book) holds(want ...string) {
 			line += fmt.Sprintf(" stale %.0fs", b.now.Sub(r.Stale).Seconds())
 		}
 		if r.Refused != "" {
-			line += ": " + r.Refused
+			line += ": " + r.Refused + map[bool]string{true: " (unasked)"}[r.Unasked]
 		}
 		got = append(got, line)
 	}
@@ -165,7 +165,7 @@ func TestOneRuleOfTwoNeighborsCountsOnce(t *testing.T) {
 	b := newBook(t, 1)
 	b.must(b.announce(torB, port(53), discard...))
 	b.must(b.announce(torA, port(53)))
-	b.holds("b flow4 { dport = 53; } discard 0s", "a flow4 { dport = 53; } accept 0s: another neighbor announced the same rule before")
+	b.holds("b flow4 { dport = 53; } discard 0s", "a flow4 { dport = 53; } accept 0s: another neighbor announced the same rule before (unasked)")
 	b.Withdraw(torB, flowspec.IPv4, port(53))
 	b.holds("a flow4 { dport = 53; } accept 0s")
 }
@@ -234,11 +234,16 @@ func TestBlackholesAreTheOwnersAndInsideOfWhatIsOurs(t *testing.T) {
 	b.must(b.announce(torA, octets(t, "01 18 cb 00 71"), discard...))
 	policy.Max = 1
 	b.SetPolicy(policy)
-	b.holds("a flow4 { dst 192.0.2.1/32; } discard 0s: unfeasible: 192.0.2.1/32 is inside of nothing that we announce",
+	b.holds("a flow4 { dst 192.0.2.1/32; } discard 0s: unfeasible: 192.0.2.1/32 is inside of nothing that we announce (unasked)",
 		"a flow4 { dst 203.0.113.53/32; } discard 0s",
-		"b flow4 { dst 203.0.113.54/32; } discard 0s: unfeasible: its neighbor may not ask for blackholes (blackhole.accept_from)",
+		"b flow4 { dst 203.0.113.54/32; } discard 0s: unfeasible: its neighbor may not ask for blackholes (blackhole.accept_from) (unasked)",
 		"a flow4 { dst 203.0.113.0/24; } discard 0s: 1 blackhole is accepted already (blackhole.max_prefixes)",
-		"a flow4 { dst 203.0.112.0/23; } discard 0s: unfeasible: 203.0.112.0/23 is inside of nothing that we announce")
+		"a flow4 { dst 203.0.112.0/23; } discard 0s: unfeasible: 203.0.112.0/23 is inside of nothing that we announce (unasked)")
+	b.Lead(torA, 65001)
+	if all, _ := b.Judge(b.rib); all[1].Refused != "unfeasible: its AS path does not begin with 65001, its neighbor's AS (enforce_first_as)" {
+		t.Errorf("a path that begins with 65000: %q", all[1].Refused)
+	}
+	b.Lead(torA, 0)
 	if b.Doubtful() {
 		t.Error("a blackhole waits for routes")
 	}

@@ -86,7 +86,7 @@ func sameOrigin(dst netip.Prefix, from Origin, best Route) error {
 // validateBlackhole: a neighbor has nothing dropped but what is ours, and what it may ask for.
 func validateBlackhole(r Rule, from Origin, allowed Trust, within []netip.Prefix) error {
 	if !slices.Contains(allowed, from.Neighbor) {
-		return unfeasible("its neighbor may not ask for blackholes (blackhole.accept_from)")
+		return unasked{unfeasible("its neighbor may not ask for blackholes (blackhole.accept_from)")}
 	}
 	c, _ := r.Component(Destination)
 	for _, ours := range within {
@@ -94,8 +94,13 @@ func validateBlackhole(r Rule, from Origin, allowed Trust, within []netip.Prefix
 			return nil
 		}
 	}
-	return unfeasible("%s is inside of nothing that we announce", c.Prefix)
+	return unasked{unfeasible("%s is inside of nothing that we announce", c.Prefix)}
 }
+
+// unasked is a refusal that nobody need look after.
+type unasked struct{ error }
+
+func (u unasked) Unwrap() error { return u.error }
 
 func unfeasible(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrUnfeasible, fmt.Sprintf(format, args...))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net"
 	"os"
 	"path/filepath"
@@ -144,11 +145,19 @@ func (n *Namespace) defaultRoute(link string, gateways ...string) error {
 
 // veth joins two namespaces: the end in n has the name own, the end in peer the name other. Both are set up.
 func (n *Namespace) veth(own string, peer *Namespace, other string) error {
-	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: own}, PeerName: other, PeerNamespace: netlink.NsFd(peer.fd)}
+	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: own, HardwareAddr: mac(n.role, own)},
+		PeerName: other, PeerHardwareAddr: mac(peer.role, other), PeerNamespace: netlink.NsFd(peer.fd)}
 	if err := n.nl.LinkAdd(link); err != nil {
 		return fmt.Errorf("veth %s in %s: %w", own, n.Name, err)
 	}
 	return errors.Join(n.up(own), peer.up(other))
+}
+
+// mac is the same in every lab, and with it the link-local address: addresses of the box are constants of its programs.
+func mac(role, link string) net.HardwareAddr {
+	h := fnv.New32a()
+	h.Write([]byte(role + " " + link))
+	return h.Sum([]byte{2, 0}) // locally administered
 }
 
 // close lets go of the namespace; it lives on while it has a name or a process.

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/control/api"
+	"sluice/plural"
 )
 
 func (c *cli) banCmd() *cobra.Command {
@@ -65,9 +66,9 @@ func beforeText(b api.Ban) string {
 	return when + untilText(before.Until) + prefixed(", by ", before.By) + prefixed(": ", before.Why)
 }
 
-func printBans(c *cli, list []api.Ban) error {
+func printBans(c *cli, list api.Bans) error {
 	t := c.table("TARGET", "LEFT", "PACKETS", "LAST HIT", "BY", "SINCE", "WHY")
-	for _, b := range list {
+	for _, b := range list.Bans {
 		left, hit := "no end", "never"
 		if b.Until != nil {
 			left = time.Duration(b.RemainingSeconds * float64(time.Second)).Round(time.Second).String()
@@ -77,5 +78,11 @@ func printBans(c *cli, list []api.Ban) error {
 		}
 		t.row(b.Target, left, b.Packets, hit, b.By, b.Since.Local().Format(time.DateTime), b.Why)
 	}
-	return t.print()
+	if err := t.print(); err != nil {
+		return err
+	}
+	if n := len(list.Bans); n < list.Total {
+		fmt.Fprintf(c.out, "these are the first %d of %s: --limit shows more, and a prefix fewer\n", n, plural.Of(list.Total, "ban", "bans"))
+	}
+	return nil
 }

@@ -100,12 +100,15 @@ type box struct {
 	explain api.Explanation
 	rotated api.Rotated
 	bans    []api.Ban
+	checked api.Checked
 	drain   api.Drain   // what Undrain ends
 	shown   any         // what Show answers, where it is not what lies in testdata
-	events  []api.Event // what Monitor tells; then the daemon ends
-	frames  []api.Frame // what Capture tells; then it waits for its end, or where dies is set the daemon ends
-	dies    bool
-	ended   chan struct{} // closed by EndCapture
+	events  []api.Event // what Monitor tells; then the daemon ends, and the next one refuses
+
+	monitored bool
+	frames    []api.Frame // what Capture tells; then it waits for its end, or where dies is set the daemon ends
+	dies      bool
+	ended     chan struct{} // closed by EndCapture
 }
 
 func (b *box) note(format string, args ...any) error {
@@ -190,10 +193,7 @@ func (b *box) Flows(ctx context.Context, r api.FlowsRequest) (api.Flows, error) 
 		return api.Flows{}, err
 	}
 	var all api.Flows
-	raw, err := os.ReadFile("testdata/show/flows.json")
-	if err == nil {
-		err = json.Unmarshal(raw, &all)
-	}
+	err := fixture("flows", &all)
 	if r.Count {
 		all.Flows = []api.Flow{}
 	}
@@ -209,14 +209,51 @@ func (b *box) Routes(_ context.Context, r api.RoutesRequest) (all api.Routes, er
 	if err := b.note("%s", asked); err != nil {
 		return all, err
 	}
-	raw, err := os.ReadFile("testdata/show/routes.json")
-	if err == nil {
-		err = json.Unmarshal(raw, &all)
-	}
+	err = fixture("routes", &all)
 	if r.Count {
 		all.Routes = []api.Route{}
 	}
 	return all, err
+}
+
+// Bans answers from testdata/show, as Flows does.
+func (b *box) Bans(_ context.Context, r api.BansRequest) (all api.Bans, err error) {
+	asked := fmt.Sprintf("bans %+v", r)
+	if r == (api.BansRequest{Limit: api.DefaultBans}) {
+		asked = "show bans"
+	}
+	if err = b.note("%s", asked); err == nil {
+		err = fixture("bans", &all)
+	}
+	if r.Count {
+		all.Bans = []api.Ban{}
+	}
+	return all, err
+}
+
+// Filters answers as Bans does.
+func (b *box) Filters(_ context.Context, r api.FiltersRequest) (all api.Filters, err error) {
+	asked := fmt.Sprintf("filters %+v", r)
+	if r == (api.FiltersRequest{Limit: api.DefaultFilters}) {
+		asked = "show flowspec"
+	}
+	if err = b.note("%s", asked); err == nil {
+		err = fixture("flowspec", &all)
+	}
+	all.Filters = all.Filters[:min(r.Limit, len(all.Filters))]
+	if r.Count {
+		all.Filters = []api.Filter{}
+	}
+	return all, err
+}
+
+// fixture reads what lies in testdata/show.
+func fixture(noun string, into any) error {
+	raw, err := os.ReadFile("testdata/show/" + noun + ".json")
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(raw, into)
 }
 
 func (b *box) ClearFlows(_ context.Context, r api.ClearFlowsRequest) (api.FlowsCleared, error) {
@@ -252,7 +289,14 @@ func (b *box) RestartTunnel(_ context.Context, r api.RestartRequest) (api.Restar
 	return api.Restarted{Before: before, Now: now}, b.note("restart %s", r.Tunnel)
 }
 
+func (b *box) Check(_ context.Context, r api.CheckRequest) (api.Checked, error) {
+	return b.checked, b.note("check %+v", r)
+}
+
 func (b *box) Monitor(_ context.Context, r api.MonitorRequest, each func(api.Event) error) error {
+	if b.monitored = !b.monitored; !b.monitored {
+		return &api.Failure{Message: "enough", Refused: true}
+	}
 	for _, e := range b.events {
 		if err := each(e); err != nil {
 			return err

@@ -30,6 +30,7 @@ reboot, and apply and rollback leave it alone: sluice undrain ends it. The comma
 				return c.printJSON(done)
 			}
 			fmt.Fprintln(c.out, "drained: everything is withdrawn; `sluice undrain` announces it again")
+			fmt.Fprint(c.out, unkeptText(done))
 			return nil
 		},
 	}
@@ -55,14 +56,26 @@ func (c *cli) undrainCmd() *cobra.Command {
 				return nil
 			}
 			fmt.Fprintln(c.out, "not drained any more: everything is announced as the file says")
+			fmt.Fprint(c.out, unkeptText(before))
 			return nil
 		},
 	}
 }
 
+// unkeptText warns of a disk that could not take what is so now.
+func unkeptText(d api.Drain) string {
+	if !d.Unkept {
+		return ""
+	}
+	return "a restart of the daemon would not know of it: the disk takes nothing (`sluice show status`); make room, and it is written within seconds\n"
+}
+
 // drainText is a line of show status and of show bgp.
 func drainText(c *cli, d api.Drain) string {
 	by := prefixed(", by ", d.By)
+	if d.Unkept {
+		by += " (a restart would not know of it: the disk takes nothing)"
+	}
 	if d.State == api.DrainDone {
 		return "drained since " + c.since(*d.Since) + by + ": everything is withdrawn"
 	}

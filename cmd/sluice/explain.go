@@ -93,6 +93,9 @@ func (c *cli) printExplanation(e api.Explanation) error {
 		if h.Lost != "" {
 			fmt.Fprintf(c.out, "  but it is lost: %s\n", h.Lost)
 		}
+		if h.TooLarge != "" {
+			fmt.Fprintf(c.out, "  %s\n", h.TooLarge)
+		}
 		if h.RedirectTo != "" {
 			fmt.Fprintf(c.out, "  to %s\n", h.RedirectTo)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +22,7 @@ func (c *cli) monitorCmd() *cobra.Command {
 		Short: "Follow what happens: revisions, sessions, links, bans, logs; with --drops and --flows those too",
 		Long: `One line for each event until Ctrl-C; with -o json, one JSON object a line. Packets of rules with log: are among them. Of
 dropped packets it shows samples, and says how many it did not show: the counters of show drops have them all. Of flows it shows that
-one is new, that it is proven (who opened it sees the answers), that it is closed, or that policy revoked it.`,
+one is new, that it is proven (who opened it sees the answers), that it is closed, or that policy revoked it. It goes on when the daemon is restarted.`,
 		Example: `  sluice monitor
   sluice monitor --flows
   sluice monitor --drops -o json`,
@@ -32,7 +33,7 @@ one is new, that it is proven (who opened it sees the answers), that it is close
 				lines.SetEscapeHTML(false)
 				show = func(e api.Event) error { return lines.Encode(e) }
 			}
-			err := c.client().Monitor(cmd.Context(), request, show)
+			err := c.follow(cmd.Context(), request, show)
 			if errors.Is(err, context.Canceled) {
 				return nil // Ctrl-C is how it ends
 			}
@@ -42,6 +43,34 @@ one is new, that it is proven (who opened it sees the answers), that it is close
 	cmd.Flags().BoolVar(&request.Drops, "drops", false, "samples of dropped packets as well")
 	cmd.Flags().BoolVar(&request.Flows, "flows", false, "what becomes of flows as well")
 	return cmd
+}
+
+// again is between two looks for a daemon that has ended.
+const again = time.Second
+
+// follow outlives the daemon: it says that this has ended, and goes on with the next one, which begins as the first did.
+func (c *cli) follow(ctx context.Context, request api.MonitorRequest, show func(api.Event) error) error {
+	begun, told := false, false
+	for {
+		err := c.client().Monitor(ctx, request, func(e api.Event) error {
+			begun, told = true, false
+			return show(e)
+		})
+		if !begun || !errors.Is(err, api.ErrUnreachable) {
+			return err
+		}
+		if !told {
+			told = true
+			if err := show(api.Event{Time: c.now(), Type: api.EventNote, Text: "the daemon has ended: what happens until it is back is not shown"}); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(again):
+		}
+	}
 }
 
 func (c *cli) printEvent(e api.Event) error {
@@ -63,6 +92,8 @@ func eventText(e api.Event) string {
 		return strings.TrimSpace(string(e.Engine.Kind) + " " + e.Engine.Text)
 	case e.Engine != nil:
 		return strings.TrimSuffix(fmt.Sprintf("revision %d %s: %s", e.Engine.Revision, e.Engine.Kind, e.Engine.Text), ": ")
+	case e.BGP != nil && e.BGP.Kind == api.RoutesTaken:
+		return e.BGP.Reason
 	case e.BGP != nil:
 		what := map[api.SessionKind]string{api.SessionUp: "is up", api.SessionDown: "is down", api.SessionNearly: "announces much",
 			api.SessionLimit: "announces too much", api.SessionLive: "has its BFD session up", api.SessionDead: "has its BFD session down"}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"sluice/control/api"
 	"sluice/control/daemon"
+	"sluice/control/node/slots"
 )
 
 // cli is what every verb shares: where it prints, and the process settings.
@@ -24,10 +26,13 @@ type cli struct {
 	settings *viper.Viper
 	file     string // -c
 	output   string // -o
+
+	slots  func(stateDir string) slots.Options // of the node image
+	reboot func(context.Context) error
 }
 
 func newCLI(out, err io.Writer) *cli {
-	return &cli{out: out, err: err, now: time.Now, settings: viper.New()}
+	return &cli{out: out, err: err, now: time.Now, settings: viper.New(), slots: slots.Defaults, reboot: systemctlReboot}
 }
 
 // The process settings: flag, else SLUICE_*, else node: of the file, else the default. They never alter policy.
@@ -66,7 +71,7 @@ first three also under node: of the file that -c names.`,
 	}
 	root.AddCommand(
 		c.runCmd(), c.checkCmd(), c.planCmd(), c.diffCmd(), c.applyCmd(), c.confirmCmd(), c.rollbackCmd(), c.historyCmd(),
-		c.showCmd(), c.explainCmd(), c.banCmd(), c.unbanCmd(), c.drainCmd(), c.undrainCmd(), c.workloadCmd(), c.clearCmd(), c.monitorCmd(), c.captureCmd(), c.keyCmd(), c.doctorCmd(), c.supportCmd(), c.labCmd(), c.tunnelCmd(), c.tunneldCmd(), c.bfddCmd(), c.downCmd(), c.holdCmd(), c.versionCmd(),
+		c.showCmd(), c.explainCmd(), c.banCmd(), c.unbanCmd(), c.drainCmd(), c.undrainCmd(), c.workloadCmd(), c.clearCmd(), c.monitorCmd(), c.captureCmd(), c.keyCmd(), c.doctorCmd(), c.supportCmd(), c.labCmd(), c.imageCmd(), c.tunnelCmd(), c.tunneldCmd(), c.bfddCmd(), c.downCmd(), c.holdCmd(), c.nodeCmd(), c.versionCmd(),
 	)
 	root.SetHelpCommand(helpCmd())
 	root.InitDefaultHelpCmd()

@@ -34,6 +34,9 @@ func (c *cli) showCmd() *cobra.Command {
 		case "tunnels":
 			cmd.AddCommand(c.showTunnelsCmd("Show " + noun.Help))
 			continue
+		case "flowspec":
+			cmd.AddCommand(c.showFiltersCmd("Show " + noun.Help))
+			continue
 		case "bans":
 			cmd.AddCommand(c.showBansCmd("Show " + noun.Help))
 			continue

@@ -2,30 +2,14 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"sluice/control/api"
+	"sluice/plural"
 )
-
-// banFilter chooses bans to show.
-type banFilter struct {
-	about netip.Prefix // invalid: all
-	by    string
-	why   string
-}
-
-// keeps says whether a ban is about the address or prefix, or a part of it, and of that author and reason.
-func (f banFilter) keeps(b api.Ban) bool {
-	target, err := parseAbout(b.Target)
-	if f.about.IsValid() && (err != nil || !target.Overlaps(f.about)) {
-		return false
-	}
-	return (f.by == "" || b.By == f.by) && strings.Contains(strings.ToLower(b.Why), strings.ToLower(f.why))
-}
 
 // parseAbout reads an address or a prefix.
 func parseAbout(text string) (netip.Prefix, error) {
@@ -41,32 +25,44 @@ func parseAbout(text string) (netip.Prefix, error) {
 }
 
 func (c *cli) showBansCmd(short string) *cobra.Command {
-	var f banFilter
+	request := api.BansRequest{Limit: api.DefaultBans}
 	cmd := &cobra.Command{
-		Use:     "bans [TARGET]",
-		Short:   short,
-		Long:    "With an address or a prefix: those that cover it, and those within it.",
-		Example: "  sluice show bans 192.0.2.7\n  sluice show bans --by ann --why ssh",
-		Args:    cobra.MaximumNArgs(1),
+		Use:   "bans [TARGET]",
+		Short: short,
+		Long:  "With an address or a prefix: those that cover it, and those within it.",
+		Example: `  sluice show bans 192.0.2.7
+  sluice show bans --by ann --why ssh
+  sluice show bans --count`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				var err error
-				if f.about, err = parseAbout(args[0]); err != nil {
+				about, err := parseAbout(args[0])
+				if err != nil {
 					return usageError{err}
 				}
+				request.About = about.String()
 			}
-			bans, err := api.Show[[]api.Ban](cmd.Context(), c.client(), "bans")
-			if err != nil {
+			bans, err := c.client().Bans(cmd.Context(), request)
+			switch {
+			case err != nil:
 				return err
-			}
-			bans = slices.DeleteFunc(bans, func(b api.Ban) bool { return !f.keeps(b) })
-			if c.json() {
+			case c.json():
 				return c.printJSON(bans)
+			case request.Count:
+				fmt.Fprintln(c.out, plural.Of(bans.Total, "ban", "bans"))
+				return nil
 			}
 			return printBans(c, bans)
 		},
 	}
-	cmd.Flags().StringVar(&f.by, "by", "", "only those of this `AUTHOR`")
-	cmd.Flags().StringVar(&f.why, "why", "", "only those with this `TEXT` in their reason")
+	cmd.Flags().StringVar(&request.By, "by", "", "only those of this `AUTHOR`")
+	cmd.Flags().StringVar(&request.Why, "why", "", "only those with this `TEXT` in their reason")
+	shownFlags(cmd, &request.Limit, &request.Count)
 	return cmd
+}
+
+// shownFlags are those of what may be long.
+func shownFlags(cmd *cobra.Command, limit *int, count *bool) {
+	cmd.Flags().Var(number[int]{limit, math.MaxInt32, "1000"}, "limit", "how many at most")
+	cmd.Flags().BoolVar(count, "count", false, "only how many")
 }

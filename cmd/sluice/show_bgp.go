@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/control/api"
+	"sluice/plural"
 )
 
 func (c *cli) showBGPCmd(short string) *cobra.Command {
@@ -97,14 +98,26 @@ func printBGP(c *cli, list []api.Neighbor) error {
 		return err
 	}
 	for _, n := range list {
+		for _, f := range n.Families {
+			if f.OtherFirstAS > 0 {
+				fmt.Fprintf(c.out, "%s: %s; see sluice show bgp neighbor %s received\n", n.Name, otherFirstAS(n, f.Family, f.OtherFirstAS), n.Name)
+			}
+		}
 		if n.State != "established" && n.LastError != "" {
 			fmt.Fprintf(c.out, "%s: %s\n", n.Name, n.LastError)
+		}
+		if d := n.LastDial; d != nil {
+			fmt.Fprintf(c.out, "%s: %s (tried %s ago)\n", n.Name, d.Error, c.since(d.Time))
 		}
 		if why := bfdWhy(n); why != "" {
 			fmt.Fprintf(c.out, "%s: BFD: %s\n", n.Name, why)
 		}
 	}
 	return nil
+}
+
+func otherFirstAS(n api.Neighbor, family string, refused uint64) string {
+	return fmt.Sprintf("%s of %s refused: the first AS in the path is not %d (enforce_first_as)", plural.Of(refused, "route", "routes"), family, n.ASN)
 }
 
 // neighborState is the state as an operator reads it, and for how long.
@@ -140,6 +153,9 @@ func printNeighbor(c *cli, n api.Neighbor) error {
 		line("bfd", "%s", strings.TrimSuffix(bfdText(n)+": "+bfdWhy(n), ": "))
 	}
 	line("last error", "%s", n.LastError)
+	if d := n.LastDial; d != nil {
+		line("last try", "%s ago: %s", c.since(d.Time), d.Error)
+	}
 	if last := n.Notification; last != nil {
 		line("notification", "%s (%d/%d) at %s", last, last.Code, last.Subcode, last.Time.Format(time.DateTime))
 	}
@@ -148,6 +164,9 @@ func printNeighbor(c *cli, n api.Neighbor) error {
 	}
 	for _, f := range n.Families {
 		line(f.Family, "%d received, %d accepted, %d advertised", f.Received, f.Accepted, f.Advertised)
+		if f.OtherFirstAS > 0 {
+			line("", "%s", otherFirstAS(n, f.Family, f.OtherFirstAS))
+		}
 	}
 	t := c.table("MESSAGES", "OPEN", "UPDATE", "KEEPALIVE", "NOTIFICATION", "ROUTE-REFRESH")
 	for _, m := range []struct {
@@ -173,6 +192,9 @@ func printPaths(c *cli, n api.NeighborDetail) error {
 			communities = append(communities, fmt.Sprintf("%d:%d", community>>16, community&0xffff))
 		}
 		note := map[bool]string{true: "stale", false: ""}[p.Stale]
+		if p.Refused != "" {
+			note = strings.TrimPrefix(note+", refused: "+p.Refused, ", ")
+		}
 		t.row(p.Prefix, p.NextHop, strings.Trim(fmt.Sprint(p.ASPath), "[]"), optional(p.LocalPref), optional(p.MED), strings.Join(communities, " "), note)
 	}
 	if err := t.print(); err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/spf13/cobra"
 
@@ -41,8 +40,7 @@ func (c *cli) showRoutesCmd(short string) *cobra.Command {
 			return printRoutes(c, routes)
 		},
 	}
-	cmd.Flags().Var(number[int]{&request.Limit, math.MaxInt32, "1000"}, "limit", "how many at most")
-	cmd.Flags().BoolVar(&request.Count, "count", false, "only how many")
+	shownFlags(cmd, &request.Limit, &request.Count)
 	return cmd
 }
 
@@ -69,14 +67,13 @@ func printRoutes(c *cli, list api.Routes) error {
 
 // routesText counts them: "7 routes, 1 absent, 2 stale".
 func routesText(list api.Routes) string {
-	text := plural.Of(list.Total, "route", "routes")
-	for _, of := range []struct {
-		n    int
-		what string
-	}{{list.Absent, "absent"}, {list.Stale, "stale"}} {
-		if of.n > 0 {
-			text += fmt.Sprintf(", %d %s", of.n, of.what)
-		}
+	return plural.Of(list.Total, "route", "routes") + some(list.Absent, "absent") + some(list.Stale, "stale")
+}
+
+// some counts what is not to be overlooked, behind a comma; "" where there is none.
+func some(n int, what string) string {
+	if n == 0 {
+		return ""
 	}
-	return text
+	return fmt.Sprintf(", %d %s", n, what)
 }

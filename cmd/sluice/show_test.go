@@ -56,7 +56,7 @@ func TestTheFixturesAreWhatTheDaemonSays(t *testing.T) {
 		"status": &api.Status{}, "interfaces": &[]api.Interface{}, "policy": &[]api.Policy{}, "drops": &[]api.Reason{},
 		"reasons": &[]api.Reason{}, "sets": &[]api.Set{}, "workloads": &[]api.Workload{}, "flows": &api.Flows{},
 		"bgp": &[]api.Neighbor{}, "routes": &api.Routes{}, "tunnels": &api.Tunnels{},
-		"bans": &[]api.Ban{}, "flowspec": &[]api.Filter{}, "sockets": &[]api.Socket{},
+		"bans": &api.Bans{}, "flowspec": &api.Filters{}, "sockets": &[]api.Socket{},
 	}
 	files, err := filepath.Glob("testdata/show/*.json")
 	if err != nil || len(files) != len(api.Nouns) || len(types) != len(api.Nouns) {
@@ -123,6 +123,7 @@ func TestExplain(t *testing.T) {
 			{Hook: "xdp", Interface: "eth0", Verdict: "pass", Reason: "rule_accept", Text: "a rule accepts it", Policy: "ingress", Rule: "ingress/web",
 				File: "edge.yaml", Line: 31, PassedOver: []api.PassedOver{{Rule: "ingress/no-bogons", Line: 30, Why: "source differs"}, {Rule: "system/bgp-a-in", Why: "port differs"}}},
 			{Hook: "tcx-ingress", Interface: "eth0", Verdict: "drop", Reason: "default_drop", Text: "the default drops it", Policy: "workload/w/ingress"},
+			{Hook: "tcx-ingress", Interface: "eth1", Verdict: "stack", Reason: "stack_mtu", Text: "too large", TooLarge: "the kernel forwards fragments"},
 			{Hook: "tcx-ingress", Interface: "eth0", Verdict: "redirect", Reason: "workload", Text: "to a workload", RedirectTo: "w"},
 		},
 		Bug: "policy ingress: x",
@@ -134,6 +135,8 @@ xdp on eth0: pass, rule_accept: a rule accepts it
   by rule ingress/web (edge.yaml:31)
 tcx-ingress on eth0: drop, default_drop: the default drops it
   by the default of workload/w/ingress
+tcx-ingress on eth1: stack, stack_mtu: too large
+  the kernel forwards fragments
 tcx-ingress on eth0: redirect, workload: to a workload
   to w
 BUG, please report: policy ingress: x

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,7 +41,7 @@ func printer[T any](print func(*cli, T) error) func(*cli, json.RawMessage) error
 
 func printStatus(c *cli, s api.Status) error {
 	e := s.Engine
-	fmt.Fprintf(c.out, "node        %s, sluice %s, pid %d, up %s\n", orDash(s.Node), s.Version, s.PID, c.since(s.Started))
+	fmt.Fprintf(c.out, "node        %s, sluice %s, pid %d, up %s\n", orDash(s.Node), inImage(s.Version, s.Image), s.PID, c.since(s.Started))
 	fmt.Fprintf(c.out, "revision    %s\n", revisionState(e))
 	if p := e.Pending; p != nil {
 		if p.Confirm {
@@ -57,6 +58,9 @@ func printStatus(c *cli, s api.Status) error {
 	}
 	if e.FileDiffers && len(e.SetFiles) == 0 {
 		fmt.Fprintf(c.out, "file        %s differs from revision %d\n", e.File, e.Revision)
+	}
+	if s.Boot != nil {
+		printBoot(c, *s.Boot)
 	}
 	fmt.Fprintf(c.out, "generation  xdp %s, tc %s\n", short(s.XDPGeneration), short(s.TCGeneration))
 	fmt.Fprintf(c.out, "bgp         %d of %s established\n", s.Established, plural.Of(s.Neighbors, "neighbor", "neighbors"))
@@ -101,7 +105,7 @@ func revisionState(e api.EngineStatus) string {
 }
 
 func printInterfaces(c *cli, list []api.Interface) error {
-	t := c.table("INTERFACE", "ROLE", "STATE", "MTU", "XDP", "TCX", "RX PACKETS", "TX PACKETS", "ADDRESSES")
+	t := c.table("INTERFACE", "ROLE", "STATE", "MTU", "XDP", "TCX", "QUEUES", "RINGS", "RX PACKETS", "TX PACKETS", "ADDRESSES")
 	for _, i := range list {
 		state := "down"
 		switch {
@@ -112,7 +116,14 @@ func printInterfaces(c *cli, list []api.Interface) error {
 		case i.Up:
 			state = "no carrier"
 		}
-		t.row(i.Name, i.Role, state, i.MTU, i.XDPMode, yesNo(i.TCX), i.RxPackets, i.TxPackets, joined(i.Addresses))
+		queues, rings := "-", "-"
+		if i.RxQueues > 0 {
+			queues = strconv.Itoa(i.RxQueues)
+		}
+		if i.RxRing > 0 || i.TxRing > 0 {
+			rings = fmt.Sprintf("%d/%d", i.RxRing, i.TxRing)
+		}
+		t.row(i.Name, i.Role, state, i.MTU, i.XDPMode, yesNo(i.TCX), queues, rings, i.RxPackets, i.TxPackets, joined(i.Addresses))
 	}
 	if err := t.print(); err != nil {
 		return err

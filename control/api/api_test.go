@@ -73,6 +73,12 @@ var calls = []struct {
 	{"routes", func(ctx context.Context, c *Client) (any, error) {
 		return c.Routes(ctx, RoutesRequest{About: "192.0.2.0/24", Limit: 5, Count: true})
 	}, `routes {About:192.0.2.0/24 Limit:5 Count:true}`, Routes{Total: 7, Absent: 1, Routes: []Route{}}},
+	{"bans", func(ctx context.Context, c *Client) (any, error) {
+		return c.Bans(ctx, BansRequest{About: "192.0.2.0/24", By: "ann", Why: "ssh", Limit: 5, Count: true})
+	}, `bans {About:192.0.2.0/24 By:ann Why:ssh Limit:5 Count:true}`, Bans{Total: 7, Bans: []Ban{}}},
+	{"filters", func(ctx context.Context, c *Client) (any, error) {
+		return c.Filters(ctx, FiltersRequest{Neighbor: "tor-a", Limit: 5, Count: true})
+	}, `filters {Neighbor:tor-a Limit:5 Count:true}`, Filters{Total: 7, Refused: 1, Filters: []Filter{}}},
 	{"clear bgp", func(ctx context.Context, c *Client) (any, error) {
 		return c.ClearBGP(ctx, ClearBGPRequest{Neighbor: "tor-a", Soft: true})
 	}, `clear bgp {Neighbor:tor-a Soft:true}`, BGPCleared{Neighbor: "tor-a", Soft: true}},
@@ -82,6 +88,9 @@ var calls = []struct {
 	{"restart", func(ctx context.Context, c *Client) (any, error) {
 		return c.RestartTunnel(ctx, RestartRequest{Tunnel: "fra1"})
 	}, `restart fra1`, Restarted{Before: Process{PID: 7}, Now: Process{Tunnels: []string{"fra1"}, PID: 8, Version: "v"}}},
+	{"check", func(ctx context.Context, c *Client) (any, error) {
+		return c.Check(ctx, CheckRequest{Established: []string{"tor-a"}})
+	}, `check {Established:[tor-a]}`, Checked{Failing: []engine.Failure{{Check: "neighbors: keep", Message: "tor-a"}}}},
 	{"clear flows", func(ctx context.Context, c *Client) (any, error) {
 		return c.ClearFlows(ctx, ClearFlowsRequest{All: true})
 	},

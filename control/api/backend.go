@@ -17,6 +17,8 @@ type Backend interface {
 	Explain(ctx context.Context, r ExplainRequest) (Explanation, error)
 	Ban(ctx context.Context, r BanRequest) ([]Ban, error)
 	Unban(ctx context.Context, r UnbanRequest) ([]Ban, error)
+	Bans(ctx context.Context, r BansRequest) (Bans, error)
+	Filters(ctx context.Context, r FiltersRequest) (Filters, error)
 	Drain(ctx context.Context, r DrainRequest) (Drain, error)
 	Undrain(ctx context.Context) (Drain, error)
 	AddWorkloads(ctx context.Context, r WorkloadAdd) ([]WorkloadChange, error)
@@ -29,6 +31,7 @@ type Backend interface {
 	ClearBGP(ctx context.Context, r ClearBGPRequest) (BGPCleared, error)
 	RotateKey(ctx context.Context, r RotateRequest) (Rotated, error)
 	RestartTunnel(ctx context.Context, r RestartRequest) (Restarted, error)
+	Check(ctx context.Context, r CheckRequest) (Checked, error)
 	// Monitor calls each, one at a time, until ctx ends, which is no error, or each returns one. The first event comes
 	// at once.
 	Monitor(ctx context.Context, r MonitorRequest, each func(Event) error) error

@@ -40,6 +40,29 @@ type FormerBan struct {
 	By    string     `json:"by,omitempty"`
 }
 
+// BansRequest asks for bans, or only for their number.
+type BansRequest struct {
+	About string `json:"about,omitempty"` // an address or a prefix: those that cover it, and those within it
+	By    string `json:"by,omitempty"`
+	Why   string `json:"why,omitempty"`   // a part of it
+	Limit int    `json:"limit,omitempty"` // the first so many; 0: DefaultBans
+	Count bool   `json:"count,omitempty"` // no bans, only their number
+}
+
+// DefaultBans are shown where nobody says how many.
+const DefaultBans = 1000
+
+// Bans are those that a request chose.
+type Bans struct {
+	Total int   `json:"total"` // beyond the limit, too
+	Bans  []Ban `json:"bans"`  // sorted by target
+}
+
+// Bans reads bans.
+func (c *Client) Bans(ctx context.Context, in BansRequest) (Bans, error) {
+	return post[Bans](ctx, c, "bans", in)
+}
+
 // Ban bans sources. When it returns their next packet is dropped.
 func (c *Client) Ban(ctx context.Context, in BanRequest) ([]Ban, error) {
 	return post[[]Ban](ctx, c, "ban", in)

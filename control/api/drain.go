@@ -24,6 +24,7 @@ type Drain struct {
 	Since       *time.Time `json:"since,omitempty"`
 	By          string     `json:"by,omitempty"`
 	WithdrawnAt *time.Time `json:"withdrawn_at,omitempty"` // while draining
+	Unkept      bool       `json:"unkept,omitempty"`       // the disk takes nothing: a restart would not know
 }
 
 // Drain returns when everything is withdrawn. It goes on where ctx ends before.

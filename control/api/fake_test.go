@@ -109,6 +109,14 @@ func (f *fake) Routes(_ context.Context, r RoutesRequest) (Routes, error) {
 	return Routes{Total: 7, Absent: 1, Routes: []Route{}}, f.note("routes %+v", r)
 }
 
+func (f *fake) Bans(_ context.Context, r BansRequest) (Bans, error) {
+	return Bans{Total: 7, Bans: []Ban{}}, f.note("bans %+v", r)
+}
+
+func (f *fake) Filters(_ context.Context, r FiltersRequest) (Filters, error) {
+	return Filters{Total: 7, Refused: 1, Filters: []Filter{}}, f.note("filters %+v", r)
+}
+
 func (f *fake) Neighbor(_ context.Context, r NeighborRequest) (NeighborDetail, error) {
 	return NeighborDetail{Neighbor: Neighbor{Name: r.Name}, Table: r.Table, Total: 7}, f.note("neighbor %+v", r)
 }
@@ -123,6 +131,10 @@ func (f *fake) RotateKey(_ context.Context, r RotateRequest) (Rotated, error) {
 
 func (f *fake) RestartTunnel(_ context.Context, r RestartRequest) (Restarted, error) {
 	return Restarted{Before: Process{PID: 7}, Now: Process{Tunnels: []string{r.Tunnel}, PID: 8, Version: "v"}}, f.note("restart %s", r.Tunnel)
+}
+
+func (f *fake) Check(_ context.Context, r CheckRequest) (Checked, error) {
+	return Checked{Failing: []engine.Failure{{Check: "neighbors: keep", Message: r.Established[0]}}}, f.note("check %+v", r)
 }
 
 // Monitor tells of a begin and of what is in events, until they are closed.

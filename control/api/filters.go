@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/netip"
 	"time"
 )
@@ -42,4 +43,27 @@ type Filter struct {
 	Bytes    uint64     `json:"bytes"`
 	Dropped  uint64     `json:"dropped"` // of the packets
 	LastHit  *time.Time `json:"last_hit,omitempty"`
+}
+
+// FiltersRequest asks for filters, or only for their numbers.
+type FiltersRequest struct {
+	Neighbor string `json:"neighbor,omitempty"` // "": of all
+	Limit    int    `json:"limit,omitempty"`    // the first so many; 0: DefaultFilters
+	Count    bool   `json:"count,omitempty"`    // no filters, only their numbers
+}
+
+// DefaultFilters are shown where nobody says how many.
+const DefaultFilters = 1000
+
+// Filters are those that a request chose.
+type Filters struct {
+	Total   int      `json:"total"` // beyond the limit, too, as are those of them that are
+	Stale   int      `json:"stale"`
+	Refused int      `json:"refused"`
+	Filters []Filter `json:"filters"` // in the order of their evaluation
+}
+
+// Filters reads what BGP neighbors want filtered.
+func (c *Client) Filters(ctx context.Context, in FiltersRequest) (Filters, error) {
+	return post[Filters](ctx, c, "flowspec", in)
 }

@@ -30,6 +30,7 @@ const (
 	SessionLimit  = bgp.EventLimit
 	SessionLive   = bgp.EventLive
 	SessionDead   = bgp.EventDead
+	RoutesTaken   = bgp.EventTaken
 )
 
 // SessionKind is one of them.

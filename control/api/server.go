@@ -153,10 +153,13 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("POST /v1/clear/flows", answer(s, func(ctx context.Context, r ClearFlowsRequest) (any, error) { return b.ClearFlows(ctx, r) }))
 	mux.Handle("POST /v1/clear/bgp", answer(s, func(ctx context.Context, r ClearBGPRequest) (any, error) { return b.ClearBGP(ctx, r) }))
 	mux.Handle("POST /v1/bgp/neighbor", answer(s, func(ctx context.Context, r NeighborRequest) (any, error) { return b.Neighbor(ctx, r) }))
+	mux.Handle("POST /v1/bans", answer(s, func(ctx context.Context, r BansRequest) (any, error) { return b.Bans(ctx, r) }))
+	mux.Handle("POST /v1/flowspec", answer(s, func(ctx context.Context, r FiltersRequest) (any, error) { return b.Filters(ctx, r) }))
 	mux.Handle("POST /v1/routes", answer(s, func(ctx context.Context, r RoutesRequest) (any, error) { return b.Routes(ctx, r) }))
 	mux.Handle("POST /v1/flows", answer(s, func(ctx context.Context, r FlowsRequest) (any, error) { return b.Flows(ctx, r) }))
 	mux.Handle("POST /v1/tunnel/restart", answer(s, func(ctx context.Context, r RestartRequest) (any, error) { return b.RestartTunnel(ctx, r) }))
 	mux.Handle("POST /v1/key/rotate", answer(s, func(ctx context.Context, r RotateRequest) (any, error) { return b.RotateKey(ctx, r) }))
+	mux.Handle("POST /v1/check", answer(s, func(ctx context.Context, r CheckRequest) (any, error) { return b.Check(ctx, r) }))
 	mux.HandleFunc("GET /v1/monitor", s.monitor)
 	mux.HandleFunc("GET /v1/history", func(w http.ResponseWriter, r *http.Request) {
 		v, err := b.History(r.Context())

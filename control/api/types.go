@@ -8,6 +8,7 @@ import (
 
 	"sluice/bgp"
 	"sluice/control/engine"
+	"sluice/control/node/source"
 )
 
 // Candidate is a file on its way to becoming a revision, with the set files that it names.
@@ -84,6 +85,7 @@ type HookAnswer struct {
 	Destination string       `json:"destination,omitempty"`
 	MSS         uint16       `json:"mss,omitempty"`          // what that of a SYN becomes at a tunnel
 	Lost        string       `json:"lost,omitempty"`         // why the kernel, which it was left to, does not forward it
+	TooLarge    string       `json:"too_large,omitempty"`    // what the kernel, which it was left to, does as it is larger than an MTU
 	Ban         *Ban         `json:"ban,omitempty"`          // that dropped it
 	Filter      *Filter      `json:"filter,omitempty"`       // of a BGP neighbor, that dropped or redirected it
 	Filters     []Filter     `json:"filters,omitempty"`      // all of BGP neighbors that held for it, that one included, in their order
@@ -102,6 +104,7 @@ type PassedOver struct {
 type Status struct {
 	Node          string        `json:"node"`
 	Version       string        `json:"version"`
+	Image         string        `json:"image,omitempty"` // the version of the node image that this runs on
 	PID           int           `json:"pid"`
 	Started       time.Time     `json:"started"`
 	StateDir      string        `json:"state_dir"`
@@ -115,7 +118,11 @@ type Status struct {
 	Conntrack     *Conntrack    `json:"conntrack,omitempty"` // absent before the first sweep of the flow tables
 	Tunnels       *TunnelCount  `json:"tunnels,omitempty"`   // absent without tunnels
 	Processes     []Process     `json:"processes"`           // that live on when the daemon ends
+	Boot          *Boot         `json:"boot,omitempty"`      // on a node image: where FILE came from
 }
+
+// Boot is the configuration that a node image found at this boot, and what became of it.
+type Boot = source.Boot
 
 // Interface is one line of `show interfaces`.
 type Interface struct {
@@ -131,6 +138,9 @@ type Interface struct {
 	XDPMode   string         `json:"xdp_mode,omitempty"`
 	XDPWhy    string         `json:"xdp_why,omitempty"` // why it is not native
 	TCX       bool           `json:"tcx"`
+	RxQueues  int            `json:"rx_queues,omitempty"` // in use; 0, as of rings: the driver does not say
+	RxRing    int            `json:"rx_ring,omitempty"`   // descriptors of a queue
+	TxRing    int            `json:"tx_ring,omitempty"`
 	RxPackets uint64         `json:"rx_packets"`
 	RxBytes   uint64         `json:"rx_bytes"`
 	TxPackets uint64         `json:"tx_packets"`
@@ -205,9 +215,11 @@ type SocketLost struct {
 // What the subsystems themselves say, for `show bgp` and `show routes`.
 type (
 	Neighbor = bgp.NeighborStatus
-	Route    = bgp.RouteStatus
-	Routes   = bgp.Routes
-	Session  = bgp.Event
+	// Dial is the last attempt to connect to one, where it failed.
+	Dial    = bgp.Dial
+	Route   = bgp.RouteStatus
+	Routes  = bgp.Routes
+	Session = bgp.Event
 
 	MessageCounts = bgp.MessageCounts
 )

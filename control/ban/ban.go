@@ -7,13 +7,11 @@
 package ban
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -352,36 +350,4 @@ func (l *List) Len() int {
 		}
 	}
 	return n
-}
-
-// All returns every ban that holds, by target.
-func (l *List) All() ([]Shown, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.table == nil {
-		return nil, l.failed // reading opens nothing, which would make it
-	}
-	out := make([]Shown, 0, len(l.bans))
-	boot := l.opts.Clock.Boot()
-	for _, e := range l.bans {
-		if !l.live(e) {
-			continue
-		}
-		s := Shown{Ban: l.ban(e)}
-		if e.end != 0 {
-			s.Remaining = e.end - boot
-		}
-		packets, last, err := l.table.Hits(e.Target)
-		if err != nil {
-			return nil, err
-		}
-		if s.Packets = packets; last > 0 {
-			s.LastHit = l.opts.Clock.Now().Add(last - boot)
-		}
-		out = append(out, s)
-	}
-	slices.SortFunc(out, func(a, b Shown) int {
-		return cmp.Or(a.Target.Addr().Compare(b.Target.Addr()), cmp.Compare(a.Target.Bits(), b.Target.Bits()))
-	})
-	return out, nil
 }

@@ -13,7 +13,7 @@ import (
 	"sluice/control/disk"
 )
 
-// schema grows when an older version would misread the file.
+// schema grows when an older version would misread the file. disk.Format grows with it.
 const schema = 1
 
 // ErrNewerSchema says that a newer sluice wrote the file; it is left alone.

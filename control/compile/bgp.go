@@ -75,7 +75,7 @@ func (c *compiler) neighbor(index int, n config.Neighbor) bgp.Neighbor {
 		Name: n.Name, Address: n.Address, Port: n.Port, ASN: n.ASN, PasswordFile: n.PasswordFile,
 		IPv4: slices.Contains(n.Families, config.IPv4Unicast), IPv6: slices.Contains(n.Families, config.IPv6Unicast),
 		HoldTime: n.HoldTime, Keepalive: n.Keepalive, ConnectRetry: n.ConnectRetry, RestartTime: n.RestartTime,
-		LocalAddress: n.LocalAddress, Passive: n.Passive, Multihop: n.Multihop, TTLSecurity: n.TTLSecurity,
+		LocalAddress: n.LocalAddress, Passive: n.Passive, FirstAS: n.FirstAS, Multihop: n.Multihop, TTLSecurity: n.TTLSecurity,
 		FallOver: c.cfg.BGP.FallOver && n.ASN != c.cfg.BGP.ASN && n.Multihop == 0 && n.TTLSecurity < 2,
 		Shutdown: n.Shutdown, Reason: n.Reason, Limit: prefixLimit(n.MaxPrefixes),
 		FlowSpec4: slices.Contains(n.Families, config.IPv4FlowSpec), FlowSpec6: slices.Contains(n.Families, config.IPv6FlowSpec),

@@ -119,6 +119,7 @@ func (k *Cache) compile(cfg *config.Config, rt Runtime, facts Facts) (*Desired, 
 		XDP:       c.xdp(),
 		BGP:       c.bgp(),
 		Telemetry: Telemetry{Metrics: c.cfg.Telemetry.Metrics},
+		Node:      c.node(),
 	}
 	c.judgeSets()
 	c.budget(d)

@@ -8,6 +8,7 @@ import (
 	"sluice/bgp"
 	"sluice/control/config"
 	"sluice/control/host"
+	"sluice/control/node"
 	"sluice/crypto/ipsec"
 	"sluice/crypto/path"
 	"sluice/crypto/wireguard"
@@ -25,6 +26,7 @@ type Desired struct {
 	XDP       xdp.State
 	BGP       bgp.State
 	Telemetry Telemetry
+	Node      node.State // zero but on a node image
 
 	// RuleIDs are the stable ids given to rules, by policy/name. They are an input of the next compilation.
 	RuleIDs map[string]uint32
@@ -87,7 +89,9 @@ type Facts struct {
 	Secrets config.Errors
 	// Certificates say which of tunnels' certificates are not valid now, or not for long.
 	Certificates []string
+	// Image says that this is a node image, whose host name, clock and logins are the file's.
+	Image bool
 }
 
-// Remains is what stays of d when the machine is given back: the addresses and routes by which it is managed.
-func (d *Desired) Remains() *Desired { return &Desired{Host: d.Host.Kept()} }
+// Remains is what stays of d when the machine is given back: the addresses and routes by which it is managed, and who may log in.
+func (d *Desired) Remains() *Desired { return &Desired{Host: d.Host.Kept(), Node: d.Node} }

@@ -96,6 +96,7 @@ func TestExamplesBecomeThisMachine(t *testing.T) {
 		{"lab-gateway.yaml", facts("eth0", "lo 127.0.0.1/8", "web-1", "web-2")},
 		{"lab-peer.yaml", facts("eth0", "lo 127.0.0.1/8")},
 		{"two-tunnels.yaml", facts("eth0", "eth1", "lo 127.0.0.1/8")},
+		{"node-image.yaml", facts("enp0s16", "lo 127.0.0.1/8")},
 		{"reference.yaml", facts("eth0", "eth1", "eth2 10.0.9.2/24", "eth3", "lo 127.0.0.1/8", "web-1")},
 	} {
 		t.Run(example.file, func(t *testing.T) {

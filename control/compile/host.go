@@ -65,6 +65,7 @@ func (c *compiler) host() host.State {
 	s.Inner = c.innerSysctls()
 	s.Tags = c.tags()
 	s.Qdiscs = c.qdiscs()
+	s.Tunings = c.tunings()
 
 	slices.SortFunc(s.Links, func(a, b host.Link) int { return compareNames(a.Name, b.Name) })
 	slices.SortFunc(s.Addresses, func(a, b host.Address) int {

@@ -48,6 +48,7 @@ func (c *compiler) system() classify.Policy {
 		s.check(a)
 	}
 	s.names()
+	s.clock()
 	return classify.Policy{Name: "system", Default: classify.Continue, Rules: s.rules}
 }
 
@@ -176,13 +177,13 @@ func (s *systemRules) probes(t config.Tunnel) {
 
 const dnsPort = 53
 
-// names lets the box ask node.dns for endpoints that are names; the answers are replies to tracked flows. Where the machine's own
+// names lets the box ask node.dns for endpoints that are names, and a node image for any; the answers are replies to tracked flows. Where the machine's own
 // servers are asked instead, these are not known here, and policy.egress has to let it.
 func (s *systemRules) names() {
 	named := func(p config.Peer) bool {
 		return slices.ContainsFunc(p.Endpoints, func(e config.Endpoint) bool { return !e.Addr.IsValid() })
 	}
-	if !slices.ContainsFunc(s.c.cfg.Tunnels, func(t config.Tunnel) bool { return slices.ContainsFunc(t.Peers, named) }) {
+	if !s.c.facts.Image && !slices.ContainsFunc(s.c.cfg.Tunnels, func(t config.Tunnel) bool { return slices.ContainsFunc(t.Peers, named) }) {
 		return
 	}
 	for _, server := range s.c.cfg.Node.DNS {

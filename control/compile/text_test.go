@@ -10,6 +10,7 @@ import (
 
 	"sluice/bgp"
 	"sluice/control/host"
+	"sluice/control/node"
 	"sluice/crypto/ipsec"
 	"sluice/crypto/path"
 	"sluice/crypto/wireguard"
@@ -34,6 +35,7 @@ func text(d *Desired) string {
 			p.line("metrics", d.Telemetry.Metrics)
 		}
 	})
+	p.section("node", func() { p.node(d.Node) })
 	p.section("rule ids", func() {
 		byID := func(a, b string) int { return int(d.RuleIDs[a]) - int(d.RuleIDs[b]) }
 		for _, key := range slices.SortedFunc(maps.Keys(d.RuleIDs), byID) {
@@ -119,6 +121,9 @@ func (p *printer) host(s host.State) {
 	}
 	for _, q := range s.Qdiscs {
 		p.line("fq on", q.Link, flagged(!q.FQ, "not"))
+	}
+	for _, t := range s.Tunings {
+		p.line("tuning", flagged(t.Link != "", "link "+t.Link), t.What, t.Values)
 	}
 }
 
@@ -278,5 +283,26 @@ func (p *printer) filters(word string, filters []bgp.Filter) {
 		p.line("  "+word, flagged(f.Prefix.IsValid(), fmt.Sprint(f.Prefix, " ", f.GE, " to ", f.LE)), flagged(f.From != nil, "from "+list(f.From)),
 			flagged(f.ASPath != "", "path "+f.ASPath), flagged(len(f.Communities) > 0, "communities "+list(f.Communities)),
 			flagged(len(f.LargeCommunities) > 0, "large "+list(f.LargeCommunities)), number("preference", f.LocalPreference))
+	}
+}
+
+func (p *printer) node(s node.State) {
+	if s.HostName != "" {
+		p.line("host name", s.HostName)
+	}
+	for _, a := range s.DNS {
+		p.line("dns", a)
+	}
+	for _, a := range s.NTP {
+		p.line("ntp", a)
+	}
+	if s.SSH != nil {
+		p.line("ssh", s.SSH, s.SSH.From)
+		for _, k := range s.SSH.Keys {
+			p.line("  key", k)
+		}
+	}
+	if s.Console != nil {
+		p.line("console login", s.Console.HashFile)
 	}
 }

@@ -39,11 +39,7 @@ func newBuilder(r *report, files *setReader) *builder {
 
 // build needs the order of its calls: names before the rules that use them.
 func (b *builder) build(raw *rawConfig) {
-	b.cfg.Node = Node{Name: string(raw.Node.Name.v), StateDir: string(raw.Node.StateDir.v),
-		BPFDir: string(raw.Node.BPFDir.v), Socket: string(raw.Node.Socket.v)}
-	for _, server := range good(raw.Node.DNS) {
-		b.cfg.Node.DNS = append(b.cfg.Node.DNS, server.Addr)
-	}
+	b.node(&raw.Node)
 	b.sets(raw.Sets.items)
 	b.workloads(raw.Workloads.items)
 	b.tunnels(raw.Tunnels.items)
@@ -62,6 +58,7 @@ func (b *builder) build(raw *rawConfig) {
 	b.cfg.SNATPorts = raw.SNAT.Ports.v.PortRange
 	b.cfg.Conntrack.MaxEntries = uint32(raw.Conntrack.MaxEntries.or(defaultFlows))
 	b.cfg.Telemetry.Metrics = raw.Telemetry.Metrics.v.AddrPort
+	b.sshPort(raw)
 	if m := raw.Telemetry.Metrics; m.ok && b.cfg.BGP != nil && m.v.Port() == b.cfg.BGP.Listen {
 		b.add(m.at, bad("BGP listens on TCP port %d of every address", m.v.Port()).or("write another port, or another bgp.listen"))
 	}

@@ -12,17 +12,19 @@ type peers struct {
 	named    map[string][]string // a name or a group's -> names of neighbors, in the order of the file
 	all      []string
 	internal map[string]bool // of our own AS
-	sure     bool            // all of the neighbors could be read
+	address  map[string]netip.Addr
+	sure     bool // all of the neighbors could be read
 }
 
 func (b *builder) peers(r *rawBGP, out *BGP) *peers {
-	p := &peers{builder: b, named: map[string][]string{}, internal: map[string]bool{}, sure: !r.Neighbors.unsure()}
+	p := &peers{builder: b, named: map[string][]string{}, internal: map[string]bool{}, address: map[string]netip.Addr{}, sure: !r.Neighbors.unsure()}
 	for i, n := range r.Neighbors.items {
 		if g := string(n.Group.v); n.Group.ok {
 			p.named[g] = append(p.named[g], string(n.Name.v))
 		}
 		p.all = append(p.all, string(n.Name.v))
 		p.internal[string(n.Name.v)] = out.Neighbors[i].ASN == out.ASN
+		p.address[string(n.Name.v)] = out.Neighbors[i].Address
 		p.sure = p.sure && n.Name.ok && out.Neighbors[i].ASN != 0
 	}
 	for _, name := range p.all { // where a group has the name too, the neighbor is meant
@@ -76,6 +78,8 @@ func (p *peers) advertise(r *rawAdvertise) Advertise {
 		out.MED = &value
 	}
 	p.useful(r, &out)
+	p.elsewhere(r, &out)
+	p.forwardable(r)
 	return out
 }
 
@@ -126,6 +130,39 @@ func (p *peers) useful(r *rawAdvertise, out *Advertise) {
 		fits := func(x netip.Prefix) bool { return familyOf(x.Addr()) == familyOf(hop) }
 		if !slices.ContainsFunc(out.Prefixes, fits) && !(r.Aggregate.ok && fits(out.Aggregate)) {
 			p.add(r.NextHop.at, bad("next hop %s is %s, and no prefix of the entry is", hop, familyOf(hop)))
+		}
+	}
+}
+
+// elsewhere reports a next hop that is the neighbor itself: it must not be told that (RFC 4271 section 5.1.3), and would not believe it.
+func (p *peers) elsewhere(r *rawAdvertise, out *Advertise) {
+	to := out.To
+	if to == nil {
+		to = p.all
+	}
+	for _, name := range to {
+		if out.NextHop.IsValid() && p.address[name].WithZone("") == out.NextHop {
+			p.add(r.NextHop.at, bad("next hop %s is neighbor %s itself, which the entry goes to, and which would drop the route", out.NextHop, name).
+				or("write another next hop, or to: with the other neighbors"))
+		}
+	}
+}
+
+// forwardable reports prefixes that no router forwards to.
+func (p *peers) forwardable(r *rawAdvertise) {
+	for _, v := range append(r.Prefixes.items[:len(r.Prefixes.items):len(r.Prefixes.items)], r.Aggregate) {
+		what := ""
+		switch a := v.v.Addr(); {
+		case !v.ok:
+		case a.IsMulticast():
+			what = "multicast"
+		case a.IsLoopback() && v.v.Bits() > 0:
+			what = "loopback"
+		case a.Is6() && a.IsLinkLocalUnicast():
+			what = "link-local"
+		}
+		if what != "" {
+			p.add(v.at, bad("%s is %s: no neighbor forwards to it", v.v, what).or("remove it"))
 		}
 	}
 }

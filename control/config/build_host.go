@@ -15,7 +15,7 @@ func (b *builder) interfaces(raw []rawInterface) {
 		b.device(r, on)
 		out := Interface{Name: string(r.Name.v), Role: r.Role.v, MTU: int(r.MTU.v), Addresses: prefixes(r.Addresses),
 			XDP: XDPNone, Parent: string(r.Parent.v), VLAN: int(r.VLAN.v), LACP: r.LACP.v, Bandwidth: uint64(r.Bandwidth.Egress.v), SNAT: r.SNAT.v.SNAT,
-			Pos: r.pos}
+			NIC: b.nic(r), Pos: r.pos}
 		for _, m := range good(r.Members) {
 			out.Members = append(out.Members, string(m))
 		}

@@ -27,7 +27,12 @@ func (b *builder) overlaps(t *rawTunnel) {
 			}
 			claims.around(x.v.Prefix, func(around netip.Prefix, c claim) bool {
 				if c.peer != i {
-					b.add(x.at, bad("%s overlaps %s of another peer", x.v, around).or("it stands at %s", place(c.at)))
+					then := "and the longer prefix is taken"
+					if around == x.v.Prefix {
+						then = "with another metric"
+					}
+					b.add(x.at, bad("%s overlaps %s of another peer", x.v, around).
+						or("it stands at %s; give one of them a tunnel of its own, %s", place(c.at), then))
 				}
 				return c.peer == i
 			})

@@ -124,6 +124,10 @@ func (s *sessions) session(r *rawSession, out *Neighbor) {
 	out.ASN, out.Port = uint32(r.ASN.v), uint16(r.Port.or(defaultBGPPort))
 	out.LocalAddress, out.Passive, out.PasswordFile = r.LocalAddress.v.Addr, bool(r.Passive.v), string(r.PasswordFile.v)
 	s.distance(r, out)
+	out.FirstAS = out.ASN != s.asn && (!r.EnforceFirstAS.written() || bool(r.EnforceFirstAS.v))
+	if r.EnforceFirstAS.ok && r.ASN.ok && out.ASN == s.asn {
+		s.add(r.EnforceFirstAS.at, bad("a path within one AS begins with any other").or("remove enforce_first_as"))
+	}
 	seen := map[string]at{}
 	for _, f := range r.Families.items {
 		if first := seen[string(f.v)]; f.ok && first.written() {

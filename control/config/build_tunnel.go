@@ -94,13 +94,15 @@ type listener struct {
 // 500 and 4500; UDP encapsulation with static keys binds the local address, for all its tunnels there.
 func (b *builder) listeners(raw []rawTunnel) {
 	const wireguard, charon, static = "WireGuard", "charon", "UDP encapsulation"
+	binds := map[string]string{wireguard: ": WireGuard listens on every address", charon: ": charon has 500 and 4500 on every address"}
 	taken := map[uint16]listener{}
 	claim := func(port uint16, a at, by string) {
 		first, twice := taken[port]
 		if !twice {
 			taken[port] = listener{a, by}
 		} else if first.by != by || by == wireguard {
-			b.add(a, bad("duplicate listen port %d", port).or("the first stands at %s (%s)", place(first.at), first.by))
+			b.add(a, bad("duplicate listen port %d", port).
+				or("the first stands at %s (%s); write another port%s", place(first.at), first.by, binds[first.by]))
 		}
 	}
 	for i := range raw {

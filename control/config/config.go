@@ -51,6 +51,25 @@ type Node struct {
 	BPFDir   string
 	Socket   string
 	DNS      []netip.Addr // servers to ask; nil: those of the machine
+	Governor Governor
+
+	// Of a node image alone.
+	NTP     []netip.Addr // servers of the time; nil: those of the machine
+	SSH     *SSH         // nil: nobody may log in over the network
+	Console Console
+}
+
+// SSH is how root logs in over the network: by keys alone, from where management: lets the port in.
+type SSH struct {
+	Port           uint16
+	AuthorizedKeys []string // lines of authorized_keys(5)
+	Pos            Pos
+}
+
+// Console is how root logs in where a screen or a serial line is.
+type Console struct {
+	Login            bool
+	PasswordHashFile string // of crypt(5), one line
 }
 
 // Role says on which side of the box an interface stands (DESIGN.md section 2.3).
@@ -86,6 +105,7 @@ type Interface struct {
 	Addresses []netip.Prefix
 	XDP       XDPMode // XDPNone for every role but uplink
 	FailOpen  bool    // what the root does while its slot is empty
+	NIC       *NIC    // nil: left as it is
 
 	// Parent and VLAN are those of a VLAN child, 802.1Q; "" and 0 for any other interface.
 	Parent string
@@ -371,6 +391,7 @@ type Neighbor struct {
 	ASN          uint32
 	LocalAddress netip.Addr // invalid: the kernel chooses
 	Passive      bool       // never dials
+	FirstAS      bool       // enforce_first_as: of eBGP, default true
 	Multihop     uint8      // TTL of an eBGP session; 0: directly connected
 	TTLSecurity  uint8      // hops, RFC 5082; 0: off
 	Families     []Family   // default: the family of Address

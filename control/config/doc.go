@@ -35,6 +35,8 @@
 //     (tunnels, workloads, egress) the kernel may have joined segments of a stream: there it is the length of all of them.
 //   - vlan is the outermost tag as XDP sees it, so it is for policy.ingress alone. A tag that says only a priority is none.
 //   - interfaces: are where a packet comes in, in policy.egress where it leaves. A workload's policy is not limited to any.
+//   - nic: of a bond is for each of its members, which have no entry. VLAN offloads are not in it: rules with vlan decide. Switches are true and false, and
+//     irq_affinity is a list in brackets as ports are: 0-3,8 in a flow mapping would end at the comma.
 //   - Neighbour discovery and MLD of the link itself are passed before any rule, so icmp_types do not meet them.
 //   - A rule that can never match, because its addresses, or its addresses and ICMP, are of different families, is an error.
 //   - bgp.graceful_restart: {} means 120s; bfd: {} means 300ms and 3; hold_time: 0s means no keepalives (RFC 4271 section 4.2), and is not the default.

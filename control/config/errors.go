@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -14,9 +15,6 @@ type Error struct {
 	Path string // YAML path, such as policy.ingress.rules[2].ports[0]; "" for the file as a whole
 	Msg  string
 	Hint string // what would be right; "" where that is plain
-
-	// Unavailable marks a key or value that is known, but whose feature this version does not have.
-	Unavailable bool
 }
 
 // Error gives "edge.yaml:12:5: path: message; hint".
@@ -47,6 +45,15 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// First is one line of an error: of Errors the first one, and how many more there are.
+func First(err error) error {
+	var list Errors
+	if errors.As(err, &list) && len(list) > 1 {
+		return fmt.Errorf("%w (and %d more)", list[0], len(list)-1)
+	}
+	return err
+}
+
 // String gives "file:line:column", without the parts that are unknown.
 func (p Pos) String() string {
 	switch {
@@ -59,10 +66,7 @@ func (p Pos) String() string {
 }
 
 // problem is what is wrong with one value, before anybody knows where it stands. The zero problem is none.
-type problem struct {
-	msg, hint   string
-	unavailable bool
-}
+type problem struct{ msg, hint string }
 
 func (p problem) none() bool { return p.msg == "" }
 
@@ -91,11 +95,6 @@ func (p problem) or(format string, args ...any) problem {
 	return p
 }
 
-// unavailable is the one answer to every key and value of a later version.
-func unavailable(what string) problem {
-	return problem{msg: "`" + printable(what) + "` is not available in this version", unavailable: true}
-}
-
 const (
 	maxShown = 100    // errors kept of the file
 	maxOfSet = 20     // errors kept of a set file: what is wrong with it is wrong with most lines
@@ -121,7 +120,7 @@ func (r *report) add(a at, p problem) {
 	r.counts[a.pos.File]++
 	if r.counts[a.pos.File] <= maxHeld {
 		spoken := func(s string) string { return WithholdKeys(s, withheld, nil) } // of errors that others made
-		r.list = append(r.list, Error{Pos: a.pos, Path: spoken(a.path), Msg: spoken(p.msg), Hint: spoken(p.hint), Unavailable: p.unavailable})
+		r.list = append(r.list, Error{Pos: a.pos, Path: spoken(a.path), Msg: spoken(p.msg), Hint: spoken(p.hint)})
 	}
 }
 

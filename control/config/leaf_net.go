@@ -19,6 +19,8 @@ func parseAddr(s string) (netip.Addr, problem) {
 		return a, bad("%q is a range", s).or("write it as prefixes")
 	case err != nil:
 		return a, bad("%q is not an IP address", s)
+	case a.Zone() != "" && a.IsLinkLocalUnicast():
+		return a, bad("%q has a zone, and no interface can be named with an address", s).or("write %s where addresses are compared, a global one where packets are sent", a.WithZone(""))
 	case a.Zone() != "":
 		return a, bad("%q has a zone", s).or("write %s", a.WithZone(""))
 	case a.Is4In6():

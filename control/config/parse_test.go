@@ -125,19 +125,6 @@ edge.yaml:1:30: node.state_dir: not an absolute path; write the whole path of th
 	}
 }
 
-func TestUnavailableKeysAreMarked(t *testing.T) {
-	_, err := parse("node: {ntp: []}\nsocket: []\nbgp: {asn: 65010, router_id: 198.18.0.2, flowspec: {}}")
-	var list Errors
-	if !errors.As(err, &list) || len(list) != 3 {
-		t.Fatalf("got %v, want three errors", err)
-	}
-	for i, want := range []bool{true, false, false} {
-		if list[i].Unavailable != want {
-			t.Errorf("%v: Unavailable is %v", list[i], list[i].Unavailable)
-		}
-	}
-}
-
 func TestErrorsAreBoundedPerFile(t *testing.T) {
 	read := func(string) ([]byte, error) { return []byte(strings.Repeat("x\n", 20_000)), nil }
 	text := "sets:\n- {name: s, files: [a.netset]}\nroutes:\n" + strings.Repeat("- 1\n", 150)

@@ -2,8 +2,7 @@ package config
 
 import "net/netip"
 
-// The shape of the file. A key's Go type says what it may hold. Field tags name the key and whether it is required;
-// keys of later versions stand in later.go.
+// The shape of the file. A key's Go type says what it may hold. Field tags name the key and whether it is required.
 
 type rawConfig struct {
 	at
@@ -32,7 +31,24 @@ type rawNode struct {
 	BPFDir   val[absPath] `key:"bpf_dir"`
 	Socket   val[absPath] `key:"socket"`
 
-	DNS list[val[unicast]] `key:"dns"`
+	Governor pick[governor] `key:"cpu_governor"`
+
+	DNS     list[val[unicast]] `key:"dns"`
+	NTP     list[val[unicast]] `key:"ntp"`
+	SSH     rawSSH             `key:"ssh"`
+	Console rawConsole         `key:"console"`
+}
+
+type rawSSH struct {
+	at
+	Port           num[port]         `key:"port"`
+	AuthorizedKeys list[val[sshKey]] `key:"authorized_keys,required"`
+}
+
+type rawConsole struct {
+	at
+	Login            val[truth]   `key:"login,required"`
+	PasswordHashFile val[absPath] `key:"password_hash_file"`
 }
 
 type rawInterface struct {
@@ -42,6 +58,7 @@ type rawInterface struct {
 	MTU       num[mtu]                 `key:"mtu"`
 	Addresses list[val[addressPrefix]] `key:"addresses"`
 	XDP       rawXDP                   `key:"xdp"`
+	NIC       rawNIC                   `key:"nic"`
 	SNAT      val[snat]                `key:"snat"`
 	Bandwidth rawBandwidth             `key:"bandwidth"`
 	Parent    val[linkName]            `key:"parent"`

@@ -22,6 +22,7 @@ type rawSession struct {
 	Port            num[port]                                `key:"port"`
 	LocalAddress    val[unicast]                             `key:"local_address"`
 	Passive         val[truth]                               `key:"passive"`
+	EnforceFirstAS  val[truth]                               `key:"enforce_first_as"`
 	Multihop        num[multihop]                            `key:"multihop"`
 	TTLSecurity     num[hops]                                `key:"ttl_security"`
 	PasswordFile    val[absPath]                             `key:"password_file"`

@@ -120,7 +120,7 @@ func (r *reader) object(v reflect.Value, n *yaml.Node, a at) bool {
 				unknown = map[string]int{}
 			}
 			unknown[name.Value] = here.pos.Line
-			r.add(here, unknownKey(v.Type(), name.Value, spoken, keys))
+			r.add(here, unknownKey(name.Value, spoken, keys))
 		}
 	}
 	for j, k := range keys {
@@ -162,21 +162,19 @@ func (r *reader) plainKey(n *yaml.Node, a at) bool {
 	return false
 }
 
-// otherWords are what other packet filters call keys of ours.
+// otherWords are what others (packet filters, ethtool, VyOS) call keys of ours.
 func otherWords() map[string]string {
 	return map[string]string{
 		"source": "from", "src": "from", "saddr": "from", "destination": "to", "dst": "to", "daddr": "to", "proto": "protocol",
 		"dport": "ports", "destination_ports": "ports", "destination_port": "ports", "sport": "source_ports", "then": "action",
+		"channels": "queues", "combined": "queues", "ring_buffer": "rings", "ring-buffer": "rings", "interrupt-coalescing": "coalesce", "smp_affinity": "irq_affinity",
 	}
 }
 
-// unknownKey tells apart a secret, a key of a later version, and a key that never was. spoken is the name without what may be secret.
-func unknownKey(t reflect.Type, name, spoken string, keys []key) problem {
+// unknownKey tells apart a secret and a key that never was. spoken is the name without what may be secret.
+func unknownKey(name, spoken string, keys []key) problem {
 	if instead := secretKeys()[name]; instead != "" {
 		return bad("a secret does not belong in this file").or("write its path as %s", instead)
-	}
-	if slices.Contains(laterKeys()[t], name) {
-		return unavailable(name)
 	}
 	names := make([]string, len(keys))
 	for i, k := range keys {

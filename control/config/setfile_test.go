@@ -42,7 +42,7 @@ func TestWhatBecomesOfTheLinesOfASetFile(t *testing.T) {
 		{"an IPv4-mapped address", "::ffff:192.0.2.7\n", "", "f:1:1: ::ffff:192.0.2.7 is an IPv4-mapped IPv6 address; write 192.0.2.7"},
 		{"an IPv4-mapped prefix", "::ffff:192.0.2.0/120\n", "", "f:1:1: ::ffff:192.0.2.0/120 is an IPv4-mapped IPv6 prefix; write 192.0.2.0/24"},
 		{"a range", "192.0.2.1-192.0.2.9\n", "", `f:1:1: "192.0.2.1-192.0.2.9" is a range; write it as prefixes`},
-		{"a zone", "fe80::1%eth0\n", "", `f:1:1: "fe80::1%eth0" has a zone; write fe80::1`},
+		{"a zone", "fe80::1%eth0\n", "", `f:1:1: "fe80::1%eth0" has a zone, and no interface can be named with an address; write fe80::1 where addresses are compared, a global one where packets are sent`},
 		{"a prefix that is too long", "192.0.2.0/33\n", "", `f:1:1: "192.0.2.0/33" is not a prefix`},
 		{"octets with zeros in front", "192.0.2.010\n", "", `f:1:1: "192.0.2.010" is not an IP address`},
 		{"a port", "192.0.2.1:0\n", "", `f:1:1: "192.0.2.1:0" is not an IP address`},

@@ -151,7 +151,7 @@ func (d *Daemon) Config(ctx context.Context, revision int) (api.StoredConfig, er
 			return api.StoredConfig{}, refused(errors.New("no revision is live yet"))
 		}
 	}
-	c, meta, err := d.engine.Revision(ctx, revision)
+	c, meta, err := d.engine.Stored(ctx, revision)
 	if err != nil {
 		return api.StoredConfig{}, refused(err)
 	}

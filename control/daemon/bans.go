@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -209,16 +210,24 @@ func judgeTargets(targets []netip.Prefix, guarded []guard, force bool) error {
 	return nil
 }
 
-func (d *Daemon) showBans() ([]api.Ban, error) {
-	all, err := d.bans.All()
-	if err != nil {
-		return nil, err
+// Bans reads bans.
+func (d *Daemon) Bans(_ context.Context, r api.BansRequest) (api.Bans, error) {
+	about, err := captureHost(r.About)
+	if err = errors.Join(err, atLeast(r.Limit, "bans", api.DefaultBans)); err != nil {
+		return api.Bans{}, refused(err)
 	}
-	out := make([]api.Ban, 0, len(all))
-	for _, s := range all {
-		out = append(out, shownBan(s))
+	q := ban.Query{About: about, By: r.By, Why: r.Why, Limit: cmp.Or(r.Limit, api.DefaultBans)}
+	if r.Count {
+		q.Limit = 1
 	}
-	return out, nil
+	some, total, err := d.bans.Some(q)
+	out := api.Bans{Total: total, Bans: make([]api.Ban, 0, len(some))}
+	for _, s := range some {
+		if !r.Count {
+			out.Bans = append(out.Bans, shownBan(s))
+		}
+	}
+	return out, err
 }
 
 func shownBan(s ban.Shown) api.Ban {

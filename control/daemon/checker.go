@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"sluice/bgp"
+	"sluice/control/api"
 	"sluice/control/config"
 	"sluice/control/engine"
 )
@@ -61,11 +62,29 @@ func (c checker) keepNeighbors(ctx context.Context, baseline json.RawMessage) []
 	if err := json.Unmarshal(baseline, &before); err != nil {
 		return []engine.Failure{{Check: keep, Message: err.Error()}}
 	}
+	return c.missing(ctx, before)
+}
+
+// missing are the neighbors of these that the revision has, and that are not up.
+func (c checker) missing(ctx context.Context, before []string) []engine.Failure {
 	neighbors, err := c.d.bgp.Status(ctx)
 	if err != nil {
 		return []engine.Failure{{Check: keep, Message: err.Error()}}
 	}
 	return lost(before, neighbors)
+}
+
+// Check asks the live revision's checks again: the health gate of an update does. Which neighbors were up before, it knows itself.
+func (d *Daemon) Check(ctx context.Context, r api.CheckRequest) (api.Checked, error) {
+	var reach []config.Check
+	for _, one := range d.liveConfig().Apply.Checks {
+		if !one.KeepNeighbors {
+			reach = append(reach, one)
+		}
+	}
+	c := checker{d}
+	failing := append(c.missing(ctx, r.Established), c.Check(ctx, nil, reach)...)
+	return api.Checked{Failing: append([]engine.Failure{}, failing...)}, nil
 }
 
 // lost are the neighbors that were up and are not.

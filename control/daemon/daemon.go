@@ -24,6 +24,7 @@ import (
 	"sluice/control/feed"
 	"sluice/control/health"
 	"sluice/control/host"
+	"sluice/control/node"
 	"sluice/control/probe"
 	"sluice/control/tunnel"
 	"sluice/control/workload"
@@ -39,6 +40,8 @@ import (
 // Daemon is one running gateway.
 type Daemon struct {
 	opts    Options
+	state   string // where this version's own files lie: see disk.Format
+	newer   int    // the format that a newer version left beside them; 0: none
 	started time.Time
 
 	host      *host.Host
@@ -49,6 +52,7 @@ type Daemon struct {
 	xdp       *xdp.Subsystem
 	bgp       *bgp.Subsystem
 	bfd       *bfd.Keeper
+	node      *node.Node
 	metrics   *metrics
 	prober    *probe.Prober
 	engine    *engine.Engine
@@ -81,6 +85,9 @@ type Daemon struct {
 	policyChanged chan struct{} // tells that rules may have changed
 	busy          chan struct{} // tells that something is compiled or applied
 	arriving      chan struct{} // tells that a table of routes arrives
+	told          chan struct{} // tells that the status line may be another one
+	confirmed     chan struct{} // tells that another configuration may be the confirmed one
+	maintained    atomic.Bool   // in the maintenance state
 
 	stop context.CancelFunc // ends Run, after a down
 }
@@ -128,16 +135,20 @@ func Run(ctx context.Context, o Options) (err error) {
 	return d.run(ctx)
 }
 
-// build makes the subsystems and the engine. Nothing is touched yet.
+// build makes the subsystems and the engine. Nothing but the state directory is touched yet.
 func build(ctx context.Context, o Options) (*Daemon, error) {
 	d := &Daemon{
 		opts: o, started: time.Now(), prober: probe.New(probe.Options{}), hub: newHub(), filters: newFilters(),
-		policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1), unwritten: make(chan struct{}, 1), arriving: make(chan struct{}, 1),
+		policyChanged: make(chan struct{}, 1), busy: make(chan struct{}, 1), unwritten: make(chan struct{}, 1), arriving: make(chan struct{}, 1), told: make(chan struct{}, 1), confirmed: make(chan struct{}, 1),
 		gone: newGone(),
 	}
 	d.faults = disk.NewFaults(o.Log, d.faultsChanged)
 	var err error
-	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir, Spare: spareLedger(o.Socket), Wrote: d.faults.Writing("host.json")}); err != nil {
+	if d.newer, err = disk.Adopt(o.StateDir); err != nil {
+		return nil, err
+	}
+	d.state = disk.State(o.StateDir)
+	if d.host, err = host.New(o.Log, host.Options{StateDir: o.StateDir, Spare: spareLedger(o.Socket), Wrote: d.faults.Writing("host.json"), Deletes: d.gone.ours}); err != nil {
 		return nil, err
 	}
 	if d.path, err = path.New(o.Log); err != nil {
@@ -146,12 +157,12 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	if err = d.openWireGuard(); err != nil {
 		return nil, err
 	}
-	if d.ipsec, err = ipsec.New(o.Log, ipsec.Options{StateDir: o.StateDir, Holder: []string{"/proc/self/exe", ipsec.HolderVerb}, Wrote: d.faults.Wrote}); err != nil {
+	if d.ipsec, err = ipsec.New(o.Log, ipsec.Options{StateDir: o.StateDir, Holder: []string{"/proc/self/exe", ipsec.HolderVerb}, Wrote: d.faults.Wrote, Deletes: d.gone.ours}); err != nil {
 		return nil, err
 	}
 	d.xdp = xdp.New(o.Log, xdp.Options{BPFDir: o.BPFDir})
 	d.tc = tc.New(o.Log, tc.Options{BPFDir: o.BPFDir})
-	if d.bfd, err = bfd.NewKeeper(o.Log, o.StateDir, o.BFDCommand); err != nil {
+	if d.bfd, err = bfd.NewKeeper(o.Log, o.StateDir, o.BFDCommand, d.bfdTrouble); err != nil {
 		return nil, err
 	}
 	if d.clock, err = engine.SystemClock(); err != nil {
@@ -159,21 +170,22 @@ func build(ctx context.Context, o Options) (*Daemon, error) {
 	}
 	d.bgp = bgp.New(o.Log, bgp.Options{Restarting: d.adopts(ctx), BFD: d.bfd, FlowSpec: d.loadFilters(), Busy: d.arrives})
 	d.metrics = newMetrics(d, o.Log)
+	d.node = node.New(o.Log, node.Options{StateDir: o.StateDir})
 
-	store, err := engine.OpenStore(o.StateDir)
+	store, err := engine.OpenStore(d.state)
 	if err != nil {
 		return nil, err
 	}
 	d.bans = ban.New(ban.Options{
-		Path: filepath.Join(o.StateDir, "bans.json"), Open: d.openBans, Clock: d.clock, Log: o.Log, Notify: d.banNotice, Faults: d.faults,
+		Path: filepath.Join(d.state, "bans.json"), Open: d.openBans, Clock: d.clock, Log: o.Log, Notify: d.banNotice, Faults: d.faults,
 	})
 	d.feeds = feed.New(feed.Options{
-		Dir: keptSets(o.StateDir), Log: o.Log,
+		Dir: keptSets(d.state), Log: o.Log,
 		Wanted: d.watchedSets, Changed: func() error { return d.engine.Recompile(ctx, "a watched set file changed") },
 		Notify: d.setNotice, Report: d.reportSets, Faults: d.faults,
 	})
 	d.workloads = workload.New(workload.Options{
-		Path: filepath.Join(o.StateDir, "workloads.json"), Log: o.Log, Live: d.fileConfig, Alter: d.alter, Faults: d.faults,
+		Path: filepath.Join(d.state, "workloads.json"), Log: o.Log, Live: d.fileConfig, Alter: d.alter, Faults: d.faults,
 	})
 	d.openAnnouncements(ctx)
 	if err := d.openTunnels(ctx); err != nil {
@@ -204,6 +216,7 @@ func (d *Daemon) subsystems() []engine.Subsystem {
 		engine.Bind("host", d.host, func(w *compile.Desired) host.State { return w.Host }),
 		engine.Bind("tc", d.tc, func(w *compile.Desired) tc.State { return w.TC }),
 		engine.Bind("xdp", d.xdp, func(w *compile.Desired) xdp.State { return w.XDP }),
+		engine.Bind("node", d.node, func(w *compile.Desired) node.State { return w.Node }),
 		engine.Bind("metrics", d.metrics, func(w *compile.Desired) compile.Telemetry { return w.Telemetry }),
 		engine.Bind("bgp", d.bgp, func(w *compile.Desired) bgp.State { return w.BGP }),
 	}
@@ -236,6 +249,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	}
 	defer server.Close()
 	d.faultsChanged()
+	d.tellNewerState()
 	d.host.Settle()
 	// Ahead of the first generation: after a reboot no packet is let in that was banned before.
 	if err := d.bans.Load(); err != nil {
@@ -246,13 +260,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	}
 	d.loadAnnouncements()
 	d.adoptTunnels(ctx)
-	if err := d.engine.Start(ctx); err != nil {
-		d.diagnose(ctx)
-		if !errors.Is(err, engine.ErrDegraded) {
-			return errors.Join(err, d.forget())
-		}
-		d.unadopted.Store(true)
-	} else if err := d.adopted(ctx); err != nil {
+	if err := d.begin(ctx); err != nil {
 		return err
 	}
 	return runTasks(ctx,
@@ -262,6 +270,7 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"deletions", d.followGone},
 		funcTask{"pins", pins.run},
 		funcTask{"state directory", d.keepState},
+		funcTask{"management addresses", d.keepManagement},
 		funcTask{"link events", func(ctx context.Context) error { return d.follow(ctx, events) }},
 		funcTask{"tunnel processes", d.followTunnels},
 		funcTask{"tunnel underlay", d.wireguard.Run},
@@ -282,7 +291,30 @@ func (d *Daemon) run(ctx context.Context) error {
 		funcTask{"rest", d.rest},
 		funcTask{"spare tc generation", d.tc.KeepSpares},
 		funcTask{"spare XDP generation", d.xdp.KeepSpares},
+		funcTask{"service manager", d.herald().run}, // the last: READY=1 is for all of them
 	)
+}
+
+// begin brings the machine to its revision. Without one, and without a FILE that makes one, the daemon ends, but for a node that must be
+// got at: see maintain.
+func (d *Daemon) begin(ctx context.Context) error {
+	err := d.engine.Start(ctx)
+	switch {
+	case err == nil:
+		if err := d.adopted(ctx); err != nil {
+			return err
+		}
+	case errors.Is(err, engine.ErrDegraded):
+		d.diagnose(ctx)
+		d.unadopted.Store(true)
+	default:
+		d.diagnose(ctx)
+		if forgot := d.forget(); forgot != nil || !d.opts.Maintenance {
+			return errors.Join(err, forgot)
+		}
+	}
+	d.maintain(ctx, err)
+	return nil
 }
 
 // forget ends a first start that failed: its steps are undone, and the state maps, which belong to no revision, go too.

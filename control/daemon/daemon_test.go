@@ -71,7 +71,7 @@ func idle(t *testing.T) *Daemon {
 // TestADaemonWithoutARevisionCanBeRead: every noun answers, and what is empty is [] in JSON, never null.
 func TestADaemonWithoutARevisionCanBeRead(t *testing.T) {
 	d := idle(t)
-	objects := []string{"status", "policy", "flows", "routes", "tunnels"} // all others are lists
+	objects := []string{"status", "policy", "flows", "routes", "tunnels", "flowspec", "bans"} // all others are lists
 	for _, n := range api.Nouns {
 		v, err := d.Show(t.Context(), n.Name)
 		if err != nil {
@@ -274,4 +274,12 @@ func TestTasks(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	})
+}
+
+// A gate that asks for neighbors which the live revision does not have misses none of them.
+func TestTheGateMissesNoNeighborThatTheRevisionLacks(t *testing.T) {
+	got, err := idle(t).Check(t.Context(), api.CheckRequest{Established: []string{"tor-z"}})
+	if err != nil || got.Failing == nil || len(got.Failing) > 0 {
+		t.Errorf("%+v %v", got, err)
+	}
 }

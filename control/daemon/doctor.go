@@ -36,6 +36,7 @@ func Doctor(ctx context.Context, o DoctorOptions) []host.Finding {
 	cfg, live, fault := o.config(ctx)
 	of := host.DoctorOptions{BPFDir: o.BPFDir, Ours: attachedFrom(o.BPFDir), Tunnels: tunnelNeeds(cfg),
 		RootLink: func(program uint32) uint32 { return uint32(pin.RootLink(ebpf.ProgramID(program))) }}
+	of.PlacesIRQs = cfg != nil && slices.ContainsFunc(cfg.Interfaces, func(i config.Interface) bool { return i.NIC != nil && i.NIC.IRQs != nil })
 	if live {
 		of.Forwarders = forwarders(cfg)
 	}
@@ -77,7 +78,7 @@ func stateFinding(s api.Status) host.Finding {
 		}
 		f.Status, f.Detail = host.StatusWarn, c.Message
 		if c.Reason == "NotWritten" {
-			f.Cost, f.Fix = "the gateway goes on, and the next start would know less", "make room on the disk; what is missing is written within seconds"
+			f.Cost, f.Fix = "the gateway goes on, and the next start would know less", "make room on the disk, or mount it writable; what is missing is written within seconds"
 		} else {
 			f.Cost, f.Fix = "what the file held is lost", "see whether the disk fails (dmesg); what is named is to be done again"
 		}

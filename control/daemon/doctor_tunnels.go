@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"sluice/control/config"
 	"sluice/control/host"
 	"sluice/crypto/ike"
@@ -123,6 +125,25 @@ func tunnelFindings(ctx context.Context, cfg *config.Config) (out []host.Finding
 		out = append(out, judgeCharon(socket, about, err)...)
 	}
 	return out
+}
+
+// withoutModule are the tunnels that want the kernel's WireGuard where it has none. Who may not try is told nothing.
+func withoutModule(ctx context.Context, cfg *config.Config) (names []string, err error) {
+	for _, t := range cfg.Tunnels {
+		if t.Backend == "kernel" {
+			names = append(names, "tunnel "+t.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, nil
+	}
+	switch yes, err := wireguard.KernelSupported(ctx); {
+	case errors.Is(err, unix.EPERM):
+		return nil, nil
+	case err != nil || yes:
+		return nil, err
+	}
+	return names, nil
 }
 
 // judgeWireGuard: demanded are the tunnels that want the kernel's device and no other, userspace those that get the other one.

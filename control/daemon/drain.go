@@ -18,13 +18,13 @@ import (
 // openAnnouncements makes what decides about announcements beside the file: a drain, and the health that they wait for.
 func (d *Daemon) openAnnouncements(ctx context.Context) {
 	d.drain = drain.New(drain.Options{
-		Path: filepath.Join(d.opts.StateDir, "drain.json"), Log: d.opts.Log, Notify: d.drainNotice, Faults: d.faults,
+		Path: filepath.Join(d.state, "drain.json"), Log: d.opts.Log, Notify: d.drainNotice, Faults: d.faults,
 		Alter: func(ctx context.Context, a engine.Alteration) error { return d.engine.Alter(ctx, a) },
 	})
 	// One echo request a round, which must be over before the next.
 	prober := probe.New(probe.Options{Interval: health.Interval, Timeout: health.Interval * 8 / 10})
 	d.health = health.New(health.Options{
-		Path: filepath.Join(d.opts.StateDir, "health.json"), BootID: d.clock.BootID(), Log: d.opts.Log, Faults: d.faults,
+		Path: filepath.Join(d.state, "health.json"), BootID: d.clock.BootID(), Log: d.opts.Log, Faults: d.faults,
 		Wanted: func() []netip.Addr { return d.liveConfig().Probed() },
 		Reach: func(ctx context.Context, a netip.Addr) error {
 			_, err := prober.Reach(ctx, a)
@@ -50,7 +50,7 @@ func (d *Daemon) Drain(ctx context.Context, r api.DrainRequest) (api.Drain, erro
 		return api.Drain{}, refused(errors.New("nothing is announced here: the live revision has no bgp"))
 	}
 	state, err := d.drain.Begin(ctx, seconds(r.WaitSeconds), r.By)
-	return shownDrain(state), refused(err)
+	return d.shownDrain(state), refused(err)
 }
 
 // maxDrainWait bounds what is surely a mistake.
@@ -59,7 +59,13 @@ const maxDrainWait = 24 * time.Hour
 // Undrain announces everything again. It returns the drain that there was.
 func (d *Daemon) Undrain(ctx context.Context) (api.Drain, error) {
 	before, err := d.drain.End(ctx)
-	return shownDrain(before), refused(err)
+	return d.shownDrain(before), refused(err)
+}
+
+func (d *Daemon) shownDrain(s drain.State) api.Drain {
+	out := shownDrain(s)
+	out.Unkept = d.drain.Unkept()
+	return out
 }
 
 func shownDrain(s drain.State) api.Drain {

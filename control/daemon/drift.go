@@ -53,14 +53,33 @@ type gone struct {
 	mu   sync.Mutex
 	list map[host.Gone]int // the number of the last one
 	last int
-	more int // the number of the last one that list had no room for; 0: none
+	more int          // the number of the last one that list had no room for; 0: none
+	own  map[int]bool // links that are deleted by us, until the kernel has said that they are, by index
 }
 
-func newGone() *gone { return &gone{wake: make(chan struct{}, 1), list: map[host.Gone]int{}} }
+func newGone() *gone {
+	return &gone{wake: make(chan struct{}, 1), list: map[host.Gone]int{}, own: map[int]bool{}}
+}
 
+// ours is for who deletes a link himself, beforehand: it may be wanted, and stand again under its name by the next look. No other link
+// gets its index.
+func (g *gone) ours(link int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.own[link] = true
+}
+
+// note takes what is told of a link that goes in the kernel's order: it is down, its addresses go, it is gone.
 func (g *gone) note(one host.Gone) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.own[one.Index] {
+		if !one.Down && !one.Address.IsValid() {
+			delete(g.own, one.Index)
+		}
+		return
+	}
+	one.Index = 0 // what is wanted has none
 	g.last++
 	if _, known := g.list[one]; !known && len(g.list) >= maxGone {
 		g.more = g.last

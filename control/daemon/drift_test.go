@@ -1,16 +1,24 @@
 package daemon
 
 import (
+	"context"
+	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"sluice/control/compile"
 	"sluice/control/host"
 	"sluice/crypto/ipsec"
+	"sluice/crypto/keys"
 	"sluice/crypto/path"
 	"sluice/crypto/wireguard"
+	"sluice/crypto/wireguard/child"
+	"sluice/tests/nstest"
 )
 
 func TestDeletionsCountWhereTheyAreOfWhatIsWanted(t *testing.T) {
@@ -70,10 +78,90 @@ func TestDeletionsCountWhereTheyAreOfWhatIsWanted(t *testing.T) {
 	if !among(wanted) || !lacks() || lacks() {
 		t.Error("what went while somebody looked does not count twice")
 	}
+	// What we delete ourselves is nobody else's doing, also where another of its name is wanted; that one is as any.
+	d.gone.ours(7)
+	address := p("10.200.0.1/31")
+	for _, one := range []host.Gone{{Link: "fra1", Index: 7, Down: true}, {Link: "fra1", Index: 7, Address: address}, {Link: "fra1", Index: 7}} {
+		if d.deleted(one); lacks() {
+			t.Errorf("%+v is our own doing", one)
+		}
+	}
+	for _, one := range []host.Gone{{Link: "fra1", Index: 8, Down: true}, {Link: "fra1", Index: 8, Address: address}, {Link: "fra1", Index: 8}} {
+		if d.deleted(one); !lacks() {
+			t.Errorf("%+v is not", one)
+		}
+	}
+	if len(d.gone.own) != 0 {
+		t.Errorf("kept of links that are gone: %v", d.gone.own)
+	}
 	for i := range 3 * maxGone {
 		d.deleted(host.Gone{Rule: 20000 + i})
 	}
 	if n := len(d.gone.list); n > maxGone || !lacks() || lacks() {
 		t.Errorf("%d are kept of more than can be told apart, which has to be looked at once", n)
+	}
+}
+
+// TestALinkThatWeMakeAnewIsNobodyElsesDoing: a tunnel that goes over to another backend has its link deleted and made by one step, and what
+// follows it, such as programs for the new link, was told as the repair of somebody else's change.
+func TestALinkThatWeMakeAnewIsNobodyElsesDoing(t *testing.T) {
+	inNamespace(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	dir := t.TempDir()
+	d, err := build(ctx, Options{File: filepath.Join(dir, "edge.yaml"), StateDir: dir, BPFDir: "/sys/fs/bpf/sluice-none", Log: discard, TunnelCommand: []string{os.Args[0], child.Verb}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cancel()
+		if err := errors.Join(d.wireguard.Down(context.Background()), d.leave(context.Background())); err != nil {
+			t.Error(err)
+		}
+	}()
+	file := filepath.Join(dir, "key")
+	public, err := keys.Generate(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &compile.Desired{WireGuard: wireguard.State{Tunnels: []wireguard.Tunnel{{Name: "fra1", Backend: wireguard.Userspace, PrivateKeyFile: file, PublicKey: public,
+		ListenPort: 51820, MTU: 1420, Addresses: []netip.Prefix{netip.MustParsePrefix("10.200.0.1/31")}}}}}
+	heard := make(chan struct{}, 100) // a token for each link that is gone
+	if _, err := d.host.Watch(ctx, func(one host.Gone) {
+		if d.deleted(one); one.Link == "fra1" && !one.Down && !one.Address.IsValid() {
+			heard <- struct{}{}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	holds := func(to wireguard.State) {
+		t.Helper()
+		have, err := d.wireguard.Observe(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, op := range d.wireguard.Diff(have, to) {
+			if err := d.wireguard.Apply(ctx, op); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	lacks := func() bool {
+		t.Helper()
+		select {
+		case <-heard:
+		case <-time.After(time.Minute):
+			t.Fatal("nobody tells that the link is gone")
+		}
+		return d.gone.look()(func() map[host.Gone]bool { return deletable(want, want.WireGuard, want.IPsec) })
+	}
+	holds(want.WireGuard)
+	holds(wireguard.State{})
+	holds(want.WireGuard)
+	if lacks() {
+		t.Error("what we did ourselves is told as somebody else's doing")
+	}
+	nstest.IP(t, "link del fra1")
+	if !lacks() {
+		t.Error("what somebody else did is not")
 	}
 }

@@ -20,11 +20,14 @@ func judgesForwarded(r tc.Role) bool {
 	return r == tc.RoleUplink || r == tc.RoleTunnel || r == tc.RoleDownstream
 }
 
-// leavesBy is host.LeavesBy for the packet, as it is now. A refusal is told of with the last answer.
+// leavesBy is host.LeavesBy for the packet, as it is now. What keeps it from leaving in one piece is told of with the last answer.
 func (e *explainer) leavesBy(ctx context.Context, in string) (string, error) {
-	to, err := e.d.host.LeavesBy(ctx, in, e.seen.Src, e.seen.Dst)
+	to, mtu, err := e.d.host.LeavesBy(ctx, in, e.seen.Src, e.seen.Dst)
 	refusal := new(host.Refusal)
 	if !errors.As(err, &refusal) {
+		if to != "" && e.seen.Length > mtu && e.tooLarge(to, mtu) {
+			to = ""
+		}
 		return to, err
 	}
 	why := ""
@@ -36,6 +39,17 @@ func (e *explainer) leavesBy(ctx context.Context, in string) (string, error) {
 	}
 	e.lost(why)
 	return "", nil
+}
+
+// tooLarge says what the kernel does with a packet that is larger than the MTU of the link, and whether that is to send nothing on.
+func (e *explainer) tooLarge(to string, mtu int) (answered bool) {
+	larger := fmt.Sprintf("larger than the MTU of %s, %d: ", to, mtu)
+	if e.seen.Dst.Is6() {
+		e.lost(larger + "the kernel answers with packet too big (ICMPv6)")
+		return true
+	}
+	e.out.Hooks[len(e.out.Hooks)-1].TooLarge = larger + "the kernel forwards it in fragments, or where DF is set answers with fragmentation needed (ICMP)"
+	return false
 }
 
 // lost adds to the last answer why the packet goes nowhere, where that is known.

@@ -33,9 +33,20 @@ func (d *Daemon) facts(ctx context.Context, cfg *config.Config) (compile.Facts, 
 		return compile.Facts{}, err
 	}
 	h.NoDevices = host.DevicesLacking(compile.LooksAtDevices(cfg))
+	if err = hardwareFacts(ctx, cfg, &h); err != nil {
+		return compile.Facts{}, err
+	}
 	d.tunnels.Measure(ctx, cfg)
 	public, faults := readKeys(cfg)
-	return compile.Facts{Host: h, PublicKeys: public, Secrets: faults, Certificates: certificateWarnings(cfg, time.Now())}, nil
+	return compile.Facts{Host: h, PublicKeys: public, Secrets: faults, Certificates: certificateWarnings(cfg, time.Now()), Image: d.opts.Image != ""}, nil
+}
+
+// hardwareFacts are those of NICs and CPUs.
+func hardwareFacts(ctx context.Context, cfg *config.Config, h *host.Facts) (err error) {
+	if h.NICs, err = host.NICsOf(ctx, compile.LooksAtNICs(cfg)); err == nil && compile.LooksAtProcessors(cfg) {
+		h.Processors, err = host.ProcessorsHere()
+	}
+	return err
 }
 
 // readKeys reads the key files that tunnels cannot be without, and returns the public halves of WireGuard's. The errors stand where a

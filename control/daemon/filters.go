@@ -106,7 +106,9 @@ func (d *Daemon) updateFilters() (again <-chan time.Time) {
 	d.filters.mu.Lock()
 	defer d.filters.mu.Unlock()
 	known, set := d.judgeFilters(rules)
-	if err := d.setFilters(set); err != nil {
+	err := d.setFilters(set)
+	d.filtersRefused(known, err)
+	if err != nil {
 		d.opts.Log.Error("FlowSpec rules of neighbors are not in the data path; what was there before holds", "error", err)
 		return time.After(retryDrops)
 	}
@@ -233,7 +235,7 @@ type keptFilters struct {
 
 const filtersName = "flowspec.json"
 
-func (d *Daemon) filtersFile() string { return filepath.Join(d.opts.StateDir, filtersName) }
+func (d *Daemon) filtersFile() string { return filepath.Join(d.state, filtersName) }
 
 // keepFilters is for followFilters alone: two at a time would write one and the same new file.
 func (d *Daemon) keepFilters() {

@@ -1,11 +1,17 @@
 package daemon
 
 import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"sluice/bgp"
 	"sluice/bgp/flowspec"
 	"sluice/control/api"
+	"sluice/control/engine"
+	"sluice/plural"
 )
 
 // filterNews is what became of a filter, in the word that the monitor has for it.
@@ -71,6 +77,34 @@ func (d *Daemon) tellFilters(before, now []filter) {
 		}
 		d.hub.publish(api.Event{Type: api.EventFlowSpec, Text: n.what, Filter: new(shownFilter(n.filter))})
 	}
+}
+
+// filtersRefused has show status say that filters do not hold which neighbors may ask for; failed is why none of the present list does.
+func (d *Daemon) filtersRefused(known []filter, failed error) {
+	switch lost := troubleOfFilters(known); {
+	case failed != nil:
+		d.engine.SetCondition(engine.ConditionFlowSpec, engine.False, "NotInstalled",
+			fmt.Sprintf("what neighbors want filtered is not in the data path, where what was there before holds: %v; it is tried again", failed))
+	case lost != "":
+		d.engine.SetCondition(engine.ConditionFlowSpec, engine.False, "Refused", lost+": see sluice show flowspec")
+	default:
+		d.engine.SetCondition(engine.ConditionFlowSpec, "", "", "")
+	}
+}
+
+// troubleOfFilters counts what is refused of each neighbor, but for what is so by the operator's own words; "": nothing is.
+func troubleOfFilters(known []filter) string {
+	refused := map[string]int{}
+	for _, f := range known {
+		if f.refused != "" && !f.Unasked {
+			refused[f.Neighbor]++
+		}
+	}
+	var out []string
+	for _, neighbor := range slices.Sorted(maps.Keys(refused)) {
+		out = append(out, fmt.Sprintf("%s of %s %s refused", plural.Of(refused[neighbor], "filter", "filters"), neighbor, plural.Word(refused[neighbor], "is", "are")))
+	}
+	return strings.Join(out, ", ")
 }
 
 // filterEnd is when a rule ends by itself: zero while its session is up.

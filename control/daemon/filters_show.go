@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"math"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -19,14 +21,39 @@ var (
 	descFilterRefusals = desc("flowspec_refusals_total", "FlowSpec rules and blackholes that were refused by who sent them or by the unicast routes, each once for each reason.")
 )
 
-func (d *Daemon) showFilters() ([]api.Filter, error) {
+// Filters reads what BGP neighbors want filtered.
+func (d *Daemon) Filters(_ context.Context, r api.FiltersRequest) (api.Filters, error) {
+	if err := atLeast(r.Limit, "filters", api.DefaultFilters); err != nil {
+		return api.Filters{}, refused(err)
+	}
+	r.Limit = cmp.Or(r.Limit, api.DefaultFilters)
+	if r.Count {
+		r.Limit = 0
+	}
+	return d.listFilters(r)
+}
+
+// listFilters asks the overlay for the counters of what the limit leaves.
+func (d *Daemon) listFilters(r api.FiltersRequest) (api.Filters, error) {
 	d.filters.mu.Lock()
 	defer d.filters.mu.Unlock()
-	out := make([]api.Filter, 0, len(d.filters.known))
+	out := api.Filters{Filters: []api.Filter{}}
 	var errs []error
 	for _, f := range d.filters.known {
-		shown, err := d.countedFilter(f)
-		out, errs = append(out, shown), append(errs, err)
+		if r.Neighbor != "" && f.Neighbor != r.Neighbor {
+			continue
+		}
+		out.Total++
+		switch {
+		case f.refused != "":
+			out.Refused++
+		case !f.Stale.IsZero():
+			out.Stale++
+		}
+		if len(out.Filters) < r.Limit {
+			shown, err := d.countedFilter(f)
+			out.Filters, errs = append(out.Filters, shown), append(errs, err)
+		}
 	}
 	return out, errors.Join(errs...)
 }
@@ -100,9 +127,9 @@ func nameOfFilter(f *api.Filter) string {
 
 // filterMetrics are per filter, of which the file allows so many.
 func (c collector) filterMetrics(_ context.Context, out chan<- prometheus.Metric) error {
-	list, err := c.d.showFilters()
+	list, err := c.d.listFilters(api.FiltersRequest{Limit: math.MaxInt})
 	count := map[[3]string]int{}
-	for _, f := range list {
+	for _, f := range list.Filters {
 		state := "valid"
 		switch {
 		case !f.Valid:

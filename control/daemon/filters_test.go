@@ -1,12 +1,15 @@
 package daemon
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"sluice/bgp"
 	"sluice/bgp/flowspec"
+	"sluice/control/engine"
 )
 
 // TestWhatBecomesOfFiltersIsToldInAWord: every pair of what a filter was and what it is.
@@ -49,5 +52,37 @@ func TestWhatBecomesOfFiltersIsToldInAWord(t *testing.T) {
 				t.Errorf("told %q, want %q", said, c.want)
 			}
 		})
+	}
+}
+
+func TestStatusCountsTheFiltersThatDoNotHold(t *testing.T) {
+	d, _, _ := heard(t)
+	says := func() string {
+		for _, c := range d.engine.Status().Conditions {
+			if c.Type == engine.ConditionFlowSpec {
+				return fmt.Sprintf("%s=%s %s: %s", c.Type, c.Status, c.Reason, c.Message)
+			}
+		}
+		return ""
+	}
+	of := func(neighbor, refused string, unasked bool) filter {
+		return filter{FlowSpecRule: bgp.FlowSpecRule{Neighbor: neighbor, Unasked: unasked}, refused: refused}
+	}
+	holds, same := of("tor-a", "", false), of("tor-b", "another neighbor announced the same rule before", true)
+	for _, c := range []struct {
+		known  []filter
+		failed error
+		want   string
+	}{
+		{[]filter{holds, same}, nil, ""},
+		{[]filter{of("tor-b", "no room", false), holds, same, of("tor-a", "no room", false), of("tor-b", "no such action", false)}, nil,
+			"FlowSpecAccepted=False Refused: 1 filter of tor-a is refused, 2 filters of tor-b are refused: see sluice show flowspec"},
+		{[]filter{holds}, errors.New("no memory"),
+			"FlowSpecAccepted=False NotInstalled: what neighbors want filtered is not in the data path, where what was there before holds: no memory; it is tried again"},
+		{nil, nil, ""},
+	} {
+		if d.filtersRefused(c.known, c.failed); says() != c.want {
+			t.Errorf("status says %q, want %q", says(), c.want)
+		}
 	}
 }

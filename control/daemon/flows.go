@@ -18,10 +18,7 @@ import (
 // Flows lists tracked flows.
 func (d *Daemon) Flows(ctx context.Context, r api.FlowsRequest) (api.Flows, error) {
 	q, err := d.flowQuery(r.FlowFilter)
-	if err == nil && r.Limit < 0 {
-		err = fmt.Errorf("limit %d: say how many flows at most, such as %d", r.Limit, api.DefaultFlows)
-	}
-	if err != nil {
+	if err = errors.Join(err, atLeast(r.Limit, "flows", api.DefaultFlows)); err != nil {
 		return api.Flows{}, refused(err)
 	}
 	q.Limit = cmp.Or(r.Limit, api.DefaultFlows)

@@ -33,12 +33,14 @@ func (d *Daemon) engineNotice(n engine.Notice) {
 	if n.Kind == engine.NoticeHealthy { // now, while no step can come in between
 		d.healed()
 	}
+	d.revised(n)
 	d.rulesChanged()
 	d.filtersRevised()
 	d.hub.publish(api.Event{Type: api.EventEngine, Engine: &n})
 	d.feeds.Wake() // another revision may watch other files
 	d.tunnels.Wake()
 	d.health.Wake()
+	d.tell()
 	d.works()
 }
 
@@ -84,6 +86,18 @@ func (d *Daemon) followBGP(ctx context.Context, events <-chan bgp.Event) error {
 			d.hub.publish(api.Event{Time: e.Time, Type: api.EventBGP, BGP: &e})
 		}
 	}
+}
+
+// bfdTrouble hears that BFD sessions are not held, and why; "": they are again.
+func (d *Daemon) bfdTrouble(why string) {
+	text := why
+	if why == "" {
+		d.engine.SetCondition(engine.ConditionBFD, "", "", "")
+		text = "the BFD process runs again, and its sessions begin anew"
+	} else {
+		d.engine.SetCondition(engine.ConditionBFD, engine.False, "NotRunning", why)
+	}
+	d.hub.publish(api.Event{Type: api.EventNote, Text: text})
 }
 
 // retryDrops is the pause after sampling failed, as it does where the data path cannot be loaded at all.

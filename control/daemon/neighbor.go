@@ -20,7 +20,7 @@ var (
 	descUptime       = desc("bgp_session_uptime_seconds", "How long the BGP session is up.", "neighbor")
 	descFlaps        = desc("bgp_session_flaps_total", "BGP sessions that were lost.", "neighbor")
 	descMessages     = desc("bgp_messages_total", "BGP messages; type is open, update, notification, keepalive or route-refresh.", "neighbor", "direction", "type")
-	descPrefixes     = desc("bgp_prefixes", "Prefixes of a session by family; direction is received, accepted or advertised.", "neighbor", "family", "direction")
+	descPrefixes     = desc("bgp_prefixes", "Prefixes of a session by family; direction is received, accepted or advertised, or first-as: received, and refused by enforce_first_as.", "neighbor", "family", "direction")
 	descBFD          = desc("bfd_session_up", "1 where the BFD session with the neighbor is up.", "neighbor")
 	descFailures     = desc("bfd_failures_total", "How often the BFD session with the neighbor went down, but for being switched off; since the BFD process started.", "neighbor")
 	descDiscards     = desc("bfd_discarded_packets_total", "BFD packets that were not believed; since the BFD process started.", "reason")
@@ -52,10 +52,7 @@ func (d *Daemon) Neighbor(ctx context.Context, r api.NeighborRequest) (api.Neigh
 // Routes reads learned routes.
 func (d *Daemon) Routes(_ context.Context, r api.RoutesRequest) (api.Routes, error) {
 	about, err := captureHost(r.About)
-	if err == nil && r.Limit < 0 {
-		err = fmt.Errorf("limit %d: say how many routes at most, such as %d", r.Limit, api.DefaultPaths)
-	}
-	if err != nil {
+	if err = errors.Join(err, atLeast(r.Limit, "routes", api.DefaultPaths)); err != nil {
 		return api.Routes{}, refused(err)
 	}
 	q := bgp.RouteQuery{About: about, Limit: cmp.Or(r.Limit, api.DefaultPaths)}
@@ -126,6 +123,7 @@ func neighborMetrics(out chan<- prometheus.Metric, n bgp.NeighborStatus) {
 		gauge(out, descPrefixes, float64(f.Received), n.Name, f.Family, "received")
 		gauge(out, descPrefixes, float64(f.Accepted), n.Name, f.Family, "accepted")
 		gauge(out, descPrefixes, float64(f.Advertised), n.Name, f.Family, "advertised")
+		gauge(out, descPrefixes, float64(f.OtherFirstAS), n.Name, f.Family, "first-as")
 	}
 	for direction, m := range map[string]bgp.MessageCounts{"sent": n.Sent, "received": n.Received} {
 		counter(out, descMessages, m.Open, n.Name, direction, "open")

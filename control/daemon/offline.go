@@ -8,13 +8,16 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"sluice/control/api"
 	"sluice/control/compile"
 	"sluice/control/config"
+	"sluice/control/disk"
 	"sluice/control/feed"
 	"sluice/control/host"
+	"sluice/crypto/wireguard"
 )
 
 // Report is what `sluice check` tells of a file.
@@ -90,7 +93,7 @@ func Check(ctx context.Context, file, stateDir string) (Report, error) {
 		return r, err
 	}
 	cfg.Resolve(filepath.Dir(absolute(file)))
-	feeds := feed.New(feed.Options{Dir: keptSets(stateDir), Log: slog.New(slog.DiscardHandler)})
+	feeds := feed.New(feed.Options{Dir: keptSets(disk.State(stateDir)), Log: slog.New(slog.DiscardHandler)})
 	if err := prepareSets(feeds, cfg); err != nil {
 		return r, err
 	}
@@ -110,6 +113,12 @@ func Check(ctx context.Context, file, stateDir string) (Report, error) {
 	lacking := host.DevicesLacking(compile.LooksAtDevices(cfg))
 	for _, kind := range slices.Sorted(maps.Keys(lacking)) {
 		r.Warnings = append(r.Warnings, "on this machine apply would refuse every "+kind+" to be made: "+lacking[kind])
+	}
+	if names, err := withoutModule(ctx, cfg); err != nil {
+		return r, err
+	} else if len(names) > 0 {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("on this machine apply would refuse backend: kernel of %s: %v; load it, or write backend: auto",
+			strings.Join(names, ", "), wireguard.ErrNoModule))
 	}
 	for _, fault := range keyFaults(cfg) {
 		r.Warnings = append(r.Warnings, "on this machine apply would refuse "+fault)
@@ -132,18 +141,39 @@ func Check(ctx context.Context, file, stateDir string) (Report, error) {
 			}
 		}
 	}
+	more, err := hardwareWarnings(ctx, cfg, here)
+	if err != nil {
+		return r, err
+	}
+	r.Warnings = append(r.Warnings, more...)
 	desired, err := compile.Compile(cfg, compile.Runtime{Watched: watched}, facts)
 	if err != nil {
 		return r, err
 	}
 	r.Warnings = append(append(r.Warnings, desired.Warnings...), desired.Notes...)
+	r.Warnings = append(r.Warnings, compile.AcceptedInClear(cfg, desired)...)
 	r.Report = compile.NewReport(cfg, desired)
 	return r, nil
 }
 
+// hardwareWarnings are what this machine's hardware cannot do; a file for another one is none the worse.
+func hardwareWarnings(ctx context.Context, cfg *config.Config, here map[string]host.LinkFact) (out []string, err error) {
+	var facts host.Facts
+	for _, l := range here {
+		facts.Links = append(facts.Links, l)
+	}
+	if err := hardwareFacts(ctx, cfg, &facts); err != nil {
+		return nil, err
+	}
+	for _, fault := range compile.NICFaults(cfg, facts) {
+		out = append(out, "on this machine apply would refuse "+fault.Path+": "+fault.Msg)
+	}
+	return out, nil
+}
+
 // pretend makes facts out of the file alone.
 func pretend(cfg *config.Config) compile.Facts {
-	var f compile.Facts
+	f := compile.Facts{Image: true} // a file with node.ssh is meant for one
 	add := func(name string) {
 		mtu := 1500
 		for _, i := range cfg.Interfaces {

@@ -19,6 +19,8 @@ import (
 	"sluice/control/config"
 	"sluice/control/feed"
 	"sluice/control/host"
+	"sluice/crypto/keys"
+	"sluice/crypto/wireguard"
 	"sluice/xdp/classify"
 )
 
@@ -96,6 +98,32 @@ workloads: [{name: w, interface: w, addresses: [10.0.1.1], egress: {rules: [{nam
 	}
 	if err != nil || !slices.Equal(got, want) || len(r.Warnings) != 0 {
 		t.Errorf("findings %q, warnings %q (%v), want %q", got, r.Warnings, err, want)
+	}
+}
+
+// TestCheckWarnsOfWhatTunnelsOfTheFileDoNotHold: a module that this machine lacks, and a rule that asks for no tunnel.
+func TestCheckWarnsOfWhatTunnelsOfTheFileDoNotHold(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "fra1.key")
+	if _, err := keys.Generate(key); err != nil {
+		t.Fatal(err)
+	}
+	file := place(t, `
+interfaces: [{name: eth0, role: uplink, addresses: [198.18.0.2/30]}]
+policy: {ingress: {rules: [{name: office, from: [10.20.0.0/16], action: accept}]}}
+tunnels:
+  - {name: fra1, type: wireguard, local: {address: 198.18.0.2, port: 51820}, wireguard: {backend: kernel, private_key_file: `+key+`},
+     peers: [{name: p, public_keys: [EBESExQVFhcYGRobHB0eHyAhIiMkJSYnKCkqKywtLi8=], endpoints: ["198.51.100.7:51820"], prefixes: [10.20.0.0/16]}]}
+`, nil)
+	want := []string{"ingress/office (" + file + ":3): accepts 10.20.0.0/16 from every interface, in clear as well, though it is behind tunnel fra1; write interfaces: [fra1]"}
+	module, err := wireguard.KernelSupported(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !module {
+		want = slices.Insert(want, 0, "on this machine apply would refuse backend: kernel of tunnel fra1: this kernel has no WireGuard module; load it, or write backend: auto")
+	}
+	if r, err := Check(t.Context(), file, t.TempDir()); err != nil || !slices.Equal(r.Warnings, want) {
+		t.Errorf("warnings\n%s\n(%v), want\n%s", strings.Join(r.Warnings, "\n"), err, strings.Join(want, "\n"))
 	}
 }
 

@@ -25,6 +25,11 @@ type Options struct {
 	Version  string
 	Log      *slog.Logger
 
+	// Maintenance has the daemon go on where no revision can be brought about: see maintain.
+	Maintenance bool
+	// Image is the version of the node image that this machine is; "": it is none.
+	Image string
+
 	// TunnelCommand runs one userspace WireGuard device: a program and its first words, see wireguard.Options.
 	TunnelCommand []string
 	// BFDCommand runs the process that holds BFD sessions, see bfd.NewKeeper.

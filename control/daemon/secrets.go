@@ -15,8 +15,9 @@ import (
 // revisions name even where they are not understood, and what lies where keys are kept by custom.
 func (o SupportOptions) secretFiles(cfg *config.Config) []string {
 	named := filesNamedIn(cfg)
-	texts, _ := filepath.Glob(filepath.Join(o.StateDir, "revisions", "*", "config.yaml")) // torn ones, too
-	for _, path := range append(texts, o.Doctor.File) {
+	texts, _ := filepath.Glob(filepath.Join(o.StateDir, "revisions", "*", "config.yaml"))              // torn ones, too
+	others, _ := filepath.Glob(filepath.Join(o.StateDir, "format-*", "revisions", "*", "config.yaml")) // see disk.Format
+	for _, path := range slices.Concat(texts, others, []string{o.Doctor.File}) {
 		if src, err := config.LoadFile(path); err == nil {
 			named = append(named, config.KeyFilesIn(src.Bytes, filepath.Dir(o.Doctor.File))...)
 		}

@@ -67,7 +67,7 @@ func (d *Daemon) watchedSets() (paths []string, settled bool) {
 }
 
 // keptSets is where the last good contents of watched set files lie.
-func keptSets(stateDir string) string { return filepath.Join(stateDir, "sets") }
+func keptSets(state string) string { return filepath.Join(state, "sets") }
 
 // prepareSets reads the files that a candidate is the first to watch. One that is not good and never was has nothing to
 // go on with. An error is of type config.Errors.

@@ -44,14 +44,22 @@ func (d *Daemon) Show(ctx context.Context, noun string) (any, error) {
 	case "sockets":
 		return d.showSockets(ctx)
 	case "flowspec":
-		return d.showFilters()
+		return d.Filters(ctx, api.FiltersRequest{})
 	case "bans":
-		return d.showBans()
+		return d.Bans(ctx, api.BansRequest{})
 	case "tunnels":
 		return d.showTunnels(ctx)
 	default:
 		return nil, refused(fmt.Errorf("%w: %s", api.ErrNoSuchNoun, noun))
 	}
+}
+
+// atLeast refuses a limit below none.
+func atLeast(limit int, of string, such int) error {
+	if limit < 0 {
+		return fmt.Errorf("limit %d: say how many %s at most, such as %d", limit, of, such)
+	}
+	return nil
 }
 
 // listed makes a JSON list of nothing: [] rather than null.
@@ -64,7 +72,7 @@ func listed[T any](list []T) []T {
 
 func (d *Daemon) showStatus(ctx context.Context) (api.Status, error) {
 	_, live, _ := d.engine.Current()
-	s := api.Status{Version: d.opts.Version, PID: os.Getpid(), Started: d.started, StateDir: d.opts.StateDir, BPFDir: d.opts.BPFDir, Engine: d.engine.Status()}
+	s := api.Status{Version: d.opts.Version, Image: d.opts.Image, PID: os.Getpid(), Started: d.started, StateDir: d.opts.StateDir, BPFDir: d.opts.BPFDir, Engine: d.engine.Status()}
 	s.Engine.Conditions = listed(s.Engine.Conditions)
 	if live.Config != nil {
 		s.Node = live.Config.Node.Name
@@ -77,30 +85,39 @@ func (d *Daemon) showStatus(ctx context.Context) (api.Status, error) {
 	if err != nil {
 		return s, err
 	}
-	if drain := shownDrain(d.drain.State()); drain.State != api.DrainNone {
+	if drain := d.shownDrain(d.drain.State()); drain.State != api.DrainNone {
 		s.Drain = &drain
 	}
 	s.XDPGeneration, s.TCGeneration = x.Digest, t.Digest
+	s.Boot = d.boot()
 	s.Conntrack = shownConntrack(d.conntrack.last())
 	if s.Processes, err = d.processes(); err != nil {
 		return s, err
 	}
+	// The rest of the status is no worse for what cannot be told now.
+	untold := func(what string, err error) {
+		if err != nil {
+			s.Engine.Warnings = append(slices.Clone(s.Engine.Warnings), what+": "+err.Error())
+		}
+	}
 	neighbors, err := d.bgp.Status(ctx)
+	untold("which BGP neighbors are established is not known now", err)
+	if err != nil && live.Config != nil && live.Config.BGP != nil {
+		s.Neighbors = len(live.Config.BGP.Neighbors)
+	}
 	for _, n := range neighbors {
 		s.Neighbors++
 		if n.State == established {
 			s.Established++
 		}
 	}
-	tunnels, failed := d.tunnelFacts(ctx)
+	tunnels, err := d.tunnelFacts(ctx)
+	untold("tunnels", err)
 	s.Tunnels = api.CountTunnels(tunnels.shown())
-	if failed != nil { // the rest of the status is no worse for it
-		s.Engine.Warnings = append(slices.Clone(s.Engine.Warnings), "tunnels: "+failed.Error())
-	}
-	return s, err
+	return s, nil
 }
 
-// showInterfaces lists what the file names: interfaces, workloads' veths and tunnels.
+// showInterfaces lists what the file names: interfaces, workloads' veths and tunnels. In the maintenance state, what there is to be named.
 func (d *Daemon) showInterfaces(ctx context.Context) ([]api.Interface, error) {
 	links, err := d.host.Status(ctx)
 	if err != nil {
@@ -114,14 +131,21 @@ func (d *Daemon) showInterfaces(ctx context.Context) ([]api.Interface, error) {
 	if err != nil {
 		return nil, err
 	}
+	named := namedInterfaces(d.liveConfig())
+	if d.maintained.Load() && len(named) == 0 {
+		for _, l := range links {
+			named = append(named, api.Interface{Name: l.Name})
+		}
+	}
 	out := []api.Interface{}
-	for _, i := range namedInterfaces(d.liveConfig()) {
+	for _, i := range named {
 		for _, l := range links {
 			if l.Name != i.Name {
 				continue
 			}
 			i.Index, i.Up, i.Carrier, i.MTU, i.Driver = l.Index, l.Up, l.Carrier, l.MTU, l.Driver
 			i.Addresses = listed(l.Addresses)
+			i.RxQueues, i.RxRing, i.TxRing = l.RxQueues, l.RxRing, l.TxRing
 			i.RxPackets, i.RxBytes, i.TxPackets, i.TxBytes = l.RX.Packets, l.RX.Bytes, l.TX.Packets, l.TX.Bytes
 		}
 		for _, r := range roots {

@@ -79,13 +79,17 @@ func spiText(spi uint32) string {
 }
 
 func (f tunnelFacts) ipsecState(t api.Tunnel, p api.TunnelPeer, s ipsec.PeerStatus, w tunnel.PeerStatus) (api.PeerState, string) {
+	unprobed := sentences(w.Why, w.Doubt)
+	if t.Backend == config.KeyingIKE && s.State != string(api.PeerUp) { // what charon says is why
+		unprobed = sentences(s.Why, w.Why)
+	}
 	switch {
 	case !t.Running:
 		return api.PeerDown, "the tunnel does not run"
 	case p.Probe != nil && p.Probe.Down:
-		return api.PeerDown, w.Why
+		return api.PeerDown, unprobed
 	case w.Probe != nil && w.Probe.Held:
-		return api.PeerConnecting, w.Why
+		return api.PeerConnecting, unprobed
 	case t.Backend == config.KeyingIKE && s.State == string(api.PeerUnknown):
 		return api.PeerUnknown, "charon does not answer; what was established goes on until its keys are worn out"
 	case t.Backend == config.KeyingIKE && s.State == string(api.PeerConnecting):

@@ -200,19 +200,33 @@ func (f tunnelFacts) wireguardTunnel(t *api.Tunnel, conf config.Tunnel, watched 
 
 // handshakeText is what to look at where there is no session though one is sought; "": there is one, or nobody knows where to.
 func (f tunnelFacts) handshakeText(p api.TunnelPeer) string {
-	age := f.now.Sub(p.LastHandshake)
-	if p.Endpoint == "" || !p.LastHandshake.IsZero() && age < sessionLife {
+	if p.Endpoint == "" || f.session(p) {
 		return ""
 	}
 	text := "no handshake yet"
 	if !p.LastHandshake.IsZero() {
-		text = fmt.Sprintf("no handshake for %.0f s", age.Seconds())
+		text = fmt.Sprintf("no handshake for %.0f s", f.now.Sub(p.LastHandshake).Seconds())
 	}
-	text += ": check the UDP port, the public keys, the preshared key"
+	if f.calls(p) {
+		text += ", but it calls, so the public keys fit: check the preshared key, and that UDP gets back to it"
+	} else {
+		text += ": check the UDP port, the public keys, the preshared key"
+	}
 	if p.PresharedKeyFile == "" {
-		text += " (there is none at this end)"
+		text += " (there is no preshared key at this end)"
 	}
 	return text
+}
+
+// session says whether WireGuard has one with the peer.
+func (f tunnelFacts) session(p api.TunnelPeer) bool {
+	return !p.LastHandshake.IsZero() && f.now.Sub(p.LastHandshake) < sessionLife
+}
+
+// calls says whether handshakes of the peer arrive that come to nothing: what is heard without a session can be nothing else. Whoever begins
+// one proves both public keys; the preshared key comes with the answer.
+func (f tunnelFacts) calls(p api.TunnelPeer) bool {
+	return !f.session(p) && f.now.Sub(p.LastHeard) < hearingTime && p.LastHeard.After(p.LastHandshake.Add(sessionLife))
 }
 
 // sentences are those that say something, in one line.
@@ -222,15 +236,17 @@ func sentences(list ...string) string {
 
 // wireguardState judges by the probes where there are any; without them a device that has nothing to send says nothing.
 func (f tunnelFacts) wireguardState(t api.Tunnel, p api.TunnelPeer, w tunnel.PeerStatus) (api.PeerState, string) {
-	age := f.now.Sub(p.LastHandshake)
-	session := !p.LastHandshake.IsZero() && age < sessionLife
+	session := f.session(p)
 	sought := sentences(f.handshakeText(p), w.Why)
+	if session {
+		sought = sentences(w.Why, w.Doubt)
+	}
 	switch {
 	case !t.Running:
 		return api.PeerDown, "the tunnel does not run"
 	case p.Probe != nil && p.Probe.Down:
 		return api.PeerDown, sought
-	case w.Silent >= answerTime, w.Probe != nil && w.Probe.Held:
+	case w.Silent >= answerTime, w.Probe != nil && w.Probe.Held, f.calls(p):
 		return api.PeerConnecting, sought
 	case session && unanswered(p):
 		return api.PeerConnecting, "there are handshakes, but its probes have not been answered yet"
@@ -245,7 +261,7 @@ func (f tunnelFacts) wireguardState(t api.Tunnel, p api.TunnelPeer, w tunnel.Pee
 	case p.LastHandshake.IsZero():
 		return api.PeerUnknown, "no handshake yet: nothing was sent to it"
 	}
-	return api.PeerUnknown, "idle: the last handshake was " + age.Round(time.Second).String() + " ago, and nothing has been sent since"
+	return api.PeerUnknown, "idle: the last handshake was " + f.now.Sub(p.LastHandshake).Round(time.Second).String() + " ago, and nothing has been sent since"
 }
 
 // unanswered says whether each of its last probes was lost: not enough of them yet for it to be down.

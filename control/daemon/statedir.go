@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -32,6 +33,17 @@ func (d *Daemon) faultsChanged() {
 	default:
 		d.engine.SetCondition(engine.ConditionStateDir, engine.False, "Damaged", text)
 	}
+}
+
+// tellNewerState says that a newer version was here: what was changed under it is not here, and not lost.
+func (d *Daemon) tellNewerState() {
+	if d.newer == 0 {
+		return
+	}
+	text := fmt.Sprintf("a newer sluice keeps its state in format-%d, which is left alone: this one goes on from its own, "+
+		"without the revisions, bans and workloads that were changed under the newer one", d.newer)
+	d.opts.Log.Warn(text)
+	d.engine.SetCondition(engine.ConditionStateFormat, engine.False, "NewerLeftAlone", text)
 }
 
 // keepState writes what found no room, once there is. Others look after their own files.

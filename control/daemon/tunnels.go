@@ -23,6 +23,7 @@ func (d *Daemon) openWireGuard() (err error) {
 		StateDir: d.opts.StateDir, Command: d.opts.TunnelCommand,
 		Answered: func(tag uint64, at time.Time) { d.tunnels.Answered(tag, at) },
 		Refused:  func(tag uint64, err error) { d.tunnels.Refused(tag, err) },
+		Deletes:  d.gone.ours,
 	})
 	return err
 }
@@ -43,7 +44,7 @@ func (d *Daemon) openTunnels(ctx context.Context) error {
 	pinger := probe.NewPinger(func(a probe.Answer) { d.tunnels.Answered(a.Tag, a.At) })
 	context.AfterFunc(ctx, func() { _ = pinger.Close() })
 	d.tunnels = tunnel.New(tunnel.Options{
-		Path: filepath.Join(d.opts.StateDir, "tunnels.json"), Log: d.opts.Log, Faults: d.faults,
+		Path: filepath.Join(d.state, "tunnels.json"), Log: d.opts.Log, Faults: d.faults,
 		Wanted:  d.liveTunnels,
 		Sources: map[string]tunnel.Source{config.TypeWireGuard: d.wireguardPeers, config.TypeIPsec: d.ipsecPeers},
 		Resolve: resolver.Resolve, Ping: func(list []tunnel.Ping) { d.ping(pinger, list) }, Gathers: d.wireguard.Probes, Underlay: underlay.MTU, Routes: routes,

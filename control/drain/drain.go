@@ -51,6 +51,7 @@ type Switch struct {
 	mu      sync.Mutex
 	state   State
 	until   time.Time     // on the monotonic clock: when everything is withdrawn
+	unkept  bool          // the file is not what state is: its disk takes nothing
 	changed chan struct{} // closed, and made anew, with every change
 }
 
@@ -146,7 +147,10 @@ func (s *Switch) End(ctx context.Context) (State, error) {
 func (s *Switch) Run(ctx context.Context) error {
 	for {
 		state, until := s.look()
-		var due <-chan time.Time
+		var due, room <-chan time.Time
+		if s.Unkept() {
+			room = time.After(roomEvery)
+		}
 		if state.On() && !state.Done {
 			due = time.After(time.Until(until))
 		}
@@ -154,6 +158,9 @@ func (s *Switch) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-s.wake:
+			continue
+		case <-room:
+			s.keepAgain()
 			continue
 		case <-due:
 		}
@@ -167,6 +174,9 @@ func (s *Switch) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// roomEvery is how often it is tried again to write what the disk had no room for.
+const roomEvery = 5 * time.Second
 
 // retry is the pause after a withdrawal that failed.
 const retry = time.Second
@@ -189,8 +199,8 @@ func (s *Switch) withdraw(ctx context.Context) error {
 		return err
 	}
 	state.Done = true
-	// A full disk keeps nobody waiting: the file that is there says when the wait was over, so the next start withdraws as well.
-	if err := s.save(state); err != nil {
+	// This keeps nobody waiting: the file that is there says when the wait was over, so the next start withdraws as well.
+	if err := s.keep(state); err != nil {
 		s.opts.Log.Warn("everything is withdrawn, which is not on the disk", "error", err)
 	}
 	s.set(state, until)
@@ -214,12 +224,12 @@ func (s *Switch) alter(ctx context.Context, why string, next State, until time.T
 		Judge: func(*compile.Desired) error { return nil },
 		Keep: func() error {
 			kept = true
-			return s.save(next)
+			return s.keep(next)
 		},
 		Undo: func() error {
 			s.set(before, was)
 			if kept {
-				return s.save(before)
+				return s.keep(before)
 			}
 			return nil
 		},
@@ -232,12 +242,50 @@ func (s *Switch) set(state State, until time.Time) {
 	close(s.changed)
 	s.changed = make(chan struct{})
 	s.mu.Unlock()
+	s.awake()
+	if s.opts.Notify != nil {
+		s.opts.Notify(state)
+	}
+}
+
+// awake has Run look again.
+func (s *Switch) awake() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
-	if s.opts.Notify != nil {
-		s.opts.Notify(state)
+}
+
+// Unkept says that a restart would not know of the state that holds.
+func (s *Switch) Unkept() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unkept
+}
+
+// keep is save, but for a disk that takes nothing: that is told, and holds up no drain. The caller has the turn.
+func (s *Switch) keep(state State) error {
+	err := s.save(state)
+	full := disk.Full(err)
+	s.mu.Lock()
+	s.unkept = full
+	s.mu.Unlock()
+	if !full {
+		return err
+	}
+	s.awake() // Run may have looked between the change and this
+	s.opts.Faults.Wrote(filepath.Base(s.opts.Path), fmt.Errorf("a restart would not know that there is a drain, or none any more: %w", err))
+	return nil
+}
+
+// keepAgain writes what found no room.
+func (s *Switch) keepAgain() {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	if state, _ := s.look(); s.Unkept() {
+		if err := s.keep(state); err != nil {
+			s.opts.Log.Error("drain: not written", "error", err)
+		}
 	}
 }
 

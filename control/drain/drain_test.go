@@ -12,6 +12,7 @@ import (
 
 	"sluice/control/compile"
 	"sluice/control/engine"
+	"sluice/tests/nstest"
 )
 
 // rig is a Switch whose engine does what it is asked, or fails.
@@ -200,4 +201,51 @@ func TestAWithdrawalThatFailsIsTriedAgainAndNothingHasToBeLive(t *testing.T) {
 		}
 		stop()
 	}
+}
+
+// The state changes before the disk is asked, and Run looks in between.
+func TestWhatFoundNoRoomIsWrittenWhereRunHadLookedBefore(t *testing.T) {
+	disk := nstest.NewDisk(t, 64)
+	r := newRig(t, filepath.Join(disk.Dir, "drain.json"))
+	r.opts.Notify = func(State) {
+		nstest.Eventually(t, 10*time.Second, func() string { return nstest.Want("wakes that Run has not taken", len(r.wake), 0) })
+		time.Sleep(50 * time.Millisecond) // by then Run waits
+	}
+	r.runs(t)
+	disk.Fill(t)
+	if err := r.alter(t.Context(), "drain", State{Since: time.Now(), Wait: time.Hour}, time.Now().Add(time.Hour)); err != nil || !r.Unkept() {
+		t.Fatalf("kept on a full disk: %v (%v)", !r.Unkept(), err)
+	}
+	disk.Free(t)
+	nstest.Eventually(t, time.Minute, func() string { return nstest.Want("unkept", r.Unkept(), false) })
+	newRig(t, r.path).is(t, compile.DrainGraceful)
+}
+
+// A full disk is no reason to stay in traffic; what holds is written once there is room.
+func TestABoxWithAFullDiskDrains(t *testing.T) {
+	disk := nstest.NewDisk(t, 64)
+	r := newRig(t, filepath.Join(disk.Dir, "drain.json"))
+	r.runs(t)
+	disk.Fill(t)
+	state, err := r.Begin(t.Context(), 0, "ann")
+	if err != nil || !state.Done {
+		t.Fatalf("drained: %+v (%v)", state, err)
+	}
+	r.is(t, compile.DrainWithdrawn)
+	if !r.Unkept() {
+		t.Error("nothing says that a restart would not know")
+	}
+	newRig(t, r.path).is(t, compile.DrainNone)
+	disk.Free(t)
+	nstest.Eventually(t, time.Minute, func() string { return nstest.Want("unkept", r.Unkept(), false) })
+	newRig(t, r.path).is(t, compile.DrainWithdrawn)
+
+	disk.ReadOnly(t, true)
+	if _, err := r.End(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.is(t, compile.DrainNone)
+	disk.ReadOnly(t, false)
+	nstest.Eventually(t, time.Minute, func() string { return nstest.Want("unkept", r.Unkept(), false) })
+	newRig(t, r.path).is(t, compile.DrainNone)
 }

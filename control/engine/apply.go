@@ -101,7 +101,7 @@ func (e *Engine) Rollback(ctx context.Context, n int, o ApplyOptions) (Result, e
 	if r, gone, err := e.abandon(ctx, n, o); gone || err != nil {
 		return r, err
 	}
-	c, _, err := e.Revision(ctx, n)
+	c, err := e.parsed(ctx, n)
 	if err != nil {
 		return Result{}, err
 	}
@@ -131,15 +131,24 @@ func (e *Engine) abandon(ctx context.Context, n int, o ApplyOptions) (r Result, 
 	}
 }
 
-// Revision returns a stored revision, parsed. ErrNoRevision.
-func (e *Engine) Revision(ctx context.Context, n int) (Candidate, Meta, error) {
+// Stored returns the bytes of a revision, of one that this version does not understand, too: Config is nil. ErrNoRevision.
+func (e *Engine) Stored(ctx context.Context, n int) (Candidate, Meta, error) {
 	// The store is not safe for concurrent use.
 	if err := e.lock(ctx); err != nil {
 		return Candidate{}, Meta{}, err
 	}
 	defer e.unlock()
+	c, _, err := e.store.load(n)
+	return c, e.store.metas[n], err
+}
+
+func (e *Engine) parsed(ctx context.Context, n int) (Candidate, error) {
+	if err := e.lock(ctx); err != nil {
+		return Candidate{}, err
+	}
+	defer e.unlock()
 	t := e.read(n)
-	return t.content, e.store.metas[n], t.broken
+	return t.content, t.broken
 }
 
 func (e *Engine) apply(ctx context.Context, c Candidate, o ApplyOptions) (Result, error) {

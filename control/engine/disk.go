@@ -133,7 +133,7 @@ func encode(v any) ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// schema is the version of what is written under state_dir. It grows when an older binary would misread a file.
+// schema is the version of what is written under state_dir. It grows when an older binary would misread a file. disk.Format grows with it.
 //
 //   - 2: the digest of a revision is one over sums.
 //   - 3: a journal goes on from the rule ids.

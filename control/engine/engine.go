@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/control/compile"
@@ -123,6 +124,8 @@ type Engine struct {
 	log   *slog.Logger
 	busy  chan struct{} // holds one token while an operation runs
 	wake  chan struct{} // tells Run that there is something new to wait for
+	asked chan struct{} // whoever sends wants to know that Run is there
+	moved atomic.Int64  // on Clock.Boot, when an operation last got on
 
 	// Written by the operation that runs, and only with mu held; so that operation reads them without.
 	mu        sync.Mutex
@@ -181,7 +184,7 @@ func New(o Options) (*Engine, error) {
 	o.Timing = o.Timing.withDefaults()
 	e := &Engine{
 		opts: o, store: o.Store, clock: o.Clock, log: o.Log,
-		busy: make(chan struct{}, 1), wake: make(chan struct{}, 1),
+		busy: make(chan struct{}, 1), wake: make(chan struct{}, 1), asked: make(chan struct{}),
 		current: nothing(), revisions: o.Store.List(), owed: map[int]string{},
 	}
 	return e, nil
@@ -194,6 +197,7 @@ func (e *Engine) lock(ctx context.Context) error {
 	select {
 	case e.busy <- struct{}{}:
 		e.lacked = false
+		e.progress()
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for another operation of the engine: %w", ctx.Err())
@@ -224,8 +228,12 @@ func (e *Engine) set(change func()) {
 // timed logs how long a part of an operation took, for who wonders what an apply waits for. It begins with the call and
 // ends with that of the function returned.
 func (e *Engine) timed(part string) (end func()) {
+	e.progress()
 	begin := time.Now()
-	return func() { e.log.Debug("took", "part", part, "time", time.Since(begin)) }
+	return func() {
+		e.progress()
+		e.log.Debug("took", "part", part, "time", time.Since(begin))
+	}
 }
 
 // compile compiles a target with the ids and facts of now. It does not change the target.
@@ -296,7 +304,7 @@ func (e *Engine) read(n int) *target {
 	t.digest, t.content, t.sums = digest(c.Files, sums), c, sums
 	t.content.Config, err = e.opts.Parse(c.Name, c.Bytes, readFrom(c.Files))
 	if err != nil {
-		t.broken = fmt.Errorf("revision %d does not parse with this version of sluice: %w", n, err)
+		t.broken = fmt.Errorf("revision %d does not parse with this version of sluice (mend what `sluice show config %[1]d` prints, and apply it): %[2]w", n, config.First(err))
 	}
 	return t
 }

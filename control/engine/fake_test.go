@@ -110,6 +110,9 @@ type fakeOp struct {
 func (o fakeOp) String() string { return strings.TrimSuffix(o.verb+" "+o.key+"="+o.value, "=") }
 func (o fakeOp) Teardown() bool { return o.verb == "del" }
 
+// Between holds of steps on keys that begin so.
+func (o fakeOp) Between() bool { return strings.HasPrefix(o.key, "between-") }
+
 // Contained holds of steps on keys that begin with own.
 func (o fakeOp) Contained() bool { return strings.HasPrefix(o.key, "own") }
 

@@ -79,17 +79,23 @@ type difference struct {
 //
 //  1. the announcer's teardowns: withdraw before anything is torn down
 //  2. everything else that is no teardown, subsystem by subsystem: the data path before the announcement
-//  3. the other teardowns, the subsystems reversed
+//  3. what is Between, and of that teardowns last
+//  4. the other teardowns, the subsystems reversed
 //
 // Inside each part a subsystem's own order stays. So a replacement that must delete before it adds is one op, no teardown.
 func order(diffs []difference, announcer string, why string) []Step {
 	withdraw := []Step{} // a plan without steps is [] in JSON, not null
-	var build, tear []Step
+	var build, late, early, tear []Step
 	for _, d := range diffs {
 		var own []Step
 		for _, op := range d.ops {
 			s := Step{Subsystem: d.sub.Name(), Op: op.String(), Teardown: op.Teardown(), Why: why, sub: d.sub, op: op}
-			switch {
+			b, known := op.(Between)
+			switch between := known && b.Between(); {
+			case between && s.Teardown:
+				early = append(early, s)
+			case between:
+				late = append(late, s)
 			case !s.Teardown:
 				build = append(build, s)
 			case s.Subsystem == announcer:
@@ -100,7 +106,7 @@ func order(diffs []difference, announcer string, why string) []Step {
 		}
 		tear = append(own, tear...)
 	}
-	return append(append(withdraw, build...), tear...)
+	return append(withdraw, slices.Concat(build, late, early, tear)...)
 }
 
 // observing is subsystems that are observed side by side.

@@ -66,6 +66,9 @@ func TestOrderWithdrawsFirstBuildsThenTearsDownInReverse(t *testing.T) {
 				"host set b", "host set a", "tc change c", "bgp set n", "bgp change l",
 				"tc del x", "tc del w", "host del z", "host del y",
 			}},
+		{"between what builds and what is torn down", "bgp",
+			[]difference{ops("host", "set between-a", "del between-b", "set c", "del d"), ops("tc", "set e", "del f"), ops("bgp", "set g")},
+			[]string{"host set c", "tc set e", "bgp set g", "host set between-a", "host del between-b", "tc del f", "host del d"}},
 		{"nobody announces", "", []difference{ops("host", "del a"), ops("bgp", "del c", "set d")},
 			[]string{"bgp set d", "bgp del c", "host del a"}},
 	} {

@@ -92,7 +92,7 @@ func TestACrashWhileRevisionsArePrunedLeavesNothingHalf(t *testing.T) {
 			}
 		}
 		for _, m := range e.History() {
-			if _, _, err := e.Revision(t.Context(), m.Number); err != nil {
+			if _, _, err := e.Stored(t.Context(), m.Number); err != nil {
 				t.Errorf("crash at point %d: %v", point, err)
 			}
 		}

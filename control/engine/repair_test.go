@@ -239,15 +239,21 @@ func TestARevisionThatNoLongerParsesLeavesTheMachineAndCanBeReplaced(t *testing.
 	}
 	o := s.options(store)
 	o.Parse = func(string, []byte, func(string) ([]byte, error)) (*config.Config, error) {
-		return nil, errors.New("unknown key host.mtu")
+		return nil, config.Errors{{Pos: config.Pos{File: "edge.yaml", Line: 12, Column: 3}, Path: "host.mtu", Msg: "unknown key"}, {Msg: "another"}}
 	}
 	e, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	err = e.Start(t.Context())
-	if !errors.Is(err, ErrDegraded) || !strings.Contains(err.Error(), "revision 1 does not parse with this version of sluice: unknown key") {
+	if !errors.Is(err, ErrDegraded) || !strings.Contains(err.Error(), "revision 1 does not parse with this version of sluice (mend what `sluice show config 1` prints, and apply it): edge.yaml:12:3: host.mtu: unknown key (and 1 more)") {
 		t.Fatal(err)
+	}
+	if c, _, err := e.Stored(t.Context(), 1); err != nil || string(c.Bytes) != confA {
+		t.Errorf("what is to be mended: %q, %v", c.Bytes, err)
+	}
+	if _, err := e.Rollback(t.Context(), 1, ApplyOptions{}); err == nil || !strings.Contains(err.Error(), "edge.yaml:12:3") {
+		t.Errorf("a rollback to it: %v", err)
 	}
 	s.holds(confA)
 	s.apply(e, confB, ApplyOptions{})

@@ -140,7 +140,7 @@ func TestARevisionKeepsTheContentsOfItsSetFiles(t *testing.T) {
 	s.m.state = map[string]map[string]string{}
 	e = s.start()
 	s.holds(all)
-	c, m, err := e.Revision(t.Context(), 1)
+	c, m, err := e.Stored(t.Context(), 1)
 	if err != nil || string(c.Bytes) != first || len(c.Files) != 2 || m.Number != 1 {
 		t.Errorf("revision 1: %+v, %+v, %v", c, m, err)
 	}

@@ -21,6 +21,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-e.wake:
+		case <-e.asked:
 		case <-e.clock.After(wait):
 		}
 	}

@@ -81,7 +81,7 @@ func TestAFailureToShareAFileFailsTheApplyOrCopies(t *testing.T) {
 
 func TestRevisionsOfTheFormerSchemaAreRead(t *testing.T) {
 	s, e := withLarge(t)
-	c, m, err := e.Revision(t.Context(), 1)
+	c, m, err := e.Stored(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"sluice/control/compile"
 	"sluice/control/config"
 	"sluice/control/host"
+	"sluice/tests/scratch"
 )
 
 // site is everything around an engine that outlives it: the machine, the state directory, FILE, the clock.
@@ -29,24 +30,9 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	return &site{
-		t: t, dir: memoryDir(t), m: &machine{state: map[string]map[string]string{}}, clock: newClock(),
+		t: t, dir: scratch.Memory(t), m: &machine{state: map[string]map[string]string{}}, clock: newClock(),
 		check: &fakeChecker{}, sets: map[string]string{}, fact: "6.12",
 	}
-}
-
-// memoryDir is a TempDir that costs no wait for fsync, where the system has one: these tests write thousands of files.
-func memoryDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "sluice-engine-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }
 
 func (s *site) readSet(path string) ([]byte, error) {

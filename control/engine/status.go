@@ -79,8 +79,16 @@ const (
 	// ConditionStateDir: the files of the state directory could be written, and be read as they were written; SetCondition's. Not there
 	// while that is so.
 	ConditionStateDir = "StateDirectorySound"
+	// ConditionStateFormat: no newer version left state behind that this one cannot read; SetCondition's. Not there while that is so.
+	ConditionStateFormat = "StateFormatCurrent"
 	// ConditionCharon: strongSwan's daemon serves the tunnels of keying ike; SetCondition's. Not there without such tunnels.
 	ConditionCharon = "CharonAnswers"
+	// ConditionBFD: the process that holds the BFD sessions runs; SetCondition's. Not there while that is so, or none are wanted.
+	ConditionBFD = "BFDRuns"
+	// ConditionFlowSpec: no FlowSpec rule or blackhole that a neighbor may ask for is refused; SetCondition's. Not there while that is so.
+	ConditionFlowSpec = "FlowSpecAccepted"
+	// ConditionMaintenance: no revision stands, nothing is forwarded, and the daemon waits for an apply; SetCondition's. Not there else.
+	ConditionMaintenance = "Maintenance"
 )
 
 // report is the part of Status that operations write, with Engine.mu held.

@@ -20,6 +20,10 @@ type Op interface {
 // contained only the subsystems that had some are verified.
 type Contained interface{ Contained() bool }
 
+// Between is what an Op may say of itself: that other steps are to find all that they need before it, as what it makes, or takes away, is
+// for what has no other way, and what it is for has one meanwhile. It comes behind all that builds, and before all else that is torn down.
+type Between interface{ Between() bool }
+
 // Builder is what an Op may say of itself: what it makes that steps behind it build on, "" for nothing, and on what it builds itself, in
 // words of its subsystem. An Op that does not say builds on all before it in its subsystem.
 type Builder interface {

@@ -23,7 +23,7 @@ type builder interface {
 
 func TestEveryOtherStepStandsForItself(t *testing.T) {
 	underlay := setRule{Rule{Priority: 18810, Mark: 1, Mask: 1, Table: mainTable}}
-	for _, op := range []Op{setSysctl{}, setMTU{}, setUp{}, setAddress{}, setRoute{}, setDevice{}, setQdisc{}, setInner{}, setTags{}, underlay} {
+	for _, op := range []Op{setSysctl{}, setMTU{}, setUp{}, setAddress{}, setRoute{}, setDevice{}, setQdisc{}, setInner{}, setTags{}, setTuning{}, underlay} {
 		b, ok := op.(builder)
 		if !ok {
 			t.Errorf("%T does not say what it builds on", op)

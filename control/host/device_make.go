@@ -91,10 +91,15 @@ func (h *Host) standing(want Device, c *deviceClaim, links []netlink.Link) (netl
 	if c.Index != 0 && have.Name == want.Name && have.Parent == want.Parent && have.VLAN == want.VLAN {
 		return link, nil
 	}
-	if err := h.nl.LinkDel(link); err != nil {
+	if err := h.deleteLink(link); err != nil {
 		return nil, fmt.Errorf("delete %s, to make it anew: %w", have, err)
 	}
 	return nil, nil
+}
+
+func (h *Host) deleteLink(link netlink.Link) error {
+	h.tell(link.Attrs().Index)
+	return h.nl.LinkDel(link)
 }
 
 // makeDevice makes the link, in steps that can each be the last: see deviceClaim.
@@ -197,7 +202,7 @@ func (h *Host) dropDevice(c *deviceClaim, links []netlink.Link) error {
 		link = byName(links, c.Temp)
 	}
 	if link != nil && !c.Adopted {
-		if err := h.nl.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+		if err := h.deleteLink(link); err != nil && !errors.Is(err, unix.ENODEV) {
 			return err
 		}
 	}

@@ -64,7 +64,9 @@ func differ(have, want State) (set, drop []Op) {
 	add(diffSysctls(filter(have.Sysctls, plain), filter(want.Sysctls, plain)))
 	add(diffInner(have.Inner, want.Inner))
 	add(diffTags(have.Tags, want.Tags))
+	add(diffTunings(have.Tunings, want.Tunings, false))
 	add(diffLinks(have.Links, parentsFirst(want)))
+	add(diffTunings(have.Tunings, want.Tunings, true))
 	add(diffQdiscs(have.Qdiscs, want.Qdiscs))
 	add(diffList(have.Addresses, want.Addresses, addressKey,
 		func(h, w Address) bool { return h.Keep == w.Keep },

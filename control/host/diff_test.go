@@ -67,7 +67,12 @@ func generated(r *rand.Rand) State {
 		{Name: "eth1", Members: []string{"a", "b"}, LACP: "fast"}, {Name: "eth1", Members: []string{"a"}, LACP: "fast", Keep: true},
 		{Name: "eth1", Members: []string{"a"}, LACP: "off"}, {Name: "eth2", Parent: "eth1", VLAN: 7},
 	}
+	tunings := []Tuning{
+		{"eth0", Rings, Values{"rx": "512"}}, {"eth0", Rings, Values{"rx": "512", "tx": "512"}}, {"eth0", IRQAffinity, Values{"": "auto"}},
+		{"eth0", IRQAffinity, Values{"": "0-1"}}, {"eth1", Queues, Values{"": "4"}}, {"", CPUGovernor, Values{"": "performance"}},
+	}
 	return State{
+		Tunings:   pick(r, tunings, Tuning.id),
 		Devices:   pick(r, devices, func(d Device) string { return d.Name }),
 		Tags:      pick(r, []Tags{{"eth0", true}, {"eth1", true}}, func(t Tags) string { return t.Link }),
 		Qdiscs:    pick(r, []Qdisc{{"eth0", true}, {"eth1", true}}, func(q Qdisc) string { return q.Link }),
@@ -138,6 +143,10 @@ func model(t *testing.T, s State, op Op) State {
 		s.Qdiscs = append(filter(s.Qdiscs, func(v Qdisc) bool { return v.Link != o.link }), Qdisc{o.link, true})
 	case dropQdisc:
 		s.Qdiscs = filter(s.Qdiscs, func(v Qdisc) bool { return v.Link != o.link })
+	case setTuning:
+		s.Tunings = append(filter(s.Tunings, func(v Tuning) bool { return v.id() != o.id() }), o.Tuning)
+	case dropTuning:
+		s.Tunings = filter(s.Tunings, func(v Tuning) bool { return v.id() != o.tuningID })
 	default:
 		t.Fatalf("a step that the model does not know: %T", op)
 	}
@@ -158,6 +167,8 @@ func sorted(s State) State {
 	slices.SortFunc(s.Devices, func(a, b Device) int { return cmp.Compare(a.Name, b.Name) })
 	s.Tags = slices.Clone(s.Tags)
 	slices.SortFunc(s.Tags, func(a, b Tags) int { return cmp.Compare(a.Link, b.Link) })
+	s.Tunings = slices.Clone(s.Tunings)
+	slices.SortFunc(s.Tunings, compareTunings)
 	s.Qdiscs = slices.Clone(s.Qdiscs)
 	slices.SortFunc(s.Qdiscs, func(a, b Qdisc) int { return cmp.Compare(a.Link, b.Link) })
 	return s
@@ -200,6 +211,7 @@ func TestOrderOfSteps(t *testing.T) {
 			{"net.ipv4.conf.eth0.rp_filter", "2"}, {"net.ipv4.conf.default.rp_filter", "1"},
 			{"net.ipv4.ip_forward", "1"}, {"net.ipv6.conf.all.disable_ipv6", "0"},
 		},
+		Tunings: []Tuning{{"", CPUGovernor, Values{"": "performance"}}, {"eth0", IRQAffinity, Values{"": "auto"}}, {"eth0", Rings, Values{"rx": "512", "tx": "256"}}},
 	}
 	texts := func(ops []Op) (out []string) {
 		for _, op := range ops {
@@ -210,15 +222,15 @@ func TestOrderOfSteps(t *testing.T) {
 	set := []string{
 		"make bond bond0 of m0 m1 lacp slow", "make vlan a.7 link bond0 id 7",
 		"set sysctl net.ipv6.conf.all.disable_ipv6 = 0", "set sysctl net.ipv4.conf.default.rp_filter = 1",
-		"set sysctl net.ipv4.conf.eth0.rp_filter = 2", "set link eth0 mtu 1400", "set link eth0 group 7", "set link a.7 mtu 1400",
-		"set link eth0 up", "set link a.7 up",
+		"set sysctl net.ipv4.conf.eth0.rp_filter = 2", "set cpu-governor performance", "set link eth0 rings rx 512 tx 256", "set link eth0 mtu 1400", "set link eth0 group 7", "set link a.7 mtu 1400",
+		"set link eth0 up", "set link a.7 up", "set link eth0 irq-affinity auto",
 		"set address 198.18.0.2/30 dev eth0", "set route 198.51.100.0/24 dev eth0", "set route 0.0.0.0/0 via 198.51.100.1",
 		"add IPv4 rule 900 iif eth0 lookup 100", "set sysctl net.ipv4.ip_forward = 1",
 	}
 	drop := []string{
 		"restore sysctl net.ipv4.ip_forward", "delete IPv4 rule 900 iif eth0 lookup 100", "delete route 0.0.0.0/0 via 198.51.100.1",
-		"delete route 198.51.100.0/24 dev eth0", "delete address 198.18.0.2/30 dev eth0", "give back link eth0",
-		"restore link eth0 group", "restore link eth0 mtu", "give back link a.7", "restore link a.7 mtu", "restore sysctl net.ipv4.conf.eth0.rp_filter", "restore sysctl net.ipv4.conf.default.rp_filter",
+		"delete route 198.51.100.0/24 dev eth0", "delete address 198.18.0.2/30 dev eth0", "restore link eth0 irq-affinity", "give back link eth0",
+		"restore link eth0 group", "restore link eth0 mtu", "give back link a.7", "restore link a.7 mtu", "restore link eth0 rings", "restore cpu-governor", "restore sysctl net.ipv4.conf.eth0.rp_filter", "restore sysctl net.ipv4.conf.default.rp_filter",
 		"restore sysctl net.ipv6.conf.all.disable_ipv6", "delete vlan a.7 link bond0 id 7", "delete bond bond0 of m0 m1 lacp slow",
 	}
 	if d := gocmp.Diff(set, texts(Diff(State{}, all))); d != "" {
@@ -250,7 +262,7 @@ func TestRulesAreWordedAsByIP(t *testing.T) {
 // A field that is new in a State type must be thought of in Diff: this test is told when it was.
 func TestEveryFieldIsKnownToDiff(t *testing.T) {
 	known := map[reflect.Type][]string{
-		reflect.TypeFor[State]():   {"Devices", "Links", "Addresses", "Routes", "Rules", "Sysctls", "Inner", "Tags", "Qdiscs"},
+		reflect.TypeFor[State]():   {"Devices", "Links", "Addresses", "Routes", "Rules", "Sysctls", "Inner", "Tags", "Qdiscs", "Tunings"},
 		reflect.TypeFor[Device]():  {"Name", "Parent", "VLAN", "Members", "LACP", "Keep", "Adopted", "Gone"},
 		reflect.TypeFor[Link]():    {"Name", "Up", "MTU", "Group"},
 		reflect.TypeFor[Address](): {"Link", "Prefix", "Keep", "Adopted"},
@@ -261,6 +273,7 @@ func TestEveryFieldIsKnownToDiff(t *testing.T) {
 		reflect.TypeFor[InnerSysctl](): {"Link", "Key", "Value"},
 		reflect.TypeFor[Tags]():        {"Link", "InFrame"},
 		reflect.TypeFor[Qdisc]():       {"Link", "FQ"},
+		reflect.TypeFor[Tuning]():      {"Link", "What", "Values"},
 	}
 	for typ, fields := range known {
 		var got []string

@@ -40,6 +40,8 @@ type DoctorOptions struct {
 	Tunnels *TunnelNeeds
 	// Forwarders are the links behind which are workloads or networks, of a configuration that is applied.
 	Forwarders []Forwarder
+	// PlacesIRQs says that the file has irq_affinity.
+	PlacesIRQs bool
 }
 
 // Doctor says what this machine and its NICs can do for Sluice, in a fixed order. It changes nothing: programs are loaded
@@ -50,7 +52,8 @@ func Doctor(ctx context.Context, o DoctorOptions) []Finding {
 		checkPrivileges, checkKernel, checkJIT, checkBTF,
 		func() []Finding { return checkBPFFS(o.BPFDir) },
 		checkMemlock, checkXDP, checkTC, checkTCX, checkMaps, checkIterators,
-		checkModules, func() []Finding { return checkForwarding(o.Forwarders) }, func() []Finding { return checkInterfaces(o) }, checkNetfilter,
+		checkModules, func() []Finding { return checkForwarding(o.Forwarders) }, func() []Finding { return checkInterfaces(o) },
+		func() []Finding { return checkProcessors(machineFiles{"/"}, o.PlacesIRQs) }, checkNetfilter,
 	}
 	if o.Tunnels != nil {
 		n := *o.Tunnels

@@ -52,6 +52,9 @@ func checkInterfaces(o DoctorOptions) []Finding {
 		if r, err := receiver(nics, l); err == nil && r.Kind != "bond" { // a bond's members are judged
 			out = append(out, judgeTags(r))
 		}
+		if x, has := examine(nics, machineFiles{"/"}, l.Attrs()); has {
+			out = append(out, judgeNIC(x)...)
+		}
 		out = append(out, attached(l.Attrs(), o)...)
 	}
 	return out

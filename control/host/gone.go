@@ -22,8 +22,9 @@ type Gone struct {
 
 	Address netip.Prefix // not masked
 
-	Link string // a link, or that of Address
-	Down bool   // Link is still there
+	Link  string // a link, or that of Address
+	Index int    // of Link
+	Down  bool   // Link is still there
 }
 
 // watchFilter lets through what Watch is about, of routes those that a process deleted and that have one of these protocols: all others, and
@@ -52,13 +53,13 @@ func swapped(value uint16) uint32 {
 	return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, value)))
 }
 
-func goneAddress(data []byte, link string) (g Gone, ok bool) {
+func goneAddress(data []byte, of Event) (g Gone, ok bool) {
 	found := attributes(data[unix.SizeofIfAddrmsg:])
 	address, ok := netip.AddrFromSlice(found[unix.IFA_LOCAL]) // of IPv4; IFA_ADDRESS may be the other end's
 	if !ok {
 		address, ok = netip.AddrFromSlice(found[unix.IFA_ADDRESS])
 	}
-	return Gone{Address: netip.PrefixFrom(address, int(nl.DeserializeIfAddrmsg(data).Prefixlen)), Link: link}, ok
+	return Gone{Address: netip.PrefixFrom(address, int(nl.DeserializeIfAddrmsg(data).Prefixlen)), Link: of.Link, Index: of.Index}, ok
 }
 
 func goneRoute(data []byte) (g Gone, ok bool) {

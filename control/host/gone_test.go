@@ -31,7 +31,18 @@ func TestDeletionsOfOursAreHeardAndNoOthers(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	heard := make(chan Gone, 100)
-	events, err := h.Watch(ctx, func(g Gone) { heard <- g }, 188, 187)
+	links, err := h.links()
+	if err != nil {
+		t.Fatal(err)
+	}
+	indexes := map[string]int{"eth0": indexOf(links, "eth0"), "eth1": indexOf(links, "eth1")}
+	events, err := h.Watch(ctx, func(g Gone) {
+		if at := indexes[g.Link]; at != 0 && g.Index != at || g.Link == "" && g.Index != 0 {
+			t.Errorf("%+v has not the index of its link, %d", g, at)
+		}
+		g.Index = 0
+		heard <- g
+	}, 188, 187)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,10 @@ type Options struct {
 	Spare string
 	// Wrote is told how each try to write the ledger ended; nil: nobody is. It must not call the Host.
 	Wrote func(error)
+	// Deletes is told of each link before it is deleted, by its index; nil: nobody is.
+	Deletes func(link int)
+	// Root is where /sys and /proc are; "": "/".
+	Root string
 }
 
 // Host applies State in one network namespace. It is safe for concurrent use, but sysctls are read and written through
@@ -37,12 +42,14 @@ type Host struct {
 	path   string // of the ledger
 	spare  string // where it is while there is no room for it; "": nowhere
 	wrote  func(error)
+	tell   func(link int) // Options.Deletes
 	nl     *netlink.Handle
 	strict *netlink.Handle // netdump.Strict
 
 	fq       fairQueue
 	offloads offloads
 	ethtool  *ethtoolOffloads // what offloads is, but in tests
+	tuners   map[Tunable]tuner
 
 	mu     sync.Mutex
 	ledger *ledger
@@ -60,9 +67,12 @@ func New(log *slog.Logger, o Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{log: log, path: filepath.Join(o.StateDir, "host.json"), spare: o.Spare, wrote: o.Wrote, fq: newFairQueue()}
+	h := &Host{log: log, path: filepath.Join(o.StateDir, "host.json"), spare: o.Spare, wrote: o.Wrote, tell: o.Deletes, fq: newFairQueue()}
 	if h.wrote == nil {
 		h.wrote = func(error) {}
+	}
+	if h.tell == nil {
+		h.tell = func(int) {}
 	}
 	if err := h.load(ns); err != nil {
 		return nil, err
@@ -83,6 +93,7 @@ func New(log *slog.Logger, o Options) (*Host, error) {
 		return nil, err
 	}
 	h.nl, h.strict, h.offloads, h.ethtool = plain, strict, nics, nics
+	h.tuners = newTuners(plain, nics, nics.fd, cmp.Or(o.Root, "/"))
 	return h, nil
 }
 
@@ -133,6 +144,7 @@ func (h *Host) observe(ctx context.Context) (State, error) {
 	if s.Qdiscs, err = h.observeQdiscs(links); err != nil {
 		return State{}, err
 	}
+	s.Tunings = h.observeTunings(links)
 	s.Inner, err = h.observeInner()
 	return s, err
 }
@@ -184,7 +196,7 @@ func (h *Host) prune(ctx context.Context) error {
 		return err
 	}
 	l := h.ledger
-	l.Links, l.Sysctls, l.Inner, l.Tags, l.Qdiscs = nil, nil, nil, nil, nil
+	l.Links, l.Sysctls, l.Inner, l.Tags, l.Qdiscs, l.Tunings = nil, nil, nil, nil, nil, nil
 	l.Devices = filter(l.Devices, func(c *deviceClaim) bool {
 		return slices.ContainsFunc(have.Devices, func(d Device) bool { return d.Name == c.Name && !d.Gone })
 	})

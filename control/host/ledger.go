@@ -30,6 +30,7 @@ type ledger struct {
 	Inner     []innerClaim   `json:"inner_sysctls,omitempty"`
 	Tags      []tagClaim     `json:"vlan_offloads,omitempty"`
 	Qdiscs    []qdiscClaim   `json:"qdiscs,omitempty"`
+	Tunings   []tuningClaim  `json:"tunings,omitempty"`
 }
 
 // linkClaim holds by index: a link that was deleted and made again under its old name is not the one we changed.
@@ -120,7 +121,7 @@ func (l *ledger) sysctl(path string) *sysctlClaim {
 func (c routeClaim) key() routeKey { return routeKey{c.Table, c.Prefix, c.Metric} }
 
 func (l *ledger) empty() bool {
-	return len(l.Devices)+len(l.Links)+len(l.Addresses)+len(l.Routes)+len(l.Sysctls)+len(l.Inner)+len(l.Tags)+len(l.Qdiscs) == 0
+	return len(l.Devices)+len(l.Links)+len(l.Addresses)+len(l.Routes)+len(l.Sysctls)+len(l.Inner)+len(l.Tags)+len(l.Qdiscs)+len(l.Tunings) == 0
 }
 
 // claim has a list of the ledger changed, and saves it. undo, and an error, bring the list back.

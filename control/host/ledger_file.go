@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"sluice/control/disk"
 )
 
 // save writes the ledger. That the disk has no room, or takes nothing more, is reported and keeps no step from being done: a ledger of
@@ -34,7 +36,7 @@ func (h *Host) save() error {
 		h.spared = writeLedger(h.spare, nil) != nil
 	}
 	h.owed = err != nil
-	refused := h.owed && !full(err)
+	refused := h.owed && !disk.Full(err)
 	if h.owed && h.spare != "" {
 		// An empty one as well: the file that cannot be removed is older.
 		if spareErr := writeLedger(h.spare, data); spareErr == nil {
@@ -51,11 +53,6 @@ func (h *Host) save() error {
 		return fmt.Errorf("write host ledger: %w", err)
 	}
 	return nil
-}
-
-// full says whether a file could not be written because its disk has no room, or takes nothing more.
-func full(err error) bool {
-	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EROFS)
 }
 
 // Settle writes the ledger where the last save could not.

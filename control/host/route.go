@@ -57,19 +57,19 @@ func (h *Host) observeRoutes(links []netlink.Link) ([]Route, error) {
 	return out, nil
 }
 
-// LeavesBy is the link by which the kernel would forward what comes in by another; "": it is the box's own, or goes nowhere. Where
-// the kernel refuses, the error is a *Refusal.
-func (h *Host) LeavesBy(ctx context.Context, in string, src, dst netip.Addr) (string, error) {
+// LeavesBy is the link by which the kernel would forward what comes in by another, with its MTU; "": it is the box's own, or goes nowhere.
+// Where the kernel refuses, the error is a *Refusal.
+func (h *Host) LeavesBy(ctx context.Context, in string, src, dst netip.Addr) (name string, mtu int, err error) {
 	if err := ctx.Err(); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	routes, err := h.nl.RouteGetWithOptions(dst.AsSlice(), &netlink.RouteGetOptions{Iif: in, SrcAddr: src.AsSlice()})
 	var refused unix.Errno
 	if errors.As(err, &refused) {
-		return "", &Refusal{refused}
+		return "", 0, &Refusal{refused}
 	}
 	if err != nil {
-		return "", fmt.Errorf("route from %s to %s: %w", src, dst, err)
+		return "", 0, fmt.Errorf("route from %s to %s: %w", src, dst, err)
 	}
 	for _, r := range routes {
 		if r.Type != unix.RTN_UNICAST {
@@ -77,11 +77,11 @@ func (h *Host) LeavesBy(ctx context.Context, in string, src, dst netip.Addr) (st
 		}
 		link, err := h.nl.LinkByIndex(r.LinkIndex)
 		if err != nil {
-			return "", fmt.Errorf("route from %s to %s: %w", src, dst, err)
+			return "", 0, fmt.Errorf("route from %s to %s: %w", src, dst, err)
 		}
-		return link.Attrs().Name, nil
+		return link.Attrs().Name, link.Attrs().MTU, nil
 	}
-	return "", nil
+	return "", 0, nil
 }
 
 // dumpRoutes dumps both families through the strict socket: the kernel filters by protocol and table, so that a million

@@ -18,6 +18,7 @@ type State struct {
 	Inner     []InnerSysctl // of workloads' namespaces, sorted by link, then key
 	Tags      []Tags        // sorted by link
 	Qdiscs    []Qdisc       // sorted by link
+	Tunings   []Tuning      // sorted by link, then what
 }
 
 // Link is an existing link whose attributes the file writes.
@@ -103,6 +104,9 @@ type Facts struct {
 	NoDevices map[string]string
 	// Queues are those of the uplinks that were asked about: QueuesOf.
 	Queues map[string]Queue
+	// NICs are those of links that were asked about: NICsOf. Processors are nil where nobody asked.
+	NICs       map[string]NIC
+	Processors *Processors
 }
 
 // LinkFact is one link of the daemon's namespace.

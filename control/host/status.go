@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,8 @@ type InterfaceStatus struct {
 	SpeedMbps int            `json:"speed_mbps,omitempty"` // 0: the driver does not say
 	Driver    string         `json:"driver,omitempty"`
 	RxQueues  int            `json:"rx_queues,omitempty"` // that are in use; 0: the driver does not say
+	RxRing    int            `json:"rx_ring,omitempty"`   // descriptors of a queue; 0: the driver does not say
+	TxRing    int            `json:"tx_ring,omitempty"`
 	Addresses []netip.Prefix `json:"addresses,omitempty"` // not masked
 	RX        Counters       `json:"rx"`
 	TX        Counters       `json:"tx"`
@@ -48,8 +51,9 @@ func (h *Host) Status(ctx context.Context) ([]InterfaceStatus, error) {
 		s := InterfaceStatus{
 			Name: a.Name, Index: a.Index, Kind: kindOf(l), MTU: a.MTU,
 			Up: a.Flags&net.FlagUp != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
-			SpeedMbps: speed(a.Name), Driver: driver(a.Name), RxQueues: rxQueues(a.Name), Addresses: addresses[a.Index],
+			SpeedMbps: speed(a.Name), Driver: driver(a.Name), Addresses: addresses[a.Index],
 		}
+		s.RxQueues, s.RxRing, s.TxRing = h.queuesAndRings(a.Name)
 		if c := a.Statistics; c != nil {
 			s.RX = Counters{c.RxPackets, c.RxBytes, c.RxErrors, c.RxDropped}
 			s.TX = Counters{c.TxPackets, c.TxBytes, c.TxErrors, c.TxDropped}
@@ -57,6 +61,16 @@ func (h *Host) Status(ctx context.Context) ([]InterfaceStatus, error) {
 		out = append(out, s)
 	}
 	return out, nil
+}
+
+func (h *Host) queuesAndRings(link string) (rxQueues, rxRing, txRing int) {
+	number := func(v Values, name string) int {
+		n, _ := strconv.Atoi(v[name])
+		return n
+	}
+	queues, _ := queuesOf(h.ethtool.fd).read(link) // no answer, no numbers
+	rings, _ := ringsOf(h.ethtool.fd).read(link)
+	return number(queues, "rx") + number(queues, "combined"), number(rings, "rx"), number(rings, "tx")
 }
 
 // driver is what ethtool -i says, "" where the link has no such thing (lo).
@@ -107,28 +121,6 @@ func speed(name string) int {
 		return 0
 	}
 	return int(s.speed)
-}
-
-// channels is struct ethtool_channels (linux/ethtool.h).
-type channels struct {
-	cmd      uint32
-	_        [4]uint32 // the most there can be
-	rx, _, _ uint32    // tx and other
-	rxAndTx  uint32    // combined_count
-}
-
-// rxQueues asks by ETHTOOL_GCHANNELS; 0 is unknown.
-func rxQueues(name string) int {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0
-	}
-	defer unix.Close(fd)
-	c := channels{cmd: unix.ETHTOOL_GCHANNELS}
-	if ethtool(fd, name, unsafe.Pointer(&c)) != nil {
-		return 0
-	}
-	return int(c.rx + c.rxAndTx)
 }
 
 // ethtool does SIOCETHTOOL; request points to a struct of linux/ethtool.h.

@@ -155,11 +155,11 @@ func (w *watcher) take(m syscall.NetlinkMessage) {
 		if m.Header.Type == unix.RTM_DELLINK {
 			e.Exists = false
 			delete(w.known, e.Index)
-			w.gone(Gone{Link: e.Link})
+			w.gone(Gone{Link: e.Link, Index: e.Index})
 			w.merge(e)
 		} else if w.known[e.Index] != e { // most of these messages tell of other attributes
 			if w.known[e.Index].Up && !e.Up {
-				w.gone(Gone{Link: e.Link, Down: true})
+				w.gone(Gone{Link: e.Link, Index: e.Index, Down: true})
 			}
 			w.known[e.Index] = e
 			w.merge(e)
@@ -170,7 +170,7 @@ func (w *watcher) take(m syscall.NetlinkMessage) {
 		}
 		index := int(nl.DeserializeIfAddrmsg(m.Data).Index)
 		if e, ok := w.known[index]; ok {
-			if g, whole := goneAddress(m.Data, e.Link); whole && m.Header.Type == unix.RTM_DELADDR {
+			if g, whole := goneAddress(m.Data, e); whole && m.Header.Type == unix.RTM_DELADDR {
 				w.gone(g)
 			}
 			e.Addresses = true

@@ -14,7 +14,7 @@ import (
 	"sluice/control/disk"
 )
 
-// schema of the file; a file of another one is not understood.
+// schema of the file; a file of another one is not understood. disk.Format grows with it.
 const schema = 1
 
 // contents are what a restart must not forget: with them the first compilation gives what the last one gave.

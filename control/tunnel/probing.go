@@ -178,6 +178,9 @@ func (m *machine) probed(p *peer, rtt time.Duration, at time.Time) {
 	b.past[b.count%remembered] = rtt
 	b.count++
 	if rtt != lost {
+		if !b.answered && !b.down { // nobody doubted it, and nobody knew
+			m.events = append(m.events, Event{PeerUp, p.of.conf.Name, p.conf.Name, fmt.Sprintf("peer %s is up: the first probe of %s was answered", p.conf.Name, b.to)})
+		}
 		b.answered, b.refused = true, nil
 		p.tries, p.inVain = 0, 0
 	}

@@ -23,8 +23,10 @@ type PeerStatus struct {
 	Since     time.Time      // of Endpoint; zero: from before this process
 	PublicKey string         // in use, where it is not the file's first
 	Heard     time.Time      // when something came from the peer last; zero: never, as far as this process knows
-	Silent    time.Duration  // since when an answer is waited for; 0: none is
-	Why       string         // what is wrong with it; "": nothing
+	// Doubt is what its being heard says of Why; "": nothing does. It takes for granted that it has a session.
+	Doubt  string
+	Silent time.Duration // since when an answer is waited for; 0: none is
+	Why    string        // what is wrong with it; "": nothing
 	// Unresolved is about a name of its endpoints that means nothing, also where another endpoint is in use; "": all do.
 	Unresolved string
 	Probe      *ProbeStatus // nil: not probed
@@ -80,7 +82,7 @@ func (m *machine) status(p *peer, at time.Time) PeerStatus {
 			if b.refused != nil {
 				s.Why += fmt.Sprintf(" (%v)", b.refused)
 			} else if s.Heard.After(b.since) {
-				s.Why += ", though the peer is heard: it drops them or has another way back (a firewall, rp_filter 1, no route to this tunnel's address)"
+				s.Doubt = "the peer is heard, so it drops them or has another way back (a firewall, rp_filter 1, no route to this tunnel's address)"
 			}
 			if b.kept {
 				s.Why += "; its routes are still to be withdrawn"

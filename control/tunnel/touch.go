@@ -26,6 +26,7 @@ const (
 // touch is what is known of whether a peer hears us and we it.
 type touch struct {
 	device  netip.AddrPort // that its device sends to
+	away    netip.AddrPort // where it was wanted when it was told to have roamed; invalid: it is there
 	keys    map[string]*sighting
 	heard   time.Time // when something came last; zero: never
 	guessed bool      // heard is from before this process, by a handshake's time on a wall clock that may have been set since
@@ -71,6 +72,7 @@ func (m *machine) seen(kind string, list []Seen, at time.Time) {
 		if p == nil {
 			continue // of a tunnel that is not live any more, or not yet
 		}
+		m.roamed(p, s)
 		p.see(s, m.keyInUse(p.of.conf, p.conf, p), at)
 		if len(p.conf.PublicKeys) > 1 {
 			staged[p] = true
@@ -79,6 +81,21 @@ func (m *machine) seen(kind string, list []Seen, at time.Time) {
 	for p := range staged { // once all their keys are seen
 		m.judgeKeys(p)
 	}
+}
+
+// roamed tells of a peer that is heard from elsewhere than before, by its own doing: nothing is compiled for it.
+func (m *machine) roamed(p *peer, s Seen) {
+	if s.PublicKey != m.keyInUse(p.of.conf, p.conf, p) || !s.Endpoint.IsValid() || !p.device.IsValid() || s.Endpoint == p.device {
+		return
+	}
+	word, from := "roamed to", p.away
+	if p.away = p.inUse(); s.Endpoint == p.inUse() {
+		if p.away = (netip.AddrPort{}); from != s.Endpoint {
+			return // we sent its device there
+		}
+		word = "is back at"
+	}
+	m.events = append(m.events, Event{EndpointChanged, p.of.conf.Name, p.conf.Name, fmt.Sprintf("peer %s %s %s from %s", p.conf.Name, word, s.Endpoint, p.device)})
 }
 
 // see takes one sighting. A handshake's age on the wall clock counts only where the peer is seen for the first time: later

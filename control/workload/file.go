@@ -11,7 +11,7 @@ import (
 	"sluice/control/disk"
 )
 
-// schema of the file; a file of another one is not understood.
+// schema of the file; a file of another one is not understood. disk.Format grows with it.
 const schema = 1
 
 type contents struct {

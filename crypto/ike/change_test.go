@@ -185,6 +185,18 @@ func TestAKeyIsRotatedWhileSAsLive(t *testing.T) {
 	until(t, "an attempt has failed", func() bool { return !p.a.status(t).Up() && len(p.a.status(t).SAs) == 0 })
 }
 
+// Which end begins is chance, and so is who refuses whom.
+func TestBothEndsNameThePresharedKeyWhereItDiffers(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.b.conn.SecretFile = newKey(t)
+	p.b.load(t)
+	p.a.load(t)
+	for name, e := range map[string]*end{"a": p.a, "b": p.b} {
+		until(t, name+" names the preshared key", func() bool { return strings.Contains(e.status(t).Why, "another preshared key") })
+	}
+}
+
 func TestAKeyThatCannotBeReadLoadsNothingAndIsNotShown(t *testing.T) {
 	t.Parallel()
 	e := &end{space: newSpace(t)}

@@ -34,7 +34,7 @@ var telling = []struct{ begins, means string }{
 	{"no private key found for", "charon has no private key for this end's certificate"},
 	{"no shared key found for", "charon has no preshared key for these ids"},
 	{"tried 1 shared key for", "it has another preshared key"},
-	{"received AUTHENTICATION_FAILED notify error", "it refuses this end: its log says why (our certificate or key, our id, its CAs)"},
+	{"received AUTHENTICATION_FAILED notify error", "it refuses this end: another preshared key, or our certificate or id, or its CAs; its own show tunnels or log says which"},
 	{"received NO_PROPOSAL_CHOSEN notify error", "it takes none of our proposals"},
 	{"received TS_UNACCEPTABLE notify", "it does not take our prefixes"},
 	{"no acceptable proposal found", "none of its proposals is one of ours"},

@@ -56,6 +56,8 @@ type Options struct {
 	Boot   string           // another one after each boot of the machine; "": the kernel's boot_id
 	// Wrote is told how each try to write a file, called as in StateDir, ended; nil: nobody is.
 	Wrote func(file string, err error)
+	// Deletes is told of each link before it is deleted, by its index; nil: nobody is.
+	Deletes func(link int)
 }
 
 // Driver owns the ESP tunnels of one network namespace: that of the thread which called New. Run and Apply of tunnels with
@@ -144,7 +146,7 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 		return nil, err
 	}
 	return &Driver{
-		log: log, opts: o, nl: nl, strict: strict, links: path.NewLinks(nl, strict, isOurLink), xfrm: x, charons: newCharons(log), tunnels: map[string]*tunnel{},
+		log: log, opts: o, nl: nl, strict: strict, links: path.NewLinks(nl, strict, isOurLink, o.Deletes), xfrm: x, charons: newCharons(log), tunnels: map[string]*tunnel{},
 		seen:   kernel{map[owner][]sa{}, map[selector]policy{}},
 		placed: map[selector]policy{}, wake: make(chan struct{}, 1),
 	}, nil

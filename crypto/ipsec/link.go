@@ -94,7 +94,7 @@ func (d *Driver) create(t Tunnel) (netlink.Link, error) {
 		return nil, explain(fmt.Errorf("create interface %s: %w", t.Name, err))
 	}
 	if err := path.Claim(d.nl, link, mtu); err != nil {
-		return nil, errors.Join(fmt.Errorf("set up interface %s: %w", t.Name, err), d.nl.LinkDel(link))
+		return nil, errors.Join(fmt.Errorf("set up interface %s: %w", t.Name, err), d.links.Delete(link))
 	}
 	d.log.Info("tunnel interface made", "tunnel", t.Name, "type", "ipsec", "if_id", fmt.Sprintf("%#x", link.Ifid))
 	return d.links.Find(t.Name)
@@ -114,7 +114,7 @@ func (d *Driver) remove(ctx context.Context, name string) error {
 			return path.Foreign(name)
 		}
 		if link != nil {
-			if err := d.nl.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+			if err := d.links.Delete(link); err != nil && !errors.Is(err, unix.ENODEV) {
 				return fmt.Errorf("delete interface %s: %w", name, err)
 			}
 		}

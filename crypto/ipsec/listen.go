@@ -4,13 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
@@ -181,22 +178,4 @@ func (l *listener) whose(dst netip.AddrPort, spi uint32, udp bool) (ear, bool) {
 		return ear{}, false
 	}
 	return l.ears[i], true
-}
-
-// Statistics returns the kernel's IPsec error counters (CONFIG_XFRM_STATISTICS) of the calling thread's network namespace,
-// by the kernel's own names. They count for all tunnels and foreign states together.
-func Statistics() (map[string]uint64, error) {
-	data, err := os.ReadFile("/proc/thread-self/net/xfrm_stat")
-	if err != nil {
-		return nil, fmt.Errorf("IPsec counters: %w", err)
-	}
-	out := map[string]uint64{}
-	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) == 2 {
-			if out[f[0]], err = strconv.ParseUint(f[1], 10, 64); err != nil {
-				return nil, fmt.Errorf("IPsec counters: %w", err)
-			}
-		}
-	}
-	return out, nil
 }

@@ -40,6 +40,33 @@ func TestDiffAddsBeforeItTakesAway(t *testing.T) {
 	}
 }
 
+// TestAHoleThatAnotherCatchesComesBehindTheRoutes: a prefix that becomes a wider one, or part of one, is without a route for no instant.
+func TestAHoleThatAnotherCatchesComesBehindTheRoutes(t *testing.T) {
+	office, all := holes("10.20.0.0/16"), State{[]Blackhole{{netip.MustParsePrefix("0.0.0.0/0"), Table}}}
+	both := State{slices.Concat(office.Blackholes, all.Blackholes)}
+	for _, c := range []struct {
+		have, want State
+		between    []bool
+	}{
+		{office, all, []bool{false, true}}, // the new one is wider, and caught by none
+		{all, office, []bool{true, false}},
+		{State{}, both, []bool{false, false}}, // none stands yet
+		{both, State{}, []bool{false, false}},
+		{office, holes("10.30.0.0/16"), []bool{false, false}},
+		{holes("fd00::/16"), all, []bool{false, false}},
+		{office, State{[]Blackhole{{office.Blackholes[0].Prefix, Table}}}, []bool{true, true}},
+	} {
+		var got []bool
+		ops := Diff(c.have, c.want)
+		for _, op := range ops {
+			got = append(got, op.Between())
+		}
+		if !slices.Equal(got, c.between) {
+			t.Errorf("%q: between are %v, want %v", said(ops), got, c.between)
+		}
+	}
+}
+
 func TestRoutesOfMetricZeroHaveTheKernelsDefault(t *testing.T) {
 	p4, p6 := netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")
 	have := []Route{{Prefix: p4}, {Prefix: p6, Metric: 1024}}

@@ -40,10 +40,15 @@ func New(log *slog.Logger) (*Driver, error) {
 type Op struct {
 	hole   Blackhole
 	remove bool
+	caught bool // what it is for is caught by another one meanwhile
 }
 
 // Teardown says whether the op takes something away.
 func (o Op) Teardown() bool { return o.remove }
+
+// Between says whether routes come first, so that no packet falls into the hole between them: a new one where an older one around it still
+// catches what has no route, an old one where a new one does.
+func (o Op) Between() bool { return o.caught }
 
 // Builds says that each blackhole stands for itself.
 func (Op) Builds() (what string, on []string) { return "", nil }
@@ -65,12 +70,19 @@ func Diff(have, want State) []Op {
 	var ops []Op
 	missing, surplus := Difference(have.Blackholes, want.Blackholes)
 	for _, b := range missing {
-		ops = append(ops, Op{hole: b})
+		ops = append(ops, Op{hole: b, caught: have.catches(b)})
 	}
 	for _, b := range surplus {
-		ops = append(ops, Op{hole: b, remove: true})
+		ops = append(ops, Op{hole: b, remove: true, caught: want.catches(b)})
 	}
 	return ops
+}
+
+// catches says whether another blackhole has all of that prefix.
+func (s State) catches(b Blackhole) bool {
+	return slices.ContainsFunc(s.Blackholes, func(o Blackhole) bool {
+		return o != b && o.Prefix.Bits() <= b.Prefix.Bits() && o.Prefix.Contains(b.Prefix.Addr())
+	})
 }
 
 // Diff is the package's Diff.

@@ -109,7 +109,7 @@ func TestBlackholesComeAndGoInBothTables(t *testing.T) {
 
 func TestAForeignRouteOfTheSameMetricIsNotReplaced(t *testing.T) {
 	s := newSpace(t)
-	l := NewLinks(s.nl, s.nl, nil)
+	l := NewLinks(s.nl, s.nl, nil, nil)
 	p := netip.MustParsePrefix("10.20.0.0/16")
 	dst := IPNet(p)
 	if err := s.nl.RouteAdd(&netlink.Route{Dst: &dst, LinkIndex: s.link.Attrs().Index, Scope: netlink.SCOPE_LINK, Priority: 100, Protocol: 4}); err != nil {
@@ -145,7 +145,7 @@ func TestAForeignRouteOfTheSameMetricIsNotReplaced(t *testing.T) {
 
 func TestWhatTheKernelTakesWithAnAddressIsPutBack(t *testing.T) {
 	s := newSpace(t)
-	l := NewLinks(s.nl, s.nl, nil)
+	l := NewLinks(s.nl, s.nl, nil, nil)
 	first, second := netip.MustParsePrefix("10.200.0.4/24"), netip.MustParsePrefix("10.200.0.9/24")
 	route := Route{Prefix: netip.MustParsePrefix("10.20.0.0/16"), Metric: 7}
 	for _, p := range []netip.Prefix{first, second} {

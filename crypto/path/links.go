@@ -14,16 +14,26 @@ import (
 )
 
 // Links finds the links of one owner and writes their addresses and routes, in the network namespace of its handle. Its
-// methods are idempotent; it has no state.
+// methods but Delete are idempotent; it has no state.
 type Links struct {
 	nl, strict *netlink.Handle
 	ours       func(netlink.Link) bool
+	deletes    func(link int)
 }
 
 // NewLinks returns Links that speaks through nl and, for lists of routes, strict (netdump.Strict), which stay the caller's, of the
-// links that ours accepts.
-func NewLinks(nl, strict *netlink.Handle, ours func(netlink.Link) bool) Links {
-	return Links{nl, strict, ours}
+// links that ours accepts. deletes is told of each that is to be deleted, by its index, unless it is nil.
+func NewLinks(nl, strict *netlink.Handle, ours func(netlink.Link) bool, deletes func(link int)) Links {
+	if deletes == nil {
+		deletes = func(int) {}
+	}
+	return Links{nl, strict, ours, deletes}
+}
+
+// Delete deletes a link of the owner's.
+func (l Links) Delete(link netlink.Link) error {
+	l.deletes(link.Attrs().Index)
+	return l.nl.LinkDel(link)
 }
 
 // Own returns the owner's links, by name.

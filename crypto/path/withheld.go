@@ -89,8 +89,8 @@ func (w *Withheld) Keep(tunnel string, routes []Route, carried iter.Seq[Carried]
 	return keep, away
 }
 
-// Withdraw takes what is to stay away out of tunnels' links. look tells a tunnel's link and what it carries; unix.ENODEV says that it has
-// no link, and so no routes.
+// Withdraw takes what is to stay away out of tunnels' links. look tells a tunnel's link and what it carries, or nil where it carries nothing at
+// all, and no route into it leads anywhere; unix.ENODEV says that it has no link, and so no routes.
 func (w *Withheld) Withdraw(links Links, tunnels []string, look func(tunnel string) (netlink.Link, iter.Seq[Carried], error)) error {
 	routes, err := links.Routes()
 	if err != nil {
@@ -104,8 +104,7 @@ func (w *Withheld) Withdraw(links Links, tunnels []string, look func(tunnel stri
 			continue
 		}
 		if err == nil {
-			_, away := w.Keep(name, routes[link.Attrs().Index], carried)
-			for _, r := range away {
+			for _, r := range w.away(name, routes[link.Attrs().Index], carried) {
 				err = errors.Join(err, links.RemoveRoute(link, r))
 			}
 		}
@@ -116,6 +115,15 @@ func (w *Withheld) Withdraw(links Links, tunnels []string, look func(tunnel stri
 		w.gone(name)
 	}
 	return errors.Join(failed...)
+}
+
+// away are those of the routes into a tunnel that go; carried is nil where all do.
+func (w *Withheld) away(tunnel string, routes []Route, carried iter.Seq[Carried]) (away []Route) {
+	if carried == nil {
+		return slices.DeleteFunc(routes, func(r Route) bool { return r.Table == ProbeTable })
+	}
+	_, away = w.Keep(tunnel, routes, carried)
+	return away
 }
 
 // gone says that no route of a tunnel stands any more that is to stay away.

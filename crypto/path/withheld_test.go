@@ -56,7 +56,7 @@ func TestRoutesOfAWithheldPeerAreKeptAwayButForTheWaysOfProbes(t *testing.T) {
 func TestRoutesThatAreStillThereAreDueAgain(t *testing.T) {
 	s := newSpace(t)
 	pfx := netip.MustParsePrefix
-	links := NewLinks(s.nl, s.nl, func(netlink.Link) bool { return true })
+	links := NewLinks(s.nl, s.nl, func(netlink.Link) bool { return true }, nil)
 	to := Route{Prefix: pfx("10.20.0.0/16"), Metric: 7}
 	if err := links.AddRoute(s.link, to); err != nil {
 		t.Fatal(err)

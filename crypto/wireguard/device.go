@@ -190,7 +190,7 @@ func (d *Driver) applyPeer(link netlink.Link, op Op) error {
 	d.notes.peer(op.tunnel.Name, op.peer)
 	if op.change.endpoint {
 		d.notes.configured(op.tunnel.Name, op.peer)
-		return dev.greet(cfg.PublicKey)
+		return d.lead(dev, op)
 	}
 	// A peer that changes its key waits to hear that its new one has the prefixes.
 	if len(op.change.allowed) > 0 {
@@ -250,14 +250,20 @@ func (n notes) configured(tunnel string, p Peer) {
 	n[tunnel].peers[p.PublicKey] = known
 }
 
-// saw remembers the endpoint in use of a peer that is known.
-func (n notes) saw(tunnel, key string, at netip.AddrPort) {
-	if t := n[tunnel]; t != nil && at.IsValid() {
-		if known, ok := t.peers[key]; ok && known.seen != at {
-			known.seen = at
-			t.peers[key] = known
-		}
+// saw remembers the endpoint in use of a peer that is known, and when it was heard.
+func (n notes) saw(tunnel string, p wgtypes.Peer) {
+	t, key, at := n[tunnel], encodeKey(p.PublicKey), endpointOf(p)
+	if t == nil || !at.IsValid() {
+		return
 	}
+	known, ok := t.peers[key]
+	if !ok || known.seen == at && known.received == p.ReceiveBytes {
+		return
+	}
+	if known.seen = at; known.received != p.ReceiveBytes {
+		known.received, known.heard = p.ReceiveBytes, time.Now()
+	}
+	t.peers[key] = known
 }
 
 func ipNets(list []netip.Prefix) []net.IPNet {

@@ -14,7 +14,7 @@ import (
 // them. What is taken away comes after everything that is built: peers and addresses, then routes (a removed link takes
 // its routes with it at the same instant).
 //
-// Peer names are not compared: no device knows them.
+// Peer names are not compared: no device knows them. They are for the words of steps alone.
 func Diff(have, want State) []Op {
 	var build, tear []Op
 	build = append(build, releasePorts(have, want)...)
@@ -154,12 +154,13 @@ func diffPeers(have, want Tunnel) (build, tear []Op) {
 		batch = len(fresh)
 	}
 	for list := range slices.Chunk(fresh, batch) {
-		build = append(build, Op{kind: addPeers, tunnel: want, peers: list})
+		key := sameName(have, list[0]) || len(list[0].AllowedIPs) == 0 && sameName(want, list[0])
+		build = append(build, Op{kind: addPeers, tunnel: want, peers: list, key: key})
 	}
 	for _, h := range have.Peers {
 		w, stays := wanted[h.PublicKey]
 		if !stays {
-			tear = append(tear, Op{kind: removePeer, tunnel: want, peer: h})
+			tear = append(tear, Op{kind: removePeer, tunnel: want, peer: h, key: sameName(want, h)})
 			continue
 		}
 		_, lost := path.Difference(h.AllowedIPs, w.AllowedIPs)
@@ -169,6 +170,11 @@ func diffPeers(have, want Tunnel) (build, tear []Op) {
 		}
 	}
 	return build, tear
+}
+
+// sameName says whether a tunnel has a peer of that name with another key.
+func sameName(t Tunnel, p Peer) bool {
+	return p.Name != "" && slices.ContainsFunc(t.Peers, func(o Peer) bool { return o.Name == p.Name && o.PublicKey != p.PublicKey })
 }
 
 func find(s State, name string) (Tunnel, bool) {

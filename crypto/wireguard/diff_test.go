@@ -40,12 +40,36 @@ func TestReplayingDiffOnTheModelGivesTheWantedState(t *testing.T) {
 		if diff := cmp.Diff(wanted(to, m.state()), m.state(), comparePrefix); diff != "" {
 			t.Fatalf("round %d (-want +have):\n%s\nops:\n%s", i, diff, lines(ops))
 		}
+		if diff := cmp.Diff(m.owners(), m.carried(), comparePrefix); diff != "" {
+			t.Fatalf("the driver knows of other prefixes than the devices have (-devices, +driver):\n%s", diff)
+		}
 		if again := Diff(m.state(), to); len(again) != 0 {
 			t.Fatalf("round %d: not settled, still %v\nafter:\n%s", i, again, lines(ops))
 		}
 		checkOrder(t, ops)
 		if t.Failed() {
 			t.Fatalf("round %d", i)
+		}
+	}
+}
+
+// TestAKeyOfAPeerIsNotThePeer: a plan that takes one of two keys out does not read as if the peer went.
+func TestAKeyOfAPeerIsNotThePeer(t *testing.T) {
+	one, two := site(), site()
+	two.Tunnels[0].Peers = append(two.Tunnels[0].Peers, Peer{Name: "b", PublicKey: "Z"})
+	without := site()
+	without.Tunnels[0].Peers = without.Tunnels[0].Peers[:1]
+	for _, c := range []struct {
+		have, want State
+		ops        []string
+	}{
+		{one, two, []string{"add key Z of peer b to fra1 (no prefixes until the peer uses it)"}},
+		{two, one, []string{"remove key Z of peer b from fra1; the peer stays"}},
+		{without, two, []string{"add peer b to fra1 (10.2.0.0/16)", "add key Z of peer b to fra1 (no prefixes until the peer uses it)"}},
+		{two, without, []string{"remove peer b from fra1", "remove peer b from fra1"}},
+	} {
+		if diff := cmp.Diff(c.ops, said(Diff(c.have, c.want))); diff != "" {
+			t.Errorf("(-want +have):\n%s", diff)
 		}
 	}
 }
@@ -66,7 +90,7 @@ func TestAChangeOfOnePeerGivesOpsOfThatPeerOnly(t *testing.T) {
 			[]string{"update peer b of fra1: add 10.9.0.0/16", "take 10.2.0.0/16 from peer b of fra1"}},
 		"none": {func(p *Peer) { p.AllowedIPs = nil }, []string{"take 10.2.0.0/16 from peer b of fra1"}},
 		"key": {func(p *Peer) { p.PublicKey = "Z" },
-			[]string{"add peer b to fra1 (10.2.0.0/16)", "remove peer b from fra1"}},
+			[]string{"add key Z of peer b to fra1 (10.2.0.0/16)", "remove key B of peer b from fra1; the peer stays"}},
 	}
 	for name, c := range cases {
 		want := site()

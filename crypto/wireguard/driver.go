@@ -37,6 +37,8 @@ type Options struct {
 	// Answered and Refused are told what became of Probe's requests. They must not block; nil: nobody probes.
 	Answered func(tag uint64, at time.Time)
 	Refused  func(tag uint64, err error)
+	// Deletes is told of each link before it is deleted, by its index; nil: nobody is.
+	Deletes func(link int)
 }
 
 // Driver owns the WireGuard devices of one network namespace: that of the thread which called New.
@@ -65,9 +67,12 @@ type Driver struct {
 	links    path.Links
 	children map[string]*tunneld // of userspace tunnels, by interface
 	notes    notes
-	carried  map[string]Tunnel // what devices were last seen to send where, by interface
 	rotating map[string]string // tunnels whose key changes, and the public key that they had
 	looked   bool              // for what an earlier daemon has held
+
+	// paths is of addresses and routes, taken behind mu where both are. Withhold takes it alone: mu may wait for a process that stands still.
+	paths   sync.Mutex
+	carried map[string]Tunnel // what devices were last seen or told to send where, by interface
 }
 
 // eventsWaiting is how many events wait for the daemon.
@@ -95,7 +100,7 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 	stopping, stop := context.WithCancel(context.Background())
 	return &Driver{
 		stopping: stopping, stop: stop,
-		log: log, ns: ns, nl: nl, strict: strict, links: path.NewLinks(nl, strict, isOurs), events: make(chan Event, eventsWaiting), closed: make(chan struct{}),
+		log: log, ns: ns, nl: nl, strict: strict, links: path.NewLinks(nl, strict, isOurs, o.Deletes), events: make(chan Event, eventsWaiting), closed: make(chan struct{}),
 		place:    child.At(filepath.Join(o.StateDir, "run"), o.Command, number),
 		probes:   newProbes(o),
 		asks:     asks{open: map[string]*question{}},
@@ -133,6 +138,7 @@ func (d *Driver) Apply(ctx context.Context, op Op) error {
 	if err := d.apply(op); err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
+	d.carries(op)
 	return nil
 }
 
@@ -156,6 +162,14 @@ func (d *Driver) apply(op Op) error {
 		return d.addPeers(link, op)
 	case updatePeer, dropAllowed, removePeer:
 		return d.applyPeer(link, op)
+	}
+	return d.applyPath(link, op)
+}
+
+func (d *Driver) applyPath(link netlink.Link, op Op) error {
+	d.paths.Lock()
+	defer d.paths.Unlock()
+	switch op.kind {
 	case addAddress:
 		return d.links.AddAddress(link, op.prefix)
 	case removeAddress:
@@ -197,6 +211,8 @@ func (d *Driver) Stop() {
 		p.Close()
 	}
 	clear(d.children)
+	d.paths.Lock()
+	defer d.paths.Unlock()
 	d.nl.Close()
 	d.strict.Close()
 	d.ns.Close()
@@ -230,6 +246,8 @@ type tunnelNotes struct {
 type peerNotes struct {
 	name, presharedFile string
 	endpoint, seen      endpointNote
+	received            int64     // bytes
+	heard               time.Time // when received was last seen to change
 }
 
 func (n notes) tunnel(t Tunnel) *tunnelNotes {

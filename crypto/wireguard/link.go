@@ -130,7 +130,7 @@ func (d *Driver) create(t Tunnel) (netlink.Link, error) {
 		return nil, err
 	}
 	if err := d.standPlug(t.Name); err != nil {
-		return nil, errors.Join(err, d.nl.LinkDel(link))
+		return nil, errors.Join(err, d.links.Delete(link))
 	}
 	return link, nil
 }
@@ -142,7 +142,7 @@ func (d *Driver) mark(t Tunnel, b Backend, why string) (netlink.Link, error) {
 		return nil, errors.Join(fmt.Errorf("interface %s went away while it was made", t.Name), err)
 	}
 	if err := path.Claim(d.nl, link, mtuOf(t)); err != nil {
-		return nil, errors.Join(fmt.Errorf("set up interface %s: %w", t.Name, err), d.nl.LinkDel(link))
+		return nil, errors.Join(fmt.Errorf("set up interface %s: %w", t.Name, err), d.links.Delete(link))
 	}
 	d.log.Info("tunnel interface made", "tunnel", t.Name, "backend", string(b), "why", why)
 	return d.links.Find(t.Name)
@@ -181,12 +181,11 @@ func (d *Driver) remove(name string) error {
 		return err
 	}
 	delete(d.notes, name)
-	delete(d.carried, name)
 	d.identities.Delete(name)
 	if link == nil {
 		return nil
 	}
-	if err := d.nl.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+	if err := d.links.Delete(link); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("delete interface %s: %w", name, err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 type machine struct {
 	links  map[string]*modelLink
 	routes map[path.Route]string // to the name of the device
+	driver Driver                // what it notes of the steps
 }
 
 type modelLink struct {
@@ -23,7 +24,7 @@ type modelLink struct {
 }
 
 func newMachine() *machine {
-	return &machine{map[string]*modelLink{}, map[path.Route]string{}}
+	return &machine{map[string]*modelLink{}, map[path.Route]string{}, Driver{carried: map[string]Tunnel{}}}
 }
 
 // replay runs ops as the engine does: teardowns last. Every op comes twice, as it may after a crash.
@@ -41,6 +42,7 @@ func (m *machine) replay(t *testing.T, ops []Op) {
 
 func (m *machine) apply(t *testing.T, op Op) {
 	t.Helper()
+	defer m.driver.carries(op)
 	name := op.tunnel.Name
 	l := m.links[name]
 	switch op.kind {
@@ -167,6 +169,29 @@ func (l *modelLink) applyPeer(t *testing.T, op Op) {
 	for _, prefix := range op.change.allowed {
 		l.allowed[prefix] = key
 	}
+}
+
+// carried is which peer has a prefix, by tunnel, as the driver noted it.
+func (m *machine) carried() map[string]map[netip.Prefix]string {
+	out := map[string]map[netip.Prefix]string{}
+	for name, t := range m.driver.carried {
+		out[name] = map[netip.Prefix]string{}
+		for c := range t.carried() {
+			for _, prefix := range c.Prefixes {
+				out[name][prefix] += c.Peer // of two, neither
+			}
+		}
+	}
+	return out
+}
+
+// owners is what carried should be.
+func (m *machine) owners() map[string]map[netip.Prefix]string {
+	out := map[string]map[netip.Prefix]string{}
+	for name, l := range m.links {
+		out[name] = l.allowed
+	}
+	return out
 }
 
 // state is what Observe would tell of the machine.

@@ -15,6 +15,8 @@ import (
 
 	"sluice/crypto/keys"
 	"sluice/crypto/path"
+	"sluice/crypto/wireguard/child"
+	"sluice/process"
 )
 
 // Observe reads the machine: links of ours, what runs behind them, their addresses and routes. Two things come from
@@ -60,30 +62,52 @@ func (d *Driver) Observe(ctx context.Context) (State, error) {
 
 // reading is what a device says; dev is nil where nothing runs.
 type reading struct {
-	dev   device
-	have  *wgtypes.Device
-	local netip.Addr
-	err   error
+	dev     device
+	adopted *child.Client // that of dev, where an earlier daemon left it
+	have    *wgtypes.Device
+	local   netip.Addr
+	err     error
 }
 
-// read asks all devices, the processes at once: any number that stand still take no longer than one. It joins no question of Status,
-// whose answer may be from before the last step.
+// read asks all devices, and meets the processes that an earlier daemon left, at once: any number that stand still take no longer
+// than one. It joins no question of Status, whose answer may be from before the last step. The caller holds d.mu.
 func (d *Driver) read(links []netlink.Link) []reading {
 	out := make([]reading, len(links))
 	var asking sync.WaitGroup
 	for i, link := range links {
-		r := &out[i]
-		r.dev, r.err = d.device(link)
-		switch r.dev.(type) {
-		case nil:
-		case *userDevice:
-			asking.Go(r.ask)
-		default:
+		r, name := &out[i], link.Attrs().Name
+		if backendOf(link) == Kernel {
+			r.dev = kernelDevice{d, name}
 			r.ask()
+			continue
 		}
+		asking.Go(func() {
+			if r.meet(d, name); r.dev != nil {
+				r.ask()
+			}
+		})
 	}
 	asking.Wait()
+	for i, link := range links {
+		if c := out[i].adopted; c != nil {
+			d.keep(link.Attrs().Name, c)
+		}
+	}
 	return out
+}
+
+// meet finds the process of a userspace tunnel. It runs beside those of other tunnels, and so writes nothing of the driver: keep is for later.
+func (r *reading) meet(d *Driver, name string) {
+	if p := d.children[name]; p != nil && p.Alive() {
+		r.dev = &userDevice{d, name, p.Client}
+		return
+	}
+	c, err := d.adopt(name)
+	if err == nil {
+		r.dev, r.adopted = &userDevice{d, name, c}, c
+	} else if !errors.Is(err, process.ErrNone) {
+		r.err = err
+	}
 }
 
 func (r *reading) ask() {
@@ -114,6 +138,8 @@ func (d *Driver) observe(link netlink.Link, r reading) (Tunnel, error) {
 		t.Peers = append(t.Peers, d.observePeer(a.Name, p))
 	}
 	slices.SortFunc(t.Peers, func(a, b Peer) int { return strings.Compare(a.PublicKey, b.PublicKey) })
+	d.paths.Lock()
+	defer d.paths.Unlock()
 	d.carried[a.Name] = t
 	return t, nil
 }
@@ -125,7 +151,7 @@ func (d *Driver) observePeer(tunnel string, p wgtypes.Peer) Peer {
 		Keepalive:  p.PersistentKeepaliveInterval,
 		AllowedIPs: allowedOf(p),
 	}
-	d.notes.saw(tunnel, out.PublicKey, out.Endpoint)
+	d.notes.saw(tunnel, p)
 	note := d.notes.of(tunnel, out.PublicKey)
 	out.Name = note.name
 	if note.endpoint.IsValid() && out.Endpoint.IsValid() {

@@ -20,6 +20,7 @@ type Op struct {
 	prefix netip.Prefix // of address ops
 	route  path.Route
 	early  bool // a remove that must come before something else can be built
+	key    bool // of addPeers and removePeer: the device's peer is one of several keys that a peer of the file has, or had
 }
 
 type kind int
@@ -94,7 +95,15 @@ func (o Op) String() string {
 		if len(o.peers) != 1 {
 			return fmt.Sprintf("add %d peers to %s: %s", len(o.peers), name, someNames(o.peers))
 		}
-		return fmt.Sprintf("add peer %s to %s (%s)", peerName(o.peers[0]), name, prefixes(o.peers[0].AllowedIPs))
+		p := o.peers[0]
+		if !o.key {
+			return fmt.Sprintf("add peer %s to %s (%s)", peerName(p), name, prefixes(p.AllowedIPs))
+		}
+		what := prefixes(p.AllowedIPs)
+		if len(p.AllowedIPs) == 0 {
+			what += " until the peer uses it"
+		}
+		return fmt.Sprintf("add key %s of peer %s to %s (%s)", p.PublicKey, peerName(p), name, what)
 	case updatePeer:
 		return fmt.Sprintf("update peer %s of %s: %s", o.peerName(), name, o.describeChange())
 	case addAddress:
@@ -104,6 +113,9 @@ func (o Op) String() string {
 	case dropAllowed:
 		return fmt.Sprintf("take %s from peer %s of %s", prefixes(o.change.allowed), o.peerName(), name)
 	case removePeer:
+		if o.key {
+			return fmt.Sprintf("remove key %s of peer %s from %s; the peer stays", o.peer.PublicKey, o.peerName(), name)
+		}
 		return fmt.Sprintf("remove peer %s from %s", o.peerName(), name)
 	case removeAddress:
 		return fmt.Sprintf("remove address %s from %s", o.prefix, name)

@@ -45,6 +45,16 @@ func (d *Driver) child(name string) (*child.Client, error) {
 	if p := d.children[name]; p != nil && p.Alive() {
 		return p.Client, nil
 	}
+	c, err := d.adopt(name)
+	if err == nil {
+		d.keep(name, c)
+	}
+	return c, err
+}
+
+// adopt returns the process that an earlier daemon left, for keep; one that only has to go is gone then. It may wait, and needs no
+// lock where nobody else adopts the same one.
+func (d *Driver) adopt(name string) (*child.Client, error) {
 	c, err := d.place.Adopt(name, d.childSays(name))
 	if process.Replaceable(err) {
 		d.log.Warn("process of tunnel is replaced: this program cannot speak to it", "tunnel", name, "why", err)
@@ -57,7 +67,6 @@ func (d *Driver) child(name string) (*child.Client, error) {
 		return nil, err
 	}
 	d.log.Info("process of tunnel adopted", "tunnel", name, "pid", c.PID())
-	d.keep(name, c)
 	return c, nil
 }
 

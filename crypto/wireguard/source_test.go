@@ -97,3 +97,23 @@ func TestWhatIsSentFirstComesFromTheLocalAddress(t *testing.T) {
 		t.Errorf("%v", ops)
 	}
 }
+
+// TestAnotherLocalAddressIsUsedAtOnce, also where the one before stays an address of the machine, and a peer with a session speaks to it.
+func TestAnotherLocalAddressIsUsedAtOnce(t *testing.T) {
+	p := newPair(t)
+	p.b.Address(t, "up1", "198.18.0.22/24")
+	b := &p.wantB.Tunnels[0]
+	b.Local, b.Peers[0].Endpoint = netip.MustParseAddr("198.18.0.2"), netip.AddrPortFrom(netip.MustParseAddr("198.18.0.1"), port)
+	p.up(t)
+	for _, local := range []string{"198.18.0.22", "198.18.0.2", "198.18.0.22"} {
+		b.Local = netip.MustParseAddr(local)
+		p.endB.converge(p.wantB)
+		until(t, "a has learned "+local, func() bool { return p.endA.at(local + ":51820") })
+		p.a.answers(t, "10.20.0.1", marker)
+		p.senders(t)
+		p.a.answers(t, "10.20.0.1", marker)
+		if got := p.senders(t); !slices.Equal(got, []string{"198.18.0.1", local}) {
+			t.Errorf("packets come from %v, want %s", got, local)
+		}
+	}
+}

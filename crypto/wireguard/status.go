@@ -114,14 +114,14 @@ func (d *Driver) stateOfLeft(name string) (*wgtypes.Device, error) {
 	return (&userDevice{d, name, c}).state()
 }
 
-// sawAll remembers the endpoints in use. The caller holds d.mu.
+// sawAll remembers the endpoints in use, and who was heard. The caller holds d.mu.
 func (d *Driver) sawAll(tunnel string, a *question) {
 	have, _ := a.answer()
 	if have == nil {
 		return
 	}
 	for _, p := range have.Peers {
-		d.notes.saw(tunnel, encodeKey(p.PublicKey), endpointOf(p))
+		d.notes.saw(tunnel, p)
 	}
 }
 

@@ -1,7 +1,9 @@
 package wireguard
 
 import (
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -30,13 +32,86 @@ func TestRoutesAreWithdrawnFromATunnelWhoseProcessHasEnded(t *testing.T) {
 	if _, err := converge(t.Context(), d, want); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Observe(t.Context()); err != nil { // as after every apply
-		t.Fatal(err)
-	}
 	s.killProcess(t, "fra1")
 	if err := d.Withhold(t.Context(), map[string][]string{"fra1": {want.Tunnels[0].Peers[0].PublicKey}}); err != nil {
 		t.Error(err)
 	}
+	routesAreOfTheSecond(t, d, want)
+	if err := d.Down(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRoutesAreWithdrawnFromATunnelThatNeverRan is a restart of the daemon with a tunnel that it cannot start: its key file is gone, say.
+func TestRoutesAreWithdrawnFromATunnelThatNeverRan(t *testing.T) {
+	before, s := manyDriver(t)
+	want := twoTunnels(t)
+	if _, err := converge(t.Context(), before, want); err != nil {
+		t.Fatal(err)
+	}
+	s.killProcess(t, "fra1")
+	d := s.driver(t)
+	if _, err := d.Observe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	down := map[string][]string{"fra1": {want.Tunnels[0].Peers[0].PublicKey}}
+	if err := d.Withhold(t.Context(), down); err != nil {
+		t.Error(err)
+	}
+	routesAreOfTheSecond(t, d, want)
+	if ops, err := converge(t.Context(), d, d.Wanted(want)); err != nil {
+		t.Errorf("%q: %v", ops, err)
+	}
+	routesAreOfTheSecond(t, d, want)
+	if err := d.Withhold(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := converge(t.Context(), d, d.Wanted(want)); err != nil {
+		t.Error(err)
+	}
+	if routes, err := d.links.Routes(); err != nil || len(routes) != 2 {
+		t.Errorf("in the end: routes %v, %v", routes, err)
+	}
+	if err := d.Down(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRoutesAreWithdrawnWhileAStepWaitsForAProcessThatStandsStill: the process is asked, and has not answered, before and after.
+func TestRoutesAreWithdrawnWhileAStepWaitsForAProcessThatStandsStill(t *testing.T) {
+	d, s := manyDriver(t)
+	want := twoTunnels(t)
+	if _, err := converge(t.Context(), d, want); err != nil {
+		t.Fatal(err)
+	}
+	pid := s.process(t, "fra1")
+	stopProcess(t, pid)
+	looked := make(chan error, 1)
+	go func() {
+		_, err := d.Observe(t.Context())
+		looked <- err
+	}()
+	untilAsked(t, "a look", []int{pid}, looked)
+	if err := d.Withhold(t.Context(), map[string][]string{"fra1": {want.Tunnels[0].Peers[0].PublicKey}}); err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-looked:
+		t.Errorf("the withdrawal has waited for the look (%v)", err)
+		looked <- nil
+	default:
+	}
+	routesAreOfTheSecond(t, d, want)
+	if err := unix.Kill(pid, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	<-looked
+	until(t, "all goes down", func() bool { return d.Down(t.Context()) == nil })
+}
+
+// routesAreOfTheSecond wants those of the second tunnel alone.
+func routesAreOfTheSecond(t *testing.T, d *Driver, want State) {
+	t.Helper()
 	routes, err := d.links.Routes()
 	if err != nil {
 		t.Fatal(err)
@@ -47,9 +122,6 @@ func TestRoutesAreWithdrawnFromATunnelWhoseProcessHasEnded(t *testing.T) {
 	}
 	if !slices.Equal(left, want.Tunnels[1].Routes) {
 		t.Errorf("routes %v, want those of fra2 alone", left)
-	}
-	if err := d.Down(t.Context()); err != nil {
-		t.Error(err)
 	}
 }
 
@@ -148,20 +220,102 @@ func TestAStepThatBeginsMeanwhileHidesNoAnswer(t *testing.T) {
 	until(t, "all goes down", func() bool { return d.Down(t.Context()) == nil })
 }
 
-// TestOneLookFindsAllProcessesThatStandStill takes answerTime of the room process: all are asked at once.
-func TestOneLookFindsAllProcessesThatStandStill(t *testing.T) {
-	d, s := manyDriver(t)
-	if _, err := converge(t.Context(), d, twoTunnels(t)); err != nil {
+// TestOneLookAsksAllProcessesAtOnce: all of them stand still with a question before any has answered, whether this driver knows them or
+// an earlier one has left them. Those that go on are not replaced, and those that do not are told together.
+func TestOneLookAsksAllProcessesAtOnce(t *testing.T) {
+	before, s := manyDriver(t)
+	want := twoTunnels(t)
+	if _, err := converge(t.Context(), before, want); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"fra1", "fra2"} {
-		stopProcess(t, s.process(t, name))
+	after := s.driver(t)
+	var pids []int
+	for _, one := range want.Tunnels {
+		pids = append(pids, s.process(t, one.Name))
 	}
-	_, err := d.Observe(t.Context())
-	for _, name := range []string{"fra1", "fra2"} {
-		if err == nil || !strings.Contains(err.Error(), "of tunnel "+name+" did not answer") {
-			t.Errorf("%s: %v", name, err)
+	for _, c := range []struct {
+		name string
+		d    *Driver
+		on   bool
+	}{
+		{"known", before, true},
+		{"left by an earlier daemon", after, true},
+		{"adopted", after, false}, // this one takes answerTime of the room process
+	} {
+		for _, pid := range pids {
+			stopProcess(t, pid)
+		}
+		var have State
+		looked := make(chan error, 1)
+		go func() {
+			var err error
+			have, err = c.d.Observe(t.Context())
+			looked <- err
+		}()
+		untilAsked(t, c.name, pids, looked)
+		if !c.on {
+			err := <-looked
+			for _, one := range want.Tunnels {
+				if err == nil || !strings.Contains(err.Error(), "of tunnel "+one.Name+" did not answer") {
+					t.Errorf("%s: %v does not tell of %s", c.name, err, one.Name)
+				}
+			}
+			continue
+		}
+		for _, pid := range pids {
+			if err := unix.Kill(pid, unix.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := <-looked; err != nil || len(have.Tunnels) != len(pids) {
+			t.Errorf("%s: %+v, %v", c.name, have, err)
+		}
+		for i, one := range want.Tunnels {
+			if now := s.process(t, one.Name); now != pids[i] || have.Tunnels[i].Down {
+				t.Errorf("%s: process %d of %s is %d now, observed as %+v", c.name, pids[i], one.Name, now, have.Tunnels[i])
+			}
 		}
 	}
-	until(t, "all goes down", func() bool { return d.Down(t.Context()) == nil })
+	until(t, "all goes down", func() bool { return after.Down(t.Context()) == nil })
+}
+
+// untilAsked waits until all of these have a question of this process that they have not read.
+func untilAsked(t *testing.T, what string, pids []int, looked <-chan error) {
+	t.Helper()
+	waiting := func() (open map[int]bool) {
+		open = map[int]bool{}
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range list {
+			fd, err := strconv.Atoi(e.Name())
+			if err != nil {
+				continue
+			}
+			if cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil && slices.Contains(pids, int(cred.Pid)) {
+				unread, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ) // what the other end has not read
+				open[int(cred.Pid)] = open[int(cred.Pid)] || err == nil && unread > 0
+			}
+		}
+		return open
+	}
+	for {
+		// Twice: who was asked before another one is still asked.
+		all := true
+		for range 2 {
+			open := waiting()
+			for _, pid := range pids {
+				all = all && open[pid]
+			}
+		}
+		if all {
+			return
+		}
+		select {
+		case err := <-looked:
+			t.Fatalf("%s: the look is over (%v) before all were asked: %v", what, err, waiting())
+		case <-time.After(time.Millisecond):
+		}
+	}
 }

@@ -8,22 +8,24 @@ package arch
 // crypto stand on the ground beside xdp).
 var Rooms = map[string][]string{
 	// Key files and the doctor need no daemon, and so no way through it.
-	"cmd/sluice": {"bgp/bfd", "cmd/lab", "control/daemon", "control/api", "control/host", "control/support", "crypto/keys", "crypto/ipsec", "crypto/wireguard/child", "plural"},
+	"cmd/sluice": {"bgp/bfd", "cmd/lab", "control/daemon", "control/api", "control/host", "control/support", "control/node", "control/node/slots", "control/node/source", "control/node/console", "crypto/keys", "crypto/ipsec", "crypto/wireguard/child", "plural"},
 	// The lab treats the daemon as a box of its own: a binary that it starts and an API that it calls.
 	"cmd/lab": {"control/api", "bgp", "bgp/torsim", "crypto/keys", "configs", "netdump", "plural"},
 	"configs": {}, // the files themselves, embedded
 
+	"images/sbom": {}, // a tool of the image's build
+
 	// The composition root, which alone knows every subsystem by name.
 	"control/daemon": {
-		"control/api", "control/engine", "control/compile", "control/config", "control/probe", "control/host", "control/ban", "control/feed", "control/workload", "control/tunnel", "control/support", "control/drain", "control/health", "control/disk",
+		"control/api", "control/engine", "control/compile", "control/config", "control/probe", "control/host", "control/ban", "control/feed", "control/workload", "control/tunnel", "control/support", "control/drain", "control/health", "control/disk", "control/node", "control/node/source",
 		"xdp/...", "tc/...", "bgp/...", "crypto/...", "netdump", "plural",
 	},
 	// The status types of the subsystems are the API's own answers.
-	"control/api": {"control/engine", "control/compile", "control/config", "control/tunnel", "bgp"},
+	"control/api": {"control/engine", "control/compile", "control/config", "control/tunnel", "control/node/source", "bgp"},
 	// Subsystems are interfaces here, so none is imported.
 	"control/engine": {"control/compile", "control/config", "plural"},
 	"control/compile": {
-		"control/config", "control/host", "xdp", "xdp/abi", "xdp/classify", "xdp/xsk", "tc",
+		"control/config", "control/host", "control/node", "xdp", "xdp/abi", "xdp/classify", "xdp/xsk", "tc",
 		"bgp", "bgp/bfd", "bgp/flowspec", "crypto/path", "crypto/wireguard", "crypto/ipsec", "netdump", "plural",
 	},
 	"control/config":  {"netdump"}, // what the kernel makes of a route
@@ -37,8 +39,14 @@ var Rooms = map[string][]string{
 	"control/drain":    {"control/engine", "control/compile", "control/disk"},
 	"control/health":   {"control/disk"}, // what announcements wait for; the probe and the engine are functions here
 	// What changes by itself around tunnels; devices, key daemons and the engine are functions here.
-	"control/tunnel": {"control/compile", "control/config", "control/disk", "crypto/path", "netdump", "plural"},
-	"control/host":   {"netdump", "netprobe", "plural"}, // a subsystem, though its folder is control's
+	"control/tunnel":       {"control/compile", "control/config", "control/disk", "crypto/path", "netdump", "plural"},
+	"control/node":         {"control/disk", "plural"},                  // a subsystem, as host is
+	"control/node/console": {"control/api", "control/engine", "plural"}, // the screen, which knows the API alone
+	// The image's places on the disk, and the health gate; the daemon is asked by its API.
+	"control/node/slots": {"control/api", "control/engine", "control/disk"},
+	// How a node image comes to its configuration, by the engine's own words; the daemon is an interface here.
+	"control/node/source": {"control/engine", "control/config", "control/disk"},
+	"control/host":        {"control/disk", "netdump", "netprobe", "plural"}, // a subsystem, though its folder is control's
 
 	// What XDP and tc share stands in xdp/table (tables and programs into the kernel) and xdp/pin (their pins).
 	"tc": {"xdp/abi", "xdp/classify", "xdp/pin", "xdp/table", "plural"},
@@ -81,11 +89,13 @@ var Rooms = map[string][]string{
 // TestRooms are the imports that the tests of a package have beyond those of Rooms: harnesses, and the plain State types
 // that a made-up Desired is of.
 var TestRooms = map[string][]string{
-	"control/engine": {"control/host"},
-	"xdp/classify":   {"xdp/classify/classifytest"},
-	"xdp/table":      {"xdp/classify/classifytest"},
-	"bgp":            {"bgp/flowspec/flowspectest"},
-	"bgp/flowspec":   {"bgp/flowspec/flowspectest"},
+	"control/engine":       {"control/host"},
+	"control/node/source":  {"control/compile"},
+	"control/node/console": {"control/node/source"},
+	"xdp/classify":         {"xdp/classify/classifytest"},
+	"xdp/table":            {"xdp/classify/classifytest"},
+	"bgp":                  {"bgp/flowspec/flowspectest"},
+	"bgp/flowspec":         {"bgp/flowspec/flowspectest"},
 
 	"control/compile": {"bgp/flowspec/flowspectest"},
 }

@@ -28,7 +28,7 @@ func TestBansOneByOneUnderAFlood(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if n := len(show[[]api.Ban](s, "bans")); n != 100 {
+	if n := len(show[api.Bans](s, "bans").Bans); n != 100 {
 		t.Errorf("%d bans, want 100", n)
 	}
 }

@@ -14,11 +14,24 @@ import (
 	"sluice/xdp/pin"
 )
 
+// allBans are more than are shown where nobody says how many.
+func (s *site) allBans() []api.Ban {
+	s.t.Helper()
+	if shown := show[api.Bans](s, "bans"); len(shown.Bans) != min(shown.Total, api.DefaultBans) {
+		s.t.Errorf("%d bans of %d are shown", len(shown.Bans), shown.Total)
+	}
+	all, err := s.api.Bans(s.t.Context(), api.BansRequest{Limit: 1 << 20})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return all.Bans
+}
+
 // bans are targets and reasons as show bans lists them.
 func (s *site) bans() string {
 	s.t.Helper()
 	var out []string
-	for _, b := range show[[]api.Ban](s, "bans") {
+	for _, b := range s.allBans() {
 		out = append(out, b.Target+" "+b.Why)
 	}
 	return strings.Join(out, "\n")
@@ -167,7 +180,7 @@ func TestBansOutliveKillNineAndARebootAndEndByThemselves(t *testing.T) {
 func (s *site) holds(want []string) {
 	s.t.Helper()
 	var got []string
-	for _, b := range show[[]api.Ban](s, "bans") {
+	for _, b := range s.allBans() {
 		got = append(got, b.Target)
 		if b.Why == "" || strings.Contains(b.Why, "was killed") {
 			s.t.Errorf("%s has lost its reason: %q", b.Target, b.Why)

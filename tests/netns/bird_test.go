@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/cmd/lab"
 	"sluice/tests/birdc"
 )
 
@@ -49,8 +50,14 @@ func startBird(t *testing.T, s *site) *bird { return startBirdWith(t, s, torFile
 // startBirdWith takes another file, whose one verb is the log.
 func startBirdWith(t *testing.T, s *site, file string) *bird {
 	t.Helper()
-	b := &bird{t: t, socket: filepath.Join(s.Dir, "bird.ctl"), log: filepath.Join(s.Dir, "bird.log")}
-	config := filepath.Join(s.Dir, "bird.conf")
+	return startBirdIn(t, s, s.ToR, "bird", file)
+}
+
+// startBirdIn starts one of several, each with a name and a namespace of its own.
+func startBirdIn(t *testing.T, s *site, ns *lab.Namespace, name, file string) *bird {
+	t.Helper()
+	b := &bird{t: t, socket: filepath.Join(s.Dir, name+".ctl"), log: filepath.Join(s.Dir, name+".log")}
+	config := filepath.Join(s.Dir, name+".conf")
 	if err := os.WriteFile(config, fmt.Appendf(nil, file, b.log), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +67,7 @@ func startBirdWith(t *testing.T, s *site, file string) *bird {
 			t.Logf("BIRD said:\n%s", said[max(0, len(said)-4000):])
 		}
 	})
-	process, err := s.ToR.Command("tor", "/usr/sbin/bird", "-f", "-c", config, "-s", b.socket, "-P", filepath.Join(s.Dir, "bird.pid"))
+	process, err := ns.Command("tor-"+name, "/usr/sbin/bird", "-f", "-c", config, "-s", b.socket, "-P", filepath.Join(s.Dir, name+".pid"))
 	if err != nil {
 		t.Fatalf("BIRD 2 (package bird2): %v", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -202,10 +201,9 @@ func (s *site) unguarded() {
 
 func (s *site) conditionOf(kind string) engine.Condition {
 	s.t.Helper()
-	list := s.status().Engine.Conditions
-	i := slices.IndexFunc(list, func(c engine.Condition) bool { return c.Type == kind })
-	if i < 0 {
+	c := s.condition(kind)
+	if c == nil {
 		s.t.Fatalf("no condition %s", kind)
 	}
-	return list[i]
+	return *c
 }

@@ -171,7 +171,9 @@ func TestAStartAfterTheDeadlineGoesBackBeforeAnythingIsAnnounced(t *testing.T) {
 // only once the revision is confirmed. Another address of the box is another constant, so the two do not fit each other.
 func TestWhatAPendingRevisionGoesBackToStaysLoaded(t *testing.T) {
 	t.Parallel()
-	s := newGateway(t)
+	s := newSite(t)
+	s.startAnew()
+	s.established()
 	dir := pin.At(s.Gateway.BPFDir)
 	loaded := func() []string {
 		all, err := dir.Generations("xdp")

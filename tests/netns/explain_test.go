@@ -170,6 +170,10 @@ func TestTheMetricsAreWhatShowPrints(t *testing.T) {
 		want("sluice_up", 1)
 		want(`sluice_bgp_session_up{neighbor="tor"}`, 1)
 		want(`sluice_bgp_session_up{neighbor="tor-v6"}`, 1)
+		for direction, n := range map[string]uint64{"received": 1, "accepted": 1, "advertised": 3} {
+			want(fmt.Sprintf(`sluice_bgp_prefixes{direction=%q,family="ipv4-unicast",neighbor="tor"}`, direction), n)
+			want(fmt.Sprintf(`sluice_bgp_prefixes{direction=%q,family="ipv6-unicast",neighbor="tor-v6"}`, direction), n)
+		}
 		want(`sluice_condition{reason="Verified",type="InSync"}`, 1)
 		return errors.Join(errs...)
 	})

@@ -34,6 +34,26 @@ func TestExplainFollowsThePacketOutOfATunnelAndToABlackhole(t *testing.T) {
 		t.Errorf("explain while all is well:\n%s", got)
 	}
 
+	// What is said of a packet that is too large is what the kernel does with it.
+	const large = "larger than the MTU of fra1, 1440: the kernel forwards it in fragments, or where DF is set answers with fragmentation needed (ICMP)"
+	says("eth1", in+" length=1441", large+"\ntcx-egress on fra1: pass")
+	says("web-1", "icmp 203.0.113.10 > 10.20.0.1 type=echo-request length=1441", "tcx-ingress on web-1: stack, stack-mtu", large+"\ntcx-egress on fra1: pass")
+	if got := say("eth1", in+" length=1440"); strings.Contains(got, "MTU") {
+		t.Errorf("explain of a packet that fits:\n%s", got)
+	}
+	if r := s.in(s.Workload(1), "ping", "-n", "-c1", "-W5", "-M", "do", "-s", "1413", innerHost); !strings.Contains(r.out, "Frag needed and DF set (mtu = 1440)") {
+		t.Errorf("a ping of 1441 bytes: %s%s", r.out, r.err)
+	}
+	if r := s.in(s.Workload(1), "ping", "-n", "-c1", "-W5", "-M", "do", "-s", "1412", innerHost); r.code != 0 {
+		t.Errorf("a ping of 1440 bytes: %s%s", r.out, r.err)
+	}
+	const large6 = "but it is lost: larger than the MTU of eth0, 1500: the kernel answers with packet too big (ICMPv6)"
+	const packet6 = "icmpv6 2001:db8:100::1 > 2001:db8::1 type=echo-request length="
+	says("eth1", packet6+"1501", large6)
+	if got := say("eth1", packet6+"1501"); strings.Contains(got, "tcx-egress") {
+		t.Errorf("explain of a packet that nobody sends on:\n%s", got)
+	}
+
 	s.edit("\npolicy:\n", "\nforward: [{from: tunnel, to: downstream}]\n\npolicy:\n")
 	s.apply()
 	says("fra1", out, "tcx-egress on eth1: pass")

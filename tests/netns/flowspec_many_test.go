@@ -81,14 +81,9 @@ func TestARuleThatFindsNoRoomIsRefusedByNameAndComesInByItself(t *testing.T) {
 	valid := func(n int) {
 		t.Helper()
 		eventually(t, func() error {
-			list, got := show[[]api.Filter](s, "flowspec"), 0
-			for _, one := range list {
-				if one.Valid {
-					got++
-				}
-			}
-			if got != n {
-				return fmt.Errorf("%d of %d filters hold, want %d", got, len(list), n)
+			list := show[api.Filters](s, "flowspec")
+			if got := list.Total - list.Refused; got != n {
+				return fmt.Errorf("%d of %d filters hold, want %d", got, list.Total, n)
 			}
 			return nil
 		})
@@ -100,7 +95,9 @@ func TestARuleThatFindsNoRoomIsRefusedByNameAndComesInByItself(t *testing.T) {
 	s.bird.do("enable surplus")
 	const why = "XDP has room for 0 table entries, and it takes 1"
 	f.tellsOf(t, clientRule, "refused: "+why)
-	s.tells(s.sluice("show", "flowspec"), clientRule, "refused: "+why)
+	s.tells(s.sluice("show", "flowspec"), "these are the first 1000 of 2000 filters, 1 refused: --limit shows more")
+	s.tells(s.sluice("show", "flowspec", "tor", "--limit", "2000"), clientRule, "refused: "+why)
+	s.tells(s.sluice("show", "status"), "FlowSpecAccepted=False", "1 filter of tor is refused: see sluice show flowspec")
 	valid(1999)
 	s.answers(s.Client, lab.Web4[0], 80, "web-1")
 	said, err := os.ReadFile(s.Gateway.Daemon().Log)

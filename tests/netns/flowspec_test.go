@@ -58,7 +58,7 @@ func (s *site) filters(want ...string) {
 	s.t.Helper()
 	eventually(s.t, func() error {
 		var got []string
-		for _, f := range show[[]api.Filter](s, "flowspec") {
+		for _, f := range show[api.Filters](s, "flowspec").Filters {
 			line := f.Neighbor + " " + f.Rule + " " + f.Actions
 			switch {
 			case !f.Valid:
@@ -88,7 +88,7 @@ func (s *site) tells(r said, words ...string) {
 // matched is how many packets a filter has met.
 func (s *site) matched(rule string) uint64 {
 	s.t.Helper()
-	for _, f := range show[[]api.Filter](s, "flowspec") {
+	for _, f := range show[api.Filters](s, "flowspec").Filters {
 		if f.Rule == rule {
 			return f.Packets
 		}
@@ -100,6 +100,7 @@ func TestAFilterOfBIRDDropsUntilItIsWithdrawnAndOutlivesTheDaemonAndItsSession(t
 	t.Parallel()
 	s := newFlowGateway(t)
 	s.answers(s.Client, lab.Web4[0], 80, "web-1")
+	generation := s.status().XDPGeneration
 	s.latency("attack4", netip.AddrPortFrom(lab.Web4[0], 80))
 	s.bird.do("enable attack4")
 	s.bird.do("enable attack6")
@@ -110,6 +111,9 @@ func TestAFilterOfBIRDDropsUntilItIsWithdrawnAndOutlivesTheDaemonAndItsSession(t
 	s.counts("xdp", "eth0", "flowspec-drop", func() { s.silent(s.Client, lab.Web4[0], 80) })
 	s.counts("xdp", "eth0", "flowspec-drop", func() { s.silent(s.Client, lab.Web6[0], 80) })
 	s.answers(s.Client, lab.Web4[1], 80, "web-2")
+	if now := s.status().XDPGeneration; now != generation {
+		t.Errorf("filters made another generation: %s, and it was %s", now, generation)
+	}
 	s.tells(s.sluice("explain", "--in", "eth0", "--packet", "tcp 198.51.100.7:40000 > 203.0.113.10:80"), "drop, flowspec-drop", "by "+attack4+" of neighbor tor: discard")
 	s.tells(s.sluice("show", "flowspec"), "NEIGHBOR", attack4, "valid")
 	metrics := s.must(s.Gateway.Namespace, "curl -s http://127.0.0.1:9750/metrics")
@@ -166,7 +170,7 @@ func (s *site) latency(protocol string, server netip.AddrPort) {
 		s.bird.do("enable " + protocol)
 		eventually(s.t, func() error {
 			s.knock(server)
-			if f := show[[]api.Filter](s, "flowspec"); len(f) != 1 || f[0].Dropped == 0 {
+			if f := show[api.Filters](s, "flowspec").Filters; len(f) != 1 || f[0].Dropped == 0 {
 				return fmt.Errorf("nothing is dropped: %+v", f)
 			}
 			return nil
@@ -209,7 +213,7 @@ func TestAFilterHoldsOnAnUplinkWithoutXDP(t *testing.T) {
 	s.counts("tc", "eth0", "blackhole", func() { s.silent(s.Client, netip.MustParseAddr("203.0.113.99"), 80) })
 	s.answers(s.Client, lab.Web4[1], 80, "web-2")
 	if s.matched(attack4) == 0 || s.matched(attack6) == 0 {
-		t.Errorf("the filters count nothing: %+v", show[[]api.Filter](s, "flowspec"))
+		t.Errorf("the filters count nothing: %+v", show[api.Filters](s, "flowspec").Filters)
 	}
 	s.tells(s.sluice("explain", "--in", "eth0", "--packet", "tcp 198.51.100.7:40000 > 203.0.113.10:80"), "tcx-ingress", "drop, flowspec-drop",
 		"by "+attack4+" of neighbor tor: discard")
@@ -239,12 +243,12 @@ func TestABlackholeOfBIRDDropsOneDestinationOfOursAndNoOther(t *testing.T) {
 	s.must(s.ToR, "ip route add 203.0.113.99/32 via 198.18.0.2") // the ToR's own route goes with the session
 	s.bird.do("disable edge")
 	eventually(t, func() error {
-		for _, f := range show[[]api.Filter](s, "flowspec") {
+		for _, f := range show[api.Filters](s, "flowspec").Filters {
 			if f.Valid && f.Stale != nil && f.Kind == api.FilterBlackhole {
 				return nil
 			}
 		}
-		return fmt.Errorf("no blackhole is stale: %+v", show[[]api.Filter](s, "flowspec"))
+		return fmt.Errorf("no blackhole is stale: %+v", show[api.Filters](s, "flowspec").Filters)
 	})
 	s.counts("xdp", "eth0", "blackhole", func() { s.silent(s.Client, hole, 80) })
 	s.bird.do("disable hole")

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/cmd/lab"
+	"sluice/tests/nstest"
 )
 
 // bigDatagram is more than two packets hold.
@@ -47,6 +48,7 @@ func (s *site) answersBig(ns *lab.Namespace, at netip.AddrPort) {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = conn.Close() })
+	nstest.Roomy(s.t, conn)
 	go func() {
 		buf := make([]byte, 65536)
 		for {

@@ -61,7 +61,7 @@ func supervise() (code int, err error) {
 	}
 	defer func() { // the owner of these labs is dead: none is spared
 		_, down := lab.Down(labsDir())
-		err = errors.Join(err, down)
+		err = errors.Join(err, down, dirs.Sweep())
 	}()
 	args := os.Args[1:]
 	if !slices.ContainsFunc(args, func(a string) bool { return strings.Contains(a, "test.parallel") }) {

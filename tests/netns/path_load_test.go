@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sluice/cmd/lab"
+	"sluice/tests/nstest"
 )
 
 // load is what passes while the daemon is treated badly: nothing of it may be reset, and what of the datagrams is lost is told.
@@ -129,6 +130,7 @@ func (l *load) stream(ctx context.Context, d *datagrams, from *lab.Namespace, to
 	if err != nil {
 		return err
 	}
+	nstest.Roomy(l.p.t, conn)
 	l.wait.Go(func() {
 		buf := make([]byte, 100)
 		for {

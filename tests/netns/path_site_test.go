@@ -64,7 +64,7 @@ func newPath(t *testing.T, o pathOptions) *pathSite {
 	text := pathFile
 	if o.tunnel {
 		text += p.tunnelSection()
-		p.startPeer(o.peer)
+		p.openPeer(o.peer)
 	}
 	p.write(edited(t, text, o.edit...))
 	p.start()
@@ -75,7 +75,7 @@ func newPath(t *testing.T, o pathOptions) *pathSite {
 // wireLAN makes lan0 in the gateway, with a host behind it.
 func (p *pathSite) wireLAN() {
 	p.t.Helper()
-	p.must(p.Gateway.Namespace, "ip link add lan0 type veth peer name lan netns "+p.lan.Name)
+	p.must(p.Gateway.Namespace, "ip link add lan0 address 02:00:00:00:01:01 type veth peer name lan netns "+p.lan.Name)
 	p.must(p.Gateway.Namespace, "ip link set lan0 up")
 	for _, words := range []string{
 		"ip link set lan up", "ip addr add 198.18.4.2/24 dev lan", "ip addr add 2001:db8:4::2/64 dev lan nodad",
@@ -107,8 +107,8 @@ func (p *pathSite) tunnelSection() string {
 	return p.rendered[from:to]
 }
 
-// startPeer starts the other end of the tunnel, which lets everything in.
-func (p *pathSite) startPeer(edit []string) {
+// openPeer starts the other end of the tunnel, which lets everything in.
+func (p *pathSite) openPeer(edit []string) {
 	p.t.Helper()
 	text, err := os.ReadFile(p.Peer.File)
 	if err != nil {
@@ -118,9 +118,7 @@ func (p *pathSite) startPeer(edit []string) {
 	if err := os.WriteFile(p.Peer.File, []byte(changed), 0o600); err != nil {
 		p.t.Fatal(err)
 	}
-	if err := p.Peer.StartDaemon(); err != nil {
-		p.t.Fatal(err)
-	}
+	p.startPeer()
 }
 
 // warm waits until every host is answered: neighbors are known from then on, and the tunnel's handshake is over.

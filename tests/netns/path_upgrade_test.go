@@ -19,9 +19,19 @@ import (
 // objectFiles are the compiled BPF objects that a binary embeds.
 var objectFiles = []string{"xdp/ingress_bpfel.o", "xdp/root_bpfel.o", "tc/tc_bpfel.o", "tc/root_bpfel.o"}
 
-// buildNext builds the binary of a next version: it says so, and its objects are others, if only by what follows the ELF file, so
-// that roots and generations of the old one are none of its own.
+// buildNext builds the binary of a next version: its objects are others, if only by what follows the ELF file, so that roots and generations
+// of the old one are none of its own.
 func buildNext(t *testing.T) string {
+	t.Helper()
+	other := map[string]func(string) string{}
+	for _, name := range objectFiles {
+		other[name] = func(object string) string { return object + "the next version" }
+	}
+	return buildOther(t, other)
+}
+
+// buildOther builds a binary of another version, which says so: next. Of the files of this tree some are others.
+func buildOther(t *testing.T, other map[string]func(string) string) string {
 	t.Helper()
 	dir := t.TempDir()
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}").Output()
@@ -29,16 +39,20 @@ func buildNext(t *testing.T) string {
 		t.Fatalf("go list -m: %v", err)
 	}
 	root, replace := strings.TrimSpace(string(out)), map[string]string{}
-	for i, name := range objectFiles {
-		object, err := os.ReadFile(filepath.Join(root, name))
+	for name, change := range other {
+		before, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		other := filepath.Join(dir, fmt.Sprint(i))
-		if err := os.WriteFile(other, append(object, "the next version"...), 0o600); err != nil {
+		after := change(string(before))
+		if after == string(before) {
+			t.Fatalf("%s of the next version is the same", name)
+		}
+		file := filepath.Join(dir, fmt.Sprint(len(replace)))
+		if err := os.WriteFile(file, []byte(after), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		replace[filepath.Join(root, name)] = other
+		replace[filepath.Join(root, name)] = file
 	}
 	overlay, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {

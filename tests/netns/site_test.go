@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +19,7 @@ import (
 
 	"sluice/cmd/lab"
 	"sluice/control/api"
+	"sluice/tests/pindir"
 )
 
 //go:embed testdata/gateway.yaml
@@ -34,6 +37,30 @@ type site struct {
 	file string // what Gateway.File holds
 
 	rendered string // what it held first: configs/lab-gateway.yaml with the lab's keys
+	after    afterwards
+}
+
+// afterwards is a test whose cleanups run once its site is gone.
+type afterwards struct {
+	testing.TB
+	cleanups []func()
+}
+
+func (a *afterwards) Cleanup(f func()) { a.cleanups = append(a.cleanups, f) }
+
+// dirs are directories of pins: half of what these tests took was the verifier.
+var dirs = pindir.NewLender("netns")
+
+// constant is what of a file makes other programs, and other tables of flows.
+var constant = regexp.MustCompile(`role: \w+|\{from: \w+, to: \w+|max_entries: \d+|strict: \w+`)
+
+// borrow lets a node that was never started recast the programs that another test's left. file is its configuration.
+func (s *site) borrow(n *lab.Node, file func() string) {
+	n.BPFDir = dirs.Lend(&s.after, func() string {
+		all := constant.FindAllString(file(), -1)
+		slices.Sort(all)
+		return strings.Join(slices.Compact(all), " ")
+	})
 }
 
 // newSite builds a site. BIRD runs; the gateway's daemon does not, yet.
@@ -50,7 +77,7 @@ func newBareSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{Site: l, t: t, api: l.Gateway.API()}
+	s := &site{Site: l, t: t, api: l.Gateway.API(), after: afterwards{TB: t}}
 	t.Cleanup(func() {
 		s.api.Close()
 		if t.Failed() && s.Gateway.Daemon() != nil {
@@ -59,6 +86,9 @@ func newBareSite(t *testing.T) *site {
 		}
 		if err := s.Close(); err != nil {
 			t.Error(err)
+		}
+		for _, f := range slices.Backward(s.after.cleanups) {
+			f()
 		}
 	})
 	rendered, err := os.ReadFile(s.Gateway.File)
@@ -123,6 +153,15 @@ func edited(t *testing.T, text string, oldnew ...string) string {
 // start starts the daemon and waits until its revision is applied.
 func (s *site) start() api.Status {
 	s.t.Helper()
+	if s.Gateway.Daemon() == nil {
+		s.borrow(s.Gateway, func() string { return s.file })
+	}
+	return s.startAnew()
+}
+
+// startAnew is start with nothing to be recast: for who looks at what is pinned.
+func (s *site) startAnew() api.Status {
+	s.t.Helper()
 	if err := s.Gateway.StartDaemon(); err != nil {
 		s.t.Fatal(err)
 	}
@@ -133,6 +172,19 @@ func (s *site) start() api.Status {
 		s.t.Fatal(err)
 	}
 	return status
+}
+
+// startPeer starts the other end of the tunnels, and does not wait for it.
+func (s *site) startPeer() {
+	s.t.Helper()
+	text, err := os.ReadFile(s.Peer.File)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.borrow(s.Peer, func() string { return string(text) })
+	if err := s.Peer.StartDaemon(); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 func (s *site) kill() {

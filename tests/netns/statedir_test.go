@@ -76,6 +76,50 @@ func TestAFullDiskKeepsNoGatewayFromComingUp(t *testing.T) {
 	s.same("down with a full disk", before, s.settled())
 }
 
+// A disk that takes nothing more, as the kernel has it after errors, keeps nothing from coming up either.
+func TestAReadOnlyDiskKeepsNoGatewayFromComingUp(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	disk := nstest.NewDisk(t, 4096)
+	s.Gateway.StateDir = filepath.Join(disk.Dir, "state")
+	s.start()
+	s.established()
+
+	// A restart changes nothing, and a change is refused with its reason.
+	s.kill()
+	disk.ReadOnly(t, true)
+	s.start()
+	s.established()
+	s.answers(s.Client, lab.Web4[0], 80, "web-1")
+	s.nothingToDo()
+	s.edit("ports: [80, 443]", "ports: [80]")
+	if r := s.sluice("apply", "-c", s.Gateway.File); r.code != 1 || !strings.Contains(r.err, "read-only file system") {
+		t.Errorf("apply: %+v", r)
+	}
+	s.answers(s.Client, lab.Web4[0], 80, "web-1")
+
+	// As after a boot.
+	s.down()
+	s.start()
+	s.established()
+	s.answers(s.Client, lab.Web4[0], 80, "web-1")
+	reason, message := s.stateDir()
+	if reason != "NotWritten" || !strings.Contains(message, "host.json: ") || !strings.Contains(message, "read-only file system") {
+		t.Errorf("status says %q: %q", reason, message)
+	}
+	if r := s.sluice("doctor"); !strings.Contains(r.out, "mount it writable") {
+		t.Errorf("the doctor says nothing of it:\n%s%s", r.out, r.err)
+	}
+	disk.ReadOnly(t, false)
+	eventually(t, func() error {
+		if reason, message := s.stateDir(); reason != "" {
+			return fmt.Errorf("on a disk that is writable again status says %q: %q", reason, message)
+		}
+		return nil
+	})
+	s.apply()
+}
+
 // saidOnce fails where the log has more than one error about a file.
 func (s *site) saidOnce(file string) {
 	s.t.Helper()
@@ -168,7 +212,9 @@ func TestASecondDaemonOfOneNetworkNamespaceIsRefused(t *testing.T) {
 // The pins of the run before are out of sight, as where one daemon was started by `ip netns exec` and the next by nsenter.
 func TestAProgramOfAnotherRunIsToldAsOurOwn(t *testing.T) {
 	t.Parallel()
-	s := newGateway(t)
+	s := newSite(t)
+	s.startAnew()
+	s.established()
 	s.terminate()
 	former := s.Gateway.BPFDir
 	s.Gateway.BPFDir += "-2"

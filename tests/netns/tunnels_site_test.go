@@ -80,9 +80,7 @@ func newTunnels(t *testing.T, oldnew []string, prepare ...func(*site)) *site {
 	if err := os.WriteFile(s.Peer.File, []byte(peer), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Peer.StartDaemon(); err != nil {
-		t.Fatal(err)
-	}
+	s.startPeer()
 	t.Cleanup(func() {
 		if t.Failed() {
 			log, _ := os.ReadFile(s.Peer.Daemon().Log)

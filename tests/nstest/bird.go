@@ -21,7 +21,18 @@ type Bird struct {
 	cmd    *exec.Cmd
 	config string
 	socket string
+	log    string
 	head   string // of every configuration
+}
+
+// Log is what it has logged so far.
+func (b *Bird) Log(t testing.TB) string {
+	t.Helper()
+	said, err := os.ReadFile(b.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(said)
 }
 
 // Kill is kill -9.
@@ -42,14 +53,13 @@ func StartBird(t testing.TB, ns *NS, config string) *Bird {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	b := &Bird{config: filepath.Join(dir, "bird.conf"), socket: filepath.Join(dir, "bird.ctl")}
-	log := filepath.Join(dir, "bird.log")
+	b := &Bird{config: filepath.Join(dir, "bird.conf"), socket: filepath.Join(dir, "bird.ctl"), log: filepath.Join(dir, "bird.log")}
 	t.Cleanup(func() {
-		if said, _ := os.ReadFile(log); t.Failed() {
+		if said, _ := os.ReadFile(b.log); t.Failed() {
 			t.Logf("BIRD said:\n%s", said)
 		}
 	})
-	b.head = fmt.Sprintf("log %q all;\nprotocol device {}\n", log)
+	b.head = fmt.Sprintf("log %q all;\nprotocol device {}\n", b.log)
 	b.write(t, b.head+config)
 	b.cmd = exec.Command("/usr/sbin/bird", "-f", "-c", b.config, "-s", b.socket, "-P", filepath.Join(dir, "bird.pid"))
 	b.cmd.Stderr = os.Stderr

@@ -117,7 +117,7 @@ func (l *Lender) next(t testing.TB) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.made == 0 {
-		if err := l.sweep(); err != nil {
+		if err := l.Sweep(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -129,8 +129,8 @@ func (l *Lender) next(t testing.TB) string {
 	return filepath.Join(parent, strconv.Itoa(l.made))
 }
 
-// sweep removes what processes left that were killed or ran out of time.
-func (l *Lender) sweep() error {
+// Sweep removes what processes left that ended: that were killed or ran out of time, or whose parent does this for them.
+func (l *Lender) Sweep() error {
 	left, err := filepath.Glob(filepath.Join(bpffs, "sluice-"+l.name+"-*"))
 	if err != nil {
 		return err

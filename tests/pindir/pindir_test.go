@@ -50,13 +50,22 @@ func use(t *testing.T, path string) {
 	good(t, err)
 	good(t, state(t, path, ebpf.PerCPUArray).Put(uint32(2), slices.Repeat([]uint32{7}, cpus)))
 	state(t, path, ebpf.RingBuf)
+	for value := range uint32(3) {
+		good(t, state(t, path, ebpf.Queue).Put(nil, value))
+	}
+	good(t, state(t, path, ebpf.HashOfMaps).Put(uint32(1), state(t, path, ebpf.Array)))
 }
 
 func state(t *testing.T, path string, kind ebpf.MapType) *ebpf.Map {
 	t.Helper()
 	spec := &ebpf.MapSpec{Type: kind, KeySize: 4, ValueSize: 4, MaxEntries: 1000}
-	if kind == ebpf.RingBuf {
+	switch kind {
+	case ebpf.RingBuf:
 		spec = &ebpf.MapSpec{Type: kind, MaxEntries: uint32(os.Getpagesize())}
+	case ebpf.Queue:
+		spec.KeySize = 0
+	case ebpf.HashOfMaps:
+		spec.InnerMap = &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1000}
 	}
 	m, err := pin.At(path).StateMap(spec, kind.String(), 1)
 	good(t, err)
@@ -100,10 +109,14 @@ func TestADirectoryIsLentAgainWithItsGenerationsAndNoState(t *testing.T) {
 		if hooks, err := dir.Hooks(""); err != nil || len(hooks) != 0 {
 			t.Errorf("hooks %v, %v", hooks, err)
 		}
-		for _, kind := range []ebpf.MapType{ebpf.Array, ebpf.Hash, ebpf.LRUHash, ebpf.PerCPUArray} {
+		for _, kind := range []ebpf.MapType{ebpf.Array, ebpf.Hash, ebpf.LRUHash, ebpf.PerCPUArray, ebpf.HashOfMaps} {
 			if diff := cmp.Diff(zeroes(kind), contents(t, state(t, second, kind))); diff != "" {
 				t.Errorf("%v (-want +got):\n%s", kind, diff)
 			}
+		}
+		var value uint32
+		if err := state(t, second, ebpf.Queue).LookupAndDelete(nil, &value); !errors.Is(err, ebpf.ErrKeyNotExist) {
+			t.Errorf("the queue gave %d: %v", value, err)
 		}
 	})
 }

@@ -106,7 +106,7 @@ func leave(dir *pin.Dir, owner string, some []renamed) error {
 	return nil
 }
 
-// wipeState makes all maps what new ones are. again: it knows how to.
+// wipeState makes all maps what new ones are. again: none is on its way to another size.
 func wipeState(room string) (again bool, err error) {
 	pins, err := os.ReadDir(room)
 	if err != nil {
@@ -120,21 +120,18 @@ func wipeState(room string) (again bool, err error) {
 		if err != nil {
 			return false, fmt.Errorf("%s: %w", p.Name(), err)
 		}
-		err = wipe(m)
-		if errors.Is(err, errors.ErrUnsupported) {
-			return false, m.Close()
-		}
-		if err = errors.Join(err, m.Close()); err != nil {
+		if err = errors.Join(wipe(m), m.Close()); err != nil {
 			return false, fmt.Errorf("%s: %w", p.Name(), err)
 		}
 	}
 	return true, nil
 }
 
-// wipe empties hashes, tries and rings, and zeroes arrays; errors.ErrUnsupported for another map.
+// wipe empties hashes, tries, queues and rings, and zeroes arrays. A map of another type is an error: directories that nobody lends
+// again were not noticed for a day.
 func wipe(m *ebpf.Map) error {
 	switch m.Type() {
-	case ebpf.Hash, ebpf.LRUHash, ebpf.PerCPUHash, ebpf.LRUCPUHash, ebpf.LPMTrie:
+	case ebpf.Hash, ebpf.LRUHash, ebpf.PerCPUHash, ebpf.LRUCPUHash, ebpf.LPMTrie, ebpf.HashOfMaps:
 		return empty(m)
 	case ebpf.Array:
 		return zero(m, 1)
@@ -144,10 +141,12 @@ func wipe(m *ebpf.Map) error {
 			return err
 		}
 		return zero(m, cpus)
+	case ebpf.Queue:
+		return pop(m)
 	case ebpf.RingBuf:
 		return drain(m)
 	}
-	return errors.ErrUnsupported
+	return fmt.Errorf("nobody wrote how a map of type %s is emptied", m.Type())
 }
 
 func empty(m *ebpf.Map) error {
@@ -157,6 +156,20 @@ func empty(m *ebpf.Map) error {
 			return err
 		}
 		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) { // an LRU evicts by itself
+			return err
+		}
+	}
+}
+
+// pop takes everything out of a queue, which has no keys.
+func pop(m *ebpf.Map) error {
+	value := make([]byte, m.ValueSize())
+	for {
+		err := m.LookupAndDelete(nil, &value)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -91,8 +91,8 @@ func TestAForwardEntryLetsWorkloadsTalk(t *testing.T) {
 // pinned ones.
 func TestAGenerationThatACrashOrAResizeSpoiledIsLoadedAnew(t *testing.T) {
 	s := newSite(t)
-	pins, err := filepath.Glob(filepath.Join(s.dir, "gen", "tc-*", "prog-tunnel_*"))
-	if err != nil || len(pins) != 2 {
+	pins, err := filepath.Glob(filepath.Join(s.dir, "gen", "tc-*", "prog-tunnel_*")) // the spare's as well: nothing is to be recast
+	if err != nil || len(pins) < 2 {
 		t.Fatalf("pins %v: %v", pins, err)
 	}
 	for _, p := range pins {

@@ -1,9 +1,10 @@
 #!/bin/bash
 # Installs what the tests and checks need on Debian 12 and mounts bpffs. It may run any number of times: it touches only
-# what is missing, and asks nothing. With -n it changes nothing, and fails if something is missing.
+# what is missing, and asks nothing. With -n it changes nothing, and fails if something is missing. Further packages may be named.
 set -euo pipefail
 
-dry=${1:-}
+dry=
+[[ ${1:-} != -n ]] || { dry=-n && shift; }
 
 packages=(
 	# compilers of the data path: one exact major version, because the committed objects must come out byte-identical
@@ -18,7 +19,10 @@ packages=(
 	iperf3 curl traceroute tcpdump # real programs through the gateway
 	# unpacking a kernel and its modules for the virtual machine
 	xz-utils kmod
+	# the node image: the tree of tools that builds it, its disk, and the firmware that boots it
+	mmdebstrap python3 uidmap ovmf mtools qemu-utils
 	git ca-certificates
+	"$@"
 )
 
 missing=()

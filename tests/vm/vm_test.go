@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/tests/charon"
+	"sluice/tests/nstest"
 )
 
 const guestPackage = "sluice/tests/vm/guest"
@@ -20,7 +21,7 @@ func TestKernelWireGuard(t *testing.T) {
 	Run(t, dir, Guest{
 		Package: guestPackage,
 		Modules: []string{"veth", "tun", "wireguard", "sch_plug"},
-		Args:    []string{"-test.skip=Object|Tags|Device|Paced|Netkit|ESP|Inner"},
+		Args:    []string{"-test.skip=Object|Tags|NIC|Device|Paced|Netkit|ESP|Inner"},
 	})
 }
 
@@ -71,6 +72,31 @@ func TestVLANTags(t *testing.T) {
 			"-netdev", "hubport,id=tor,hubid=0", "-device", "virtio-net-pci,netdev=tor,mac=52:54:00:00:00:02,romfile=",
 		},
 		Args: []string{"-test.run=Tags"},
+	})
+}
+
+// TestNICs is in the VM for hardware as QEMU makes it: an e1000e, which has rings and moderates its interrupts, and a virtio NIC, which has
+// queues. What its four come from is a tap, in a namespace of the test's own.
+func TestNICs(t *testing.T) {
+	root, err := moduleRoot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := obtainKernel(t.Context(), filepath.Join(root, ".cache", "vm")); err != nil { // it may need the network
+		t.Fatal(err)
+	}
+	nstest.Enter(t)
+	Run(t, dir, Guest{
+		Package: guestPackage,
+		Modules: []string{"virtio_pci", "virtio_net", "e1000e", "8021q", "veth"},
+		CPUs:    2,
+		Devices: append([]string{
+			"-netdev", "hubport,id=up,hubid=0", "-device", "e1000e,netdev=up,mac=52:54:00:00:00:01,romfile=",
+			"-netdev", "hubport,id=tor,hubid=0", "-device", "virtio-net-pci,netdev=tor,mac=52:54:00:00:00:02,romfile=",
+			"-netdev", "tap,id=many,queues=4,script=no,downscript=no", "-device", "virtio-net-pci,netdev=many,mq=on,vectors=10,mac=52:54:00:00:00:03,romfile=",
+		}, steady...),
+		Args:    []string{"-test.run=NIC"},
+		Timeout: 15 * time.Minute,
 	})
 }
 

@@ -24,6 +24,7 @@ type bind struct {
 	local   atomic.Pointer[netip.Addr] // configured; nil: none
 	resting atomic.Bool                // its interface is down: routes know better
 	turned  atomic.Int64               // when resting last changed, ns since 1970; 0: long ago
+	left    atomic.Pointer[[]left]     // never changed; nil: no place was left lately
 }
 
 // socket is that of one family.

@@ -10,11 +10,16 @@ import (
 	"sluice/netdump"
 )
 
-// setLocal configures the address that packets come from which answer nothing; one that is not valid leaves it to routes.
-func (b *bind) setLocal(a netip.Addr) {
+// setLocal configures the address that packets come from which answer nothing; one that is not valid leaves it to routes. It says whether
+// that is another one than before.
+func (b *bind) setLocal(a netip.Addr) (turned bool) {
 	a = a.Unmap()
-	b.local.Store(&a)
+	old := b.local.Swap(&a)
+	if turned = old != nil && *old != a; turned {
+		b.turned.Store(time.Now().UnixNano())
+	}
 	b.look()
+	return turned
 }
 
 // configured is the address of setLocal, where it can be the source of what goes to an endpoint.

@@ -87,6 +87,9 @@ func (r *receiver) take(bufs [][]byte, sizes []int, eps []conn.Endpoint) (n int)
 // endpoint is that of the datagram before where it is the same: mostly it is.
 func (r *receiver) endpoint(from *sockaddr, to place) *endpoint {
 	remote, port := getAddress(from)
+	if now, moved := r.bind.now(at{remote, port}); moved {
+		remote, port, to = now.place, now.port, place{}
+	}
 	if r.bind.turning() {
 		to = place{}
 	}

@@ -44,13 +44,16 @@ func (s *server) answer(r process.Request, w io.Writer) error {
 	case doGet:
 		return s.dev.IpcGetOperation(w)
 	case doSet:
+		s.udp.leave(s.leaving(r.Body)) // first: what comes in behind the change has to find it
 		return s.dev.IpcSetOperation(strings.NewReader(r.Body))
 	case doLocal:
 		a, err := netip.ParseAddr(r.Value)
 		if r.Value != "" && err != nil {
 			return unix.EINVAL
 		}
-		s.udp.setLocal(a)
+		if s.udp.setLocal(a) {
+			return s.greeter.greetAll()
+		}
 		return nil
 	case doUp:
 		return s.dev.Up()

@@ -43,3 +43,16 @@ func TestESPCarriesBothFamiliesOverBothAndOnlyEncrypted(t *testing.T) {
 		})
 	}
 }
+
+// A counter that had no meaning would be shown without one.
+func TestESPEveryErrorCounterOfTheKernelHasAMeaning(t *testing.T) {
+	all, err := ipsec.Statistics()
+	if err != nil || len(all) < 25 {
+		t.Fatalf("counters %v, %v", all, err)
+	}
+	for name := range all {
+		if ipsec.Meaning(name) == "" {
+			t.Errorf("%s has no meaning", name)
+		}
+	}
+}

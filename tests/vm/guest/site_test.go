@@ -65,8 +65,8 @@ func newSite(t *testing.T, backendA, backendB wireguard.Backend) *site {
 		}
 	})
 	s.a.setUp(t, "lo")
-	s.a.setUp(t, "up0", "198.18.0.1/24")
-	s.b.setUp(t, "up1", "198.18.0.2/24", "10.20.0.1/32", "fd00:20::1/128")
+	s.a.setUp(t, "up0", "198.18.0.1/24", "2001:db8::1/64")
+	s.b.setUp(t, "up1", "198.18.0.2/24", "2001:db8::2/64", "10.20.0.1/32", "fd00:20::1/128")
 	s.wire = s.a.capture(t, "up0")
 	s.b.serveEcho(t, "198.18.0.2", "10.20.0.1", "fd00:20::1")
 	t.Cleanup(func() { s.b.down(t); s.b.driver.Stop() })
@@ -328,7 +328,7 @@ func (e *echoes) finish(t *testing.T, n int64) {
 	}
 }
 
-// capture counts frames that hold the marker in clear, IPv4 UDP frames to the tunnel's port, and ESP frames, in UDP or not.
+// capture counts frames that hold the marker in clear, UDP frames to the tunnel's port, and ESP frames, in UDP or not.
 type capture struct {
 	*nstest.Sniffer
 	mu                            sync.Mutex
@@ -352,24 +352,27 @@ func (c *capture) count(frame []byte) {
 	if bytes.Contains(frame, fence) {
 		c.fences++
 	}
-	if len(frame) >= 38 && frame[12] == 8 && frame[13] == 0 && frame[23] == unix.IPPROTO_UDP && binary.BigEndian.Uint16(frame[36:]) == 51820 {
-		c.encrypted++
-	}
-	if isESP(frame) {
+	switch protocol, to := carries(frame); {
+	case protocol == unix.IPPROTO_ESP, protocol == unix.IPPROTO_UDP && to == 4500:
 		c.esp, c.last = c.esp+1, bytes.Clone(frame)
+	case protocol == unix.IPPROTO_UDP && to == 51820:
+		c.encrypted++
 	}
 }
 
-// isESP looks behind headers without options.
-func isESP(frame []byte) bool {
+// carries looks behind headers without options: at the protocol, and the port that it goes to.
+func carries(frame []byte) (protocol byte, to uint16) {
 	if len(frame) < 14+40 {
-		return false
+		return 0, 0
 	}
 	protocol, rest := frame[14+9], frame[14+20:]
 	if frame[12] == 0x86 && frame[13] == 0xdd {
 		protocol, rest = frame[14+6], frame[14+40:]
 	}
-	return protocol == unix.IPPROTO_ESP || protocol == unix.IPPROTO_UDP && len(rest) > 8 && binary.BigEndian.Uint16(rest[2:]) == 4500
+	if len(rest) <= 8 {
+		return 0, 0
+	}
+	return protocol, binary.BigEndian.Uint16(rest[2:])
 }
 
 // seen counts what has crossed the wire until now.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -118,6 +119,33 @@ func (s *stream) lostNothing(t *testing.T) {
 		}
 	}
 	s.c.Close()
+}
+
+func TestThePresharedKeyOfAKernelTunnelIsReplacedWithoutALostPacket(t *testing.T) {
+	s := newSite(t, wireguard.Kernel, wireguard.Kernel)
+	s.up(t)
+	traffic := s.a.startStream(t)
+	traffic.goesOn(t, 50)
+	before := s.a.status(t)[0].Peers[0].LastHandshake
+	psk := filepath.Join(t.TempDir(), "psk")
+	if err := keys.GeneratePSK(psk); err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []struct {
+		n    *node
+		want wireguard.State
+	}{{s.a, s.wantA}, {s.b, s.wantB}} {
+		end.want.Tunnels[0].Peers = slices.Clone(end.want.Tunnels[0].Peers)
+		end.want.Tunnels[0].Peers[0].PresharedKeyFile = psk
+		if ops := end.n.converge(t, end.want); len(ops) != 1 {
+			t.Errorf("%v", ops)
+		}
+		traffic.goesOn(t, 50) // the session lives through
+	}
+	traffic.lostNothing(t)
+	if now := s.a.status(t)[0].Peers[0].LastHandshake; !now.Equal(before) {
+		t.Error("the session was begun anew")
+	}
 }
 
 // moved is b with the next key of a beside the present one, the prefixes at one of the two.

@@ -27,7 +27,14 @@ func TestTheKernelOffersWireGuard(t *testing.T) {
 }
 
 func TestAKernelTunnelCarriesTrafficAndOnlyEncrypted(t *testing.T) {
+	for name, at := range map[string]string{"over IPv4": "198.18.0.2:51820", "over IPv6": "[2001:db8::2]:51820"} {
+		t.Run(name, func(t *testing.T) { carriesOnlyEncrypted(t, netip.MustParseAddrPort(at)) })
+	}
+}
+
+func carriesOnlyEncrypted(t *testing.T, at netip.AddrPort) {
 	s := newSite(t, wireguard.Auto, wireguard.Auto)
+	s.wantA.Tunnels[0].Peers[0].Endpoint = at
 	s.up(t)
 	for _, address := range []string{"10.20.0.1", "fd00:20::1"} {
 		s.a.answers(t, address)
@@ -49,6 +56,9 @@ func TestAKernelTunnelCarriesTrafficAndOnlyEncrypted(t *testing.T) {
 		t.Errorf("a second apply does %v", ops)
 	}
 	status := s.a.status(t)
+	if len(status) == 1 && status[0].Peers[0].Endpoint != at.String() {
+		t.Errorf("it is spoken to at %s", status[0].Peers[0].Endpoint)
+	}
 	if len(status) != 1 || status[0].Backend != wireguard.Kernel || !status[0].Running || status[0].Peers[0].LastHandshake.IsZero() {
 		t.Errorf("status %+v", status)
 	}

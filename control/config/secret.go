@@ -1,19 +1,11 @@
 package config
 
-import "reflect"
-
-// laterKeys are the keys that DESIGN.md section 5 names and whose feature comes in a later version.
-func laterKeys() map[reflect.Type][]string {
-	return map[reflect.Type][]string{
-		reflect.TypeFor[rawNode](): {"ntp"},
-	}
-}
-
 // secretKeys are keys that would hold a secret in the open, and the key that names its file. Their values are never
 // printed.
 func secretKeys() map[string]string {
 	return map[string]string{
 		"password":      "password_file",
+		"password_hash": "password_hash_file",
 		"md5":           "password_file",
 		"private_key":   "wireguard.private_key_file",
 		"privatekey":    "wireguard.private_key_file",
