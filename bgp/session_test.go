@@ -109,9 +109,12 @@ func TestAShutdownTellsItsReasonAndEndsWithoutTouchingTheOther(t *testing.T) {
 		t.Errorf("steps %q", got)
 	}
 	says(t, a, "Message:        fibre works, back at 06:00")
-	if st := status(t, gw); st.State != "idle" || st.Down != "shutdown" || st.Flaps != 1 || st.LastError != `sent Cease: Administrative Shutdown ("fibre works, back at 06:00")` {
-		t.Errorf("status %+v", st)
-	}
+	nstest.Eventually(t, 10*time.Second, func() string { // the speaker ends the session beside the step
+		if st := status(t, gw); st.State != "idle" || st.Down != "shutdown" || st.Flaps != 1 || st.LastError != `sent Cease: Administrative Shutdown ("fibre works, back at 06:00")` {
+			return fmt.Sprintf("status %+v", st)
+		}
+		return ""
+	})
 	if _, err := nstest.Call[any](t, gw, "clear", clearing{Name: "tor-a"}); err == nil || !strings.Contains(err.Error(), "tor-a is shut down by the configuration") {
 		t.Errorf("clear: %v", err)
 	}

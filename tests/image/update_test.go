@@ -131,6 +131,23 @@ func (u *updated) status(t *testing.T) (s slots.Status) {
 	return s
 }
 
+// ask is Try for a machine that may reboot meanwhile: a question has an end. One that fails takes the connection along: what was written to
+// it may be lost.
+func (m *Machine) ask(command string) (string, error) {
+	s := &m.shell
+	if err := s.connect(); err != nil {
+		return "", err
+	}
+	code, out, err := s.ask(command, 10*time.Second)
+	if err != nil {
+		_ = s.conn.Close()
+		s.conn = nil
+	} else if code != 0 {
+		err = fmt.Errorf("exit code %d", code)
+	}
+	return out, err
+}
+
 // decided bounds the wait for a node that may take three tries and one more boot.
 const decided = 3 * slow
 

@@ -129,7 +129,7 @@ func TestABanEndsInTheProgramAndAnEndedOneHidesNoOther(t *testing.T) {
 	s.check(t, "after it, with no one to sweep", frame, abi.ReasonDefaultAccept)
 
 	// A longest-prefix map shows the longest alone, ended or not.
-	past := booted(t) - hour
+	const past = time.Nanosecond // since the boot: the machine may have been up for less than any other time
 	for bits := 31; bits > 8; bits-- {
 		p, _ := src4.Prefix(bits)
 		set(t, b, p.String(), past)
