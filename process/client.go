@@ -179,6 +179,12 @@ func (c *Client) failed(err error) error {
 		_ = unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0)
 		return fmt.Errorf("process %d of %s did not answer in %s and was killed; another one is started, apply again: %w", c.pid, c.of, answerTime, err)
 	}
+	// A connection goes a moment before its process: who hears of the one asks Alive next.
+	select {
+	case <-c.done:
+	case <-c.quit:
+	case <-time.After(endTime):
+	}
 	return fmt.Errorf("process %d of %s: %w: %w", c.pid, c.of, ErrNone, err)
 }
 

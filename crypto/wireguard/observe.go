@@ -110,9 +110,13 @@ func (r *reading) meet(d *Driver, name string) {
 	}
 }
 
+// ask finds nothing running where the process ends meanwhile.
 func (r *reading) ask() {
 	if r.have, r.err = r.dev.state(); r.err == nil {
 		r.local, r.err = r.dev.local()
+	}
+	if errors.Is(r.err, process.ErrNone) {
+		r.dev, r.err = nil, nil
 	}
 }
 

@@ -42,6 +42,29 @@ func TestRoutesAreWithdrawnFromATunnelWhoseProcessHasEnded(t *testing.T) {
 	}
 }
 
+// TestAProcessThatEndsWhileItIsAskedDoesNotRun: a kill, an out-of-memory one say, meets a look. It is no error, and the next step starts another.
+func TestAProcessThatEndsWhileItIsAskedDoesNotRun(t *testing.T) {
+	d, s := manyDriver(t)
+	want := twoTunnels(t)
+	if _, err := converge(t.Context(), d, want); err != nil {
+		t.Fatal(err)
+	}
+	pid := s.process(t, "fra1")
+	stopProcess(t, pid)
+	kill := time.AfterFunc(100*time.Millisecond, func() { _ = unix.Kill(pid, unix.SIGKILL) }) // it is being asked
+	defer kill.Stop()
+	have, err := d.Observe(t.Context())
+	if err != nil || len(have.Tunnels) != 2 || !have.Tunnels[0].Down || have.Tunnels[1].Down {
+		t.Errorf("%+v, %v", have.Tunnels, err)
+	}
+	if ops, err := converge(t.Context(), d, want); err != nil || s.process(t, "fra1") == pid {
+		t.Errorf("%q: %v", ops, err)
+	}
+	if err := d.Down(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestRoutesAreWithdrawnFromATunnelThatNeverRan is a restart of the daemon with a tunnel that it cannot start: its key file is gone, say.
 func TestRoutesAreWithdrawnFromATunnelThatNeverRan(t *testing.T) {
 	before, s := manyDriver(t)
