@@ -21,6 +21,7 @@ func TestKernelWireGuard(t *testing.T) {
 	Run(t, dir, Guest{
 		Package: guestPackage,
 		Modules: []string{"veth", "tun", "wireguard", "sch_plug"},
+		Devices: steady,
 		Args:    []string{"-test.skip=Object|Tags|NIC|Device|Paced|Netkit|ESP|Inner"},
 	})
 }
@@ -29,7 +30,7 @@ func TestKernelWireGuard(t *testing.T) {
 var espModules = []string{"veth", "xfrm_user", "esp4", "esp6", "xfrm_interface", "gcm", "seqiv", "ghash_generic", "aesni_intel"}
 
 func TestIPsec(t *testing.T) {
-	Run(t, dir, Guest{Package: guestPackage, Modules: espModules, Files: charonFiles(t), Args: []string{"-test.run=ESP", "-test.skip=^TestInner"}, Timeout: 15 * time.Minute})
+	Run(t, dir, Guest{Package: guestPackage, Modules: espModules, Devices: steady, Files: charonFiles(t), Args: []string{"-test.run=ESP", "-test.skip=^TestInner"}, Timeout: 15 * time.Minute})
 }
 
 // TestEveryObjectLoadsOnTheReferenceKernel takes the committed objects of the repository.
@@ -136,7 +137,7 @@ func charonFiles(t *testing.T) map[string]string {
 
 // TestIKE is about charon and the kernel's own ESP; what it shares with the tests on the host is in its package.
 func TestIKE(t *testing.T) {
-	Run(t, dir, Guest{Package: "sluice/crypto/ike", Modules: espModules, Files: charonFiles(t), Args: []string{"-test.run=Kernel"}, Timeout: 20 * time.Minute})
+	Run(t, dir, Guest{Package: "sluice/crypto/ike", Modules: espModules, Devices: steady, Files: charonFiles(t), Args: []string{"-test.run=Kernel"}, Timeout: 20 * time.Minute})
 }
 
 // TestPacing needs fq, which few kernels of test machines have, and time that passes evenly.

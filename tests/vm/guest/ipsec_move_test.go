@@ -66,9 +66,10 @@ func TestESPPeerThatMovesIsFollowed(t *testing.T) {
 	}
 	// Who knows the SPI and not the key moves nobody.
 	before := s.a.peer(t)
-	forged := binary.BigEndian.AppendUint32(nil, s.b.peer(t).SPI)
-	forged = append(forged, make([]byte, 96)...)
-	forged[6] = 1 // sequence number 256, which b has not used yet
+	b := s.b.peer(t)
+	forged := binary.BigEndian.AppendUint32(nil, b.SPI)
+	forged = binary.BigEndian.AppendUint32(forged, uint32(b.Sequence)+100) // which b has not used yet
+	forged = append(forged, make([]byte, 92)...)
 	s.b.do(t, func() error {
 		c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(198, 18, 0, 3), Port: 5555}, &net.UDPAddr{IP: net.IPv4(198, 18, 0, 1), Port: 4500})
 		if err != nil {
