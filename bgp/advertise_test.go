@@ -143,7 +143,7 @@ func (s *site) filters(t *testing.T) {
 		apply(t, gw, want)
 		t.Run(c.name, func(t *testing.T) {
 			s.installs(t, c.want)
-			nstest.Eventually(t, 10*time.Second, func() string {
+			nstest.Eventually(t, 2*time.Minute, func() string { // a count rests for twenty times the time that it took
 				accepted := uint64(0)
 				for _, f := range status(t, gw).Families {
 					accepted += f.Accepted

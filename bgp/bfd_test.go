@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +14,7 @@ import (
 	"sluice/tests/nstest"
 )
 
-// watched is gateway with BFD to the only ToR. Both ends wait for 1.5 s and more, so that no process is starved for so long.
+// watched is gateway with BFD to the only ToR. Both ends wait for 5 s: neither a process nor the whole machine stands still for so long.
 func watched() bgp.State {
 	s := gateway(1)
 	s.Learn = everything()
@@ -22,7 +23,7 @@ func watched() bgp.State {
 }
 
 // birdBFD is BIRD's side of it. Its BGP does not ask for BFD: what happens is our doing.
-const birdBFD = `protocol bfd { interface "gw" { interval 100 ms; multiplier 3; }; neighbor 198.18.0.2 dev "gw"; }
+const birdBFD = `protocol bfd { interface "gw" { interval 100 ms; multiplier 10; }; neighbor 198.18.0.2 dev "gw"; }
 `
 
 // birdWithBFD starts BIRD as the only ToR. holdTime is long, so that nothing but BFD notices silence.
@@ -82,17 +83,18 @@ func TestASilentNeighborLosesItsRoutesAtOnce(t *testing.T) {
 	gw := s.withBFD(t, fresh, t.TempDir())
 	want := watched()
 	want.Neighbors[0].HoldTime = 90 * time.Second
-	want.BFD[0].MinTx, want.BFD[0].MinRx, want.BFD[0].Multiplier = 100*time.Millisecond, 100*time.Millisecond, 3
 	apply(t, gw, want)
 	s.installs(t, "192.0.2.0/24 198.18.0.1\n")
 	bfdIs(t, gw, bfd.Up)
 	end := s.silence(t)
 	begin := time.Now()
 	s.installs(t, "")
-	t.Logf("the kernel's route is gone %v after the neighbor fell silent, BFD 100ms x 3", time.Since(begin).Round(time.Millisecond))
+	t.Logf("the kernel's route is gone %v after the neighbor fell silent, BFD 500ms x 10", time.Since(begin).Round(time.Millisecond))
 	await(t, gw, func(got string) string {
-		if !strings.Contains(got, "bfd-down tor-a, down tor-a") {
-			return "events: " + got
+		for _, e := range []string{"bfd-down tor-a", "down tor-a"} { // GoBGP tells of the session's end whenever it gets to it
+			if !slices.Contains(strings.Split(got, ", "), e) {
+				return "events: " + got
+			}
 		}
 		return ""
 	})
@@ -133,7 +135,7 @@ func TestARestartEndsWhereTheNeighborsIndependentBFDFails(t *testing.T) {
 	bird := s.tor(t, 0, "", "192.0.2.0/24")
 	theirs := s.tors[0].Child(t, independent)
 	nstest.Must[any](t, theirs, "set", []bfd.Config{
-		{Peer: addr("198.18.0.2"), MinTx: 100 * time.Millisecond, MinRx: 100 * time.Millisecond, Multiplier: 3},
+		{Peer: addr("198.18.0.2"), MinTx: 100 * time.Millisecond, MinRx: 100 * time.Millisecond, Multiplier: 10},
 	})
 	gw := s.withBFD(t, fresh, t.TempDir())
 	apply(t, gw, watched())
@@ -159,7 +161,7 @@ func TestARestartEndsWhereTheNeighborsIndependentBFDFails(t *testing.T) {
 // failed waits until the speaker has acted on the failure of its only BFD session.
 func failed(t *testing.T, gw *nstest.Child) {
 	t.Helper()
-	nstest.Eventually(t, 10*time.Second, func() string {
+	nstest.Eventually(t, 20*time.Second, func() string {
 		if got := events(t, gw); !strings.Contains(got, "bfd-down") {
 			return "no event but " + got
 		}
@@ -168,15 +170,14 @@ func failed(t *testing.T, gw *nstest.Child) {
 	nstest.Must[any](t, gw, "status", nil) // the event is told first, under a lock that this waits for
 }
 
-// The BFD sessions live on in their process; the speaker does graceful restart. Both ends of BFD have real-time priority here: with
-// 100 ms x 3 a BIRD without it was starved by the rest of a busy machine, and fell silent for 326 ms.
+// The BFD sessions live on in their process; the speaker does graceful restart. Both ends of BFD have real-time priority here, so that
+// the rest of a busy machine starves neither.
 func TestARestartOfOursFlapsNothing(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 1)
 	bird := s.birdWithBFD(t, "192.0.2.0/24")
 	bird.Urgent(t)
 	want := watched()
-	want.BFD[0].MinTx, want.BFD[0].MinRx, want.BFD[0].Multiplier = 100*time.Millisecond, 100*time.Millisecond, 3
 	want.Paths = []bgp.Path{path("203.0.113.0/24")}
 	dir := t.TempDir()
 	gw := s.withBFD(t, fresh, dir)

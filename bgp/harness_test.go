@@ -119,7 +119,7 @@ func serve(restarting bool, dir string) error {
 			return steps, err
 		},
 		"observe": func(json.RawMessage) (any, error) { return s.Observe(ctx) },
-		"status":  func(json.RawMessage) (any, error) { return s.Status(ctx) },
+		"status":  func(json.RawMessage) (any, error) { return statusOf(ctx, s) },
 		"routes":  func(json.RawMessage) (any, error) { return s.Routes(bgp.RouteQuery{}).Routes, nil },
 		"peak":    func(json.RawMessage) (any, error) { return peakKiB() },
 		"rib":     func(json.RawMessage) (any, error) { return s.RIB() },
@@ -167,6 +167,16 @@ func serve(restarting bool, dir string) error {
 			}
 		},
 	})
+}
+
+// statusOf asks again for a minute while GoBGP is busy: that is no answer yet.
+func statusOf(ctx context.Context, s *bgp.Subsystem) (st []bgp.NeighborStatus, err error) {
+	for begin := time.Now(); time.Since(begin) < time.Minute; {
+		if st, err = s.Status(ctx); err == nil || !strings.Contains(err.Error(), "GoBGP is busy") {
+			break
+		}
+	}
+	return st, err
 }
 
 // peakKiB is the most memory that this process had at once.

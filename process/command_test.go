@@ -8,8 +8,12 @@ import (
 
 func TestAProcessIsKnownByItsCommandAndItsNetwork(t *testing.T) {
 	const path = "/run/sluice/tunnel-fra1.sock"
-	cmd := exec.Command("sh", "-c", "read line", "tunneld", "fra1", path)
+	cmd := exec.Command("sh", "-c", "echo; read line", "tunneld", "fra1", path)
 	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
 	}
@@ -17,6 +21,9 @@ func TestAProcessIsKnownByItsCommandAndItsNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { in.Close(); cmd.Wait() })
+	if _, err := out.Read(make([]byte, 1)); err != nil { // Start returns a moment before the kernel knows the arguments
+		t.Fatal(err)
+	}
 	here, err := NetNS(os.Getpid())
 	if err != nil {
 		t.Fatal(err)

@@ -17,7 +17,7 @@ func TestWhatIsForgedIsNotBelieved(t *testing.T) {
 	for path := range paths {
 		t.Run(path, func(t *testing.T) {
 			s := newSite(t)
-			s.set(t, session(path, time.Second))
+			s.set(t, session(path, 10*time.Second)) // once up, it is to be told to go down before it finds its peer silent
 			mine := s.only(t).Discriminator
 
 			s.forge(t, path, 254, bfd.Init, theirs, mine)

@@ -171,7 +171,7 @@ func (s *site) only(t *testing.T) bfd.Status {
 	return all[0]
 }
 
-// base is the interval of all sessions. With a multiplier of 5 on both sides a process may be starved for a second.
+// base is the interval of most sessions.
 const base = 200 * time.Millisecond
 
 // patience is long enough for a slow start on a machine that has other work.

@@ -27,9 +27,12 @@ var peers = map[string]func(t *testing.T, s *site) peer{
 		return &birdPeer{nstest.StartBird(t, s.peers, birdConfig(base))}
 	},
 	"FRR": func(t *testing.T, s *site) peer {
-		return &frrPeer{nstest.StartFRR(t, s.peers, frrConfig("detect-multiplier 5", "transmit-interval 200", "receive-interval 200", "no shutdown"), "bfdd")}
+		return &frrPeer{nstest.StartFRR(t, s.peers, frrConfig(fmt.Sprintf("detect-multiplier %d", multiplier), "transmit-interval 200", "receive-interval 200", "no shutdown"), "bfdd")}
 	},
 }
+
+// multiplier is that of both sides: at base a process, or the whole machine, may stand still for 5 s.
+const multiplier = 25
 
 type birdPeer struct{ *nstest.Bird }
 
@@ -38,7 +41,8 @@ func birdConfig(interval time.Duration) string {
 	for _, p := range paths {
 		neighbors += fmt.Sprintf("  neighbor %s dev %q;\n", p.ours, link)
 	}
-	return fmt.Sprintf("router id 198.18.0.1;\nprotocol bfd bfd1 {\n  interface %q { interval %d ms; idle tx interval 1 s; multiplier 5; };\n%s}\n", link, interval.Milliseconds(), neighbors)
+	return fmt.Sprintf("router id 198.18.0.1;\nprotocol bfd bfd1 {\n  interface %q { interval %d ms; idle tx interval 1 s; multiplier %d; };\n%s}\n",
+		link, interval.Milliseconds(), multiplier, neighbors)
 }
 
 func (b *birdPeer) intervals(t *testing.T, d time.Duration) { b.Configure(t, birdConfig(d)) }
@@ -92,7 +96,9 @@ func (f *frrPeer) up(t *testing.T, path string) bool {
 func everyPeer(t *testing.T, f func(t *testing.T, s *site, p peer, wanted func(time.Duration) []bfd.Config)) {
 	wanted := func(d time.Duration) (out []bfd.Config) {
 		for path := range paths {
-			out = append(out, session(path, d))
+			c := session(path, d)
+			c.Multiplier = multiplier
+			out = append(out, c)
 		}
 		return out
 	}
@@ -132,7 +138,7 @@ func TestASilentPeerIsSeenAndComesBack(t *testing.T) {
 		end := s.silence(t)
 		took := s.becomes(t, bfd.Down)
 		for _, st := range s.status(t) {
-			t.Logf("%s: down %v after the link went silent (200 ms x 5): %s", st.Peer, took.Round(time.Millisecond), st.Diag)
+			t.Logf("%s: down %v after the link went silent (200 ms x 25): %s", st.Peer, took.Round(time.Millisecond), st.Diag)
 			if st.Diag != bfd.TimeExpired {
 				t.Errorf("%s: down for %q", st.Peer, st.Diag)
 			}
@@ -161,15 +167,15 @@ func TestIntervalsChangeWithoutAFlap(t *testing.T) {
 				return ""
 			})
 		}
-		agreed(base, 5*base)
+		agreed(base, multiplier*base)
 		before := s.failures(t)
 		s.set(t, wanted(400*time.Millisecond)...)
-		agreed(400*time.Millisecond, 2*time.Second)
+		agreed(400*time.Millisecond, multiplier*400*time.Millisecond)
 		p.intervals(t, 500*time.Millisecond)
-		agreed(500*time.Millisecond, 2500*time.Millisecond)
+		agreed(500*time.Millisecond, multiplier*500*time.Millisecond)
 		s.set(t, wanted(250*time.Millisecond)...)
 		p.intervals(t, 300*time.Millisecond)
-		agreed(300*time.Millisecond, 1500*time.Millisecond)
+		agreed(300*time.Millisecond, multiplier*300*time.Millisecond)
 		bothUp(t, s, p)
 		if n := s.failures(t) - before; n > 0 {
 			t.Errorf("%d flaps", n)
@@ -195,7 +201,8 @@ func TestASessionThatIsSwitchedOffHasNotFailed(t *testing.T) {
 		s.set(t, wanted(base)...) // while it is still being taken leave of
 		bothUp(t, s, p)
 		s.set(t)
-		nstest.Eventually(t, patience, func() string { return nstest.Want("sessions", len(s.status(t)), 0) })
+		// Leave is taken for the multiplier times a second, the interval of a session that is not up.
+		nstest.Eventually(t, multiplier*time.Second+patience, func() string { return nstest.Want("sessions", len(s.status(t)), 0) })
 		s.set(t, wanted(base)...)
 		bothUp(t, s, p)
 	})
