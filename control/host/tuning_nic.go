@@ -135,7 +135,8 @@ func (q queueTuner) resolve(link string, want Values) (Values, error) {
 // offloadFeatures are the kernel's names of what a file calls by one.
 var offloadFeatures = map[string][]string{
 	"lro": {"rx-lro"}, "gro": {"rx-gro"}, "gro_hw": {"rx-gro-hw"}, "gso": {"tx-generic-segmentation"},
-	"tso": {"tx-tcp-segmentation", "tx-tcp-ecn-segmentation", "tx-tcp-mangleid-segmentation", "tx-tcp6-segmentation"},
+	"tso": {"tx-tcp-segmentation", "tx-tcp-ecn-segmentation", "tx-tcp-mangleid-segmentation", "tx-tcp6-segmentation",
+		"tx-tcp-accecn-segmentation"}, // the last in new kernels alone
 }
 
 type offloadTuner struct{ offloads }
@@ -149,9 +150,13 @@ func (o offloadTuner) resolve(link string, want Values) (Values, error) {
 	out := Values{}
 	for name, value := range want {
 		for _, f := range offloadFeatures[name] {
-			if !features[f].fixed {
+			feature, known := features[f]
+			if !known {
+				continue // the kernel is older
+			}
+			if !feature.fixed {
 				out[f] = value
-			} else if value == "on" && f == offloadFeatures[name][0] || value == "off" && features[f].on {
+			} else if value == "on" && f == offloadFeatures[name][0] || value == "off" && feature.on {
 				return nil, fmt.Errorf("the driver (%s) cannot switch %s %s (%s is fixed)", driver(link), name, value, f)
 			}
 		}
