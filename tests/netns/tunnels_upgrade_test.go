@@ -84,7 +84,11 @@ func (s *site) exchangeCostsAHandshake(e *echoes, before api.Process) {
 		if len(now) <= 1 && sum <= 100 {
 			return
 		}
-		before = s.status().Processes[0]
+		processes := s.status().Processes
+		if len(processes) != 2 {
+			s.t.Fatalf("processes %+v", processes)
+		}
+		before = processes[0]
 	}
 	s.t.Errorf("lost while the process was exchanged three times: %v, want one handshake's once", gaps)
 }
