@@ -15,27 +15,30 @@ import (
 // startServers runs a small server on every host that is asked for something: the workloads, the client's host (which
 // plays the Internet and its resolver) and the peer.
 func (s *Site) startServers(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
 	for _, ns := range []*Namespace{s.workloads[0], s.workloads[1], s.Client, s.Peer.Namespace} {
-		process, err := ns.Command("serve-"+ns.role, s.options.Binary, "lab", "serve", "--name", ns.role)
-		if err != nil {
-			return err
-		}
-		err = poll(ctx, func() error {
-			select {
-			case <-process.Done():
-				return fatal(fmt.Errorf("it has ended; its log ends:\n%s", tail(process.Log, 2000)))
-			default:
-				_, err := ns.Get(ctx, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 80), "/")
-				return err
-			}
-		})
-		if err != nil {
+		if err := s.startServer(ctx, ns); err != nil {
 			return fmt.Errorf("the server of %s: %w", ns.role, err)
 		}
 	}
 	return nil
+}
+
+func (s *Site) startServer(ctx context.Context, ns *Namespace) error {
+	process, err := ns.Command("serve-"+ns.role, s.options.Binary, "lab", "serve", "--name", ns.role)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	return poll(ctx, func() error {
+		select {
+		case <-process.Done():
+			return fatal(fmt.Errorf("it has ended; its log ends:\n%s", tail(process.Log, 2000)))
+		default:
+			_, err := ns.Get(ctx, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 80), "/")
+			return err
+		}
+	})
 }
 
 // RunServers is the main of a host's servers: HTTP on port 80, which answers with the host's name and the path that it

@@ -44,17 +44,17 @@ func (d *demo) http(ctx context.Context) (string, error) {
 // request asks until it is answered, once more for the time that it takes, and compares the answer.
 func (d *demo) request(ctx context.Context, from *Namespace, server netip.Addr, path, want string) (time.Duration, error) {
 	at := netip.AddrPortFrom(server, 80)
-	if err := poll(ctx, func() error { return get(ctx, from, at, path, want) }); err != nil {
+	if err := poll(ctx, func() error { return get(ctx, time.Second, from, at, path, want) }); err != nil {
 		return 0, err
 	}
 	start := time.Now()
-	err := get(ctx, from, at, path, want)
+	err := get(ctx, requestTimeout, from, at, path, want)
 	return time.Since(start), err
 }
 
-// get asks once. Its patience is short: whoever polls asks again.
-func get(ctx context.Context, from *Namespace, server netip.AddrPort, path, want string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+// get asks once. Whoever polls asks again, and needs little patience.
+func get(ctx context.Context, patience time.Duration, from *Namespace, server netip.AddrPort, path, want string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	body, err := from.Get(ctx, server, path)
 	if err == nil && strings.TrimSpace(body) != want {
@@ -77,7 +77,7 @@ func (d *demo) egress(ctx context.Context) (string, error) {
 	}
 	for _, server := range []netip.Addr{Client4, Client6} {
 		// The box itself is answered there, so it is the policy that keeps the workload away.
-		err := get(ctx, w, netip.AddrPortFrom(server, 80), "/forbidden", "")
+		err := get(ctx, time.Second, w, netip.AddrPortFrom(server, 80), "/forbidden", "")
 		if err == nil || !refused(err) {
 			return "", fmt.Errorf("web-2 must not reach %s port 80, and yet: %v", server, err)
 		}

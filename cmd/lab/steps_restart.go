@@ -79,7 +79,7 @@ func (d *demo) watched(ctx context.Context, o *outage, secret string) error {
 	aside.Go(func() error { return d.leastEntries(asideCtx, &o.least) })
 	aside.Go(func() error { // a workload that keeps asking for the peer: nothing of it may leave in the clear
 		for asideCtx.Err() == nil {
-			_ = get(asideCtx, d.Workload(1), netip.AddrPortFrom(Inner4, 80), "/"+secret, "")
+			_ = get(asideCtx, time.Second, d.Workload(1), netip.AddrPortFrom(Inner4, 80), "/"+secret, "")
 		}
 		return nil
 	})

@@ -54,18 +54,21 @@ func (s *site) iface(name string) api.Interface {
 // isItsOwnInTheEyesOfTheDoctor: what Sluice attached is nothing to look at, and the flow tables of its daemon have room.
 func (s *site) isItsOwnInTheEyesOfTheDoctor(name string) {
 	s.t.Helper()
-	var findings []host.Finding
-	s.json(&findings, "doctor", "--bpf-dir", s.Gateway.BPFDir)
-	seen := map[string]host.Finding{}
-	for _, f := range findings {
-		seen[f.Name] = f
-	}
-	for finding, says := range map[string]string{"xdp-attached/" + name: "Sluice's own program", "tcx-attached/" + name + "/ingress": "Sluice's own program alone",
-		"tcx-attached/" + name + "/egress": "Sluice's own program alone", "conntrack": " of 131072 flows"} {
-		if f := seen[finding]; f.Status != host.StatusOK || !strings.Contains(f.Detail, says) {
-			s.t.Errorf("%s: %+v", finding, f)
+	eventually(s.t, func() (wrong error) { // the flow tables are known from the first sweep on
+		var findings []host.Finding
+		s.json(&findings, "doctor", "--bpf-dir", s.Gateway.BPFDir)
+		seen := map[string]host.Finding{}
+		for _, f := range findings {
+			seen[f.Name] = f
 		}
-	}
+		for finding, says := range map[string]string{"xdp-attached/" + name: "Sluice's own program", "tcx-attached/" + name + "/ingress": "Sluice's own program alone",
+			"tcx-attached/" + name + "/egress": "Sluice's own program alone", "conntrack": " of 131072 flows"} {
+			if f := seen[finding]; f.Status != host.StatusOK || !strings.Contains(f.Detail, says) {
+				wrong = errors.Join(wrong, fmt.Errorf("%s: %+v", finding, f))
+			}
+		}
+		return wrong
+	})
 }
 
 func TestAnUplinkThatRefusesNativeXDPFallsBackToGenericAndSaysSo(t *testing.T) {

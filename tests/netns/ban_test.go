@@ -168,7 +168,7 @@ func TestBansOutliveKillNineAndARebootAndEndByThemselves(t *testing.T) {
 	}
 
 	// An end needs no daemon.
-	s.ban(api.BanRequest{Targets: []string{lab.Client4.String()}, ForSeconds: 2})
+	s.ban(api.BanRequest{Targets: []string{lab.Client4.String()}, ForSeconds: 8})
 	s.kill()
 	s.silent(s.Client, lab.Web4[0], 80)
 	eventually(t, func() error { return s.get(s.Client, lab.Web4[0], 80, "web-1") })

@@ -79,7 +79,7 @@ func TestWhatNobodyConfirmsGoesBackByItselfAndWhatIsConfirmedStays(t *testing.T)
 	s.mustBe(s.open)
 	before := s.machineWithoutIDs()
 	s.edit(webOpen, webClosed)
-	said := s.apply("--confirm", "5s")
+	said := s.apply("--confirm", "15s")
 	if !strings.Contains(said, "it goes back to revision 1 in") {
 		t.Errorf("apply says %q", said)
 	}
@@ -97,7 +97,7 @@ func TestWhatNobodyConfirmsGoesBackByItselfAndWhatIsConfirmedStays(t *testing.T)
 	}
 	s.wantHistory("1 confirmed, 2 reverted")
 
-	s.apply("--confirm", "5s")
+	s.apply("--confirm", "15s")
 	s.apply("--confirm", "1m") // starts the clock again
 	if p := s.status().Engine.Pending; p == nil || p.Base != 1 || p.Remaining < 10 {
 		t.Errorf("pending after a second --confirm: %+v", p)
@@ -131,7 +131,7 @@ func TestKillNineBeforeTheDeadlineDoesNotStopTheClock(t *testing.T) {
 	t.Parallel()
 	s := newGateway(t)
 	s.edit(webOpen, webClosed)
-	s.apply("--confirm", "8s")
+	s.apply("--confirm", "20s")
 	s.mustBe(s.closed)
 	s.kill()
 	s.mustBe(s.closed)
@@ -149,12 +149,12 @@ func TestAStartAfterTheDeadlineGoesBackBeforeAnythingIsAnnounced(t *testing.T) {
 	s := newGateway(t)
 	// The pending revision announces something that must not be heard again after its end.
 	s.edit(webOpen, webClosed, "prefixes: [203.0.113.0/24, ", "prefixes: [203.0.113.0/24, 203.0.113.128/25, ")
+	s.apply("--confirm", "10s")
 	begin := time.Now()
-	s.apply("--confirm", "3s")
 	s.kill()
 	s.mustBe(s.closed)
 	eventually(t, func() error {
-		if left := 3*time.Second - time.Since(begin); left > 0 {
+		if left := 10*time.Second - time.Since(begin); left > 0 {
 			return fmt.Errorf("the deadline is %s ahead", left)
 		}
 		return nil

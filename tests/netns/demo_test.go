@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -164,14 +166,17 @@ func wantNothingLeft(t *testing.T, id string) {
 			t.Errorf("left behind: %v (%v)", left, err)
 		}
 	}
-	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range commands {
-		// One that ended meanwhile has no command line.
-		if line, err := os.ReadFile(path); err == nil && bytes.Contains(line, []byte("/run/sluice-lab/"+id)) {
-			t.Errorf("left behind: process %s: %s", filepath.Dir(path), bytes.ReplaceAll(line, []byte{0}, []byte{' '}))
+	within(t, 10*time.Second, func() (left error) { // one that was killed may take a while to end
+		commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		if err != nil {
+			return err
 		}
-	}
+		for _, path := range commands {
+			// One that ended meanwhile has no command line.
+			if line, err := os.ReadFile(path); err == nil && bytes.Contains(line, []byte("/run/sluice-lab/"+id)) {
+				left = errors.Join(left, fmt.Errorf("left behind: process %s: %s", filepath.Dir(path), bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
+			}
+		}
+		return left
+	})
 }

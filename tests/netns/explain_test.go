@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/cmd/lab"
 	"sluice/control/api"
@@ -23,7 +24,7 @@ func TestExplainSaysWhatHappensToThePacketAndCountsNothing(t *testing.T) {
 	// A connection of web-1's own to the resolver, so that there is a flow to reply to.
 	s.resolves(s.Workload(1), "www.example.net")
 	line := func(text string) int { return 1 + strings.Count(s.file[:strings.Index(s.file, text)], "\n") }
-	before := s.counters()
+	before := s.countersAtRest()
 	for _, c := range []struct {
 		in, packet string
 		want       []string // hook verdict reason rule
@@ -63,6 +64,20 @@ func TestExplainSaysWhatHappensToThePacketAndCountsNothing(t *testing.T) {
 		t.Errorf("explain counted. Before:\n%s\nafter:\n%s", before, after)
 	}
 	s.explainsReplies()
+}
+
+// countersAtRest are the counters once what was sent before has been counted.
+func (s *site) countersAtRest() (now string) {
+	s.t.Helper()
+	eventually(s.t, func() error {
+		before := s.counters()
+		time.Sleep(500 * time.Millisecond)
+		if now = s.counters(); now != before {
+			return fmt.Errorf("counters move. Before:\n%s\nafter:\n%s", before, now)
+		}
+		return nil
+	})
+	return now
 }
 
 // counters are those that explain could touch by mistake: link control and BGP go on meanwhile.

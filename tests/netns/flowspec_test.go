@@ -266,7 +266,7 @@ func TestAFilterSamplesAndRedirectsWhereTheFileSaysWhereTo(t *testing.T) {
 	s.bird.do("enable scrub4")
 	const sampled, redirected = "flow4 { dst 203.0.113.11/32; }", "flow4 { dst 203.0.113.10/32; }"
 	s.filters("tor "+redirected+" redirect 65000:100 refused: no socket is configured for it (bgp.flowspec.redirect): redirect 65000:100", "tor "+sampled+" sample")
-	// Valid is said before the tables have it, and before anybody takes what is sampled.
+	// Valid is said before anybody takes what is sampled.
 	eventually(t, func() error {
 		s.answers(s.Client, lab.Web4[1], 80, "web-2")
 		for _, e := range f.events() {

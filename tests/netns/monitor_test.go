@@ -96,9 +96,9 @@ func TestMonitorTellsWhatHappens(t *testing.T) {
 	if r := s.sluice("confirm"); r.code != 0 {
 		t.Fatalf("confirm: %+v", r)
 	}
-	s.ban(api.BanRequest{Targets: []string{"192.0.2.66"}, ForSeconds: 2, Why: "a test", By: "ann"})
+	s.ban(api.BanRequest{Targets: []string{"192.0.2.66"}, ForSeconds: 10, Why: "a test", By: "ann"})
+	s.silent(s.Attacker, lab.Web4[0], 80) // while the ban holds
 	s.silent(s.Client, lab.Web4[0], 22)
-	s.silent(s.Attacker, lab.Web4[0], 80)
 	s.bird.do("disable edge")
 	for _, follower := range []*follower{f, plain} {
 		for _, kind := range []string{"pending", "confirmed"} {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -154,7 +155,10 @@ func (p *pathSite) startIperfServer(ns *lab.Namespace, at netip.Addr, port uint1
 // ran is the part of iperf3's report that is asked about. Of what was received, both directions have a sum.
 type ran struct {
 	Error string `json:"error"`
-	End   struct {
+	Start struct {
+		Connected []json.RawMessage `json:"connected"` // the connections that carry the test
+	} `json:"start"`
+	End struct {
 		Received struct {
 			Bytes uint64 `json:"bytes"`
 		} `json:"sum_received"`
@@ -164,16 +168,20 @@ type ran struct {
 	} `json:"end"`
 }
 
+// notBegun are errors of iperf3 that may come before a test, and in its midst, where they are the test's matter.
+var notBegun = regexp.MustCompile("unable to connect|refused|reset|control socket|control message")
+
 // iperf runs one test, in both directions at once. The server takes one at a time, and is not always done with the last.
 func (p *pathSite) iperf(what string, from *lab.Namespace, server netip.Addr, args ...string) {
 	p.t.Helper()
-	args = append([]string{"-J", "--bidir", "--connect-timeout", "2000", "-c", server.String()}, args...)
+	args = append([]string{"-J", "--bidir", "--connect-timeout", "10000", "-c", server.String()}, args...)
 	deadline := time.Now().Add(patience)
 	for {
 		r := p.in(from, "iperf3", args...)
 		var report ran
 		err := json.Unmarshal([]byte(r.out), &report)
-		if err == nil && strings.Contains(report.Error, "busy") && time.Now().Before(deadline) {
+		again := strings.Contains(report.Error, "busy") || len(report.Start.Connected) == 0 && notBegun.MatchString(report.Error)
+		if err == nil && again && time.Now().Before(deadline) {
 			time.Sleep(20 * time.Millisecond)
 			continue
 		}

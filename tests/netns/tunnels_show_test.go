@@ -155,14 +155,17 @@ func TestAKeyIsRotatedFromTheCommandLine(t *testing.T) {
 		t.Fatalf("the peer's apply: %+v", a)
 	}
 	f := s.follow(false)
-	s.says(s.sluice("key", "rotate", "fra1"), 0, "tunnel fra1 uses its new key: "+r.PublicKey, "taken by 1 peer: fra1", "take "+r.OldPublicKey+" out of public_keys")
+	rotated := s.sluice("key", "rotate", "fra1")
+	// The peer has 3 s to take it: one that stands still for so long may have the next ones.
+	for tries := 1; tries < 5 && rotated.code == 1 && strings.Contains(rotated.err, "the old one is in use again"); tries++ {
+		rotated = s.sluice("key", "rotate", "fra1")
+	}
+	s.says(rotated, 0, "tunnel fra1 uses its new key: "+r.PublicKey, "taken by 1 peer: fra1", "take "+r.OldPublicKey+" out of public_keys")
 	f.hears(t, "the new key", func(e api.Event) bool {
 		return e.Tunnel != nil && e.Tunnel.Kind == "rotated" && e.Tunnel.Tunnel == "fra1" && strings.Contains(e.Tunnel.Text, r.PublicKey)
 	})
 	e.more(50)
-	if _, gaps := e.gaps(); len(gaps) != 0 {
-		t.Errorf("echoes lost: %v", gaps)
-	}
+	e.loses(0, "over the rotation")
 	if tun := show[api.Tunnels](s, "tunnels").Tunnels[0]; tun.PublicKey != r.PublicKey || tun.StagedPublicKey != "" {
 		t.Errorf("the tunnel is %+v", tun)
 	}

@@ -172,28 +172,45 @@ func (s *site) startEchoes(from *lab.Namespace, to string) *echoes {
 	return &echoes{s, p}
 }
 
-var echoLine = regexp.MustCompile(`(?m)^\[([0-9.]+)\] .*icmp_seq=(\d+)`)
+// echoLine is an answer: a router's "From ... icmp_seq=7 Destination Host Unreachable" is none.
+var echoLine = regexp.MustCompile(`(?m)^\[[0-9.]+\] \d+ bytes from .*icmp_seq=(\d+) `)
 
-// gaps are the runs of requests without an answer between the first one and the last one that was answered.
+// gaps are the runs of requests without an answer between the first one and the last one that was answered. Where a route moves an answer may
+// overtake another, so its place in the log says nothing.
 func (e *echoes) gaps() (answered int, gaps []int) {
 	e.s.t.Helper()
 	text, err := os.ReadFile(e.process.Log)
 	if err != nil {
 		e.s.t.Fatal(err)
 	}
-	last := 0
+	var seqs []int
 	for _, m := range echoLine.FindAllStringSubmatch(string(text), -1) {
-		n, err := strconv.Atoi(m[2])
+		n, err := strconv.Atoi(m[1])
 		if err != nil {
 			e.s.t.Fatal(err)
 		}
-		if last != 0 && n > last+1 {
-			gaps = append(gaps, n-last-1)
-		}
-		answered++
-		last = max(last, n)
+		seqs = append(seqs, n)
 	}
-	return answered, gaps
+	slices.Sort(seqs)
+	seqs = slices.Compact(seqs)
+	for i := 1; i < len(seqs); i++ {
+		if missing := seqs[i] - seqs[i-1] - 1; missing > 0 {
+			gaps = append(gaps, missing)
+		}
+	}
+	return len(seqs), gaps
+}
+
+// loses waits until there are so many gaps, as an answer may still be on its way, and returns them.
+func (e *echoes) loses(n int, when string) (gaps []int) {
+	e.s.t.Helper()
+	eventually(e.s.t, func() error {
+		if _, gaps = e.gaps(); len(gaps) != n {
+			return fmt.Errorf("lost %s: %v, want %d gaps", when, gaps, n)
+		}
+		return nil
+	})
+	return gaps
 }
 
 // more waits for n more answers.

@@ -10,8 +10,8 @@ import (
 )
 
 // lostAtMost are the echoes, 50 a second, that may go while a way is cut: it shows within 4 s (a probe that was just
-// answered, three that are lost), and each end has to notice by itself.
-const lostAtMost = 50 * 6
+// answered, three that are lost), each end has to notice by itself, and a daemon that is late does not count the probe.
+const lostAtMost = 50 * 15
 
 func TestTrafficTakesTheOtherTunnelWhileOneIsCut(t *testing.T) {
 	t.Parallel()
@@ -24,8 +24,8 @@ func TestTrafficTakesTheOtherTunnelWhileOneIsCut(t *testing.T) {
 	s.must(s.ToR, "iptables -I FORWARD -p udp --dport 51820 -j DROP")
 	s.routeIs("fra2")
 	e.more(100)
-	_, gaps := e.gaps()
-	if len(gaps) != 1 || gaps[0] > lostAtMost || gaps[0] < 50 {
+	gaps := e.loses(1, "while fra1 was cut")
+	if gaps[0] > lostAtMost || gaps[0] < 50 {
 		t.Errorf("lost while fra1 was cut: %v, want some 200 at once", gaps)
 	}
 	t.Logf("lost %v echoes of 50 a second while fra1 was cut", gaps)
@@ -44,9 +44,7 @@ func TestTrafficTakesTheOtherTunnelWhileOneIsCut(t *testing.T) {
 	s.routeIs("fra2")
 	s.nothingToDo()
 	s.degraded(engine.True, "tunnel fra1")
-	if _, now := e.gaps(); len(now) != len(gaps) {
-		t.Errorf("lost over the restart: %v", now[len(gaps):])
-	}
+	e.loses(1, "before and over the restart")
 
 	told = s.followTunnels()
 	s.must(s.ToR, "iptables -D FORWARD -p udp --dport 51820 -j DROP")
@@ -54,9 +52,7 @@ func TestTrafficTakesTheOtherTunnelWhileOneIsCut(t *testing.T) {
 	e.more(300) // and the peer's way back has changed, too
 	s.degraded(engine.False, "")
 	eventually(t, func() error { return told.has("up fra1") })
-	if _, now := e.gaps(); len(now) != len(gaps) {
-		t.Errorf("lost on the way back: %v", now[len(gaps):])
-	}
+	e.loses(1, "before and on the way back")
 }
 
 func TestAPeerIsFoundAtItsOtherEndpointAndByItsName(t *testing.T) {
@@ -80,7 +76,7 @@ func TestAPeerIsFoundAtItsOtherEndpointAndByItsName(t *testing.T) {
 	}
 
 	s.cut(first, true)
-	s.endpointWithin("fra1", other, 30*time.Second)
+	s.endpointWithin("fra1", other, 60*time.Second)
 	e.more(50)
 	eventually(t, func() error { return told.has("down fra1", "endpoint fra1", "up fra1") })
 	s.cut(first, false)
@@ -102,11 +98,9 @@ func TestAPeerIsFoundAtItsOtherEndpointAndByItsName(t *testing.T) {
 	if got := s.endpoint("fra1"); got != other {
 		t.Errorf("after an apply fra1 sends to %s, want it where it was", got)
 	}
-	if _, now := e.gaps(); len(now) != len(gaps) {
-		t.Errorf("lost over a restart and an apply: %v", now[len(gaps):])
-	}
+	e.loses(len(gaps), "before and over a restart and an apply")
 	s.cut(other, true)
-	s.endpointWithin("fra1", first, 45*time.Second)
+	s.endpointWithin("fra1", first, 90*time.Second)
 	e.more(50)
 }
 
@@ -121,7 +115,7 @@ func TestAPeerThatRoamsStaysWhereItIs(t *testing.T) {
 	}
 	s.cut(translatedEndpoint, true)
 	s.cut(directEndpoint, false)
-	s.endpointWithin("fra1", moved, 45*time.Second) // once the other end has found out
+	s.endpointWithin("fra1", moved, 90*time.Second) // once the other end has found out
 	e := s.startEchoes(s.Gateway.Namespace, "10.200.0.0")
 	e.more(100)
 	stays := func(when string) {
@@ -141,9 +135,7 @@ func TestAPeerThatRoamsStaysWhereItIs(t *testing.T) {
 	s.edit("metric: 201", "metric: 202")
 	s.apply()
 	stays("after a restart and an apply")
-	if _, gaps := e.gaps(); len(gaps) > 0 {
-		t.Errorf("lost %v", gaps)
-	}
+	e.loses(0, "though the endpoint stayed")
 }
 
 func TestTheMTUOfATunnelFollowsTheWayToItsEndpoint(t *testing.T) {
@@ -196,7 +188,5 @@ func TestAnApplyThatChangesAPeerLosesNoPacketOfAnother(t *testing.T) {
 		s.apply()
 		e.more(25)
 	}
-	if answered, gaps := e.gaps(); len(gaps) > 0 {
-		t.Errorf("lost %v beside %d", gaps, answered)
-	}
+	e.loses(0, "beside the applies")
 }

@@ -27,9 +27,7 @@ func TestAnUpgradeLeavesTheProcessesOfTunnelsUntilTheyAreExchanged(t *testing.T)
 	e.more(50)
 	s.startNext(next)
 	e.more(50)
-	if _, gaps := e.gaps(); len(gaps) != 0 {
-		t.Errorf("lost over the upgrade: %v", gaps)
-	}
+	e.loses(0, "over the upgrade")
 	says := func(tunnel int) string {
 		return fmt.Sprintf("process     tunnel fra%d: pid %d is of version %s until: sluice tunnel restart fra%d\n",
 			tunnel, before[tunnel-1].PID, before[0].Version, tunnel)
@@ -37,17 +35,7 @@ func TestAnUpgradeLeavesTheProcessesOfTunnelsUntilTheyAreExchanged(t *testing.T)
 	if r := s.sluice("show", "status"); !strings.Contains(r.out, says(1)) || !strings.Contains(r.out, says(2)) {
 		t.Errorf("show status after the upgrade:\n%s%s\nwant %q", r.out, r.err, says(1))
 	}
-	r := s.sluice("tunnel", "restart", "fra1")
-	if want := fmt.Sprintf("tunnel fra1: process %d of version %s was exchanged for ", before[0].PID, before[0].Version); r.code != 0 || !strings.HasPrefix(r.out, want) {
-		t.Errorf("restart: %+v, want %q", r, want)
-	}
-	e.more(100)
-	_, gaps := e.gaps()
-	t.Logf("lost %v echoes of 50 a second while the process was exchanged", gaps)
-	if len(gaps) > 1 || len(gaps) == 1 && gaps[0] > 100 {
-		t.Errorf("lost while the process was exchanged: %v, want one handshake's", gaps)
-	}
-	s.routeIs("fra1")
+	s.exchangeCostsAHandshake(e, before[0])
 	s.nothingToDo()
 	after := s.status().Processes
 	if len(after) != 2 || after[0].PID == before[0].PID || after[0].Version != "next" || after[1].PID != before[1].PID {
@@ -69,6 +57,40 @@ func TestAnUpgradeLeavesTheProcessesOfTunnelsUntilTheyAreExchanged(t *testing.T)
 	if r := s.sluice("tunnel", "restart", "nix"); r.code != 1 || !strings.Contains(r.err, "there is no tunnel \"nix\"") {
 		t.Errorf("restart of none: %+v", r)
 	}
+}
+
+// exchangeCostsAHandshake has the process of fra1 exchanged. A machine that stands still meanwhile loses more than a handshake's echoes: one of
+// three exchanges must not, and none may lose more than a way that is cut.
+func (s *site) exchangeCostsAHandshake(e *echoes, before api.Process) {
+	s.t.Helper()
+	var gaps []int
+	for range 3 {
+		r := s.sluice("tunnel", "restart", "fra1")
+		if want := fmt.Sprintf("tunnel fra1: process %d of version %s was exchanged for ", before.PID, before.Version); r.code != 0 || !strings.HasPrefix(r.out, want) {
+			s.t.Errorf("restart: %+v, want %q", r, want)
+		}
+		e.more(100)
+		s.routeIs("fra1")
+		old := len(gaps)
+		_, gaps = e.gaps()
+		now, sum := gaps[old:], 0
+		for _, n := range now {
+			sum += n
+		}
+		s.t.Logf("lost %v echoes of 50 a second while the process was exchanged", now)
+		if sum > lostAtMost {
+			s.t.Errorf("lost while the process was exchanged: %v", now)
+		}
+		if len(now) <= 1 && sum <= 100 {
+			return
+		}
+		processes := s.status().Processes
+		if len(processes) != 2 {
+			s.t.Fatalf("processes %+v", processes)
+		}
+		before = processes[0]
+	}
+	s.t.Errorf("lost while the process was exchanged three times: %v, want one handshake's once", gaps)
 }
 
 // doctorKnowsOurs: the process of a tunnel is no intruder at its port, and bears a name of its own.
