@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/crypto/keys"
 	"sluice/tests/authority"
@@ -124,23 +125,15 @@ func TestAnExchangedCertificateIsTakenWithoutALossOfTheSA(t *testing.T) {
 	f := p.a.flow(t, "10.10.0.1", "10.20.0.1")
 
 	// Of a certificate without its key nothing is taken.
-	old, err := os.ReadFile(p.a.conn.Certificates.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	issue(t, root, dir, "edge-a", "rsa")
-	fresh, err := os.ReadFile(p.a.conn.Certificates.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(p.a.conn.Certificates.PrivateKey, old, 0o600); err != nil {
+	fresh := issue(t, root, t.TempDir(), "edge-a", "rsa") // elsewhere, or both would be in place for a moment
+	if err := os.Rename(fresh.Certificate, p.a.conn.Certificates.Certificate); err != nil {
 		t.Fatal(err)
 	}
 	f.more(t, 1000)
 	if s := p.a.status(t); !s.Up() || s.Changed || s.SAs[0].ID != before.ID {
 		t.Fatalf("a certificate without its key was taken: %+v", s)
 	}
-	if err := os.WriteFile(p.a.conn.Certificates.PrivateKey, fresh, 0o600); err != nil {
+	if err := os.Rename(fresh.PrivateKey, p.a.conn.Certificates.PrivateKey); err != nil {
 		t.Fatal(err)
 	}
 	newKey := keyIDOf(t, p.a.conn.Certificates)
@@ -152,9 +145,10 @@ func TestAnExchangedCertificateIsTakenWithoutALossOfTheSA(t *testing.T) {
 	if newKey == oldKey {
 		t.Fatal("the test has exchanged nothing")
 	}
-	f.more(t, 200)
-	// kernel-libipsec answers by the new SA before its peer has it: some are lost, and none while nothing changes.
-	if sent, lost := f.finish(t); lost > 100 {
+	f.answered(t, 200)
+	// kernel-libipsec answers by the new SA before its peer has it: some are lost, as many as the charons are late, and none
+	// while nothing changes. More than two seconds of it is a gap.
+	if sent, lost := f.finish(t); lost > int(2*time.Second/pace) {
 		t.Errorf("%d of %d datagrams are lost", lost, sent)
 	} else {
 		t.Logf("%d of %d datagrams are lost", lost, sent)

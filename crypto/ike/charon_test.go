@@ -226,6 +226,14 @@ func TestTrafficCrossesATunnelOfCharonsAndOnlyEncrypted(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	p.up(t)
+	p.a.child(t)
+	for _, e := range []*end{p.a, p.b} {
+		until(t, "one IKE_SA stands with one CHILD_SA", func() bool {
+			s := e.status(t)
+			return len(s.SAs) == 1 && len(s.SAs[0].Children) == 1
+		})
+	}
+	p.a.answers(t, "10.10.0.1", "10.20.0.1")
 	p.a.answers(t, "fd00:10::1", "fd00:20::1")
 	if clear, wrapped, _ := p.wire.seen(t); clear != 0 || wrapped == 0 {
 		t.Errorf("on the wire: %d frames in clear, %d of ESP in UDP", clear, wrapped)

@@ -58,10 +58,12 @@ func (s *space) serveEcho(t *testing.T, addresses ...string) {
 // flow sends numbered datagrams without a pause and counts what comes back.
 type flow struct {
 	conn    net.Conn
+	under   int // it pauses while more than so many are unanswered; 0: never
 	stop    chan struct{}
 	done    sync.WaitGroup
 	mu      sync.Mutex
 	sent    uint32
+	back    int
 	arrived []bool
 }
 
@@ -69,7 +71,18 @@ const pace = 2 * time.Millisecond
 
 func (s *space) flow(t *testing.T, from, to string) *flow {
 	t.Helper()
-	f := &flow{stop: make(chan struct{})}
+	return s.flowUnder(t, from, to, 0)
+}
+
+// sparing is a flow of which nothing may be lost: while the machine stands still, it fills no queue until that overflows.
+func (s *space) sparing(t *testing.T, from, to string) *flow {
+	t.Helper()
+	return s.flowUnder(t, from, to, 100)
+}
+
+func (s *space) flowUnder(t *testing.T, from, to string, under int) *flow {
+	t.Helper()
+	f := &flow{under: under, stop: make(chan struct{})}
 	s.Do(t, func() (err error) {
 		d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(from)}}
 		f.conn, err = d.Dial("udp", net.JoinHostPort(to, "7"))
@@ -85,6 +98,10 @@ func (s *space) flow(t *testing.T, from, to string) *flow {
 			case <-tick.C:
 			}
 			f.mu.Lock()
+			if f.under > 0 && int(f.sent)-f.back > f.under {
+				f.mu.Unlock()
+				continue
+			}
 			f.sent++
 			n := f.sent
 			f.arrived = append(f.arrived, false)
@@ -105,7 +122,10 @@ func (s *space) flow(t *testing.T, from, to string) *flow {
 			}
 			if n == len(marker)+4 && bytes.HasPrefix(buf, marker) {
 				f.mu.Lock()
-				f.arrived[binary.BigEndian.Uint32(buf[len(marker):])-1] = true
+				if one := &f.arrived[binary.BigEndian.Uint32(buf[len(marker):])-1]; !*one {
+					*one = true
+					f.back++
+				}
 				f.mu.Unlock()
 			}
 		}
@@ -117,12 +137,7 @@ func (s *space) flow(t *testing.T, from, to string) *flow {
 func (f *flow) count() (sent, lost int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, ok := range f.arrived {
-		if !ok {
-			lost++
-		}
-	}
-	return len(f.arrived), lost
+	return int(f.sent), int(f.sent) - f.back
 }
 
 // more waits until n further datagrams were sent.
@@ -132,20 +147,29 @@ func (f *flow) more(t *testing.T, n int) {
 	until(t, fmt.Sprintf("%d more datagrams are sent", n), func() bool { sent, _ := f.count(); return sent >= begin+n })
 }
 
-// finish ends the sending and returns the numbers of what is lost, once nothing has come for a while.
+// answered waits until n further datagrams have come back.
+func (f *flow) answered(t *testing.T, n int) {
+	t.Helper()
+	sent, lost := f.count()
+	begin := sent - lost
+	until(t, fmt.Sprintf("%d more datagrams are answered", n), func() bool { sent, lost := f.count(); return sent-lost >= begin+n })
+}
+
+// finish ends the sending and returns the numbers of what is lost, once nothing has come for five seconds.
 func (f *flow) finish(t *testing.T) (sent, lost int) {
 	t.Helper()
 	close(f.stop)
 	f.done.Wait()
-	sent, before := f.count()
-	for quiet := 0; quiet < 20; quiet++ {
+	sent, lost = f.count()
+	for quiet := 0; lost > 0 && quiet < 500; quiet++ {
 		time.Sleep(10 * time.Millisecond)
+		before := lost
 		if _, lost = f.count(); lost != before {
-			quiet, before = 0, lost
+			quiet = 0
 		}
 	}
 	f.conn.Close()
-	return sent, before
+	return sent, lost
 }
 
 func isClosed(err error) bool {
@@ -157,7 +181,9 @@ func (s *space) answers(t *testing.T, from, to string) {
 	t.Helper()
 	f := s.flow(t, from, to)
 	until(t, to+" answers", func() bool { sent, lost := f.count(); return sent > lost })
-	f.finish(t)
+	close(f.stop)
+	f.done.Wait()
+	f.conn.Close()
 }
 
 // capture counts frames on a link, in both directions.

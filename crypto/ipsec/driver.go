@@ -116,6 +116,7 @@ type peer struct {
 	turned     time.Time // when Heard rose, or this process began
 	former     uint64    // epoch of the past in which it was last found to send, and which was told of
 	fault      string    // why its keys could not be had at the last look
+	behind     time.Time // when the keeper first saw that the tunnel has it at another endpoint than want; zero: it has not
 }
 
 // New returns a Driver that has touched nothing yet.

@@ -20,6 +20,8 @@ const (
 	policyRounds = 5
 	// silence is how long a peer must not have been heard before somebody listens for it.
 	silence = time.Second
+	// stepAfter is how long a peer is left to the step that gives it its new endpoint. That may fail, or never come.
+	stepAfter = 30 * time.Second
 )
 
 // Run keeps the states of standing peers until ctx ends: it follows the epochs of those who send, begins its own next
@@ -193,8 +195,9 @@ func (d *Driver) keep(t *tunnel) error {
 	now := d.opts.Now()
 	var expired []string
 	var failed []error
+	steps := d.stepsAhead(t)
 	for name, p := range t.peers {
-		if !p.standing || p.directions == nil {
+		if !p.standing || p.directions == nil || steps[name] {
 			continue
 		}
 		d.hear(t, p)
@@ -215,6 +218,31 @@ func (d *Driver) keep(t *tunnel) error {
 		failed = append(failed, d.rotate(t, expired))
 	}
 	return errors.Join(failed...)
+}
+
+// stepsAhead names the peers that are still where they were before a plan whose step has written the tunnel: theirs is about to
+// come. An epoch that began meanwhile, towards the endpoint that was, would have the new one wait for the next.
+func (d *Driver) stepsAhead(t *tunnel) (names map[string]bool) {
+	for _, w := range t.want.Peers {
+		p := t.peers[w.Name]
+		if p == nil {
+			continue
+		}
+		if p.want.Endpoint == w.Endpoint {
+			p.behind = time.Time{}
+			continue
+		}
+		if p.behind.IsZero() {
+			p.behind = d.opts.Now()
+		}
+		if since := d.opts.Now().Sub(p.behind); since >= 0 && since < stepAfter { // the clock may have been set back
+			if names == nil {
+				names = map[string]bool{}
+			}
+			names[w.Name] = true
+		}
+	}
+	return names
 }
 
 // hear moves a peer's window to the highest epoch of which an authentic packet came.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netns"
 )
 
 func TestPacketsThatNobodyStandsReadyForAreExpectedWhereTheKernelDoesNotCount(t *testing.T) {
@@ -105,4 +106,38 @@ func TestTheStateOfTheEpochBeforeStaysForAMomentAndIsNeverMade(t *testing.T) {
 	judge("another process, which does not know since when", nil)
 	n.now = n.now.Add(linger)
 	judge("which waits as well", nil, 77)
+}
+
+// A plan writes the tunnel by one step and the peer by the next, and the keeper may look between them.
+func TestAPeerWhoseNewEndpointIsNotWrittenYetIsLeftToItsStep(t *testing.T) {
+	n, x, p := mover(t)
+	n.xfrm = &xfrm{ns: netns.NsHandle(1 << 20)} // nothing reaches a kernel
+	w := x.want
+	w.Local, w.Peers = netip.MustParseAddrPort("198.18.0.1:4511"), []Peer{x.want.Peers[0]}
+	w.Peers[0].Endpoint = movedTo
+	n.register(w)
+	keeps := func(what string, want bool) {
+		t.Helper()
+		before := p.used
+		err := n.keep(x)
+		if kept := err != nil; kept != want || kept != (p.used > before) {
+			t.Errorf("%s: error %v, epoch %d after %d", what, err, p.used, before)
+		}
+	}
+	keeps("between the steps", false)
+	n.now = n.now.Add(stepAfter - time.Second)
+	keeps("its step takes long", false)
+	n.now = n.now.Add(time.Second)
+	keeps("its step has failed", true)
+	n.now = n.now.Add(-time.Hour)
+	keeps("the clock was set back", true)
+	p.want = w.Peers[0]
+	keeps("its step was done", true)
+	w.Peers = []Peer{w.Peers[0]}
+	w.Peers[0].Endpoint = other
+	n.register(w)
+	keeps("between the steps of the next plan", false)
+	w.Peers = nil
+	n.register(w)
+	keeps("another plan removes it", true)
 }

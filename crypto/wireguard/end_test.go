@@ -170,11 +170,9 @@ func stopInRotate(d *Driver, next string) error {
 			return fmt.Errorf("it ended before the stop: %w", err)
 		default:
 		}
-		list, err := d.Status(context.Background())
-		if err != nil {
-			return err
+		if list, err := d.Status(context.Background()); err == nil { // else it stands still for a moment
+			now = list[0].PublicKey
 		}
-		now = list[0].PublicKey
 	}
 	d.Stop()
 	return <-ended
@@ -273,6 +271,20 @@ func (e *end) must(r request) answer {
 		e.t.Fatalf("%s: %s", r.Do, a.Error)
 	}
 	return a
+}
+
+// status is of the one tunnel. It is asked again where the process stood still for as long as Status waits.
+func (e *end) status() (s TunnelStatus) {
+	e.t.Helper()
+	until(e.t, "the end tells the status of its tunnel", func() bool {
+		a := e.ask(request{Do: "status"})
+		if a.Error != "" || len(a.Status) != 1 {
+			return false
+		}
+		s = a.Status[0]
+		return true
+	})
+	return s
 }
 
 func (e *end) converge(want State) []string {

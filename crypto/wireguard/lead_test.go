@@ -11,7 +11,7 @@ import (
 
 // at says whether an end sends to an endpoint.
 func (e *end) at(endpoint string) bool {
-	return e.must(request{Do: "status"}).Status[0].Peers[0].Endpoint == endpoint
+	return e.status().Peers[0].Endpoint == endpoint
 }
 
 // goesTo wants both ends to send to each other over a family.
@@ -87,12 +87,15 @@ func TestAnEndpointIsWrittenAgainWhileThePeerIsHeardFromElsewhere(t *testing.T) 
 		t.Fatal(err)
 	}
 	p.a.answers(t, "10.20.0.1", marker)
-	at := func() string {
-		s, err := a.Status(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s[0].Peers[0].Endpoint
+	at := func() (endpoint string) {
+		until(t, "a tells its status", func() bool {
+			s, err := a.Status(t.Context())
+			if err == nil {
+				endpoint = s[0].Peers[0].Endpoint
+			}
+			return err == nil
+		})
+		return endpoint
 	}
 	away := &netlink.Route{Dst: &net.IPNet{IP: net.ParseIP("2001:db8::2"), Mask: net.CIDRMask(128, 128)}, Type: unix.RTN_BLACKHOLE}
 	if err := p.a.RouteAdd(away); err != nil {

@@ -80,7 +80,7 @@ func stopProcess(t *testing.T, pid int) {
 
 func (e *end) handshake() time.Time {
 	e.t.Helper()
-	return e.must(request{Do: "status"}).Status[0].Peers[0].LastHandshake
+	return e.status().Peers[0].LastHandshake
 }
 
 // gone says whether a process has ended. Who reaps one that its daemon has left behind is not ours to say.

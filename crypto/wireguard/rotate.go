@@ -242,13 +242,16 @@ func (r *rotation) await(ctx context.Context) error {
 }
 
 // until polls the peers that had a session until done was true of each once, and names those of whom it never was when ctx
-// ends.
+// has ended: they are read once more then, for what came about since the last time.
 func (r *rotation) until(ctx context.Context, done func(w *rotationPeer, now wgtypes.Peer) bool) (missing []string, err error) {
 	tick := time.NewTicker(rotatePoll)
 	defer tick.Stop()
-	for {
+	for ended := false; ; {
 		have, err := r.state()
-		if err != nil {
+		switch {
+		case err != nil && ended:
+			return missing, nil
+		case err != nil:
 			return nil, err
 		}
 		missing = nil
@@ -265,13 +268,13 @@ func (r *rotation) until(ctx context.Context, done func(w *rotationPeer, now wgt
 			}
 		}
 		slices.Sort(missing)
-		if len(missing) == 0 {
-			return nil, nil
+		if len(missing) == 0 || ended {
+			return missing, nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return missing, nil
+			ended = true
 		}
 	}
 }

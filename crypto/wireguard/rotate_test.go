@@ -53,7 +53,11 @@ func (p *pair) follow(t *testing.T, next string, b func(holds int) State) (done 
 	go func() {
 		defer close(done)
 		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-			for _, peer := range p.endB.ask(request{Do: "status"}).Status[0].Peers {
+			list := p.endB.ask(request{Do: "status"}).Status
+			if len(list) != 1 {
+				continue // it could not be asked
+			}
+			for _, peer := range list[0].Peers {
 				if peer.PublicKey == public && !peer.LastHandshake.IsZero() {
 					p.endB.ask(request{Do: "converge", Want: b(1)})
 					return
@@ -208,6 +212,37 @@ func TestTheOldKeyComesBackToADeviceThatCannotBeRead(t *testing.T) {
 	}
 	if dev.key != r.old {
 		t.Error("the new key is still set")
+	}
+}
+
+// late is a device whose peer takes a key while nobody looks, and which may not be read any more.
+type late struct {
+	mute
+	reads  int
+	breaks bool
+}
+
+func (l *late) state() (*wgtypes.Device, error) {
+	l.reads++
+	if l.reads > 1 && l.breaks {
+		return nil, errors.New("no answer")
+	}
+	p := wgtypes.Peer{PublicKey: wgtypes.Key{7}}
+	if l.reads > 1 {
+		p.LastHandshakeTime = time.Unix(1, 0)
+	}
+	return &wgtypes.Device{Peers: []wgtypes.Peer{p}}, nil
+}
+
+func TestWhatCameAboutBeforeTheTimeIsOverCountsThoughItWasNotSeenYet(t *testing.T) {
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for breaks, want := range map[bool][]string{false: nil, true: {"b"}} {
+		r := &rotation{d: &Driver{}, dev: &late{breaks: breaks}, waiting: map[wgtypes.Key]*rotationPeer{{7}: {name: "b"}}}
+		missing, err := r.until(over, func(w *rotationPeer, _ wgtypes.Peer) bool { return !w.answered.IsZero() })
+		if err != nil || !slices.Equal(missing, want) {
+			t.Errorf("the device breaks: %v; missing %q, %v", breaks, missing, err)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -11,7 +12,24 @@ import (
 // tryAgain is REKEY_TIMEOUT: by itself a device waits so long after a try that did not leave the machine.
 const tryAgain = 5 * time.Second
 
+// soonOnce repeats what a busy machine makes late: a device that is not told is never so soon.
+func soonOnce(t *testing.T, what string, took func(t *testing.T) time.Duration) {
+	t.Helper()
+	var all []time.Duration
+	for i := range 3 {
+		t.Run(fmt.Sprint("try ", i+1), func(t *testing.T) { all = append(all, took(t)) })
+		if t.Failed() || all[i] <= tryAgain {
+			return
+		}
+	}
+	t.Errorf("%s: took %v", what, all)
+}
+
 func TestAHandshakeComesAtOnceWhenTheUnderlayDoes(t *testing.T) {
+	soonOnce(t, "the first answer after the first try: the device may have tried again by itself", underlayComes)
+}
+
+func underlayComes(t *testing.T) time.Duration {
 	p := newPair(t)
 	wire := p.a.link(t, "up0")
 	if err := p.a.LinkSetDown(wire); err != nil {
@@ -31,12 +49,14 @@ func TestAHandshakeComesAtOnceWhenTheUnderlayDoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.goesOn(1)
-	if took := time.Since(began); took > tryAgain {
-		t.Errorf("the first answer came %s after the first try: the device may have tried again by itself", took)
-	}
+	return time.Since(began)
 }
 
 func TestALiveSessionSurvivesAnUnderlayThatComesWithAnotherAddress(t *testing.T) {
+	soonOnce(t, "traffic goes on after the change", underlayChanges)
+}
+
+func underlayChanges(t *testing.T) time.Duration {
 	p := newPair(t)
 	p.up(t)
 	p.endA.must(request{Do: "run"})
@@ -50,7 +70,5 @@ func TestALiveSessionSurvivesAnUnderlayThatComesWithAnotherAddress(t *testing.T)
 	p.a.Address(t, "up0", "198.18.0.7/24")
 	changed := time.Now()
 	s.goesOn(20)
-	if took := time.Since(changed); took > tryAgain {
-		t.Errorf("traffic went on %s after the change", took)
-	}
+	return time.Since(changed)
 }

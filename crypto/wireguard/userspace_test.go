@@ -152,8 +152,8 @@ func TestObserveTellsWhatWasApplied(t *testing.T) {
 func TestStatusTellsTheSession(t *testing.T) {
 	p := newPair(t)
 	p.up(t)
-	s := p.endA.must(request{Do: "status"}).Status
-	if len(s) != 1 || len(s[0].Peers) != 1 {
+	s := []TunnelStatus{p.endA.status()}
+	if len(s[0].Peers) != 1 {
 		t.Fatalf("%+v", s)
 	}
 	peer := s[0].Peers[0]

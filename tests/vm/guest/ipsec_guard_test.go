@@ -3,6 +3,7 @@
 package guest
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
@@ -213,11 +214,16 @@ func TestESPWhatNoFileTellsOfIsReplacedOrRemoved(t *testing.T) {
 func TestESPReplayedFramesAreRefused(t *testing.T) {
 	s := newESPSite(t, outer{false, ipsec.None})
 	s.up(t)
-	s.passed(t)
-	s.wire.mu.Lock()
-	frame := slices.Clone(s.wire.last)
-	s.wire.mu.Unlock()
-	// The last frame was b's answer: it is sent again, by b.
+	var frame []byte
+	eventually(t, "the last frame is b's answer", func() bool {
+		s.a.answers(t, "10.20.0.1")
+		s.rests(t)
+		s.wire.mu.Lock()
+		defer s.wire.mu.Unlock()
+		frame = slices.Clone(s.wire.last)
+		return bytes.Equal(frame[6:12], s.b.link(t, "up1").Attrs().HardwareAddr) // its source
+	})
+	// It is sent again, by b.
 	before, counted := s.a.peer(t), s.a.statistic(t, "XfrmInStateSeqError")
 	s.b.inject(t, "up1", frame)
 	eventually(t, "the replays are counted", func() bool { return s.a.statistic(t, "XfrmInStateSeqError") >= counted+10 })
@@ -333,7 +339,7 @@ func TestESPTheFirewallMarkIsOnEncryptedPackets(t *testing.T) {
 	if err := s.a.nl.RuleAdd(rule); err != nil {
 		t.Fatal(err)
 	}
-	_, before := s.passed(t)
+	before := s.rests(t)
 	s.a.shout(t)
 	if _, after := s.passed(t); after != before {
 		t.Errorf("%d encrypted packets leave though their mark is routed to nowhere", after-before)

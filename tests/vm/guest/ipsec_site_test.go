@@ -244,6 +244,19 @@ func (s *espSite) passed(t *testing.T) (clear, esp int) {
 	return s.wire.clear, s.wire.esp
 }
 
+// rests waits until nothing more comes of what was sent, and counts the ESP frames: who asks in vain asks again, and goes on when the first
+// answer comes.
+func (s *espSite) rests(t *testing.T) (esp int) {
+	t.Helper()
+	esp = -1
+	eventually(t, "no more ESP frames come", func() bool {
+		before := esp
+		_, esp = s.passed(t)
+		return esp == before
+	})
+	return esp
+}
+
 // leaksNothing sends the marker into the strict prefixes.
 func (s *espSite) leaksNothing(t *testing.T, when string) {
 	t.Helper()

@@ -295,7 +295,7 @@ func (n *node) startEchoes(t *testing.T) *echoes {
 			default:
 			}
 			c.Write(marker)
-			c.SetReadDeadline(time.Now().Add(3 * time.Second))
+			c.SetReadDeadline(time.Now().Add(patience)) // of one that is lost
 			if _, err := c.Read(buf); err == nil {
 				e.answered.Add(1)
 			}
@@ -309,7 +309,7 @@ func (n *node) startEchoes(t *testing.T) *echoes {
 func (e *echoes) more(t *testing.T, n int64) {
 	t.Helper()
 	target := e.sent.Load() + n
-	for deadline := time.Now().Add(patience); e.sent.Load() < target; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(2 * patience); e.sent.Load() < target; time.Sleep(time.Millisecond) { // one that is lost takes half of it
 		if time.Now().After(deadline) {
 			t.Fatal("the traffic has stopped")
 		}

@@ -106,7 +106,7 @@ func (s *stream) lostNothing(t *testing.T) {
 	t.Helper()
 	close(s.stop)
 	s.wait.Wait()
-	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		s.mu.Lock()
 		lost, of := int(s.sent)-len(s.answered), s.sent
 		s.mu.Unlock()
@@ -302,7 +302,20 @@ func TestADaemonThatStopsInARotationLeavesNothingHeldInTheKernel(t *testing.T) {
 	}
 }
 
+// By itself the kernel tries again 5 s after the first try, so one answer that comes sooner is proof: a busy machine is given three tries.
 func TestAKernelTunnelGreetsAtOnceWhenTheUnderlayComes(t *testing.T) {
+	var took []time.Duration
+	for i := range 3 {
+		t.Run(fmt.Sprint("try ", i+1), func(t *testing.T) { took = append(took, underlayComes(t)) })
+		if t.Failed() || took[i] < 5*time.Second {
+			return
+		}
+	}
+	t.Errorf("the first answer came %v after the first try; by itself the kernel takes 5 s", took)
+}
+
+// underlayComes tells how long after the first try, which finds no route, the first answer comes.
+func underlayComes(t *testing.T) time.Duration {
 	s := newSite(t, wireguard.Kernel, wireguard.Kernel)
 	wire, err := s.a.nl.LinkByName("up0")
 	if err != nil {
@@ -315,17 +328,15 @@ func TestAKernelTunnelGreetsAtOnceWhenTheUnderlayComes(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- s.a.driver.Run(ctx) }()
 	s.b.converge(t, s.wantB)
+	began := time.Now()
 	s.a.converge(t, s.wantA)
-	count := s.a.startStream(t) // its first try finds no route
+	count := s.a.startStream(t)
 	time.Sleep(100 * time.Millisecond)
 	if err := s.a.nl.LinkSetUp(wire); err != nil {
 		t.Fatal(err)
 	}
-	came := time.Now()
 	count.goesOn(t, 1)
-	if took := time.Since(came); took > 4*time.Second {
-		t.Errorf("the first answer came %s after the underlay; by itself the kernel takes 5 s", took)
-	}
+	took := time.Since(began)
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
@@ -333,6 +344,7 @@ func TestAKernelTunnelGreetsAtOnceWhenTheUnderlayComes(t *testing.T) {
 	close(count.stop)
 	count.wait.Wait()
 	count.c.Close()
+	return took
 }
 
 func TestAThousandPeersInTheKernel(t *testing.T) {
