@@ -94,7 +94,7 @@ func networkOrder(v uint16) uint16 {
 func (c *Capture) run() {
 	defer close(c.done)
 	frame := make([]byte, 1<<17) // with segmentation offload a veth carries up to 64 KB in a frame
-	flags := 0
+	flags, again := 0, false
 	for {
 		select {
 		case <-c.stop:
@@ -107,6 +107,9 @@ func (c *Capture) run() {
 		case err == nil:
 			c.look(frame[:n])
 		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) && flags == 0:
+		case errors.Is(err, unix.EAGAIN) && !again: // what was sent may still be on its way to the queue
+			again = true
+			time.Sleep(captureWait)
 		case errors.Is(err, unix.EAGAIN):
 			return
 		default:

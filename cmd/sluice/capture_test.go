@@ -148,9 +148,9 @@ func TestACaptureEnds(t *testing.T) {
 	b.frames = nil
 	ctx, stop := context.WithCancel(t.Context())
 	file := filepath.Join(dir, "empty")
-	time.AfterFunc(50*time.Millisecond, stop)
-	var out, errs bytes.Buffer
-	if code := newCLI(&out, &errs).run(ctx, []string{"capture", "-w", file, "--in", "eth7", "-o", "json"}); code != exitDone {
+	var out bytes.Buffer
+	errs := &endsAtFirstWrite{end: stop} // "capturing to": it has begun
+	if code := newCLI(&out, errs).run(ctx, []string{"capture", "-w", file, "--in", "eth7", "-o", "json"}); code != exitDone {
 		t.Errorf("Ctrl-C: %d %s", code, errs.String())
 	}
 	if want := `"packets": 0,`; !strings.Contains(out.String(), want) || !strings.Contains(out.String(), `"lost": 6`) {
@@ -168,6 +168,17 @@ func TestACaptureEnds(t *testing.T) {
 	if on, err := r.Interface(0); err != nil || on.Name != "eth7" {
 		t.Errorf("an empty file has %+v (%v)", on, err)
 	}
+}
+
+// endsAtFirstWrite is a Ctrl-C of somebody who waits until something is said.
+type endsAtFirstWrite struct {
+	bytes.Buffer
+	end func()
+}
+
+func (w *endsAtFirstWrite) Write(p []byte) (int, error) {
+	w.end()
+	return w.Buffer.Write(p)
 }
 
 func TestADaemonThatEndsLeavesAFile(t *testing.T) {

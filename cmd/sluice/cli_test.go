@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -111,9 +113,21 @@ type box struct {
 	ended     chan struct{} // closed by EndCapture
 }
 
+// noting is for every box: some are copied.
+var noting sync.Mutex
+
 func (b *box) note(format string, args ...any) error {
+	noting.Lock()
+	defer noting.Unlock()
 	b.asked = append(b.asked, fmt.Sprintf(format, args...))
 	return b.fail
+}
+
+// askedToDo is what the daemon was asked, but for how it is: that is asked each second while a verb waits.
+func (b *box) askedToDo() []string {
+	noting.Lock()
+	defer noting.Unlock()
+	return slices.DeleteFunc(slices.Clone(b.asked), func(s string) bool { return s == "show status" })
 }
 
 func (b *box) Plan(_ context.Context, c api.Candidate) (api.Plan, error) {

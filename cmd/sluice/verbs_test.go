@@ -226,8 +226,8 @@ func TestVerbs(t *testing.T) {
 			daemonOf(t, &b)
 			words := strings.Fields(strings.ReplaceAll(c.args, "FILE", file))
 			sluice(t, words...).is(t, done(c.want))
-			if !slices.Equal(b.asked, []string{c.asked}) {
-				t.Errorf("the daemon was asked %q, want %q", b.asked, c.asked)
+			if asked := b.askedToDo(); !slices.Equal(asked, []string{c.asked}) {
+				t.Errorf("the daemon was asked %q, want %q", asked, c.asked)
 			}
 			js := sluice(t, append(words, "-o", "json")...)
 			if js.code != exitDone || !json.Valid([]byte(js.out)) || js.err != "" {

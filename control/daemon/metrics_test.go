@@ -1,13 +1,17 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"sluice/control/compile"
@@ -50,15 +54,27 @@ func TestMetricsDiff(t *testing.T) {
 	}
 }
 
-// freePort finds a port that nobody listens on now.
+var nextPort atomic.Uint32
+
+// freePort finds a port that nobody listens on now. It is below those that the kernel gives to whoever asks for any, so that nobody
+// gets it meanwhile, and not one that another call found.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, ports = 20_000, 12_000
+	nextPort.CompareAndSwap(0, rand.Uint32N(ports)) // other processes look, too
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+nextPort.Add(1)%ports))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("100 ports are in use")
+	return ""
 }
 
 // bring applies what leads from what is observed to want.

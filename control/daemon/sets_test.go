@@ -30,7 +30,11 @@ func TestAFeedThatDoesNotFitLeavesWhatDid(t *testing.T) {
 		for i := range n {
 			fmt.Fprintf(&text, "192.0.%d.%d\n", i/200, i%200)
 		}
-		if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
+		beside := path + ".new" // whoever looks reads all or nothing of it
+		if err := os.WriteFile(beside, []byte(text.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(beside, path); err != nil {
 			t.Fatal(err)
 		}
 	}

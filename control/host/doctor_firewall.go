@@ -125,7 +125,7 @@ func tryFirewall(ctx context.Context, sets []restore, n TunnelNeeds) ([]TunnelPo
 			return nil, err
 		}
 		for _, p := range n.Ports {
-			if got, err := g.passes(p); err != nil || !got {
+			if got, err := g.works(ctx, p); err != nil || !got {
 				return nil, errors.Join(fmt.Errorf("the trial itself does not work for %s", p), err)
 			}
 		}
@@ -220,6 +220,19 @@ func (p TunnelPort) ends() (local, peer netip.Addr) {
 		}
 	}
 	return local, peer
+}
+
+// works waits until packets to a port pass while there are no rules: the kernel makes the local route of a new IPv6 address later.
+func (g *gate) works(ctx context.Context, p TunnelPort) (bool, error) {
+	for end := time.Now().Add(10 * time.Second); ; {
+		got, err := g.passes(p)
+		if got || err != nil || time.Now().After(end) {
+			return got, err
+		}
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+	}
 }
 
 // passes sends packets to a port and says whether one reaches a socket there. What no rule keeps is there at once; a queue of the

@@ -114,18 +114,35 @@ func TestPrefixesOfBans(t *testing.T) {
 	}
 }
 
+// untilItEnds makes what ends soon, sees that a frame meets it, and waits for its end. Where the machine took longer than that for
+// a look, it begins anew.
+func (s *site) untilItEnds(t *testing.T, put func(ends time.Duration), frame []byte, met abi.Reason) {
+	t.Helper()
+	for range 10 {
+		ends := booted(t) + 2*time.Second
+		put(ends)
+		wrong := s.tried(t, frame, met)
+		if booted(t) >= ends {
+			continue
+		}
+		for _, w := range wrong {
+			t.Errorf("before its end: %s", w)
+		}
+		for booted(t) < ends {
+			time.Sleep(10 * time.Millisecond)
+		}
+		return
+	}
+	t.Fatal("in ten tries it was never looked at before its end")
+}
+
 func TestABanEndsInTheProgramAndAnEndedOneHidesNoOther(t *testing.T) {
 	s := newSite(t, generation(classify.Accept))
 	b := s.bans(t)
 	frame, hour := frame4(17, udp(1, 2)), time.Hour
 	frame6 := ether(typeIP6, ip6(17, 64, src6, udp(1, 2)))
 	s.twin(t) // now: a ban is about to end
-	ends := booted(t) + 2*time.Second
-	set(t, b, "192.0.2.7/32", ends)
-	s.check(t, "before its end", frame, abi.ReasonBanned)
-	for booted(t) < ends {
-		time.Sleep(10 * time.Millisecond)
-	}
+	s.untilItEnds(t, func(ends time.Duration) { set(t, b, "192.0.2.7/32", ends) }, frame, abi.ReasonBanned)
 	s.check(t, "after it, with no one to sweep", frame, abi.ReasonDefaultAccept)
 
 	// A longest-prefix map shows the longest alone, ended or not.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"sluice/xdp"
 	"sluice/xdp/abi"
@@ -220,6 +222,25 @@ func TestOfALargeFrameAsMuchIsTakenAsIsWanted(t *testing.T) {
 // flood runs a frame so many times on one CPU.
 func (s *site) flood(t *testing.T, frame []byte, packets int) {
 	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	for cpu := 0; one.Count() == 0; cpu++ {
+		if all.IsSet(cpu) {
+			one.Set(cpu)
+		}
+	}
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.SchedSetaffinity(0, &all); err != nil {
+			t.Error(err)
+		}
+	}()
 	if _, err := s.live.Run(&ebpf.RunOptions{Data: frame, Repeat: uint32(packets)}); err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -76,9 +75,9 @@ func frameOf(t *testing.T, p classify.Packet) []byte {
 	return frame
 }
 
-// TestXDPAgreesWithTheReferenceModel judges 120,000 pairs of rule set and packet. SLUICE_SEED repeats a run.
+// TestXDPAgreesWithTheReferenceModel judges 120,000 pairs of rule set and packet. SLUICE_SEED is another seed.
 func TestXDPAgreesWithTheReferenceModel(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
+	seed := uint64(1)
 	if text := os.Getenv("SLUICE_SEED"); text != "" {
 		seed, _ = strconv.ParseUint(text, 10, 64)
 	}

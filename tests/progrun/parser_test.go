@@ -2,6 +2,7 @@ package progrun_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -132,21 +133,30 @@ func (g good) short(payload int) ([]byte, abi.Reason) {
 // check runs a frame and compares everything that it may leave behind.
 func (s *site) check(t *testing.T, what string, frame []byte, want abi.Reason) {
 	t.Helper()
+	for _, wrong := range s.tried(t, frame, want) {
+		t.Errorf("%s, %d bytes: %s", what, len(frame), wrong)
+	}
+}
+
+// tried is check for who has yet to see whether it came in time: it returns what differs.
+func (s *site) tried(t *testing.T, frame []byte, want abi.Reason) (wrong []string) {
+	t.Helper()
 	before := s.lastTally(t)
 	if got := run(t, s.live, s.uplink, frame); got != verdictOf(want) {
-		t.Errorf("%s, %d bytes: verdict %d, want %s", what, len(frame), got, want)
+		wrong = append(wrong, fmt.Sprintf("verdict %d, want %s", got, want))
 	}
 	counted := s.tally(t)
 	if diff := cmp.Diff(judged(want, len(frame)), counted.minus(before)); diff != "" {
-		t.Errorf("%s, %d bytes: counters:\n%s", what, len(frame), diff)
+		wrong = append(wrong, "counters:\n"+diff)
 	}
 	if said := s.explain(t, s.uplink, frame); abi.Reason(said.Reason) != want {
-		t.Errorf("%s, %d bytes: the twin says %s, want %s", what, len(frame), abi.Reason(said.Reason), want)
+		wrong = append(wrong, fmt.Sprintf("the twin says %s, want %s", abi.Reason(said.Reason), want))
 	}
 	s.last = s.tally(t)
 	if diff := cmp.Diff(counted, s.last); diff != "" {
-		t.Errorf("%s: the twin counted:\n%s", what, diff)
+		wrong = append(wrong, "the twin counted:\n"+diff)
 	}
+	return wrong
 }
 
 func TestEveryKindOfPacketIsParsedAtEveryLength(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -20,9 +19,9 @@ import (
 )
 
 // TestTcxAgreesWithTheReferenceModel judges 105,000 pairs of policy and packet, each policy as that of a workload. The
-// twin runs, so that no flow excuses anything. SLUICE_SEED repeats a run.
+// twin runs, so that no flow excuses anything. SLUICE_SEED is another seed.
 func TestTcxAgreesWithTheReferenceModel(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
+	seed := uint64(1)
 	if text := os.Getenv("SLUICE_SEED"); text != "" {
 		seed, _ = strconv.ParseUint(text, 10, 64)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -133,17 +134,19 @@ func (b *bench) trial(ctx context.Context, r Rival, peers int) (t Trial, err err
 	}
 	defer func() { err = errors.Join(err, x.Close()) }()
 	began := make(chan beginning, 1)
-	go func() { began <- x.begins(ctx) }()
+	var pid atomic.Int64 // 0 while the rival starts
+	go func() { began <- x.begins(ctx, &pid) }()
 	s, err := r.start(ctx, b, x.ns, peers)
 	if err != nil {
 		return t, errors.Join(err, ctx.Err())
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	pid.Store(int64(s.PID()))
 	begin := <-began
 	if begin.err != nil {
 		return t, begin.err
 	}
-	w := &watcher{speaker: s, box: x, begin: begin.at, paths: peers * b.o.Routes, probes: b.table.probes(probeCount)}
+	w := &watcher{speaker: s, box: x, begin: begin.at, before: begin.cpu, paths: peers * b.o.Routes, probes: b.table.probes(probeCount)}
 	if err := w.watch(ctx, b.o.Rest, b.o.Memory); err != nil {
 		return t, err
 	}
@@ -174,17 +177,26 @@ func (b *bench) check(ctx context.Context, x *box, probes []netip.Prefix) error 
 // beginning is when a table began to come.
 type beginning struct {
 	at  time.Time
+	cpu time.Duration // what the rival had used when it was last seen without the table
 	err error
 }
 
 // handshake is more than sessions without routes carry.
 const handshake = 16 << 10
 
-// begins waits for it.
-func (x *box) begins(ctx context.Context) (b beginning) {
+// begins waits for it. The rival's clock is read before each look: afterwards, on a busy machine, all may be done.
+func (x *box) begins(ctx context.Context, pid *atomic.Int64) (b beginning) {
 	b.err = node.Poll(ctx, 2*time.Millisecond, func() error {
+		var used time.Duration
+		if pid := int(pid.Load()); pid != 0 {
+			var err error
+			if used, err = node.CPU(pid); err != nil {
+				return err
+			}
+		}
 		octets, err := x.received()
 		if err == nil && octets < handshake {
+			b.cpu = used
 			err = errors.New("the neighbors send nothing")
 		}
 		return err

@@ -19,7 +19,8 @@ type watcher struct {
 	speaker
 	box    *box
 	begin  time.Time
-	paths  int // that there will be
+	before time.Duration // the process's clock before that
+	paths  int           // that there will be
 	probes []netip.Prefix
 	there  int       // of the probes
 	known  int       // paths, when it was last asked
@@ -42,11 +43,11 @@ const (
 func (w *watcher) watch(ctx context.Context, rest time.Duration, memory int64) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	first, err := node.CPU(w.PID())
+	last, err := node.CPU(w.PID())
 	if err != nil {
 		return err
 	}
-	last, at := first, time.Now()
+	at := time.Now()
 	err = node.Poll(ctx, lookEvery, func() error {
 		now, err := node.CPU(w.PID())
 		if err != nil {
@@ -66,7 +67,7 @@ func (w *watcher) watch(ctx context.Context, rest time.Duration, memory int64) e
 			w.rest = time.Since(w.begin)
 		}
 		if works || w.rib == 0 || w.fib == 0 { // who waits for a processor is not done
-			w.cpu = now - first
+			w.cpu = now - w.before
 		}
 		last, at = now, time.Now()
 		if err := w.look(ctx); err != nil {

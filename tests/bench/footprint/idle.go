@@ -150,7 +150,13 @@ func openFlows(ctx context.Context, site *lane.Site, d *daemon, n int) error {
 				if i == 1 {
 					client, server = server, client
 				}
-				if err := write(sockets[i], w.frame(client, server)); err != nil {
+				frame := w.frame(client, server)
+				err := write(sockets[i], frame)
+				for errors.Is(err, unix.ENOBUFS) && ctx.Err() == nil { // the wire is full
+					time.Sleep(time.Millisecond)
+					err = write(sockets[i], frame)
+				}
+				if err != nil {
 					return fmt.Errorf("open flows: %w", err)
 				}
 			}

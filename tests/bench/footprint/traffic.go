@@ -164,9 +164,14 @@ func (w *watch) during(ctx context.Context, sources []netip.Addr, rate int, comm
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	s := &sending{begin: time.Now(), at: make([]time.Duration, 0, frames), refused: map[int]bool{}}
+	s := &sending{begin: time.Now(), at: make([]time.Duration, 0, frames), refused: map[int]bool{}, first: make(chan struct{})}
 	sent := make(chan error, 1)
 	go func() { sent <- w.send(ctx, templates, rate, s) }()
+	select {
+	case <-s.first: // on a busy machine it takes its time
+	case err := <-sent:
+		return nil, errors.Join(err, ctx.Err())
+	}
 	time.Sleep(leadIn)
 	start := time.Now()
 	err := command()
@@ -192,6 +197,7 @@ type sending struct {
 	begin   time.Time
 	at      []time.Duration // since then, by number
 	refused map[int]bool
+	first   chan struct{} // closed behind the first frame
 }
 
 // send sends until ctx ends. The thread has a fixed priority, or the steady rate would pause whenever the command wants
@@ -221,6 +227,9 @@ func (w *watch) send(ctx context.Context, templates [][]byte, rate int, s *sendi
 				s.refused[number] = true
 			case err != nil:
 				return fmt.Errorf("send a frame: %w", err)
+			}
+			if number == 0 {
+				close(s.first)
 			}
 		}
 		if pause := time.Until(s.begin.Add(time.Duration(n) * tick)); pause > 0 {

@@ -16,8 +16,11 @@ import (
 	"sluice/tests/bench/lane"
 )
 
-// patience is how long a connection is waited for that may be dropped: the kernel's second SYN is included.
-const patience = 1500 * time.Millisecond
+// How long a connection is waited for: one that is to be dropped until the kernel's second SYN, one that is to come about longer.
+const (
+	patience = 1500 * time.Millisecond
+	deadline = 10 * time.Second
+)
 
 // errPretends says that a lane does not do what it claims.
 var errPretends = errors.New("it does not do what it claims")
@@ -65,7 +68,11 @@ func (l *pathLane) check(ctx context.Context) error {
 		targets = targets[:2] // behind nothing
 	}
 	for _, t := range targets {
-		arrived, err := reaches(ctx, l.client(), t.to)
+		wait := patience
+		if t.arrives {
+			wait = deadline
+		}
+		arrived, err := reaches(ctx, l.client(), t.to, wait)
 		if err != nil {
 			return err
 		}
@@ -102,8 +109,8 @@ func listen(ctx context.Context, at *lane.Namespace, port uint16) (listener net.
 }
 
 // reaches says whether a connection comes about. One that is refused is an error: nothing here rejects.
-func reaches(ctx context.Context, from *lane.Namespace, to netip.AddrPort) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func reaches(ctx context.Context, from *lane.Namespace, to netip.AddrPort, wait time.Duration) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var c net.Conn
 	err := from.Do(func() (err error) {
