@@ -79,8 +79,9 @@ race: deps bin/gate ## run the tests of control/ under the race detector (root)
 	$(ROOT_ONLY)
 	CGO_ENABLED=1 bin/gate -- -race -p 2 -timeout $(TEST_TIMEOUT) $(RACE_PKGS)
 
-model: deps bin/gate ## hold tcx against the reference model for FUZZTIME each with a fixed seed and one that nobody had (root)
+model: deps bin/gate ## hold the programs against the reference models with seeds that nobody had, flows for FUZZTIME (root)
 	$(ROOT_ONLY)
+	SLUICE_SEED=$$(date +%s%N) CGO_ENABLED=0 bin/gate -- -timeout $(TEST_TIMEOUT) -run 'AgreesWithTheReferenceModel$$' ./tests/progrun ./tests/progruntc
 	SLUICE_MODEL_TIME=$(FUZZTIME) CGO_ENABLED=0 bin/gate -- -timeout $(TEST_TIMEOUT) -run '^TestFlowsAndTranslations$$' ./tests/progruntc
 
 fuzz: ## run every fuzz target for FUZZTIME each
