@@ -73,7 +73,7 @@ func (s *site) exchangeCostsAHandshake(e *echoes, before api.Process) {
 		s.routeIs("fra1")
 		old := len(gaps)
 		_, gaps = e.gaps()
-		now, sum := gaps[old:], 0
+		now, sum := gaps[min(old, len(gaps)):], 0 // a late answer may have closed one of before
 		for _, n := range now {
 			sum += n
 		}
