@@ -38,11 +38,14 @@ func TestRulesWithVLANSwitchTheOffloadAndMatch(t *testing.T) {
 		return nil
 	})
 
-	// Somebody who switches it on again does not know of the rule: plan tells, and the daemon mends it.
-	s.must(s.Gateway.Namespace, "ethtool -K eth0 rxvlan on")
-	if r := s.sluice("plan", "-c", s.Gateway.File); !strings.Contains(r.out, "set link eth0 rx-vlan-offload off") {
-		t.Errorf("after a change by hand plan says %+v", r)
-	}
+	// Somebody who switches it on again does not know of the rule: plan tells, unless the daemon had something to compile and mended it before.
+	eventually(t, func() error {
+		s.must(s.Gateway.Namespace, "ethtool -K eth0 rxvlan on")
+		if r := s.sluice("plan", "-c", s.Gateway.File); !strings.Contains(r.out, "set link eth0 rx-vlan-offload off") {
+			return fmt.Errorf("after a change by hand plan says %+v", r)
+		}
+		return nil
+	})
 	s.apply()
 	s.mustBe(func() error { return offload("off") })
 
