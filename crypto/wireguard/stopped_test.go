@@ -51,10 +51,18 @@ func TestAProcessThatEndsWhileItIsAskedDoesNotRun(t *testing.T) {
 	}
 	pid := s.process(t, "fra1")
 	stopProcess(t, pid)
-	kill := time.AfterFunc(100*time.Millisecond, func() { _ = unix.Kill(pid, unix.SIGKILL) }) // it is being asked
-	defer kill.Stop()
-	have, err := d.Observe(t.Context())
-	if err != nil || len(have.Tunnels) != 2 || !have.Tunnels[0].Down || have.Tunnels[1].Down {
+	var have State
+	looked := make(chan error, 1)
+	go func() {
+		var err error
+		have, err = d.Observe(t.Context())
+		looked <- err
+	}()
+	untilAsked(t, "a look", []int{pid}, looked)
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-looked; err != nil || len(have.Tunnels) != 2 || !have.Tunnels[0].Down || have.Tunnels[1].Down {
 		t.Errorf("%+v, %v", have.Tunnels, err)
 	}
 	if ops, err := converge(t.Context(), d, want); err != nil || s.process(t, "fra1") == pid {
